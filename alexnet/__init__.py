@@ -1,0 +1,39 @@
+"""AlexNet in every published form.
+
+The front door: ``create_model``, ``load_model``, ``get_recipe``, ``train``, ``evaluate``, ``Predictor``.
+Names are imported when they are first used, so that ``import alexnet`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from alexnet.commands.evaluate import evaluate as evaluate
+    from alexnet.commands.train import train as train
+    from alexnet.inference.predictor import Predictor as Predictor
+    from alexnet.model.saved import load_model as load_model
+    from alexnet.model.variants import create_model as create_model
+    from alexnet.recipes import get_recipe as get_recipe
+
+_HOME = {
+    "create_model": "alexnet.model.variants",
+    "load_model": "alexnet.model.saved",
+    "get_recipe": "alexnet.recipes",
+    "train": "alexnet.commands.train",
+    "evaluate": "alexnet.commands.evaluate",
+    "Predictor": "alexnet.inference.predictor",
+}
+
+__all__ = ["Predictor", "create_model", "evaluate", "get_recipe", "load_model", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'alexnet' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,158 @@
+"""The table of commands: name, arguments, one line of help.
+
+Only the command that was asked for is imported, so ``--help`` needs neither torch nor numpy nor Pillow. A user's
+mistake leaves with status 2 and no traceback, an interrupt with 130, SIGTERM with 143.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from alexnet.core.errors import StoppedError, UserError
+
+Add = Callable[..., object]
+
+
+def _train(add: Add) -> None:
+    add("recipe", nargs="?", metavar="RECIPE", help="a name from 'alexnet list'; without one, the embedded digits")
+    add("--data", metavar="SOURCE", help="a built-in set, a folder of class folders, or a tar of one")
+    add("--out", metavar="RUN", help="the run folder (default: runs/RECIPE); an interrupted run there is continued")
+    add("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field, e.g. train.epochs=3")
+    _seed(add)
+    _machine(add)
+    _data_root(add)
+
+
+def _evaluate(add: Add) -> None:
+    add("runs", nargs="+", metavar="RUN", help="run folders; several get a row each and one for their ensemble")
+    add("--data", metavar="SOURCE", help="other images than the run's own test images")
+    add("--views", type=int, choices=(1, 10), default=1, help="centre view, or ten views averaged (default: 1)")
+    _machine(add)
+    _data_root(add)
+
+
+def _predict(add: Add) -> None:
+    add("run", metavar="RUN", help="a run folder or its model/")
+    add("images", nargs="+", metavar="IMAGE", help="image files, folders of them, or - for one image on stdin")
+    add("--top-k", type=int, default=5, metavar="K", help="classes to print for each image (default: 5)")
+    _machine(add)
+
+
+def _summary(add: Add) -> None:
+    add("variant", nargs="?", metavar="VARIANT", help="a name from 'alexnet list'; without one, all in a line each")
+    add("--classes", type=int, metavar="N", help="outputs (default: what the variant's authors had)")
+    add("--channels", type=int, choices=(1, 3), help="input channels (default: what the variant's authors had)")
+    add("--image-size", type=int, metavar="PIXELS", help="side of the input (default: the variant's own)")
+
+
+def _list(add: Add) -> None:
+    add("what", nargs="?", choices=("variants", "recipes", "sources"), help="one of the three lists (default: all)")
+
+
+def _prepare(add: Add) -> None:
+    add("source", metavar="SOURCE", help="a built-in set, a folder of class folders, or a tar of one")
+    add("--size", type=int, metavar="PIXELS", help="side to keep (default: one size up to 128 is kept, else 256)")
+    add("--channels", type=int, choices=(1, 3), help="grey or colour (default: the source's own; files: 3)")
+    add("--strict", action="store_true", help="stop at the first file that is refused")
+    add("--verify", action="store_true", help="hash the store again and compare")
+    _data_root(add)
+
+
+def _seed(add: Add) -> None:
+    add("--seed", type=int, default=0, metavar="N", help="what every draw is keyed by (default: 0)")
+
+
+def _machine(add: Add) -> None:
+    add("--device", metavar="DEVICE", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
+    add("--precision", choices=("auto", "fp32", "bf16"), help="(default: bf16 where the machine does it well)")
+
+
+def _data_root(add: Add) -> None:
+    add("--data-root", type=Path, metavar="FOLDER", help="where built-in sets are looked for first")
+
+
+COMMANDS: dict[str, tuple[Callable[[Add], None], str]] = {
+    "train": (_train, "train a recipe, evaluate it, and leave a run folder"),
+    "evaluate": (_evaluate, "top-1, top-5 and loss of finished runs, and of their ensemble"),
+    "predict": (_predict, "label image files with a trained run"),
+    "summary": (_summary, "layers of a network: shapes, parameters, multiply-adds, receptive fields"),
+    "list": (_list, "the variants, recipes and built-in image sets"),
+    "prepare": (_prepare, "decode a source once into a store, and list what was refused"),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are one complete line, with the nearest name for a command or option that is unknown."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print and leave with status 2."""
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = Parser(
+        prog="alexnet", allow_abbrev=False,
+        description="AlexNet in every published form: trained, measured, explained and put to use.",
+        epilog="Start with: alexnet train",
+    )  # fmt: skip
+    parser.add_argument("--version", action="store_true", help="print the version and leave")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+    for name, (add_arguments, line) in COMMANDS.items():
+        command = commands.add_parser(name, help=line, description=line[0].upper() + line[1:] + ".", allow_abbrev=False)
+        add_arguments(command.add_argument)
+        command.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    return parser
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """The arguments. Raises ``UserError`` naming the nearest command for one that does not exist."""
+    first = next((word for word in words if not word.startswith("-")), None)
+    if first is not None and first not in COMMANDS:
+        nearest = difflib.get_close_matches(first, COMMANDS, n=1)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"commands: {', '.join(COMMANDS)}"
+        raise UserError(f"unknown command {first!r}: {hint}")
+    return build_parser().parse_args(words)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        arguments = parse(sys.argv[1:] if words is None else words)
+        if arguments.version:
+            from importlib.metadata import version
+
+            print(f"alexnet {version('alexnet')}")
+            return 0
+        if arguments.command is None:
+            build_parser().print_help()
+            return 0
+        command = importlib.import_module(f"alexnet.commands.{arguments.command}")
+        status: int = command.main(arguments)
+    except UserError as error:
+        print(f"alexnet: {error}", file=sys.stderr)
+        return 2
+    except StoppedError as stopped:
+        print(f"alexnet: {stopped}", file=sys.stderr)
+        return stopped.status
+    except KeyboardInterrupt:
+        print("alexnet: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # whoever read our output has left; nothing more can be said there
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return status
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)

@@ -1,0 +1,95 @@
+"""``alexnet evaluate``: exact counts of finished runs, a row each, and one for their ensemble."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from alexnet.commands.console import make_reporter, print_json, table
+from alexnet.core.errors import UserError
+from alexnet.data.sources import open_source
+from alexnet.data.store import Store, open_or_prepare
+from alexnet.model.saved import SavedModel, load_model, model_folder
+from alexnet.runtime.device import choose_machine
+from alexnet.runtime.log import Reporter, Silent
+from alexnet.runtime.run import Run
+from alexnet.training.evaluate import evaluate_models
+
+
+def evaluate(
+    *runs: Path | str,
+    data: Path | str | None = None,
+    views: Literal[1, 10] = 1,
+    device: str | None = None,
+    precision: str = "auto",
+    data_root: Path | str | None = None,
+    reporter: Reporter | None = None,
+) -> list[dict[str, Any]]:
+    """Count each run, then their ensemble if there are several: a dict each with ``run``, ``split``, ``top1``, ``top5``
+    (shares), ``loss``, ``images``, ``per_class``.
+
+    ``data``: other images than the run's own; of a set without splits all are counted. Raises ``UserError``.
+    """
+    machine = choose_machine(device, precision)
+    models = [load_model(run) for run in runs]
+    for run, model in zip(runs, models, strict=True):
+        if views == 10 and model.preprocessing.crop == model.preprocessing.stored:
+            raise UserError(f"{run} sees whole images, it was trained without augment.crop: ten views need a crop")
+    root = Path(data_root) if data_root else None
+    stores = [open_store_for(run, model, data, root) for run, model in zip(runs, models, strict=True)]
+    split = choose_split(stores[0], data is not None)
+    counts = evaluate_models(models, stores, split, machine, views, reporter or Silent())
+    names = [str(run) for run in runs] + ["ensemble"]
+    return [
+        {"run": name, "split": split, "views": views, **count.summary(stores[0].classes)}
+        for name, count in zip(names, counts, strict=False)
+    ]
+
+
+def open_store_for(run: Path | str, model: SavedModel, data: Path | str | None, data_root: Path | None) -> Store:
+    """The images to count, as the model wants them: the ones given, or those that the run was trained on."""
+    if data is None:
+        folder = model_folder(run)
+        trained = next((Run(place) for place in (folder, folder.parent) if (place / "run.json").is_file()), None)
+        if trained is None:
+            raise UserError(f"{folder} is a model without its run, so its images are not known: give --data SOURCE")
+        data = trained.description["source"]
+    source = open_source(str(data), data_root)
+    return open_or_prepare(source, model.preprocessing.stored, model.preprocessing.channels)
+
+
+def choose_split(store: Store, given: bool) -> str:
+    """Test images if there are any, else val; everything of a set that was given and came without splits."""
+    if given and store.dealt:
+        return "all"
+    return next((name for name in ("test", "val") if len(store.subset(name))), "test")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Count and print."""
+    rows = evaluate(
+        *arguments.runs, data=arguments.data, views=arguments.views, device=arguments.device,
+        precision=arguments.precision or "auto", data_root=arguments.data_root, reporter=make_reporter(),
+    )  # fmt: skip
+    if arguments.json:
+        print_json(rows if len(rows) > 1 else rows[0])
+        return 0
+    print(f"on {rows[0]['images']:,} {rows[0]['split']} images, {arguments.views} view(s)")
+    print(table(("run", "top-1", "top-5", "loss"), [_row(row) for row in rows]))
+    if len(rows) == 1:
+        print()
+        print(table(("class", "top-1", "images"), _class_rows(rows[0])))
+    return 0
+
+
+def _row(row: dict[str, Any]) -> Sequence[str]:
+    return (row["run"], f"{row['top1']:.2%}", f"{row['top5']:.2%}", f"{row['loss']:.4f}")
+
+
+def _class_rows(row: dict[str, Any]) -> list[Sequence[str]]:
+    return [
+        (name, f"{value['top1']:.2%}" if value["images"] else "–", f"{value['images']:,}")
+        for name, value in row["per_class"].items()
+    ]

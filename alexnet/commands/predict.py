@@ -1,0 +1,90 @@
+"""``alexnet predict``: labels for image files, folders of them, or one image on standard input."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from alexnet.commands.console import print_json
+from alexnet.core.errors import UserError
+from alexnet.inference.predictor import Predictor
+from alexnet.runtime.device import choose_machine
+
+BATCH = 64
+STDIN = "-"
+BAR = 24
+
+
+def predict(predictor: Predictor, images: Iterable[str], top_k: int = 5) -> Iterator[dict[str, Any]]:
+    """A dict for each image, in order: ``image`` and ``predictions``, or ``image`` and ``error`` if it is refused.
+
+    Folders stand for all the files in them. Raises ``UserError`` for a path that does not exist.
+    """
+    batch: list[str] = []
+    for name in expand(images):
+        batch.append(name)
+        if len(batch) == BATCH:
+            yield from _predict_batch(predictor, batch, top_k)
+            batch = []
+    yield from _predict_batch(predictor, batch, top_k)
+
+
+def expand(images: Iterable[str]) -> Iterator[str]:
+    """The files that the words mean, folders opened, in the order given."""
+    for name in images:
+        path = Path(name)
+        if name == STDIN or path.is_file():
+            yield name
+        elif path.is_dir():
+            files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+            if not files:
+                raise UserError(f"{path} is an empty folder: give image files or a folder of them")
+            yield from map(str, files)
+        else:
+            raise UserError(f"{path} does not exist: give image files, a folder of them, or - for standard input")
+
+
+def _predict_batch(predictor: Predictor, names: list[str], top_k: int) -> Iterator[dict[str, Any]]:
+    pixels, errors = {}, {}
+    for place, name in enumerate(names):
+        try:
+            pixels[place] = predictor.read(sys.stdin.buffer.read() if name == STDIN else name)
+        except UserError as error:
+            errors[place] = error.line
+    rows = iter(predictor.probabilities(list(pixels.values())) if pixels else ())
+    for place, name in enumerate(names):
+        if place in errors:
+            yield {"image": name, "error": errors[place]}
+        else:
+            yield {"image": name, "predictions": [vars(found) for found in predictor.ranked(next(rows), top_k)]}
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Predict and print; status 2 if an image was refused, after all the others."""
+    if arguments.top_k < 1:
+        raise UserError(f"--top-k {arguments.top_k}: give 1 or more")
+    predictor = Predictor(arguments.run, choose_machine(arguments.device, arguments.precision or "auto"))
+    refused = 0
+    answers = []
+    for answer in predict(predictor, arguments.images, arguments.top_k):
+        refused += "error" in answer
+        if arguments.json:
+            answers.append(answer)
+        else:
+            _print_answer(answer)
+    if arguments.json:
+        print_json(answers)
+    return 2 if refused else 0
+
+
+def _print_answer(answer: dict[str, Any]) -> None:
+    if "error" in answer:
+        print(f"alexnet: {answer['error']}", file=sys.stderr)
+        return
+    print(answer["image"])
+    for found in answer["predictions"]:
+        bar = "█" * round(BAR * found["probability"])
+        print(f"  {found['probability']:7.2%}  {bar.ljust(BAR)}  {found['label']}")

@@ -1,0 +1,325 @@
+"""A training, completely described: frozen, typed, validated, and the same after a trip through JSON.
+
+A :class:`Recipe` has six sections. ``--set section.field=value`` changes any field of the first five; the sixth is the
+claim: where the recipe comes from, what it should reach and what it costs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from alexnet.core.errors import UserError, unknown
+
+Scaling = Literal["unit", "symmetric", "channel", "mean-image", "mean-image-centre"]
+ColorNoise = Literal["none", "paper", "cuda-convnet"]
+Update = Literal["sgd", "sgd-2012", "adam", "adamw"]
+Schedule = Literal["constant", "step", "plateau", "one-cycle", "cosine"]
+Precision = Literal["auto", "fp32", "bf16"]
+Spec = typing.TypeVar("Spec")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Which network. A field that is None is the variant's own value."""
+
+    variant: str = "batchnorm"
+    dropout: float | None = None
+    activation: Literal["relu", "tanh", "sigmoid"] | None = None
+
+    def departures(self) -> dict[str, Any]:
+        """The architecture fields that this recipe changes."""
+        return {
+            name: value for name, value in dataclasses.asdict(self).items() if name != "variant" and value is not None
+        }
+
+    def __post_init__(self) -> None:
+        _demand(self.dropout is None or 0 <= self.dropout < 1, "model.dropout", self.dropout, "at least 0, below 1")
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Which images, and how pixels become numbers.
+
+    ``channels``: 1, 3, or None for the source's own. ``stored``: the side images are kept at, None for the rule (a
+    set of one size up to 128 keeps it, photographs get 256). ``image_size``: the side the network sees, None for the
+    variant's own; what the store or the crop gives is enlarged to it on the device. ``validation``: the share of
+    train that is held out if the source has no val of its own.
+
+    ``scaling``: ``unit`` x/255 · ``symmetric`` (x/255 − ½)/½ · ``channel`` (x − mean)/deviation of each channel over
+    train · ``mean-image`` x − the mean image, cropped with the image (Caffe) · ``mean-image-centre`` x − its centre, as
+    2012's code did whatever the crop; the last two stay on 0 … 255.
+    """
+
+    source: str = "digits"
+    channels: Literal[1, 3] | None = None
+    stored: int | None = None
+    image_size: int | None = None
+    scaling: Scaling = "channel"
+    validation: float = 0.0
+
+    def __post_init__(self) -> None:
+        _demand(0 <= self.validation < 1, "data.validation", self.validation, "a share of train, at least 0, below 1")
+        _demand(self.stored is None or 4 <= self.stored <= 4096, "data.stored", self.stored, "4 to 4096 pixels")
+        _demand(self.image_size is None or self.image_size >= 4, "data.image_size", self.image_size, "4 pixels or more")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How stored pixels become a network's input: what a model must carry to predict as it was trained.
+
+    ``channels``, ``stored``: decoded images are (stored, stored, channels) bytes; ``crop``: the side cut from them;
+    ``image_size``: the side it is enlarged to. ``mean`` and ``deviation``: a value a channel on the 0 … 255 scale, not
+    read by the two mean-image scalings.
+    """
+
+    channels: Literal[1, 3]
+    stored: int
+    crop: int
+    image_size: int
+    scaling: Scaling
+    mean: tuple[float, ...] = ()
+    deviation: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class AugmentSpec:
+    """What training does to each image anew in each epoch.
+
+    ``crop``: the side cut out of the stored image, None for all of it (evaluation takes the centre). ``pad``: pixels
+    mirrored onto each edge before a training crop. ``crop_group``: how many neighbours in a batch share a crop and a
+    flip (32 in 2012's code). ``rotation``: up to so many degrees either way.
+
+    ``color_noise``: shifts along the principal components p of train's colours, α ~ N(0, ``color_noise_std``²) for each
+    image: ``paper`` Σ p·α·λ with λ on the 0 … 1 scale (paper §4.1, the only scale on which its formula is usable),
+    ``cuda-convnet`` Σ p·α·√λ, then everything divided by 1 + ``color_noise_std`` (what was run).
+    """
+
+    crop: int | None = None
+    pad: int = 0
+    crop_group: int = 1
+    flip: bool = False
+    rotation: float = 0.0
+    color_noise: ColorNoise = "none"
+    color_noise_std: float = 0.1
+
+    def __post_init__(self) -> None:
+        _demand(self.crop is None or self.crop >= 4, "augment.crop", self.crop, "4 pixels or more")
+        _demand(self.pad >= 0, "augment.pad", self.pad, "0 or more")
+        _demand(self.crop_group >= 1, "augment.crop_group", self.crop_group, "1 or more")
+        _demand(0 <= self.rotation <= 180, "augment.rotation", self.rotation, "0 to 180 degrees")
+        _demand(self.color_noise_std >= 0, "augment.color_noise_std", self.color_noise_std, "0 or more")
+
+
+@dataclass(frozen=True)
+class OptimSpec:
+    """How weights move.
+
+    ``update``: ``sgd`` as torch does it, the rate outside the velocity; ``sgd-2012`` with the rate inside it (paper
+    §5). ``bias_rate``: biases learn at so many times the rate. ``decay_biases``: whether weight decay touches them
+    and the normalizations' scales. ``schedule``: ``constant`` · ``step`` ÷10 at each epoch in ``drops`` · ``plateau``
+    ÷10, at most three times, when the validation error has not improved for ``patience`` evaluations (paper §5) ·
+    ``one-cycle`` up for the share ``warmup`` of the steps and down to nothing (Smith and Topin 2017) · ``cosine``
+    (Loshchilov and Hutter 2016) after a linear ``warmup``.
+    """
+
+    update: Update = "sgd"
+    rate: float = 0.01
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    bias_rate: float = 1.0
+    decay_biases: bool = True
+    schedule: Schedule = "constant"
+    drops: tuple[float, ...] = ()
+    patience: int = 3
+    warmup: float = 0.25
+
+    def __post_init__(self) -> None:
+        _demand(self.rate >= 0, "optim.rate", self.rate, "0 or more")
+        _demand(0 <= self.momentum < 1, "optim.momentum", self.momentum, "at least 0, below 1")
+        _demand(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "0 or more")
+        _demand(self.bias_rate >= 0, "optim.bias_rate", self.bias_rate, "0 or more")
+        _demand(self.patience >= 1, "optim.patience", self.patience, "1 or more")
+        _demand(0 <= self.warmup < 1, "optim.warmup", self.warmup, "a share of the steps, at least 0, below 1")
+        _demand(list(self.drops) == sorted(self.drops), "optim.drops", self.drops, "epochs in rising order")
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """How long, in what batches, and what is kept.
+
+    ``test_curve`` counts test after each epoch too, for the documents that plot it; it chooses nothing. ``keep``: the
+    weights of the last step, or of the best validation accuracy. ``views``: 1 or 10 in the final count.
+    """
+
+    batch_size: int = 128
+    epochs: int = 10
+    label_smoothing: float = 0.0
+    precision: Precision = "auto"
+    test_curve: bool = False
+    keep: Literal["last", "best-on-val"] = "last"
+    views: Literal[1, 10] = 1
+
+    def __post_init__(self) -> None:
+        _demand(self.batch_size >= 1, "train.batch_size", self.batch_size, "1 or more")
+        _demand(self.epochs >= 1, "train.epochs", self.epochs, "1 or more")
+        _demand(0 <= self.label_smoothing < 1, "train.label_smoothing", self.label_smoothing, "at least 0, below 1")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Where a recipe comes from, what it should reach and what it costs.
+
+    ``top1``: the expected test accuracy as (lowest, highest) shares, None where nothing is known; ``cost``: in words.
+    """
+
+    source: str = ""
+    expects: str = ""
+    top1: tuple[float, float] | None = None
+    cost: str = ""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A complete training."""
+
+    name: str
+    model: ModelSpec = field(default_factory=ModelSpec)
+    data: DataSpec = field(default_factory=DataSpec)
+    augment: AugmentSpec = field(default_factory=AugmentSpec)
+    optim: OptimSpec = field(default_factory=OptimSpec)
+    train: TrainSpec = field(default_factory=TrainSpec)
+    claim: Claim = field(default_factory=Claim)
+
+    def __post_init__(self) -> None:
+        needs_val = self.optim.schedule == "plateau" or self.train.keep == "best-on-val"
+        if needs_val and self.data.validation == 0:
+            raise UserError(
+                f"recipe {self.name!r} decides by validation and has none: set data.validation, e.g. "
+                "--set data.validation=0.1"
+            )
+
+
+def to_json(value: object) -> Any:
+    """A spec as plain JSON values."""
+    return dataclasses.asdict(value)  # type: ignore[call-overload]
+
+
+def from_json(kind: type[Spec], value: Mapping[str, Any], where: str = "") -> Spec:
+    """The spec that :func:`to_json` wrote. Raises ``UserError`` for a field that is unknown or of another type."""
+    hints = typing.get_type_hints(kind)
+    fields = {}
+    for name, item in value.items():
+        path = f"{where}{name}"
+        if name not in hints:
+            raise unknown("field", path, [f"{where}{known}" for known in hints])
+        hint = hints[name]
+        nested = isinstance(hint, type) and dataclasses.is_dataclass(hint)
+        fields[name] = from_json(hint, item, f"{path}.") if nested else _coerce(hint, item, path)
+    return kind(**fields)
+
+
+def override(recipe: Recipe, assignments: typing.Iterable[str]) -> Recipe:
+    """The recipe with each ``section.field=value`` applied. Raises ``UserError`` that names the nearest field."""
+    known = {
+        f"{section.name}.{item.name}": hint
+        for section in dataclasses.fields(Recipe)
+        if section.name not in ("name", "claim")
+        for item, hint in _fields(typing.get_type_hints(Recipe)[section.name])
+    }
+    changes: dict[str, dict[str, Any]] = {}
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals:
+            raise UserError(f"--set {assignment}: no '=' in it, write section.field=value")
+        if path not in known:
+            raise unknown("field", path, known)
+        section, name = path.split(".")
+        changes.setdefault(section, {})[name] = _parse(known[path], text, path)
+    sections = {section: replace(getattr(recipe, section), **fields) for section, fields in changes.items()}
+    return replace(recipe, **sections)
+
+
+def difference(one: Recipe, other: Recipe) -> str | None:
+    """The first field in which two recipes train differently, as ``section.field (one's, other's)``; None if none.
+
+    Claims change nothing, and neither does how the source is spelled: its content has a hash of its own.
+    """
+    a, b = to_json(one), to_json(other)
+    for section in ("model", "data", "augment", "optim", "train"):
+        for name, value in a[section].items():
+            if value != b[section][name] and (section, name) != ("data", "source"):
+                return f"{section}.{name} ({value!r}, {b[section][name]!r})"
+    return None
+
+
+def _fields(kind: type) -> list[tuple[dataclasses.Field[Any], Any]]:
+    hints = typing.get_type_hints(kind)
+    return [(item, hints[item.name]) for item in dataclasses.fields(kind)]
+
+
+def _demand(holds: bool, path: str, value: object, rule: str) -> None:
+    if not holds:
+        raise UserError(f"{path} = {value!r} is out of range: {rule}")
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+
+
+def _coerce(hint: Any, value: Any, path: str) -> Any:
+    """A JSON value as the field's type: lists become tuples and whole numbers may stand for floats."""
+    for kind in _alternatives(hint):
+        if kind is type(None):
+            if value is None:
+                return None
+        elif typing.get_origin(kind) is Literal:
+            if value in typing.get_args(kind):
+                return value
+        elif typing.get_origin(kind) is tuple:
+            if isinstance(value, list | tuple):
+                return tuple(float(item) for item in value)
+        elif kind is float and type(value) in (int, float):
+            return float(value)
+        elif type(value) is kind:
+            return value
+    raise UserError(f"{path} = {value!r} is not {_describe(hint)}")
+
+
+def _parse(hint: Any, text: str, path: str) -> Any:
+    """A command-line word as the field's type."""
+    words: dict[str, object] = {"none": None, "true": True, "false": False}
+    candidates: list[object] = [words[text.lower()]] if text.lower() in words else []
+    for number in (int, float):
+        try:
+            candidates.append(number(text))
+        except ValueError:
+            continue
+    if any(typing.get_origin(kind) is tuple for kind in _alternatives(hint)):
+        with contextlib.suppress(ValueError):
+            candidates.append([float(item) for item in text.split(",") if item.strip()])
+    for candidate in [*candidates, text]:
+        try:
+            return _coerce(hint, candidate, path)
+        except UserError:
+            continue
+    raise UserError(f"{path} = {text!r} is not {_describe(hint)}")
+
+
+def _describe(hint: Any) -> str:
+    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "none"}
+    parts = []
+    for kind in _alternatives(hint):
+        if typing.get_origin(kind) is Literal:
+            parts.append("one of " + ", ".join(str(item) for item in typing.get_args(kind)))
+        elif typing.get_origin(kind) is tuple:
+            parts.append("numbers with commas between them")
+        else:
+            parts.append(names[kind])
+    return " or ".join(parts)

@@ -1,0 +1,38 @@
+"""The one error that a user's mistake becomes: a complete first line, then indented detail.
+
+Commands print it without a traceback and leave with status 2. It is a ``ValueError``, so that people who
+call the package from Python can catch it without importing this module.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """What went wrong, where, and what to do about it.
+
+    ``line`` is complete in itself; ``details`` are further lines, printed indented below it.
+    """
+
+    def __init__(self, line: str, details: Iterable[str] = ()) -> None:
+        self.line = line
+        self.details = tuple(details)
+        super().__init__("\n".join([line, *(f"  {detail}" for detail in self.details)]))
+
+
+class StoppedError(Exception):
+    """A signal asked the work to stop, and its state is in safety; ``status`` is the exit status to leave with."""
+
+    def __init__(self, line: str, status: int) -> None:
+        super().__init__(line)
+        self.status = status
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """The error for a name that is not in a table: it names the nearest one, then lists them all."""
+    names = sorted(known)
+    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"did you mean {nearest[0]!r}?" if nearest else "see the list below"
+    return UserError(f"unknown {kind} {name!r}: {hint}", [f"known: {', '.join(names)}"])

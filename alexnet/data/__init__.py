@@ -1,0 +1,1 @@
+"""Images to batches: decoding, sources, the store, order and prefetching, augmentation."""

@@ -1,0 +1,198 @@
+"""Stored pixels to what the network sees, for a whole batch at once, on the device that holds it.
+
+Each image has its own crop, flip, rotation and colour, and each draw is a function of (seed, epoch, image): see
+``core/randomness.py``. Evaluation takes the centre view or the ten views of the paper (§4.1) by the same code.
+
+Shapes: pixels are ``(N, H, W, C)`` ``uint8``; views are ``(N, C, S, S)`` fp32, channels last in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from alexnet.config import AugmentSpec, Preprocessing
+from alexnet.core.randomness import derive_key, integers, normal, uniform
+
+ViewOrder = Literal["tencrop", "caffe", "cuda-convnet"]
+NOISE_SCALE = 255.0
+
+
+@dataclass(frozen=True)
+class Colours:
+    """The principal components of the training pixels' colours, on the 0 … 255 scale.
+
+    ``deviations`` ``(3,)`` are √λ, largest first; ``components`` ``(3, 3)`` has one unit vector (R, G, B) a row.
+    """
+
+    deviations: NDArray[np.float64]
+    components: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What was drawn for each of N images. ``top``, ``left`` ``(N,)`` int64 (negative inside the mirrored margin);
+    ``flip`` ``(N,)`` bool; ``angle`` ``(N,)`` radians; ``colour`` ``(N, 3)`` shift on the 0 … 255 scale.
+    """
+
+    top: NDArray[np.int64]
+    left: NDArray[np.int64]
+    flip: NDArray[np.bool_]
+    angle: NDArray[np.float64]
+    colour: NDArray[np.float64] | None
+
+
+def draw(
+    spec: AugmentSpec,
+    stored: int,
+    seed: int,
+    epoch: int,
+    index: NDArray[np.int64],
+    position: NDArray[np.int64],
+    colours: Colours | None,
+) -> Draws:
+    """The draws of images ``index`` in ``epoch``. ``position``: their places in the epoch's order, by which images that
+    share a crop are grouped. ``stored``: the side of the stored images.
+    """
+    who = index if spec.crop_group == 1 else position // spec.crop_group
+    places = stored + 2 * spec.pad - (spec.crop or stored) + 1
+    u = uniform(derive_key(seed, "crop"), epoch, who, 3)
+    turn = uniform(derive_key(seed, "rotation"), epoch, index, 1)[0]
+    return Draws(
+        top=integers(u[0], places) - spec.pad,
+        left=integers(u[1], places) - spec.pad,
+        flip=(u[2] < 0.5) & spec.flip,
+        angle=np.radians(spec.rotation) * (2 * turn - 1),
+        colour=_colour_shift(spec, seed, epoch, index, colours),
+    )
+
+
+def _colour_shift(
+    spec: AugmentSpec, seed: int, epoch: int, index: NDArray[np.int64], colours: Colours | None
+) -> NDArray[np.float64] | None:
+    if spec.color_noise == "none" or colours is None:
+        return None
+    alpha = spec.color_noise_std * normal(derive_key(seed, "colour"), epoch, index, 3).T  # (N, 3)
+    lengths = colours.deviations if spec.color_noise == "cuda-convnet" else colours.deviations**2 / NOISE_SCALE
+    return np.asarray((alpha * lengths) @ colours.components)
+
+
+def augment(
+    pixels: Tensor, draws: Draws, spec: AugmentSpec, preprocessing: Preprocessing, mean_image: Tensor | None
+) -> Tensor:
+    """Training views of stored pixels, one an image."""
+    device = pixels.device
+    side = preprocessing.crop
+    top, left = (torch.from_numpy(offset).to(device) for offset in (draws.top, draws.left))
+    flip = torch.from_numpy(draws.flip).to(device)
+    x = cut(pixels, top, left, flip, side)
+    if draws.colour is not None:
+        x = x + torch.from_numpy(draws.colour).to(device, torch.float32)[:, :, None, None]
+    x = scale(x, preprocessing, mean_image, top, left, flip)
+    if spec.color_noise == "cuda-convnet":
+        x = x / (1 + spec.color_noise_std)
+    if spec.rotation:
+        x = rotate(x, torch.from_numpy(draws.angle).to(device, torch.float32))
+    return enlarge(x, preprocessing.image_size)
+
+
+def views(
+    pixels: Tensor,
+    preprocessing: Preprocessing,
+    mean_image: Tensor | None,
+    count: Literal[1, 10] = 1,
+    order: ViewOrder = "tencrop",
+) -> Iterator[Tensor]:
+    """Test views of stored pixels: the centre, or four corners and the centre with their mirror images."""
+    side, stored = preprocessing.crop, pixels.shape[1]
+    windows = [centre_window(stored, side)] if count == 1 else ten_windows(stored, side, order)
+    images = len(pixels)
+    for top, left, mirrored in windows:
+        y, x = (torch.full((images,), offset, device=pixels.device) for offset in (top, left))
+        flip = torch.full((images,), mirrored, device=pixels.device)
+        yield enlarge(
+            scale(cut(pixels, y, x, flip, side), preprocessing, mean_image, y, x, flip), preprocessing.image_size
+        )
+
+
+def centre_window(stored: int, side: int) -> tuple[int, int, bool]:
+    """(top, left, mirrored) of the centre crop, rounded as torchvision rounds it."""
+    offset = round((stored - side) / 2)
+    return offset, offset, False
+
+
+def ten_windows(stored: int, side: int, order: ViewOrder) -> list[tuple[int, int, bool]]:
+    """(top, left, mirrored) of the ten test views; a crop is cut first and mirrored after.
+
+    ``"tencrop"`` is torchvision's order: five crops, then the five of the mirrored image (its "top left" is the top
+    right, mirrored). Caffe and cuda-convnet mirror the same five crops in their own orders (``io.py`` oversample;
+    ``jpeg.cpp``).
+    """
+    end = stored - side
+    corners = {"tl": (0, 0), "tr": (0, end), "bl": (end, 0), "br": (end, end), "c": centre_window(stored, side)[:2]}
+    first = ("tl", "tr", "c", "bl", "br") if order == "cuda-convnet" else ("tl", "tr", "bl", "br", "c")
+    second = ("tr", "tl", "br", "bl", "c") if order == "tencrop" else first
+    return [(*corners[name], False) for name in first] + [(*corners[name], True) for name in second]
+
+
+def cut(pixels: Tensor, top: Tensor, left: Tensor, flip: Tensor, side: int) -> Tensor:
+    """A window of ``side`` pixels out of each image, mirrored where ``flip``; outside an edge the image is reflected.
+
+    ``pixels`` ``(N, H, W, C)``, any dtype; ``top``, ``left`` ``(N,)`` int64; ``flip`` ``(N,)`` bool.
+    Returns ``(N, C, side, side)`` fp32, channels last in memory.
+    """
+    steps = torch.arange(side, device=pixels.device)
+    rows = top[:, None] + steps
+    columns = left[:, None] + torch.where(flip[:, None], side - 1 - steps, steps)
+    image = torch.arange(len(pixels), device=pixels.device)[:, None, None]
+    rows, columns = _reflect(rows, pixels.shape[1]), _reflect(columns, pixels.shape[2])
+    return pixels[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).float()
+
+
+def _reflect(index: Tensor, size: int) -> Tensor:
+    """Indices mirrored at both edges, without repeating the edge pixel."""
+    return (size - 1) - ((size - 1) - index.abs()).abs()
+
+
+def scale(
+    x: Tensor, preprocessing: Preprocessing, mean_image: Tensor | None, top: Tensor, left: Tensor, flip: Tensor
+) -> Tensor:
+    """Pixels 0 … 255 as the numbers the network was trained on: (x − mean)/deviation, or x − the mean image.
+
+    ``mean_image`` ``(H, W, C)`` fp32 of the stored side; it is cropped and mirrored with the image, or always its
+    centre.
+    """
+    if preprocessing.scaling in ("mean-image", "mean-image-centre"):
+        if mean_image is None:
+            raise ValueError(f"scaling {preprocessing.scaling!r} needs the mean image")
+        if preprocessing.scaling == "mean-image-centre":
+            offset = torch.tensor([centre_window(mean_image.shape[0], x.shape[2])[0]], device=x.device)
+            return x - cut(mean_image[None], offset, offset, torch.zeros_like(offset, dtype=torch.bool), x.shape[2])
+        return x - cut(mean_image.expand(len(x), *mean_image.shape), top, left, flip, x.shape[2])
+    mean, deviation = (
+        torch.tensor(values, device=x.device, dtype=torch.float32)[:, None, None]
+        for values in (preprocessing.mean, preprocessing.deviation)
+    )
+    return (x - mean) / deviation
+
+
+def rotate(x: Tensor, angle: Tensor) -> Tensor:
+    """Turn each image about its centre by ``angle`` ``(N,)`` radians, counter-clockwise; 0 where nothing was."""
+    cosine, sine, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    matrices = torch.stack([cosine, -sine, zero, sine, cosine, zero], dim=1).view(-1, 2, 3)
+    grid = F.affine_grid(matrices, list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def enlarge(x: Tensor, side: int) -> Tensor:
+    """Bilinear, as Pillow and torchvision enlarge (pixel centres at ½); nothing to do at the right side already."""
+    if x.shape[2] == side:
+        return x
+    return F.interpolate(x, size=(side, side), mode="bilinear", align_corners=False, antialias=x.shape[2] > side)

@@ -1,0 +1,126 @@
+"""Which image at which step, and batches that are there before they are needed.
+
+The order of an epoch is a permutation keyed by (seed, epoch), so a step number says everything: any step's batch can be
+had without the steps before it. A thread gathers the next batches from the store while the network works on this one.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from alexnet.core.randomness import derive_key, permutation
+
+DEPTH = 3  # batches kept ready
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's images. ``index`` ``(N,)`` is each image's number in the store, ``position`` ``(N,)`` its place in the
+    epoch's order; ``pixels`` ``(N, H, W, C)`` uint8 and ``labels`` ``(N,)`` int64 are on the device.
+    """
+
+    step: int
+    epoch: int
+    index: NDArray[np.int64]
+    position: NDArray[np.int64]
+    pixels: Tensor
+    labels: Tensor
+
+
+class Order:
+    """The images of each step: every image once an epoch, a new order each epoch, a short batch at its end."""
+
+    def __init__(self, subset: NDArray[np.int64], batch_size: int, seed: int) -> None:
+        self._subset = subset
+        self._batch_size = batch_size
+        self._key = derive_key(seed, "order")
+        self._epoch = -1
+        self._order = subset
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches an epoch, the short one included."""
+        return -(-len(self._subset) // self._batch_size)
+
+    def at(self, step: int) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
+        """(epoch, index, position) of ``step``: see :class:`Batch`."""
+        epoch, batch = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = self._subset[permutation(self._key, epoch, len(self._subset))]
+        start = batch * self._batch_size
+        index = self._order[start : start + self._batch_size]
+        return epoch, index, np.arange(start, start + len(index))
+
+
+class Loader:
+    """Batches for steps ``start … stop − 1``, in order; use as a context, so that its thread ends with it."""
+
+    def __init__(
+        self,
+        images: NDArray[np.uint8],
+        labels: NDArray[np.int64],
+        order: Order,
+        device: torch.device,
+        start: int,
+        stop: int,
+        depth: int = DEPTH,
+    ) -> None:
+        self._images, self._labels, self._order = images, labels, order
+        self._device, self._steps = device, range(start, stop)
+        self._ready: queue.Queue[Batch | BaseException | None] = queue.Queue(depth)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="loader", daemon=True)
+
+    def __enter__(self) -> Loader:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._closed.set()
+        self._thread.join()
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Raises what the thread met, e.g. ``OSError`` from a store that vanished."""
+        while (item := self._ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    def _work(self) -> None:
+        try:
+            for step in self._steps:
+                if not self._put(self._batch(step)):
+                    return
+            self._put(None)
+        except BaseException as error:
+            self._put(error)
+
+    def _put(self, item: Batch | BaseException | None) -> bool:
+        while not self._closed.is_set():
+            try:
+                self._ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def _batch(self, step: int) -> Batch:
+        epoch, index, position = self._order.at(step)
+        pixels = to_device(self._images[index], self._device)
+        labels = to_device(self._labels[index], self._device)
+        return Batch(step, epoch, index, position, pixels, labels)
+
+
+def to_device(array: NDArray[np.generic], device: torch.device) -> Tensor:
+    """A fresh array as a tensor on the device, by way of pinned memory where that lets the copy overlap."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

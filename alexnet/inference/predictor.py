@@ -1,0 +1,73 @@
+"""Labels for images: a trained model, its classes and its preprocessing behind one call.
+
+An image goes the way that training's went: decoded by ``data/decode.py``, cut and scaled by ``data/augment.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from alexnet.core.errors import UserError
+from alexnet.data.augment import views
+from alexnet.data.decode import ImageRefusedError, read_pixels
+from alexnet.model.saved import load_model
+from alexnet.runtime.device import Machine, choose_machine
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One class and its probability, 0 … 1. ``label`` is what people call the class, ``name`` its name in the data."""
+
+    label: str
+    name: str
+    probability: float
+
+
+class Predictor:
+    """``Predictor(run)("cat.jpg", top_k=5)``: the most likely classes of an image, best first."""
+
+    def __init__(self, run: Path | str, machine: Machine | None = None) -> None:
+        self.model = load_model(run)
+        self.machine = machine or choose_machine()
+        self._network = self.machine.place(self.model.network)
+        mean_image = self.model.mean_image
+        self._mean_image = None if mean_image is None else mean_image.to(self.machine.device)
+
+    def __call__(self, image: Path | str | bytes, top_k: int = 5) -> list[Prediction]:
+        """Predictions for one image file, or its bytes. Raises ``UserError`` for a file that cannot be read."""
+        return self.ranked(self.probabilities([self.read(image)])[0], top_k)
+
+    def read(self, image: Path | str | bytes) -> NDArray[np.uint8]:
+        """The pixels ``(S, S, C)`` uint8 of an image as the store would keep them."""
+        data, name = (image, "the image") if isinstance(image, bytes) else (_read(Path(image)), str(image))
+        preprocessing = self.model.preprocessing
+        try:
+            return read_pixels(data, preprocessing.stored, preprocessing.channels)
+        except ImageRefusedError as error:
+            raise UserError(f"{name}: {error}") from error
+
+    def probabilities(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """``(N, classes)`` for N images from :meth:`read`."""
+        batch = torch.from_numpy(np.stack(pixels)).to(self.machine.device)
+        with torch.inference_mode(), self.machine.autocast():
+            (view,) = views(batch, self.model.preprocessing, self._mean_image)
+            return self._network(view).float().softmax(dim=1).cpu().numpy()  # type: ignore[no-any-return]
+
+    def ranked(self, probabilities: NDArray[np.float32], top_k: int) -> list[Prediction]:
+        """The ``top_k`` classes of one image's probabilities ``(classes,)``, best first."""
+        best = np.argsort(-probabilities, kind="stable")[:top_k]
+        model = self.model
+        return [Prediction(model.readable_classes[i], model.classes[i], float(probabilities[i])) for i in best]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error

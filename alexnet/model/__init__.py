@@ -1,0 +1,1 @@
+"""What the network is: layers, the one AlexNet class, the table of its published forms, and models as files."""

@@ -1,0 +1,201 @@
+"""The layers that AlexNet needs and a library does not have as its authors meant them.
+
+Response normalization in both readings of its constant, convolutions that round their output up or pad one side
+more than the other, dropout whose masks are inputs, and the five ways in which published AlexNets start.
+
+Sources: "paper" is Krizhevsky, Sutskever and Hinton, "ImageNet Classification with Deep Convolutional Neural Networks"
+(NIPS 2012); "cuda-convnet" is the code that its authors ran, released by the Computer History Museum in 2025.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from alexnet.core.randomness import derive_key
+
+Padding = int | Literal["ceil", "same"]
+AlphaConvention = Literal["sum", "mean"]
+DropoutScaling = Literal["train", "test"]
+Initialisation = Literal["gaussian", "xavier", "glorot", "he", "torch"]
+Masks = Mapping[str, Tensor]
+
+
+def padding_amounts(size: int, kernel: int, stride: int, padding: Padding) -> tuple[int, int]:
+    """Zeros before and after one axis of ``size`` pixels.
+
+    ``"ceil"``: as many below and right as the last window needs, ceil((n − k)/s)·s + k − n (cuda-convnet, ``layer.py``:
+    output sizes are rounded up and pixels outside read as 0). ``"same"``: TensorFlow's and Keras's rule, the output is
+    ceil(n/s) and the odd zero goes below and right.
+    """
+    if padding == "ceil":
+        return 0, max(0, math.ceil((size - kernel) / stride)) * stride + kernel - size if size >= kernel else 0
+    if padding == "same":
+        total = max(0, (math.ceil(size / stride) - 1) * stride + kernel - size)
+        return total // 2, total - total // 2
+    return padding, padding
+
+
+def window_count(size: int, kernel: int, stride: int, *, ceil: bool = False) -> int:
+    """How many windows fit along an axis; with ``ceil`` a last, partly empty one counts too. 0 if not even one fits."""
+    if size < kernel:
+        return 0
+    steps = (size - kernel) / stride
+    return (math.ceil(steps) if ceil else math.floor(steps)) + 1
+
+
+class Conv2d(nn.Conv2d):
+    """A convolution that also knows the paddings ``"ceil"`` and ``"same"`` (see :func:`padding_amounts`).
+
+    ``(N, C, H, W)`` → ``(N, filters, H', W')``, floating point.
+    """
+
+    def __init__(self, channels: int, filters: int, kernel: int, stride: int, padding: Padding, groups: int) -> None:
+        symmetric = padding if isinstance(padding, int) else 0
+        super().__init__(channels, filters, kernel, stride, symmetric, groups=groups)
+        self.rule: Padding = padding
+
+    def amounts(self, size: int) -> tuple[int, int]:
+        """Zeros before and after an axis of ``size`` pixels."""
+        return padding_amounts(size, self.kernel_size[0], self.stride[0], self.rule)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if isinstance(self.rule, str):
+            top, bottom = self.amounts(x.shape[2])
+            left, right = self.amounts(x.shape[3])
+            x = F.pad(x, (left, right, top, bottom))
+        return super().forward(x)
+
+
+class ResponseNorm(nn.Module):
+    """Local response normalization across maps: x · (k + a · Σ x²)^−β over a window of ``size`` maps (paper §3.3).
+
+    ``convention`` says what α means: ``"sum"``, the paper's letter, a = α; ``"mean"``, a = α/size, what cuda-convnet,
+    Caffe and ``torch.nn.LocalResponseNorm`` compute. ``groups`` keeps windows inside columns. The window sum is a
+    product with a banded 0/1 matrix, so it is deterministic on every device and its gradient is autograd's own; it is
+    done in at least fp32.
+
+    ``(N, C, H, W)`` → same shape and dtype.
+    """
+
+    def __init__(
+        self, size: int, alpha: float, beta: float, k: float, convention: AlphaConvention, groups: int
+    ) -> None:
+        super().__init__()
+        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+        self.convention: AlphaConvention = convention
+        self.groups = groups
+
+    def band(self, channels: int, like: Tensor) -> Tensor:
+        """The 0/1 matrix ``(C, C)``: which maps are in the window of which, columns apart."""
+        index = torch.arange(channels, device=like.device)
+        distance = index[None, :] - index[:, None]
+        column = index // (channels // self.groups)
+        inside = (distance >= -(self.size // 2)) & (distance <= (self.size - 1) // 2)
+        return (inside & (column[None, :] == column[:, None])).to(like.dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            wide = x if x.dtype == torch.float64 else x.float()
+            total = F.conv2d(wide.square(), self.band(x.shape[1], wide)[:, :, None, None])
+            a = self.alpha if self.convention == "sum" else self.alpha / self.size
+            return (wide * (self.k + a * total).pow(-self.beta)).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        a, b = f"alpha={self.alpha} ({self.convention})", f"beta={self.beta}, k={self.k}, groups={self.groups}"
+        return f"size={self.size}, {a}, {b}"
+
+
+class InMapNorm(nn.Module):
+    """cuda-convnet's ``rnorm``: x · (k + α/size² · Σ x²)^−β over a ``size`` × ``size`` window inside each map.
+
+    The authors' network has one after conv2 that the paper does not mention (``layers-145.cfg``, ``cnorm2``).
+    ``(N, C, H, W)`` → same shape and dtype.
+    """
+
+    def __init__(self, size: int, alpha: float, beta: float, k: float = 1.0) -> None:
+        super().__init__()
+        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x if x.dtype == torch.float64 else x.float()
+        mean = F.avg_pool2d(wide.square(), self.size, 1, self.size // 2, count_include_pad=True)
+        return (wide * (self.k + self.alpha * mean).pow(-self.beta)).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        return f"size={self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
+
+
+class Dropout(nn.Module):
+    """Dropout that takes its mask as an input, so that a training step is a function of what it is given.
+
+    ``scaling``: ``"train"`` divides the kept units by the keep rate while training (what libraries do); ``"test"``
+    multiplies by it afterwards (paper §4.2, cuda-convnet). Never both. Without a mask it draws one from torch's global
+    generator, as any library layer does.
+    """
+
+    def __init__(self, p: float, scaling: DropoutScaling = "train") -> None:
+        super().__init__()
+        self.p = p
+        self.scaling: DropoutScaling = scaling
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """``x`` ``(N, F)``; ``mask`` ``(N, F)`` bool, True where a unit is kept, used in training only."""
+        keep = 1.0 - self.p
+        if not self.training:
+            return x * keep if self.scaling == "test" else x
+        if mask is None:
+            mask = torch.rand(x.shape, device=x.device) >= self.p
+        return x * mask if self.scaling == "test" else x * mask * (1.0 / keep)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}, scaling={self.scaling!r}"
+
+
+def draw_masks(
+    sites: Mapping[str, tuple[int, float]], images: int, seed: int, step: int, device: torch.device
+) -> dict[str, Tensor]:
+    """The dropout masks of one step, for the whole global batch, keyed by (seed, step, site).
+
+    ``sites``: site → (units, drop rate). Returns site → ``(images, units)`` bool, True where kept.
+    """
+    masks = {}
+    for site, (units, rate) in sites.items():
+        generator = torch.Generator(device).manual_seed(derive_key(seed, "dropout", step, site))
+        masks[site] = torch.rand((images, units), generator=generator, device=device) >= rate
+    return masks
+
+
+def initialise_layer(
+    layer: nn.Conv2d | nn.Linear, name: str, scheme: Initialisation, std: float, bias: float, seed: int
+) -> None:
+    """Fill a layer's weights and biases in place; each tensor's draws are keyed by (seed, its name).
+
+    ``"gaussian"``: weights N(0, ``std``²), biases ``bias`` (paper §5). ``"xavier"`` and ``"glorot"``: Glorot and
+    Bengio's uniform rule (2010), with torch's biases and with zeros. ``"he"``: He et al.'s normal rule for ReLU
+    (2015, fan-in). ``"torch"``: what ``nn.Conv2d`` and ``nn.Linear`` do by themselves, uniform within 1/√fan-in,
+    biases too.
+    """
+    draws = torch.Generator().manual_seed(derive_key(seed, "initialise", f"{name}.weight"))
+    match scheme:
+        case "gaussian":
+            nn.init.normal_(layer.weight, 0.0, std, generator=draws)
+        case "xavier" | "glorot":
+            nn.init.xavier_uniform_(layer.weight, generator=draws)
+        case "he":
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=draws)
+        case "torch":
+            nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=draws)
+    if layer.bias is None:
+        return
+    if scheme in ("xavier", "torch"):
+        bound = 1 / math.sqrt(layer.weight[0].numel())
+        draws = torch.Generator().manual_seed(derive_key(seed, "initialise", f"{name}.bias"))
+        nn.init.uniform_(layer.bias, -bound, bound, generator=draws)
+    else:
+        nn.init.constant_(layer.bias, bias if scheme == "gaussian" else 0.0)

@@ -1,0 +1,115 @@
+"""A model as files: ``model.safetensors`` and ``model.json``, together enough to predict.
+
+The JSON holds the variant's whole architecture, not only its name, so a saved model stays what it was when the table
+changes; the classes; and the preprocessing it was trained with, a mean image included (as a tensor). Nothing is
+unpickled, shapes are compared before any memory is taken.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from alexnet.config import Preprocessing, from_json, to_json
+from alexnet.core.errors import UserError
+from alexnet.core.files import publish_folder, read_json, sha256_file, write_json
+from alexnet.model.baselines import LeNet5
+from alexnet.model.network import AlexNet, Architecture, Classifier, ConvLayer, LinearLayer
+
+SCHEMA = 1
+MEAN_IMAGE = "preprocessing.mean_image"
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A network with what it needs to be used. ``mean_image`` ``(H, W, C)`` fp32 where its scaling has one;
+    ``readable_classes`` are what people call the classes.
+    """
+
+    network: Classifier
+    variant: str
+    classes: tuple[str, ...]
+    readable_classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    mean_image: Tensor | None = None
+
+
+def save_model(folder: Path, model: SavedModel) -> None:
+    """Write ``folder`` whole, or leave what was there. Raises ``OSError`` if the disk refuses."""
+    network = model.network
+    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    if model.mean_image is not None:
+        tensors[MEAN_IMAGE] = model.mean_image.cpu().contiguous()
+    with publish_folder(folder) as beside:
+        save_file(tensors, beside / "model.safetensors")
+        description = {
+            "schema": SCHEMA,
+            "variant": model.variant,
+            "architecture": to_json(network.architecture) if isinstance(network, AlexNet) else None,
+            "num_classes": network.num_classes,
+            "in_channels": network.in_channels,
+            "image_size": network.image_size,
+            "classes": list(model.classes),
+            "readable_classes": list(model.readable_classes),
+            "preprocessing": to_json(model.preprocessing),
+            "sha256": sha256_file(beside / "model.safetensors"),
+        }
+        write_json(beside / "model.json", description)
+
+
+def model_folder(run: Path | str) -> Path:
+    """The model's folder of a run folder, or that folder itself. Raises ``UserError`` if there is none."""
+    path = Path(run)
+    for folder in (path, path / "model"):
+        if (folder / "model.json").is_file():
+            return folder
+    if (path / "run.json").is_file():
+        raise UserError(f"{path} is a training that has not finished: continue it with alexnet train --out {path}")
+    raise UserError(f"{path} is no run: expected a folder that alexnet train left, or its model/")
+
+
+def load_model(run: Path | str) -> SavedModel:
+    """The model of a run folder (or of its ``model/``), in evaluation mode on the CPU.
+
+    Raises ``UserError`` if there is none or its files are not what was written.
+    """
+    folder = model_folder(run)
+    try:
+        description = read_json(folder / "model.json")
+        if description["schema"] != SCHEMA:
+            raise ValueError(f"schema {description['schema']}, this version reads {SCHEMA}")
+        if sha256_file(folder / "model.safetensors") != description["sha256"]:
+            raise ValueError("model.safetensors is not the file that was written (sha256 differs)")
+        return _assemble(description, load_file(folder / "model.safetensors"))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError) as error:
+        raise UserError(f"the model in {folder} is damaged: train again or use another copy", [str(error)]) from error
+
+
+def _assemble(description: dict[str, Any], tensors: dict[str, Tensor]) -> SavedModel:
+    mean_image = tensors.pop(MEAN_IMAGE, None)
+    sizes = (int(description[name]) for name in ("num_classes", "in_channels", "image_size"))
+    with torch.device("meta"):
+        if description["architecture"] is None:
+            network: Classifier = LeNet5(*sizes)
+        else:
+            network = AlexNet(architecture_from_json(description["architecture"]), *sizes)
+    network.load_state_dict(tensors, assign=True)
+    classes, readable = (tuple(map(str, description[name])) for name in ("classes", "readable_classes"))
+    if not len(classes) == len(readable) == network.num_classes:
+        raise ValueError(f"{len(classes)} class names for {network.num_classes} outputs")
+    preprocessing = from_json(Preprocessing, description["preprocessing"])
+    return SavedModel(network.eval(), str(description["variant"]), classes, readable, preprocessing, mean_image)
+
+
+def architecture_from_json(value: dict[str, Any]) -> Architecture:
+    """The architecture that ``to_json`` wrote. Raises ``TypeError`` for a field that this version does not know."""
+    fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in value.items()}
+    fields["convs"] = tuple(ConvLayer(**{**layer, "then": tuple(layer["then"])}) for layer in value["convs"])
+    fields["hidden"] = tuple(LinearLayer(**layer) for layer in value["hidden"])
+    return Architecture(**fields)

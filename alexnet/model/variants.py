@@ -1,0 +1,251 @@
+"""The table: every published AlexNet by name, with where it comes from.
+
+Each row is the complete network. What two sources call the same and do differently (the order of normalization and
+pool, what α multiplies, where dropout sits, how sizes round, how weights start) stands here as a value and nowhere as
+code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from alexnet.core.errors import UserError, unknown
+from alexnet.model.baselines import LeNet5
+from alexnet.model.network import AlexNet, Architecture, Classifier, ConvLayer, LinearLayer, Then
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row: a network, where it is from, and the classes and channels that its authors gave it.
+
+    ``architecture`` is None for a baseline that has a class of its own.
+    """
+
+    architecture: Architecture | None
+    source: str
+    num_classes: int = 1000
+    in_channels: int = 3
+
+
+LRN_POOL: tuple[Then, ...] = ("activation", "lrn", "pool")
+POOL_LRN: tuple[Then, ...] = ("activation", "pool", "lrn")
+POOL: tuple[Then, ...] = ("activation", "pool")
+BN: tuple[Then, ...] = ("batch-norm", "activation")
+BN_POOL: tuple[Then, ...] = ("batch-norm", "activation", "pool")
+ACTIVATION_BN: tuple[Then, ...] = ("activation", "batch-norm")
+ACTIVATION_BN_POOL: tuple[Then, ...] = ("activation", "batch-norm", "pool")
+
+PAPER = Architecture(
+    convs=(
+        ConvLayer(96, 11, stride=4, padding="ceil", then=LRN_POOL),
+        ConvLayer(256, 5, padding=2, groups=2, then=LRN_POOL, bias=1),
+        ConvLayer(384, 3, padding=1),
+        ConvLayer(384, 3, padding=1, groups=2, bias=1),
+        ConvLayer(256, 3, padding=1, groups=2, then=POOL, bias=1),
+    ),
+    hidden=(LinearLayer(4096, bias=1), LinearLayer(4096, bias=1)),
+    dropout_scaling="test",
+)
+
+CUDA_CONVNET = replace(
+    PAPER,
+    convs=(
+        ConvLayer(96, 11, stride=4, padding="ceil", then=("lrn", "activation", "pool")),
+        ConvLayer(256, 5, padding=2, groups=2, then=("activation", "lrn", "in-map", "pool"), bias=1),
+        ConvLayer(384, 3, padding=1, std=0.03),
+        ConvLayer(384, 3, padding=1, groups=2, std=0.03, bias=1),
+        ConvLayer(256, 3, padding=1, groups=2, then=POOL, std=0.03, bias=1),
+    ),
+    pool_rounding="up",
+    lrn_convention="mean",
+    lrn_groups=2,
+)
+
+PAPER_HALF = replace(
+    PAPER,
+    convs=(
+        ConvLayer(48, 11, stride=4, padding="ceil", then=LRN_POOL),
+        ConvLayer(128, 5, padding=2, then=LRN_POOL, bias=1),
+        ConvLayer(192, 3, padding=1),
+        ConvLayer(192, 3, padding=1, bias=1),
+        ConvLayer(256, 3, padding=1, then=POOL, bias=1),
+    ),
+)
+
+BVLC_ALEXNET = Architecture(
+    convs=(
+        ConvLayer(96, 11, stride=4, then=LRN_POOL),
+        ConvLayer(256, 5, padding=2, groups=2, then=LRN_POOL, bias=0.1),
+        ConvLayer(384, 3, padding=1),
+        ConvLayer(384, 3, padding=1, groups=2, bias=0.1),
+        ConvLayer(256, 3, padding=1, groups=2, then=POOL, bias=0.1),
+    ),
+    hidden=(LinearLayer(4096, std=0.005, bias=0.1), LinearLayer(4096, std=0.005, bias=0.1)),
+    image_size=227,
+    pool_rounding="up",
+    lrn_k=1.0,
+    lrn_convention="mean",
+)
+
+CAFFENET = replace(
+    BVLC_ALEXNET,
+    convs=(
+        ConvLayer(96, 11, stride=4, then=POOL_LRN),
+        ConvLayer(256, 5, padding=2, groups=2, then=POOL_LRN, bias=1),
+        ConvLayer(384, 3, padding=1),
+        ConvLayer(384, 3, padding=1, groups=2, bias=1),
+        ConvLayer(256, 3, padding=1, groups=2, then=POOL, bias=1),
+    ),
+    hidden=(LinearLayer(4096, std=0.005, bias=1), LinearLayer(4096, std=0.005, bias=1)),
+)
+
+ONE_TOWER = Architecture(
+    convs=(
+        ConvLayer(96, 11, stride=4, padding=2, then=POOL),
+        ConvLayer(256, 5, padding=2, then=POOL),
+        ConvLayer(384, 3, padding=1),
+        ConvLayer(384, 3, padding=1),
+        ConvLayer(256, 3, padding=1, then=POOL),
+    ),
+    image_size=227,
+    dropout_at=("pool5", "fc6"),
+    initialisation="torch",
+)
+
+TORCHVISION = replace(
+    ONE_TOWER,
+    convs=(
+        ConvLayer(64, 11, stride=4, padding=2, then=POOL),
+        ConvLayer(192, 5, padding=2, then=POOL),
+        ConvLayer(384, 3, padding=1),
+        ConvLayer(256, 3, padding=1),
+        ConvLayer(256, 3, padding=1, then=POOL),
+    ),
+    image_size=224,
+    adaptive_pool=6,
+)
+
+D2L = replace(
+    ONE_TOWER,
+    convs=(
+        ConvLayer(96, 11, stride=4, padding=1, then=POOL),
+        ConvLayer(256, 5, padding=2, then=POOL),
+        ConvLayer(384, 3, padding=1),
+        ConvLayer(384, 3, padding=1),
+        ConvLayer(256, 3, padding=1, then=POOL),
+    ),
+    image_size=224,
+    dropout_at=("fc6", "fc7"),
+    initialisation="xavier",
+)
+
+KERAS = Architecture(
+    convs=(
+        ConvLayer(96, 11, stride=4, padding="same", then=ACTIVATION_BN_POOL),
+        ConvLayer(256, 5, padding="same", then=ACTIVATION_BN_POOL),
+        ConvLayer(384, 3, padding="same", then=ACTIVATION_BN),
+        ConvLayer(384, 3, padding="same", then=ACTIVATION_BN),
+        ConvLayer(256, 3, padding="same", then=ACTIVATION_BN_POOL),
+    ),
+    batch_norm_eps=1e-3,
+    batch_norm_momentum=0.01,  # Keras counts the other way: its momentum 0.99 keeps 99 % of the old average
+    initialisation="glorot",
+)
+
+BATCHNORM = Architecture(
+    convs=(
+        ConvLayer(96, 11, stride=4, padding=2, then=BN_POOL),
+        ConvLayer(256, 5, padding=2, then=BN_POOL),
+        ConvLayer(384, 3, padding=1, then=BN),
+        ConvLayer(384, 3, padding=1, then=BN),
+        ConvLayer(256, 3, padding=1, then=BN_POOL),
+    ),
+    initialisation="he",
+)
+
+SMALL = replace(
+    BATCHNORM,
+    convs=(
+        ConvLayer(32, 5, padding=2, then=BN_POOL),
+        ConvLayer(64, 3, padding=1, then=BN_POOL),
+        ConvLayer(128, 3, padding=1, then=BN),
+        ConvLayer(128, 3, padding=1, then=BN),
+        ConvLayer(128, 3, padding=1, then=BN_POOL),
+    ),
+    hidden=(LinearLayer(512), LinearLayer(512)),
+    image_size=28,
+)
+
+VARIANTS: Mapping[str, Variant] = {
+    "paper": Variant(PAPER, "Krizhevsky, Sutskever and Hinton, NIPS 2012, as its text has it"),
+    "cuda-convnet": Variant(CUDA_CONVNET, "what its authors ran: layers-145.cfg of their released code"),
+    "paper-half": Variant(PAPER_HALF, "their one-card net, 'about the same number of parameters' (paper §3.2)"),
+    "bvlc-alexnet": Variant(BVLC_ALEXNET, "Caffe's bvlc_alexnet"),
+    "caffenet": Variant(CAFFENET, "Caffe's bvlc_reference_caffenet: pool before normalization"),
+    "one-tower": Variant(ONE_TOWER, "the retelling in one column, without normalization (source document S3)"),
+    "torchvision": Variant(TORCHVISION, "torchvision.models.alexnet, after Krizhevsky 2014 (S0)"),
+    "d2l": Variant(D2L, "Dive into Deep Learning §8.1, for Fashion-MNIST (S1)", num_classes=10, in_channels=1),
+    "keras": Variant(KERAS, "the retelling in Keras, batch norm after ReLU (S4)"),
+    "batchnorm": Variant(
+        BATCHNORM, "the one to use today: one column, conv → batch norm → ReLU (Ioffe and Szegedy 2015)"
+    ),
+    "small": Variant(SMALL, "a departure of this project for 28 to 64 pixels", num_classes=10, in_channels=1),
+    "lenet5": Variant(None, "LeNet-5 as Dive into Deep Learning §7.6 has it (baseline)", num_classes=10, in_channels=1),
+}
+
+
+def get_variant(name: str) -> Variant:
+    """A row of the table. Raises :class:`~alexnet.core.errors.UserError` naming the nearest if there is none."""
+    if name not in VARIANTS:
+        raise unknown("variant", name, VARIANTS)
+    return VARIANTS[name]
+
+
+def get_architecture(name: str, **departures: Any) -> Architecture | None:
+    """A variant's architecture with some fields changed; None for a baseline, which has no fields to change."""
+    architecture = get_variant(name).architecture
+    if architecture is None and departures:
+        raise UserError(f"variant {name!r} has a class of its own and no field to change: {', '.join(departures)}")
+    return replace(architecture, **departures) if architecture is not None else None
+
+
+def build(
+    variant: str, architecture: Architecture | None, num_classes: int, in_channels: int, image_size: int | None
+) -> Classifier:
+    """The network with memory for its weights and nothing in them yet."""
+    with torch.device("meta"):
+        try:
+            model = (
+                LeNet5(num_classes, in_channels, image_size)
+                if architecture is None
+                else AlexNet(architecture, num_classes, in_channels, image_size)
+            )
+        except ValueError as error:
+            raise UserError(f"variant {variant!r}: {error}") from error
+    return model.to_empty(device="cpu")
+
+
+def create_model(
+    variant: str,
+    num_classes: int = 1000,
+    in_channels: int = 3,
+    image_size: int | None = None,
+    *,
+    seed: int | None = None,
+    **departures: Any,
+) -> Classifier:
+    """A network by name, its weights as its authors started them.
+
+    ``image_size``: the side of the square input, the variant's own if None. ``seed``: None draws one from torch's
+    global generator, so that ``torch.manual_seed`` governs. ``departures`` change fields of the architecture, e.g.
+    ``dropout=0``. Returns a module that maps ``(N, in_channels, image_size, image_size)`` to ``(N, num_classes)``
+    logits. Raises ``ValueError`` (a :class:`~alexnet.core.errors.UserError`) for an unknown name or an image that is
+    too small.
+    """
+    model = build(variant, get_architecture(variant, **departures), num_classes, in_channels, image_size)
+    model.initialise(int(torch.randint(2**62, ()).item()) if seed is None else seed)
+    return model

@@ -1,0 +1,1 @@
+"""What every run needs: a device, a place to continue from, and a record."""

@@ -1,0 +1,110 @@
+"""The state of a training on disk: atomic, verified, self-describing. It knows no model.
+
+One folder a checkpoint, ``step-00001234/``: tensors as safetensors, the rest as ``state.json``, and ``manifest.json``
+with the size and sha256 of each. The folder is built beside and renamed into place, so it is whole or absent; no format
+notices a flipped bit by itself, so only what matches its manifest is read. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from alexnet.core.files import publish_folder, read_json, sha256_file, write_json
+
+KEPT = 2
+_NAME = re.compile(r"step-(\d{8,})")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was read back: the step, named groups of tensors, and the JSON state."""
+
+    step: int
+    tensors: dict[str, dict[str, Tensor]]
+    state: dict[str, Any]
+
+
+class DamagedError(Exception):
+    """A checkpoint that is not what its manifest says; the message names the file and what to do."""
+
+
+def save_checkpoint(
+    root: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
+) -> Path:
+    """Write one checkpoint, then drop all but the newest two.
+
+    ``tensors``: group → name → tensor on any device; each group becomes ``<group>.safetensors``. ``state``: JSON
+    values. Raises ``OSError`` if the disk refuses; what was there before is then untouched.
+    """
+    path = root / f"step-{step:08d}"
+    with publish_folder(path) as beside:
+        for group, items in tensors.items():
+            save_file({name: item.detach().cpu().contiguous() for name, item in items.items()},
+                      beside / f"{group}.safetensors")  # fmt: skip
+        write_json(beside / "state.json", {"step": step, **state})
+        files = {file.name: {"bytes": file.stat().st_size, "sha256": sha256_file(file)} for file in _files(beside)}
+        write_json(beside / "manifest.json", {"schema": 1, "files": files})
+    for old in list_checkpoints(root)[:-KEPT]:
+        shutil.rmtree(old)
+    return path
+
+
+def list_checkpoints(root: Path) -> list[Path]:
+    """The checkpoint folders, oldest first, unverified."""
+    found = [(int(match[1]), path) for path in root.glob("step-*") if (match := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
+
+
+def load_newest(root: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint that is what its manifest says, or None; and a sentence for each that was passed over."""
+    complaints: list[str] = []
+    for path in reversed(list_checkpoints(root)):
+        try:
+            return load_checkpoint(path), complaints
+        except DamagedError as error:
+            complaints.append(str(error))
+    return None, complaints
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read one checkpoint, verified first. Raises :class:`DamagedError`."""
+    verify(path)
+    try:
+        state = read_json(path / "state.json")
+        tensors = {file.stem: load_file(file) for file in _files(path) if file.suffix == ".safetensors"}
+        return Checkpoint(int(state.pop("step")), tensors, state)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise DamagedError(f"{path}: cannot be read ({error}); an earlier checkpoint is used") from error
+
+
+def verify(path: Path) -> None:
+    """Compare each file with the manifest. Raises :class:`DamagedError` naming the first that differs."""
+    try:
+        manifest = read_json(path / "manifest.json")
+        listed = {str(name): (int(item["bytes"]), str(item["sha256"])) for name, item in manifest["files"].items()}
+        schema = manifest["schema"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedError(f"{path / 'manifest.json'}: cannot be read; an earlier checkpoint is used") from error
+    if schema != 1:
+        raise DamagedError(f"{path}: schema {schema} is not one this version reads; an earlier checkpoint is used")
+    present = {file.name for file in _files(path)} - {"manifest.json"}
+    if present != set(listed):
+        odd = ", ".join(sorted(present ^ set(listed)))
+        raise DamagedError(f"{path}: the files are not those of the manifest ({odd}); an earlier checkpoint is used")
+    for name, (size, digest) in listed.items():
+        file = path / name
+        if file.stat().st_size != size or sha256_file(file) != digest:
+            raise DamagedError(f"{file}: is damaged (size or sha256 differs); an earlier checkpoint is used")
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(file for file in path.iterdir() if file.is_file())

@@ -1,0 +1,117 @@
+"""Where the arithmetic happens and in what precision, and how fast this machine is.
+
+bf16 is taken where the machine multiplies it natively (AVX-512 BF16 or AMX, NVIDIA from compute capability 8.0):
+elsewhere it is emulated and slower than fp32.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from alexnet.core.errors import UserError
+
+GIGA = 1e9
+Module = TypeVar("Module", bound=torch.nn.Module)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A device and the precision to use on it. ``bf16`` means autocast: weights and losses stay fp32."""
+
+    device: torch.device
+    bf16: bool
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The precision as a context; a no-op in fp32."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
+    @property
+    def precision(self) -> str:
+        """``"bf16"`` or ``"fp32"``."""
+        return "bf16" if self.bf16 else "fp32"
+
+    def place(self, module: Module) -> Module:
+        """The module on the device, its convolutions' weights channels last, as the images are."""
+        return module.to(self.device).to(memory_format=torch.channels_last)
+
+    def synchronize(self) -> None:
+        """Wait for the device, so that clocks measure work and not its submission."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def choose_machine(device: str | None = None, precision: str = "auto") -> Machine:
+    """The device by name (None: a GPU if there is one) and the precision it does well, or the one asked for."""
+    name = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(name)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device {name!r} cannot be used here: try --device cpu", [reason]) from error
+    return Machine(chosen, precision == "bf16" or (precision == "auto" and multiplies_bf16(chosen)))
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether the device has matrix units or dot products for bf16."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and "avx512_bf16" in _cpu_flags()
+
+
+def matrix_rate(machine: Machine, size: int = 4096, repeats: int = 3) -> float:
+    """GFLOP/s of a ``size``³ bf16 matrix product (fp32 where bf16 is emulated), the median of a few: what a
+    figure in seconds is quoted beside.
+    """
+    dtype = torch.bfloat16 if multiplies_bf16(machine.device) else torch.float32
+    a = torch.ones((size, size), dtype=dtype, device=machine.device)
+    seconds = []
+    for _ in range(repeats + 1):
+        machine.synchronize()
+        start = time.perf_counter()
+        torch.mm(a, a)
+        machine.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return 2 * size**3 / statistics.median(seconds[1:]) / GIGA
+
+
+def describe_hardware(machine: Machine) -> dict[str, object]:
+    """What a measured figure must name: processor, cores or GPU, threads, and the versions that matter."""
+    if machine.device.type == "cuda":
+        hardware = torch.cuda.get_device_name(machine.device)
+    else:
+        hardware = f"{len(os.sched_getaffinity(0))} cores of {_cpu_name()}"
+    return {
+        "device": machine.device.type,
+        "hardware": hardware,
+        "precision": machine.precision,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _cpu_info(field: str) -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), "")
+
+
+def _cpu_flags() -> set[str]:
+    return set(_cpu_info("flags").split())
+
+
+def _cpu_name() -> str:
+    return _cpu_info("model name") or platform.machine()

@@ -1,0 +1,105 @@
+"""The folder that one training leaves, and the rule for a folder that is already there.
+
+``run.json`` says what is being trained, ``checkpoints/`` where it stands, ``metrics.jsonl`` and ``events.jsonl`` how it
+went, ``curves.png`` and ``report.md`` show it, ``model/`` is the outcome and ``result.json`` its measure. ``run.json``
+is written first and ``result.json`` last, so the two say whether a training was begun and whether it is finished.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alexnet.config import Recipe, difference, from_json, to_json
+from alexnet.core.errors import UserError
+from alexnet.core.files import read_json, write_json
+from alexnet.runtime.log import read_lines
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder. What it holds is read when asked for."""
+
+    folder: Path
+
+    @property
+    def model_folder(self) -> Path:
+        """Where the trained model is."""
+        return self.folder / "model"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the training's state is kept."""
+        return self.folder / "checkpoints"
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """``run.json``: recipe, seed, and the data's digest and place."""
+        value: dict[str, Any] = _read(self.folder / "run.json")
+        return value
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe, as it was trained."""
+        return from_json(Recipe, self.description["recipe"])
+
+    @property
+    def finished(self) -> bool:
+        """Whether the training has ended and was measured."""
+        return (self.folder / "result.json").is_file()
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """``result.json``: what was measured, on what machine."""
+        value: dict[str, Any] = _read(self.folder / "result.json")
+        return value
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of ``metrics.jsonl``."""
+        return read_lines(self.folder / "metrics.jsonl")
+
+
+def _read(path: Path) -> Any:
+    try:
+        return read_json(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path.parent} is no run folder: {path.name} is missing or damaged there") from error
+
+
+def start_or_continue(folder: Path, recipe: Recipe, seed: int, location: str, digest: str) -> Run:
+    """The run at ``folder``: begun if nothing is there, else the one there if it trains the same.
+
+    ``location`` and ``digest``: where the images are and what they are. Raises ``UserError`` naming the field in which
+    the run there differs, or if the folder holds something else.
+    """
+    run = Run(folder)
+    mine = {"schema": 1, "recipe": to_json(recipe), "seed": seed, "source": location, "data": digest}
+    if (folder / "run.json").exists():
+        _demand_same(run, recipe, seed, digest)
+        return run
+    try:
+        if folder.exists() and any(folder.iterdir()):
+            raise UserError(f"{folder} is not empty and is no run: choose another folder with --out")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "run.json", mine)
+    except OSError as error:
+        raise UserError(
+            f"cannot write the run folder {folder}: {error.strerror or error}; choose another with --out"
+        ) from error
+    return run
+
+
+def _demand_same(run: Run, recipe: Recipe, seed: int, digest: str) -> None:
+    theirs = run.description
+    if theirs["recipe"]["name"] != recipe.name:
+        differs = f"recipe ({theirs['recipe']['name']!r}, now {recipe.name!r})"
+    elif theirs["seed"] != seed:
+        differs = f"seed ({theirs['seed']}, now {seed})"
+    elif field := difference(run.recipe, recipe):
+        differs = f"{field}: there, and now"
+    elif theirs["data"] != digest:
+        differs = f"the images ({theirs['source']} has changed since, or other ones were given)"
+    else:
+        return
+    raise UserError(f"{run.folder} holds another training: it differs in {differs}; choose another folder with --out")

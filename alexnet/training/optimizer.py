@@ -1,0 +1,94 @@
+"""Parameter groups and update rules, and optimizer state as named tensors.
+
+2012's update keeps the rate inside the velocity (paper §5; ``src/weights.cu`` of the released code):
+v ← m·v − ε·(g + λ·w), w ← w + v. torch's keeps it outside. At a constant rate they are the same; after a drop the old
+velocity still carries the old rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from alexnet.config import OptimSpec
+
+
+class SGD2012(torch.optim.Optimizer):
+    """Stochastic gradient descent as 2012's code did it.
+
+    Equal to ``torch.optim.SGD`` whose momentum is m·ε_prev/ε at a step where the rate changes from ε_prev to ε. A
+    rate of 0 freezes a parameter: no update, no decay, and its velocity waits.
+    """
+
+    def __init__(self, params: Iterable[Any], lr: float, momentum: float = 0.9, weight_decay: float = 0.0) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Move every parameter that has a gradient and a rate above 0."""
+        if closure is not None:
+            raise ValueError("this update takes no closure")
+        for group in self.param_groups:
+            moving = [p for p in group["params"] if p.grad is not None and group["lr"] > 0]
+            if not moving:
+                continue
+            velocities = [self._velocity(p) for p in moving]
+            torch._foreach_mul_(velocities, group["momentum"])
+            torch._foreach_add_(velocities, [p.grad for p in moving], alpha=-group["lr"])
+            torch._foreach_add_(velocities, moving, alpha=-group["lr"] * group["weight_decay"])
+            torch._foreach_add_(moving, velocities)
+
+    def _velocity(self, parameter: Tensor) -> Tensor:
+        state = self.state[parameter]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        velocity: Tensor = state["momentum_buffer"]
+        return velocity
+
+
+def build_optimizer(model: nn.Module, spec: OptimSpec) -> torch.optim.Optimizer:
+    """Two groups, weights and biases (with normalizations' scales and shifts), each with its multiple of the rate."""
+    weights = [p for p in model.parameters() if p.ndim > 1]
+    biases = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": weights, "weight_decay": spec.weight_decay, "multiple": 1.0},
+        {"params": biases, "weight_decay": spec.weight_decay if spec.decay_biases else 0.0, "multiple": spec.bias_rate},
+    ]
+    match spec.update:
+        case "sgd":
+            return torch.optim.SGD(groups, spec.rate, spec.momentum, nesterov=spec.nesterov, fused=True)
+        case "sgd-2012":
+            return SGD2012(groups, spec.rate, spec.momentum)
+        case "adam":
+            return torch.optim.Adam(groups, spec.rate, fused=True)
+        case "adamw":
+            return torch.optim.AdamW(groups, spec.rate, fused=True)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give each group its multiple of ``rate``."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["multiple"]
+
+
+def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state as ``<what>.<parameter name>`` → tensor, e.g. ``momentum_buffer.fc6.weight``."""
+    return {
+        f"{what}.{name}": value
+        for name, parameter in model.named_parameters()
+        for what, value in optimizer.state.get(parameter, {}).items()
+        if value is not None
+    }
+
+
+def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what :func:`optimizer_tensors` gave; steps stay fp32 scalars where the optimizer keeps them."""
+    parameters = dict(model.named_parameters())
+    for key, value in tensors.items():
+        what, _, name = key.partition(".")
+        parameter = parameters[name]
+        layout = torch.channels_last if value.ndim == 4 else torch.contiguous_format
+        optimizer.state[parameter][what] = value.to(parameter.device, memory_format=layout)

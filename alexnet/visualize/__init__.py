@@ -1,0 +1,1 @@
+"""See: figures and reports made from what a run left."""

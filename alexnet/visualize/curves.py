@@ -1,0 +1,61 @@
+"""A training as curves: loss and accuracy over epochs, and the rate that drove them.
+
+Colours are Okabe and Ito's (2008), which people with any colour vision can tell apart.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alexnet.core.files import write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
+SPLIT_COLOURS = {"val": ORANGE, "test": GREEN}
+
+
+def draw_curves(
+    metrics: Sequence[Mapping[str, Any]], title: str, path: Path, expected: tuple[float, float] | None = None
+) -> None:
+    """Write ``path`` (PNG) from the lines of ``metrics.jsonl``. ``expected``: the claim's band of test accuracy."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    lines = [line for line in metrics if "loss" in line]
+    epochs = [line for line in metrics if "train_loss" in line]
+    figure = Figure(figsize=(11, 3.6), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    loss, accuracy, rate = figure.subplots(1, 3)
+    _draw_side(loss, lines, epochs, "loss", "loss (nats)")
+    _draw_side(accuracy, lines, epochs, "accuracy", "accuracy")
+    if expected:
+        accuracy.axhspan(*expected, color=GREEN, alpha=0.15, label="expected on test")
+    rate.plot([line["epoch"] for line in lines], [line["rate"] for line in lines], color=GREY)
+    rate.set(xlabel="epoch", ylabel="learning rate")
+    for axes in (loss, accuracy, rate):
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    loss.set_ylim(bottom=0)
+    accuracy.set_ylim(0, 1)
+    for axes in (loss, accuracy):
+        axes.legend(frameon=False)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    write_bytes(path, picture.getvalue())
+
+
+def _draw_side(axes: Axes, lines: Sequence[Any], epochs: Sequence[Any], name: str, label: str) -> None:
+    """Training as it went, and each counted split at the end of its epochs."""
+    suffix = "loss" if name == "loss" else "top1"
+    axes.plot([line["epoch"] for line in lines], [line[name] for line in lines], color=BLUE, label="train")
+    for split, colour in SPLIT_COLOURS.items():
+        points = [(line["epoch"], line[f"{split}_{suffix}"]) for line in epochs if f"{split}_{suffix}" in line]
+        if points:
+            axes.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=3, label=split)
+    axes.set(xlabel="epoch", ylabel=label)

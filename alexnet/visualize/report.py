@@ -1,0 +1,64 @@
+"""What a training did, in words and figures, for someone who opens its folder a year later."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from alexnet.config import Recipe
+
+WORST = 10
+
+
+def write_report(recipe: Recipe, result: Mapping[str, Any], warnings: Sequence[str]) -> str:
+    """The text of ``report.md``."""
+    return "\n".join([*_outcome(recipe, result), *_data(result, warnings), *_classes(result), *_recipe(recipe), ""])
+
+
+def _outcome(recipe: Recipe, result: Mapping[str, Any]) -> list[str]:
+    lines = [f"# {recipe.name}", ""]
+    split = result["split"]
+    if split is None:
+        lines += ["This set has neither test nor validation images, so nothing was measured.", ""]
+    else:
+        lines += [
+            f"**{result['top1']:.2%} top-1** ({result['top5']:.2%} top-5, loss {result['loss']:.4f}) "
+            f"on {result['images']:,} {split} images, {result['views']} view(s), seed {result['seed']}.",
+            "",
+        ]
+    if split == "val" and recipe.train.keep == "best-on-val":
+        lines += ["There are no test images: the figure is from the validation images that also chose the weights.", ""]
+    if recipe.claim.expects:
+        lines += [f"Expected: {recipe.claim.expects} ({recipe.claim.source}).", ""]
+    return [*lines, "![loss, accuracy and rate](curves.png)", ""]
+
+
+def _data(result: Mapping[str, Any], warnings: Sequence[str]) -> list[str]:
+    splits = ", ".join(f"{count:,} {name}" for name, count in result["splits"].items())
+    speed = f"{result['images_per_second']:,.0f} images/s over {result['seconds']:,.0f} s"
+    hardware = result["hardware"]
+    return [
+        "## What it was",
+        "",
+        f"- images: {result['source']} ({splits})",
+        *(f"- note: {warning}" for warning in warnings),
+        f"- {result['steps']:,} steps at {speed} on {hardware['hardware']}, {hardware['precision']}, "
+        f"beside {result['matrix_gflops']:,.0f} GFLOP/s of the machine's own matrix product",
+        f"- torch {hardware['torch']}, Python {hardware['python']}",
+        "",
+    ]
+
+
+def _classes(result: Mapping[str, Any]) -> list[str]:
+    if result["split"] is None:
+        return []
+    counted = [(name, c["top1"], c["images"]) for name, c in result["per_class"].items() if c["images"]]
+    worst = sorted(counted, key=lambda item: item[1])[:WORST]
+    title = "By class" if len(counted) <= WORST else f"The {WORST} hardest of {len(counted)} classes"
+    rows = [f"| {name.replace('|', '/')} | {top1:.1%} | {images:,} |" for name, top1, images in worst]
+    return [f"## {title}", "", "| class | top-1 | images |", "|---|---|---|", *rows, ""]
+
+
+def _recipe(recipe: Recipe) -> list[str]:
+    sections = ("model", "data", "augment", "optim", "train")
+    return ["## The recipe", "", "```", *(str(getattr(recipe, section)) for section in sections), "```"]

@@ -1,0 +1,218 @@
+"""Descriptions of sources, and folders: what becomes which split and class, and what is refused in which words."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from alexnet.core.errors import UserError
+from alexnet.data.sources import BUILTIN_SOURCES, data_home, open_source
+
+
+def fill(root: Path, *names: str) -> Path:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(os.fsencode(name))
+    return root
+
+
+def listed(source):
+    return [(record.split, source.classes[record.label], record.name) for record in source.records()]
+
+
+def error(text, **options) -> str:
+    with pytest.raises(UserError) as caught:
+        source = open_source(str(text), **options)
+        list(source.records())
+    assert "\n" not in caught.value.line
+    return caught.value.line
+
+
+def test_class_folders_without_splits(tmp_path):
+    fill(tmp_path, "dog/b.jpg", "cat/10.jpg", "cat/2.jpg", "cat/deep/er/1.jpg", "words.txt", ".git/config")
+    fill(tmp_path, "dog/.DS_Store", "dog/Thumbs.db", "dog/notes.txt")
+    source = open_source(str(tmp_path))
+    assert source.classes == ("cat", "dog")
+    assert listed(source) == [
+        (None, "cat", "cat/10.jpg"),
+        (None, "cat", "cat/2.jpg"),
+        (None, "cat", "cat/deep/er/1.jpg"),
+        (None, "dog", "dog/b.jpg"),
+        (None, "dog", "dog/notes.txt"),  # whether it is an image is for the decoder to say
+    ]
+    assert next(source.records()).payload == tmp_path / "cat/10.jpg"
+    assert (source.count, source.pixel_shape, source.descriptions, source.warnings) == (5, None, None, ())
+    assert source.location == str(tmp_path.resolve())
+    assert listed(source) == listed(source)
+
+
+@pytest.mark.parametrize("train", ["train", "Train", "training"])
+@pytest.mark.parametrize("val", ["val", "valid", "Validation"])
+def test_splits_above_the_classes(tmp_path, train, val):
+    fill(tmp_path, f"{train}/a/1", f"{train}/b/1", f"{val}/b/2", "test/a/3", "test/b/3")
+    source = open_source(str(tmp_path))
+    assert [(split, name) for split, name, _ in listed(source)] == [
+        ("train", "a"),
+        ("train", "b"),
+        ("val", "b"),
+        ("test", "a"),
+        ("test", "b"),
+    ]
+
+
+def test_train_alone_is_no_split(tmp_path):
+    fill(tmp_path, "train/a/1", "train/b/1", "test/1.jpg", "other/x")
+    source = open_source(str(tmp_path))
+    assert {split for split, _, _ in listed(source)} == {None}
+    assert source.warnings == (
+        "ignored, folder beside train/: other",
+        "ignored, split without class folders: test",
+    )
+
+
+def test_a_folder_named_train_can_be_a_class(tmp_path):
+    fill(tmp_path, "train/1.jpg", "bus/1.jpg")
+    assert open_source(str(tmp_path)).classes == ("bus", "train")
+
+
+def test_two_names_for_one_split(tmp_path):
+    fill(tmp_path, "train/a/1", "train/b/1", "val/a/1", "valid/a/1")
+    assert "val/ and valid/, which mean the same split" in error(tmp_path)
+
+
+def test_splits_without_train(tmp_path):
+    fill(tmp_path, "val/a/1", "test/b/1")
+    assert "has test/, val/ but no train/" in error(tmp_path)
+
+
+def test_class_that_train_lacks(tmp_path):
+    fill(tmp_path, "train/a/1", "train/b/1", "test/a/1", "test/c/1", "test/d/1")
+    assert error(tmp_path).endswith("test class 'c' has no images in train, and 1 more")
+
+
+def test_empty_class_folder_is_left_out_with_a_warning(tmp_path):
+    fill(tmp_path, "a/1", "b/1")
+    (tmp_path / "empty").mkdir()
+    source = open_source(str(tmp_path))
+    assert source.classes == ("a", "b")
+    assert source.warnings == ("class folder without files, left out: empty",)
+
+
+def test_folders_that_are_no_source(tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert error(empty) == f"{empty} is empty: expected one folder of images per class"
+    assert "has no class folders" in error(fill(tmp_path / "flat", "1.jpg"))
+    assert "has only one class, 'cat'" in error(fill(tmp_path / "one", "cat/1.jpg"))
+    (tmp_path / "hollow" / "a").mkdir(parents=True)
+    assert error(tmp_path / "hollow").startswith("no images in ")
+    assert "is a file but not a tar" in error(fill(tmp_path, "photo.jpg") / "photo.jpg")
+    os.mkfifo(tmp_path / "pipe")
+    assert "neither a folder nor a file" in error(tmp_path / "pipe")
+
+
+def test_unreadable_folder(tmp_path, monkeypatch):
+    fill(tmp_path, "a/1", "b/1")
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert error(tmp_path) == f"cannot read {tmp_path}: Permission denied"
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    assert error(f"imagenet:{tmp_path}") == f"cannot read {tmp_path / 'train'}: Permission denied"
+
+
+def test_unreadable_path(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert error(tmp_path) == f"cannot read {tmp_path}: permission denied"
+    assert "cannot read" in error("a" * 5000)
+
+
+def test_links(tmp_path):
+    photos = fill(tmp_path / "photos", "cat/1.jpg", "cat/more/2.jpg", "dog/1.jpg")
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "cat").symlink_to(photos / "cat")  # a class folder may be a link
+    (root / "dog").mkdir()
+    (root / "dog" / "1.jpg").symlink_to(photos / "dog/1.jpg")  # so may a file
+    (root / "dog" / "gone.jpg").symlink_to(tmp_path / "nowhere")
+    (root / "dog" / "loop").symlink_to(root)
+    (root / "dog" / "circle").symlink_to(root / "dog" / "circle")
+    (root / "circle").symlink_to(root / "circle")
+    (root / "self").symlink_to(root)
+    source = open_source(str(root))
+    assert [name for _, _, name in listed(source)] == ["cat/1.jpg", "cat/more/2.jpg", "dog/1.jpg"]
+    assert len(source.warnings) == 2
+    assert any("link to a folder above it" in warning for warning in source.warnings)
+    assert any("and 2 more" in warning for warning in source.warnings)
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    fill(tmp_path, "b/1", os.fsdecode(b"a\xff/\xfe.jpg"))
+    source = open_source(str(tmp_path))
+    assert source.classes == ("a\\xff", "b")
+    first = next(source.records())
+    assert (first.name, first.payload.read_bytes()) == ("a\\xff/\\xfe.jpg", b"a\xff/\xfe.jpg")
+
+
+def test_fingerprint_changes_with_the_files(tmp_path):
+    fill(tmp_path, "a/1", "b/1")
+    first = open_source(str(tmp_path)).fingerprint
+    assert open_source(str(tmp_path)).fingerprint == first
+    os.utime(tmp_path / "a/1", ns=(1, 1))
+    second = open_source(str(tmp_path)).fingerprint
+    fill(tmp_path, "b/2")
+    assert len({first, second, open_source(str(tmp_path)).fingerprint}) == 3
+    assert len(first) == 64
+
+
+def test_readable_class_names(tmp_path):
+    fill(tmp_path, "n01/1", "n02/1", "n03/1")
+    (tmp_path / "words.txt").write_text("n02\ttench, Tinca tinca\nn01\tgoldfish\nn99\tnothing here\n")
+    assert open_source(str(tmp_path)).descriptions == ("goldfish", "tench, Tinca tinca", "n03")
+    (tmp_path / "LOC_synset_mapping.txt").write_text("n01 a carp\n\nn02 a tench\nn03 a shark\n")
+    assert open_source(str(tmp_path)).descriptions == ("a carp", "a tench", "a shark")
+
+
+def test_source_names_are_safe_for_files(tmp_path):
+    fill(tmp_path / "my photos (2)!", "a/1", "b/1")
+    assert open_source(str(tmp_path / "my photos (2)!")).name == "my-photos-2"
+
+
+def test_unknown_source():
+    assert error("cifar1O") == "unknown source 'cifar1O': neither a built-in name nor an existing path"
+    with pytest.raises(UserError, match="did you mean 'cifar10'"):
+        open_source("cifar1O")
+    for text in ("imagenet:", "cifar10:/nowhere/at/all", "\0", "photos:/tmp", "~nobody-of-that-name/x"):
+        assert error(text).startswith("unknown source ")
+
+
+def test_built_in_name_wins_over_a_path(tmp_path, monkeypatch):
+    fill(tmp_path / "digits", "a/1", "b/1")
+    monkeypatch.chdir(tmp_path)
+    assert open_source("digits").location == "scikit-learn"
+    assert open_source("./digits").classes == ("a", "b")
+
+
+def test_built_in_name_with_a_folder_of_images(tmp_path):
+    fill(tmp_path, "train/a/1", "train/b/1", "test/a/1")
+    source = open_source(f"cifar10:{tmp_path}")
+    assert source.classes == ("a", "b")
+    assert error(f"digits:{tmp_path}").endswith("write digits")
+
+
+def test_data_home(monkeypatch):
+    monkeypatch.setenv("ALEXNET_HOME", "/a/home")
+    assert data_home() == Path("/a/home")
+    monkeypatch.setenv("ALEXNET_HOME", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/a/cache")
+    assert data_home() == Path("/a/cache/alexnet")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert data_home() == Path.home() / ".cache/alexnet"
+
+
+def test_built_in_sources_are_described_in_a_line():
+    assert set(BUILTIN_SOURCES) == {"digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "imagenet"}
+    assert all(line and "\n" not in line for line in BUILTIN_SOURCES.values())
