@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -121,7 +122,7 @@ class OptimSpec:
     """How weights move.
 
     ``update``: ``sgd`` as torch does it, the rate outside the velocity; ``sgd-2012`` with the rate inside it (paper
-    §5). ``bias_rate``: biases learn at so many times the rate. ``decay_biases``: whether weight decay touches them
+    §5); ``adam`` and ``adamw`` with torch's β and ε, which read neither ``momentum`` nor ``nesterov``. ``bias_rate``: biases learn at so many times the rate. ``decay_biases``: whether weight decay touches them
     and the normalizations' scales. ``schedule``: ``constant`` · ``step`` ÷10 at each epoch in ``drops`` · ``plateau``
     ÷10, at most three times, when the validation error has not improved for ``patience`` evaluations (paper §5) ·
     ``one-cycle`` up for the share ``warmup`` of the steps and down to nothing (Smith and Topin 2017) · ``cosine``
@@ -148,6 +149,14 @@ class OptimSpec:
         _demand(self.patience >= 1, "optim.patience", self.patience, "1 or more")
         _demand(0 <= self.warmup < 1, "optim.warmup", self.warmup, "a share of the steps, at least 0, below 1")
         _demand(list(self.drops) == sorted(self.drops), "optim.drops", self.drops, "epochs in rising order")
+        _demand(
+            not self.nesterov or (self.update == "sgd" and self.momentum > 0), "optim.nesterov", self.nesterov,
+            "only optim.update=sgd with a momentum above 0 has it, add --set optim.nesterov=false",
+        )  # fmt: skip
+        _demand(
+            self.schedule != "step" or bool(self.drops), "optim.drops", self.drops,
+            "optim.schedule=step needs the epochs at which the rate drops, e.g. --set optim.drops=30,60",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -212,7 +221,12 @@ def to_json(value: object) -> Any:
 
 
 def from_json(kind: type[Spec], value: Mapping[str, Any], where: str = "") -> Spec:
-    """The spec that :func:`to_json` wrote. Raises ``UserError`` for a field that is unknown or of another type."""
+    """The spec that :func:`to_json` wrote; fields that it lacks have their defaults.
+
+    Raises ``UserError`` for a field that is unknown, of another type, or missing without a default.
+    """
+    if not isinstance(value, Mapping):
+        raise UserError(f"{where.rstrip('.') or kind.__name__} = {value!r} is not a set of fields")
     hints = typing.get_type_hints(kind)
     fields = {}
     for name, item in value.items():
@@ -222,7 +236,10 @@ def from_json(kind: type[Spec], value: Mapping[str, Any], where: str = "") -> Sp
         hint = hints[name]
         nested = isinstance(hint, type) and dataclasses.is_dataclass(hint)
         fields[name] = from_json(hint, item, f"{path}.") if nested else _coerce(hint, item, path)
-    return kind(**fields)
+    try:
+        return kind(**fields)
+    except TypeError as error:  # a field without a default is missing
+        raise UserError(f"{where}{kind.__name__} is incomplete: {error}") from error
 
 
 def override(recipe: Recipe, assignments: typing.Iterable[str]) -> Recipe:
@@ -247,7 +264,7 @@ def override(recipe: Recipe, assignments: typing.Iterable[str]) -> Recipe:
 
 
 def difference(one: Recipe, other: Recipe) -> str | None:
-    """The first field in which two recipes train differently, as ``section.field (one's, other's)``; None if none.
+    """The first field in which two recipes train differently, as ``section.field (one's, now other's)``; or None.
 
     Claims change nothing, and neither does how the source is spelled: its content has a hash of its own.
     """
@@ -255,7 +272,7 @@ def difference(one: Recipe, other: Recipe) -> str | None:
     for section in ("model", "data", "augment", "optim", "train"):
         for name, value in a[section].items():
             if value != b[section][name] and (section, name) != ("data", "source"):
-                return f"{section}.{name} ({value!r}, {b[section][name]!r})"
+                return f"{section}.{name} ({value!r}, now {b[section][name]!r})"
     return None
 
 
@@ -270,26 +287,34 @@ def _demand(holds: bool, path: str, value: object, rule: str) -> None:
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:
-    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
 
 
 def _coerce(hint: Any, value: Any, path: str) -> Any:
-    """A JSON value as the field's type: lists become tuples and whole numbers may stand for floats."""
+    """A JSON value as the field's type: lists become tuples and whole numbers may stand for floats.
+
+    Types are compared, not only values: to Python True is 1 and 1.0 is 1. What is not finite is no number here.
+    """
     for kind in _alternatives(hint):
         if kind is type(None):
             if value is None:
                 return None
         elif typing.get_origin(kind) is Literal:
-            if value in typing.get_args(kind):
+            if any(type(value) is type(item) and value == item for item in typing.get_args(kind)):
                 return value
         elif typing.get_origin(kind) is tuple:
-            if isinstance(value, list | tuple):
-                return tuple(float(item) for item in value)
-        elif kind is float and type(value) in (int, float):
-            return float(value)
+            if isinstance(value, list | tuple) and all(map(_is_number, value)):
+                return tuple(map(float, value))
+        elif kind is float:
+            if _is_number(value):
+                return float(value)
         elif type(value) is kind:
             return value
     raise UserError(f"{path} = {value!r} is not {_describe(hint)}")
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
 
 
 def _parse(hint: Any, text: str, path: str) -> Any:

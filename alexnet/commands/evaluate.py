@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from alexnet.commands.console import make_reporter, print_json, table
+from alexnet.commands.prepare import prepare
 from alexnet.core.errors import UserError
 from alexnet.data.sources import open_source
-from alexnet.data.store import Store, open_or_prepare
+from alexnet.data.store import Store
 from alexnet.model.saved import SavedModel, load_model, model_folder
 from alexnet.runtime.device import choose_machine
 from alexnet.runtime.log import Reporter, Silent
 from alexnet.runtime.run import Run
 from alexnet.training.evaluate import evaluate_models
+from alexnet.training.outcome import final_split
 
 
 def evaluate(
@@ -38,9 +40,10 @@ def evaluate(
         if views == 10 and model.preprocessing.crop == model.preprocessing.stored:
             raise UserError(f"{run} sees whole images, it was trained without augment.crop: ten views need a crop")
     root = Path(data_root) if data_root else None
-    stores = [open_store_for(run, model, data, root) for run, model in zip(runs, models, strict=True)]
+    reporter = reporter or Silent()
+    stores = [open_store_for(run, model, data, root, reporter) for run, model in zip(runs, models, strict=True)]
     split = choose_split(stores[0], data is not None)
-    counts = evaluate_models(models, stores, split, machine, views, reporter or Silent())
+    counts = evaluate_models(models, stores, split, machine, views, reporter)
     names = [str(run) for run in runs] + ["ensemble"]
     return [
         {"run": name, "split": split, "views": views, **count.summary(stores[0].classes)}
@@ -48,7 +51,9 @@ def evaluate(
     ]
 
 
-def open_store_for(run: Path | str, model: SavedModel, data: Path | str | None, data_root: Path | None) -> Store:
+def open_store_for(
+    run: Path | str, model: SavedModel, data: Path | str | None, data_root: Path | None, reporter: Reporter
+) -> Store:
     """The images to count, as the model wants them: the ones given, or those that the run was trained on."""
     if data is None:
         folder = model_folder(run)
@@ -57,14 +62,15 @@ def open_store_for(run: Path | str, model: SavedModel, data: Path | str | None, 
             raise UserError(f"{folder} is a model without its run, so its images are not known: give --data SOURCE")
         data = trained.description["source"]
     source = open_source(str(data), data_root)
-    return open_or_prepare(source, model.preprocessing.stored, model.preprocessing.channels)
+    store, _ = prepare(source, model.preprocessing.stored, model.preprocessing.channels, reporter)
+    return store
 
 
 def choose_split(store: Store, given: bool) -> str:
     """Test images if there are any, else val; everything of a set that was given and came without splits."""
     if given and store.dealt:
         return "all"
-    return next((name for name in ("test", "val") if len(store.subset(name))), "test")
+    return final_split(store) or "test"
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -8,14 +8,20 @@ from typing import Any
 
 from alexnet.commands.console import make_reporter, print_json
 from alexnet.core.errors import UserError
-from alexnet.data.sources import open_source
+from alexnet.data.sources import Source, open_source
 from alexnet.data.store import Store, open_or_prepare, verify_store
+from alexnet.runtime.log import Reporter
+
+REFUSALS_SHOWN = 20
 
 
-def main(arguments: argparse.Namespace) -> int:
-    """Prepare (or verify) and print what the store holds; status 1 if ``--verify`` finds damage."""
-    source = open_source(arguments.source, arguments.data_root)
-    reporter = make_reporter()
+def prepare(
+    source: Source, side: int | None, channels: int | None, reporter: Reporter, *, strict: bool = False
+) -> tuple[Store, float | None]:
+    """The source's store, and the seconds that building it took, None if it was there already.
+
+    ``reporter`` sees progress, refusals and remarks while it is built. Raises ``UserError``; see ``open_or_prepare``.
+    """
     start = time.monotonic()
     begun = False
 
@@ -26,38 +32,57 @@ def main(arguments: argparse.Namespace) -> int:
             begun = True
         reporter.advance(done, images_per_second=done / max(1e-9, time.monotonic() - start))
 
-    store = open_or_prepare(source, arguments.size, arguments.channels, strict=arguments.strict, progress=progress)
-    seconds = time.monotonic() - start
+    store = open_or_prepare(source, side, channels, strict=strict, progress=progress)
+    if not begun:
+        return store, None
     reporter.finish()
+    for line in remarks(store):
+        reporter.say(line)
+    return store, time.monotonic() - start
+
+
+def remarks(store: Store, most: int = REFUSALS_SHOWN) -> list[str]:
+    """Lines on what was refused or is worth knowing, the first ``most`` refusals by name."""
+    refused = store.meta["refused"]
+    lines = [f"note: {warning}" for warning in store.meta["warnings"]]
+    if refused:
+        lines.append(f"refused {len(refused):,} file(s):")
+        lines += [f"  {item['name']}: {item['reason']}" for item in refused[:most]]
+    if len(refused) > most:
+        lines.append(f"  and {len(refused) - most:,} more, all named in {store.path / 'store.json'}")
+    return lines
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Prepare (or verify) and print what the store holds."""
+    source = open_source(arguments.source, arguments.data_root)
+    store, seconds = prepare(source, arguments.size, arguments.channels, make_reporter(), strict=arguments.strict)
     damage = verify_store(store.path) if arguments.verify else []
     if arguments.json:
-        print_json({**_facts(store), "built": begun, "seconds": seconds if begun else None, "damage": damage})
+        print_json({**_facts(store), "seconds": seconds, "damage": damage})
     else:
-        _print_store(store, seconds if begun else None)
-        if arguments.verify and not damage:
-            print("verified: every file is what was written")
+        _print_store(store, seconds)
     if damage:
         raise UserError(damage[0], damage[1:])
+    if arguments.verify and not arguments.json:
+        print("verified: every file is what was written")
     return 0
 
 
 def _facts(store: Store) -> dict[str, Any]:
     kept = ("images", "splits", "classes", "mean", "eigenvalues", "refused", "warnings")
-    return {"store": str(store.path), "size": store.side, "channels": store.channels,
-            **{name: store.meta[name] for name in kept}}  # fmt: skip
+    facts = {name: store.meta[name] for name in kept}
+    return {"store": str(store.path), "size": store.side, "channels": store.channels, **facts}
 
 
 def _print_store(store: Store, seconds: float | None) -> None:
     splits = ", ".join(f"{count:,} {name}" for name, count in store.meta["splits"].items() if count)
     shape = f"{store.side} × {store.side} × {store.channels}"
     print(f"{store.name}: {len(store.labels):,} images of {shape} in {len(store.classes):,} classes ({splits})")
-    refused = store.meta["refused"]
-    if seconds is not None:
-        print(f"prepared in {seconds:.1f} s, {(len(store.labels) + len(refused)) / seconds:,.0f} images/s")
-    for warning in store.meta["warnings"]:
-        print(f"note: {warning}")
-    if refused:
-        print(f"refused {len(refused):,} file(s):")
-        for item in refused:
-            print(f"  {item['name']}: {item['reason']}")
+    if seconds is None:
+        for line in remarks(store):
+            print(line)
+    else:
+        handled = len(store.labels) + len(store.meta["refused"])
+        print(f"prepared in {seconds:.1f} s, {handled / seconds:,.0f} images/s")
     print(f"the store is {store.path}")

@@ -31,8 +31,9 @@ class StoppedError(Exception):
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """The error for a name that is not in a table: it names the nearest one, then lists them all."""
+    """The error for a name that is not in a table: it names the nearest one, or all of them where nothing is near."""
     names = sorted(known)
     nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"did you mean {nearest[0]!r}?" if nearest else "see the list below"
-    return UserError(f"unknown {kind} {name!r}: {hint}", [f"known: {', '.join(names)}"])
+    if nearest:
+        return UserError(f"unknown {kind} {name!r}: did you mean {nearest[0]!r}?", [f"known: {', '.join(names)}"])
+    return UserError(f"unknown {kind} {name!r}: choose one of {', '.join(names)}")

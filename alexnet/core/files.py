@@ -7,14 +7,17 @@ A rename within one folder is atomic on POSIX file systems, and a name is durabl
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+UNFINISHED = ".unfinished."
 
 
 def sha256_file(path: Path) -> str:
@@ -41,14 +44,12 @@ def sync(path: Path) -> None:
 def write_bytes(path: Path, data: bytes) -> None:
     """Replace ``path`` by ``data``, atomically and durably."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    beside = Path(name)
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with beside.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        beside.chmod(0o666 & ~_umask())
         beside.replace(path)
     except BaseException:
         beside.unlink(missing_ok=True)
@@ -71,35 +72,64 @@ def publish_folder(path: Path) -> Iterator[Path]:
     """Build a folder beside ``path`` and rename it into place once it is whole.
 
     Yields the folder to fill. Its files are synced before the rename, so a reader that sees ``path`` sees all of it;
-    if the body raises, nothing is left. A folder already at ``path`` is replaced (moved aside, then removed).
+    if the body raises, nothing is left. What a killed process left beside is removed by the next one that builds
+    there. A folder already at ``path`` is replaced (moved aside, then removed).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    beside.chmod(0o777 & ~_umask())
-    try:
-        yield beside
-        for file in sorted(beside.rglob("*")):
-            sync(file)
-        sync(beside)
-        replace_folder(beside, path)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
+    beside = path.with_name(f"{UNFINISHED}{path.name}.{secrets.token_hex(4)}")
+    with contextlib.ExitStack() as holding:
+        with _hold(path.parent):  # one at a time: nobody may sweep a folder that is made and not yet held
+            _sweep(path.parent)
+            beside.mkdir()
+            holding.enter_context(_hold(beside))
+        try:
+            yield beside
+            for file in sorted(beside.rglob("*")):
+                sync(file)
+            sync(beside)
+            _replace(beside, path)
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
 
 
-def replace_folder(new: Path, path: Path) -> None:
+def _replace(new: Path, path: Path) -> None:
     """Rename ``new`` to ``path``; what stood there is moved aside first and removed last."""
-    aside = None
-    if path.exists():
-        aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
-        path.rename(aside / path.name)
-    new.rename(path)
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}") if path.exists() else None
+    if aside is not None:
+        path.rename(aside)
+    try:
+        new.rename(path)
+    except BaseException:
+        if aside is not None:
+            aside.rename(path)
+        raise
     sync(path.parent)
     if aside is not None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _umask() -> int:
-    mask = os.umask(0o077)  # the only portable way to read it is to set it
-    os.umask(mask)
-    return mask
+def _sweep(parent: Path) -> None:
+    """Remove the unfinished folders that no living process holds."""
+    for left in parent.glob(f"{UNFINISHED}*"):
+        with contextlib.suppress(OSError), _hold(left, fcntl.LOCK_EX | fcntl.LOCK_NB) as held:
+            if held:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _hold(folder: Path, how: int = fcntl.LOCK_EX) -> Iterator[bool]:
+    """Hold a folder's lock, which the system drops when this process ends, however it ends.
+
+    Yields False where somebody else holds it, or the file system has no locks: then nothing is swept either.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        held = True
+        try:
+            fcntl.flock(handle, how)
+        except OSError:
+            held = False
+        yield held
+    finally:
+        os.close(handle)

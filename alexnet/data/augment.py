@@ -20,6 +20,7 @@ from torch import Tensor
 
 from alexnet.config import AugmentSpec, Preprocessing
 from alexnet.core.randomness import derive_key, integers, normal, uniform
+from alexnet.data.loader import to_device
 
 ViewOrder = Literal["tencrop", "caffe", "cuda-convnet"]
 NOISE_SCALE = 255.0
@@ -59,7 +60,7 @@ def draw(
     colours: Colours | None,
 ) -> Draws:
     """The draws of images ``index`` in ``epoch``. ``position``: their places in the epoch's order, by which images that
-    share a crop are grouped. ``stored``: the side of the stored images.
+    share a crop are grouped. ``stored``: the side of the stored images. ``colours``: needed for colour noise only.
     """
     who = index if spec.crop_group == 1 else position // spec.crop_group
     places = stored + 2 * spec.pad - (spec.crop or stored) + 1
@@ -77,8 +78,10 @@ def draw(
 def _colour_shift(
     spec: AugmentSpec, seed: int, epoch: int, index: NDArray[np.int64], colours: Colours | None
 ) -> NDArray[np.float64] | None:
-    if spec.color_noise == "none" or colours is None:
+    if spec.color_noise == "none":
         return None
+    if colours is None:
+        raise ValueError(f"colour noise {spec.color_noise!r} needs the principal components of the colours")
     alpha = spec.color_noise_std * normal(derive_key(seed, "colour"), epoch, index, 3).T  # (N, 3)
     lengths = colours.deviations if spec.color_noise == "cuda-convnet" else colours.deviations**2 / NOISE_SCALE
     return np.asarray((alpha * lengths) @ colours.components)
@@ -89,17 +92,15 @@ def augment(
 ) -> Tensor:
     """Training views of stored pixels, one an image."""
     device = pixels.device
-    side = preprocessing.crop
-    top, left = (torch.from_numpy(offset).to(device) for offset in (draws.top, draws.left))
-    flip = torch.from_numpy(draws.flip).to(device)
-    x = cut(pixels, top, left, flip, side)
+    top, left, flip = (to_device(drawn, device) for drawn in (draws.top, draws.left, draws.flip))
+    x = cut(pixels, top, left, flip, preprocessing.crop)
     if draws.colour is not None:
-        x = x + torch.from_numpy(draws.colour).to(device, torch.float32)[:, :, None, None]
+        x = x + to_device(draws.colour.astype(np.float32), device)[:, :, None, None]
     x = scale(x, preprocessing, mean_image, top, left, flip)
     if spec.color_noise == "cuda-convnet":
         x = x / (1 + spec.color_noise_std)
     if spec.rotation:
-        x = rotate(x, torch.from_numpy(draws.angle).to(device, torch.float32))
+        x = rotate(x, to_device(draws.angle.astype(np.float32), device))
     return enlarge(x, preprocessing.image_size)
 
 
@@ -133,13 +134,14 @@ def ten_windows(stored: int, side: int, order: ViewOrder) -> list[tuple[int, int
 
     ``"tencrop"`` is torchvision's order: five crops, then the five of the mirrored image (its "top left" is the top
     right, mirrored). Caffe and cuda-convnet mirror the same five crops in their own orders (``io.py`` oversample;
-    ``jpeg.cpp``).
+    ``jpeg.cpp``) and round the centre down.
     """
     end = stored - side
-    corners = {"tl": (0, 0), "tr": (0, end), "bl": (end, 0), "br": (end, end), "c": centre_window(stored, side)[:2]}
-    first = ("tl", "tr", "c", "bl", "br") if order == "cuda-convnet" else ("tl", "tr", "bl", "br", "c")
-    second = ("tr", "tl", "br", "bl", "c") if order == "tencrop" else first
-    return [(*corners[name], False) for name in first] + [(*corners[name], True) for name in second]
+    middle = centre_window(stored, side)[0] if order == "tencrop" else end // 2
+    corners, centre = [(0, 0), (0, end), (end, 0), (end, end)], (middle, middle)
+    five = [*corners[:2], centre, *corners[2:]] if order == "cuda-convnet" else [*corners, centre]
+    mirrored = [(top, end - left) for top, left in five] if order == "tencrop" else five
+    return [(*window, False) for window in five] + [(*window, True) for window in mirrored]
 
 
 def cut(pixels: Tensor, top: Tensor, left: Tensor, flip: Tensor, side: int) -> Tensor:
@@ -157,7 +159,7 @@ def cut(pixels: Tensor, top: Tensor, left: Tensor, flip: Tensor, side: int) -> T
 
 
 def _reflect(index: Tensor, size: int) -> Tensor:
-    """Indices mirrored at both edges, without repeating the edge pixel."""
+    """Indices mirrored at both edges, without repeating the edge pixel; right for less than ``size`` beyond either."""
     return (size - 1) - ((size - 1) - index.abs()).abs()
 
 
@@ -173,22 +175,29 @@ def scale(
         if mean_image is None:
             raise ValueError(f"scaling {preprocessing.scaling!r} needs the mean image")
         if preprocessing.scaling == "mean-image-centre":
-            offset = torch.tensor([centre_window(mean_image.shape[0], x.shape[2])[0]], device=x.device)
+            offset = torch.full((1,), centre_window(mean_image.shape[0], x.shape[2])[0], device=x.device)
             return x - cut(mean_image[None], offset, offset, torch.zeros_like(offset, dtype=torch.bool), x.shape[2])
         return x - cut(mean_image.expand(len(x), *mean_image.shape), top, left, flip, x.shape[2])
     mean, deviation = (
-        torch.tensor(values, device=x.device, dtype=torch.float32)[:, None, None]
+        to_device(np.array(values, np.float32), x.device)[:, None, None]
         for values in (preprocessing.mean, preprocessing.deviation)
     )
     return (x - mean) / deviation
 
 
 def rotate(x: Tensor, angle: Tensor) -> Tensor:
-    """Turn each image about its centre by ``angle`` ``(N,)`` radians, counter-clockwise; 0 where nothing was."""
-    cosine, sine, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-    matrices = torch.stack([cosine, -sine, zero, sine, cosine, zero], dim=1).view(-1, 2, 3)
-    grid = F.affine_grid(matrices, list(x.shape), align_corners=False)
-    return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    """Turn each image about its centre by ``angle`` ``(N,)`` radians, counter-clockwise; 0 where nothing was.
+
+    Where each pixel comes from is worked out pixel by pixel: ``F.affine_grid`` is a matrix product, which GPUs may
+    round to TF32, a tenth of a pixel at 224.
+    """
+    side = x.shape[2]
+    steps = (torch.arange(side, device=x.device) - (side - 1) / 2) * (2 / side)  # pixel centres on −1 … 1
+    cosine, sine = angle.cos()[:, None, None], angle.sin()[:, None, None]
+    across, down = steps[None, None, :], steps[None, :, None]
+    grid = torch.stack([cosine * across - sine * down, sine * across + cosine * down], dim=3)
+    turned = F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return turned.contiguous(memory_format=torch.channels_last)
 
 
 def enlarge(x: Tensor, side: int) -> Tensor:

@@ -6,10 +6,10 @@ the short side resized by Pillow's antialiased bilinear filter, and the centre s
 Sutskever and Hinton (2012, section 2) prepared ILSVRC. ``preprocessing`` says so in JSON; stores and models carry it.
 
 A file is refused, never half read. The limits on size are applied to the header, before any pixel is decoded; a
-truncated file is refused in every format; PNG is inflated first to see that it is whole (``png.py``). What no decoder
-sees is damage that leaves a valid file: **a flipped bit or a stretch missing from within a JPEG, a lossy WebP, a BMP,
-a GIF or a TIFF gives wrong pixels and no error.** Only a list of checksums finds that. Of a JPEG with several pictures
-(MPO) only the first is looked at. Colour profiles are not applied.
+truncated file is refused in every format, whatever Pillow makes of it (``containers.py``; ``png.py`` inflates first).
+What no decoder sees is damage that leaves a valid file: **a flipped bit or a stretch missing from within a JPEG, a
+lossy WebP, a BMP, a GIF or a TIFF gives wrong pixels and no error.** Only a list of checksums finds that. Of a JPEG
+with several pictures (MPO) only the first is looked at. Colour profiles are not applied.
 
 Pillow's own front door, ``Image.open``, is not used. It warns of pictures between 89 and 179 megapixels and of odd
 metadata, and what a warning does is decided for the whole process: one thread cannot change it for itself. Its format
@@ -37,7 +37,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from alexnet.data import png
+from alexnet.data import containers, png
 
 MAX_PIXELS = 40_000_000
 MAX_ASPECT = 50
@@ -50,7 +50,7 @@ _VERSION = 1  # raised whenever the same file may come out as other pixels
 _MODES = {1: "L", 3: "RGB"}
 _WRONG_MODES = {"I": "32-bit or signed integer", "F": "floating-point"}
 
-# Orientation of the EXIF standard (CIPA DC-008, tag 0x0112): what turns the stored picture upright.
+# What turns a stored picture of each EXIF orientation upright; 1 is.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -65,20 +65,9 @@ _UPRIGHT = {
 # others are what Python code raises that unpacks, indexes, divides and asserts on a file's own numbers, as theirs does.
 # Slips of our own (NameError, ImportError) are not among them.
 _PILLOW_ERRORS = (
-    OSError,  # truncated, broken
-    SyntaxError,  # not a file of this format
-    ValueError,
-    IndexError,
-    struct.error,
-    zlib.error,
-    EOFError,
-    TypeError,
-    KeyError,
-    AttributeError,
-    AssertionError,
-    ArithmeticError,  # overflow, division by zero
-    RuntimeError,  # also RecursionError and NotImplementedError
-    MemoryError,
+    *(OSError, SyntaxError, ValueError, IndexError, struct.error),  # truncated, broken, not of this format
+    *(zlib.error, EOFError, TypeError, KeyError, AttributeError, AssertionError, MemoryError),
+    *(ArithmeticError, RuntimeError),  # overflow, division by zero; RecursionError, NotImplementedError
     Image.DecompressionBombError,
     Warning,  # only where the process has made warnings errors
 )
@@ -103,32 +92,11 @@ _PLUGINS: dict[str, type[ImageFile]] = {
     "BMP": BmpImageFile,
     "TIFF": TiffImageFile,
 }
-_SIGNATURES = {
-    b"\xff\xd8": "JPEG",
-    b"\x89PNG\r\n\x1a\n": "PNG",
-    b"GIF87a": "GIF",
-    b"GIF89a": "GIF",
-    b"BM": "BMP",
-    b"II*\0": "TIFF",
-    b"MM\0*": "TIFF",
-    b"II+\0": "TIFF",
-    b"MM\0+": "TIFF",
-}
-_FOREIGN = {
-    b"<!doctype html": "HTML",
-    b"<html": "HTML",
-    b"<svg": "SVG",
-    b"%pdf": "PDF",
-    b"pk\x03\x04": "a ZIP archive",
-    b"8bps": "Photoshop",
-    b"\x1f\x8b": "gzip",
-    b"\0\0\0\x0cjp  ": "JPEG 2000",
-}
 
 
-def read_pixels(data: bytes, side: int, channels: int) -> NDArray[np.uint8]:
+def read_pixels(data: bytes, side: int, channels: int, notes: list[str] | None = None) -> NDArray[np.uint8]:
     """The ``(side, side, channels)`` pixels of an image file: ``decode``, then ``fit``."""
-    return fit(decode(data, target=side), side, channels)
+    return fit(decode(data, target=side, notes=notes), side, channels)
 
 
 def preprocessing(side: int, channels: int) -> dict[str, Any]:
@@ -156,14 +124,13 @@ def decode(data: bytes, *, target: int | None = None, notes: list[str] | None = 
     file. Raises ``ImageRefusedError``.
     """
     notes = [] if notes is None else notes
-    kind = _kind(data)
-    image = _open(data, kind)
+    kind, image = _open(data)
     if kind == "PNG" and (fault := png.fault(data)):
         raise ImageRefusedError(fault)
     _note_frames(data, kind, image, notes)
     with _refusing(kind):
-        if isinstance(image, TiffImageFile):
-            _check_tiff(data, image)
+        if isinstance(image, TiffImageFile) and (fault := containers.tiff_fault(data, image, MAX_PIXELS)):
+            raise ImageRefusedError(fault)
         if target is not None:
             gap = _DRAFT_GAP * target
             image.draft(None, (gap, gap))  # does nothing unless the file is a JPEG
@@ -178,8 +145,7 @@ def image_size(data: bytes) -> tuple[int, int]:
 
     Raises ``ImageRefusedError``; that it does not is no promise that the pixels can be decoded.
     """
-    kind = _kind(data)
-    image = _open(data, kind)
+    kind, image = _open(data)
     width, height = image.size
     return (width, height) if _orientation(data, kind, image) >= 5 else (height, width)
 
@@ -214,38 +180,11 @@ def _refusing(kind: str) -> Iterator[None]:
         raise ImageRefusedError(f"is not a readable {kind} file ({detail})") from error
 
 
-def _kind(data: bytes) -> str:
-    """The format of a file by its first bytes; its name does not matter."""
-    for signature, kind in _SIGNATURES.items():
-        if data.startswith(signature):
-            return kind
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WebP"
-    if not data:
-        raise ImageRefusedError("is empty")
-    if not data.strip(b"\0"):
-        raise ImageRefusedError("holds nothing but zero bytes")
-    guess = _foreign_kind(data)
-    seems = f" (it looks like {guess})" if guess else ""
-    raise ImageRefusedError(f"is not a JPEG, PNG, WebP, GIF, BMP or TIFF image{seems}")
-
-
-def _foreign_kind(data: bytes) -> str | None:
-    """What a file that is no image of ours seems to be."""
-    head = data[:512].removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n").lower()
-    if data[4:8] == b"ftyp":
-        return {b"avif": "AVIF", b"heic": "HEIC", b"mif1": "HEIC"}.get(data[8:12], "a video")
-    for signature, name in _FOREIGN.items():
-        if head.startswith(signature):
-            return name
-    if b"<svg" in head:
-        return "SVG"
-    text = head.decode("utf-8", "replace").removesuffix("\ufffd")  # a character cut in two by the end of the head
-    return "text" if all(sign != "\ufffd" and (sign.isprintable() or sign.isspace()) for sign in text) else None
-
-
-def _open(data: bytes, kind: str) -> ImageFile:
-    """The file's header as Pillow reads it, of a size and a kind of pixel that we take; no pixel is decoded."""
+def _open(data: bytes) -> tuple[str, ImageFile]:
+    """The file's format and its header as Pillow reads it, of a size and a kind of pixel that we take; no pixel yet."""
+    kind = containers.kind_of(data)
+    if kind is None:
+        raise ImageRefusedError(containers.foreign_fault(data))
     with _refusing(kind):
         image = _PLUGINS[kind](io.BytesIO(data))
         width, height = image.size
@@ -257,79 +196,25 @@ def _open(data: bytes, kind: str) -> ImageFile:
         raise ImageRefusedError(
             f"has {_WRONG_MODES[image.mode]} pixels, whose range is unknown: scale it to 0…255 and save it with 8 bits"
         )
-    return image
+    return kind, image
 
 
 def _orientation(data: bytes, kind: str, image: ImageFile) -> int:
-    """The EXIF orientation, 1 to 8; 1, upright, where there is none or it cannot be read.
-
-    Read here because Pillow's reader warns of, or stops at, damage elsewhere in the EXIF block. TIFF it turns itself.
-    """
+    """The EXIF orientation, 1 to 8. Of a TIFF always 1, upright: Pillow turns it itself."""
     exif = png.exif(data) if kind == "PNG" else b"" if kind == "TIFF" else image.info.get("exif", b"")
-    exif = exif.removeprefix(b"Exif\0\0")
-    order = "<" if exif.startswith(b"II") else ">"
-    with contextlib.suppress(struct.error):
-        (start,) = struct.unpack_from(order + "I", exif, 4)
-        (count,) = struct.unpack_from(order + "H", exif, start)
-        for at in range(start + 2, start + 2 + 12 * count, 12):
-            tag, _, _, value = struct.unpack_from(order + "HHIH", exif, at)
-            if tag == 0x0112:
-                return int(value) if value in _UPRIGHT else 1
-    return 1
+    return containers.orientation(exif)
 
 
 def _note_frames(data: bytes, kind: str, image: ImageFile, notes: list[str]) -> None:
     """Note that only the first of several frames is taken; refuse a GIF that is cut off behind it."""
-    frames = _gif_frames(data) if kind == "GIF" else getattr(image, "n_frames", 1) if kind in ("PNG", "WebP") else 1
+    count: int | None = getattr(image, "n_frames", 1) if kind in ("PNG", "WebP") else 1
+    frames = containers.gif_frames(data) if kind == "GIF" else count
+    if frames is None:
+        raise ImageRefusedError("is truncated (no GIF trailer)")
     if frames > 1:
         notes.append(f"first frame of {frames}")
     elif kind == "TIFF" and getattr(image, "is_animated", False):
         notes.append("first of several pages")
-
-
-def _gif_frames(data: bytes) -> int:
-    """The number of frames of a GIF, from its blocks (GIF89a specification, sections 17 to 27)."""
-
-    def colours(flags: int) -> int:
-        return 3 << (flags & 7) + 1 if flags & 128 else 0
-
-    try:
-        at, frames = 13 + colours(data[10]), 0
-        while (block := data[at]) != 0x3B:  # the trailer
-            if block not in (0x2C, 0x21):  # decoders, too, skip what is neither picture nor extension
-                at += 1
-                continue
-            frames += block == 0x2C
-            at += 11 + colours(data[at + 9]) if block == 0x2C else 2
-            while data[at]:
-                at += 1 + data[at]
-            at += 1
-    except IndexError as error:
-        raise ImageRefusedError("is truncated (no GIF trailer)") from error
-    return frames
-
-
-def _check_tiff(data: bytes, image: TiffImageFile) -> None:
-    """Refuse a TIFF that Pillow would show with parts missing, blow up in memory, or with other greys than meant.
-
-    Tag numbers: TIFF 6.0, section 8 and appendix A.
-    """
-    tags = image.tag_v2
-    order, big = "<" if data[:2] == b"II" else ">", 43 in data[2:4]
-    (start,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
-    (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, start)
-    offsets, sizes = (tags.get(273) or tags.get(324, ()), tags.get(279) or tags.get(325, ()))
-    if len(tags) < count or any(at + size > len(data) for at, size in zip(offsets, sizes, strict=False)):
-        raise ImageRefusedError("is truncated (its TIFF directory points beyond its end)")
-    if tags.get(322, 0) * tags.get(323, 0) > MAX_PIXELS:
-        raise ImageRefusedError(f"has TIFF tiles of more than {MAX_PIXELS / 1e6:g} megapixels")
-    planes = len(image.getbands()) if tags.get(284) == 2 and image.info["compression"] == "raw" else 1
-    boxes = [tile.extents or (0, 0, 0, 0) for tile in image.tile]
-    covered = sum((right - left) * (below - above) for left, above, right, below in boxes)
-    if covered < planes * image.width * image.height:
-        raise ImageRefusedError("has TIFF strips that do not cover the picture")
-    if image.mode.startswith("I;16") and (tags.get(258) != (16,) or tags.get(262) != 1):
-        raise ImageRefusedError("has inverted or 12-bit grey pixels: save it with 8 or 16 bits, black as zero")
 
 
 def _flatten(data: bytes, kind: str, image: Image.Image, notes: list[str]) -> Image.Image:

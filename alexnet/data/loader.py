@@ -62,7 +62,7 @@ class Order:
 
 
 class Loader:
-    """Batches for steps ``start … stop − 1``, in order; use as a context, so that its thread ends with it."""
+    """Batches for steps ``start … stop − 1``, in order, each given once; a context, so that its thread ends with it."""
 
     def __init__(
         self,
@@ -76,7 +76,8 @@ class Loader:
     ) -> None:
         self._images, self._labels, self._order = images, labels, order
         self._device, self._steps = device, range(start, stop)
-        self._ready: queue.Queue[Batch | BaseException | None] = queue.Queue(depth)
+        self._left = len(self._steps)
+        self._ready: queue.Queue[Batch | BaseException] = queue.Queue(depth)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._work, name="loader", daemon=True)
 
@@ -89,10 +90,15 @@ class Loader:
         self._thread.join()
 
     def __iter__(self) -> Iterator[Batch]:
-        """Raises what the thread met, e.g. ``OSError`` from a store that vanished."""
-        while (item := self._ready.get()) is not None:
+        """The batches still to be given. Raises what the thread met, e.g. ``MemoryError``."""
+        while self._left:
+            if not self._thread.ident or self._closed.is_set():
+                raise RuntimeError("a loader gives batches inside its with block only")
+            item = self._ready.get()
             if isinstance(item, BaseException):
+                self._left = 0  # the thread has ended
                 raise item
+            self._left -= 1
             yield item
 
     def _work(self) -> None:
@@ -100,11 +106,11 @@ class Loader:
             for step in self._steps:
                 if not self._put(self._batch(step)):
                     return
-            self._put(None)
         except BaseException as error:
             self._put(error)
 
-    def _put(self, item: Batch | BaseException | None) -> bool:
+    def _put(self, item: Batch | BaseException) -> bool:
+        """Put an item into the queue; False if nobody will take it any more."""
         while not self._closed.is_set():
             try:
                 self._ready.put(item, timeout=0.1)

@@ -7,7 +7,6 @@ units and average pools.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet.model.layers import Masks, initialise_layer
@@ -18,20 +17,21 @@ class LeNet5(Classifier):
     """``(N, in_channels, image_size, image_size)`` → ``(N, num_classes)`` logits."""
 
     def __init__(self, num_classes: int = 10, in_channels: int = 1, image_size: int | None = None) -> None:
-        super().__init__(num_classes, in_channels, image_size or 28)
+        super().__init__(num_classes, in_channels, 28 if image_size is None else image_size)
         side = (self.image_size // 2 - 4) // 2
         if side < 1:
             raise ValueError(f"an image of {self.image_size} pixels is too small for lenet5: give at least 12")
         self.conv1 = nn.Conv2d(in_channels, 6, 5, padding=2)
         self.conv2 = nn.Conv2d(6, 16, 5)
+        self.pool = nn.AvgPool2d(2)
         self.fc3 = nn.Linear(16 * side**2, 120)
         self.fc4 = nn.Linear(120, 84)
         self.fc5 = nn.Linear(84, num_classes)
 
     def forward(self, x: Tensor, masks: Masks | None = None) -> Tensor:
         """Logits; ``masks`` is there because every classifier takes it, and unused: LeNet has no dropout."""
-        x = F.avg_pool2d(torch.sigmoid(self.conv1(x)), 2)  # (N, 6, 28, 28) → (N, 6, 14, 14)
-        x = F.avg_pool2d(torch.sigmoid(self.conv2(x)), 2)  # (N, 16, 10, 10) → (N, 16, 5, 5)
+        x = self.pool(torch.sigmoid(self.conv1(x)))  # (N, 6, 28, 28) → (N, 6, 14, 14)
+        x = self.pool(torch.sigmoid(self.conv2(x)))  # (N, 16, 10, 10) → (N, 16, 5, 5)
         x = torch.sigmoid(self.fc3(x.flatten(1)))  # (N, 400) → (N, 120)
         x = torch.sigmoid(self.fc4(x))  # (N, 84)
         return self.fc5(x)  # type: ignore[no-any-return]  # (N, num_classes)

@@ -9,8 +9,10 @@ Sources: "paper" is Krizhevsky, Sutskever and Hinton, "ImageNet Classification w
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Literal
 
 import torch
@@ -29,12 +31,12 @@ Masks = Mapping[str, Tensor]
 def padding_amounts(size: int, kernel: int, stride: int, padding: Padding) -> tuple[int, int]:
     """Zeros before and after one axis of ``size`` pixels.
 
-    ``"ceil"``: as many below and right as the last window needs, ceil((n − k)/s)·s + k − n (cuda-convnet, ``layer.py``:
-    output sizes are rounded up and pixels outside read as 0). ``"same"``: TensorFlow's and Keras's rule, the output is
-    ceil(n/s) and the odd zero goes below and right.
+    ``"ceil"``: as many below and right as the last window needs, ceil((n − k)/s)·s + k − n, which is −(n − k) mod s
+    (cuda-convnet, ``layer.py``: output sizes are rounded up and pixels outside read as 0). ``"same"``: TensorFlow's
+    and Keras's rule, the output is ceil(n/s) and the odd zero goes below and right.
     """
     if padding == "ceil":
-        return 0, max(0, math.ceil((size - kernel) / stride)) * stride + kernel - size if size >= kernel else 0
+        return 0, -(size - kernel) % stride if size >= kernel else 0
     if padding == "same":
         total = max(0, (math.ceil(size / stride) - 1) * stride + kernel - size)
         return total // 2, total - total // 2
@@ -72,13 +74,19 @@ class Conv2d(nn.Conv2d):
         return super().forward(x)
 
 
+def autocast_off(device: torch.device) -> AbstractContextManager[object]:
+    """A context that keeps the precision it is given, on devices without autocast (torch's "meta") too."""
+    available = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if available else contextlib.nullcontext()
+
+
 class ResponseNorm(nn.Module):
     """Local response normalization across maps: x · (k + a · Σ x²)^−β over a window of ``size`` maps (paper §3.3).
 
     ``convention`` says what α means: ``"sum"``, the paper's letter, a = α; ``"mean"``, a = α/size, what cuda-convnet,
     Caffe and ``torch.nn.LocalResponseNorm`` compute. ``groups`` keeps windows inside columns. The window sum is a
     product with a banded 0/1 matrix, so it is deterministic on every device and its gradient is autograd's own; it is
-    done in at least fp32.
+    done in at least fp32. (As a 1×1 convolution it would be as fast, but cuDNN's round to TF32 unless told otherwise.)
 
     ``(N, C, H, W)`` → same shape and dtype.
     """
@@ -92,7 +100,10 @@ class ResponseNorm(nn.Module):
         self.groups = groups
 
     def band(self, channels: int, like: Tensor) -> Tensor:
-        """The 0/1 matrix ``(C, C)``: which maps are in the window of which, columns apart."""
+        """The 0/1 matrix ``(C, C)``: which maps are in the window of which, columns apart.
+
+        An even window reaches one map further down than up, as torch's does.
+        """
         index = torch.arange(channels, device=like.device)
         distance = index[None, :] - index[:, None]
         column = index // (channels // self.groups)
@@ -100,9 +111,9 @@ class ResponseNorm(nn.Module):
         return (inside & (column[None, :] == column[:, None])).to(like.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
+        with autocast_off(x.device):
             wide = x if x.dtype == torch.float64 else x.float()
-            total = F.conv2d(wide.square(), self.band(x.shape[1], wide)[:, :, None, None])
+            total = F.linear(wide.square().movedim(1, -1), self.band(x.shape[1], wide)).movedim(-1, 1)
             a = self.alpha if self.convention == "sum" else self.alpha / self.size
             return (wide * (self.k + a * total).pow(-self.beta)).to(x.dtype)
 

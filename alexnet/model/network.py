@@ -7,14 +7,16 @@ and state-dict keys are the paper's names: ``conv1 … conv5``, ``norm1 … norm
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from alexnet.core.errors import unknown
 from alexnet.model.layers import (
     AlphaConvention,
     Conv2d,
@@ -32,6 +34,7 @@ from alexnet.model.layers import (
 
 Activation = Literal["relu", "tanh", "sigmoid"]
 Then = Literal["activation", "lrn", "in-map", "batch-norm", "pool"]
+Site = Literal["pool5", "fc6", "fc7"]
 
 
 @dataclass(frozen=True)
@@ -86,11 +89,21 @@ class Architecture:
     batch_norm_eps: float = 1e-5
     batch_norm_momentum: float = 0.1
     dropout: float = 0.5
-    dropout_at: tuple[Literal["pool5", "fc6", "fc7"], ...] = ("fc6", "fc7")
+    dropout_at: tuple[Site, ...] = ("fc6", "fc7")
     dropout_scaling: DropoutScaling = "train"
     initialisation: Initialisation = "gaussian"
     output_std: float = 0.01
     adaptive_pool: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ``UserError`` for a name that is none of its field's."""
+        for name, hint in get_type_hints(Architecture).items():
+            if get_origin(hint) is Literal:
+                _one_of(f"value of {name}", getattr(self, name), get_args(hint))
+        for operation in (operation for layer in self.convs for operation in layer.then):
+            _one_of("operation after a convolution", operation, get_args(Then))
+        for site in self.dropout_at:
+            _one_of("place for dropout", site, get_args(Site))
 
     def map_sizes(self, image_size: int) -> list[int]:
         """The side of the map after each layer's last operation, for a square image; 0 once nothing is left."""
@@ -105,7 +118,12 @@ class Architecture:
 
     def smallest_image(self) -> int:
         """The smallest side for which every layer has an output."""
-        return next(size for size in range(1, 4096) if self.map_sizes(size)[-1] > 0)
+        return bisect.bisect_left(range(2**31), 1, key=lambda size: self.map_sizes(size)[-1])
+
+
+def _one_of(kind: str, value: object, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise unknown(kind, str(value), known)
 
 
 class Classifier(nn.Module):
@@ -136,7 +154,7 @@ class AlexNet(Classifier):
     def __init__(
         self, architecture: Architecture, num_classes: int = 1000, in_channels: int = 3, image_size: int | None = None
     ) -> None:
-        super().__init__(num_classes, in_channels, image_size or architecture.image_size)
+        super().__init__(num_classes, in_channels, architecture.image_size if image_size is None else image_size)
         a = self.architecture = architecture
         side = a.map_sizes(self.image_size)[-1]
         if side < 1:
@@ -157,6 +175,8 @@ class AlexNet(Classifier):
             if "batch-norm" in layer.then:
                 self.add_module(f"norm{number}", nn.BatchNorm2d(channels, a.batch_norm_eps, a.batch_norm_momentum))
         self.pool = nn.MaxPool2d(a.pool_kernel, a.pool_stride, ceil_mode=a.pool_rounding == "up")
+        if a.adaptive_pool is not None:
+            self.adapt = nn.AdaptiveAvgPool2d(a.adaptive_pool)
         self.fc6 = nn.Linear(channels * (a.adaptive_pool or side) ** 2, a.hidden[0].units)
         self.fc7 = nn.Linear(a.hidden[0].units, a.hidden[1].units)
         self.fc8 = nn.Linear(a.hidden[1].units, num_classes)
@@ -200,7 +220,7 @@ class AlexNet(Classifier):
         """``(N, C, H, W)`` → ``(N, C·H·W)``, channels first; averaged to the adaptive side only when it is another."""
         side = self.architecture.adaptive_pool
         if side is not None and x.shape[2:] != (side, side):
-            x = F.adaptive_avg_pool2d(x, side)
+            x = self.adapt(x)
         return x.flatten(1)
 
     def drop(self, site: str, x: Tensor, masks: Masks | None) -> Tensor:

@@ -2,7 +2,7 @@
 
 The JSON holds the variant's whole architecture, not only its name, so a saved model stays what it was when the table
 changes; the classes; and the preprocessing it was trained with, a mean image included (as a tensor). Nothing is
-unpickled, shapes are compared before any memory is taken.
+unpickled; names, shapes and types are compared before the network takes any memory.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ from alexnet.model.network import AlexNet, Architecture, Classifier, ConvLayer, 
 
 SCHEMA = 1
 MEAN_IMAGE = "preprocessing.mean_image"
+# What reading a file of another shape than expected raises, from the disk to the network built of it.
+DAMAGE = (
+    OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, SafetensorError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -87,24 +91,34 @@ def load_model(run: Path | str) -> SavedModel:
         if sha256_file(folder / "model.safetensors") != description["sha256"]:
             raise ValueError("model.safetensors is not the file that was written (sha256 differs)")
         return _assemble(description, load_file(folder / "model.safetensors"))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError) as error:
+    except DAMAGE as error:
         raise UserError(f"the model in {folder} is damaged: train again or use another copy", [str(error)]) from error
 
 
 def _assemble(description: dict[str, Any], tensors: dict[str, Tensor]) -> SavedModel:
-    mean_image = tensors.pop(MEAN_IMAGE, None)
     sizes = (int(description[name]) for name in ("num_classes", "in_channels", "image_size"))
+    preprocessing = from_json(Preprocessing, description["preprocessing"])
     with torch.device("meta"):
         if description["architecture"] is None:
             network: Classifier = LeNet5(*sizes)
         else:
             network = AlexNet(architecture_from_json(description["architecture"]), *sizes)
+        expected = network.state_dict()
+        if preprocessing.scaling.startswith("mean-image"):
+            expected[MEAN_IMAGE] = torch.empty(preprocessing.stored, preprocessing.stored, preprocessing.channels)
+    for name in sorted(tensors.keys() | expected.keys()):
+        if (found := _kind(tensors.get(name))) != (wanted := _kind(expected.get(name))):
+            raise ValueError(f"{name}: found {found}, expected {wanted}")
+    mean_image = tensors.pop(MEAN_IMAGE, None)
     network.load_state_dict(tensors, assign=True)
     classes, readable = (tuple(map(str, description[name])) for name in ("classes", "readable_classes"))
     if not len(classes) == len(readable) == network.num_classes:
         raise ValueError(f"{len(classes)} class names for {network.num_classes} outputs")
-    preprocessing = from_json(Preprocessing, description["preprocessing"])
     return SavedModel(network.eval(), str(description["variant"]), classes, readable, preprocessing, mean_image)
+
+
+def _kind(tensor: Tensor | None) -> str:
+    return "nothing" if tensor is None else f"{tensor.dtype} {tuple(tensor.shape)}"
 
 
 def architecture_from_json(value: dict[str, Any]) -> Architecture:

@@ -8,7 +8,7 @@ code.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -210,23 +210,39 @@ def get_architecture(name: str, **departures: Any) -> Architecture | None:
     architecture = get_variant(name).architecture
     if architecture is None and departures:
         raise UserError(f"variant {name!r} has a class of its own and no field to change: {', '.join(departures)}")
+    known = [field.name for field in fields(Architecture)]
+    for departure in departures:
+        if departure not in known:
+            raise unknown("field of an architecture", departure, known)
     return replace(architecture, **departures) if architecture is not None else None
 
 
 def build(
-    variant: str, architecture: Architecture | None, num_classes: int, in_channels: int, image_size: int | None
+    variant: str,
+    architecture: Architecture | None,
+    num_classes: int,
+    in_channels: int,
+    image_size: int | None,
+    device: str = "cpu",
 ) -> Classifier:
-    """The network with memory for its weights and nothing in them yet."""
-    with torch.device("meta"):
-        try:
+    """The network with memory for its weights and nothing in them yet; on ``"meta"`` not even the memory.
+
+    Raises ``UserError`` for an image that is too small and for a network that no memory holds.
+    """
+    try:
+        with torch.device("meta"):
             model = (
                 LeNet5(num_classes, in_channels, image_size)
                 if architecture is None
                 else AlexNet(architecture, num_classes, in_channels, image_size)
             )
-        except ValueError as error:
-            raise UserError(f"variant {variant!r}: {error}") from error
-    return model.to_empty(device="cpu")
+        return model.to_empty(device=device)
+    except ValueError as error:
+        raise UserError(f"variant {variant!r}: {error}") from error
+    except RuntimeError as error:  # what torch raises where memory, or even its addresses, do not suffice
+        size = f"{num_classes} classes" + (f" and images of {image_size} pixels" if image_size else "")
+        details = str(error).splitlines()[:1]
+        raise UserError(f"variant {variant!r} does not fit in memory with {size}", details) from error
 
 
 def create_model(

@@ -6,17 +6,39 @@ Colours are Okabe and Ito's (2008), which people with any colour vision can tell
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alexnet.config import Recipe
 from alexnet.core.files import write_bytes
+from alexnet.runtime.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
+SECONDS_BETWEEN_DRAWINGS = 10.0
 SPLIT_COLOURS = {"val": ORANGE, "test": GREEN}
+
+
+class CurveDrawer:
+    """Redraws a run's ``curves.png`` as the training goes, not so often that drawing costs more than training."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self._last = -SECONDS_BETWEEN_DRAWINGS
+
+    def __call__(self, run: Run) -> None:
+        """Draw, unless the last drawing is fresh."""
+        if time.monotonic() - self._last >= SECONDS_BETWEEN_DRAWINGS:
+            self.draw(run)
+
+    def draw(self, run: Run) -> None:
+        """Draw now."""
+        draw_curves(run.metrics(), self.recipe.name, run.folder / "curves.png", self.recipe.claim.top1)
+        self._last = time.monotonic()
 
 
 def draw_curves(

@@ -1,0 +1,1 @@
+"""Weights in and out: other systems' names for the same network."""

@@ -1,0 +1,1 @@
+"""Every number: what was run, where, and what came out."""

@@ -1,0 +1,132 @@
+"""Measured trainings as JSON, and the README's table made from them.
+
+``python -m alexnet.reproduce.results keep RUN…`` puts finished runs of one recipe into one file of ``results/``, named
+by recipe, hardware and date; ``… table`` rewrites the table in ``README.md``. A test fails when the two drift apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from alexnet.config import Recipe, from_json, to_json
+from alexnet.core.errors import UserError
+from alexnet.core.files import read_json, write_bytes, write_json
+from alexnet.recipes import RECIPES
+from alexnet.runtime.run import Run
+
+RESULTS = Path("results")
+README = Path("README.md")
+BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+PER_RUN = (
+    "seed", "split", "views", "top1", "top5", "loss", "images", "splits", "steps", "seconds", "images_per_second",
+    "matrix_gflops", "hardware", "per_class",
+)  # fmt: skip
+
+
+def keep(folders: Sequence[Path], note: str = "") -> Path:
+    """Write the finished runs of one recipe to one file of ``results/`` and return its path. Raises ``UserError``."""
+    runs = [Run(folder) for folder in folders]
+    recipe = runs[0].recipe
+    if any(to_json(run.recipe) != to_json(recipe) for run in runs):
+        raise UserError("these runs are not of one recipe: keep each recipe's runs by themselves")
+    results = [run.result for run in runs]
+    value = {
+        "recipe": to_json(recipe),
+        "departs_from_the_named_recipe": recipe != RECIPES.get(recipe.name),
+        "source": results[0]["source"],
+        "note": note,
+        "commit": _commit(),
+        "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+        "runs": [
+            {**{name: result.get(name) for name in PER_RUN}, "epochs": _epochs(run)}
+            for run, result in zip(runs, results, strict=True)
+        ],
+    }
+    hardware = re.sub(r"[^a-z0-9]+", "-", results[0]["hardware"]["hardware"].lower()).strip("-")
+    path = RESULTS / f"{recipe.name}_{results[0]['source']}_{hardware}_{value['date']}.json"
+    write_json(path, value)
+    return path
+
+
+def _epochs(run: Run) -> list[dict[str, Any]]:
+    return [line for line in run.metrics() if "train_loss" in line]
+
+
+def _commit() -> str:
+    """The commit of the code that is running. Raises ``UserError`` where that cannot be said."""
+    package = Path(__file__).parents[1]
+    try:
+        git = ["git", "-C", str(package)]
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "."], check=True, capture_output=True, text=True
+        ).stdout
+        if changed:
+            raise UserError("the code differs from its last commit: commit first, so that results can name it")
+        head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+        return head.stdout.strip()
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise UserError("results name a commit, and this is no git checkout") from error
+
+
+def table(folder: Path = RESULTS) -> str:
+    """The README's table: a row for each file of ``results/``, by recipe."""
+    lines = [
+        "| recipe, on | test top-1, mean (lowest – highest) of seeds | claimed | seconds | images/s | where |",
+        "|---|---|---|---|---|---|",
+    ]
+    return "\n".join([*lines, *(_row(read_json(path)) for path in sorted(folder.glob("*_*.json")))])
+
+
+def _row(value: dict[str, Any]) -> str:
+    recipe, runs = from_json(Recipe, value["recipe"]), value["runs"]
+    top1 = [run["top1"] for run in runs]
+    spread = f" ({min(top1):.2%} – {max(top1):.2%})" if len(runs) > 1 else ""
+    rate = statistics.median(run["matrix_gflops"] for run in runs)
+    where = f"{runs[0]['hardware']['hardware']}, {runs[0]['hardware']['precision']}, {rate:,.0f} GFLOP/s"
+    claimed = "–" if recipe.claim.top1 is None else " – ".join(f"{share:.0%}" for share in recipe.claim.top1)
+    name = f"`{recipe.name}`, {value['source']}" + (f", {value['note']}" if value["note"] else "")
+    seeds = f"{len(runs)} seed{'s' if len(runs) > 1 else ''}"
+    measured = f"{statistics.mean(top1):.2%}{spread}, {seeds}"
+    seconds = f"{statistics.median(run['seconds'] for run in runs):,.0f}"
+    speed = f"{statistics.median(run['images_per_second'] for run in runs):,.0f}"
+    return f"| {name} | {measured} | {claimed} | {seconds} | {speed} | {where} |"
+
+
+def rewrite_readme(readme: Path = README, folder: Path = RESULTS) -> None:
+    """Put the table between its two marks. Raises ``UserError`` if the marks are not there."""
+    before, begin, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise UserError(f"{readme} has no place for the table: it needs the lines {BEGIN} and {END}")
+    write_bytes(readme, f"{before}{begin}\n{table(folder)}\n{end}{after}".encode())
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """``keep RUN…`` or ``table``, in the project's root."""
+    parser = argparse.ArgumentParser(prog="python -m alexnet.reproduce.results", description="Keep results; show them.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    keeping = commands.add_parser("keep", help="put finished runs of one recipe into results/")
+    keeping.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    keeping.add_argument("--note", default="", help="what a reader of the table must know, in a few words")
+    commands.add_parser("table", help="rewrite the README's table from results/")
+    arguments = parser.parse_args(words)
+    try:
+        if arguments.command == "keep":
+            print(keep(arguments.runs, arguments.note))
+        rewrite_readme()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""What a training leads to: the model as files, and its one count on images that no choice has seen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from alexnet.data.store import Store
+from alexnet.model.saved import SavedModel, save_model
+from alexnet.runtime.device import describe_hardware
+from alexnet.training.evaluate import evaluate_models
+from alexnet.training.train import Training
+
+
+def conclude(training: Training, model: SavedModel, matrix_gflops: float) -> dict[str, Any]:
+    """Write ``model/`` and return what ``result.json`` will hold: the final count, how long it took and on what.
+
+    ``matrix_gflops``: the machine's rate, measured just before the training. Counted are the test images; val where
+    there are none; nothing (``split`` is None) where there is neither.
+    """
+    recipe, store, machine = training.recipe, training.store, training.machine
+    save_model(training.run.model_folder, model)
+    split = final_split(store)
+    counted: dict[str, Any] = {}
+    if split:
+        views = recipe.train.views
+        (counts,) = evaluate_models([model], [store], split, machine, views, training.reporter)
+        counted = counts.summary(store.classes)
+    seconds = training.progress.seconds
+    return {
+        "recipe": recipe.name,
+        "seed": training.seed,
+        "source": store.name,
+        "data": store.digest,
+        "splits": {
+            "train": len(training.train_index),
+            "val": len(training.val_index),
+            "test": len(store.subset("test")),
+        },
+        "split": split,
+        "views": recipe.train.views,
+        **counted,
+        "last_epoch": [line for line in training.run.metrics() if "train_loss" in line][-1],
+        "steps": training.progress.step,
+        "seconds": seconds,
+        "images_per_second": len(training.train_index) * recipe.train.epochs / seconds,
+        "matrix_gflops": matrix_gflops,
+        "hardware": describe_hardware(machine),
+    }
+
+
+def final_split(store: Store) -> str | None:
+    """The split that the final count is made on: test, else val, else none."""
+    return next((name for name in ("test", "val") if len(store.subset(name))), None)

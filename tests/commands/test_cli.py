@@ -1,0 +1,136 @@
+"""The command line as a person meets it: help, mistakes, exit statuses, and what goes to which stream."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from alexnet import cli
+
+
+def run(*words, capsys) -> tuple[int, str, str]:
+    status = cli.main(list(words))
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def seconds(*command: str) -> float:
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def test_help_is_quick():
+    nothing = seconds(sys.executable, "-c", "pass")
+    helped = seconds(sys.executable, "-m", "alexnet", "--help")
+    assert helped <= 10 * nothing
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys, alexnet.cli\n"
+        "try: alexnet.cli.main(['train', '--help'])\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('torch', 'numpy', 'PIL', 'torchvision', 'sklearn', 'rich') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert out.splitlines()[-1] == "[]"
+
+
+def test_the_commands_and_their_options_are_these():
+    """Frozen, so that an option is added on purpose and written down."""
+    shown = {}
+    for name, (add_arguments, _) in cli.COMMANDS.items():
+        options: list[str] = []
+        add_arguments(lambda *names, _options=options, **_: _options.append(names[0]))
+        shown[name] = options
+    machine = ["--device", "--precision"]
+    assert shown == {
+        "train": ["recipe", "--data", "--out", "--set", "--seed", *machine, "--data-root"],
+        "evaluate": ["runs", "--data", "--views", *machine, "--data-root"],
+        "predict": ["run", "images", "--top-k", *machine],
+        "summary": ["variant", "--classes", "--channels", "--image-size"],
+        "list": ["what"],
+        "prepare": ["source", "--size", "--channels", "--strict", "--verify", "--data-root"],
+    }
+
+
+MISTAKES = [
+    (["trian"], "unknown command 'trian': did you mean 'train'?"),
+    (["train", "smal-digits"], "unknown recipe 'smal-digits': did you mean 'small-digits'?"),
+    (["train", "--set", "optim.rte=1"], "unknown field 'optim.rte': did you mean 'optim.rate'?"),
+    (["train", "--set", "optim.rate=fast"], "optim.rate = 'fast' is not a number"),
+    (["train", "--set", "optim.rate"], "--set optim.rate: no '=' in it, write section.field=value"),
+    (["train", "--set", "train.epochs=0"], "train.epochs = 0 is out of range: 1 or more"),
+    (["train", "--set", "model.variant=papr"], "unknown variant 'papr': did you mean 'paper'?"),
+    (["train", "--set", "model.variant=paper"], "variant 'paper': an image of 24 pixels is too small"),
+    (["train", "photos"], "recipe 'photos' trains on images of your own: give --data FOLDER"),
+    (["train", "--data", "no/such/place"], "unknown source 'no/such/place': neither a built-in name nor an existing"),
+    (["train", "--device", "abacus"], "device 'abacus' cannot be used here: try --device cpu"),
+    (["train", "--sed", "3"], "unrecognized arguments: --sed 3; see alexnet --help"),
+    (["summary", "papr"], "unknown variant 'papr': did you mean 'paper'?"),
+    (["summary", "paper", "--image-size", "40"], "variant 'paper': an image of 40 pixels is too small for these"),
+    (["evaluate", "."], "no run: expected a folder that alexnet train left, or its model/"),
+    (["predict", ".", "cat.jpg"], "no run: expected a folder that alexnet train left, or its model/"),
+]
+
+
+@pytest.mark.parametrize(
+    ("words", "line"), MISTAKES, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
+def test_a_mistake_costs_one_line(words, line, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run(*words, capsys=capsys)
+    assert status == 2
+    assert out == ""
+    spoken = [text for text in err.splitlines() if text.startswith("alexnet: ")]
+    assert len(spoken) == 1
+    assert line in spoken[0]
+    assert "Traceback" not in err
+
+
+def test_an_empty_folder_and_one_class(capsys, tmp_path):
+    status, _, err = run("train", "--data", str(tmp_path), capsys=capsys)
+    assert (status, err.count("\n")) == (2, 1)
+    assert f"{tmp_path} is empty" in err
+    (tmp_path / "only").mkdir()
+    (tmp_path / "only" / "a.jpg").write_bytes(b"x")
+    status, _, err = run("train", "--data", str(tmp_path), capsys=capsys)
+    assert status == 2
+    assert "class" in err.splitlines()[0]
+
+
+def test_list_names_everything(capsys):
+    from alexnet.model.variants import VARIANTS
+    from alexnet.recipes import RECIPES
+
+    status, out, _ = run("list", "--json", capsys=capsys)
+    lists = json.loads(out)
+    assert status == 0
+    assert list(lists["variants"]) == list(VARIANTS)
+    assert list(lists["recipes"]) == list(RECIPES)
+    assert all(recipe["claim"]["source"] and recipe["claim"]["cost"] for recipe in lists["recipes"].values())
+    _, text, _ = run("list", capsys=capsys)
+    assert all(name in text for name in [*VARIANTS, *RECIPES, *lists["sources"]])
+
+
+def test_version(capsys):
+    status, out, _ = run("--version", capsys=capsys)
+    assert status == 0
+    assert out.startswith("alexnet 0.")
+
+
+def test_the_front_door_is_lazy_and_complete():
+    code = "import sys, alexnet; assert 'torch' not in sys.modules; print(sorted(dir(alexnet)))"
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert out.strip() == "['Predictor', 'create_model', 'evaluate', 'get_recipe', 'load_model', 'train']"
+    import alexnet
+
+    assert all(callable(getattr(alexnet, name)) for name in alexnet.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'tarin'"):
+        _ = alexnet.tarin

@@ -1,0 +1,44 @@
+"""The recipes on the real Fashion-MNIST, where it is found; Debian's package dataset-fashion-mnist is enough."""
+
+from alexnet import evaluate, train
+from alexnet.runtime.device import choose_machine, matrix_rate
+
+REFERENCE_GFLOPS = 700.0  # the machine that the limit in seconds is meant for
+LIMIT_SECONDS = 240.0
+
+
+def test_the_quick_recipe_keeps_its_promise(fashion_mnist_root, tmp_path):
+    """At least 90 % on test within four minutes on two cores, and evaluating the run again finds the same."""
+    run = train("small-fashion-mnist-quick", out=tmp_path / "run", data_root=fashion_mnist_root)
+    result = run.result
+    assert result["images"] == 10_000
+    assert result["top1"] >= 0.90
+    assert result["seconds"] <= LIMIT_SECONDS * max(1.0, REFERENCE_GFLOPS / matrix_rate(choose_machine()))
+    (row,) = evaluate(run.folder, data_root=fashion_mnist_root)
+    assert row["top1"] == result["top1"]
+
+
+def test_the_textbook_network_starts_to_learn(fashion_mnist_root, tmp_path):
+    """S1 to the letter but for its length: its first batches, on real images at 224 pixels."""
+    from alexnet.config import override
+    from alexnet.data.sources import open_source
+    from alexnet.data.store import open_or_prepare
+    from alexnet.recipes import get_recipe
+    from alexnet.runtime.log import Silent
+    from alexnet.runtime.run import start_or_continue
+    from alexnet.training.train import Training
+
+    recipe = override(get_recipe("d2l-fashion-mnist"), ["train.test_curve=false"])
+    store = open_or_prepare(open_source("fashion-mnist", fashion_mnist_root))
+    run = start_or_continue(tmp_path / "run", recipe, 0, "fashion-mnist", store.digest)
+    training = Training(recipe, store, run, 0, choose_machine(), Silent())
+    with training.loader() as batches:
+        losses = []
+        for batch in batches:
+            training.step(batch)
+            losses.append(training.interval.take()[0])
+            if len(losses) == 8:
+                break
+    assert batch.pixels.shape == (128, 28, 28, 1)
+    assert abs(losses[0] - 2.3026) < 0.05
+    assert losses[-1] < losses[0]

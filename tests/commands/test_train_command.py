@@ -1,0 +1,126 @@
+"""The whole way on real images: train, continue, evaluate, predict, as the README says it."""
+
+import io
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alexnet import Predictor, cli, evaluate, train
+from alexnet.runtime.device import choose_machine, matrix_rate
+from alexnet.runtime.run import Run
+
+REFERENCE_GFLOPS = 700.0  # the machine that the issue's seconds are meant for
+
+
+@pytest.fixture(scope="module")
+def digits_run(tmp_path_factory) -> Run:
+    return train("small-digits", out=tmp_path_factory.mktemp("runs") / "digits")
+
+
+def digit_png(index: int) -> bytes:
+    """One of scikit-learn's digits as an image file."""
+    from sklearn.datasets import load_digits
+
+    pixels = np.rint(load_digits().images[index] * 255 / 16).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format="png")
+    return file.getvalue()
+
+
+def test_three_seeds_on_digits(digits_run, tmp_path):
+    """The first command of the README reaches what it says, in the time it says."""
+    runs = [digits_run, *(train("small-digits", out=tmp_path / str(seed), seed=seed) for seed in (1, 2))]
+    assert statistics.mean(run.result["top1"] for run in runs) >= 0.96
+    limit = 90 * max(1.0, REFERENCE_GFLOPS / matrix_rate(choose_machine()))
+    assert statistics.median(run.result["seconds"] for run in runs) <= limit
+
+
+def test_a_run_folder_is_complete(digits_run):
+    names = {path.name for path in digits_run.folder.iterdir()}
+    assert names == {
+        "run.json", "result.json", "report.md", "curves.png", "metrics.jsonl", "events.jsonl", "checkpoints", "model",
+    }  # fmt: skip
+    with Image.open(digits_run.folder / "curves.png") as picture:
+        assert picture.size[0] > 1000
+    report = (digits_run.folder / "report.md").read_text(encoding="utf-8")
+    assert f"{digits_run.result['top1']:.2%} top-1" in report
+    assert digits_run.result["images"] == 360
+    assert sum(item["images"] for item in digits_run.result["per_class"].values()) == 360
+
+
+def test_evaluate_repeats_what_the_training_counted(digits_run):
+    (row,) = evaluate(digits_run.folder)
+    for name in ("top1", "top5", "images"):
+        assert row[name] == digits_run.result[name]
+    assert row["loss"] == pytest.approx(digits_run.result["loss"], rel=1e-3)
+    rows = evaluate(digits_run.folder, digits_run.model_folder)
+    assert [row["run"] for row in rows] == [str(digits_run.folder), str(digits_run.model_folder), "ensemble"]
+    assert rows[2]["top1"] == rows[0]["top1"]
+
+
+def test_predict_names_the_digit(digits_run, tmp_path, capsys):
+    predictor = Predictor(digits_run.folder)
+    right = [predictor(digit_png(index))[0].name == str(index % 10) for index in range(10)]
+    assert sum(right) >= 9
+    (tmp_path / "seven.png").write_bytes(digit_png(7))
+    (tmp_path / "broken.png").write_bytes(b"not an image")
+    status = cli.main(["predict", str(digits_run.folder), str(tmp_path), "--json", "--top-k", "3"])
+    broken, seven = json.loads(capsys.readouterr().out)
+    assert status == 2
+    assert "broken.png" in broken["error"]
+    assert [len(seven["predictions"]), seven["predictions"][0]["label"]] == [3, "7"]
+
+
+def test_a_finished_run_prints_its_result_and_another_is_refused(digits_run, capsys):
+    out = ["--out", str(digits_run.folder)]
+    assert cli.main(["train", "small-digits", *out, "--json"]) == 0
+    shown, remarks = capsys.readouterr()
+    assert json.loads(shown)["top1"] == digits_run.result["top1"]
+    assert "finished already" in remarks
+    for words, field in ((["--seed", "9"], "seed (0, now 9)"), (["--set", "optim.rate=0.1"], "optim.rate")):
+        assert cli.main(["train", "small-digits", *out, *words]) == 2
+        assert field in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_training_continues_to_the_same_end(number, status, digits_run, tmp_path):
+    """Killed in the middle of a real process, then continued: the same metrics and the same weights, byte for byte."""
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "alexnet", "train", "small-digits", "--out", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    metrics = out / "metrics.jsonl"
+    while process.poll() is None and (not metrics.exists() or metrics.read_bytes().count(b"\n") < 40):
+        time.sleep(0.02)
+    os.kill(process.pid, number)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == status, err
+    assert "the same command continues there" in err
+    assert not (out / "result.json").exists()
+    run = train("small-digits", out=out)
+    assert metrics.read_bytes() == (digits_run.folder / "metrics.jsonl").read_bytes()
+    model = Path("model") / "model.safetensors"
+    assert (run.folder / model).read_bytes() == (digits_run.folder / model).read_bytes()
+
+
+def test_ten_views_need_a_crop(digits_run, capsys):
+    assert cli.main(["evaluate", str(digits_run.folder), "--views", "10"]) == 2
+    assert "ten views need a crop" in capsys.readouterr().err
+
+
+def test_json_leaves_one_document_on_stdout(digits_run, capsys):
+    assert cli.main(["evaluate", str(digits_run.folder), "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert {"top1", "top5", "loss", "images", "per_class"} <= set(row)
+    assert cli.main(["prepare", "digits", "--json", "--verify"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["splits"] == {"train": 1437, "val": 0, "test": 360}
+    assert facts["damage"] == []

@@ -1,0 +1,195 @@
+"""Files that are whole or absent, whatever fails on the way."""
+
+import fcntl
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from alexnet.core import files
+from alexnet.core.files import publish_folder, read_json, sha256_file, sha256_json, sync, write_bytes, write_json
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def refuse(*_arguments, **_keywords):
+    raise OSError(28, "No space left on device")
+
+
+def test_bytes_are_written_and_replaced(tmp_path):
+    path = tmp_path / "new" / "file"
+    for data in (b"first", b"", b"second " * 100_000):
+        write_bytes(path, data)
+        assert path.read_bytes() == data
+        assert names(path.parent) == ["file"]
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, call):
+    path = tmp_path / "file"
+    write_bytes(path, b"old")
+    if call == "fsync":
+        monkeypatch.setattr(files.os, "fsync", refuse)
+    else:
+        monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(OSError, match="No space"):
+        write_bytes(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_write_is_synced_before_it_is_renamed(tmp_path, monkeypatch):
+    seen = []
+    fsync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(
+        files.os, "fsync", lambda handle: (seen.append(("sync", os.fstat(handle).st_size)), fsync(handle))
+    )
+    monkeypatch.setattr(Path, "replace", lambda self, to: (seen.append(("rename", 0)), replace(self, to)))
+    write_bytes(tmp_path / "file", b"12345")
+    assert seen[:2] == [("sync", 5), ("rename", 0)]
+    assert seen[2][0] == "sync"  # the folder: without it the name may be lost
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_files_and_folders_have_the_rights_that_the_user_wants(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        write_bytes(tmp_path / "file", b"")
+        with publish_folder(tmp_path / "folder") as beside:
+            (beside / "inside").write_bytes(b"")
+    finally:
+        os.umask(before)
+    rights = [path.stat().st_mode & 0o777 for path in (tmp_path / "file", tmp_path / "folder")]
+    assert rights == [0o666 & ~mask, 0o777 & ~mask]
+
+
+def test_json_goes_there_and_back(tmp_path):
+    value = {"name": "grün ×", "numbers": [0.1, 1e-300, 12345678901234567890], "nothing": None, "yes": True}
+    write_json(tmp_path / "a.json", value)
+    assert read_json(tmp_path / "a.json") == value
+    assert (tmp_path / "a.json").read_text(encoding="utf-8").endswith("}\n")
+    assert "grün" in (tmp_path / "a.json").read_text(encoding="utf-8")
+    (tmp_path / "a.json").write_bytes(b'{"cut')
+    with pytest.raises(ValueError, match="Unterminated"):
+        read_json(tmp_path / "a.json")
+
+
+def test_hashes_are_sha256(tmp_path):
+    data = os.urandom(3_000_000)
+    (tmp_path / "file").write_bytes(data)
+    assert sha256_file(tmp_path / "file") == hashlib.sha256(data).hexdigest()
+    assert sha256_json({"b": [1, 2.5], "a": "é"}) == hashlib.sha256(b'{"a":"\\u00e9","b":[1,2.5]}').hexdigest()
+    assert sha256_json({"b": 1, "a": 2}) == sha256_json(json.loads('{"a": 2, "b": 1}'))
+
+
+def fill(folder, text):
+    (folder / "deep").mkdir()
+    (folder / "deep" / "file").write_text(text)
+
+
+def test_a_folder_appears_whole(tmp_path):
+    path = tmp_path / "new" / "folder"
+    with publish_folder(path) as beside:
+        fill(beside, "first")
+        assert not path.exists()
+    assert (path / "deep" / "file").read_text() == "first"
+    assert names(path.parent) == ["folder"]
+
+
+def test_a_folder_replaces_the_one_that_was_there(tmp_path):
+    path = tmp_path / "folder"
+    for text in ("first", "second"):
+        with publish_folder(path) as beside:
+            fill(beside, text)
+    assert (path / "deep" / "file").read_text() == "second"
+    assert names(tmp_path) == ["folder"]
+
+
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt, SystemExit])
+def test_a_folder_whose_body_raises_leaves_nothing_new(tmp_path, there, error):
+    path = tmp_path / "folder"
+    if there:
+        with publish_folder(path) as beside:
+            fill(beside, "old")
+    with pytest.raises(error), publish_folder(path) as beside:
+        fill(beside, "new")
+        raise error
+    assert names(tmp_path) == (["folder"] if there else [])
+    assert not there or (path / "deep" / "file").read_text() == "old"
+
+
+@pytest.mark.parametrize("refused", [0, 1])
+def test_a_folder_that_cannot_be_moved_into_place_leaves_the_old_one(tmp_path, monkeypatch, refused):
+    path = tmp_path / "folder"
+    with publish_folder(path) as beside:
+        fill(beside, "old")
+    rename, calls = Path.rename, []
+
+    def sometimes(self, to):
+        calls.append(to)
+        return refuse() if len(calls) == refused + 1 else rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", sometimes)
+    with pytest.raises(OSError, match="No space"), publish_folder(path) as beside:
+        fill(beside, "new")
+    assert (path / "deep" / "file").read_text() == "old"
+    assert names(tmp_path) == ["folder"]
+
+
+def test_every_file_is_synced_before_the_folder_is_renamed(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(files, "sync", lambda path: (seen.append(path.name), sync(path)))
+    rename = Path.rename
+    monkeypatch.setattr(Path, "rename", lambda self, to: (seen.append("rename"), rename(self, to)))
+    with publish_folder(tmp_path / "folder") as beside:
+        fill(beside, "text")
+        name = beside.name
+    assert seen == ["deep", "file", name, "rename", tmp_path.name]
+
+
+BUILD_AND_WAIT = """
+import sys
+from pathlib import Path
+from alexnet.core.files import publish_folder
+with publish_folder(Path(sys.argv[1])) as beside:
+    (beside / "half").write_bytes(b"half")
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_and_a_living_one_is_let_be(tmp_path):
+    command = [sys.executable, "-c", BUILD_AND_WAIT]
+    with (
+        subprocess.Popen([*command, tmp_path / "dead"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as dead,
+        subprocess.Popen([*command, tmp_path / "alive"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as alive,
+    ):
+        for process in (dead, alive):
+            assert process.stdout.readline() == b"ready\n"
+        dead.send_signal(signal.SIGKILL)
+        dead.wait()
+        assert [name.split(".")[2] for name in names(tmp_path)] == ["alive", "dead"]  # both hidden
+        with publish_folder(tmp_path / "mine") as beside:
+            fill(beside, "text")
+        assert [name.split(".")[2] for name in names(tmp_path) if name[0] == "."] == ["alive"]
+        alive.communicate(b"")
+        assert alive.returncode == 0
+    assert names(tmp_path) == ["alive", "mine"]
+    assert names(tmp_path / "alive") == ["half"]
+
+
+def test_a_file_system_without_locks_still_has_whole_folders(tmp_path, monkeypatch):
+    left = tmp_path / f"{files.UNFINISHED}other.0"
+    left.mkdir()
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with publish_folder(tmp_path / "folder") as beside:
+        fill(beside, "text")
+    assert names(tmp_path) == [left.name, "folder"]  # nobody can say whether it is in use

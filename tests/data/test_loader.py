@@ -1,0 +1,210 @@
+"""Which image at which step, and the thread that fetches them: any stop, any failure, any depth."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alexnet.data.loader import Loader, Order, to_device
+
+CPU = torch.device("cpu")
+
+sizes = {"count": st.integers(1, 200), "batch_size": st.integers(1, 70), "seed": st.integers(0, 5)}
+some = settings(max_examples=60, deadline=None)
+
+
+def images(count=60, side=4):
+    return np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+
+
+def loader(start=0, stop=20, depth=3, count=60, batch_size=8, pixels=None):
+    order = Order(np.arange(count), batch_size, 0)
+    return Loader(images(count) if pixels is None else pixels, np.arange(count) % 7, order, CPU, start, stop, depth)
+
+
+def summary(batches):
+    return [
+        (b.step, b.epoch, b.index.tolist(), b.position.tolist(), b.pixels.numpy().tobytes(), b.labels.tolist())
+        for b in batches
+    ]
+
+
+def threads():
+    return [thread for thread in threading.enumerate() if thread.name == "loader"]
+
+
+# Order
+
+
+def strided(count, batch_size, seed):
+    return Order(np.arange(1000, 1000 + 3 * count, 3), batch_size, seed)
+
+
+@given(**sizes, epoch=st.integers(0, 6))
+@some
+def test_each_image_comes_once_an_epoch(count, batch_size, seed, epoch):
+    order = strided(count, batch_size, seed)
+    steps = range(epoch * order.steps_per_epoch, (epoch + 1) * order.steps_per_epoch)
+    batches = [order.at(step) for step in steps]
+    assert {number for number, _, _ in batches} == {epoch}
+    index = np.concatenate([index for _, index, _ in batches])
+    assert np.array_equal(np.sort(index), np.arange(1000, 1000 + 3 * count, 3))
+    assert np.array_equal(np.concatenate([position for _, _, position in batches]), np.arange(count))
+    whole, rest = divmod(count, batch_size)
+    assert [len(index) for _, index, _ in batches] == [batch_size] * whole + [rest] * (rest > 0)
+
+
+@given(**sizes, data=st.data())
+@some
+def test_any_step_can_be_had_alone(count, batch_size, seed, data):
+    walked = strided(count, batch_size, seed)
+    step = data.draw(st.integers(0, 3 * walked.steps_per_epoch))
+    expected = [walked.at(before) for before in range(step + 1)][-1]
+    epoch, index, position = strided(count, batch_size, seed).at(step)
+    assert epoch == expected[0]
+    assert np.array_equal(index, expected[1])
+    assert np.array_equal(position, expected[2])
+
+
+def test_each_epoch_and_seed_has_an_order_of_its_own():
+    first = Order(np.arange(500), 500, 0)
+    other = Order(np.arange(500), 500, 1)
+    found = [first.at(0)[1], first.at(1)[1], other.at(0)[1]]
+    assert len({tuple(index.tolist()) for index in found}) == 3
+    assert np.array_equal(first.at(0)[1], Order(np.arange(500), 500, 0).at(0)[1])
+
+
+def test_the_order_does_not_depend_on_the_batch_size():
+    whole = Order(np.arange(100), 100, 3).at(0)[1]
+    parts = Order(np.arange(100), 32, 3)
+    assert np.array_equal(np.concatenate([parts.at(step)[1] for step in range(4)]), whole)
+
+
+# Loader
+
+
+def test_a_batch_is_the_images_that_the_order_says():
+    order = Order(np.arange(5, 60, 5), 4, 9)
+    pixels, labels = images(), np.arange(60) * 2
+    with Loader(pixels, labels, order, CPU, 0, 6) as batches:
+        for step, batch in enumerate(batches):
+            epoch, index, position = order.at(step)
+            assert (batch.step, batch.epoch) == (step, epoch)
+            assert np.array_equal(batch.index, index)
+            assert np.array_equal(batch.position, position)
+            assert np.array_equal(batch.pixels, pixels[index])
+            assert batch.pixels.dtype == torch.uint8
+            assert batch.labels.tolist() == (2 * index).tolist()
+            assert batch.labels.dtype == torch.int64
+
+
+@given(start=st.integers(0, 25), length=st.integers(0, 10), batch_size=st.integers(1, 70), count=st.integers(1, 60))
+@settings(max_examples=30, deadline=None)
+def test_starting_later_gives_the_same_batches(start, length, batch_size, count):
+    with loader(0, start + length, batch_size=batch_size, count=count) as batches:
+        whole = summary(batches)
+    with loader(start, start + length, batch_size=batch_size, count=count) as batches:
+        part = summary(batches)
+    assert [step for step, *_ in whole] == list(range(start + length))
+    assert part == whole[start:]
+
+
+@pytest.mark.parametrize("depth", [1, 3, 8])
+def test_depth_changes_nothing_but_the_waiting(depth):
+    with loader(depth=depth) as batches:
+        found = summary(batches)
+    with loader(depth=2) as batches:
+        assert summary(batches) == found
+
+
+def test_batches_are_there_before_they_are_needed_and_not_more_than_asked_for():
+    with loader(depth=4) as batches:
+        iterator = iter(batches)
+        next(iterator)
+        deadline = time.monotonic() + 10
+        while batches._ready.qsize() < 4 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.05)
+        assert batches._ready.qsize() == 4
+
+
+def test_pixels_may_be_memory_mapped_and_batches_written_to(tmp_path):
+    np.save(tmp_path / "images.npy", images())
+    pixels = np.load(tmp_path / "images.npy", mmap_mode="r")
+    with loader(stop=3, pixels=pixels) as batches, loader(stop=3) as plain:
+        for mapped, held in zip(batches, plain, strict=True):
+            assert torch.equal(mapped.pixels, held.pixels)
+            mapped.pixels.zero_()
+
+
+@pytest.mark.parametrize("taken", [0, 1, 5, 20])
+def test_the_thread_ends_with_the_context(taken):
+    with loader() as batches:
+        for batch, _ in zip(batches, range(taken), strict=False):
+            assert batch.step < 20
+        assert taken == 20 or threads()
+    assert not threads()
+
+
+def test_the_thread_ends_when_the_consumer_fails():
+    with pytest.raises(ZeroDivisionError), loader() as batches:
+        for _ in batches:
+            raise ZeroDivisionError
+    assert not threads()
+
+
+class Failing:
+    """Images of which the batches after the second cannot be had."""
+
+    def __init__(self, error):
+        self.error, self.calls = error, 0
+
+    def __getitem__(self, index):
+        self.calls += 1
+        if self.calls > 2:
+            raise self.error
+        return images()[index]
+
+
+@pytest.mark.parametrize("error", [OSError("Input/output error"), MemoryError("no memory"), SystemExit(3)])
+@pytest.mark.parametrize("depth", [1, 3])
+def test_what_the_thread_meets_reaches_the_consumer_after_the_good_batches(error, depth):
+    seen = []
+    with loader(depth=depth, pixels=Failing(error)) as batches:
+        with pytest.raises(type(error)) as caught:
+            seen += batches
+        assert caught.value is error
+    assert not threads()
+    assert [batch.step for batch in seen] == [0, 1]
+
+
+def test_a_failure_that_nobody_waits_for_does_not_hold_the_thread():
+    with loader(depth=1, pixels=Failing(OSError("gone"))):
+        time.sleep(0.05)
+    assert not threads()
+
+
+def test_iterating_goes_on_where_it_stopped_and_ends():
+    with loader(stop=5) as batches:
+        assert [next(iter(batches)).step for _ in range(2)] == [0, 1]
+        assert [batch.step for batch in batches] == [2, 3, 4]
+        assert [batch.step for batch in batches] == []
+
+
+def test_outside_its_context_a_loader_raises_and_does_not_wait():
+    idle = loader()
+    with pytest.raises(RuntimeError, match="with block"):
+        next(iter(idle))
+    with idle:
+        pass
+    with pytest.raises(RuntimeError, match="with block"):
+        next(iter(idle))
+
+
+def test_to_the_cpu_nothing_is_copied():
+    array = np.arange(5)
+    assert to_device(array, CPU).data_ptr() == array.ctypes.data
