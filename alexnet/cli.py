@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from alexnet.core.errors import StoppedError, UserError
+from alexnet.core.errors import StoppedError, UserError, unknown
 
 Add = Callable[..., object]
 
@@ -115,13 +115,24 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
-    """The arguments. Raises ``UserError`` naming the nearest command for one that does not exist."""
+    """The arguments. Raises ``UserError`` naming the nearest for a command or option that does not exist."""
     first = next((word for word in words if not word.startswith("-")), None)
     if first is not None and first not in COMMANDS:
         nearest = difflib.get_close_matches(first, COMMANDS, n=1)
         hint = f"did you mean {nearest[0]!r}?" if nearest else f"commands: {', '.join(COMMANDS)}"
         raise UserError(f"unknown command {first!r}: {hint}")
-    return build_parser().parse_args(words)
+    arguments, strange = build_parser().parse_known_args(words)
+    if strange:
+        options = options_of(arguments.command) if arguments.command else ["--help", "--version"]
+        raise unknown("option", strange[0], options)
+    return arguments
+
+
+def options_of(command: str) -> list[str]:
+    """The options that a command takes, ``--json`` and ``--help`` included."""
+    names: list[str] = []
+    COMMANDS[command][0](lambda *given, **_: names.append(given[0]))
+    return [name for name in [*names, "--json", "--help"] if name.startswith("-")]
 
 
 def main(words: Sequence[str] | None = None) -> int:

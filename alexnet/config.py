@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -122,11 +122,12 @@ class OptimSpec:
     """How weights move.
 
     ``update``: ``sgd`` as torch does it, the rate outside the velocity; ``sgd-2012`` with the rate inside it (paper
-    §5); ``adam`` and ``adamw`` with torch's β and ε, which read neither ``momentum`` nor ``nesterov``. ``bias_rate``: biases learn at so many times the rate. ``decay_biases``: whether weight decay touches them
-    and the normalizations' scales. ``schedule``: ``constant`` · ``step`` ÷10 at each epoch in ``drops`` · ``plateau``
-    ÷10, at most three times, when the validation error has not improved for ``patience`` evaluations (paper §5) ·
-    ``one-cycle`` up for the share ``warmup`` of the steps and down to nothing (Smith and Topin 2017) · ``cosine``
-    (Loshchilov and Hutter 2016) after a linear ``warmup``.
+    §5); ``adam`` and ``adamw`` with torch's β and ε, which read neither ``momentum`` nor ``nesterov``. ``bias_rate``:
+    biases learn at so many times the rate. ``decay_biases``: whether weight decay touches them and the normalizations'
+    scales. ``schedule``: ``constant`` · ``step`` ÷10 at each epoch in ``drops`` · ``plateau`` ÷10, at most three times,
+    when the validation error has not improved for ``patience`` evaluations (paper §5) · ``one-cycle`` up for the share
+    ``warmup`` of the steps and down to nothing (Smith and Topin 2017) · ``cosine`` (Loshchilov and Hutter 2016) after a
+    linear ``warmup``.
     """
 
     update: Update = "sgd"
@@ -149,14 +150,12 @@ class OptimSpec:
         _demand(self.patience >= 1, "optim.patience", self.patience, "1 or more")
         _demand(0 <= self.warmup < 1, "optim.warmup", self.warmup, "a share of the steps, at least 0, below 1")
         _demand(list(self.drops) == sorted(self.drops), "optim.drops", self.drops, "epochs in rising order")
-        _demand(
-            not self.nesterov or (self.update == "sgd" and self.momentum > 0), "optim.nesterov", self.nesterov,
-            "only optim.update=sgd with a momentum above 0 has it, add --set optim.nesterov=false",
-        )  # fmt: skip
-        _demand(
-            self.schedule != "step" or bool(self.drops), "optim.drops", self.drops,
-            "optim.schedule=step needs the epochs at which the rate drops, e.g. --set optim.drops=30,60",
-        )  # fmt: skip
+        if self.nesterov and (self.update != "sgd" or self.momentum == 0):
+            raise UserError(
+                "optim.nesterov is for optim.update=sgd with a momentum above 0: add --set optim.nesterov=false"
+            )
+        if self.schedule == "step" and not self.drops:
+            raise UserError("optim.schedule=step drops the rate at no epoch: add e.g. --set optim.drops=30,60")
 
 
 @dataclass(frozen=True)
@@ -314,7 +313,7 @@ def _coerce(hint: Any, value: Any, path: str) -> Any:
 
 
 def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+    return isinstance(value, int | float) and type(value) is not bool and abs(value) <= sys.float_info.max
 
 
 def _parse(hint: Any, text: str, path: str) -> Any:

@@ -15,7 +15,7 @@ _RECIPES = (
         name="small-digits",
         model=ModelSpec(variant="small", dropout=0.2),
         data=DataSpec(source="digits", image_size=24, scaling="channel"),
-        augment=AugmentSpec(pad=1),
+        augment=AugmentSpec(rotation=10.0),
         optim=OptimSpec(
             update="sgd", rate=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4, decay_biases=False,
             schedule="one-cycle", warmup=0.25,

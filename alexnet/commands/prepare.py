@@ -45,6 +45,7 @@ def remarks(store: Store, most: int = REFUSALS_SHOWN) -> list[str]:
     """Lines on what was refused or is worth knowing, the first ``most`` refusals by name."""
     refused = store.meta["refused"]
     lines = [f"note: {warning}" for warning in store.meta["warnings"]]
+    lines += [f"note: {count:,} × {what}" for what, count in store.meta["notes"].items()]
     if refused:
         lines.append(f"refused {len(refused):,} file(s):")
         lines += [f"  {item['name']}: {item['reason']}" for item in refused[:most]]
@@ -70,7 +71,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _facts(store: Store) -> dict[str, Any]:
-    kept = ("images", "splits", "classes", "mean", "eigenvalues", "refused", "warnings")
+    kept = ("images", "splits", "classes", "mean", "eigenvalues", "refused", "notes", "warnings")
     facts = {name: store.meta[name] for name in kept}
     return {"store": str(store.path), "size": store.side, "channels": store.channels, **facts}
 

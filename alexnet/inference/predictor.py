@@ -60,7 +60,9 @@ class Predictor:
             return self._network(view).float().softmax(dim=1).cpu().numpy()  # type: ignore[no-any-return]
 
     def ranked(self, probabilities: NDArray[np.float32], top_k: int) -> list[Prediction]:
-        """The ``top_k`` classes of one image's probabilities ``(classes,)``, best first."""
+        """The ``top_k`` classes of one image's probabilities ``(classes,)``, best first; all if there are fewer."""
+        if top_k < 1:
+            raise UserError(f"top_k = {top_k}: ask for 1 class or more")
         best = np.argsort(-probabilities, kind="stable")[:top_k]
         model = self.model
         return [Prediction(model.readable_classes[i], model.classes[i], float(probabilities[i])) for i in best]

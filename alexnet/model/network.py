@@ -243,7 +243,9 @@ class AlexNet(Classifier):
         for name, module in self.named_modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 std, bias = starts[name]
-                initialise_layer(module, name, a.initialisation, std, bias, seed)
+                # He's rule is for what a ReLU follows; before the softmax, small weights start the loss at ln(classes)
+                scheme = "gaussian" if a.initialisation == "he" and name == "fc8" else a.initialisation
+                initialise_layer(module, name, scheme, std, bias, seed)
             elif isinstance(module, nn.BatchNorm2d):
                 module.reset_parameters()
 

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from alexnet.core.files import publish_folder, read_json, sha256_file, write_json
 
-KEPT = 2
-_NAME = re.compile(r"step-(\d{8,})")
+SCHEMA = 1
+_NAME = re.compile(r"step-\d{8,}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -34,34 +34,47 @@ class Checkpoint:
 
 
 class DamagedError(Exception):
-    """A checkpoint that is not what its manifest says; the message names the file and what to do."""
+    """A checkpoint that is not what its manifest says, or cannot be read; the message names the file."""
 
 
 def save_checkpoint(
     root: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
 ) -> Path:
-    """Write one checkpoint, then drop all but the newest two.
+    """Write one checkpoint, then drop all others but the one before it.
 
-    ``tensors``: group → name → tensor on any device; each group becomes ``<group>.safetensors``. ``state``: JSON
-    values. Raises ``OSError`` if the disk refuses; what was there before is then untouched.
+    Those of later steps go too: a training stands at ``step`` again only because they could not be read. ``tensors``:
+    group → name → tensor on any device; each group becomes ``<group>.safetensors``. ``state``: JSON values. Raises
+    ``OSError`` if the disk refuses; what was there before is then untouched.
     """
     path = root / f"step-{step:08d}"
     with publish_folder(path) as beside:
         for group, items in tensors.items():
-            save_file({name: item.detach().cpu().contiguous() for name, item in items.items()},
-                      beside / f"{group}.safetensors")  # fmt: skip
+            _save_tensors(items, beside / f"{group}.safetensors")
         write_json(beside / "state.json", {"step": step, **state})
         files = {file.name: {"bytes": file.stat().st_size, "sha256": sha256_file(file)} for file in _files(beside)}
-        write_json(beside / "manifest.json", {"schema": 1, "files": files})
-    for old in list_checkpoints(root)[:-KEPT]:
-        shutil.rmtree(old)
+        write_json(beside / "manifest.json", {"schema": SCHEMA, "files": files})
+    others = [old for old in list_checkpoints(root) if old != path]
+    before = [old for old in others if _step_of(old) < step]
+    for old in others:
+        if old not in before[-1:]:
+            shutil.rmtree(old, ignore_errors=True)
     return path
+
+
+def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    try:
+        save_file({name: item.detach().cpu().contiguous() for name, item in tensors.items()}, path)
+    except SafetensorError as error:  # what the system said is only in its text
+        raise OSError(f"{path.name}: {error}") from error
 
 
 def list_checkpoints(root: Path) -> list[Path]:
     """The checkpoint folders, oldest first, unverified."""
-    found = [(int(match[1]), path) for path in root.glob("step-*") if (match := _NAME.fullmatch(path.name))]
-    return [path for _, path in sorted(found)]
+    return sorted((path for path in root.glob("step-*") if _NAME.fullmatch(path.name) and path.is_dir()), key=_step_of)
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def load_newest(root: Path) -> tuple[Checkpoint | None, list[str]]:
@@ -81,9 +94,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         state = read_json(path / "state.json")
         tensors = {file.stem: load_file(file) for file in _files(path) if file.suffix == ".safetensors"}
-        return Checkpoint(int(state.pop("step")), tensors, state)
+        step = int(state.pop("step"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        raise DamagedError(f"{path}: cannot be read ({error}); an earlier checkpoint is used") from error
+        raise DamagedError(f"{path}: cannot be read ({error})") from error
+    if step != _step_of(path):
+        raise DamagedError(f"{path}: is another step's, {step}, renamed")
+    return Checkpoint(step, tensors, state)
 
 
 def verify(path: Path) -> None:
@@ -93,17 +109,19 @@ def verify(path: Path) -> None:
         listed = {str(name): (int(item["bytes"]), str(item["sha256"])) for name, item in manifest["files"].items()}
         schema = manifest["schema"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedError(f"{path / 'manifest.json'}: cannot be read; an earlier checkpoint is used") from error
-    if schema != 1:
-        raise DamagedError(f"{path}: schema {schema} is not one this version reads; an earlier checkpoint is used")
-    present = {file.name for file in _files(path)} - {"manifest.json"}
-    if present != set(listed):
-        odd = ", ".join(sorted(present ^ set(listed)))
-        raise DamagedError(f"{path}: the files are not those of the manifest ({odd}); an earlier checkpoint is used")
-    for name, (size, digest) in listed.items():
-        file = path / name
-        if file.stat().st_size != size or sha256_file(file) != digest:
-            raise DamagedError(f"{file}: is damaged (size or sha256 differs); an earlier checkpoint is used")
+        raise DamagedError(f"{path / 'manifest.json'}: cannot be read ({error})") from error
+    if schema != SCHEMA:
+        raise DamagedError(f"{path}: has schema {schema}, this version reads {SCHEMA}")
+    try:
+        present = {file.name for file in _files(path)} - {"manifest.json"}
+        if odd := present ^ set(listed):
+            raise DamagedError(f"{path}: its files are not those of its manifest ({', '.join(sorted(odd))})")
+        for name, (size, digest) in listed.items():
+            file = path / name
+            if file.stat().st_size != size or sha256_file(file) != digest:
+                raise DamagedError(f"{file}: is damaged (size or sha256 differs)")
+    except OSError as error:
+        raise DamagedError(f"{path}: cannot be read ({error})") from error
 
 
 def _files(path: Path) -> list[Path]:

@@ -50,11 +50,14 @@ class Machine:
 
 
 def choose_machine(device: str | None = None, precision: str = "auto") -> Machine:
-    """The device by name (None: a GPU if there is one) and the precision it does well, or the one asked for."""
+    """The device by name (None: a GPU if there is one) and the precision it does well, or the one asked for.
+
+    Raises ``UserError`` for a device that is not there.
+    """
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(name)
-        torch.empty(0, device=chosen)
+        torch.ones(1, device=chosen).item()  # a device that holds tensors and cannot compute, "meta", is none
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"device {name!r} cannot be used here: try --device cpu", [reason]) from error
@@ -89,7 +92,8 @@ def describe_hardware(machine: Machine) -> dict[str, object]:
     if machine.device.type == "cuda":
         hardware = torch.cuda.get_device_name(machine.device)
     else:
-        hardware = f"{len(os.sched_getaffinity(0))} cores of {_cpu_name()}"
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        hardware = f"{cores} cores of {_cpu_name()}"
     return {
         "device": machine.device.type,
         "hardware": hardware,

@@ -7,11 +7,16 @@ how long the metrics were, and resuming cuts them there.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
+
+from alexnet.core.errors import UserError
 
 
 class Reporter(Protocol):
@@ -46,55 +51,133 @@ class Silent:
         """Ignore it."""
 
 
+@contextlib.contextmanager
+def stage(reporter: Reporter, title: str, total: int, done: int = 0) -> Iterator[None]:
+    """A stage as a context: it is over however the work inside ends, so that no bar is left on a terminal."""
+    reporter.begin(title, total, done)
+    try:
+        yield
+    finally:
+        reporter.finish()
+
+
+class Clock:
+    """The seconds of all sittings, and images a second since the last restart: pauses between epochs do not count."""
+
+    def __init__(self, earlier: float) -> None:
+        self._began = time.monotonic() - earlier
+        self.restart()
+
+    def restart(self) -> None:
+        """Count images from nothing."""
+        self._start, self._images = time.monotonic(), 0
+
+    def count(self, images: int) -> None:
+        """So many more images are done."""
+        self._images += images
+
+    @property
+    def total(self) -> float:
+        """Seconds, those of earlier sittings included."""
+        return time.monotonic() - self._began
+
+    @property
+    def rate(self) -> float:
+        """Images a second."""
+        return self._images / max(1e-9, time.monotonic() - self._start)
+
+
 class RunLog:
-    """The two JSONL files of a run folder, opened to append; use as a context."""
+    """The two JSONL files of a run folder, opened to append; use as a context.
+
+    Whoever has it open is the only one: raises ``UserError`` if another process writes there, or the disk refuses.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self._metrics = (folder / "metrics.jsonl").open("ab")
-        self._events = (folder / "events.jsonl").open("ab")
+        try:
+            with contextlib.ExitStack() as opened:
+                self._events = opened.enter_context(_Lines(folder / "events.jsonl"))
+                if not self._events.lock():
+                    raise UserError(f"{folder} is in training by another process: wait for it, or give another --out")
+                self._metrics = opened.enter_context(_Lines(folder / "metrics.jsonl"))
+                self._opened = opened.pop_all()
+        except OSError as error:
+            raise UserError(f"cannot write the logs in {folder}: {error.strerror or error}") from error
 
     def __enter__(self) -> RunLog:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._metrics.close()
-        self._events.close()
+        self._opened.close()
 
     def metrics(self, **values: Any) -> None:
         """One line of figures that depend on nothing but the state."""
-        self._metrics.write(_line(values))
-        self._metrics.flush()
+        self._metrics.add(values)
 
     def event(self, kind: str, **values: Any) -> None:
         """One line of what happened, with the time."""
-        self._events.write(_line({"time": round(time.time(), 3), "event": kind, **values}))
-        self._events.flush()
+        self._events.add({"time": round(time.time(), 3), "event": kind, **values})
 
     def mark(self) -> int:
-        """How many bytes of metrics there are, all of them on the disk."""
-        self._metrics.flush()
-        os.fsync(self._metrics.fileno())
-        return self._metrics.tell()
+        """How many bytes of metrics there are, all of them on the disk. Raises ``OSError`` if it refuses some."""
+        return self._metrics.sync()
 
     def cut(self, mark: int) -> bool:
         """Forget the metrics after ``mark``; False if fewer than that are left (someone shortened the file)."""
-        whole = self._metrics.seek(0, os.SEEK_END) >= mark
+        return self._metrics.cut(mark)
+
+
+class _Lines:
+    """A file that grows by lines. What a full disk refuses is kept and tried again with the next line."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("ab", buffering=0)
+        self._pending = b""
+
+    def __enter__(self) -> _Lines:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+
+    def lock(self) -> bool:
+        """Whether nobody else has locked the file; the lock ends with the process. True where there are no locks."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True
+
+    def add(self, values: dict[str, Any]) -> None:
+        self._pending += (json.dumps(values, ensure_ascii=False) + "\n").encode()
+        with contextlib.suppress(OSError):
+            self._write()
+
+    def sync(self) -> int:
+        self._write()
+        os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def cut(self, mark: int) -> bool:
+        whole = self._file.seek(0, os.SEEK_END) >= mark
         if whole:
-            self._metrics.truncate(mark)
-            self._metrics.seek(mark)
+            self._file.truncate(mark)
+            self._file.seek(mark)
         return whole
+
+    def _write(self) -> None:
+        while self._pending:
+            self._pending = self._pending[self._file.write(self._pending) :]
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The lines of a JSONL file; a last line that was cut short is left out."""
     lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_bytes().splitlines():
         try:
             lines.append(json.loads(line))
         except ValueError:
             break
     return lines
-
-
-def _line(values: dict[str, Any]) -> bytes:
-    return (json.dumps(values, ensure_ascii=False) + "\n").encode()

@@ -16,6 +16,8 @@ from alexnet.core.errors import UserError
 from alexnet.core.files import read_json, write_json
 from alexnet.runtime.log import read_lines
 
+SCHEMA = 1
+
 
 @dataclass(frozen=True)
 class Run:
@@ -36,8 +38,7 @@ class Run:
     @property
     def description(self) -> dict[str, Any]:
         """``run.json``: recipe, seed, and the data's digest and place."""
-        value: dict[str, Any] = _read(self.folder / "run.json")
-        return value
+        return _read(self.folder / "run.json", ("recipe", "seed", "source", "data"))
 
     @property
     def recipe(self) -> Recipe:
@@ -52,19 +53,22 @@ class Run:
     @property
     def result(self) -> dict[str, Any]:
         """``result.json``: what was measured, on what machine."""
-        value: dict[str, Any] = _read(self.folder / "result.json")
-        return value
+        return _read(self.folder / "result.json")
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of ``metrics.jsonl``."""
         return read_lines(self.folder / "metrics.jsonl")
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path, names: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The JSON object in a file of a run folder, which must hold ``names``."""
     try:
-        return read_json(path)
+        value = read_json(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path.parent} is no run folder: {path.name} is missing or damaged there") from error
+    if not isinstance(value, dict) or value.get("schema", SCHEMA) != SCHEMA or not value.keys() >= set(names):
+        raise UserError(f"{path.parent} is no run folder of this version: {path.name} holds something else")
+    return value
 
 
 def start_or_continue(folder: Path, recipe: Recipe, seed: int, location: str, digest: str) -> Run:
@@ -74,12 +78,12 @@ def start_or_continue(folder: Path, recipe: Recipe, seed: int, location: str, di
     the run there differs, or if the folder holds something else.
     """
     run = Run(folder)
-    mine = {"schema": 1, "recipe": to_json(recipe), "seed": seed, "source": location, "data": digest}
-    if (folder / "run.json").exists():
-        _demand_same(run, recipe, seed, digest)
-        return run
+    mine = {"schema": SCHEMA, "recipe": to_json(recipe), "seed": seed, "source": location, "data": digest}
     try:
-        if folder.exists() and any(folder.iterdir()):
+        if (folder / "run.json").exists():
+            _demand_same(run, recipe, seed, digest)
+            return run
+        if folder.exists() and not all(path.name.startswith(".") for path in folder.iterdir()):
             raise UserError(f"{folder} is not empty and is no run: choose another folder with --out")
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "run.json", mine)
@@ -91,13 +95,13 @@ def start_or_continue(folder: Path, recipe: Recipe, seed: int, location: str, di
 
 
 def _demand_same(run: Run, recipe: Recipe, seed: int, digest: str) -> None:
-    theirs = run.description
-    if theirs["recipe"]["name"] != recipe.name:
-        differs = f"recipe ({theirs['recipe']['name']!r}, now {recipe.name!r})"
+    theirs, their_recipe = run.description, run.recipe
+    if their_recipe.name != recipe.name:
+        differs = f"recipe ({their_recipe.name!r}, now {recipe.name!r})"
     elif theirs["seed"] != seed:
         differs = f"seed ({theirs['seed']}, now {seed})"
-    elif field := difference(run.recipe, recipe):
-        differs = f"{field}: there, and now"
+    elif field := difference(their_recipe, recipe):
+        differs = field
     elif theirs["data"] != digest:
         differs = f"the images ({theirs['source']} has changed since, or other ones were given)"
     else:

@@ -22,7 +22,7 @@ from alexnet.data.loader import to_device
 from alexnet.data.store import Store
 from alexnet.model.saved import SavedModel
 from alexnet.runtime.device import Machine
-from alexnet.runtime.log import Reporter, Silent
+from alexnet.runtime.log import Reporter, Silent, stage
 
 BATCH = 256
 TOP = 5
@@ -116,15 +116,14 @@ def evaluate_models(
     counts = [Counts(models[0].network.num_classes) for _ in models]
     ensemble = Counts(models[0].network.num_classes)
     streams = [log_probabilities(m, s, index, machine, view_count) for m, s in zip(models, stores, strict=True)]
-    reporter.begin(f"evaluating on {split}", len(index))
-    for batches in zip(*streams, strict=True):
-        outputs, labels = [output for output, _ in batches], batches[0][1]
-        for count, output in zip(counts, outputs, strict=True):
-            count.add(output, labels)
-        if len(models) > 1:
-            ensemble.add(average(outputs), labels)
-        reporter.advance(counts[0].images)
-    reporter.finish()
+    with stage(reporter, f"evaluating on {split}", len(index)):
+        for batches in zip(*streams, strict=True):
+            outputs, labels = [output for output, _ in batches], batches[0][1]
+            for count, output in zip(counts, outputs, strict=True):
+                count.add(output, labels)
+            if len(models) > 1:
+                ensemble.add(average(outputs), labels)
+            reporter.advance(counts[0].images)
     return [*counts, ensemble] if len(models) > 1 else counts
 
 

@@ -85,10 +85,15 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
 
 
 def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what :func:`optimizer_tensors` gave; steps stay fp32 scalars where the optimizer keeps them."""
+    """Put back what :func:`optimizer_tensors` gave, each tensor in its parameter's own layout in memory.
+
+    The layout matters: fused updates walk parameter, gradient and state side by side in memory order. Counts of steps
+    have a shape of their own and stay as they are. Raises ``KeyError`` for a parameter that the model does not have.
+    """
     parameters = dict(model.named_parameters())
     for key, value in tensors.items():
         what, _, name = key.partition(".")
         parameter = parameters[name]
-        layout = torch.channels_last if value.ndim == 4 else torch.contiguous_format
-        optimizer.state[parameter][what] = value.to(parameter.device, memory_format=layout)
+        fits = value.shape == parameter.shape
+        state = torch.empty_like(parameter).copy_(value) if fits else value.to(parameter.device)
+        optimizer.state[parameter][what] = state

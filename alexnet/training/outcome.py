@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from safetensors import SafetensorError
+
+from alexnet.core.errors import UserError
 from alexnet.data.store import Store
 from alexnet.model.saved import SavedModel, save_model
 from alexnet.runtime.device import describe_hardware
@@ -18,14 +21,20 @@ def conclude(training: Training, model: SavedModel, matrix_gflops: float) -> dic
     there are none; nothing (``split`` is None) where there is neither.
     """
     recipe, store, machine = training.recipe, training.store, training.machine
-    save_model(training.run.model_folder, model)
+    try:
+        save_model(training.run.model_folder, model)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"cannot write {training.run.model_folder}: {error}; make room and give the same command again, "
+            "the training itself is done"
+        ) from error
     split = final_split(store)
     counted: dict[str, Any] = {}
     if split:
         views = recipe.train.views
         (counts,) = evaluate_models([model], [store], split, machine, views, training.reporter)
         counted = counts.summary(store.classes)
-    seconds = training.progress.seconds
+    seconds = training.state.seconds
     return {
         "recipe": recipe.name,
         "seed": training.seed,
@@ -40,7 +49,7 @@ def conclude(training: Training, model: SavedModel, matrix_gflops: float) -> dic
         "views": recipe.train.views,
         **counted,
         "last_epoch": [line for line in training.run.metrics() if "train_loss" in line][-1],
-        "steps": training.progress.step,
+        "steps": training.state.step,
         "seconds": seconds,
         "images_per_second": len(training.train_index) * recipe.train.epochs / seconds,
         "matrix_gflops": matrix_gflops,

@@ -14,12 +14,12 @@ from alexnet.config import OptimSpec
 
 DROP = 10.0
 MOST_DROPS = 3  # the paper's rate "was reduced three times prior to termination"
-FLOOR = 1e-4  # where one-cycle ends, as a share of its peak
-START = 0.04  # where one-cycle begins: 1/25 of its peak, Smith's and torch's choice
+START = 1 / 25  # where one-cycle begins, as a share of its peak: torch's div_factor
+FLOOR = START / 1e4  # where it ends: torch's final_div_factor
 
 
 def learning_rate(spec: OptimSpec, step: int, total_steps: int, steps_per_epoch: int, errors: Sequence[float]) -> float:
-    """The rate of step ``step`` (from 0) of ``total_steps``.
+    """The rate of step ``step``, from 0 to ``total_steps`` − 1.
 
     ``errors``: the validation error after each evaluation so far, oldest first; only ``plateau`` reads it.
     """
@@ -50,22 +50,24 @@ def plateaus(errors: Sequence[float], patience: int) -> int:
 
 
 def one_cycle(step: int, total: int, warmup: float) -> float:
-    """Half a cosine from ``START`` up to 1 over the share ``warmup``, half a cosine down to ``START · FLOOR`` after."""
+    """Half a cosine from ``START`` up to 1 over the share ``warmup``, half a cosine down to ``FLOOR`` at the last step.
+
+    To the letter ``torch.optim.lr_scheduler.OneCycleLR`` with ``pct_start=warmup``, whose peak is one step early.
+    """
     peak = warmup * total - 1
     if step < peak:
-        return START + (1 - START) * _half_cosine(step / peak)
-    low = START * FLOOR
-    return low + (1 - low) * (1 - _half_cosine((step - peak) / max(1.0, total - 1 - peak)))
+        return _half_cosine(START, 1.0, step / peak)
+    return _half_cosine(1.0, FLOOR, (step - peak) / (total - 1 - peak))
 
 
 def warm_cosine(step: int, total: int, warmup: float) -> float:
     """A straight line up over the share ``warmup``, then half a cosine to 0 at ``total``."""
     rise = warmup * total
     if step < rise:
-        return (step + 1) / max(1.0, rise + 1)
-    return 1 - _half_cosine((step - rise) / (total - rise))
+        return (step + 1) / (rise + 1)
+    return _half_cosine(1.0, 0.0, (step - rise) / (total - rise))
 
 
-def _half_cosine(share: float) -> float:
-    """0 → 1 as ``share`` goes 0 → 1."""
-    return (1 - math.cos(math.pi * min(share, 1.0))) / 2
+def _half_cosine(start: float, end: float, share: float) -> float:
+    """From ``start`` to ``end`` as ``share`` goes 0 → 1."""
+    return end + (start - end) / 2 * (math.cos(math.pi * share) + 1)

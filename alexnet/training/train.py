@@ -1,41 +1,40 @@
 """One step, one loop: a recipe and a store become a trained model.
 
 Everything a step does is a function of (weights, optimizer state, step number, validation errors so far), so those are
-all that a checkpoint holds, and a training that was interrupted ends where one that was not would have ended.
+all that a checkpoint holds (``state.py``), and a training that was interrupted ends where one that was not would have
+ended.
 """
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from alexnet.config import Preprocessing, Recipe
+from alexnet.config import Recipe
 from alexnet.core.errors import StoppedError, UserError
 from alexnet.data.augment import augment, draw
 from alexnet.data.loader import Batch, Loader, Order
-from alexnet.data.splits import hold_out
 from alexnet.data.store import Store
 from alexnet.model.layers import Masks, draw_masks
 from alexnet.model.network import Classifier
 from alexnet.model.saved import SavedModel
-from alexnet.model.variants import create_model
-from alexnet.runtime.checkpoint import load_newest, save_checkpoint
+from alexnet.runtime.checkpoint import load_newest
 from alexnet.runtime.device import Machine
 from alexnet.runtime.interrupts import Interrupts
-from alexnet.runtime.log import Reporter, RunLog
+from alexnet.runtime.log import Clock, Reporter, RunLog, stage
 from alexnet.runtime.run import Run
+from alexnet.training.assemble import assemble, split_indices
 from alexnet.training.evaluate import Counts, log_probabilities
-from alexnet.training.optimizer import build_optimizer, optimizer_tensors, restore_optimizer, set_rate
+from alexnet.training.optimizer import build_optimizer, set_rate
 from alexnet.training.schedule import learning_rate
+from alexnet.training.state import Identity, State, Tally
 
 CHECKPOINT_SECONDS = 300.0
 LINES_PER_EPOCH = 10
@@ -67,33 +66,6 @@ def train_step(
     return loss.detach(), (logits.argmax(dim=1) == labels).sum()
 
 
-class Tally:
-    """Running sums of loss, right answers and images, kept on the device in float64 so that no step waits for them."""
-
-    def __init__(self, device: torch.device, sums: list[float] | None = None) -> None:
-        self.sums = torch.tensor(sums or [0.0, 0.0, 0.0], dtype=torch.float64, device=device)
-
-    def add(self, loss: Tensor, right: Tensor, images: int) -> None:
-        """Count a batch by its mean loss and its right answers."""
-        self.sums += torch.stack((loss.double() * images, right.double(), torch.full_like(right, images).double()))
-
-    def take(self) -> tuple[float, float]:
-        """Mean loss and accuracy since the last time; starts again."""
-        loss, right, images = self.sums.tolist()
-        self.sums.zero_()
-        return loss / images, right / images
-
-
-@dataclass
-class Progress:
-    """Where a training stands: what a checkpoint holds beside the tensors."""
-
-    step: int = 0
-    errors: list[float] = field(default_factory=list)  # validation error after each epoch
-    best_error: float = math.inf
-    seconds: float = 0.0  # spent training, over all its sittings
-
-
 class Training:
     """A recipe, a store and a run folder on a machine; :meth:`fit` goes to the end from wherever the run stands."""
 
@@ -101,28 +73,17 @@ class Training:
         self.recipe, self.store, self.run, self.seed = recipe, store, run, seed
         self.machine, self.reporter = machine, reporter
         self.train_index, self.val_index = split_indices(recipe, store)
-        network = build_network(recipe, store, seed)
-        self.saved = SavedModel(
-            network=machine.place(network),
-            variant=recipe.model.variant,
-            classes=tuple(store.classes),
-            readable_classes=tuple(store.readable_classes),
-            preprocessing=build_preprocessing(recipe, store, network.image_size),
-            mean_image=torch.from_numpy(store.mean_image) if recipe.data.scaling.startswith("mean-image") else None,
-        )
+        self.order = Order(self.train_index, recipe.train.batch_size, seed)
+        self.saved = assemble(recipe, store, seed)
+        self.network = machine.place(self.saved.network)
         self.mean_image = None if self.saved.mean_image is None else self.saved.mean_image.to(machine.device)
         self.optimizer = build_optimizer(self.network, recipe.optim)
-        self.order = Order(self.train_index, recipe.train.batch_size, seed)
-        self.progress = Progress()
-        self.best: dict[str, Tensor] = {}
         self.interval, self.epoch = Tally(machine.device), Tally(machine.device)
-        self._began = 0.0
-        self._stall_warned = False
-
-    @property
-    def network(self) -> Classifier:
-        """The network in training."""
-        return self.saved.network
+        identity = Identity(recipe, seed, store.digest)
+        self.state = State(identity, self.network, self.optimizer, self.interval, self.epoch)
+        self._safe_step = 0  # what the newest checkpoint holds
+        self._moving_step = 0  # the last one at which the loss was seen away from chance
+        self._warned_of_stall = False
 
     @property
     def total_steps(self) -> int:
@@ -132,40 +93,38 @@ class Training:
     def fit(self, on_evaluation: Callable[[Run], None]) -> SavedModel:
         """Train to the end and return the model that the recipe keeps. ``on_evaluation`` runs after each epoch.
 
-        Raises ``StoppedError`` after a checkpoint if a signal asked for it, and ``UserError`` if the loss
+        Raises ``StoppedError`` after a checkpoint if a signal asked for it, and ``UserError`` if the loss or a weight
         is no longer finite.
         """
         with RunLog(self.run.folder) as log, Interrupts() as interrupts:
             self.restore(log)
-            self.reporter.begin(f"training {self.recipe.name}", self.total_steps, self.progress.step)
-            saved_at = time.monotonic()
-            clock, self._began = Clock(), saved_at - self.progress.seconds
-            with self.loader() as batches:
+            clock = Clock(self.state.seconds)
+            title = f"training {self.recipe.name}"
+            with stage(self.reporter, title, self.total_steps, self.state.step), self.loader() as batches:
                 for batch in batches:
                     self.step(batch)
                     clock.count(len(batch.index))
-                    if self.progress.step % self.line_every == 0 or self.epoch_ended:
+                    if self.line_is_due:
                         self.write_line(log, clock)
                     if self.epoch_ended:
-                        self.end_epoch(log)
-                        on_evaluation(self.run)
+                        self.end_epoch(log, on_evaluation)
                         clock.restart()
-                    late = time.monotonic() - saved_at > CHECKPOINT_SECONDS
-                    if self.epoch_ended or late or interrupts.status:
-                        self.checkpoint(log)
-                        saved_at = time.monotonic()
-                    if interrupts.status:
-                        line = f"stopped after step {self.progress.step}; the same command continues there"
-                        raise StoppedError(line, interrupts.status)
-            self.reporter.finish()
+                    late = clock.total - self.state.seconds > CHECKPOINT_SECONDS
+                    stopping = interrupts.status  # read once: what comes later is seen after the next step
+                    if self.epoch_ended or late or stopping:
+                        self.checkpoint(log, clock)
+                    if stopping:
+                        break
+            if interrupts.status:
+                raise StoppedError(self.farewell, interrupts.status)
         if self.recipe.train.keep == "best-on-val":
-            self.network.load_state_dict(self.best)
+            self.network.load_state_dict(self.state.best)
         return self.saved
 
     def loader(self) -> Loader:
         """The batches still to come."""
         images, labels = self.store.images, self.store.labels
-        return Loader(images, labels, self.order, self.machine.device, self.progress.step, self.total_steps)
+        return Loader(images, labels, self.order, self.machine.device, self.state.step, self.total_steps)
 
     def step(self, batch: Batch) -> None:
         """Augment, draw, update, count."""
@@ -175,199 +134,156 @@ class Training:
         images = augment(batch.pixels, draws, recipe.augment, self.saved.preprocessing, self.mean_image)
         masks = draw_masks(self.network.dropout_sites, len(images), self.seed, batch.step, self.machine.device)
         self.network.train()
+        if len(images) == 1 < recipe.train.batch_size:
+            use_averages(self.network)
         loss, right = train_step(
-            self.network, self.optimizer, images, batch.labels, masks, self.rate(), recipe.train.label_smoothing,
-            self.machine,
+            self.network, self.optimizer, images, batch.labels, masks, self.rate(batch.step),
+            recipe.train.label_smoothing, self.machine,
         )  # fmt: skip
         for tally in (self.interval, self.epoch):
             tally.add(loss, right, len(images))
-        self.progress.step += 1
+        self.state.step += 1
 
-    def rate(self) -> float:
-        """The learning rate of the coming step."""
+    def rate(self, step: int) -> float:
+        """The learning rate of a step of this epoch."""
         return learning_rate(
-            self.recipe.optim, self.progress.step, self.total_steps, self.order.steps_per_epoch, self.progress.errors
-        )
+            self.recipe.optim, step, self.total_steps, self.order.steps_per_epoch, self.state.errors
+        )  # fmt: skip
 
     @property
-    def line_every(self) -> int:
-        """Steps between two lines of metrics."""
-        return max(1, self.order.steps_per_epoch // LINES_PER_EPOCH)
+    def line_is_due(self) -> bool:
+        """Whether metrics get a line now: ten an epoch, evenly, one of them at its end."""
+        return self.epoch_ended or self.state.step % max(1, self.order.steps_per_epoch // LINES_PER_EPOCH) == 0
 
     @property
     def epoch_ended(self) -> bool:
         """Whether the last step was an epoch's last."""
-        return self.progress.step > 0 and self.progress.step % self.order.steps_per_epoch == 0
+        return self.state.step > 0 and self.state.step % self.order.steps_per_epoch == 0
 
     def write_line(self, log: RunLog, clock: Clock) -> None:
         """One line of metrics, one of speed, and word to whoever watches."""
-        step, rate = self.progress.step, self.rate()
+        step = self.state.step
         loss, accuracy = self.interval.take()
-        if not math.isfinite(loss):
-            raise UserError(
-                f"the loss is {loss} at step {step} of {self.recipe.name}: lower the rate, e.g. "
-                f"--set optim.rate={self.recipe.optim.rate / 10:g}, and start again in another folder with --out"
-            )
-        epoch = step / self.order.steps_per_epoch
-        log.metrics(step=step, epoch=round(epoch, 4), loss=loss, accuracy=accuracy, rate=rate)
+        self.demand_finite(math.isfinite(loss), f"the loss is {loss}")
+        epoch = round(step / self.order.steps_per_epoch, 4)
+        log.metrics(step=step, epoch=epoch, loss=loss, accuracy=accuracy, rate=self.rate(step - 1))
         log.event("speed", step=step, images_per_second=round(clock.rate, 1))
         self.reporter.advance(step, loss=loss, accuracy=accuracy, images_per_second=clock.rate)
         self.warn_if_stalled(log, loss)
 
-    def warn_if_stalled(self, log: RunLog, loss: float) -> None:
-        """Say once, with likely causes, that the loss sits where a network that knows nothing has it."""
-        chance = math.log(self.network.num_classes)
-        if self._stall_warned or self.progress.step < STALL_STEPS or abs(loss - chance) > STALL_MARGIN:
-            return
-        self._stall_warned = True
-        text = (
-            f"the loss still sits at ln({self.network.num_classes}) = {chance:.3f} after {self.progress.step} steps, "
-            "where guessing has it. Likely causes: a rate too low or too high (optim.rate), weights that start too "
-            "small for the depth, pixels on another scale than the recipe's (data.scaling), labels that do not match "
-            "the images"
-        )
-        log.event("stalled", step=self.progress.step, loss=loss)
-        self.reporter.say(text)
+    def demand_finite(self, finite: bool, finding: str) -> None:
+        """Stop a training that can no longer come to anything. Raises ``UserError``."""
+        if not finite:
+            raise UserError(
+                f"{finding} at step {self.state.step} of {self.recipe.name}: lower the rate, e.g. "
+                f"--set optim.rate={self.recipe.optim.rate / 10:g}, and start again in another folder with --out"
+            )
 
-    def end_epoch(self, log: RunLog) -> None:
-        """Count validation (and test, where the recipe plots it) and write the epoch's line."""
+    def warn_if_stalled(self, log: RunLog, loss: float) -> None:
+        """Say once, with likely causes, that the loss stays where a network that knows nothing has it."""
+        classes, step = self.network.num_classes, self.state.step
+        if abs(loss - math.log(classes)) > STALL_MARGIN:
+            self._moving_step = step
+        if self._warned_of_stall or step - self._moving_step < STALL_STEPS:
+            return
+        self._warned_of_stall = True
+        log.event("stalled", step=step, loss=loss)
+        self.reporter.say(
+            f"warning: the loss has been at ln({classes}) = {math.log(classes):.3f}, where guessing has it, for "
+            f"{step - self._moving_step} steps. Likely causes: a slow start that will pass, a rate too low or too high "
+            "(optim.rate), weights that start too small for the depth, pixels on another scale than the recipe's "
+            "(data.scaling), labels that do not match the images"
+        )
+
+    def end_epoch(self, log: RunLog, on_evaluation: Callable[[Run], None]) -> None:
+        """Count validation (and test, where the recipe plots it), write the epoch's line and tell ``on_evaluation``."""
         loss, accuracy = self.epoch.take()
-        step = self.progress.step
-        line: dict[str, Any] = {"step": step, "epoch": step // self.order.steps_per_epoch}
-        line |= {"train_loss": loss, "train_top1": accuracy}
+        step, epoch = self.state.step, self.state.step // self.order.steps_per_epoch
+        figures = {"train_loss": loss, "train_top1": accuracy}
         if len(self.val_index):
-            line |= self.measure("val", self.val_index)
-            self.remember(1 - line["val_top1"])
+            figures |= self.measure("val", self.val_index)
+            self.state.remember(1 - figures["val_top1"], self.recipe.train.keep == "best-on-val")
         if self.recipe.train.test_curve:
-            line |= self.measure("test", self.store.subset("test"))
-        log.metrics(**line)
-        figures = ", ".join(f"{k.replace('_', ' ')} {v:.4f}" for k, v in line.items() if isinstance(v, float))
-        self.reporter.say(f"epoch {line['epoch']}/{self.recipe.train.epochs}: {figures}")
+            figures |= self.measure("test", self.store.subset("test"))
+        log.metrics(step=step, epoch=epoch, **figures)
+        text = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in figures.items())
+        self.reporter.say(f"epoch {epoch}/{self.recipe.train.epochs}: {text}")
+        try:
+            on_evaluation(self.run)
+        except OSError as error:  # a full disk costs the curves of this epoch, not the training
+            self.warn(log, "curves-failed", f"no curves at epoch {epoch}: {error}; training goes on")
 
     def measure(self, name: str, index: NDArray[np.int64]) -> dict[str, float]:
         """Loss and accuracy of one view on some images of the store."""
         counts = Counts(self.network.num_classes)
         for output, labels in log_probabilities(self.saved, self.store, index, self.machine):
             counts.add(output, labels)
-        return {f"{name}_loss": counts.loss / counts.images, f"{name}_top1": counts.top1 / counts.images}
+        loss = counts.loss / counts.images
+        self.demand_finite(math.isfinite(loss), f"the {name} loss is {loss}")
+        return {f"{name}_loss": loss, f"{name}_top1": counts.top1 / counts.images}
 
-    def remember(self, error: float) -> None:
-        """Add a validation error; keep the weights if the recipe wants the best and these are."""
-        self.progress.errors.append(error)
-        if self.recipe.train.keep == "best-on-val" and error < self.progress.best_error:
-            self.progress.best_error = error
-            self.best = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
+    def warn(self, log: RunLog, kind: str, text: str) -> None:
+        """Tell whoever watches, and ``events.jsonl``."""
+        log.event(kind, step=self.state.step, reason=text)
+        self.reporter.say(f"warning: {text}")
 
-    def checkpoint(self, log: RunLog) -> None:
+    def checkpoint(self, log: RunLog, clock: Clock) -> None:
         """Write the state. A disk that refuses costs a warning, not the training."""
-        tensors = {
-            "model": self.network.state_dict(),
-            "optimizer": optimizer_tensors(self.network, self.optimizer),
-            **({"best": self.best} if self.best else {}),
-        }
-        self.progress.seconds = time.monotonic() - self._began
-        state = {
-            "seconds": self.progress.seconds,
-            "errors": self.progress.errors,
-            "best_error": self.progress.best_error if self.best else None,
-            "interval": self.interval.sums.tolist(),
-            "epoch": self.epoch.sums.tolist(),
-            "metrics_bytes": log.mark(),
-            "recipe": self.recipe.name,
-            "data": self.store.digest,
+        state = self.state
+        self.demand_finite(state.is_finite(), "a weight is infinite or not a number")
+        state.seconds = clock.total
+        try:
+            state.save(self.run.checkpoints, {"metrics_bytes": log.mark(), **self.arithmetic})
+            self._safe_step = state.step
+        except OSError as error:
+            self.warn(log, "checkpoint-failed", f"no checkpoint at step {state.step}: {error}; training goes on")
+
+    @property
+    def farewell(self) -> str:
+        """What to say after a signal."""
+        step, safe = self.state.step, self._safe_step
+        where = "there" if safe == step else f"after step {safe}, that of the last checkpoint"
+        return f"stopped after step {step}; the same command continues {where}"
+
+    @property
+    def arithmetic(self) -> dict[str, Any]:
+        """What the last bits depend on."""
+        device, precision = self.machine.device.type, self.machine.precision
+        return {
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
+            "device": device,
+            "precision": precision,
         }
-        try:
-            save_checkpoint(self.run.checkpoints, self.progress.step, tensors, state)
-        except OSError as error:
-            log.event("checkpoint-failed", step=self.progress.step, reason=str(error))
-            self.reporter.say(f"warning: no checkpoint at step {self.progress.step}: {error}; training goes on")
 
     def restore(self, log: RunLog) -> None:
         """Go to the newest whole checkpoint, if there is one; forget the metrics after it."""
         found, complaints = load_newest(self.run.checkpoints)
         for complaint in complaints:
-            log.event("damaged-checkpoint", reason=complaint)
-            self.reporter.say(f"warning: {complaint}")
+            self.warn(log, "damaged-checkpoint", f"{complaint}; it is passed over")
         if found is None:
             log.cut(0)
             log.event("start", step=0, seed=self.seed)
             return
-        state = found.state
-        self.network.load_state_dict(found.tensors["model"])
-        restore_optimizer(self.network, self.optimizer, found.tensors["optimizer"])
-        self.best = {name: value.to(self.machine.device) for name, value in found.tensors.get("best", {}).items()}
-        self.progress = Progress(found.step, list(state["errors"]), state["best_error"] or math.inf, state["seconds"])
-        self.interval = Tally(self.machine.device, state["interval"])
-        self.epoch = Tally(self.machine.device, state["epoch"])
-        if not log.cut(state["metrics_bytes"]):
-            self.reporter.say("warning: metrics.jsonl is shorter than it was; its earlier lines are lost")
-        if state["torch"] != torch.__version__ or state["threads"] != torch.get_num_threads():
-            self.reporter.say("warning: another torch or thread count than before: the last bits may differ")
+        self.state.restore(found)
+        self._safe_step = self._moving_step = found.step
+        if not log.cut(found.state["metrics_bytes"]):
+            self.warn(log, "metrics-lost", "metrics.jsonl is shorter than it was; its earlier lines are lost")
+        for name, value in self.arithmetic.items():
+            if (before := found.state.get(name)) != value:
+                self.warn(log, "other-arithmetic", f"{name} was {before}, now {value}: the last bits may differ")
         log.event("resume", step=found.step, seed=self.seed)
         if found.step < self.total_steps:
             self.reporter.say(f"continuing after step {found.step}")
 
 
-class Clock:
-    """Images a second since the clock was last started; pauses between epochs do not count."""
+def use_averages(network: nn.Module) -> None:
+    """Have batch norms use their running averages for the coming step, and leave them as they are.
 
-    def __init__(self) -> None:
-        self.restart()
-
-    def restart(self) -> None:
-        """Start again from nothing."""
-        self._start, self._images = time.monotonic(), 0
-
-    def count(self, images: int) -> None:
-        """So many more images are done."""
-        self._images += images
-
-    @property
-    def rate(self) -> float:
-        """Images a second."""
-        return self._images / max(1e-9, time.monotonic() - self._start)
-
-
-def split_indices(recipe: Recipe, store: Store) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The store's images to fit and to validate on: its own val, or the share of train that the recipe holds out."""
-    train, val = store.subset("train"), store.subset("val")
-    if recipe.train.test_curve and not len(store.subset("test")):
-        raise UserError(
-            f"recipe {recipe.name!r} plots test after each epoch and {store.name} has no test images: "
-            "add --set train.test_curve=false"
-        )
-    if len(val) or recipe.data.validation == 0:
-        return train, val
-    held = hold_out(store.labels[train], store.hashes[train], recipe.data.validation)
-    return train[~held], train[held]
-
-
-def build_network(recipe: Recipe, store: Store, seed: int) -> Classifier:
-    """The recipe's network for the store's classes and channels, its weights drawn."""
-    if recipe.augment.color_noise != "none" and store.channels != 3:
-        raise UserError(f"augment.color_noise needs colour and {store.name} is grey: --set augment.color_noise=none")
-    crop, pad = recipe.augment.crop, recipe.augment.pad
-    if (crop or 0) > store.side + 2 * pad or pad >= store.side:
-        raise UserError(
-            f"augment.crop={crop} with augment.pad={pad} does not fit the stored images of {store.side} pixels: "
-            f"choose a smaller one, e.g. --set augment.crop={store.side}"
-        )
-    return create_model(
-        recipe.model.variant, len(store.classes), store.channels, recipe.data.image_size, seed=seed,
-        **recipe.model.departures(),
-    )  # fmt: skip
-
-
-def build_preprocessing(recipe: Recipe, store: Store, image_size: int) -> Preprocessing:
-    """What turns the store's pixels into this network's input."""
-    scaling = recipe.data.scaling
-    constants = {"unit": (0.0, 255.0), "symmetric": (127.5, 127.5)}
-    if scaling == "channel":
-        mean, deviation = store.mean, store.deviation
-    else:
-        mean, deviation = ((value,) * store.channels for value in constants.get(scaling, (0.0, 1.0)))
-    channels: Literal[1, 3] = 1 if store.channels == 1 else 3
-    crop = recipe.augment.crop or store.side
-    return Preprocessing(channels, store.side, crop, image_size, scaling, tuple(mean), tuple(deviation))
+    For a last batch of one image (n images in batches of b, n mod b = 1): the statistics of one image are no estimate
+    of the set's, they would be a tenth of the averages that the epoch is then measured with, and torch refuses them on
+    a map of one pixel ("Expected more than 1 value per channel when training").
+    """
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()

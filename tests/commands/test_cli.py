@@ -72,7 +72,7 @@ MISTAKES = [
     (["train", "photos"], "recipe 'photos' trains on images of your own: give --data FOLDER"),
     (["train", "--data", "no/such/place"], "unknown source 'no/such/place': neither a built-in name nor an existing"),
     (["train", "--device", "abacus"], "device 'abacus' cannot be used here: try --device cpu"),
-    (["train", "--sed", "3"], "unrecognized arguments: --sed 3; see alexnet --help"),
+    (["train", "--sed", "3"], "unknown option '--sed': did you mean '--seed'?"),
     (["summary", "papr"], "unknown variant 'papr': did you mean 'paper'?"),
     (["summary", "paper", "--image-size", "40"], "variant 'paper': an image of 40 pixels is too small for these"),
     (["evaluate", "."], "no run: expected a folder that alexnet train left, or its model/"),

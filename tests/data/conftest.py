@@ -11,9 +11,9 @@ from alexnet.data.sources import Record, Source
 _number = itertools.count()
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def home(tmp_path, monkeypatch):
-    """Where prepared data go, for every test here."""
+    """Where prepared data go."""
     place = tmp_path / "home"
     monkeypatch.setenv("ALEXNET_HOME", str(place))
     return place

@@ -156,9 +156,18 @@ def test_he_starts(name, slim):
     network = create_model(name, 100, seed=1, **slim(name))
     for layer in LAYERS:
         module = network.get_submodule(layer)
-        std, count = math.sqrt(2 / module.weight[0].numel()), module.weight.numel()
+        # He's rule is for what a ReLU follows; what is before the softmax starts small
+        std, count = 0.01 if layer == "fc8" else math.sqrt(2 / module.weight[0].numel()), module.weight.numel()
         assert abs(float(module.weight.detach().std()) - std) < 5 * std / math.sqrt(2 * count), layer
         assert (module.bias == 0).all()
+
+
+@pytest.mark.parametrize(("name", "size"), [("batchnorm", 63), ("small", 28)])
+def test_the_first_loss_is_that_of_guessing(name, size):
+    network = create_model(name, 10, 3, size, seed=1)
+    images = torch.randn(8, 3, size, size, generator=torch.Generator().manual_seed(0))
+    loss = torch.nn.functional.cross_entropy(network(images), torch.arange(8))
+    assert abs(loss.item() - math.log(10)) < 0.3
 
 
 @pytest.mark.parametrize("name", ["keras", "batchnorm"])

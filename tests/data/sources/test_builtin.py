@@ -36,7 +36,7 @@ def home(tmp_path, monkeypatch):
 @pytest.fixture
 def no_packages(monkeypatch, tmp_path):
     monkeypatch.setattr(
-        "alexnet.data.sources._FILE_SETS",
+        "alexnet.data.sources.names._FILE_SETS",
         {s.name: s for s in (builtin.MNIST, builtin.CIFAR10, builtin.CIFAR100)}
         | {"fashion-mnist": builtin.FileSet(**{**vars(builtin.FASHION_MNIST), "packaged": (str(tmp_path / "deb"),)})},
     )

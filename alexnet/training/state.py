@@ -1,0 +1,126 @@
+"""Where a training stands: everything that its next step depends on, as one value that goes to disk and back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alexnet.config import Recipe, difference, from_json, to_json
+from alexnet.core.errors import UserError
+from alexnet.model.network import Classifier
+from alexnet.runtime.checkpoint import Checkpoint, save_checkpoint
+from alexnet.training.optimizer import optimizer_tensors, restore_optimizer
+
+
+class Tally:
+    """Running sums of loss, right answers and images, kept on the device in float64 so that no step waits for them."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.sums = torch.zeros(3, dtype=torch.float64, device=device)
+
+    def add(self, loss: Tensor, right: Tensor, images: int) -> None:
+        """Count a batch by its mean loss and its right answers."""
+        self.sums += torch.stack((loss.double() * images, right.double(), torch.full_like(right, images).double()))
+
+    def take(self) -> tuple[float, float]:
+        """Mean loss and accuracy since the last time; starts again."""
+        loss, right, images = self.sums.tolist()
+        self.sums.zero_()
+        return loss / images, right / images
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which training a state belongs to; ``data`` is the store's digest."""
+
+    recipe: Recipe
+    seed: int
+    data: str
+
+    def difference(self, state: Mapping[str, Any]) -> str | None:
+        """In what the training that wrote a checkpoint's ``state`` is another one; None if it is this one."""
+        if differs := difference(from_json(Recipe, state["recipe"]), self.recipe):
+            return differs
+        return next((name for name in ("seed", "data") if state[name] != getattr(self, name)), None)
+
+
+@dataclass
+class State:
+    """A training after ``step`` steps.
+
+    ``errors``: the validation error after each epoch; ``best``: the weights that had the lowest, ``best_error``, if
+    the recipe keeps them. ``interval`` and ``epoch``: what the next lines of metrics will say so far. ``seconds``:
+    spent training, over all its sittings.
+    """
+
+    identity: Identity
+    network: Classifier
+    optimizer: torch.optim.Optimizer
+    interval: Tally
+    epoch: Tally
+    step: int = 0
+    errors: list[float] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    best_error: float = math.inf
+    seconds: float = 0.0
+
+    def remember(self, error: float, keep_best: bool) -> None:
+        """Add a validation error; of equal ones the earliest is the best."""
+        self.errors.append(error)
+        if keep_best and error < self.best_error:
+            self.best_error = error
+            self.best = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
+
+    def is_finite(self) -> bool:
+        """Whether all weights and averages are numbers."""
+        return all(bool(value.isfinite().all()) for value in self.network.state_dict().values())
+
+    def save(self, root: Path, facts: Mapping[str, Any]) -> None:
+        """Write a checkpoint; ``facts`` are JSON values to find beside the state. Raises ``OSError``."""
+        tensors = {
+            "model": self.network.state_dict(),
+            "optimizer": optimizer_tensors(self.network, self.optimizer),
+            **({"best": self.best} if self.best else {}),
+        }
+        numbers = {
+            **to_json(self.identity),
+            "errors": self.errors,
+            "best_error": self.best_error if self.best else None,
+            "interval": self.interval.sums.tolist(),
+            "epoch": self.epoch.sums.tolist(),
+            "seconds": self.seconds,
+        }
+        save_checkpoint(root, self.step, tensors, {**facts, **numbers})
+
+    def restore(self, found: Checkpoint) -> None:
+        """Stand where a checkpoint was written. Raises ``UserError`` for one that is not this training's."""
+        try:
+            differs = self.identity.difference(found.state)
+            if not differs:
+                self._take(found)
+                return
+        except (LookupError, TypeError, ValueError, RuntimeError) as error:
+            differs = str(error)
+        raise UserError(
+            f"the checkpoint of step {found.step} is not one of this training: choose another folder with --out",
+            [f"it differs in {differs}"],
+        )
+
+    def _take(self, found: Checkpoint) -> None:
+        numbers = found.state
+        self.network.load_state_dict(found.tensors["model"])
+        restore_optimizer(self.network, self.optimizer, found.tensors["optimizer"])
+        device = self.interval.sums.device
+        self.best = {name: value.to(device) for name, value in found.tensors.get("best", {}).items()}
+        self.best_error = numbers["best_error"] if self.best else math.inf
+        self.errors = list(numbers["errors"])
+        self.interval.sums.copy_(torch.tensor(numbers["interval"], dtype=torch.float64))
+        self.epoch.sums.copy_(torch.tensor(numbers["epoch"], dtype=torch.float64))
+        self.seconds = numbers["seconds"]
+        self.step = found.step

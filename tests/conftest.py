@@ -1,0 +1,121 @@
+"""What all tests share: a home of their own, small stores made on the spot, and a reporter that writes it all down."""
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+_HOME_OF_THE_USER = os.environ.get("ALEXNET_HOME")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_home(tmp_path_factory):
+    """Stores and downloads of the tests go to a temporary folder, never to the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        home = tmp_path_factory.mktemp("home")
+        patch.setenv("ALEXNET_HOME", str(home))
+        yield home
+
+
+@pytest.fixture(scope="session")
+def fashion_mnist_root() -> Path:
+    """A folder that holds Fashion-MNIST: $ALEXNET_DATA_ROOT, the user's own home of this package, or Debian's."""
+    from alexnet.data.sources.builtin import FASHION_MNIST, find_in
+
+    named = [os.environ.get("ALEXNET_DATA_ROOT"), _HOME_OF_THE_USER or "~/.cache/alexnet", *FASHION_MNIST.packaged]
+    places = [Path(name).expanduser() for name in named if name]
+    for place in places:
+        if find_in(FASHION_MNIST, place):
+            return place
+    looked = ", ".join(map(str, places))
+    return pytest.skip(f"Fashion-MNIST is in none of {looked}: apt install dataset-fashion-mnist, or ALEXNET_DATA_ROOT")
+
+
+@pytest.fixture(scope="session")
+def make_store(tmp_path_factory):
+    """Builds a store from (N, H, W, C) uint8 pixels, or encoded files, with labels and a split for each."""
+    from alexnet.data.sources import Record, Source
+    from alexnet.data.store import open_or_prepare
+
+    def make(payloads, labels, splits, classes=tuple("0123456789"), name="made", **settings):
+        content = hashlib.sha256(repr((labels, splits)).encode())
+        for payload in payloads:
+            content.update(payload if isinstance(payload, bytes) else np.ascontiguousarray(payload).tobytes())
+
+        def records():
+            for number, (payload, label, split) in enumerate(zip(payloads, labels, splits, strict=True)):
+                yield Record(split, int(label), f"{number:05d}", payload)
+
+        arrays = isinstance(payloads, np.ndarray)
+        source = Source(
+            name=name,
+            location=f"{name} images",
+            classes=tuple(classes),
+            fingerprint=content.hexdigest(),
+            read=records,
+            count=len(labels),
+            pixel_shape=payloads.shape[1:] if arrays else None,
+        )
+        return open_or_prepare(source, home=tmp_path_factory.mktemp("stores"), workers=1, **settings)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """scikit-learn's digits: pixels (1797, 8, 8, 1) uint8 and labels (1797,)."""
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    return np.round(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1), labels
+
+
+@pytest.fixture(scope="session")
+def make_digits_store(make_store, digits):
+    """Builds a store of the first so many digits of each split."""
+
+    def make(train=100, val=0, test=0):
+        count = train + val + test
+        splits = ["train"] * train + ["val"] * val + ["test"] * test
+        return make_store(digits[0][:count], digits[1][:count].tolist(), splits, name="few-digits")
+
+    return make
+
+
+@dataclass
+class Notes:
+    """A reporter that writes down what it is told."""
+
+    lines: list = field(default_factory=list)
+    calls: list = field(default_factory=list)
+
+    def begin(self, title, total, done=0):
+        self.calls.append(("begin", title, total, done))
+
+    def advance(self, done, **figures):
+        self.calls.append(("advance", done, figures))
+
+    def finish(self):
+        self.calls.append(("finish",))
+
+    def say(self, text):
+        self.lines.append(text)
+
+    def warnings(self):
+        return [line for line in self.lines if line.startswith("warning: ")]
+
+
+@pytest.fixture
+def notes():
+    return Notes()
+
+
+@pytest.fixture(scope="session")
+def cpu():
+    """The processor, in fp32: what two machines come nearest to agreeing on."""
+    from alexnet.runtime.device import choose_machine
+
+    return choose_machine("cpu", "fp32")

@@ -1,0 +1,76 @@
+"""Devices by name, precision by what the machine does well, and the machine's own rate."""
+
+import pytest
+import torch
+
+from alexnet.core.errors import UserError
+from alexnet.runtime import device
+from alexnet.runtime.device import choose_machine, describe_hardware, matrix_rate, multiplies_bf16
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "", "meta", "cpu cpu"])
+def test_an_unknown_device_is_a_user_error(name):
+    if not name:
+        assert choose_machine(name).device.type in ("cpu", "cuda")  # nothing said is the default
+        return
+    with pytest.raises(UserError) as caught:
+        choose_machine(name)
+    assert caught.value.line == f"device {name!r} cannot be used here: try --device cpu"
+    assert len(caught.value.details) == 1
+
+
+@pytest.mark.parametrize(("precision", "bf16"), [("fp32", False), ("bf16", True)])
+def test_a_precision_that_is_asked_for_is_used(precision, bf16):
+    machine = choose_machine("cpu", precision)
+    assert (machine.device, machine.bf16, machine.precision) == (CPU, bf16, precision)
+    with machine.autocast():
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == (torch.bfloat16 if bf16 else torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("flags", "native"), [("fpu avx512f avx512_bf16", True), ("fpu avx2 avx512f", False), ("", False)]
+)
+def test_bf16_is_taken_where_the_processor_multiplies_it(monkeypatch, tmp_path, flags, native):
+    info = tmp_path / "cpuinfo"
+    info.write_text(f"processor : 0\nmodel name : A Chip\nflags\t: {flags}\n\nprocessor : 1\nflags : other\n")
+    monkeypatch.setattr(device, "Path", lambda _: info)
+    assert multiplies_bf16(CPU) is native
+    assert choose_machine("cpu", "auto").bf16 is native
+    assert "cores of A Chip" in describe_hardware(choose_machine("cpu"))["hardware"]
+
+
+def test_a_system_that_does_not_describe_its_processor_gets_fp32(monkeypatch, tmp_path):
+    monkeypatch.setattr(device, "Path", lambda _: tmp_path / "absent")
+    assert multiplies_bf16(CPU) is False
+
+
+def test_detection_here_gives_an_answer():
+    assert type(multiplies_bf16(CPU)) is bool
+
+
+def test_modules_are_placed_channels_last():
+    layer = choose_machine("cpu").place(torch.nn.Conv2d(3, 4, 5))
+    assert layer.weight.is_contiguous(memory_format=torch.channels_last)
+    assert not layer.weight.is_contiguous()
+
+
+def test_the_machine_s_rate_is_positive():
+    rate = matrix_rate(choose_machine("cpu"), size=128)
+    assert 0.01 < rate < 1e6
+
+
+def test_the_rate_is_operations_over_the_median_of_seconds(monkeypatch):
+    ticks = iter([0, 100, 0, 1, 0, 2, 0, 4])  # the first product only warms up
+    monkeypatch.setattr(device.time, "perf_counter", lambda: next(ticks))
+    assert matrix_rate(choose_machine("cpu"), size=100) == pytest.approx(2 * 100**3 / 2 / 1e9)
+
+
+def test_hardware_names_what_a_figure_depends_on():
+    facts = describe_hardware(choose_machine("cpu", "fp32"))
+    assert facts["torch"] == torch.__version__
+    assert facts["threads"] == torch.get_num_threads()
+    assert (facts["device"], facts["precision"]) == ("cpu", "fp32")
+    assert "cores of" in facts["hardware"]

@@ -1,0 +1,106 @@
+"""A run folder: begun, continued if it trains the same, refused by the name of the field if not."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from alexnet.config import override
+from alexnet.core.errors import UserError
+from alexnet.recipes import get_recipe
+from alexnet.runtime.run import Run, start_or_continue
+
+RECIPE = get_recipe("small-digits")
+
+
+def start(folder, recipe=RECIPE, seed=0, location="digits", digest="d1"):
+    return start_or_continue(folder, recipe, seed, location, digest)
+
+
+def refusal(folder, **changes):
+    with pytest.raises(UserError) as caught:
+        start(folder, **changes)
+    return caught.value.line
+
+
+def test_a_run_is_begun_and_described(tmp_path):
+    run = start(tmp_path / "deep" / "run")
+    assert run.folder == tmp_path / "deep" / "run"
+    assert run.recipe == RECIPE
+    assert {name: run.description[name] for name in ("seed", "source", "data")} == {
+        "seed": 0, "source": "digits", "data": "d1",
+    }  # fmt: skip
+    assert not run.finished
+    assert run.model_folder == run.folder / "model"
+
+
+@pytest.mark.parametrize("name", ["small-digits", "photos", "paper-imagenet"])
+def test_the_same_training_is_continued_wherever_its_images_are(tmp_path, name):
+    recipe = get_recipe(name)
+    start(tmp_path, recipe)
+    before = (tmp_path / "run.json").read_bytes()
+    moved = replace(recipe, data=replace(recipe.data, source="/elsewhere"))
+    assert start(tmp_path, moved, location="/elsewhere") == Run(tmp_path)
+    assert (tmp_path / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "differs"),
+    [
+        ({"seed": 9}, "seed (0, now 9)"),
+        ({"recipe": get_recipe("photos")}, "recipe ('small-digits', now 'photos')"),
+        ({"recipe": override(RECIPE, ["optim.rate=0.1"])}, "optim.rate (0.05, now 0.1)"),
+        ({"recipe": override(RECIPE, ["train.epochs=3"])}, "train.epochs (20, now 3)"),
+        ({"digest": "d2"}, "the images (digits has changed since, or other ones were given)"),
+    ],
+)
+def test_another_training_is_refused_by_name(tmp_path, changes, differs):
+    start(tmp_path)
+    line = refusal(tmp_path, **changes)
+    assert line == f"{tmp_path} holds another training: it differs in {differs}; choose another folder with --out"
+
+
+def test_a_folder_that_holds_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("important", encoding="utf-8")
+    assert refusal(tmp_path) == f"{tmp_path} is not empty and is no run: choose another folder with --out"
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_hidden_files_do_not_fill_a_folder(tmp_path):
+    (tmp_path / ".DS_Store").touch()
+    assert start(tmp_path).description["seed"] == 0
+
+
+def test_a_file_in_the_way_is_a_user_error(tmp_path):
+    (tmp_path / "run").write_text("", encoding="utf-8")
+    assert refusal(tmp_path / "run").startswith(f"cannot write the run folder {tmp_path / 'run'}: Not a directory")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "3", "{}", '{"schema": 2, "recipe": {}, "seed": 0, "source": "", "data": ""}']
+)
+def test_a_damaged_description_is_a_user_error(tmp_path, text):
+    (tmp_path / "run.json").write_text(text, encoding="utf-8")
+    assert f"{tmp_path} is no run folder" in refusal(tmp_path)
+
+
+def test_a_recipe_with_a_field_of_another_version_is_a_user_error(tmp_path):
+    start(tmp_path)
+    value = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+    value["recipe"]["optim"]["lookahead"] = 5
+    (tmp_path / "run.json").write_text(json.dumps(value), encoding="utf-8")
+    assert "unknown field 'optim.lookahead'" in refusal(tmp_path)
+
+
+def test_a_result_finishes_a_run(tmp_path):
+    run = start(tmp_path)
+    with pytest.raises(UserError, match=r"result\.json is missing or damaged there"):
+        _ = run.result
+    (tmp_path / "result.json").write_text('{"top1": 0.5}', encoding="utf-8")
+    assert run.finished
+    assert run.result == {"top1": 0.5}
+
+
+def test_metrics_are_read_back(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n', encoding="utf-8")
+    assert Run(tmp_path).metrics() == [{"step": 1}, {"step": 2}]
