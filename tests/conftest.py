@@ -113,6 +113,17 @@ def notes():
     return Notes()
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """For tiny batches: where a machine is shared, waiting for a second thread costs far more than it brings."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def cpu():
     """The processor, in fp32: what two machines come nearest to agreeing on."""

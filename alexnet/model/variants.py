@@ -165,6 +165,7 @@ BATCHNORM = Architecture(
         ConvLayer(256, 3, padding=1, then=BN_POOL),
     ),
     initialisation="he",
+    output_std=0.001,
 )
 
 SMALL = replace(
