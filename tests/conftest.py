@@ -85,6 +85,20 @@ def make_digits_store(make_store, digits):
     return make
 
 
+@pytest.fixture(scope="session")
+def small_recipe():
+    """The least that has batch norm and dropout: the variant "small" at 16 pixels, an epoch of batches of 16, fp32."""
+    from alexnet.config import DataSpec, ModelSpec, OptimSpec, Recipe, TrainSpec
+
+    return Recipe(
+        name="least",
+        model=ModelSpec("small", dropout=0.2),
+        data=DataSpec("digits", image_size=16),
+        optim=OptimSpec(rate=0.01, momentum=0.9),
+        train=TrainSpec(batch_size=16, epochs=1, precision="fp32"),
+    )
+
+
 @dataclass
 class Notes:
     """A reporter that writes down what it is told."""

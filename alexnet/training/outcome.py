@@ -35,6 +35,7 @@ def conclude(training: Training, model: SavedModel, matrix_gflops: float) -> dic
         (counts,) = evaluate_models([model], [store], split, machine, views, training.reporter)
         counted = counts.summary(store.classes)
     seconds = training.state.seconds
+    epochs = [line for line in training.run.metrics() if "train_loss" in line]
     return {
         "recipe": recipe.name,
         "seed": training.seed,
@@ -48,7 +49,7 @@ def conclude(training: Training, model: SavedModel, matrix_gflops: float) -> dic
         "split": split,
         "views": recipe.train.views,
         **counted,
-        "last_epoch": [line for line in training.run.metrics() if "train_loss" in line][-1],
+        "last_epoch": epochs[-1] if epochs else None,  # someone may have removed the metrics
         "steps": training.state.step,
         "seconds": seconds,
         "images_per_second": len(training.train_index) * recipe.train.epochs / seconds,

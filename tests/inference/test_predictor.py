@@ -1,0 +1,128 @@
+"""An image file goes the way that training's images went, and comes to the same answer."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+from alexnet.config import override
+from alexnet.core.errors import UserError
+from alexnet.inference.predictor import Predictor
+from alexnet.model.saved import save_model
+from alexnet.training.assemble import assemble
+from alexnet.training.evaluate import log_probabilities
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def encode(pixels, kind="png"):
+    file = io.BytesIO()
+    Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(file, format=kind)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def grey(make_digits_store, small_recipe, cpu, tmp_path_factory):
+    """Digits from an array: their store, a model with drawn weights, and its predictor."""
+    store = make_digits_store(train=40, test=20)
+    model = assemble(small_recipe, store, 0)
+    folder = tmp_path_factory.mktemp("model")
+    save_model(folder, model)
+    return store, model, Predictor(folder, cpu)
+
+
+@pytest.fixture(scope="module")
+def colour(make_store, small_recipe, cpu, tmp_path_factory):
+    """Two photographs as JPEG files, cropped and scaled by a mean image: files, store, model, predictor."""
+    files = [encode(image, "jpeg") for image in load_sample_images().images]
+    store = make_store(files, [0, 1], ["train", "train"], ("china", "flower"), "photographs", side=48, channels=3)
+    settings = ["data.image_size=32", "augment.crop=40", "data.scaling=mean-image"]
+    model = assemble(override(small_recipe, settings), store, 0)
+    folder = tmp_path_factory.mktemp("model")
+    save_model(folder, model)
+    return files, store, model, Predictor(folder, cpu)
+
+
+def evaluated(model, store, cpu):
+    """The probabilities that an evaluation gives all images of a store."""
+    batches = log_probabilities(model, store, store.subset("all"), cpu)
+    return torch.cat([output for output, _ in batches]).exp().numpy()
+
+
+def test_an_array_and_its_png_have_the_same_pixels_and_probabilities(grey, cpu):
+    store, model, predictor = grey
+    pixels = [predictor.read(encode(image)) for image in store.images]
+    for read, stored in zip(pixels, store.images, strict=True):
+        assert read.dtype == np.uint8
+        assert np.array_equal(read, stored)
+    found = predictor.probabilities(pixels)
+    assert found.std(axis=0).min() > 1e-4  # the images do differ to this model
+    np.testing.assert_allclose(found, evaluated(model, store, cpu), atol=1e-6)
+
+
+def test_a_photograph_is_prepared_as_the_store_prepared_it(colour, cpu):
+    files, store, model, predictor = colour
+    pixels = [predictor.read(file) for file in files]
+    assert pixels[0].shape == (48, 48, 3)
+    assert np.array_equal(np.stack(pixels), store.images)
+    np.testing.assert_allclose(predictor.probabilities(pixels), evaluated(model, store, cpu), atol=1e-6)
+
+
+@pytest.mark.parametrize("fixture", ["grey", "colour"])
+def test_a_batch_is_its_single_images(fixture, request):
+    *_, store, _, predictor = request.getfixturevalue(fixture)
+    pixels = list(store.images)
+    single = np.concatenate([predictor.probabilities([image]) for image in pixels])
+    np.testing.assert_allclose(predictor.probabilities(pixels), single, atol=1e-5)
+    np.testing.assert_allclose(single.sum(axis=1), 1.0, atol=1e-6)
+
+
+def test_a_path_and_its_bytes_agree(colour, tmp_path):
+    files, _, _, predictor = colour
+    path = tmp_path / "china.jpg"
+    path.write_bytes(files[0])
+    assert predictor(path) == predictor(str(path)) == predictor(files[0])
+
+
+def test_predictions_are_ranked_and_named(grey):
+    store, _, predictor = grey
+    found = predictor(encode(store.images[0]), top_k=3)
+    probabilities = predictor.probabilities([store.images[0]])[0]
+    order = np.argsort(probabilities)[::-1][:3]
+    assert [item.name for item in found] == [item.label for item in found] == [str(i) for i in order]
+    assert [item.probability for item in found] == [float(probabilities[i]) for i in order]
+
+
+def test_more_classes_than_there_are_gives_all_of_them(colour):
+    files, _, _, predictor = colour
+    found = predictor(files[1], top_k=50)
+    assert {item.name for item in found} == {"china", "flower"}
+    assert sum(item.probability for item in found) == pytest.approx(1.0)
+    assert found[0].probability >= found[1].probability
+
+
+def test_no_class_at_all_is_a_user_error(colour):
+    files, _, _, predictor = colour
+    with pytest.raises(UserError, match="top_k = 0: ask for 1 class or more"):
+        predictor(files[0], top_k=0)
+
+
+def test_a_refused_file_is_named(grey, tmp_path):
+    predictor = grey[-1]
+    path = tmp_path / "notes.png"
+    path.write_bytes(b"not an image")
+    with pytest.raises(UserError) as caught:
+        predictor(path)
+    assert caught.value.line.startswith(f"{path}: ")
+    with pytest.raises(UserError, match=r"^the image: "):
+        predictor(b"not an image")
+
+
+@pytest.mark.parametrize(("name", "reason"), [("absent.png", "No such file or directory"), ("", "Is a directory")])
+def test_a_file_that_cannot_be_read_is_named(grey, tmp_path, name, reason):
+    with pytest.raises(UserError) as caught:
+        grey[-1](tmp_path / name)
+    assert caught.value.line == f"{tmp_path / name}: cannot be read: {reason}"

@@ -1,0 +1,96 @@
+"""What a training starts from; what does not fit is said before anything is computed."""
+
+import numpy as np
+import pytest
+
+from alexnet.config import override
+from alexnet.core.errors import UserError
+from alexnet.training.assemble import assemble, split_indices
+
+
+@pytest.fixture
+def recipe_of(small_recipe):
+    return lambda *settings: override(small_recipe, settings)
+
+
+@pytest.fixture(scope="module")
+def store(make_digits_store):
+    return make_digits_store(train=20)
+
+
+@pytest.fixture(scope="module")
+def pairs(make_store, digits):
+    """Two images a class: too few to hold any out."""
+    some = np.concatenate([np.flatnonzero(digits[1] == label)[:2] for label in range(10)])
+    return make_store(digits[0][some], digits[1][some].tolist(), ["train"] * 20, name="pairs")
+
+
+@pytest.mark.parametrize(
+    ("settings", "remedy"),
+    [
+        (["train.keep=best-on-val"], "add --set train.keep=last"),
+        (["optim.schedule=plateau"], "add --set optim.schedule=constant"),
+        (
+            ["optim.schedule=plateau", "train.keep=best-on-val"],
+            "add --set train.keep=last --set optim.schedule=constant",
+        ),
+    ],
+)
+def test_a_recipe_that_decides_by_validation_needs_some(recipe_of, pairs, settings, remedy):
+    with pytest.raises(UserError) as caught:
+        split_indices(recipe_of("data.validation=0.2", *settings), pairs)
+    line = "recipe 'least' decides by validation and pairs has too few images to hold any out"
+    assert caught.value.line == f"{line}: {remedy}"
+
+
+def test_a_recipe_that_only_looks_at_validation_does_without(recipe_of, pairs):
+    train, val = split_indices(recipe_of("data.validation=0.2"), pairs)
+    assert (len(train), len(val)) == (20, 0)
+
+
+def test_nothing_to_train_on_is_a_user_error(recipe_of, make_digits_store):
+    store = make_digits_store(train=30)
+    with pytest.raises(UserError, match="few-digits has no images to train on"):
+        split_indices(recipe_of("data.validation=0.999"), store)
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (["train.test_curve=true"], "recipe 'least' plots test after each epoch and few-digits has no test"),
+        (["augment.color_noise=paper"], "augment.color_noise needs colour and few-digits is grey"),
+        (["augment.crop=11"], "augment.crop=11 with augment.pad=0 does not fit the stored images of 8 pixels"),
+        (["augment.pad=8"], "augment.crop=None with augment.pad=8 does not fit the stored images of 8 pixels"),
+        (["model.variant=paper", "data.image_size=none"], None),
+        (["model.variant=small", "data.image_size=10"], "variant 'small': an image of 10 pixels is too small"),
+        (["model.variant=smal"], "unknown variant 'smal': did you mean 'small'?"),
+        (["model.variant=lenet5"], "variant 'lenet5' has a class of its own and no field to change: dropout"),
+    ],
+)
+def test_what_does_not_fit_is_a_user_error(recipe_of, store, settings, line):
+    if line is None:
+        model = assemble(recipe_of(*settings), store, 0)
+        assert (model.preprocessing.image_size, model.network.in_channels, model.network.num_classes) == (224, 1, 10)
+        return
+    with pytest.raises(UserError) as caught:
+        recipe = recipe_of(*settings)
+        split_indices(recipe, store)
+        assemble(recipe, store, 0)
+    assert caught.value.line.startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("scaling", "mean", "deviation"),
+    [("unit", 0.0, 255.0), ("symmetric", 127.5, 127.5), ("channel", None, None), ("mean-image", 0.0, 1.0)],
+)
+def test_scaling_becomes_numbers_that_travel_with_the_model(recipe_of, store, scaling, mean, deviation):
+    model = assemble(recipe_of(f"data.scaling={scaling}", "augment.crop=6"), store, 0)
+    pixels = store.images[store.subset("train")].astype(np.float64)
+    wanted = (pixels.mean() if mean is None else mean, pixels.std() if deviation is None else deviation)
+    preprocessing = model.preprocessing
+    assert (preprocessing.mean[0], preprocessing.deviation[0]) == pytest.approx(wanted, rel=1e-9)
+    assert (preprocessing.stored, preprocessing.crop, preprocessing.image_size) == (8, 6, 16)
+    if scaling == "mean-image":
+        np.testing.assert_allclose(model.mean_image.numpy(), pixels.mean(axis=0), rtol=1e-5)
+    else:
+        assert model.mean_image is None

@@ -1,0 +1,156 @@
+"""Counts against scikit-learn's, and everything that must not change them."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
+from torchvision.transforms import TenCrop
+
+from alexnet.config import override
+from alexnet.core.errors import UserError
+from alexnet.training.assemble import assemble
+from alexnet.training.evaluate import Counts, average, evaluate_models, log_probabilities
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+LABELS = list(range(10))
+
+
+@pytest.fixture(scope="module")
+def store(make_digits_store):
+    return make_digits_store(train=60, val=30, test=157)
+
+
+@pytest.fixture(scope="module")
+def make_model(store, small_recipe):
+    def make(seed=0, *changes):
+        return assemble(override(small_recipe, changes), store, seed)
+
+    return make
+
+
+def by_hand(model, store, split):
+    """Probabilities (N, 10) and labels of a split, by nothing of this package but the network."""
+    index = store.subset(split)
+    pixels = torch.from_numpy(np.array(store.images[index])).permute(0, 3, 1, 2).float()
+    train = store.images[store.subset("train")].astype(np.float64)
+    x = F.interpolate((pixels - train.mean()) / train.std(), (16, 16), mode="bilinear", align_corners=False)
+    with torch.no_grad():
+        return model.network.eval()(x.float()).softmax(dim=1).numpy(), store.labels[index]
+
+
+def test_counts_are_scikit_learn_s(make_model, store, cpu):
+    model = make_model()
+    (counts,) = evaluate_models([model], [store], "test", cpu)
+    probabilities, labels = by_hand(model, store, "test")
+    assert len(set(probabilities.argmax(axis=1))) >= 3  # a model that has something to be wrong about
+    summary = counts.summary(store.classes)
+    assert summary["images"] == 157
+    assert summary["top1"] == accuracy_score(labels, probabilities.argmax(axis=1))
+    assert summary["top5"] == top_k_accuracy_score(labels, probabilities, k=5, labels=LABELS)
+    probabilities = probabilities.astype(np.float64)
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    assert summary["loss"] == pytest.approx(log_loss(labels, probabilities, labels=LABELS), rel=1e-5)
+    for name, found in summary["per_class"].items():
+        mine = labels == int(name)
+        assert found["images"] == mine.sum()
+        assert found["top1"] == (probabilities[mine].argmax(axis=1) == int(name)).mean()
+    assert sum(found["images"] for found in summary["per_class"].values()) == 157
+
+
+def test_a_class_without_images_has_no_accuracy():
+    counts = Counts(3)
+    counts.add(torch.tensor([[-0.1, -3.0, -4.0], [-0.5, -2.0, -3.0]]), torch.tensor([0, 1]))
+    summary = counts.summary(["a", "b", "c"])
+    assert (summary["top1"], summary["top5"]) == (0.5, 1.0)  # top 5 of three classes is all of them
+    assert summary["loss"] == pytest.approx((0.1 + 2.0) / 2)
+    assert summary["per_class"] == {
+        "a": {"images": 1, "top1": 1.0}, "b": {"images": 1, "top1": 0.0}, "c": {"images": 0, "top1": None},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("batch_size", [7, 157, 1000])
+def test_batch_size_does_not_matter(make_model, store, cpu, batch_size):
+    model, index = make_model(), store.subset("test")
+    whole = Counts(10)
+    for output, labels in log_probabilities(model, store, index, cpu):
+        whole.add(output, labels)
+    parts = Counts(10)
+    sizes = []
+    for output, labels in log_probabilities(model, store, index, cpu, batch_size=batch_size):
+        parts.add(output, labels)
+        sizes.append(len(labels))
+    assert sum(sizes) == 157
+    assert max(sizes) == min(batch_size, 157)
+    assert (parts.top1, parts.top5, parts.images) == (whole.top1, whole.top5, whole.images)
+    assert parts.hits.tolist() == whole.hits.tolist()
+    assert parts.loss == pytest.approx(whole.loss, rel=1e-6)
+
+
+def test_the_ensemble_of_one_model_twice_is_that_model(make_model, store, cpu):
+    one, two, ensemble = evaluate_models([make_model(), make_model()], [store, store], "test", cpu)
+    assert one.summary(store.classes) == two.summary(store.classes)
+    assert (ensemble.top1, ensemble.top5, ensemble.images) == (one.top1, one.top5, one.images)
+    assert ensemble.loss == pytest.approx(one.loss, rel=1e-6)
+
+
+def test_an_ensemble_averages_probabilities(make_model, store, cpu):
+    models = [make_model(seed) for seed in (1, 2, 3)]
+    *_, ensemble = evaluate_models(models, [store] * 3, "test", cpu)
+    mean = np.mean([by_hand(model, store, "test")[0] for model in models], axis=0)
+    labels = store.labels[store.subset("test")]
+    assert ensemble.top1 == (mean.argmax(axis=1) == labels).sum()
+    assert ensemble.loss == pytest.approx(-np.log(mean[np.arange(157), labels]).sum(), rel=1e-5)
+
+
+def test_average_is_of_probabilities_and_does_not_underflow():
+    one, two = torch.tensor([[0.2, 0.8]]).log(), torch.tensor([[0.6, 0.4]]).log()
+    torch.testing.assert_close(average([one, two]).exp(), torch.tensor([[0.4, 0.6]]))
+    far = torch.tensor([[-300.0, 0.0]])
+    torch.testing.assert_close(average([far, far]), far)
+
+
+def test_ten_views_average_the_softmax(make_model, store, cpu):
+    model = make_model(0, "augment.crop=6")
+    (counts,) = evaluate_models([model], [store], "test", cpu, 10)
+    index = store.subset("test")
+    pixels = torch.from_numpy(np.array(store.images[index])).permute(0, 3, 1, 2)
+    preprocessing = model.preprocessing
+    outputs = []
+    for crop in TenCrop(6)(pixels):
+        x = (crop.float() - preprocessing.mean[0]) / preprocessing.deviation[0]
+        x = F.interpolate(x, (16, 16), mode="bilinear", align_corners=False)
+        with torch.no_grad():
+            outputs.append(model.network.eval()(x).softmax(dim=1))
+    mean = torch.stack(outputs).mean(dim=0).numpy()
+    labels = store.labels[index]
+    assert len(outputs) == 10
+    assert counts.top1 == (mean.argmax(axis=1) == labels).sum()
+    assert counts.loss == pytest.approx(-np.log(mean[np.arange(157), labels]).sum(), rel=1e-5)
+    (one_view,) = evaluate_models([model], [store], "test", cpu)
+    assert one_view.loss != pytest.approx(counts.loss, rel=1e-4)
+
+
+def test_all_images_of_a_store_can_be_counted(make_model, store, cpu, notes):
+    (counts,) = evaluate_models([make_model()], [store], "all", cpu, reporter=notes)
+    assert counts.images == 247
+    assert notes.calls == [("begin", "evaluating on all", 247, 0), ("advance", 247, {}), ("finish",)]
+
+
+def test_classes_that_do_not_match_are_a_user_error(make_model, make_store, digits, cpu):
+    letters = make_store(digits[0][:20], digits[1][:20].tolist(), ["test"] * 10 + ["train"] * 10, "abcdefghij")
+    with pytest.raises(UserError, match="the model's 10 classes are not the 10 of made: give --data") as caught:
+        evaluate_models([make_model()], [letters], "test", cpu)
+    assert caught.value.details == ("model: 0, 1, 2, 3, 4, 5, 6, 7 …", "images: a, b, c, d, e, f, g, h …")
+
+
+def test_an_empty_split_is_a_user_error(make_model, make_digits_store, cpu):
+    with pytest.raises(UserError, match="few-digits has no test images: nothing to evaluate on"):
+        evaluate_models([make_model()], [make_digits_store(train=20)], "test", cpu)
+
+
+def test_an_ensemble_needs_one_set_of_images(make_model, store, make_digits_store, cpu):
+    other = make_digits_store(train=60, val=30, test=156)
+    with pytest.raises(UserError, match="do not hold the same images"):
+        evaluate_models([make_model(), make_model()], [store, other], "test", cpu)

@@ -1,0 +1,222 @@
+"""Update rules against their formulas, the groups, and optimizer state that survives files bit for bit."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from alexnet.config import OptimSpec
+from alexnet.training.optimizer import SGD2012, build_optimizer, optimizer_tensors, restore_optimizer, set_rate
+
+MOMENTUM, DECAY = 0.9, 5e-4
+RATES = [0.01] * 4 + [0.001] * 4 + [0.0005] * 4
+
+
+def gradients(count, size=7, seed=0):
+    """``(count, size)`` float64."""
+    return torch.randn(count, size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def run(optimizer_of, rates, grads, momentum_at=None):
+    """The parameter after each step of an optimizer made by ``optimizer_of(parameters)``."""
+    parameter = nn.Parameter(gradients(1, seed=1)[0].clone())
+    optimizer = optimizer_of([parameter])
+    path = []
+    for step, (rate, gradient) in enumerate(zip(rates, grads, strict=True)):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+            if momentum_at:
+                group["momentum"] = momentum_at(step)
+        parameter.grad = gradient.clone()
+        optimizer.step()
+        path.append(parameter.detach().clone())
+    return torch.stack(path)
+
+
+def test_2012_s_update_is_the_formula_over_rate_drops():
+    """v ← 0.9·v − ε·g − λ·ε·w, w ← w + v (paper §5), number by number in Python's own float64."""
+    grads = gradients(len(RATES))
+    found = run(lambda p: SGD2012(p, 0.1, MOMENTUM, DECAY), RATES, grads)
+    w, v = gradients(1, seed=1)[0].tolist(), [0.0] * 7
+    for step, rate in enumerate(RATES):
+        for i, g in enumerate(grads[step].tolist()):
+            v[i] = MOMENTUM * v[i] - rate * g - DECAY * rate * w[i]
+            w[i] = w[i] + v[i]
+        np.testing.assert_allclose(found[step].numpy(), w, rtol=1e-13)
+
+
+def test_2012_s_update_is_torch_s_at_a_constant_rate():
+    grads = gradients(12)
+    ours = run(lambda p: SGD2012(p, 0.01, MOMENTUM, DECAY), [0.01] * 12, grads)
+    torchs = run(lambda p: torch.optim.SGD(p, 0.01, MOMENTUM, weight_decay=DECAY), [0.01] * 12, grads)
+    torch.testing.assert_close(ours, torchs, rtol=1e-12, atol=0)
+
+
+def test_2012_s_update_is_torch_s_with_rescaled_momentum_where_the_rate_drops():
+    grads = gradients(len(RATES))
+    ours = run(lambda p: SGD2012(p, 0.01, MOMENTUM, DECAY), RATES, grads)
+
+    def torchs(momentum_at=None):
+        return run(lambda p: torch.optim.SGD(p, 0.01, MOMENTUM, weight_decay=DECAY), RATES, grads, momentum_at)
+
+    rescaled = torchs(lambda step: MOMENTUM * RATES[max(0, step - 1)] / RATES[step])
+    torch.testing.assert_close(ours, rescaled, rtol=1e-12, atol=0)
+    plain = torchs()
+    torch.testing.assert_close(ours[:4], plain[:4], rtol=1e-12, atol=0)
+    assert (ours[4] - plain[4]).abs().min() > 1e-3  # after the drop they part
+
+
+def test_a_rate_of_0_freezes_weight_and_velocity():
+    parameter = nn.Parameter(torch.ones(3, dtype=torch.float64))
+    optimizer = SGD2012([parameter], 0.1, MOMENTUM, DECAY)
+    parameter.grad = torch.full((3,), 2.0, dtype=torch.float64)
+    optimizer.step()
+    weight, velocity = parameter.detach().clone(), optimizer.state[parameter]["momentum_buffer"].clone()
+    optimizer.param_groups[0]["lr"] = 0.0
+    for _ in range(3):
+        optimizer.step()
+    assert torch.equal(parameter, weight)
+    assert torch.equal(optimizer.state[parameter]["momentum_buffer"], velocity)
+    optimizer.param_groups[0]["lr"] = 0.1
+    optimizer.step()  # the velocity waited
+    torch.testing.assert_close(
+        parameter.detach(), weight + MOMENTUM * velocity - 0.1 * 2.0 - 0.1 * DECAY * weight, rtol=1e-14, atol=0
+    )
+
+
+def test_parameters_without_a_gradient_are_left_alone():
+    parameter = nn.Parameter(torch.ones(3))
+    optimizer = SGD2012([parameter], 0.1)
+    optimizer.step()
+    assert torch.equal(parameter, torch.ones(3))
+    assert parameter not in optimizer.state
+    with pytest.raises(ValueError, match="takes no closure"):
+        optimizer.step(lambda: 0.0)
+
+
+class Net(nn.Module):
+    """A convolution, a batch norm and a linear layer, in the memory layout of a training."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.fc = nn.Linear(4, 2)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x):
+        return self.fc(self.norm(self.conv(x)).mean(dim=(2, 3)))
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    return Net()
+
+
+def one_step(net, optimizer, step):
+    x = torch.randn(8, 3, 6, 6, generator=torch.Generator().manual_seed(step))
+    optimizer.zero_grad()
+    net(x.to(memory_format=torch.channels_last)).square().sum().backward()
+    optimizer.step()
+
+
+@pytest.mark.parametrize("update", ["sgd", "sgd-2012", "adam", "adamw"])
+def test_biases_have_a_rate_and_a_decay_of_their_own(net, update):
+    spec = OptimSpec(update=update, rate=0.1, weight_decay=0.01, bias_rate=2.0, decay_biases=False)
+    optimizer = build_optimizer(net, spec)
+    set_rate(optimizer, 0.5)
+    names = {parameter: name for name, parameter in net.named_parameters()}
+    groups = [({names[p] for p in g["params"]}, g["lr"], g["weight_decay"]) for g in optimizer.param_groups]
+    assert groups == [
+        ({"conv.weight", "fc.weight"}, 0.5, 0.01),
+        ({"conv.bias", "norm.weight", "norm.bias", "fc.bias"}, 1.0, 0.0),
+    ]
+    decayed = build_optimizer(net, OptimSpec(update=update, weight_decay=0.01))
+    assert [group["weight_decay"] for group in decayed.param_groups] == [0.01, 0.01]
+
+
+@pytest.mark.parametrize("update", ["sgd", "sgd-2012"])
+def test_the_groups_act_as_they_say(net, update):
+    """With a gradient of 1 everywhere, what moves is rate × multiple × (1 + decay · w)."""
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    optimizer = build_optimizer(net, OptimSpec(update=update, weight_decay=0.5, bias_rate=2.0, decay_biases=False))
+    for parameter in net.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    set_rate(optimizer, 0.1)
+    optimizer.step()
+    for name, parameter in net.named_parameters():
+        biased = parameter.ndim <= 1
+        move = 0.2 * torch.ones_like(parameter) if biased else 0.1 * (1 + 0.5 * before[name])
+        torch.testing.assert_close(parameter.detach(), before[name] - move)
+
+
+UPDATES = [
+    {"update": "sgd"},
+    {"update": "sgd", "momentum": 0.9},
+    {"update": "sgd", "momentum": 0.9, "nesterov": True},
+    {"update": "sgd-2012", "momentum": 0.9},
+    {"update": "adam"},
+    {"update": "adamw"},
+]
+
+
+@pytest.mark.parametrize("fields", UPDATES, ids=lambda fields: "-".join(map(str, fields.values())))
+def test_state_goes_through_files_bit_for_bit(net, fields, tmp_path):
+    """Three steps, a trip through safetensors into a new network and optimizer, three more: as six in one go."""
+    spec = OptimSpec(rate=0.05, weight_decay=0.01, bias_rate=2.0, **fields)
+    optimizer = build_optimizer(net, spec)
+    for step in range(3):
+        one_step(net, optimizer, step)
+    for name, group in (("model", net.state_dict()), ("optimizer", optimizer_tensors(net, optimizer))):
+        save_file({key: value.contiguous() for key, value in group.items()}, tmp_path / name)
+    for step in range(3, 6):
+        one_step(net, optimizer, step)
+
+    other = Net()
+    resumed = build_optimizer(other, spec)
+    other.load_state_dict(load_file(tmp_path / "model"))
+    restore_optimizer(other, resumed, load_file(tmp_path / "optimizer"))
+    for step in range(3, 6):
+        one_step(other, resumed, step)
+
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in net.state_dict().items())
+    ours, theirs = optimizer_tensors(net, optimizer), optimizer_tensors(other, resumed)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+def test_state_is_named_and_laid_out_as_its_parameter(net):
+    optimizer = build_optimizer(net, OptimSpec(momentum=0.9))
+    assert optimizer_tensors(net, optimizer) == {}
+    one_step(net, optimizer, 0)
+    tensors = optimizer_tensors(net, optimizer)
+    assert set(tensors) == {f"momentum_buffer.{name}" for name, _ in net.named_parameters()}
+    other = Net()
+    resumed = build_optimizer(other, OptimSpec(momentum=0.9))
+    restore_optimizer(other, resumed, {name: value.contiguous() for name, value in tensors.items()})
+    assert resumed.state[other.conv.weight]["momentum_buffer"].stride() == other.conv.weight.stride()
+    with pytest.raises(KeyError, match="absent"):
+        restore_optimizer(other, resumed, {"momentum_buffer.absent": torch.zeros(1)})
+
+
+@pytest.mark.parametrize("update", ["sgd", "adam", "adamw"])
+def test_fused_updates_are_the_plain_ones(update):
+    """Weights channels last, as in training: a fused update that walked memory in another order would show here."""
+    ends = []
+    for fused in (True, False):
+        torch.manual_seed(0)
+        net = Net().double()
+        optimizer = build_optimizer(net, OptimSpec(update=update, momentum=0.9, weight_decay=0.01))
+        if not fused:
+            kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+            momentum = {"momentum": 0.9} if update == "sgd" else {}
+            optimizer = kinds[update](net.parameters(), 0.01, weight_decay=0.01, foreach=False, **momentum)
+        for step in range(4):
+            x = torch.randn(8, 3, 6, 6, generator=torch.Generator().manual_seed(step)).double()
+            optimizer.zero_grad()
+            net(x.to(memory_format=torch.channels_last)).square().sum().backward()
+            optimizer.step()
+        ends.append(torch.cat([p.detach().flatten() for p in net.parameters()]))
+    torch.testing.assert_close(*ends, rtol=1e-10, atol=1e-12)

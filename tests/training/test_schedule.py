@@ -1,0 +1,105 @@
+"""Rates as functions of the step: tables, closed forms, torch's own scheduler, and no state."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alexnet.config import OptimSpec
+from alexnet.training.schedule import learning_rate, plateaus
+
+TOTAL, PER_EPOCH = 40, 10
+
+
+def rate(spec, step, errors=()):
+    return learning_rate(spec, step, TOTAL, PER_EPOCH, errors)
+
+
+@pytest.mark.parametrize(
+    ("fields", "table"),
+    [
+        ({"schedule": "constant"}, {0: 0.2, 39: 0.2}),
+        ({"schedule": "step", "drops": (1, 2.5)}, {0: 0.2, 9: 0.2, 10: 0.02, 24: 0.02, 25: 0.002, 39: 0.002}),
+        ({"schedule": "step", "drops": (9,)}, {39: 0.2}),
+        ({"schedule": "one-cycle", "warmup": 0.25}, {0: 0.008, 9: 0.2, 39: 0.2 / 25e4, 24: 0.1 + 0.1 / 25e4}),
+        ({"schedule": "one-cycle", "warmup": 0.0}, {39: 0.2 / 25e4}),
+        ({"schedule": "cosine", "warmup": 0.0}, {0: 0.2, 10: 0.1 + 0.1 * math.sqrt(0.5), 20: 0.1}),
+        ({"schedule": "cosine", "warmup": 0.25}, {0: 0.2 / 11, 4: 1 / 11, 9: 2 / 11, 10: 0.2, 25: 0.1}),
+    ],
+)
+def test_tables(fields, table):
+    spec = OptimSpec(rate=0.2, **fields)
+    assert {step: rate(spec, step) for step in table} == pytest.approx(table, rel=1e-12)
+
+
+@pytest.mark.parametrize("total", [5, 41, 460, 1875])
+@pytest.mark.parametrize("warmup", [0.0, 0.25, 0.3, 0.9])
+def test_one_cycle_is_torch_s(total, warmup):
+    spec = OptimSpec(rate=0.05, schedule="one-cycle", warmup=warmup)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 0.05, total_steps=total, pct_start=warmup, anneal_strategy="cos", cycle_momentum=False
+    )
+    for step in range(total):
+        assert learning_rate(spec, step, total, 1, ()) == pytest.approx(scheduler.get_last_lr()[0], rel=1e-12)
+        optimizer.step()
+        if step < total - 1:
+            scheduler.step()
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.1, 0.5])
+def test_cosine_is_its_closed_form(warmup):
+    """Loshchilov and Hutter (2016), equation 5 with η_min = 0, after a straight line up."""
+    spec = OptimSpec(rate=0.3, schedule="cosine", warmup=warmup)
+    rise = warmup * TOTAL
+    for step in range(TOTAL):
+        line = 0.3 * (step + 1) / (rise + 1)
+        bend = 0.15 * (1 + math.cos(math.pi * (step - rise) / (TOTAL - rise)))
+        assert rate(spec, step) == pytest.approx(line if step < rise else bend, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("errors", "patience", "drops"),
+    [
+        ([], 2, 0),
+        ([0.5, 0.4, 0.3], 2, 0),
+        ([0.5, 0.5], 2, 0),
+        ([0.5, 0.5, 0.5], 2, 1),
+        ([0.5, 0.6, 0.4, 0.5, 0.4], 2, 1),  # an equal error is no improvement
+        ([0.5, 0.6, 0.7, 0.6, 0.6], 2, 2),  # after a drop the count starts again, the best stays
+        ([0.5, 0.6, 0.7, 0.4, 0.6], 2, 1),
+        ([0.5, 0.5, 0.5, 0.5], 1, 3),
+        ([0.0] * 20, 1, 19),
+    ],
+)
+def test_plateaus_are_counted_from_the_history(errors, patience, drops):
+    assert plateaus(errors, patience) == drops
+    spec = OptimSpec(rate=1.0, schedule="plateau", patience=patience)
+    assert rate(spec, 0, errors) == pytest.approx(10.0 ** -min(drops, 3), rel=1e-15)
+
+
+@given(st.lists(st.floats(0, 1), max_size=30), st.integers(1, 5))
+def test_a_plateau_once_passed_stays_passed(errors, patience):
+    spec = OptimSpec(rate=1.0, schedule="plateau", patience=patience)
+    rates = [rate(spec, 0, errors[:seen]) for seen in range(len(errors) + 1)]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] >= 1e-3
+
+
+@given(
+    st.sampled_from(["constant", "step", "plateau", "one-cycle", "cosine"]),
+    st.floats(0, 0.99),
+    st.integers(1, 500),
+    st.data(),
+)
+def test_a_rate_depends_on_its_arguments_only_and_is_never_above_the_peak(schedule, warmup, total, data):
+    spec = OptimSpec(rate=0.1, schedule=schedule, warmup=warmup, drops=(2.0,))
+    errors = [0.5, 0.4, 0.6]
+    steps = data.draw(st.lists(st.integers(0, total - 1), min_size=1, max_size=20))
+    forward = [learning_rate(spec, step, total, 7, errors) for step in steps]
+    backward = [learning_rate(spec, step, total, 7, errors) for step in reversed(steps)]
+    assert forward == backward[::-1]
+    assert errors == [0.5, 0.4, 0.6]
+    assert all(0 < value <= 0.1 * (1 + 1e-12) for value in forward)

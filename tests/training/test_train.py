@@ -1,0 +1,538 @@
+"""The loop: it learns, repeats itself, continues bit for bit from anywhere, and says what goes wrong."""
+
+import json
+import math
+import shutil
+import signal
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from alexnet.config import AugmentSpec, DataSpec, ModelSpec, OptimSpec, Recipe, TrainSpec, override
+from alexnet.core.errors import StoppedError, UserError
+from alexnet.data.splits import hold_out
+from alexnet.runtime.checkpoint import list_checkpoints, load_newest
+from alexnet.runtime.log import Silent, read_lines
+from alexnet.runtime.run import start_or_continue
+from alexnet.training import train as train_module
+from alexnet.training.schedule import learning_rate
+from alexnet.training.train import Training, use_averages
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+BATCH_NORM = Recipe(  # with 100 images: 7 steps an epoch, the last one of 4
+    name="tiny",
+    model=ModelSpec("small", dropout=0.3),
+    data=DataSpec("digits", image_size=16),
+    augment=AugmentSpec(pad=1, rotation=10.0),
+    optim=OptimSpec(
+        rate=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4, decay_biases=False, schedule="one-cycle"
+    ),
+    train=TrainSpec(batch_size=16, epochs=2, precision="fp32"),
+)
+LENET = Recipe(
+    name="tinier",
+    model=ModelSpec("lenet5"),
+    data=DataSpec("digits", image_size=12),
+    optim=OptimSpec(rate=0.05, momentum=0.9, weight_decay=5e-4, bias_rate=2.0),
+    train=TrainSpec(batch_size=16, epochs=2, precision="fp32"),
+)
+HELD_OUT = ["data.validation=0.2", "train.keep=best-on-val"]
+
+
+@pytest.fixture(scope="module")
+def store(make_digits_store):
+    return make_digits_store(train=100, test=30)
+
+
+@pytest.fixture
+def make(store, cpu):
+    """Begins or continues a training: ``make(folder, recipe)``."""
+
+    def make(folder, recipe, seed=0, reporter=None, on=store):
+        run = start_or_continue(folder, recipe, seed, "digits", on.digest)
+        return Training(recipe, on, run, seed, cpu, reporter or Silent())
+
+    return make
+
+
+def nothing(run):
+    """No curves."""
+
+
+def weights(model):
+    return {name: value.clone() for name, value in model.network.state_dict().items()}
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def left_by(run):
+    """Everything that a run must leave however often it was interrupted: metrics, and its last checkpoint's files."""
+    last = list_checkpoints(run.checkpoints)[-1]
+    files = {file.name: file.read_bytes() for file in last.iterdir() if file.suffix == ".safetensors"}
+    state = json.loads((last / "state.json").read_text(encoding="utf-8"))
+    del state["seconds"]
+    return {"metrics": (run.folder / "metrics.jsonl").read_bytes(), "state": state, **files}
+
+
+def interrupt(training, when, number=signal.SIGTERM):
+    """Have the training send itself a signal in each step of which ``when(step)`` is true."""
+    step = training.step
+
+    def stepping(batch):
+        step(batch)
+        if when(batch.step):
+            signal.raise_signal(number)
+
+    training.step = stepping
+    return training
+
+
+def kill(training, at):
+    """Have the training end in step ``at`` without any farewell, as a killed process does."""
+    step = training.step
+
+    def stepping(batch):
+        step(batch)
+        if batch.step == at:
+            raise SystemError("killed")
+
+    training.step = stepping
+    return training
+
+
+# ----------------------------------------------- learns -----------------------------------------------
+
+
+def test_the_loss_falls(make, tmp_path):
+    training = make(tmp_path, override(BATCH_NORM, ["train.epochs=16"]))
+    training.fit(nothing)
+    epochs = [line for line in training.run.metrics() if "train_loss" in line]
+    assert [line["epoch"] for line in epochs] == list(range(1, 17))
+    assert epochs[0]["train_loss"] > 2
+    assert epochs[-1]["train_loss"] < 1
+    assert epochs[-1]["train_top1"] > 0.7
+
+
+GOLDEN_LOSSES = [2.475202, 2.312798, 2.481765, 2.568032, 2.497547]
+
+
+def test_the_first_losses_are_what_they_were(make, tmp_path):
+    """fp32 on a processor: another one, or another torch, may move the fifth digit."""
+    training = make(tmp_path, override(LENET, ["optim.rate=0.1"]))
+    losses = []
+    with training.loader() as batches:
+        for batch in batches:
+            training.step(batch)
+            losses.append(training.interval.take()[0])
+            if len(losses) == 5:
+                break
+    np.testing.assert_allclose(losses, GOLDEN_LOSSES, atol=1e-4)
+
+
+def test_metrics_are_functions_of_the_state(make, tmp_path):
+    recipe = BATCH_NORM
+    training = make(tmp_path, recipe)
+    training.fit(nothing)
+    lines = training.run.metrics()
+    steps = [line for line in lines if "loss" in line]
+    assert [line["step"] for line in steps] == list(range(1, 15))  # fewer than ten steps an epoch: each has a line
+    assert [line["rate"] for line in steps] == [learning_rate(recipe.optim, s, 14, 7, []) for s in range(14)]
+    assert steps[6]["epoch"] == 1.0
+    for first, epoch in ((0, lines[7]), (7, lines[15])):
+        images = [16] * 6 + [4]
+        mean = sum(n * line["loss"] for n, line in zip(images, steps[first : first + 7], strict=True)) / 100
+        assert epoch["train_loss"] == pytest.approx(mean, rel=1e-12)
+        right = sum(n * line["accuracy"] for n, line in zip(images, steps[first : first + 7], strict=True))
+        assert epoch["train_top1"] == pytest.approx(right / 100, rel=1e-12)
+    assert set().union(*lines) == {"step", "epoch", "loss", "accuracy", "rate", "train_loss", "train_top1"}
+
+
+# ---------------------------------------------- repeats -----------------------------------------------
+
+RESUMED = {
+    "batch norm, dropout, augmentation, one cycle": (BATCH_NORM, []),
+    "a plateau, 2012's update, the best on val": (LENET, [
+        *HELD_OUT, "optim.update=sgd-2012", "optim.rate=1e-5", "optim.schedule=plateau", "optim.patience=1",
+        "train.epochs=6", "train.batch_size=48",
+    ]),
+    "adam, cosine, a test curve, the mean image": (LENET, [  # 20 steps an epoch: each line of metrics is two
+        "optim.update=adam", "optim.schedule=cosine", "optim.rate=0.01", "train.test_curve=true", "train.batch_size=5",
+        "data.scaling=mean-image",
+    ]),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=RESUMED, ids=lambda name: name.replace(", ", "-").replace(" ", "-"))
+def uninterrupted(request, store, cpu, tmp_path_factory):
+    """A recipe, its run in one go, and the model that came out."""
+    recipe = override(*RESUMED[request.param])
+    folder = tmp_path_factory.mktemp("whole")
+    run = start_or_continue(folder, recipe, 0, "digits", store.digest)
+    training = Training(recipe, store, run, 0, cpu, Silent())
+    return recipe, run, weights(training.fit(nothing))
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_one_does_not(make, tmp_path, uninterrupted):
+    recipe, run, model = uninterrupted
+    again = make(tmp_path / "again", recipe)
+    assert same(weights(again.fit(nothing)), model)
+    assert left_by(again.run) == left_by(run)
+    other = make(tmp_path / "other", recipe, seed=1)
+    assert not same(weights(other.fit(nothing)), model)
+
+
+def test_interrupted_after_every_single_step_it_ends_the_same(make, tmp_path, uninterrupted):
+    """As many sittings as steps, each begun from a checkpoint; most are in the middle of an epoch."""
+    recipe, run, model = uninterrupted
+    stops = 0
+    while True:
+        training = interrupt(make(tmp_path, recipe), lambda step: True)
+        try:
+            result = training.fit(nothing)
+            break
+        except StoppedError as stopped:
+            stops += 1
+            assert stopped.status == 143
+            assert str(stopped) == f"stopped after step {stops}; the same command continues there"
+    assert stops == training.total_steps
+    assert same(weights(result), model)
+    assert left_by(training.run) == left_by(run)
+
+
+@pytest.mark.parametrize("at", [0, 2, 7, 10])
+def test_killed_in_a_step_it_ends_the_same(make, tmp_path, uninterrupted, at):
+    """No farewell: it starts again from the last epoch, and lines written since are cut."""
+    recipe, run, model = uninterrupted
+    with pytest.raises(SystemError):
+        kill(make(tmp_path, recipe), at).fit(nothing)
+    training = make(tmp_path, recipe)
+    assert same(weights(training.fit(nothing)), model)
+    assert left_by(training.run) == left_by(run)
+
+
+def test_a_damaged_checkpoint_costs_time_and_nothing_else(make, tmp_path, uninterrupted, notes):
+    recipe, run, model = uninterrupted
+    with pytest.raises(StoppedError):
+        interrupt(make(tmp_path, recipe), lambda step: step == 8).fit(nothing)
+    newest = list_checkpoints(tmp_path / "checkpoints")[-1]
+    (newest / "model.safetensors").write_bytes(b"\0" * 100)
+    training = make(tmp_path, recipe, reporter=notes)
+    assert same(weights(training.fit(nothing)), model)
+    assert left_by(training.run) == left_by(run)
+    assert "step-00000009" in notes.warnings()[0]
+    assert notes.warnings()[0].endswith("it is passed over")
+
+
+def test_a_checkpoint_by_the_clock_is_in_the_middle_of_an_epoch(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_module, "CHECKPOINT_SECONDS", 0.0)
+    with pytest.raises(SystemError):
+        kill(make(tmp_path, BATCH_NORM), 4).fit(nothing)
+    names = [path.name for path in list_checkpoints(tmp_path / "checkpoints")]
+    assert names == ["step-00000003", "step-00000004"]
+
+
+def test_without_the_clock_there_is_one_each_epoch(make, tmp_path):
+    training = make(tmp_path, BATCH_NORM)
+    training.fit(nothing)
+    assert [path.name for path in list_checkpoints(tmp_path / "checkpoints")] == ["step-00000007", "step-00000014"]
+    state = load_newest(tmp_path / "checkpoints")[0].state
+    assert state["data"] == training.store.digest
+    assert state["recipe"]["name"] == "tiny"
+    assert (state["seed"], state["torch"], state["threads"]) == (0, torch.__version__, torch.get_num_threads())
+    assert (state["device"], state["precision"]) == ("cpu", "fp32")
+    assert state["metrics_bytes"] == (tmp_path / "metrics.jsonl").stat().st_size
+
+
+def test_a_finished_training_gives_its_model_again(make, tmp_path, uninterrupted, notes):
+    recipe, run, model = uninterrupted
+    before = left_by(run)
+    training = make(run.folder, recipe, reporter=notes)
+    assert same(weights(training.fit(nothing)), model)
+    assert left_by(run) == before
+    assert not any("continuing" in line for line in notes.lines)
+
+
+# --------------------------------------------- validation ---------------------------------------------
+
+
+def test_what_is_held_out_is_never_trained_on(make, store, tmp_path):
+    training = make(tmp_path, override(LENET, [*HELD_OUT]))
+    seen = []
+    step = training.step
+
+    def stepping(batch):
+        seen.append(batch.index)
+        step(batch)
+
+    training.step = stepping
+    training.fit(nothing)
+    train = store.subset("train")
+    held = hold_out(store.labels[train], store.hashes[train], 0.2)
+    assert held.sum() == 20
+    assert sorted(np.concatenate(seen)) == sorted(np.tile(train[~held], 2))
+    assert training.val_index.tolist() == train[held].tolist()
+    assert {len(line) for line in training.run.metrics() if "val_loss" in line} == {6}
+
+
+def test_a_val_split_of_the_set_is_used_whole(make, make_digits_store, tmp_path):
+    store = make_digits_store(train=60, val=20, test=10)
+    training = make(tmp_path, override(LENET, [*HELD_OUT]), on=store)
+    assert training.train_index.tolist() == list(range(60))
+    assert training.val_index.tolist() == list(range(60, 80))
+
+
+def test_the_best_on_val_is_kept_the_earliest_of_equals(make, tmp_path, monkeypatch):
+    training = make(tmp_path, override(BATCH_NORM, [*HELD_OUT, "train.epochs=4"]))
+    accuracies = iter([0.5, 0.9, 0.9, 0.7])
+    monkeypatch.setattr(training, "measure", lambda *_: {"val_loss": 1.0, "val_top1": next(accuracies)})
+    after = []
+    kept = weights(training.fit(lambda run: after.append(weights(training))))
+    assert training.state.errors == pytest.approx([0.5, 0.1, 0.1, 0.3])
+    assert same(kept, after[1])
+    assert not same(kept, after[2])
+
+
+def test_the_last_is_kept_unless_the_recipe_says_otherwise(make, tmp_path):
+    training = make(tmp_path, override(BATCH_NORM, ["data.validation=0.2"]))
+    after = []
+    kept = weights(training.fit(lambda run: after.append(weights(training))))
+    assert same(kept, after[-1])
+    assert training.state.best == {}
+
+
+def test_a_plateau_drops_the_rate(make, tmp_path):
+    """At a rate of 1e-5 the validation error never moves: with a patience of 1 each epoch drops it, three times."""
+    training = make(tmp_path, override(*RESUMED["a plateau, 2012's update, the best on val"]))
+    training.fit(nothing)
+    assert len(set(training.state.errors)) == 1
+    by_epoch = {math.ceil(line["epoch"]): line["rate"] for line in training.run.metrics() if "loss" in line}
+    assert by_epoch == pytest.approx({1: 1e-5, 2: 1e-5, 3: 1e-6, 4: 1e-7, 5: 1e-8, 6: 1e-8})
+
+
+def test_measuring_does_not_disturb_the_training(make, tmp_path):
+    """Neither batch norm's averages nor any generator: with and without a count each epoch the weights are the same."""
+    generators = torch.get_rng_state(), np.random.get_state()[1].tolist()
+    plain = make(tmp_path / "plain", override(BATCH_NORM, ["train.epochs=3"])).fit(nothing)
+    counted = make(tmp_path / "counted", override(BATCH_NORM, ["train.epochs=3", "train.test_curve=true"]))
+    assert same(weights(plain), weights(counted.fit(nothing)))
+    assert len([line for line in counted.run.metrics() if "test_top1" in line]) == 3
+    assert torch.equal(torch.get_rng_state(), generators[0])
+    assert np.random.get_state()[1].tolist() == generators[1]
+
+
+# ------------------------------------------ what goes wrong -------------------------------------------
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(make, tmp_path, notes):
+    training = make(tmp_path, override(LENET, ["optim.rate=1e38"]), reporter=notes)
+    with pytest.raises(UserError) as caught:
+        training.fit(nothing)
+    assert caught.value.line.startswith("the loss is nan at step ")
+    assert "lower the rate, e.g. --set optim.rate=1e+37, and start again in another folder" in caught.value.line
+    assert notes.calls[-1] == ("finish",)
+    for line in training.run.metrics():
+        assert math.isfinite(line["loss"])
+
+
+def test_weights_that_are_not_finite_are_never_written(make, tmp_path):
+    training = make(tmp_path, BATCH_NORM)
+    step = training.step
+
+    def stepping(batch):
+        step(batch)
+        if batch.step == 13:  # the last one: no later loss would show it
+            with torch.no_grad():
+                training.network.fc8.weight[0, 0] = math.inf
+
+    training.step = stepping
+    with pytest.raises(UserError, match="a weight is infinite or not a number at step 14 of tiny"):
+        training.fit(nothing)
+    assert [path.name for path in list_checkpoints(tmp_path / "checkpoints")] == ["step-00000007"]
+
+
+def frozen_at_chance(training):
+    """The network knows nothing: all logits are 0."""
+    with torch.no_grad():
+        training.network.fc5.weight.zero_()
+        training.network.fc5.bias.zero_()
+    return training
+
+
+def test_a_loss_that_stays_at_chance_is_remarked_upon_once(make, tmp_path, notes):
+    recipe = override(LENET, ["optim.rate=0", "train.epochs=30"])
+    training = frozen_at_chance(make(tmp_path, recipe, reporter=notes))
+    training.fit(nothing)
+    (warning,) = notes.warnings()
+    assert "the loss has been at ln(10) = 2.303, where guessing has it, for 100 steps. Likely causes" in warning
+    assert [line["step"] for line in read_lines(tmp_path / "events.jsonl") if line["event"] == "stalled"] == [100]
+
+
+def test_a_loss_that_falls_is_not_remarked_upon(make, tmp_path, notes):
+    make(tmp_path, override(BATCH_NORM, ["train.epochs=16"]), reporter=notes).fit(nothing)
+    assert notes.warnings() == []
+
+
+def test_a_loss_that_passes_chance_is_not_remarked_upon(make, tmp_path, notes, monkeypatch):
+    monkeypatch.setattr(train_module, "STALL_STEPS", 5)
+    training = frozen_at_chance(make(tmp_path, override(LENET, ["optim.rate=0"]), reporter=notes))
+    step = training.step
+
+    def stepping(batch):
+        step(batch)
+        with torch.no_grad():  # at chance for four steps, once away from it, and at chance again
+            training.network.fc5.bias[0] = 5.0 if batch.step % 5 == 3 else 0.0
+
+    training.step = stepping
+    training.fit(nothing)
+    assert notes.warnings() == []
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_a_checkpoint_and_a_status(make, tmp_path, notes, number, status):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(StoppedError) as stopped:
+        interrupt(make(tmp_path, BATCH_NORM, reporter=notes), lambda step: step == 2, number).fit(nothing)
+    assert stopped.value.status == status
+    assert load_newest(tmp_path / "checkpoints")[0].step == 3
+    assert notes.calls[-1] == ("finish",)  # no bar is left on a terminal
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_a_second_signal_acts_at_once(make, tmp_path):
+    def twice(step):
+        if step == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return step == 2
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupt(make(tmp_path, BATCH_NORM), twice, signal.SIGINT).fit(nothing)
+    assert list_checkpoints(tmp_path / "checkpoints") == []
+
+
+def test_a_signal_during_the_last_evaluation_is_not_lost(make, tmp_path):
+    training = make(tmp_path, BATCH_NORM)
+
+    def on_evaluation(run):
+        if training.state.step == training.total_steps:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(StoppedError, match="stopped after step 14; the same command continues there"):
+        training.fit(on_evaluation)
+
+
+def refuse(*arguments):
+    raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_costs_a_warning(make, tmp_path, monkeypatch, notes):
+    training = make(tmp_path / "full", override(BATCH_NORM, ["train.epochs=3"]), reporter=notes)
+
+    def on_evaluation(run):
+        if training.state.step == 7:
+            monkeypatch.setattr("alexnet.training.state.save_checkpoint", refuse)
+
+    whole = make(tmp_path / "whole", override(BATCH_NORM, ["train.epochs=3"])).fit(nothing)
+    training.run.checkpoints.mkdir()
+    assert same(weights(training.fit(on_evaluation)), weights(whole))
+    reason = "[Errno 28] No space left on device; training goes on"
+    assert notes.warnings() == [f"warning: no checkpoint at step {step}: {reason}" for step in (7, 14, 21)]
+    events = [line for line in read_lines(tmp_path / "full" / "events.jsonl") if line["event"] == "checkpoint-failed"]
+    assert [line["step"] for line in events] == [7, 14, 21]
+
+
+def test_after_a_full_disk_the_farewell_says_where_it_continues(make, tmp_path, monkeypatch):
+    training = interrupt(make(tmp_path, BATCH_NORM), lambda step: step == 9)
+    monkeypatch.setattr(train_module, "CHECKPOINT_SECONDS", 1e9)
+    save = train_module.State.save
+    monkeypatch.setattr(train_module.State, "save", lambda s, *a: save(s, *a) if s.step == 7 else refuse())
+    with pytest.raises(StoppedError) as stopped:
+        training.fit(nothing)
+    line = "stopped after step 10; the same command continues after step 7, that of the last checkpoint"
+    assert str(stopped.value) == line
+    found, complaints = load_newest(tmp_path / "checkpoints")
+    assert (found.step, complaints) == (7, [])
+
+
+def test_curves_that_cannot_be_drawn_cost_a_warning(make, tmp_path, notes):
+    make(tmp_path, override(LENET, ["train.epochs=1"]), reporter=notes).fit(refuse)
+    (warning,) = notes.warnings()
+    assert warning == "warning: no curves at epoch 1: [Errno 28] No space left on device; training goes on"
+
+
+@pytest.mark.parametrize(
+    ("seed", "settings", "differs"),
+    [(1, [], "it differs in seed"), (0, ["optim.rate=0.04"], "it differs in optim.rate (0.01, now 0.04)")],
+)
+def test_checkpoints_of_another_training_are_refused(make, tmp_path, seed, settings, differs):
+    with pytest.raises(StoppedError):
+        interrupt(make(tmp_path / "one", BATCH_NORM), lambda step: step == 2).fit(nothing)
+    training = make(tmp_path / "other", override(BATCH_NORM, settings), seed=seed)
+    shutil.copytree(tmp_path / "one" / "checkpoints", training.run.checkpoints)
+    with pytest.raises(UserError, match="the checkpoint of step 3 is not one of this training") as caught:
+        training.fit(nothing)
+    assert caught.value.details == (differs,)
+
+
+def test_another_thread_count_is_remarked_upon(make, tmp_path, notes):
+    with pytest.raises(StoppedError):
+        interrupt(make(tmp_path, LENET), lambda step: step == 2).fit(nothing)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        make(tmp_path, LENET, reporter=notes).fit(nothing)
+    finally:
+        torch.set_num_threads(threads)
+    assert notes.warnings() == [
+        f"warning: threads was {threads}, now {threads + 1}: the last bits may differ"
+    ]  # fmt: skip
+    assert "continuing after step 3" in notes.lines
+
+
+def test_metrics_that_someone_shortened_are_remarked_upon(make, tmp_path, notes):
+    with pytest.raises(StoppedError):
+        interrupt(make(tmp_path, LENET), lambda step: step == 2).fit(nothing)
+    (tmp_path / "metrics.jsonl").write_bytes(b"")
+    make(tmp_path, LENET, reporter=notes).fit(nothing)
+    assert notes.warnings() == ["warning: metrics.jsonl is shorter than it was; its earlier lines are lost"]
+
+
+# ---------------------------------------- batches of one image ----------------------------------------
+
+
+def test_a_last_batch_of_one_image_leaves_batch_norm_s_averages(make, make_digits_store, tmp_path):
+    training = make(tmp_path, BATCH_NORM, on=make_digits_store(train=33))  # 16 + 16 + 1
+    step, moved = training.step, []
+
+    def stepping(batch):
+        before = weights(training)
+        step(batch)
+        after = weights(training)
+        moved.append({n for n in after if not torch.equal(before[n], after[n])})
+
+    training.step = stepping
+    training.fit(nothing)
+    averages = {f"norm{n}.{what}" for n in range(1, 6) for what in ("running_mean", "running_var")}
+    assert [averages <= names for names in moved] == [True, True, False] * 2
+    assert [averages & names for names in moved[2::3]] == [set(), set()]
+    assert all("conv1.weight" in names for names in moved)  # it learns from that image all the same
+
+
+def test_batches_of_one_image_by_choice_are_normalized_as_torch_does(make, make_digits_store, tmp_path):
+    training = make(tmp_path, override(BATCH_NORM, ["train.batch_size=1"]), on=make_digits_store(train=5))
+    before = weights(training)
+    training.fit(nothing)
+    assert not torch.equal(weights(training)["norm1.running_mean"], before["norm1.running_mean"])
+
+
+def test_averages_serve_where_torch_refuses():
+    norm = nn.BatchNorm2d(3)
+    one = torch.randn(1, 3, 1, 1)
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+        norm(one)
+    use_averages(nn.Sequential(norm))
+    torch.testing.assert_close(norm(one), one / math.sqrt(1 + 1e-5))
