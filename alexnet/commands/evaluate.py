@@ -32,7 +32,7 @@ def evaluate(
     """Count each run, then their ensemble if there are several: a dict each with ``run``, ``split``, ``top1``, ``top5``
     (shares), ``loss``, ``images``, ``per_class``.
 
-    ``data``: other images than the run's own; of a set without splits all are counted. Raises ``UserError``.
+    ``data``: other images than the run's own; of another set without splits all are counted. Raises ``UserError``.
     """
     machine = choose_machine(device, precision)
     models = [load_model(run) for run in runs]
@@ -42,7 +42,7 @@ def evaluate(
     root = Path(data_root) if data_root else None
     reporter = reporter or Silent()
     stores = [open_store_for(run, model, data, root, reporter) for run, model in zip(runs, models, strict=True)]
-    split = choose_split(stores[0], data is not None)
+    split = choose_split(stores[0], trained_on(runs[0]))
     counts = evaluate_models(models, stores, split, machine, views, reporter)
     names = [str(run) for run in runs] + ["ensemble"]
     return [
@@ -56,19 +56,24 @@ def open_store_for(
 ) -> Store:
     """The images to count, as the model wants them: the ones given, or those that the run was trained on."""
     if data is None:
-        folder = model_folder(run)
-        trained = next((Run(place) for place in (folder, folder.parent) if (place / "run.json").is_file()), None)
-        if trained is None:
-            raise UserError(f"{folder} is a model without its run, so its images are not known: give --data SOURCE")
-        data = trained.description["source"]
+        if not (trained := trained_on(run)):
+            raise UserError(f"{run} is a model without its run, so its images are not known: give --data SOURCE")
+        data = trained["source"]
     source = open_source(str(data), data_root)
     store, _ = prepare(source, model.preprocessing.stored, model.preprocessing.channels, reporter)
     return store
 
 
-def choose_split(store: Store, given: bool) -> str:
-    """Test images if there are any, else val; everything of a set that was given and came without splits."""
-    if given and store.dealt:
+def trained_on(run: Path | str) -> dict[str, Any] | None:
+    """What ``run.json`` says of the training that left a model; None for a model without its run folder."""
+    folder = model_folder(run)
+    place = next((place for place in (folder, folder.parent) if (place / "run.json").is_file()), None)
+    return Run(place).description if place else None
+
+
+def choose_split(store: Store, trained: dict[str, Any] | None) -> str:
+    """Test images if there are any, else val; all of a set without splits, unless it is the one trained on."""
+    if store.dealt and not (trained and trained["data"] == store.digest):
         return "all"
     return final_split(store) or "test"
 

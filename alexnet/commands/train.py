@@ -12,8 +12,9 @@ from alexnet.commands.prepare import prepare
 from alexnet.config import Recipe, override
 from alexnet.core.errors import UserError
 from alexnet.core.files import write_bytes, write_json
-from alexnet.data.sources import BUILTIN_SOURCES, Source, open_source
+from alexnet.data.sources import Source, absolute, open_source
 from alexnet.data.store import LARGEST_KEPT_SIDE, natural_side
+from alexnet.model.variants import get_variant
 from alexnet.recipes import DEFAULT, get_recipe
 from alexnet.runtime.device import choose_machine, matrix_rate
 from alexnet.runtime.log import Reporter, Silent
@@ -45,10 +46,11 @@ def train(
     reporter = reporter or Silent()
     source, recipe = choose(recipe, data, Path(data_root) if data_root else None)
     recipe = override(recipe, overrides)
+    get_variant(recipe.model.variant)  # an unknown one is said before hours of decoding
     machine = choose_machine(device, recipe.train.precision)
     store, _ = prepare(source, recipe.data.stored, recipe.data.channels, reporter)
-    text = recipe.data.source if recipe.data.source in BUILTIN_SOURCES else source.location
-    run = start_or_continue(Path(out or Path("runs") / recipe.name), recipe, seed, text, store.digest)
+    folder = Path(out or Path("runs") / recipe.name)
+    run = start_or_continue(folder, recipe, seed, absolute(recipe.data.source), store.digest)
     if run.finished:
         reporter.say(f"{run.folder} is finished already; another --out or --seed trains anew")
         return run
@@ -56,10 +58,16 @@ def train(
     training = Training(recipe, store, run, seed, machine, reporter)
     curves = CurveDrawer(recipe)
     model = training.fit(curves)
-    result = conclude(training, model, matrix_gflops)
-    curves.draw(run)
-    write_bytes(run.folder / "report.md", write_report(recipe, result, store.meta["warnings"]).encode())
-    write_json(run.folder / "result.json", result)  # last: it says that everything is there
+    try:
+        result = conclude(training, model, matrix_gflops)
+        curves.draw(run)
+        write_bytes(run.folder / "report.md", write_report(recipe, result, store.meta["warnings"]).encode())
+        write_json(run.folder / "result.json", result)  # last: it says that everything is there
+    except OSError as error:
+        raise UserError(
+            f"cannot write the outcome to {run.folder}: {error.strerror or error}; the training itself is done, "
+            "make room and give the same command again"
+        ) from error
     return run
 
 

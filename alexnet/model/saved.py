@@ -51,7 +51,10 @@ def save_model(folder: Path, model: SavedModel) -> None:
     if model.mean_image is not None:
         tensors[MEAN_IMAGE] = model.mean_image.cpu().contiguous()
     with publish_folder(folder) as beside:
-        save_file(tensors, beside / "model.safetensors")
+        try:
+            save_file(tensors, beside / "model.safetensors")
+        except SafetensorError as error:  # a full disk, in safetensors' words
+            raise OSError(str(error)) from error
         description = {
             "schema": SCHEMA,
             "variant": model.variant,

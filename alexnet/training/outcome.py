@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from safetensors import SafetensorError
-
-from alexnet.core.errors import UserError
 from alexnet.data.store import Store
 from alexnet.model.saved import SavedModel, save_model
 from alexnet.runtime.device import describe_hardware
@@ -18,16 +15,10 @@ def conclude(training: Training, model: SavedModel, matrix_gflops: float) -> dic
     """Write ``model/`` and return what ``result.json`` will hold: the final count, how long it took and on what.
 
     ``matrix_gflops``: the machine's rate, measured just before the training. Counted are the test images; val where
-    there are none; nothing (``split`` is None) where there is neither.
+    there are none; nothing (``split`` is None) where there is neither. Raises ``OSError`` if the disk refuses.
     """
     recipe, store, machine = training.recipe, training.store, training.machine
-    try:
-        save_model(training.run.model_folder, model)
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"cannot write {training.run.model_folder}: {error}; make room and give the same command again, "
-            "the training itself is done"
-        ) from error
+    save_model(training.run.model_folder, model)
     split = final_split(store)
     counted: dict[str, Any] = {}
     if split:

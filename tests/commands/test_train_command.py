@@ -111,6 +111,40 @@ def test_an_interrupted_training_continues_to_the_same_end(number, status, digit
     assert (run.folder / model).read_bytes() == (digits_run.folder / model).read_bytes()
 
 
+def test_an_outcome_that_cannot_be_written_costs_a_line_and_nothing_else(tmp_path, monkeypatch, capsys):
+    words = ["train", "small-digits", "--set", "train.epochs=1", "--out", str(tmp_path / "run")]
+
+    def refuse(*arguments):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr("alexnet.commands.train.conclude", refuse)
+        assert cli.main(words) == 2
+    err = capsys.readouterr().err
+    assert "No space left on device; the training itself is done, make room and give the same command again" in err
+    assert cli.main(words) == 0
+    assert "epoch 1/1" not in capsys.readouterr().err  # nothing was trained again
+
+
+def test_a_run_remembers_its_images_from_any_folder(tmp_path, monkeypatch):
+    for name, grey in (("dark", 20), ("light", 200)):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for number in range(10):
+            pixels = np.full((28, 28), grey + number, np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "set" / name / f"{number}.png")
+    monkeypatch.chdir(tmp_path)
+    run = train(data="set", out=tmp_path / "run", overrides=["train.epochs=1"])
+    assert run.recipe.name == "photos-small"
+    monkeypatch.chdir("/")
+    (row,) = evaluate(run.folder)
+    assert (row["split"], row["images"]) == ("test", 2)
+    (row,) = evaluate(run.folder, data=tmp_path / "set")
+    assert (row["split"], row["images"]) == ("test", 2)  # the rest was trained on
+    (tmp_path / "set" / "dark" / "0.png").unlink()
+    (row,) = evaluate(run.folder, data=tmp_path / "set")
+    assert (row["split"], row["images"]) == ("all", 19)  # another set, and one without splits
+
+
 def test_ten_views_need_a_crop(digits_run, capsys):
     assert cli.main(["evaluate", str(digits_run.folder), "--views", "10"]) == 2
     assert "ten views need a crop" in capsys.readouterr().err

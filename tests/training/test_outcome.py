@@ -1,8 +1,8 @@
 """What a training leads to: the model's files and one count on images that no choice has seen."""
 
 import pytest
+from safetensors import SafetensorError
 
-from alexnet.core.errors import UserError
 from alexnet.model.saved import load_model
 from alexnet.runtime.log import Silent
 from alexnet.runtime.run import start_or_continue
@@ -48,12 +48,13 @@ def test_the_final_count_is_on_test_else_val_else_nothing(finish, cpu, splits, s
         assert (counts.top1 / counts.images, counts.loss / counts.images) == (result["top1"], result["loss"])
 
 
-def test_a_model_that_cannot_be_written_is_a_user_error(finish, monkeypatch):
+def test_a_full_disk_is_an_os_error_whoever_notices(finish, monkeypatch):
     training, model = finish(train=40)
 
     def refuse(*arguments):
-        raise OSError(28, "No space left on device")
+        raise SafetensorError("No space left on device")
 
-    monkeypatch.setattr("alexnet.training.outcome.save_model", refuse)
-    with pytest.raises(UserError, match="No space left on device; make room and give the same command again"):
+    monkeypatch.setattr("alexnet.model.saved.save_file", refuse)
+    with pytest.raises(OSError, match="No space left on device"):
         conclude(training, model, 1.0)
+    assert not training.run.model_folder.exists()

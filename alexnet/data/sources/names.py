@@ -63,6 +63,14 @@ def _open(text: str, data_root: Path | None) -> Source:
     return opener(wanted, place, data_root)
 
 
+def absolute(text: str) -> str:
+    """The same description, good from any folder: a path in it becomes absolute."""
+    name, colon, rest = text.partition(":")
+    if name in BUILTIN_SOURCES:
+        return f"{name}:{Path(rest).expanduser().resolve()}" if colon and rest else text
+    return str(Path(text).expanduser().resolve())
+
+
 def _is_images(place: Path) -> bool:
     """Whether a built-in set was perhaps kept as image files: a tar, or a folder with folders."""
     return place.is_file() or any(entry.is_dir() for entry in scan(place))
