@@ -60,7 +60,7 @@ def train(
     model = training.fit(curves)
     try:
         result = conclude(training, model, matrix_gflops)
-        curves.draw(run)
+        curves.draw(run, (result["split"], result["top1"]) if result["split"] else None)
         write_bytes(run.folder / "report.md", write_report(recipe, result, store.meta["warnings"]).encode())
         write_json(run.folder / "result.json", result)  # last: it says that everything is there
     except OSError as error:

@@ -13,10 +13,11 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from alexnet.config import Recipe, from_json, to_json
+from alexnet.config import Recipe, difference, from_json, to_json
 from alexnet.core.errors import UserError
 from alexnet.core.files import read_json, write_bytes, write_json
 from alexnet.recipes import RECIPES
@@ -38,10 +39,11 @@ def keep(folders: Sequence[Path], note: str = "") -> Path:
     if any(to_json(run.recipe) != to_json(recipe) for run in runs):
         raise UserError("these runs are not of one recipe: keep each recipe's runs by themselves")
     results = [run.result for run in runs]
+    source = results[0]["source"]
     value = {
-        "recipe": to_json(recipe),
-        "departs_from_the_named_recipe": recipe != RECIPES.get(recipe.name),
-        "source": results[0]["source"],
+        "recipe": to_json(replace(recipe, data=replace(recipe.data, source=source))),  # a path is nobody else's matter
+        "departs_from_the_named_recipe": _departs(recipe),
+        "source": source,
         "note": note,
         "commit": _commit(),
         "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
@@ -51,9 +53,15 @@ def keep(folders: Sequence[Path], note: str = "") -> Path:
         ],
     }
     hardware = re.sub(r"[^a-z0-9]+", "-", results[0]["hardware"]["hardware"].lower()).strip("-")
-    path = RESULTS / f"{recipe.name}_{results[0]['source']}_{hardware}_{value['date']}.json"
+    path = RESULTS / f"{recipe.name}_{source}_{hardware}_{value['date']}.json"
     write_json(path, value)
     return path
+
+
+def _departs(recipe: Recipe) -> str | None:
+    """The first field in which a recipe trains differently from the one of that name; None if none."""
+    named = RECIPES.get(recipe.name)
+    return difference(named, recipe) if named else "the name"
 
 
 def _epochs(run: Run) -> list[dict[str, Any]]:

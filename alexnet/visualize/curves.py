@@ -35,16 +35,24 @@ class CurveDrawer:
         if time.monotonic() - self._last >= SECONDS_BETWEEN_DRAWINGS:
             self.draw(run)
 
-    def draw(self, run: Run) -> None:
-        """Draw now."""
-        draw_curves(run.metrics(), self.recipe.name, run.folder / "curves.png", self.recipe.claim.top1)
+    def draw(self, run: Run, final: tuple[str, float] | None = None) -> None:
+        """Draw now; ``final`` is the split and the accuracy of the last count."""
+        expected = self.recipe.claim.top1
+        draw_curves(run.metrics(), self.recipe.name, run.folder / "curves.png", expected, final)
         self._last = time.monotonic()
 
 
 def draw_curves(
-    metrics: Sequence[Mapping[str, Any]], title: str, path: Path, expected: tuple[float, float] | None = None
+    metrics: Sequence[Mapping[str, Any]],
+    title: str,
+    path: Path,
+    expected: tuple[float, float] | None = None,
+    final: tuple[str, float] | None = None,
 ) -> None:
-    """Write ``path`` (PNG) from the lines of ``metrics.jsonl``. ``expected``: the claim's band of test accuracy."""
+    """Write ``path`` (PNG) from the lines of ``metrics.jsonl``.
+
+    ``expected``: the claim's band of test accuracy; ``final``: the split and the accuracy of the last count.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -58,6 +66,10 @@ def draw_curves(
     _draw_side(accuracy, lines, epochs, "accuracy", "accuracy")
     if expected:
         accuracy.axhspan(*expected, color=GREEN, alpha=0.15, label="expected on test")
+    if final and epochs:
+        split, share = final
+        label = f"{split}, in the end: {share:.1%}"
+        accuracy.plot(epochs[-1]["epoch"], share, "*", color=SPLIT_COLOURS[split], markersize=12, label=label, zorder=3)
     rate.plot([line["epoch"] for line in lines], [line["rate"] for line in lines], color=GREY)
     rate.set(xlabel="epoch", ylabel="learning rate")
     for axes in (loss, accuracy, rate):
