@@ -74,6 +74,7 @@ def draw_curves(
     rate.set(xlabel="epoch", ylabel="learning rate")
     for axes in (loss, accuracy, rate):
         axes.grid(alpha=0.3)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.spines[["top", "right"]].set_visible(False)
     loss.set_ylim(bottom=0)
     accuracy.set_ylim(0, 1)
