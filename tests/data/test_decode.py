@@ -108,7 +108,7 @@ def test_whole_files_are_taken(name):
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("kept", [0.02, 0.5, 0.9, 0.99])
 def test_truncated_files_are_refused(name, kept):
-    refusal(FILES[name][: int(len(FILES[name]) * kept)])
+    assert refusal(FILES[name][: int(len(FILES[name]) * kept)])
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -160,7 +160,7 @@ def test_no_file_makes_more_than_its_header_promises_be_inflated():
 def test_truncation_anywhere_is_refused():
     data = build(13, 11, rows(picture()))
     for stop in range(8, len(data)):
-        refusal(data[:stop])
+        assert refusal(data[:stop])
 
 
 def test_pixel_data_that_stop_early_are_refused_inside_whole_chunks():
@@ -186,7 +186,7 @@ def test_a_flipped_bit_among_the_pixels_is_found():
 
 @pytest.mark.parametrize("layout", [{"depth": 3}, {"colour": 1}, {"depth": 16, "colour": PALETTE}, {"interlace": 2}])
 def test_unlawful_headers_are_refused(layout):
-    refusal(build(13, 11, rows(picture()), **layout))
+    assert refusal(build(13, 11, rows(picture()), **layout))
 
 
 def test_no_size_no_palette_no_pixels_no_header():

@@ -1,22 +1,15 @@
-"""What the tests of networks share: few hidden units, and one thread.
-
-One thread because batches are tiny: where a machine is shared, waiting for a second costs far more than it brings.
-"""
+"""What the tests of networks share: few hidden units, and one thread, for their batches are tiny."""
 
 from dataclasses import replace
 
 import pytest
-import torch
 
 from alexnet.model.variants import get_architecture
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def _one_thread(one_thread):
+    """All of them."""
 
 
 @pytest.fixture(scope="session")

@@ -44,6 +44,7 @@ class _StrictHeader(tarfile.TarInfo):
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """The member that 512 bytes describe. Raises ``tarfile.ReadError`` for any that are neither that nor zeros."""
         try:
             return super().frombuf(buf, encoding, errors)
         except tarfile.HeaderError as error:
