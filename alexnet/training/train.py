@@ -96,7 +96,7 @@ class Training:
         Raises ``StoppedError`` after a checkpoint if a signal asked for it, and ``UserError`` if the loss or a weight
         is no longer finite.
         """
-        with RunLog(self.run.folder) as log, Interrupts() as interrupts:
+        with RunLog(self.run.folder) as log, Interrupts() as interrupts, self.machine.deterministic():
             self.restore(log)
             clock = Clock(self.state.seconds)
             title = f"training {self.recipe.name}"

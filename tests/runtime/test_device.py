@@ -5,7 +5,7 @@ import torch
 
 from alexnet.core.errors import UserError
 from alexnet.runtime import device
-from alexnet.runtime.device import choose_machine, describe_hardware, matrix_rate, multiplies_bf16
+from alexnet.runtime.device import Machine, choose_machine, describe_hardware, matrix_rate, multiplies_bf16
 
 CPU = torch.device("cpu")
 
@@ -74,3 +74,17 @@ def test_hardware_names_what_a_figure_depends_on():
     assert facts["threads"] == torch.get_num_threads()
     assert (facts["device"], facts["precision"]) == ("cpu", "fp32")
     assert "cores of" in facts["hardware"]
+
+
+def test_a_gpu_is_deterministic_for_a_training_and_as_it_was_after():
+    """Only switches are thrown, so no GPU is needed to see them thrown."""
+
+    def flags():
+        return torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+
+    before = flags()
+    with Machine(torch.device("cuda"), bf16=False).deterministic():
+        assert flags() == (True, False)
+    assert flags() == before
+    with Machine(torch.device("cpu"), bf16=False).deterministic():
+        assert flags() == before
