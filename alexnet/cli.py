@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
+import io
 import os
 import signal
 import sys
@@ -122,9 +123,12 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         hint = f"did you mean {nearest[0]!r}?" if nearest else f"commands: {', '.join(COMMANDS)}"
         raise UserError(f"unknown command {first!r}: {hint}")
     arguments, strange = build_parser().parse_known_args(words)
+    if strange and not strange[0].startswith("-"):
+        raise UserError(f"{strange[0]!r} is one argument too many; see alexnet {arguments.command} --help")
+    if strange and not arguments.command:
+        raise UserError(f"{strange[0]} comes after a command: alexnet COMMAND {strange[0]}")
     if strange:
-        options = options_of(arguments.command) if arguments.command else ["--help", "--version"]
-        raise unknown("option", strange[0], options)
+        raise unknown("option", strange[0], options_of(arguments.command))
     return arguments
 
 
@@ -138,6 +142,9 @@ def options_of(command: str) -> list[str]:
 def main(words: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
     signal.signal(signal.SIGTERM, _terminate)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that has no × must not end a training
     try:
         arguments = parse(sys.argv[1:] if words is None else words)
         if arguments.version:

@@ -206,6 +206,8 @@ class Recipe:
     claim: Claim = field(default_factory=Claim)
 
     def __post_init__(self) -> None:
+        if self.train.views == 10 and self.augment.crop is None:
+            raise UserError(f"recipe {self.name!r}: ten views need a crop, set augment.crop or train.views=1")
         needs_val = self.optim.schedule == "plateau" or self.train.keep == "best-on-val"
         if needs_val and self.data.validation == 0:
             raise UserError(

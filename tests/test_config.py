@@ -55,7 +55,7 @@ def test_every_optional_field_survives_json():
         ("data.source=none", "none"),
         ("data.source=5", "5"),
         ("data.source=a=b", "a=b"),
-        ("train.views=10", 10),
+        ("train.views=1", 1),
         ("optim.drops=30,60", (30.0, 60.0)),
         ("optim.drops=7", (7.0,)),
         ("optim.drops=", ()),
@@ -216,3 +216,9 @@ def test_any_text_is_a_value_or_a_user_error(text):
             override(get_recipe("small-digits"), [f"{path}={text}"])
         except UserError as error:
             assert path in error.line
+
+
+def test_ten_views_need_a_crop():
+    with pytest.raises(UserError, match="ten views need a crop"):
+        override(Recipe("x"), ["train.views=10"])
+    assert override(Recipe("x"), ["train.views=10", "augment.crop=24"]).train.views == 10

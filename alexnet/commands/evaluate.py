@@ -10,7 +10,7 @@ from typing import Any, Literal
 from alexnet.commands.console import make_reporter, print_json, table
 from alexnet.commands.prepare import prepare
 from alexnet.core.errors import UserError
-from alexnet.data.sources import open_source
+from alexnet.data.sources import absolute, open_source
 from alexnet.data.store import Store
 from alexnet.model.saved import SavedModel, load_model, model_folder
 from alexnet.runtime.device import choose_machine
@@ -42,7 +42,7 @@ def evaluate(
     root = Path(data_root) if data_root else None
     reporter = reporter or Silent()
     stores = [open_store_for(run, model, data, root, reporter) for run, model in zip(runs, models, strict=True)]
-    split = choose_split(stores[0], trained_on(runs[0]))
+    split = choose_split(runs, stores, data)
     counts = evaluate_models(models, stores, split, machine, views, reporter)
     names = [str(run) for run in runs] + ["ensemble"]
     return [
@@ -71,11 +71,20 @@ def trained_on(run: Path | str) -> dict[str, Any] | None:
     return Run(place).description if place else None
 
 
-def choose_split(store: Store, trained: dict[str, Any] | None) -> str:
-    """Test images if there are any, else val; all of a set without splits, unless it is the one trained on."""
-    if store.dealt and not (trained and trained["data"] == store.digest):
-        return "all"
-    return final_split(store) or "test"
+def choose_split(runs: Sequence[Path | str], stores: Sequence[Store], data: Path | str | None) -> str:
+    """Test images if there are any, else val; all of a set without splits, unless a run was trained on part of it.
+
+    Raises ``UserError`` for a set that a run was trained on and that has changed since: what it saw is not known.
+    """
+    seen = False
+    for run, store in zip(runs, stores, strict=True):
+        if (trained := trained_on(run)) is None:
+            continue
+        same = trained["data"] == store.digest
+        if not same and (data is None or absolute(str(data)) == trained["source"]):
+            raise UserError(f"the images of {run} have changed since it was trained: give --data with others")
+        seen |= same
+    return "all" if stores[0].dealt and not seen else final_split(stores[0]) or "test"
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from alexnet.commands.console import make_reporter, print_json
-from alexnet.commands.prepare import prepare
+from alexnet.commands.prepare import prepare, remarks
 from alexnet.config import Recipe, override
 from alexnet.core.errors import UserError
 from alexnet.core.files import write_bytes, write_json
 from alexnet.data.sources import Source, absolute, open_source
-from alexnet.data.store import LARGEST_KEPT_SIDE, natural_side
+from alexnet.data.store import natural_side
 from alexnet.model.variants import get_variant
 from alexnet.recipes import DEFAULT, get_recipe
 from alexnet.runtime.device import choose_machine, matrix_rate
@@ -23,6 +25,8 @@ from alexnet.training.outcome import conclude
 from alexnet.training.train import Training
 from alexnet.visualize.curves import CurveDrawer
 from alexnet.visualize.report import write_report
+
+SMALLEST_SMALL_SIDE, LARGEST_SMALL_SIDE = 28, 64  # what the variant `small` is made for
 
 
 def train(
@@ -44,25 +48,28 @@ def train(
     for it.
     """
     reporter = reporter or Silent()
-    source, recipe = choose(recipe, data, Path(data_root) if data_root else None)
-    recipe = override(recipe, overrides)
+    source, recipe = choose(recipe, data, overrides, Path(data_root) if data_root else None)
     get_variant(recipe.model.variant)  # an unknown one is said before hours of decoding
     machine = choose_machine(device, recipe.train.precision)
     store, _ = prepare(source, recipe.data.stored, recipe.data.channels, reporter)
     folder = Path(out or Path("runs") / recipe.name)
-    run = start_or_continue(folder, recipe, seed, absolute(recipe.data.source), store.digest)
+    place = f"{source.name}:{source.location}" if data_root and not data else absolute(recipe.data.source)
+    run = start_or_continue(folder, recipe, seed, place, store.digest)
     if run.finished:
         reporter.say(f"{run.folder} is finished already; another --out or --seed trains anew")
         return run
     matrix_gflops = matrix_rate(machine)
     training = Training(recipe, store, run, seed, machine, reporter)
     curves = CurveDrawer(recipe)
-    model = training.fit(curves)
     try:
+        model = training.fit(curves)
         result = conclude(training, model, matrix_gflops)
         curves.draw(run, (result["split"], result["top1"]) if result["split"] else None)
-        write_bytes(run.folder / "report.md", write_report(recipe, result, store.meta["warnings"]).encode())
+        write_bytes(run.folder / "report.md", write_report(recipe, result, remarks(store)).encode())
         write_json(run.folder / "result.json", result)  # last: it says that everything is there
+    except torch.OutOfMemoryError as error:
+        smaller = max(1, recipe.train.batch_size // 2)
+        raise UserError(f"{machine.device} has too little memory: add --set train.batch_size={smaller}") from error
     except OSError as error:
         raise UserError(
             f"cannot write the outcome to {run.folder}: {error.strerror or error}; the training itself is done, "
@@ -71,18 +78,28 @@ def train(
     return run
 
 
-def choose(recipe: Recipe | str | None, data: Path | str | None, data_root: Path | None) -> tuple[Source, Recipe]:
+def choose(
+    recipe: Recipe | str | None, data: Path | str | None, overrides: Sequence[str], data_root: Path | None
+) -> tuple[Source, Recipe]:
     """The source and the recipe meant; with data alone, the recipe for photographs or for small images."""
-    if isinstance(recipe, str):
-        recipe = get_recipe(recipe)
-    text = str(data) if data else (recipe or get_recipe(DEFAULT)).data.source
-    if not text and recipe:
-        raise UserError(f"recipe {recipe.name!r} trains on images of your own: give --data FOLDER")
-    source = open_source(text, data_root)
-    if recipe is None:
-        small = natural_side(source) <= LARGEST_KEPT_SIDE
-        recipe = get_recipe(DEFAULT if not data else "photos-small" if small else "photos")
-    return source, replace(recipe, data=replace(recipe.data, source=text))
+    if recipe is None and data is not None:
+        source = open_source(str(data), data_root)
+        recipe = override(recipe_for(natural_side(source)), overrides)
+    else:
+        recipe = get_recipe(recipe or DEFAULT) if not isinstance(recipe, Recipe) else recipe
+        recipe = override(recipe, overrides)
+        if not (data or recipe.data.source):
+            raise UserError(f"recipe {recipe.name!r} trains on images of your own: give --data FOLDER")
+        source = open_source(str(data or recipe.data.source), data_root)
+    return source, replace(recipe, data=replace(recipe.data, source=str(data or recipe.data.source)))
+
+
+def recipe_for(side: int) -> Recipe:
+    """The recipe for a folder whose images are kept at ``side`` pixels: small ones are seen as they are."""
+    if side > LARGEST_SMALL_SIDE:
+        return get_recipe("photos")
+    recipe = get_recipe("photos-small")
+    return replace(recipe, data=replace(recipe.data, image_size=max(SMALLEST_SMALL_SIDE, side)))
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -25,12 +25,17 @@ from PIL import Image
 
 from alexnet.core.errors import UserError
 from alexnet.core.files import sha256_file, sha256_json, write_json
+from alexnet.data.containers import kind_of
 from alexnet.data.decode import ImageRefusedError, fit, preprocessing, read_pixels
 from alexnet.data.sources import Record, Source
 from alexnet.data.splits import SMALLEST_CLASS, SPLITS, content_hash, deal
 
 SCHEMA = 2
 CHUNK = 64  # records a worker takes at a time
+SUFFIXES = {
+    ".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".gif": "GIF", ".webp": "WebP", ".bmp": "BMP", ".tif": "TIFF",
+    ".tiff": "TIFF",
+}  # fmt: skip
 HEADER_BYTES = 128  # of an .npy file, whatever the number of images
 STATISTICS_VALUES = 1 << 24  # pixel values summed at a time; the sums of their squares stay far below float64's 2⁵³
 
@@ -116,13 +121,20 @@ def decode_record(record: Record, side: int, channels: int) -> Decoded:
                 pixels = fit(Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels), side, channels)
             return Decoded(record, pixels, content_hash(record.payload))
         data = encoded(record)
-        notes: list[str] = []
+        notes = misnamed(record.name, data)
         pixels = read_pixels(data, side, channels, notes)
         return Decoded(record, pixels, content_hash(data), tuple(notes))
     except ImageRefusedError as error:
         return Decoded(record, None, reason=str(error))
     except OSError as error:  # vanished since it was listed, unreadable, or the disk fails
         return Decoded(record, None, reason=f"cannot be read: {error.strerror or error}")
+
+
+def misnamed(name: str, data: bytes) -> list[str]:
+    """A note if a file's name says one format and its content another; the content decides."""
+    suffix, kind = Path(name).suffix.lower(), kind_of(data)
+    said = SUFFIXES.get(suffix)
+    return [f"{kind} file named {suffix}"] if said and kind and said != kind else []
 
 
 def encoded(record: Record) -> bytes:

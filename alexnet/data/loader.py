@@ -129,4 +129,4 @@ class Loader:
 def to_device(array: NDArray[np.generic], device: torch.device) -> Tensor:
     """A fresh array as a tensor on the device, by way of pinned memory where that lets the copy overlap."""
     tensor = torch.from_numpy(array)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

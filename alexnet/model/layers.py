@@ -142,6 +142,34 @@ class InMapNorm(nn.Module):
         return f"size={self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
 
 
+class AdaptivePool(nn.Module):
+    """``nn.AdaptiveAvgPool2d`` as two small matrix products, whose gradient is deterministic on a GPU too.
+
+    Output pixel i averages the rows ⌊i·H/side⌋ … ⌈(i + 1)·H/side⌉ − 1, and likewise the columns.
+    ``(N, C, H, W)`` → ``(N, C, side, side)``, same dtype.
+    """
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def weights(self, size: int, like: Tensor) -> Tensor:
+        """``(side, size)``: the share of each input pixel in each output pixel."""
+        output, pixel = torch.arange(self.side, device=like.device), torch.arange(size, device=like.device)
+        first, end = output * size // self.side, -(-(output + 1) * size // self.side)
+        inside = ((pixel >= first[:, None]) & (pixel < end[:, None])).to(like.dtype)
+        return inside / inside.sum(dim=1, keepdim=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with autocast_off(x.device):
+            wide = x if x.dtype == torch.float64 else x.float()
+            rows, columns = self.weights(x.shape[2], wide), self.weights(x.shape[3], wide)
+            return (rows @ wide @ columns.T).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        return f"side={self.side}"
+
+
 class Dropout(nn.Module):
     """Dropout that takes its mask as an input, so that a training step is a function of what it is given.
 

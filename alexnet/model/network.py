@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from alexnet.core.errors import unknown
 from alexnet.model.layers import (
+    AdaptivePool,
     AlphaConvention,
     Conv2d,
     Dropout,
@@ -176,7 +177,7 @@ class AlexNet(Classifier):
                 self.add_module(f"norm{number}", nn.BatchNorm2d(channels, a.batch_norm_eps, a.batch_norm_momentum))
         self.pool = nn.MaxPool2d(a.pool_kernel, a.pool_stride, ceil_mode=a.pool_rounding == "up")
         if a.adaptive_pool is not None:
-            self.adapt = nn.AdaptiveAvgPool2d(a.adaptive_pool)
+            self.adapt = AdaptivePool(a.adaptive_pool)
         self.fc6 = nn.Linear(channels * (a.adaptive_pool or side) ** 2, a.hidden[0].units)
         self.fc7 = nn.Linear(a.hidden[0].units, a.hidden[1].units)
         self.fc8 = nn.Linear(a.hidden[1].units, num_classes)

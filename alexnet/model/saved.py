@@ -77,7 +77,9 @@ def model_folder(run: Path | str) -> Path:
         if (folder / "model.json").is_file():
             return folder
     if (path / "run.json").is_file():
-        raise UserError(f"{path} is a training that has not finished: continue it with alexnet train --out {path}")
+        raise UserError(
+            f"{path} is a training that has not finished: continue it with the command that began it and --out {path}"
+        )
     raise UserError(f"{path} is no run: expected a folder that alexnet train left, or its model/")
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from alexnet.model.layers import InMapNorm, ResponseNorm
+from alexnet.model.layers import AdaptivePool, InMapNorm, ResponseNorm
 from alexnet.model.network import Classifier
 
 KINDS: dict[type[nn.Module], str] = {
@@ -29,7 +29,7 @@ KINDS: dict[type[nn.Module], str] = {
     nn.BatchNorm2d: "batch norm",
     nn.MaxPool2d: "max pool",
     nn.AvgPool2d: "average pool",
-    nn.AdaptiveAvgPool2d: "adaptive pool",
+    AdaptivePool: "adaptive pool",
     nn.Linear: "fully connected",
 }
 FP32_BYTES = 4

@@ -10,7 +10,6 @@ import argparse
 import datetime
 import re
 import statistics
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -45,7 +44,7 @@ def keep(folders: Sequence[Path], note: str = "") -> Path:
         "departs_from_the_named_recipe": _departs(recipe),
         "source": source,
         "note": note,
-        "commit": _commit(),
+        "commit": _commit(runs),
         "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
         "runs": [
             {**{name: result.get(name) for name in PER_RUN}, "epochs": _epochs(run)}
@@ -68,20 +67,13 @@ def _epochs(run: Run) -> list[dict[str, Any]]:
     return [line for line in run.metrics() if "train_loss" in line]
 
 
-def _commit() -> str:
-    """The commit of the code that is running. Raises ``UserError`` where that cannot be said."""
-    package = Path(__file__).parents[1]
-    try:
-        git = ["git", "-C", str(package)]
-        changed = subprocess.run(
-            [*git, "status", "--porcelain", "."], check=True, capture_output=True, text=True
-        ).stdout
-        if changed:
-            raise UserError("the code differs from its last commit: commit first, so that results can name it")
-        head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
-        return head.stdout.strip()
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise UserError("results name a commit, and this is no git checkout") from error
+def _commit(runs: Sequence[Run]) -> str:
+    """The one commit that trained all of these. Raises ``UserError`` where that cannot be said."""
+    commits = {run.description.get("commit") for run in runs}
+    (commit,) = commits if len(commits) == 1 else (None,)
+    if not isinstance(commit, str) or commit.endswith("-changed"):
+        raise UserError("results name one commit: train all runs from the same clean checkout of the project")
+    return commit
 
 
 def table(folder: Path = RESULTS) -> str:

@@ -1,6 +1,6 @@
 """Where the arithmetic happens and in what precision, and how fast this machine is.
 
-bf16 is taken where the machine multiplies it natively (AVX-512 BF16 or AMX, NVIDIA from compute capability 8.0):
+bf16 is taken where the machine multiplies it natively (AVX-512 BF16, NVIDIA from compute capability 8.0):
 elsewhere it is emulated and slower than fp32.
 """
 
@@ -82,7 +82,10 @@ def choose_machine(device: str | None = None, precision: str = "auto") -> Machin
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"device {name!r} cannot be used here: try --device cpu", [reason]) from error
-    return Machine(chosen, precision == "bf16" or (precision == "auto" and multiplies_bf16(chosen)))
+    machine = Machine(chosen, precision == "bf16" or (precision == "auto" and multiplies_bf16(chosen)))
+    if chosen.type == "cuda" and not machine.bf16:
+        torch.backends.cudnn.allow_tf32 = False  # else convolutions round fp32 to ten bits
+    return machine
 
 
 def multiplies_bf16(device: torch.device) -> bool:

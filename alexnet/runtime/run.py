@@ -7,6 +7,7 @@ is written first and ``result.json`` last, so the two say whether a training was
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,7 @@ def start_or_continue(folder: Path, recipe: Recipe, seed: int, location: str, di
     """
     run = Run(folder)
     mine = {"schema": SCHEMA, "recipe": to_json(recipe), "seed": seed, "source": location, "data": digest}
+    mine["commit"] = source_commit()
     try:
         if (folder / "run.json").exists():
             _demand_same(run, recipe, seed, digest)
@@ -92,6 +94,21 @@ def start_or_continue(folder: Path, recipe: Recipe, seed: int, location: str, di
             f"cannot write the run folder {folder}: {error.strerror or error}; choose another with --out"
         ) from error
     return run
+
+
+def source_commit() -> str | None:
+    """The commit of the code that runs, "-changed" behind it if files differ; None outside a checkout of it."""
+    package = Path(__file__).parents[1]
+    if not (package.parent / ".git").exists():
+        return None
+    git = ["git", "-C", str(package)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+        status = [*git, "status", "--porcelain", str(package)]
+        changed = subprocess.run(status, check=True, capture_output=True, text=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{head}-changed" if changed else head
 
 
 def _demand_same(run: Run, recipe: Recipe, seed: int, digest: str) -> None:

@@ -54,6 +54,8 @@ def one_cycle(step: int, total: int, warmup: float) -> float:
 
     To the letter ``torch.optim.lr_scheduler.OneCycleLR`` with ``pct_start=warmup``, whose peak is one step early.
     """
+    if total == 1:
+        return 1.0  # one step has no way up or down
     peak = warmup * total - 1
     if step < peak:
         return _half_cosine(START, 1.0, step / peak)

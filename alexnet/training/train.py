@@ -152,7 +152,7 @@ class Training:
 
     @property
     def line_is_due(self) -> bool:
-        """Whether metrics get a line now: ten an epoch, evenly, one of them at its end."""
+        """Whether metrics get a line now: about ten an epoch, one of them at its end."""
         return self.epoch_ended or self.state.step % max(1, self.order.steps_per_epoch // LINES_PER_EPOCH) == 0
 
     @property

@@ -10,9 +10,9 @@ from alexnet.config import Recipe
 WORST = 10
 
 
-def write_report(recipe: Recipe, result: Mapping[str, Any], warnings: Sequence[str]) -> str:
-    """The text of ``report.md``."""
-    return "\n".join([*_outcome(recipe, result), *_data(result, warnings), *_classes(result), *_recipe(recipe), ""])
+def write_report(recipe: Recipe, result: Mapping[str, Any], remarks: Sequence[str]) -> str:
+    """The text of ``report.md``; ``remarks`` are lines on what was refused or is worth knowing of the images."""
+    return "\n".join([*_outcome(recipe, result), *_data(result, remarks), *_classes(result), *_recipe(recipe), ""])
 
 
 def _outcome(recipe: Recipe, result: Mapping[str, Any]) -> list[str]:
@@ -33,7 +33,7 @@ def _outcome(recipe: Recipe, result: Mapping[str, Any]) -> list[str]:
     return [*lines, "![loss, accuracy and rate](curves.png)", ""]
 
 
-def _data(result: Mapping[str, Any], warnings: Sequence[str]) -> list[str]:
+def _data(result: Mapping[str, Any], remarks: Sequence[str]) -> list[str]:
     splits = ", ".join(f"{count:,} {name}" for name, count in result["splits"].items())
     speed = f"{result['images_per_second']:,.0f} images/s over {result['seconds']:,.0f} s"
     hardware = result["hardware"]
@@ -41,7 +41,7 @@ def _data(result: Mapping[str, Any], warnings: Sequence[str]) -> list[str]:
         "## What it was",
         "",
         f"- images: {result['source']} ({splits})",
-        *(f"- note: {warning}" for warning in warnings),
+        *(f"- {remark}" if remark == remark.lstrip() else f"  - {remark.strip()}" for remark in remarks),
         f"- {result['steps']:,} steps at {speed} on {hardware['hardware']}, {hardware['precision']}, "
         f"beside {result['matrix_gflops']:,.0f} GFLOP/s of the machine's own matrix product",
         f"- torch {hardware['torch']}, Python {hardware['python']}",

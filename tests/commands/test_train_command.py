@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from PIL import Image
 
 from alexnet import Predictor, cli, evaluate, train
+from alexnet.core.errors import UserError
 from alexnet.runtime.device import choose_machine, matrix_rate
 from alexnet.runtime.run import Run
 
@@ -141,8 +143,11 @@ def test_a_run_remembers_its_images_from_any_folder(tmp_path, monkeypatch):
     (row,) = evaluate(run.folder, data=tmp_path / "set")
     assert (row["split"], row["images"]) == ("test", 2)  # the rest was trained on
     (tmp_path / "set" / "dark" / "0.png").unlink()
-    (row,) = evaluate(run.folder, data=tmp_path / "set")
-    assert (row["split"], row["images"]) == ("all", 19)  # another set, and one without splits
+    with pytest.raises(UserError, match="have changed since it was trained"):
+        evaluate(run.folder)  # who was trained on is not known any more
+    shutil.copytree(tmp_path / "set", tmp_path / "other")
+    (row,) = evaluate(run.folder, data=tmp_path / "other")
+    assert (row["split"], row["images"]) == ("all", 19)  # other images, and without splits
 
 
 def test_ten_views_need_a_crop(digits_run, capsys):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from alexnet.model.layers import (
+    AdaptivePool,
     Conv2d,
     Dropout,
     InMapNorm,
@@ -194,3 +195,13 @@ def test_masks_are_a_function_of_seed_step_and_site():
 def test_masks_have_their_rate(seed, step, rate):
     mask = draw_masks({"fc6": (1000, rate)}, 100, seed, step, torch.device("cpu"))["fc6"]
     assert abs(float(mask.float().mean()) - (1 - rate)) <= 6 * math.sqrt(rate * (1 - rate) / mask.numel())
+
+
+@pytest.mark.parametrize(("height", "width", "side"), [(1, 1, 6), (7, 7, 6), (13, 9, 6), (4, 11, 3)])
+def test_adaptive_pool_is_torchs(height, width, side):
+    x = torch.randn(2, 3, height, width, dtype=torch.float64, requires_grad=True)
+    ours, theirs = AdaptivePool(side)(x), torch.nn.AdaptiveAvgPool2d(side)(x)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+    weight = torch.randn_like(theirs)
+    grads = [torch.autograd.grad((y * weight).sum(), x)[0] for y in (ours, theirs)]
+    torch.testing.assert_close(*grads, rtol=0, atol=1e-12)
