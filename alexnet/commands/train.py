@@ -53,7 +53,8 @@ def train(
     machine = choose_machine(device, recipe.train.precision)
     store, _ = prepare(source, recipe.data.stored, recipe.data.channels, reporter)
     folder = Path(out or Path("runs") / recipe.name)
-    place = f"{source.name}:{source.location}" if data_root and not data else absolute(recipe.data.source)
+    found_there = data_root and not data and Path(source.location).is_absolute()  # digits come from no folder
+    place = f"{source.name}:{source.location}" if found_there else absolute(recipe.data.source)
     run = start_or_continue(folder, recipe, seed, place, store.digest)
     if run.finished:
         reporter.say(f"{run.folder} is finished already; another --out or --seed trains anew")

@@ -150,6 +150,13 @@ def test_a_run_remembers_its_images_from_any_folder(tmp_path, monkeypatch):
     assert (row["split"], row["images"]) == ("all", 19)  # other images, and without splits
 
 
+def test_a_data_root_does_not_hide_the_digits(tmp_path):
+    run = train("small-digits", out=tmp_path / "run", data_root=tmp_path, overrides=["train.epochs=1"])
+    assert run.description["source"] == "digits"
+    (row,) = evaluate(run.folder)
+    assert row["images"] == 360
+
+
 def test_ten_views_need_a_crop(digits_run, capsys):
     assert cli.main(["evaluate", str(digits_run.folder), "--views", "10"]) == 2
     assert "ten views need a crop" in capsys.readouterr().err
