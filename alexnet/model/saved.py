@@ -2,7 +2,7 @@
 
 The JSON holds the variant's whole architecture, not only its name, so a saved model stays what it was when the table
 changes; the classes; and the preprocessing it was trained with, a mean image included (as a tensor). Nothing is
-unpickled; names, shapes and types are compared before the network takes any memory.
+unpickled; both files are hashed, and names, shapes and types are compared before the network takes any memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from alexnet.config import Preprocessing, from_json, to_json
 from alexnet.core.errors import UserError
-from alexnet.core.files import publish_folder, read_json, sha256_file, write_json
+from alexnet.core.files import publish_folder, read_json, sha256_file, sha256_json, write_json
 from alexnet.model.baselines import LeNet5
 from alexnet.model.network import AlexNet, Architecture, Classifier, ConvLayer, LinearLayer
 
@@ -67,7 +67,7 @@ def save_model(folder: Path, model: SavedModel) -> None:
             "preprocessing": to_json(model.preprocessing),
             "sha256": sha256_file(beside / "model.safetensors"),
         }
-        write_json(beside / "model.json", description)
+        write_json(beside / "model.json", {**description, "sha256_of_the_rest": sha256_json(description)})
 
 
 def model_folder(run: Path | str) -> Path:
@@ -91,13 +91,19 @@ def load_model(run: Path | str) -> SavedModel:
     folder = model_folder(run)
     try:
         description = read_json(folder / "model.json")
-        if description["schema"] != SCHEMA:
-            raise ValueError(f"schema {description['schema']}, this version reads {SCHEMA}")
+        if (schema := description.get("schema")) != SCHEMA:
+            raise ValueError(f"model.json has schema {schema}, this version reads {SCHEMA}")
+        if description.pop("sha256_of_the_rest", None) != sha256_json(description):
+            raise ValueError("model.json is not what was written (its sha256 differs)")
         if sha256_file(folder / "model.safetensors") != description["sha256"]:
             raise ValueError("model.safetensors is not the file that was written (sha256 differs)")
         return _assemble(description, load_file(folder / "model.safetensors"))
     except DAMAGE as error:
-        raise UserError(f"the model in {folder} is damaged: train again or use another copy", [str(error)]) from error
+        raise UserError(
+            f"the model in {folder} is damaged: use another copy, or remove that folder and give the run's own command "
+            "again, which writes it anew from the last checkpoint",
+            [str(error)],
+        ) from error
 
 
 def _assemble(description: dict[str, Any], tensors: dict[str, Tensor]) -> SavedModel:

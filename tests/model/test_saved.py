@@ -14,6 +14,7 @@ import torch
 
 from alexnet.config import Preprocessing
 from alexnet.core.errors import UserError
+from alexnet.core.files import sha256_json
 from alexnet.model.saved import SavedModel, load_model, model_folder, save_model
 from alexnet.model.variants import VARIANTS, create_model
 
@@ -94,8 +95,11 @@ def copy(sound, tmp_path):
 
 
 def change(folder, **fields):
+    """Other fields, and a hash that vouches for them."""
     path = folder / "model.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+    description = {**json.loads(path.read_text()), **fields}
+    del description["sha256_of_the_rest"]
+    path.write_text(json.dumps({**description, "sha256_of_the_rest": sha256_json(description)}))
 
 
 def change_architecture(folder, **fields):
@@ -127,6 +131,14 @@ def flip(path, position):
 def test_a_flipped_bit_is_noticed(copy, position):
     flip(copy / "model.safetensors", position)
     assert "sha256 differs" in refused(copy)
+
+
+def test_a_changed_digit_of_the_description_is_noticed(copy):
+    path = copy / "model.json"
+    text = path.read_text()
+    path.write_text(text.replace("127.5", "117.5", 1))
+    assert path.read_text() != text
+    assert "model.json is not what was written (its sha256 differs)" in refused(copy)
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"[]", b"null", b"3", b'{"schema": 1}', b"\xff\xfe", b"[" * 100_000])
