@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -54,14 +54,30 @@ class Machine:
         if self.device.type != "cuda":
             yield
             return
+        settings: Any = torch.utils.deterministic  # a module whose one setting is a property
         before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+        filled = settings.fill_uninitialized_memory
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
+        settings.fill_uninitialized_memory = False  # nothing here reads what it has not written
         try:
             yield
         finally:
             torch.use_deterministic_algorithms(before[0])
             torch.backends.cudnn.benchmark = before[1]
+            settings.fill_uninitialized_memory = filled
+
+    @contextlib.contextmanager
+    def enough_memory(self, advice: str) -> Iterator[None]:
+        """A context in which a device that is full is a ``UserError`` that ends with ``advice``."""
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            raise UserError(f"{self.device} has too little memory: {advice}") from error
+        except RuntimeError as error:  # what CPUs raise, with only its text to know it by
+            if "can't allocate memory" not in str(error):
+                raise
+            raise UserError(f"this machine has too little memory: {advice}") from error
 
     def synchronize(self) -> None:
         """Wait for the device, so that clocks measure work and not its submission."""
@@ -78,6 +94,9 @@ def choose_machine(device: str | None = None, precision: str = "auto") -> Machin
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"there is no kind of device {name!r}: give cpu, cuda or cuda:1") from error
+    try:
         torch.ones(1, device=chosen).item()  # a device that holds tensors and cannot compute, "meta", is none
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]

@@ -48,13 +48,19 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the training has ended and was measured."""
-        return (self.folder / "result.json").is_file()
+        """Whether the training has ended, was measured, and its model is there to be used."""
+        return (self.folder / "result.json").is_file() and (self.model_folder / "model.json").is_file()
 
     @property
     def result(self) -> dict[str, Any]:
-        """``result.json``: what was measured, on what machine."""
-        return _read(self.folder / "result.json")
+        """``result.json``: what was measured, on what machine. Raises ``UserError`` if it is damaged."""
+        path = self.folder / "result.json"
+        try:
+            return _read(path, ("split", "steps", "seconds", "hardware"))
+        except UserError as error:
+            raise UserError(
+                f"{path} is missing or damaged: delete it and give the run's own command again, which measures anew"
+            ) from error
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of ``metrics.jsonl``."""

@@ -10,15 +10,49 @@ from alexnet.runtime.device import Machine, choose_machine, describe_hardware, m
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("name", ["gpu", "cuda:99", "", "meta", "cpu cpu"])
+@pytest.mark.parametrize("name", ["gpu", "cpu cpu", "cuda:x"])
 def test_an_unknown_device_is_a_user_error(name):
-    if not name:
-        assert choose_machine(name).device.type in ("cpu", "cuda")  # nothing said is the default
-        return
+    with pytest.raises(UserError) as caught:
+        choose_machine(name)
+    assert str(caught.value) == f"there is no kind of device {name!r}: give cpu, cuda or cuda:1"
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "meta"])
+def test_a_device_that_cannot_compute_is_a_user_error(name):
     with pytest.raises(UserError) as caught:
         choose_machine(name)
     assert caught.value.line == f"device {name!r} cannot be used here: try --device cpu"
     assert len(caught.value.details) == 1
+
+
+def test_no_device_said_is_the_best_one():
+    assert choose_machine("").device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), "cpu has too little memory: buy more"),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+            "this machine has too little memory: buy more",
+        ),
+    ],
+)
+def test_too_little_memory_is_a_user_error(error, line):
+    with pytest.raises(UserError) as caught, Machine(CPU, False).enough_memory("buy more"):
+        raise error
+    assert caught.value.line == line
+
+
+def test_memory_that_a_real_allocation_asks_for_in_vain():
+    with pytest.raises(UserError, match="too little memory"), Machine(CPU, False).enough_memory("buy more"):
+        torch.empty(2**50, dtype=torch.uint8)
+
+
+def test_other_errors_are_not_taken_for_memory():
+    with pytest.raises(RuntimeError, match="mat1 and mat2"), Machine(CPU, False).enough_memory("buy more"):
+        torch.ones(2, 3) @ torch.ones(2, 3)
 
 
 @pytest.mark.parametrize(("precision", "bf16"), [("fp32", False), ("bf16", True)])

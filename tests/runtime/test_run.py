@@ -94,11 +94,22 @@ def test_a_recipe_with_a_field_of_another_version_is_a_user_error(tmp_path):
 
 def test_a_result_finishes_a_run(tmp_path):
     run = start(tmp_path)
-    with pytest.raises(UserError, match=r"result\.json is missing or damaged there"):
-        _ = run.result
-    (tmp_path / "result.json").write_text('{"top1": 0.5}', encoding="utf-8")
+    assert not run.finished
+    result = {"split": "test", "steps": 3, "seconds": 1.5, "hardware": {}, "top1": 0.5}
+    (tmp_path / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    assert not run.finished  # a measure without the model that was measured is of no use
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.json").write_text("{}", encoding="utf-8")
     assert run.finished
-    assert run.result == {"top1": 0.5}
+    assert run.result == result
+
+
+@pytest.mark.parametrize("text", ["", "{}", "{bad", "[]", '{"top1": 0.5}'])
+def test_a_damaged_result_says_what_to_do(tmp_path, text):
+    run = start(tmp_path)
+    (tmp_path / "result.json").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=r"result\.json is missing or damaged: delete it"):
+        _ = run.result
 
 
 def test_metrics_are_read_back(tmp_path):
