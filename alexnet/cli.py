@@ -22,12 +22,16 @@ from alexnet.core.errors import StoppedError, UserError, unknown
 
 Add = Callable[..., object]
 
+SOURCE = "a built-in set, NAME:PATH for one kept at PATH (imagenet:PATH), a folder of class folders, or a tar of one"
+FIELDS = {"lr": "optim.rate", "learning-rate": "optim.rate", "wd": "optim.weight_decay"}  # by their other names
+
 
 def _train(add: Add) -> None:
     add("recipe", nargs="?", metavar="RECIPE", help="a name from 'alexnet list'; without one, the embedded digits")
-    add("--data", metavar="SOURCE", help="a built-in set, a folder of class folders, or a tar of one")
+    add("--data", metavar="SOURCE", help=f"{SOURCE}; alone it picks the recipe photos, or photos-small")
     add("--out", metavar="RUN", help="the run folder (default: runs/RECIPE); an interrupted run there is continued")
-    add("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field, e.g. train.epochs=3")
+    change = "change a field, e.g. train.epochs=3; may be repeated, and a wrong name lists them all"
+    add("--set", action="append", default=[], metavar="FIELD=VALUE", help=change)
     _seed(add)
     _machine(add)
     _data_root(add)
@@ -35,7 +39,7 @@ def _train(add: Add) -> None:
 
 def _evaluate(add: Add) -> None:
     add("runs", nargs="+", metavar="RUN", help="run folders; several get a row each and one for their ensemble")
-    add("--data", metavar="SOURCE", help="other images than the run's own test images")
+    add("--data", metavar="SOURCE", help=f"instead of the run's own test images: {SOURCE}")
     add("--views", type=int, choices=(1, 10), default=1, help="centre view, or ten views averaged (default: 1)")
     _machine(add)
     _data_root(add)
@@ -60,7 +64,7 @@ def _list(add: Add) -> None:
 
 
 def _prepare(add: Add) -> None:
-    add("source", metavar="SOURCE", help="a built-in set, a folder of class folders, or a tar of one")
+    add("source", metavar="SOURCE", help=SOURCE)
     add("--size", type=int, metavar="PIXELS", help="side to keep (default: one size up to 128 is kept, else 256)")
     add("--channels", type=int, choices=(1, 3), help="grey or colour (default: the source's own; files: 3)")
     add("--strict", action="store_true", help="stop at the first file that is refused")
@@ -127,9 +131,20 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         raise UserError(f"{strange[0]!r} is one argument too many; see alexnet {arguments.command} --help")
     if strange and not arguments.command:
         raise UserError(f"{strange[0]} comes after a command: alexnet COMMAND {strange[0]}")
+    if strange and arguments.command == "train" and (field := field_meant(strange[0])):
+        raise UserError(f"unknown option {strange[0]!r}: it is a field of the recipe, write --set {field}=VALUE")
     if strange:
         raise unknown("option", strange[0], options_of(arguments.command))
     return arguments
+
+
+def field_meant(option: str) -> str | None:
+    """The recipe's field that a person means by an option such as ``--epochs``; None if it is none."""
+    from alexnet.config import field_names
+
+    name = option.partition("=")[0].lstrip("-")
+    fields = {path.partition(".")[2].replace("_", "-"): path for path in field_names()}
+    return {**fields, **FIELDS}.get(name)
 
 
 def options_of(command: str) -> list[str]:
@@ -157,6 +172,7 @@ def main(words: Sequence[str] | None = None) -> int:
             return 0
         command = importlib.import_module(f"alexnet.commands.{arguments.command}")
         status: int = command.main(arguments)
+        sys.stdout.flush()  # here, where a full disk still gets its line
     except UserError as error:
         print(f"alexnet: {error}", file=sys.stderr)
         return 2
@@ -166,9 +182,13 @@ def main(words: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("alexnet: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # whoever read our output has left; nothing more can be said there
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what it could not take is dropped
+        if isinstance(error, BrokenPipeError):  # whoever read our output has left
+            return 141
+        where = f"{error.filename}: " if error.filename else "the output cannot be written: "
+        print(f"alexnet: {where}{error.strerror or error}", file=sys.stderr)
+        return 2
     return status
 
 

@@ -245,12 +245,7 @@ def from_json(kind: type[Spec], value: Mapping[str, Any], where: str = "") -> Sp
 
 def override(recipe: Recipe, assignments: typing.Iterable[str]) -> Recipe:
     """The recipe with each ``section.field=value`` applied. Raises ``UserError`` that names the nearest field."""
-    known = {
-        f"{section.name}.{item.name}": hint
-        for section in dataclasses.fields(Recipe)
-        if section.name not in ("name", "claim")
-        for item, hint in _fields(typing.get_type_hints(Recipe)[section.name])
-    }
+    known = _known_fields()
     changes: dict[str, dict[str, Any]] = {}
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
@@ -262,6 +257,20 @@ def override(recipe: Recipe, assignments: typing.Iterable[str]) -> Recipe:
         changes.setdefault(section, {})[name] = _parse(known[path], text, path)
     sections = {section: replace(getattr(recipe, section), **fields) for section, fields in changes.items()}
     return replace(recipe, **sections)
+
+
+def field_names() -> list[str]:
+    """Every ``section.field`` that :func:`override` can change."""
+    return list(_known_fields())
+
+
+def _known_fields() -> dict[str, Any]:
+    return {
+        f"{section.name}.{item.name}": hint
+        for section in dataclasses.fields(Recipe)
+        if section.name not in ("name", "claim")
+        for item, hint in _fields(typing.get_type_hints(Recipe)[section.name])
+    }
 
 
 def difference(one: Recipe, other: Recipe) -> str | None:

@@ -7,6 +7,7 @@ terminal the progress is a bar (rich); elsewhere it is a plain line every few se
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -80,7 +81,7 @@ class Lines:
 
     def say(self, text: str) -> None:
         """A line on stderr."""
-        print(text, file=sys.stderr, flush=True)
+        _tell(text)
 
 
 class Bar:
@@ -120,4 +121,12 @@ class Bar:
         if self._progress:
             self._progress.console.print(text, markup=False, soft_wrap=True)
         else:
-            print(text, file=sys.stderr, flush=True)
+            _tell(text)
+
+
+def _tell(text: str) -> None:
+    """A line on stderr; once nobody reads there any more (``… 2>&1 | head``), work goes on without a word."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())

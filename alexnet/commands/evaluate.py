@@ -43,7 +43,8 @@ def evaluate(
     reporter = reporter or Silent()
     stores = [open_store_for(run, model, data, root, reporter) for run, model in zip(runs, models, strict=True)]
     split = choose_split(runs, stores, data)
-    counts = evaluate_models(models, stores, split, machine, views, reporter)
+    with machine.enough_memory("give fewer runs at a time, or --device cpu"):
+        counts = evaluate_models(models, stores, split, machine, views, reporter)
     names = [str(run) for run in runs] + ["ensemble"]
     return [
         {"run": name, "split": split, "views": views, **count.summary(stores[0].classes)}
@@ -58,7 +59,10 @@ def open_store_for(
     if data is None:
         if not (trained := trained_on(run)):
             raise UserError(f"{run} is a model without its run, so its images are not known: give --data SOURCE")
-        data = trained["source"]
+        data = str(trained["source"])
+        place = Path(data.rpartition(":")[2])
+        if place.is_absolute() and not place.exists():
+            raise UserError(f"the images of {run} are no longer at {place}: say where with --data")
     source = open_source(str(data), data_root)
     store, _ = prepare(source, model.preprocessing.stored, model.preprocessing.channels, reporter)
     return store

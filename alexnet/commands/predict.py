@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from alexnet.commands.console import print_json
 from alexnet.core.errors import UserError
@@ -21,7 +25,7 @@ BAR = 24
 def predict(predictor: Predictor, images: Iterable[str], top_k: int = 5) -> Iterator[dict[str, Any]]:
     """A dict for each image, in order: ``image`` and ``predictions``, or ``image`` and ``error`` if it is refused.
 
-    Folders stand for all the files in them. Raises ``UserError`` for a path that does not exist.
+    Folders stand for all the files in them; an empty one, and a path to nothing, are refused like a bad image.
     """
     batch: list[str] = []
     for name in expand(images):
@@ -33,25 +37,26 @@ def predict(predictor: Predictor, images: Iterable[str], top_k: int = 5) -> Iter
 
 
 def expand(images: Iterable[str]) -> Iterator[str]:
-    """The files that the words mean, folders opened, in the order given."""
+    """The files that the words mean, in the order given: folders opened, all else as it stands."""
     for name in images:
-        path = Path(name)
-        if name == STDIN or path.is_file():
-            yield name
-        elif path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
-            if not files:
-                raise UserError(f"{path} is an empty folder: give image files or a folder of them")
-            yield from map(str, files)
-        else:
-            raise UserError(f"{path} does not exist: give image files, a folder of them, or - for standard input")
+        inside = [path for path in Path(name).rglob("*") if path.is_file() and not path.name.startswith(".")]
+        yield from map(str, sorted(inside)) if inside else [name]
+
+
+def read(predictor: Predictor, name: str) -> NDArray[np.uint8]:
+    """The pixels of an image by its path, or of the one on standard input. Raises ``UserError``."""
+    if name == STDIN:
+        return predictor.read(sys.stdin.buffer.read(), "standard input")
+    if os.path.isdir(name):  # noqa: PTH112 – never raises
+        raise UserError(f"{name}: is a folder without files; give image files or folders of them")
+    return predictor.read(name)
 
 
 def _predict_batch(predictor: Predictor, names: list[str], top_k: int) -> Iterator[dict[str, Any]]:
     pixels, errors = {}, {}
     for place, name in enumerate(names):
         try:
-            pixels[place] = predictor.read(sys.stdin.buffer.read() if name == STDIN else name)
+            pixels[place] = read(predictor, name)
         except UserError as error:
             errors[place] = error.line
     rows = iter(predictor.probabilities(list(pixels.values())) if pixels else ())

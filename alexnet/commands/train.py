@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from alexnet.commands.console import make_reporter, print_json
 from alexnet.commands.prepare import prepare, remarks
 from alexnet.config import Recipe, override
@@ -16,6 +14,7 @@ from alexnet.core.errors import UserError
 from alexnet.core.files import write_bytes, write_json
 from alexnet.data.sources import Source, absolute, open_source
 from alexnet.data.store import natural_side
+from alexnet.model.saved import SavedModel
 from alexnet.model.variants import get_variant
 from alexnet.recipes import DEFAULT, get_recipe
 from alexnet.runtime.device import choose_machine, matrix_rate
@@ -57,26 +56,31 @@ def train(
     place = f"{source.name}:{source.location}" if found_there else absolute(recipe.data.source)
     run = start_or_continue(folder, recipe, seed, place, store.digest)
     if run.finished:
-        reporter.say(f"{run.folder} is finished already; another --out or --seed trains anew")
+        steps = run.result["steps"]
+        reporter.say(f"{run.folder} is finished already, {steps:,} steps; to train anew give another folder with --out")
         return run
-    matrix_gflops = matrix_rate(machine)
-    training = Training(recipe, store, run, seed, machine, reporter)
-    curves = CurveDrawer(recipe)
-    try:
+    with machine.enough_memory(f"add --set train.batch_size={max(1, recipe.train.batch_size // 2)}"):
+        matrix_gflops = matrix_rate(machine)
+        training = Training(recipe, store, run, seed, machine, reporter)
+        curves = CurveDrawer(recipe)
         model = training.fit(curves)
+        finish(training, model, curves, matrix_gflops)
+    return run
+
+
+def finish(training: Training, model: SavedModel, curves: CurveDrawer, matrix_gflops: float) -> None:
+    """Write what a training leaves: model, curves, report and result. Raises ``UserError`` if the disk refuses."""
+    run, recipe = training.run, training.recipe
+    try:
         result = conclude(training, model, matrix_gflops)
         curves.draw(run, (result["split"], result["top1"]) if result["split"] else None)
-        write_bytes(run.folder / "report.md", write_report(recipe, result, remarks(store)).encode())
+        write_bytes(run.folder / "report.md", write_report(recipe, result, remarks(training.store)).encode())
         write_json(run.folder / "result.json", result)  # last: it says that everything is there
-    except torch.OutOfMemoryError as error:
-        smaller = max(1, recipe.train.batch_size // 2)
-        raise UserError(f"{machine.device} has too little memory: add --set train.batch_size={smaller}") from error
     except OSError as error:
         raise UserError(
             f"cannot write the outcome to {run.folder}: {error.strerror or error}; the training itself is done, "
             "make room and give the same command again"
         ) from error
-    return run
 
 
 def choose(

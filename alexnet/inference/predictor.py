@@ -43,9 +43,13 @@ class Predictor:
         """Predictions for one image file, or its bytes. Raises ``UserError`` for a file that cannot be read."""
         return self.ranked(self.probabilities([self.read(image)])[0], top_k)
 
-    def read(self, image: Path | str | bytes) -> NDArray[np.uint8]:
-        """The pixels ``(S, S, C)`` uint8 of an image as the store would keep them."""
-        data, name = (image, "the image") if isinstance(image, bytes) else (_read(Path(image)), str(image))
+    def read(self, image: Path | str | bytes, name: str | None = None) -> NDArray[np.uint8]:
+        """The pixels ``(S, S, C)`` uint8 of an image file, or of its bytes, as the store would keep them.
+
+        ``name``: what to call it in the error if it is refused. Raises ``UserError``.
+        """
+        data = image if isinstance(image, bytes) else _read(Path(image))
+        name = name or ("the image" if isinstance(image, bytes) else str(image))
         preprocessing = self.model.preprocessing
         try:
             return read_pixels(data, preprocessing.stored, preprocessing.channels)

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -70,9 +71,13 @@ MISTAKES = [
     (["train", "--set", "model.variant=papr"], "unknown variant 'papr': did you mean 'paper'?"),
     (["train", "--set", "model.variant=paper"], "variant 'paper': an image of 24 pixels is too small"),
     (["train", "photos"], "recipe 'photos' trains on images of your own: give --data FOLDER"),
-    (["train", "--data", "no/such/place"], "unknown source 'no/such/place': neither a built-in name nor an existing"),
-    (["train", "--device", "abacus"], "device 'abacus' cannot be used here: try --device cpu"),
+    (["train", "--data", "no/such/place"], "there is no folder or file no/such/place"),
+    (["train", "--data", "digit"], "unknown source 'digit': neither a built-in name nor an existing path"),
+    (["train", "--device", "abacus"], "there is no kind of device 'abacus': give cpu, cuda or cuda:1"),
+    (["train", "--data-root", "nowhere"], "--data-root nowhere: there is no such folder"),
     (["train", "--sed", "3"], "unknown option '--sed': did you mean '--seed'?"),
+    (["train", "--epochs", "3"], "unknown option '--epochs': it is a field of the recipe, write --set train.epochs="),
+    (["train", "--lr=0.1"], "unknown option '--lr=0.1': it is a field of the recipe, write --set optim.rate=VALUE"),
     (["summary", "papr"], "unknown variant 'papr': did you mean 'paper'?"),
     (["summary", "paper", "--image-size", "40"], "variant 'paper': an image of 40 pixels is too small for these"),
     (["evaluate", "."], "no run: expected a folder that alexnet train left, or its model/"),
@@ -117,6 +122,22 @@ def test_list_names_everything(capsys):
     assert all(recipe["claim"]["source"] and recipe["claim"]["cost"] for recipe in lists["recipes"].values())
     _, text, _ = run("list", capsys=capsys)
     assert all(name in text for name in [*VARIANTS, *RECIPES, *lists["sources"]])
+
+
+def test_an_output_that_cannot_be_written_costs_one_line():
+    with Path("/dev/full").open("w") as full:
+        process = subprocess.run(
+            [sys.executable, "-m", "alexnet", "list"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert process.returncode == 2
+    assert process.stderr == "alexnet: the output cannot be written: No space left on device\n"
+
+
+def test_a_reader_who_leaves_is_no_error():
+    command = f"{sys.executable} -m alexnet list | head -1; echo ${{PIPESTATUS[0]}}"
+    process = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert process.stdout.splitlines()[1] in ("0", "141")  # 0 if all of it had gone into the pipe before
+    assert process.stderr == ""
 
 
 def test_version(capsys):

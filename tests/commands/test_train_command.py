@@ -38,6 +38,14 @@ def digit_png(index: int) -> bytes:
     return file.getvalue()
 
 
+def make_two_greys(folder: Path) -> None:
+    """Ten dark images and ten light ones, no two the same."""
+    for name, grey in (("dark", 20), ("light", 200)):
+        (folder / name).mkdir(parents=True)
+        for number in range(10):
+            Image.fromarray(np.full((28, 28), grey + number, np.uint8)).save(folder / name / f"{number}.png")
+
+
 def test_three_seeds_on_digits(digits_run, tmp_path):
     """The first command of the README reaches what it says, in the time it says."""
     runs = [digits_run, *(train("small-digits", out=tmp_path / str(seed), seed=seed) for seed in (1, 2))]
@@ -129,11 +137,7 @@ def test_an_outcome_that_cannot_be_written_costs_a_line_and_nothing_else(tmp_pat
 
 
 def test_a_run_remembers_its_images_from_any_folder(tmp_path, monkeypatch):
-    for name, grey in (("dark", 20), ("light", 200)):
-        (tmp_path / "set" / name).mkdir(parents=True)
-        for number in range(10):
-            pixels = np.full((28, 28), grey + number, np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "set" / name / f"{number}.png")
+    make_two_greys(tmp_path / "set")
     monkeypatch.chdir(tmp_path)
     run = train(data="set", out=tmp_path / "run", overrides=["train.epochs=1"])
     assert run.recipe.name == "photos-small"
@@ -148,6 +152,81 @@ def test_a_run_remembers_its_images_from_any_folder(tmp_path, monkeypatch):
     shutil.copytree(tmp_path / "set", tmp_path / "other")
     (row,) = evaluate(run.folder, data=tmp_path / "other")
     assert (row["split"], row["images"]) == ("all", 19)  # other images, and without splits
+
+
+def test_images_that_were_moved_are_asked_for(tmp_path, capsys):
+    make_two_greys(tmp_path / "set")
+    run = train(data=tmp_path / "set", out=tmp_path / "run", overrides=["train.epochs=1"])
+    (tmp_path / "set").rename(tmp_path / "moved")
+    assert cli.main(["evaluate", str(run.folder)]) == 2
+    line = f"the images of {run.folder} are no longer at {tmp_path}/set: say where with --data"
+    assert line in capsys.readouterr().err
+    (row,) = evaluate(run.folder, data=tmp_path / "moved")
+    assert (row["split"], row["images"]) == ("test", 2)  # they are known by what they hold
+
+
+def test_a_source_set_as_a_field_is_the_one_that_is_trained_on(tmp_path):
+    """Both ways of naming the images mean the same, in what is recorded and in what is seen."""
+    make_two_greys(tmp_path / "set")
+    words = [f"data.source={tmp_path / 'set'}", "train.epochs=1", "model.variant=small", "data.image_size=28"]
+    run = train("photos-small", out=tmp_path / "run", overrides=words)
+    assert run.result["source"] == "set"
+    assert run.description["source"] == str(tmp_path / "set")
+    assert run.recipe.data.source == str(tmp_path / "set")
+    with pytest.raises(UserError, match="there is no folder or file /nowhere"):
+        train("small-digits", out=tmp_path / "other", overrides=["data.source=/nowhere"])
+
+
+def test_a_finished_run_is_whole_or_made_whole(tmp_path, capsys):
+    """A model or a result that was lost or damaged is written anew from the last checkpoint, by the same command."""
+    words = ["train", "small-digits", "--set", "train.epochs=1", "--out", str(tmp_path / "run")]
+    assert cli.main(words) == 0
+    weights = (tmp_path / "run" / "model" / "model.safetensors").read_bytes()
+    shutil.rmtree(tmp_path / "run" / "model")
+    assert cli.main(["predict", str(tmp_path / "run"), "x.png"]) == 2
+    assert cli.main(words) == 0
+    assert (tmp_path / "run" / "model" / "model.safetensors").read_bytes() == weights
+    result = tmp_path / "run" / "result.json"
+    before = json.loads(result.read_text(encoding="utf-8"))
+    result.write_text("{}", encoding="utf-8")
+    capsys.readouterr()
+    assert cli.main(words) == 2
+    assert f"{result} is missing or damaged: delete it and give the run's own command" in capsys.readouterr().err
+    result.unlink()
+    assert cli.main(words) == 0
+    assert "epoch 1/1" not in capsys.readouterr().err  # nothing was trained again
+    after = json.loads(result.read_text(encoding="utf-8"))
+    assert {**after, "matrix_gflops": 0} == {**before, "matrix_gflops": 0}
+
+
+def test_lost_checkpoints_are_said(tmp_path, notes):
+    train("small-digits", out=tmp_path / "run", overrides=["train.epochs=1"])
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    (tmp_path / "run" / "result.json").unlink()
+    train("small-digits", out=tmp_path / "run", overrides=["train.epochs=1"], reporter=notes)
+    assert notes.warnings() == [f"warning: no usable one in {tmp_path}/run/checkpoints: starting at step 0 again"]
+
+
+def test_progress_that_nobody_reads_does_not_end_a_training(tmp_path):
+    command = f"{sys.executable} -m alexnet train --set train.epochs=2 --out {tmp_path / 'run'} 2>&1 >/dev/null"
+    subprocess.run(["bash", "-c", f"{command} | head -1"], check=True, stdout=subprocess.DEVNULL, timeout=300)
+    assert Run(tmp_path / "run").finished
+
+
+def test_what_cannot_be_predicted_is_named_among_what_can(digits_run, tmp_path, capsys, monkeypatch):
+    (tmp_path / "seven.png").write_bytes(digit_png(7))
+    (tmp_path / "nothing").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    status = cli.main(["predict", str(digits_run.folder), "gone.png", "nothing", "-", "seven.png", "--json"])
+    *refused, seven = json.loads(capsys.readouterr().out)
+    assert status == 2
+    assert [answer["error"] for answer in refused] == [
+        "gone.png: cannot be read: No such file or directory",
+        "nothing: is a folder without files; give image files or folders of them",
+        "standard input: is empty",
+    ]
+    assert seven["predictions"][0]["label"] == "7"
 
 
 def test_a_data_root_does_not_hide_the_digits(tmp_path):

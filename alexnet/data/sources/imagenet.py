@@ -34,6 +34,15 @@ _LAYOUT = (
 )
 
 
+def is_ilsvrc(path: Path) -> bool:
+    """Whether a folder shows that it is ILSVRC-2012: Kaggle's tree, the development kit, or a flat ``val``."""
+    images = _images(path)
+    if images is None:
+        return False
+    beside = any((path / name).exists() for name in (DEVKIT, f"{DEVKIT}.tar.gz", KAGGLE_TRUTH))
+    return images != path or beside or any((images / "val").glob("ILSVRC2012_val_*"))
+
+
 def open_imagenet(place: Path | None, roots: Iterable[Path]) -> Source:
     """The source at ``place``, else in ``imagenet`` below one of the roots or in the root itself."""
     candidates = [place] if place else [path for root in roots for path in (root / "imagenet", root)]

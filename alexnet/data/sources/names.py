@@ -16,7 +16,7 @@ from alexnet.core.errors import UserError
 from alexnet.data.sources import builtin
 from alexnet.data.sources.builtin import data_home
 from alexnet.data.sources.folders import open_folder, scan
-from alexnet.data.sources.imagenet import open_imagenet
+from alexnet.data.sources.imagenet import is_ilsvrc, open_imagenet
 from alexnet.data.sources.records import Source, unreadable
 from alexnet.data.sources.tars import is_tar, open_tar
 
@@ -39,6 +39,8 @@ def open_source(text: str, data_root: Path | None = None) -> Source:
     ``data_root``: where built-in sets are looked for first. Raises ``UserError`` for whatever cannot be used, in one
     complete line.
     """
+    if data_root is not None and not data_root.expanduser().is_dir():
+        raise UserError(f"--data-root {data_root}: there is no such folder")
     try:
         return _open(text, data_root)
     except OSError as error:  # the system may refuse at any folder on the way
@@ -47,8 +49,10 @@ def open_source(text: str, data_root: Path | None = None) -> Source:
 
 def _open(text: str, data_root: Path | None) -> Source:
     name, colon, rest = text.partition(":")
-    if name not in BUILTIN_SOURCES or (colon and not rest):
+    if name not in BUILTIN_SOURCES:
         return _open_path(text)
+    if colon and not rest:
+        raise UserError(f"source {text!r} has no path behind the colon: write {name}:PATH, or {name} alone")
     place = _existing(rest, text) if colon else None
     if name == "digits":
         if place:
@@ -79,6 +83,8 @@ def _is_images(place: Path) -> bool:
 def _open_path(text: str) -> Source:
     path = _existing(text, text)
     if path.is_dir():
+        if is_ilsvrc(path):
+            raise UserError(f"{path} is an ILSVRC-2012 directory, whose val/ is the test set: write imagenet:{text}")
         return open_folder(path)
     if is_tar(path):
         return open_tar(path)
@@ -102,6 +108,10 @@ def _existing(text: str, whole: str) -> Path:
 
 
 def _unknown(text: str) -> UserError:
+    name, colon, rest = text.partition(":")
+    path = rest if colon and name in BUILTIN_SOURCES else text
+    if path != text or any(sign in path for sign in (os.sep, "~")) or path.startswith("."):
+        return UserError(f"there is no folder or file {path}", [f"source {text!r}"] if path != text else [])
     nearest = difflib.get_close_matches(text, BUILTIN_SOURCES, n=1, cutoff=0.5)
     hint = [f"did you mean {nearest[0]!r}?"] if nearest else []
     return UserError(

@@ -185,8 +185,28 @@ def test_unknown_source():
     assert error("cifar1O") == "unknown source 'cifar1O': neither a built-in name nor an existing path"
     with pytest.raises(UserError, match="did you mean 'cifar10'"):
         open_source("cifar1O")
-    for text in ("imagenet:", "cifar10:/nowhere/at/all", "\0", "photos:/tmp", "~nobody-of-that-name/x"):
-        assert error(text).startswith("unknown source ")
+    assert error("\0").startswith("unknown source ")
+    assert error("imagenet:").endswith("has no path behind the colon: write imagenet:PATH, or imagenet alone")
+    for text in ("cifar10:/nowhere/at/all", "/nowhere/at/all", "photos:/tmp", "~nobody-of-that-name/x", "./nowhere"):
+        assert error(text) == f"there is no folder or file {text.removeprefix('cifar10:')}"
+
+
+def test_a_data_root_that_is_not_there_is_not_ignored(tmp_path):
+    for text in ("digits", "fashion-mnist", str(tmp_path)):
+        with pytest.raises(UserError, match=r"--data-root .*/gone: there is no such folder"):
+            open_source(text, tmp_path / "gone")
+
+
+@pytest.mark.parametrize("sign", ["val/ILSVRC2012_val_00000001.JPEG", "ILSVRC2012_devkit_t12/readme.txt"])
+def test_an_ilsvrc_directory_is_not_taken_for_any_folder(tmp_path, sign):
+    """As a plain folder its val would be ignored, and a test set cut from train."""
+    fill(tmp_path, "train/n01/1", "train/n02/1", sign)
+    assert error(str(tmp_path)).endswith(f"whose val/ is the test set: write imagenet:{tmp_path}")
+
+
+def test_kaggles_tree_is_not_taken_for_any_folder(tmp_path):
+    fill(tmp_path, "ILSVRC/Data/CLS-LOC/train/n01/1", "ILSVRC/Data/CLS-LOC/train/n02/1")
+    assert "write imagenet:" in error(str(tmp_path))
 
 
 def test_built_in_name_wins_over_a_path(tmp_path, monkeypatch):
