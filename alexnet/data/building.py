@@ -25,17 +25,13 @@ from PIL import Image
 
 from alexnet.core.errors import UserError
 from alexnet.core.files import sha256_file, sha256_json, write_json
-from alexnet.data.containers import kind_of
+from alexnet.data.containers import SUFFIXES, kind_of
 from alexnet.data.decode import ImageRefusedError, fit, preprocessing, read_pixels
 from alexnet.data.sources import Record, Source
 from alexnet.data.splits import SMALLEST_CLASS, SPLITS, content_hash, deal
 
 SCHEMA = 2
 CHUNK = 64  # records a worker takes at a time
-SUFFIXES = {
-    ".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".gif": "GIF", ".webp": "WebP", ".bmp": "BMP", ".tif": "TIFF",
-    ".tiff": "TIFF",
-}  # fmt: skip
 HEADER_BYTES = 128  # of an .npy file, whatever the number of images
 STATISTICS_VALUES = 1 << 24  # pixel values summed at a time; the sums of their squares stay far below float64's 2⁵³
 

@@ -23,6 +23,12 @@ _SIGNATURES = {
     b"II+\0": "TIFF",
     b"MM\0+": "TIFF",
 }
+SUFFIXES = {
+    ".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".gif": "GIF", ".webp": "WebP", ".bmp": "BMP", ".tif": "TIFF",
+    ".tiff": "TIFF",
+}  # fmt: skip
+"""What a file's name says it is, in lower case; what it is, its first bytes say."""
+
 _FOREIGN = {
     b"<!doctype html": "HTML",
     b"<html": "HTML",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from alexnet.core.errors import UserError
+from alexnet.data.containers import SUFFIXES
 from alexnet.data.sources.records import (
     NAME_FILES,
     Ignored,
@@ -39,6 +40,8 @@ SPLIT_NAMES = {
 }
 """Folder names, in any case, that mean a split."""
 
+LOOSE = "image beside the class folders"
+
 File = tuple[str, int, int]  # path below its place, bytes, modification time in ns
 
 
@@ -63,8 +66,17 @@ def open_folder(root: Path) -> Source:
     if not top:
         raise _no_classes(root)
     places = arrange(below, str(root), ignored)
+    for parent in sorted({place.parts[:-1] for place in places}):
+        for name in sorted(entry.name for entry in scan(root.joinpath(*parent))):
+            if is_image_name(name):
+                ignored.add(LOOSE, "/".join((*parent, name)))
     files = {place: list_files(root / place.path, ignored) for place in places}
     return folder_source(root, slug(root.name), files, read_names([root]), ignored)
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file calls itself an image."""
+    return not is_litter(name) and Path(name).suffix.lower() in SUFFIXES
 
 
 def folder_source(

@@ -64,10 +64,10 @@ class Ignored:
     def __init__(self) -> None:
         self._found: dict[str, tuple[int, str]] = {}
 
-    def add(self, reason: str, name: str) -> None:
-        """Count ``name`` as left out for ``reason``, a phrase such as "link that leads to a folder"."""
-        count, first = self._found.get(reason, (0, name))
-        self._found[reason] = (count + 1, first)
+    def add(self, reason: str, name: str, count: int = 1) -> None:
+        """Count ``name``, the first of ``count``, as left out for ``reason``, e.g. "link that leads to a folder"."""
+        before, first = self._found.get(reason, (0, name))
+        self._found[reason] = (before + count, first)
 
     def warnings(self) -> list[str]:
         """One line for each reason."""

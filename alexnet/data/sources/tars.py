@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Self
 
 from alexnet.core.errors import UserError
-from alexnet.data.sources.folders import arrange, choose_classes
+from alexnet.data.sources.folders import LOOSE, arrange, choose_classes, is_image_name
 from alexnet.data.sources.records import (
     NAME_FILES,
     Ignored,
@@ -59,6 +59,7 @@ class _Listing:
 
     folders: set[Parts] = field(default_factory=set)
     files: Counter[Parts] = field(default_factory=Counter)
+    images: dict[Parts, tuple[int, str]] = field(default_factory=dict)  # so many call themselves one, the first's name
     names: dict[Parts, str] = field(default_factory=dict)
     ignored: Ignored = field(default_factory=Ignored)
 
@@ -81,6 +82,9 @@ def open_tar(path: Path) -> Source:
     if not below:
         raise UserError(f"{path} has no class folders: expected one folder of images per class")
     places = arrange(below, str(path), listing.ignored)
+    for parent in sorted({prefix + place.parts[:-1] for place in places} & set(listing.images)):
+        count, first = listing.images[parent]
+        listing.ignored.add(LOOSE, first, count)
     depth = len(prefix) + len(places[0].parts)
     held: Counter[Parts] = Counter()
     for folder, count in listing.files.items():
@@ -144,6 +148,9 @@ def _note_file(listing: _Listing, archive: tarfile.TarFile, member: tarfile.TarI
     folder = parts[:-1]
     if len(folder) < 2 and parts[-1] in NAME_FILES:
         listing.names[parts] = _bytes(archive, member).decode("utf-8", "replace")
+    if len(folder) < 3 and is_image_name(parts[-1]):
+        count, first = listing.images.get(folder, (0, "/".join(parts)))
+        listing.images[folder] = (count + 1, first)
     if folder:
         listing.files[folder[:3]] += 1  # one common folder, a split and a class: no deeper name matters
 

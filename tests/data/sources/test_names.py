@@ -236,3 +236,12 @@ def test_data_home(monkeypatch):
 def test_built_in_sources_are_described_in_a_line():
     assert set(BUILTIN_SOURCES) == {"digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "imagenet"}
     assert all(line and "\n" not in line for line in BUILTIN_SOURCES.values())
+
+
+def test_images_beside_class_folders_are_named(tmp_path):
+    fill(tmp_path, "train/a/1.jpg", "train/b/2.jpg", "test/a/3.jpg", "test/b/4.jpg", "test/5.jpeg", "test/6.PNG")
+    assert open_source(str(tmp_path)).warnings == (
+        "ignored, image beside the class folders: test/5.jpeg and 1 more",
+    )  # fmt: skip
+    fill(tmp_path / "plain", "a/1.jpg", "b/2.jpg", "3.jpg", "readme.txt", ".4.jpg")
+    assert open_source(str(tmp_path / "plain")).warnings == ("ignored, image beside the class folders: 3.jpg",)

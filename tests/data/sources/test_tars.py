@@ -154,3 +154,17 @@ def test_a_file_that_is_no_tar(tmp_path):
         (tmp_path / "t.tar").write_bytes(data)
         with pytest.raises(UserError, match="is a file but not a tar"):
             open_source(str(tmp_path / "t.tar"))
+
+
+@pytest.mark.parametrize("top", ["", "photos/"])
+def test_images_beside_class_folders_are_named(tmp_path, top):
+    names = ["a/1.jpg", "b/2.jpg", "9.JPG", "8.png", "notes.txt", ".hidden.jpg"]
+    source = open_source(str(write(tmp_path / "set.tar", [top + name for name in names])))
+    assert source.warnings == (f"ignored, image beside the class folders: {top}9.JPG and 1 more",)
+    assert source.count == 2
+
+
+def test_images_beside_the_class_folders_of_a_split_are_named(tmp_path):
+    names = ["train/a/1.jpg", "train/b/2.jpg", "test/a/3.jpg", "test/4.jpg", "5.jpg"]
+    source = open_source(str(write(tmp_path / "set.tar", names)))
+    assert source.warnings == ("ignored, image beside the class folders: test/4.jpg",)
