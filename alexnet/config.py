@@ -264,6 +264,19 @@ def field_names() -> list[str]:
     return list(_known_fields())
 
 
+def assignments(recipe: Recipe) -> list[str]:
+    """Every field as the ``section.field=value`` that :func:`override` takes."""
+    paths = (path.split(".") for path in field_names())
+    return [f"{section}.{name}={_spell(getattr(getattr(recipe, section), name))}" for section, name in paths]
+
+
+def _spell(value: object) -> str:
+    """A value as :func:`_parse` reads it."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
 def _known_fields() -> dict[str, Any]:
     return {
         f"{section.name}.{item.name}": hint

@@ -25,7 +25,7 @@ MAY_IMPORT["visualize"] = {*MAY_IMPORT["training"], "training", "inference"}
 MAY_IMPORT["interop"] = {*MAY_IMPORT["visualize"], "visualize"}
 MAY_IMPORT["reproduce"] = {*MAY_IMPORT["visualize"], "visualize", "interop"}
 MAY_IMPORT["commands"] = {*MAY_IMPORT["reproduce"], "reproduce"}
-MAY_IMPORT["cli"] = {"core"}  # commands are imported by name, when they are asked for
+MAY_IMPORT["cli"] = {"core", "config"}  # commands are imported by name, when they are asked for
 MAY_IMPORT["__main__"] = {"cli"}
 
 COMMAND_LINES, MODULE_LINES, FUNCTION_LINES = 130, 400, 60

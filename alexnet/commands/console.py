@@ -1,26 +1,10 @@
-"""What a person sees of a command: progress while it works, tables when it is done.
-
-Progress and remarks go to stderr, results to stdout, so that ``--json`` leaves exactly one document there. On a
-terminal the progress is a bar (rich); elsewhere it is a plain line every few seconds.
-"""
+"""Results as a person or a program reads them: tables, or one JSON document on stdout."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
-import time
-from collections.abc import Callable, Sequence
-from typing import Any
-
-from alexnet.runtime.log import Reporter
-
-SECONDS_BETWEEN_LINES = 5.0
-
-
-def make_reporter() -> Reporter:
-    """The reporter that suits where stderr goes."""
-    return Bar() if sys.stderr.isatty() else Lines()
+from collections.abc import Sequence
 
 
 def print_json(value: object) -> None:
@@ -43,90 +27,3 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _is_figure(text: str) -> bool:
     return not text or text[0].isdigit() or text in ("–", "n/a")
-
-
-def _figures(figures: dict[str, float]) -> str:
-    formats = {"images_per_second": "{:,.0f} images/s", "loss": "loss {:.4f}", "accuracy": "accuracy {:.3f}"}
-    return "  ".join(formats[name].format(value) for name, value in figures.items())
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-
-
-class Lines:
-    """Plain lines, not more often than every few seconds."""
-
-    def begin(self, title: str, total: int, done: int = 0) -> None:
-        """Name the stage."""
-        self._title, self._total, self._first = title, total, done
-        self._start = self._last = time.monotonic()
-        self.say(title)
-
-    def advance(self, done: int, **figures: float) -> None:
-        """A line if the last one is long ago."""
-        now = time.monotonic()
-        if now - self._last < SECONDS_BETWEEN_LINES:
-            return
-        self._last = now
-        share = f"{done:,}/{self._total:,}" if self._total else f"{done:,}"
-        pace = (now - self._start) / max(1, done - self._first)
-        left = f"  {_duration(pace * (self._total - done))} left" if self._total else ""
-        self.say(f"  {share}  {_figures(figures)}{left}")
-
-    def finish(self) -> None:
-        """Nothing to tidy."""
-
-    def say(self, text: str) -> None:
-        """A line on stderr."""
-        _tell(text)
-
-
-class Bar:
-    """A progress bar with time left, on a terminal."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns: list[Any] = [
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-            TextColumn("{task.fields[figures]}"),
-        ]  # fmt: skip
-        self._make: Callable[[], Progress] = lambda: Progress(*columns, console=Console(stderr=True, highlight=False))
-        self._progress: Progress | None = None
-
-    def begin(self, title: str, total: int, done: int = 0) -> None:
-        """A new bar."""
-        self.finish()
-        self._progress = self._make()
-        self._task = self._progress.add_task(title, total=total or None, completed=done, figures="")
-        self._progress.start()
-
-    def advance(self, done: int, **figures: float) -> None:
-        """Move the bar."""
-        if self._progress:
-            self._progress.update(self._task, completed=done, figures=_figures(figures))
-
-    def finish(self) -> None:
-        """Leave the bar as it stands."""
-        if self._progress:
-            self._progress.stop()
-            self._progress = None
-
-    def say(self, text: str) -> None:
-        """A line above the bar."""
-        if self._progress:
-            self._progress.console.print(text, markup=False, soft_wrap=True)
-        else:
-            _tell(text)
-
-
-def _tell(text: str) -> None:
-    """A line on stderr; once nobody reads there any more (``… 2>&1 | head``), work goes on without a word."""
-    try:
-        print(text, file=sys.stderr, flush=True)
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from alexnet.commands.console import make_reporter, print_json, table
+from alexnet.commands.console import print_json, table
 from alexnet.commands.prepare import prepare
+from alexnet.commands.progress import make_reporter
 from alexnet.core.errors import UserError
 from alexnet.data.sources import absolute, open_source
 from alexnet.data.store import Store
@@ -18,6 +19,7 @@ from alexnet.runtime.log import Reporter, Silent
 from alexnet.runtime.run import Run
 from alexnet.training.evaluate import evaluate_models
 from alexnet.training.outcome import final_split
+from alexnet.visualize.report import describe_images, wilson_interval
 
 
 def evaluate(
@@ -100,20 +102,26 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(rows if len(rows) > 1 else rows[0])
         return 0
-    print(f"on {rows[0]['images']:,} {rows[0]['split']} images, {arguments.views} view(s)")
-    print(table(("run", "top-1", "top-5", "loss"), [_row(row) for row in rows]))
-    if len(rows) == 1:
-        print()
-        print(table(("class", "top-1", "images"), _class_rows(rows[0])))
+    print(f"on {describe_images(rows[0])}")
+    print(table(("run", "top-1", "95 % interval", "top-5", "loss"), [_row(row) for row in rows]))
+    print()
+    print(table(("class", *(row["run"] if len(rows) > 1 else "top-1" for row in rows), "images"), _class_rows(rows)))
     return 0
 
 
 def _row(row: dict[str, Any]) -> Sequence[str]:
-    return (row["run"], f"{row['top1']:.2%}", f"{row['top5']:.2%}", f"{row['loss']:.4f}")
+    lowest, highest = wilson_interval(round(row["top1"] * row["images"]), row["images"])
+    interval = f"{lowest:.1%} – {highest:.1%}"
+    return (row["run"], f"{row['top1']:.2%}", interval, f"{row['top5']:.2%}", f"{row['loss']:.4f}")
 
 
-def _class_rows(row: dict[str, Any]) -> list[Sequence[str]]:
+def _class_rows(rows: Sequence[dict[str, Any]]) -> list[Sequence[str]]:
+    """A row for each class: its name, its share of right answers under each run, and its images."""
     return [
-        (name, f"{value['top1']:.2%}" if value["images"] else "–", f"{value['images']:,}")
-        for name, value in row["per_class"].items()
+        (name, *(_share(row["per_class"][name]["top1"]) for row in rows), f"{value['images']:,}")
+        for name, value in rows[0]["per_class"].items()
     ]
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2%}"

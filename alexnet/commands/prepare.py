@@ -6,7 +6,8 @@ import argparse
 import time
 from typing import Any
 
-from alexnet.commands.console import make_reporter, print_json
+from alexnet.commands.console import print_json
+from alexnet.commands.progress import make_reporter
 from alexnet.core.errors import UserError
 from alexnet.data.sources import Source, open_source
 from alexnet.data.store import Store, open_or_prepare, verify_store

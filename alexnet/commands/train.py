@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from alexnet.commands.console import make_reporter, print_json
+from alexnet.commands.console import print_json
 from alexnet.commands.prepare import prepare, remarks
+from alexnet.commands.progress import make_reporter
 from alexnet.config import Recipe, override
 from alexnet.core.errors import UserError
 from alexnet.core.files import write_bytes, write_json
@@ -23,7 +24,7 @@ from alexnet.runtime.run import Run, start_or_continue
 from alexnet.training.outcome import conclude
 from alexnet.training.train import Training
 from alexnet.visualize.curves import CurveDrawer
-from alexnet.visualize.report import write_report
+from alexnet.visualize.report import describe_measure, write_report
 
 SMALLEST_SMALL_SIDE, LARGEST_SMALL_SIDE = 28, 64  # what the variant `small` is made for
 
@@ -120,8 +121,7 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({**result, "run": str(run.folder)})
     elif result["split"]:
-        figures = f"{result['top1']:.2%} (top-5 {result['top5']:.2%}) on {result['images']:,} images"
-        print(f"{result['split']} accuracy {figures}")
+        print(describe_measure(result))
     if not arguments.json:
         print(f"the run is in {run.folder}: report.md, curves.png, model/")
     return 0

@@ -187,10 +187,10 @@ VARIANTS: Mapping[str, Variant] = {
     "paper-half": Variant(PAPER_HALF, "their one-card net, 'about the same number of parameters' (paper §3.2)"),
     "bvlc-alexnet": Variant(BVLC_ALEXNET, "Caffe's bvlc_alexnet"),
     "caffenet": Variant(CAFFENET, "Caffe's bvlc_reference_caffenet: pool before normalization"),
-    "one-tower": Variant(ONE_TOWER, "the retelling in one column, without normalization (source document S3)"),
-    "torchvision": Variant(TORCHVISION, "torchvision.models.alexnet, after Krizhevsky 2014 (S0)"),
-    "d2l": Variant(D2L, "Dive into Deep Learning §8.1, for Fashion-MNIST (S1)", num_classes=10, in_channels=1),
-    "keras": Variant(KERAS, "the retelling in Keras, batch norm after ReLU (S4)"),
+    "one-tower": Variant(ONE_TOWER, "a widespread retelling: 227 pixels, one column, no normalization"),
+    "torchvision": Variant(TORCHVISION, "torchvision.models.alexnet, after Krizhevsky 2014"),
+    "d2l": Variant(D2L, "Dive into Deep Learning §8.1, for Fashion-MNIST", num_classes=10, in_channels=1),
+    "keras": Variant(KERAS, 'a widespread retelling in Keras: "same" padding, batch norm after ReLU'),
     "batchnorm": Variant(
         BATCHNORM, "the one to use today: one column, conv → batch norm → ReLU (Ioffe and Szegedy 2015)"
     ),

@@ -26,7 +26,7 @@ class Reporter(Protocol):
         """A stage of ``total`` units (images, steps) starts, ``done`` of them finished earlier."""
 
     def advance(self, done: int, **figures: float) -> None:
-        """``done`` units are finished; ``figures`` are worth showing, e.g. loss, accuracy, images_per_second."""
+        """``done`` units are finished; ``figures`` are worth showing: loss, accuracy, images_per_second, measured."""
 
     def finish(self) -> None:
         """The stage is over."""

@@ -145,4 +145,4 @@ def _demand_same(models: Sequence[SavedModel], stores: Sequence[Store], index: N
 def _unequal(first: Store, other: Store) -> str | None:
     if np.array_equal(first.hashes, other.hashes) and np.array_equal(first.splits, other.splits):
         return None
-    return f"the stores {first.path} and {other.path} do not hold the same images: an ensemble needs one set"
+    return f"the runs are to be counted on different images ({first.name}, {other.name}): give one set with --data"

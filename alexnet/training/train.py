@@ -218,6 +218,7 @@ class Training:
         counts = Counts(self.network.num_classes)
         for output, labels in log_probabilities(self.saved, self.store, index, self.machine):
             counts.add(output, labels)
+            self.reporter.advance(self.state.step, measured=counts.images)
         loss = counts.loss / counts.images
         self.demand_finite(math.isfinite(loss), f"the {name} loss is {loss}")
         return {f"{name}_loss": loss, f"{name}_top1": counts.top1 / counts.images}

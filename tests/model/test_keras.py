@@ -1,4 +1,4 @@
-"""Parity of the ``keras`` variant with Keras itself: source document S4's Sequential, on Keras's torch backend."""
+"""Parity of the ``keras`` variant with Keras itself: the retelling's Sequential, on Keras's torch backend."""
 
 import math
 import os
@@ -15,7 +15,7 @@ if keras.backend.backend() != "torch":
 
 
 def document():
-    """S4's create_model, line by line."""
+    """The retelling's create_model, line by line."""
     layers = keras.layers
     return keras.Sequential(
         [

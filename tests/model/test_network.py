@@ -192,7 +192,7 @@ TAIL = ((256, 5, 1, 2, True), (384, 3, 1, 1, False), (384, 3, 1, 1, False), (256
 
 
 def d2l(units):
-    """Source document S1, line by line."""
+    """The textbook's network, line by line."""
     return nn.Sequential(
         *relu_convolutions(1, (96, 11, 4, 1, True), *TAIL), nn.Flatten(),
         nn.Linear(6400, units), nn.ReLU(), nn.Dropout(0.5),
@@ -202,7 +202,7 @@ def d2l(units):
 
 
 def one_tower(units):
-    """Source document S3, line by line."""
+    """The widespread retelling in one column, line by line."""
     return nn.Sequential(
         *relu_convolutions(3, (96, 11, 4, 2, True), *TAIL), nn.Flatten(),
         nn.Dropout(0.5), nn.Linear(256 * 6 * 6, units), nn.ReLU(),

@@ -152,5 +152,5 @@ def test_an_empty_split_is_a_user_error(make_model, make_digits_store, cpu):
 
 def test_an_ensemble_needs_one_set_of_images(make_model, store, make_digits_store, cpu):
     other = make_digits_store(train=60, val=30, test=156)
-    with pytest.raises(UserError, match="do not hold the same images"):
+    with pytest.raises(UserError, match=r"counted on different images .* give one set with --data"):
         evaluate_models([make_model(), make_model()], [store, other], "test", cpu)
