@@ -65,7 +65,7 @@ def open_store_for(
         place = Path(data.rpartition(":")[2])
         if place.is_absolute() and not place.exists():
             raise UserError(f"the images of {run} are no longer at {place}: say where with --data")
-    source = open_source(str(data), data_root)
+    source = open_source(str(data), data_root, reporter.say)
     store, _ = prepare(source, model.preprocessing.stored, model.preprocessing.channels, reporter)
     return store
 

@@ -57,8 +57,9 @@ def remarks(store: Store, most: int = REFUSALS_SHOWN) -> list[str]:
 
 def main(arguments: argparse.Namespace) -> int:
     """Prepare (or verify) and print what the store holds."""
-    source = open_source(arguments.source, arguments.data_root)
-    store, seconds = prepare(source, arguments.size, arguments.channels, make_reporter(), strict=arguments.strict)
+    reporter = make_reporter()
+    source = open_source(arguments.source, arguments.data_root, reporter.say)
+    store, seconds = prepare(source, arguments.size, arguments.channels, reporter, strict=arguments.strict)
     damage = verify_store(store.path) if arguments.verify else []
     if arguments.json:
         print_json({**_facts(store), "seconds": seconds, "damage": damage})

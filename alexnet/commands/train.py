@@ -13,7 +13,7 @@ from alexnet.commands.progress import make_reporter
 from alexnet.config import Recipe, override
 from alexnet.core.errors import UserError
 from alexnet.core.files import write_bytes, write_json
-from alexnet.data.sources import Source, absolute, open_source
+from alexnet.data.sources import Say, Source, absolute, open_source
 from alexnet.data.store import natural_side
 from alexnet.model.saved import SavedModel
 from alexnet.model.variants import get_variant
@@ -48,7 +48,7 @@ def train(
     for it.
     """
     reporter = reporter or Silent()
-    source, recipe = choose(recipe, data, overrides, Path(data_root) if data_root else None)
+    source, recipe = choose(recipe, data, overrides, Path(data_root) if data_root else None, reporter.say)
     get_variant(recipe.model.variant)  # an unknown one is said before hours of decoding
     machine = choose_machine(device, recipe.train.precision)
     store, _ = prepare(source, recipe.data.stored, recipe.data.channels, reporter)
@@ -85,18 +85,18 @@ def finish(training: Training, model: SavedModel, curves: CurveDrawer, matrix_gf
 
 
 def choose(
-    recipe: Recipe | str | None, data: Path | str | None, overrides: Sequence[str], data_root: Path | None
+    recipe: Recipe | str | None, data: Path | str | None, overrides: Sequence[str], root: Path | None, say: Say
 ) -> tuple[Source, Recipe]:
     """The source and the recipe meant; with data alone, the recipe for photographs or for small images."""
     if recipe is None and data is not None:
-        source = open_source(str(data), data_root)
+        source = open_source(str(data), root, say)
         recipe = override(recipe_for(natural_side(source)), overrides)
     else:
         recipe = get_recipe(recipe or DEFAULT) if not isinstance(recipe, Recipe) else recipe
         recipe = override(recipe, overrides)
         if not (data or recipe.data.source):
             raise UserError(f"recipe {recipe.name!r} trains on images of your own: give --data FOLDER")
-        source = open_source(str(data or recipe.data.source), data_root)
+        source = open_source(str(data or recipe.data.source), root, say)
     return source, replace(recipe, data=replace(recipe.data, source=str(data or recipe.data.source)))
 
 

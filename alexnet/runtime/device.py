@@ -114,11 +114,16 @@ def multiplies_bf16(device: torch.device) -> bool:
     return device.type == "cpu" and "avx512_bf16" in _cpu_flags()
 
 
+def matrix_dtype(machine: Machine) -> str:
+    """The type of number in which :func:`matrix_rate` multiplies, whatever the training does."""
+    return "bfloat16" if multiplies_bf16(machine.device) else "float32"
+
+
 def matrix_rate(machine: Machine, size: int = 4096, repeats: int = 3) -> float:
     """GFLOP/s of a ``size``³ bf16 matrix product (fp32 where bf16 is emulated), the median of a few: what a
     figure in seconds is quoted beside.
     """
-    dtype = torch.bfloat16 if multiplies_bf16(machine.device) else torch.float32
+    dtype = getattr(torch, matrix_dtype(machine))
     a = torch.ones((size, size), dtype=dtype, device=machine.device)
     seconds = []
     for _ in range(repeats + 1):
@@ -141,6 +146,7 @@ def describe_hardware(machine: Machine) -> dict[str, object]:
         "device": machine.device.type,
         "hardware": hardware,
         "precision": machine.precision,
+        "matrix_dtype": matrix_dtype(machine),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,

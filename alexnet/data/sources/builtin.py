@@ -13,7 +13,8 @@ import io
 import os
 import socket
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -32,6 +33,9 @@ Part = tuple[str, Pixels, NDArray[np.int64]]  # a split, its (N, H, W, C) pixels
 DIGITS_TEST = 0.2  # ⌈0.2 · 1797⌉ = 360
 
 NETWORK_PATIENCE = 20.0  # seconds without a byte before a download counts as failed
+SECONDS_BETWEEN_LINES = 5.0  # of a download's progress
+
+Say = Callable[[str], None]  # who is told, a line at a time, that a download is on its way
 
 
 @dataclass(frozen=True)
@@ -117,9 +121,9 @@ def _digits() -> Iterator[Part]:
     yield "test", pixels[test], labels[test]
 
 
-def open_mnist(wanted: FileSet, place: Path | None, data_root: Path | None) -> Source:
+def open_mnist(wanted: FileSet, place: Path | None, data_root: Path | None, say: Say) -> Source:
     """MNIST or Fashion-MNIST: 60,000 + 10,000 grey 28×28 images in four idx files, gzipped or not."""
-    images, labels, test_images, test_labels = files = find(wanted, place, data_root)
+    images, labels, test_images, test_labels = files = find(wanted, place, data_root, say)
 
     def parts() -> Iterator[Part]:
         yield "train", *read_idx(images, labels)
@@ -136,9 +140,9 @@ def open_mnist(wanted: FileSet, place: Path | None, data_root: Path | None) -> S
     )
 
 
-def open_cifar(wanted: FileSet, place: Path | None, data_root: Path | None) -> Source:
+def open_cifar(wanted: FileSet, place: Path | None, data_root: Path | None, say: Say) -> Source:
     """CIFAR-10 or CIFAR-100: 50,000 + 10,000 colour 32×32 images, from pickles whose published md5 match."""
-    *batches, test, meta = files = find(wanted, place, data_root)
+    *batches, test, meta = files = find(wanted, place, data_root, say)
     md5 = _published_md5(wanted)
 
     def parts() -> Iterator[Part]:
@@ -173,8 +177,11 @@ def _array_records(parts: Iterator[Part]) -> Iterator[Record]:
             yield Record(split, label, f"{split}/{index:05d}", image)
 
 
-def find(wanted: FileSet, place: Path | None, data_root: Path | None) -> tuple[Path, ...]:
-    """The files of a set, from the first place that has them all. Raises ``UserError`` naming every place looked at."""
+def find(wanted: FileSet, place: Path | None, data_root: Path | None, say: Say) -> tuple[Path, ...]:
+    """The files of a set, from the first place that has them all, else downloaded, of which ``say`` is told.
+
+    Raises ``UserError`` naming every place looked at.
+    """
     if place is not None:
         places = [place]
     else:
@@ -185,7 +192,8 @@ def find(wanted: FileSet, place: Path | None, data_root: Path | None) -> tuple[P
     looked = [f"looked in {_where(wanted, root)}" for root in places]
     if place is not None:
         raise UserError(f"{place} does not hold {wanted.name}: expected {', '.join(wanted.files)}", looked)
-    problem = _download(wanted)
+    say(f"{wanted.name} is not in {' or '.join(map(str, places))}: downloading it to {data_home()}")
+    problem = _download(wanted, say)
     if not problem and (files := find_in(wanted, data_home())):
         return files
     package = f"apt install dataset-{wanted.name}, or " if wanted.packaged else ""
@@ -218,12 +226,12 @@ def _where(wanted: FileSet, root: Path) -> str:
     return str(root)
 
 
-def _download(wanted: FileSet) -> str:
+def _download(wanted: FileSet, say: Say) -> str:
     """Fetch a set into the cache folder; what went wrong, or ""."""
     home = data_home()
     try:
         home.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=home, prefix=".download-") as scratch, _quiet_network():
+        with tempfile.TemporaryDirectory(dir=home, prefix=".download-") as scratch, _watched_network(say):
             folder = _fetch(wanted, Path(scratch))
             (home / folder).mkdir(parents=True, exist_ok=True)
             for file in sorted((Path(scratch) / folder).iterdir()):
@@ -247,12 +255,27 @@ def _fetch(wanted: FileSet, scratch: Path) -> str:
 
 
 @contextlib.contextmanager
-def _quiet_network() -> Iterator[None]:
-    """No progress bars of others, and no waiting for ever."""
+def _watched_network(say: Say) -> Iterator[None]:
+    """The library's progress bar as a line now and then, and no waiting for ever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(NETWORK_PATIENCE)
     try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(_Spaced(say)):
             yield
     finally:
         socket.setdefaulttimeout(before)
+
+
+class _Spaced(io.StringIO):
+    """A stream that passes on what is written there, not more often than every few seconds."""
+
+    def __init__(self, say: Say) -> None:
+        super().__init__()
+        self._say, self._last = say, time.monotonic()
+
+    def write(self, text: str) -> int:
+        """Pass the text on as a line, if the last one is long ago."""
+        if text.strip() and time.monotonic() - self._last >= SECONDS_BETWEEN_LINES:
+            self._last = time.monotonic()
+            self._say(f"  {text.strip()}")
+        return len(text)

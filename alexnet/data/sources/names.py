@@ -14,7 +14,7 @@ from pathlib import Path
 
 from alexnet.core.errors import UserError
 from alexnet.data.sources import builtin
-from alexnet.data.sources.builtin import data_home
+from alexnet.data.sources.builtin import Say, data_home
 from alexnet.data.sources.folders import open_folder, scan
 from alexnet.data.sources.imagenet import is_ilsvrc, open_imagenet
 from alexnet.data.sources.records import Source, unreadable
@@ -33,21 +33,21 @@ BUILTIN_SOURCES: Mapping[str, str] = {
 _FILE_SETS = {s.name: s for s in (builtin.MNIST, builtin.FASHION_MNIST, builtin.CIFAR10, builtin.CIFAR100)}
 
 
-def open_source(text: str, data_root: Path | None = None) -> Source:
+def open_source(text: str, data_root: Path | None = None, say: Say = lambda line: None) -> Source:
     """The source that ``text`` describes: ``digits``, ``cifar10:PATH`` or a path. A built-in name wins over a path.
 
-    ``data_root``: where built-in sets are looked for first. Raises ``UserError`` for whatever cannot be used, in one
-    complete line.
+    ``data_root``: where built-in sets are looked for first. ``say`` is told, a line at a time, of a download. Raises
+    ``UserError`` for whatever cannot be used, in one complete line.
     """
     if data_root is not None and not data_root.expanduser().is_dir():
         raise UserError(f"--data-root {data_root}: there is no such folder")
     try:
-        return _open(text, data_root)
+        return _open(text, data_root, say)
     except OSError as error:  # the system may refuse at any folder on the way
         raise unreadable(error.filename or text, error) from error
 
 
-def _open(text: str, data_root: Path | None) -> Source:
+def _open(text: str, data_root: Path | None, say: Say) -> Source:
     name, colon, rest = text.partition(":")
     if name not in BUILTIN_SOURCES:
         return _open_path(text)
@@ -64,7 +64,7 @@ def _open(text: str, data_root: Path | None) -> Source:
     if place and builtin.find_in(wanted, place) is None and _is_images(place):
         return _open_path(rest)
     opener = builtin.open_cifar if name.startswith("cifar") else builtin.open_mnist
-    return opener(wanted, place, data_root)
+    return opener(wanted, place, data_root, say)
 
 
 def absolute(text: str) -> str:

@@ -1,11 +1,16 @@
 """Built-in sets: the digits, idx files, CIFAR's pickles, and where each is looked for."""
 
+import functools
 import gzip
 import hashlib
+import io
 import os
 import pickle
 import struct
+import tarfile
+import threading
 import warnings
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.error import URLError
 
@@ -18,6 +23,14 @@ from alexnet.core.errors import UserError
 from alexnet.data.sources import builtin, open_source
 
 IDX = builtin.MNIST.files
+REAL_DOWNLOAD = torchvision.datasets.utils.download_and_extract_archive
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    """Files over HTTP, without a line for each on stderr."""
+
+    def log_message(self, *arguments):
+        """Say nothing."""
 
 
 @pytest.fixture(autouse=True)
@@ -151,6 +164,32 @@ def test_download_is_moved_into_the_cache_folder(home, monkeypatch, no_packages)
     source = open_source("fashion-mnist")
     assert Path(source.location) == home / "FashionMNIST" / "raw"
     assert source.count == 10
+
+
+def test_a_download_is_told_while_it_goes(tmp_path, home, monkeypatch):
+    """A real one, over HTTP from this machine: announced, with progress, and whole files in the cache folder."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        for name in builtin.CIFAR10.files:
+            member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            member.size = 100_000
+            tar.addfile(member, io.BytesIO(np.random.default_rng(0).bytes(member.size)))
+    (tmp_path / "cifar.tgz").write_bytes(packed.getvalue())
+    handler = functools.partial(QuietHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        kind = torchvision.datasets.CIFAR10
+        monkeypatch.setattr(kind, "url", f"http://127.0.0.1:{server.server_port}/cifar.tgz")
+        monkeypatch.setattr(kind, "tgz_md5", hashlib.md5(packed.getvalue()).hexdigest())
+        monkeypatch.setattr(torchvision.datasets.utils, "download_and_extract_archive", REAL_DOWNLOAD)
+        monkeypatch.setattr(builtin, "SECONDS_BETWEEN_LINES", 0.0)
+        lines: list[str] = []
+        with pytest.raises(UserError, match="is not the published file"):  # but an unknown pickle is not read
+            open_source("cifar10", say=lines.append)
+        server.shutdown()
+    assert lines[0] == f"cifar10 is not in {home}: downloading it to {home}"
+    assert any("%" in line or "B/s" in line for line in lines[1:])
+    assert sorted(path.name for path in (home / "cifar-10-batches-py").iterdir()) == sorted(builtin.CIFAR10.files)
 
 
 @pytest.mark.parametrize(
