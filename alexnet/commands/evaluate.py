@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from alexnet.commands.console import print_json, table
+from alexnet.commands.console import print_json
 from alexnet.commands.prepare import prepare
 from alexnet.commands.progress import make_reporter
 from alexnet.core.errors import UserError
@@ -19,7 +19,7 @@ from alexnet.runtime.log import Reporter, Silent
 from alexnet.runtime.run import Run
 from alexnet.training.evaluate import evaluate_models
 from alexnet.training.outcome import final_split
-from alexnet.visualize.report import describe_images, wilson_interval
+from alexnet.visualize.measure import describe_counts
 
 
 def evaluate(
@@ -32,7 +32,7 @@ def evaluate(
     reporter: Reporter | None = None,
 ) -> list[dict[str, Any]]:
     """Count each run, then their ensemble if there are several: a dict each with ``run``, ``split``, ``top1``, ``top5``
-    (shares), ``loss``, ``images``, ``per_class``.
+    (shares), ``loss``, ``images``, ``per_class``, ``calibration_error`` and ``confusions``.
 
     ``data``: other images than the run's own; of another set without splits all are counted. Raises ``UserError``.
     """
@@ -102,26 +102,5 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(rows if len(rows) > 1 else rows[0])
         return 0
-    print(f"on {describe_images(rows[0])}")
-    print(table(("run", "top-1", "95 % interval", "top-5", "loss"), [_row(row) for row in rows]))
-    print()
-    print(table(("class", *(row["run"] if len(rows) > 1 else "top-1" for row in rows), "images"), _class_rows(rows)))
+    print(describe_counts(rows))
     return 0
-
-
-def _row(row: dict[str, Any]) -> Sequence[str]:
-    lowest, highest = wilson_interval(round(row["top1"] * row["images"]), row["images"])
-    interval = f"{lowest:.1%} – {highest:.1%}"
-    return (row["run"], f"{row['top1']:.2%}", interval, f"{row['top5']:.2%}", f"{row['loss']:.4f}")
-
-
-def _class_rows(rows: Sequence[dict[str, Any]]) -> list[Sequence[str]]:
-    """A row for each class: its name, its share of right answers under each run, and its images."""
-    return [
-        (name, *(_share(row["per_class"][name]["top1"]) for row in rows), f"{value['images']:,}")
-        for name, value in rows[0]["per_class"].items()
-    ]
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2%}"

@@ -6,10 +6,11 @@ import argparse
 import dataclasses
 from collections.abc import Callable
 
-from alexnet.commands.console import print_json, table
+from alexnet.commands.console import print_json
 from alexnet.data.sources import BUILTIN_SOURCES
 from alexnet.model.variants import VARIANTS
 from alexnet.recipes import RECIPES
+from alexnet.visualize.tables import table
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from alexnet.commands.console import print_json, table
+from alexnet.commands.console import print_json
 from alexnet.model.network import Classifier
 from alexnet.model.summary import Layer, Summary, summarise
 from alexnet.model.variants import VARIANTS, build, get_variant
+from alexnet.visualize.tables import table
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -24,7 +24,8 @@ from alexnet.runtime.run import Run, start_or_continue
 from alexnet.training.outcome import conclude
 from alexnet.training.train import Training
 from alexnet.visualize.curves import CurveDrawer
-from alexnet.visualize.report import describe_measure, write_report
+from alexnet.visualize.measure import describe_measure
+from alexnet.visualize.report import write_report
 
 SMALLEST_SMALL_SIDE, LARGEST_SMALL_SIDE = 28, 64  # what the variant `small` is made for
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alexnet.config import Recipe, assignments
-from alexnet.training.evaluate import TOP
+from alexnet.visualize.measure import describe_measure
 
 WORST = 10
 
@@ -59,30 +58,3 @@ def _classes(result: Mapping[str, Any]) -> list[str]:
 
 def _recipe(recipe: Recipe) -> list[str]:
     return ["## The recipe", "", "Each field as `--set` takes it.", "", "```", *assignments(recipe), "```"]
-
-
-def describe_measure(result: Mapping[str, Any]) -> str:
-    """A measure in words: "83.59% top-1 (95 % interval 82.9% – 84.3%), 99.12% top-5, loss 0.49 on 10,000 test images".
-
-    In brackets is the interval that holds the true share with 95 % confidence, for so many images.
-    ``result``: ``top1`` and ``top5`` (shares), ``loss``, ``images``, ``split``, ``views``, ``per_class``.
-    """
-    top5 = f"{result['top5']:.2%} top-5, " if len(result["per_class"]) > TOP else ""
-    lowest, highest = wilson_interval(round(result["top1"] * result["images"]), result["images"])
-    interval = f"(95 % interval {lowest:.1%} – {highest:.1%})"
-    return f"{result['top1']:.2%} top-1 {interval}, {top5}loss {result['loss']:.4f} on {describe_images(result)}"
-
-
-def describe_images(result: Mapping[str, Any]) -> str:
-    """What was counted, in words: "10,000 test images", "all 42 images", "1 val image, ten views"."""
-    images = f"{result['images']:,}", f"image{'s' if result['images'] != 1 else ''}"
-    words = ("all", *images) if result["split"] == "all" else (images[0], result["split"], images[1])
-    return " ".join(words) + (", ten views" if result["views"] == 10 else "")
-
-
-def wilson_interval(hits: int, images: int) -> tuple[float, float]:
-    """The 95 % confidence interval of a share that was counted as ``hits`` of ``images`` (Wilson, 1927)."""
-    share, z = hits / images, 1.96
-    centre = share + z**2 / (2 * images)
-    reach = z * math.sqrt(share * (1 - share) / images + z**2 / (4 * images**2))
-    return max(0.0, (centre - reach) / (1 + z**2 / images)), min(1.0, (centre + reach) / (1 + z**2 / images))

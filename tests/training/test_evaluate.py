@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
+from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, top_k_accuracy_score
 from torchvision.transforms import TenCrop
 
 from alexnet.config import override
@@ -59,6 +59,65 @@ def test_counts_are_scikit_learn_s(make_model, store, cpu):
     assert sum(found["images"] for found in summary["per_class"].values()) == 157
 
 
+def test_confusions_are_scikit_learn_s(make_model, store, cpu):
+    model = make_model()
+    (counts,) = evaluate_models([model], [store], "test", cpu)
+    probabilities, labels = by_hand(model, store, "test")
+    expected = confusion_matrix(labels, probabilities.argmax(axis=1), labels=LABELS)
+    assert np.array_equal(counts.confusion_matrix(), expected)
+    listed = counts.summary(store.classes)["confusions"]
+    assert [pair["images"] for pair in listed] == sorted((n["images"] for n in listed), reverse=True)
+    assert {(int(pair["true"]), int(pair["predicted"])): pair["images"] for pair in listed} == {
+        (t, p): n for t in LABELS for p in LABELS if t != p and (n := expected[t, p])
+    }
+
+
+def test_calibration_error_is_the_formula(make_model, store, cpu):
+    """Guo et al. (2017), equation 3, bin by bin."""
+    model = make_model()
+    (counts,) = evaluate_models([model], [store], "test", cpu)
+    probabilities, labels = by_hand(model, store, "test")
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    total = 0.0
+    for m in range(15):
+        inside = (confidence > m / 15) & (confidence <= (m + 1) / 15)
+        if inside.any():
+            total += inside.sum() / len(labels) * abs(right[inside].mean() - confidence[inside].mean())
+    assert counts.calibration_error == pytest.approx(total, abs=1e-5)
+    assert counts.bins[0].sum() == len(labels)
+
+
+@pytest.mark.parametrize(("confidence", "right", "error"), [(0.9, 9, 0.0), (0.99, 5, 0.49), (0.5, 10, 0.5)])
+def test_calibration_error_of_made_answers(confidence, right, error):
+    answers = torch.tensor([[confidence, 1 - confidence]]).log().expand(10, 2)
+    counts = Counts(2)
+    counts.add(answers, torch.tensor([0] * right + [1] * (10 - right)))
+    assert counts.calibration_error == pytest.approx(error, abs=1e-6)
+
+
+def test_seeing_every_image_twice_changes_no_share(make_model, store, cpu):
+    model, index = make_model(), store.subset("test")
+    once, twice = Counts(10), Counts(10)
+    for output, labels in log_probabilities(model, store, index, cpu):
+        once.add(output, labels)
+        for _ in range(2):
+            twice.add(output, labels)
+    one, two = once.summary(store.classes), twice.summary(store.classes)
+    for name in ("top1", "top5", "loss", "calibration_error"):
+        assert two[name] == pytest.approx(one[name], rel=1e-12)
+    assert two["images"] == 2 * one["images"]
+
+
+def test_many_classes_have_pairs_and_no_matrix():
+    counts = Counts(20_000)
+    answers = torch.full((3, 20_000), -20.0)
+    answers[[0, 1, 2], [19_999, 5, 5]] = 0.0
+    counts.add(answers, torch.tensor([19_999, 5, 7]))
+    assert counts.pairs == {(19_999, 19_999): 1, (5, 5): 1, (7, 5): 1}
+    with pytest.raises(UserError, match="20000 classes is not made"):
+        counts.confusion_matrix()
+
+
 def test_a_class_without_images_has_no_accuracy():
     counts = Counts(3)
     counts.add(torch.tensor([[-0.1, -3.0, -4.0], [-0.5, -2.0, -3.0]]), torch.tensor([0, 1]))
@@ -84,7 +143,8 @@ def test_batch_size_does_not_matter(make_model, store, cpu, batch_size):
     assert sum(sizes) == 157
     assert max(sizes) == min(batch_size, 157)
     assert (parts.top1, parts.top5, parts.images) == (whole.top1, whole.top5, whole.images)
-    assert parts.hits.tolist() == whole.hits.tolist()
+    assert parts.pairs == whole.pairs
+    assert np.allclose(parts.bins, whole.bins, atol=1e-4)
     assert parts.loss == pytest.approx(whole.loss, rel=1e-6)
 
 
