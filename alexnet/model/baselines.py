@@ -1,4 +1,4 @@
-"""The networks that AlexNet is compared with, as classes of their own.
+"""The networks that AlexNet is compared with, as classes of their own: a table of them by name, and LeNet-5.
 
 LeNet-5 as the textbook *Dive into Deep Learning* (§7.6) has it, after LeCun, Bottou, Bengio and Haffner (1998): sigmoid
 units and average pools.
@@ -6,9 +6,13 @@ units and average pools.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
+from alexnet.model.cifar import EIGHTEEN_PERCENT, ELEVEN_PERCENT, FIGURE_1, THIRTEEN_PERCENT, CifarNet
 from alexnet.model.layers import Masks, initialise_layer
 from alexnet.model.network import Classifier
 
@@ -41,3 +45,14 @@ class LeNet5(Classifier):
         for name, module in self.named_children():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 initialise_layer(module, name, "xavier", 0.0, 0.0, seed)
+
+
+BASELINES: Mapping[str, Callable[[int, int, int | None], Classifier]] = {
+    "lenet5": LeNet5,
+    "cifar-18pct": partial(CifarNet, EIGHTEEN_PERCENT),
+    "cifar-13pct": partial(CifarNet, THIRTEEN_PERCENT),
+    "cifar-11pct": partial(CifarNet, ELEVEN_PERCENT),
+    "cifar-relu": partial(CifarNet, FIGURE_1[0]),
+    "cifar-tanh": partial(CifarNet, FIGURE_1[1]),
+}
+"""Name → a network of (classes, channels, image size, None for its own)."""

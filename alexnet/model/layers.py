@@ -170,6 +170,26 @@ class AdaptivePool(nn.Module):
         return f"side={self.side}"
 
 
+class LocallyConnected(nn.Module):
+    """A convolution whose filters and biases differ from place to place: 3 × 3 windows, stride 1, one zero around.
+
+    ``(N, channels, side, side)`` → ``(N, filters, side, side)``. ``weight`` ``(side², filters, channels · 9)``,
+    ``bias`` ``(side², filters)``.
+    """
+
+    KERNEL = 3
+
+    def __init__(self, channels: int, filters: int, side: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(side**2, filters, channels * self.KERNEL**2))
+        self.bias = nn.Parameter(torch.empty(side**2, filters))
+
+    def forward(self, x: Tensor) -> Tensor:
+        windows = F.unfold(x, self.KERNEL, padding=1).permute(2, 0, 1)  # (side², N, channels · 9)
+        y = torch.baddbmm(self.bias[:, None, :], windows, self.weight.transpose(1, 2))  # (side², N, filters)
+        return y.permute(1, 2, 0).reshape(len(x), -1, x.shape[2], x.shape[3])
+
+
 class Dropout(nn.Module):
     """Dropout that takes its mask as an input, so that a training step is a function of what it is given.
 
@@ -211,7 +231,12 @@ def draw_masks(
 
 
 def initialise_layer(
-    layer: nn.Conv2d | nn.Linear, name: str, scheme: Initialisation, std: float, bias: float, seed: int
+    layer: nn.Conv2d | nn.Linear | LocallyConnected,
+    name: str,
+    scheme: Initialisation,
+    std: float,
+    bias: float,
+    seed: int,
 ) -> None:
     """Fill a layer's weights and biases in place; each tensor's draws are keyed by (seed, its name).
 

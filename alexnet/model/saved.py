@@ -19,7 +19,7 @@ from torch import Tensor
 from alexnet.config import Preprocessing, from_json, to_json
 from alexnet.core.errors import UserError
 from alexnet.core.files import publish_folder, read_json, sha256_file, sha256_json, write_json
-from alexnet.model.baselines import LeNet5
+from alexnet.model.baselines import BASELINES
 from alexnet.model.network import AlexNet, Architecture, Classifier, ConvLayer, LinearLayer
 
 SCHEMA = 1
@@ -111,7 +111,7 @@ def _assemble(description: dict[str, Any], tensors: dict[str, Tensor]) -> SavedM
     preprocessing = from_json(Preprocessing, description["preprocessing"])
     with torch.device("meta"):
         if description["architecture"] is None:
-            network: Classifier = LeNet5(*sizes)
+            network: Classifier = BASELINES[description["variant"]](*sizes)
         else:
             network = AlexNet(architecture_from_json(description["architecture"]), *sizes)
         expected = network.state_dict()

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from alexnet.model.layers import AdaptivePool, InMapNorm, ResponseNorm
+from alexnet.model.layers import AdaptivePool, InMapNorm, LocallyConnected, ResponseNorm
 from alexnet.model.network import Classifier
 
 KINDS: dict[type[nn.Module], str] = {
@@ -30,6 +30,7 @@ KINDS: dict[type[nn.Module], str] = {
     nn.MaxPool2d: "max pool",
     nn.AvgPool2d: "average pool",
     AdaptivePool: "adaptive pool",
+    LocallyConnected: "locally connected",
     nn.Linear: "fully connected",
 }
 FP32_BYTES = 4
@@ -132,6 +133,8 @@ def _window(module: nn.Module) -> tuple[int, int] | None:
             return module.kernel_size, module.stride
         case InMapNorm():
             return module.size, 1
+        case LocallyConnected():
+            return module.KERNEL, 1
         case ResponseNorm() | nn.BatchNorm2d():
             return 1, 1
     return None
@@ -141,4 +144,6 @@ def _multiply_adds(module: nn.Module, shape: tuple[int, ...]) -> int:
     """Each output of a convolution or linear layer is a sum over one filter; other layers count as nothing."""
     if isinstance(module, nn.Conv2d | nn.Linear):
         return math.prod(shape) * module.weight[0].numel()
+    if isinstance(module, LocallyConnected):
+        return module.weight.numel()
     return 0

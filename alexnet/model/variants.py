@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from alexnet.core.errors import UserError, unknown
-from alexnet.model.baselines import LeNet5
+from alexnet.model.baselines import BASELINES
 from alexnet.model.network import AlexNet, Architecture, Classifier, ConvLayer, LinearLayer, Then
 
 
@@ -196,6 +196,11 @@ VARIANTS: Mapping[str, Variant] = {
     ),
     "small": Variant(SMALL, "a departure of this project for 28 to 64 pixels", num_classes=10, in_channels=1),
     "lenet5": Variant(None, "LeNet-5 as Dive into Deep Learning §7.6 has it (baseline)", num_classes=10, in_channels=1),
+    "cifar-18pct": Variant(None, "cuda-convnet's CIFAR-10 net of 18 % error, three convolutions (baseline)", 10),
+    "cifar-13pct": Variant(None, "the net of 13 %, paper §3.3: two of four layers locally connected (baseline)", 10),
+    "cifar-11pct": Variant(None, "the net of 11 %, paper §3.3: with response normalization, and wider (baseline)", 10),
+    "cifar-relu": Variant(None, "the net of 18 % without normalizations, for the paper's figure 1 (baseline)", 10),
+    "cifar-tanh": Variant(None, "the same with tanh (baseline)", 10),
 }
 
 
@@ -233,7 +238,7 @@ def build(
     try:
         with torch.device("meta"):
             model = (
-                LeNet5(num_classes, in_channels, image_size)
+                BASELINES[variant](num_classes, in_channels, image_size)
                 if architecture is None
                 else AlexNet(architecture, num_classes, in_channels, image_size)
             )

@@ -94,6 +94,9 @@ def test_d2l_shapes_are_its_documents():
     assert shapes[8:] == [(4096,), (4096,), (10,)]
 
 
+WEIGHED = ("convolution", "locally connected", "fully connected")
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_totals_are_the_networks_own(name):
     network = build(name, VARIANTS[name].architecture, 10, 3, None, device="meta")
@@ -101,8 +104,8 @@ def test_totals_are_the_networks_own(name):
     assert summary.parameters == sum(parameter.numel() for parameter in network.parameters())
     assert summary.activation_bytes == sum(layer.activation_bytes for layer in summary.layers)
     for layer in summary.layers:
-        assert bool(layer.parameters) == (layer.kind in ("convolution", "fully connected", "batch norm"))
-        assert bool(layer.multiply_adds) == (layer.kind in ("convolution", "fully connected"))
+        assert bool(layer.parameters) == (layer.kind in (*WEIGHED, "batch norm"))
+        assert bool(layer.multiply_adds) == (layer.kind in WEIGHED)
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from alexnet.core.errors import UserError
+from alexnet.model.baselines import BASELINES
 from alexnet.model.variants import VARIANTS, build, create_model, get_architecture
 
 PARAMETERS = {  # 1000 classes and 3 channels, except where the second line says 10 and 1
@@ -13,11 +14,15 @@ PARAMETERS = {  # 1000 classes and 3 channels, except where the second line says
     "caffenet": 60_965_224, "one-tower": 62_378_344, "torchvision": 61_100_840, "keras": 62_381_096,
     "batchnorm": 62_381_096,
     "d2l": 46_764_746, "small": 919_754, "lenet5": 61_706,
+    "cifar-18pct": 89_578, "cifar-13pct": 1_116_490, "cifar-11pct": 2_112_970, "cifar-relu": 89_578,
+    "cifar-tanh": 89_578,
 }  # fmt: skip
 GREY = ("d2l", "small", "lenet5")
+CIFAR = ("cifar-18pct", "cifar-13pct", "cifar-11pct", "cifar-relu", "cifar-tanh")
 SMALLEST = {
     "paper": 64, "cuda-convnet": 52, "paper-half": 64, "bvlc-alexnet": 55, "caffenet": 55, "one-tower": 63,
     "torchvision": 63, "d2l": 65, "keras": 57, "batchnorm": 63, "small": 15, "lenet5": 12,
+    "cifar-18pct": 12, "cifar-13pct": 6, "cifar-11pct": 6, "cifar-relu": 12, "cifar-tanh": 12,
 }  # fmt: skip
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 
@@ -28,7 +33,7 @@ def test_the_tables_here_cover_the_table():
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_parameter_counts(name):
-    classes, channels = (10, 1) if name in GREY else (1000, 3)
+    classes, channels = 10 if name in GREY + CIFAR else 1000, 1 if name in GREY else 3
     row = VARIANTS[name]
     assert (row.num_classes, row.in_channels) == (classes, channels)
     network = build(name, row.architecture, classes, channels, None, device="meta")
@@ -37,7 +42,7 @@ def test_parameter_counts(name):
     assert floating == {"keras": 2752, "batchnorm": 2752, "small": 2 * (32 + 64 + 3 * 128)}.get(name, 0)
 
 
-@pytest.mark.parametrize("name", [name for name in VARIANTS if name != "lenet5"])
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name not in BASELINES])
 def test_state_keys_are_the_papers_names(name):
     keys = build(name, get_architecture(name), 10, 3, None, device="meta").state_dict().keys()
     assert [key for key in keys if not key.startswith("norm")] == [
