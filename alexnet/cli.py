@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import importlib
 import io
 import os
@@ -23,7 +24,6 @@ from alexnet.core.errors import StoppedError, UserError, unknown
 Add = Callable[..., object]
 
 SOURCE = "a built-in set, NAME:PATH for one kept at PATH (imagenet:PATH), a folder of class folders, or a tar of one"
-FIELDS = {"lr": "optim.rate", "learning-rate": "optim.rate", "wd": "optim.weight_decay"}  # by their other names
 
 
 def _train(add: Add) -> None:
@@ -131,20 +131,14 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         raise UserError(f"{strange[0]!r} is one argument too many; see alexnet {arguments.command} --help")
     if strange and not arguments.command:
         raise UserError(f"{strange[0]} comes after a command: alexnet COMMAND {strange[0]}")
-    if strange and arguments.command == "train" and (field := field_meant(strange[0])):
-        raise UserError(f"unknown option {strange[0]!r}: it is a field of the recipe, write --set {field}=VALUE")
+    if strange and arguments.command == "train":
+        from alexnet.config import field_meant
+
+        if field := field_meant(strange[0].partition("=")[0].lstrip("-")):
+            raise UserError(f"unknown option {strange[0]!r}: it is a field of the recipe, write --set {field}=VALUE")
     if strange:
         raise unknown("option", strange[0], options_of(arguments.command))
     return arguments
-
-
-def field_meant(option: str) -> str | None:
-    """The recipe's field that a person means by an option such as ``--epochs``; None if it is none."""
-    from alexnet.config import field_names
-
-    name = option.partition("=")[0].lstrip("-")
-    fields = {path.partition(".")[2].replace("_", "-"): path for path in field_names()}
-    return {**fields, **FIELDS}.get(name)
 
 
 def options_of(command: str) -> list[str]:
@@ -186,8 +180,9 @@ def main(words: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what it could not take is dropped
         if isinstance(error, BrokenPipeError):  # whoever read our output has left
             return 141
-        where = f"{error.filename}: " if error.filename else "the output cannot be written: "
-        print(f"alexnet: {where}{error.strerror or error}", file=sys.stderr)
+        full = error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+        where = "the output cannot be written" if full else error.filename or "the system refused"
+        print(f"alexnet: {where}: {error.strerror or error}", file=sys.stderr)
         return 2
     return status
 

@@ -24,6 +24,8 @@ Schedule = Literal["constant", "step", "plateau", "one-cycle", "cosine"]
 Precision = Literal["auto", "fp32", "bf16"]
 Spec = typing.TypeVar("Spec")
 
+OTHER_NAMES = {"lr": "optim.rate", "learning_rate": "optim.rate", "wd": "optim.weight_decay"}
+
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -252,6 +254,8 @@ def override(recipe: Recipe, assignments: typing.Iterable[str]) -> Recipe:
         if not equals:
             raise UserError(f"--set {assignment}: no '=' in it, write section.field=value")
         if path not in known:
+            if meant := field_meant(path):
+                raise UserError(f"unknown field {path!r}: did you mean {meant!r}?")
             raise unknown("field", path, known)
         section, name = path.split(".")
         changes.setdefault(section, {})[name] = _parse(known[path], text, path)
@@ -262,6 +266,12 @@ def override(recipe: Recipe, assignments: typing.Iterable[str]) -> Recipe:
 def field_names() -> list[str]:
     """Every ``section.field`` that :func:`override` can change."""
     return list(_known_fields())
+
+
+def field_meant(name: str) -> str | None:
+    """The ``section.field`` that a person means by its last part alone, or by a name in other libraries; else None."""
+    fields = {path.partition(".")[2]: path for path in field_names()}
+    return {**fields, **OTHER_NAMES}.get(name.replace("-", "_"))
 
 
 def assignments(recipe: Recipe) -> list[str]:

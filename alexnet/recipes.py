@@ -113,7 +113,7 @@ _RECIPES = (
         ),
         train=TrainSpec(batch_size=128, epochs=15, label_smoothing=0.1, keep="best-on-val"),
         claim=Claim(
-            source="this project: a folder whose images all have one size of at most 128 pixels",
+            source="this project: a folder whose images all have one size of at most 64 pixels",
             expects="depends on the images",
             cost="a second for about 3,000 images and epoch on two CPU cores with bf16",
         ),

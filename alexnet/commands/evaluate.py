@@ -7,17 +7,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from alexnet.commands.console import print_json
 from alexnet.commands.prepare import prepare
 from alexnet.commands.progress import make_reporter
 from alexnet.core.errors import UserError
-from alexnet.data.sources import absolute, open_source
+from alexnet.data.sources import BUILTIN_SOURCES, open_source
 from alexnet.data.store import Store
 from alexnet.model.saved import SavedModel, load_model, model_folder
 from alexnet.runtime.device import choose_machine
 from alexnet.runtime.log import Reporter, Silent
 from alexnet.runtime.run import Run
-from alexnet.training.evaluate import evaluate_models
+from alexnet.training.evaluate import evaluate_models, unseen
 from alexnet.training.outcome import final_split
 from alexnet.visualize.measure import describe_counts
 
@@ -34,7 +37,8 @@ def evaluate(
     """Count each run, then their ensemble if there are several: a dict each with ``run``, ``split``, ``top1``, ``top5``
     (shares), ``loss``, ``images``, ``per_class``, ``calibration_error`` and ``confusions``.
 
-    ``data``: other images than the run's own; of another set without splits all are counted. Raises ``UserError``.
+    ``data``: other images than the run's own. Of a set without splits those are counted that no run was trained on.
+    Raises ``UserError``.
     """
     machine = choose_machine(device, precision)
     models = [load_model(run) for run in runs]
@@ -44,9 +48,9 @@ def evaluate(
     root = Path(data_root) if data_root else None
     reporter = reporter or Silent()
     stores = [open_store_for(run, model, data, root, reporter) for run, model in zip(runs, models, strict=True)]
-    split = choose_split(runs, stores, data)
+    split, index = choose_images(models, stores[0])
     with machine.enough_memory("give fewer runs at a time, or --device cpu"):
-        counts = evaluate_models(models, stores, split, machine, views, reporter)
+        counts = evaluate_models(models, stores, index, machine, views, reporter)
     names = [str(run) for run in runs] + ["ensemble"]
     return [
         {"run": name, "split": split, "views": views, **count.summary(stores[0].classes)}
@@ -62,7 +66,8 @@ def open_store_for(
         if not (trained := trained_on(run)):
             raise UserError(f"{run} is a model without its run, so its images are not known: give --data SOURCE")
         data = str(trained["source"])
-        place = Path(data.rpartition(":")[2])
+        name, _, rest = data.partition(":")
+        place = Path(rest if name in BUILTIN_SOURCES else data)
         if place.is_absolute() and not place.exists():
             raise UserError(f"the images of {run} are no longer at {place}: say where with --data")
     source = open_source(str(data), data_root, reporter.say)
@@ -77,20 +82,18 @@ def trained_on(run: Path | str) -> dict[str, Any] | None:
     return Run(place).description if place else None
 
 
-def choose_split(runs: Sequence[Path | str], stores: Sequence[Store], data: Path | str | None) -> str:
-    """Test images if there are any, else val; all of a set without splits, unless a run was trained on part of it.
+def choose_images(models: Sequence[SavedModel], store: Store) -> tuple[str, NDArray[np.int64]]:
+    """What to count, and a word for it: the test images (else val) of a set that has splits of its own.
 
-    Raises ``UserError`` for a set that a run was trained on and that has changed since: what it saw is not known.
+    Of a set that was dealt here, every image that no model was fitted to or chosen by, wherever it lies now and
+    whatever else has come to it: ``"test"`` if these are the ones held out, else ``"unseen"``.
     """
-    seen = False
-    for run, store in zip(runs, stores, strict=True):
-        if (trained := trained_on(run)) is None:
-            continue
-        same = trained["data"] == store.digest
-        if not same and (data is None or absolute(str(data)) == trained["source"]):
-            raise UserError(f"the images of {run} have changed since it was trained: give --data with others")
-        seen |= same
-    return "all" if stores[0].dealt and not seen else final_split(stores[0]) or "test"
+    split = final_split(store)
+    index = unseen(models, store)
+    if not store.dealt or not len(index):
+        return split or "test", store.subset(split or "test")
+    own = split == "test" and np.array_equal(index, store.subset("test"))
+    return ("test" if own else "unseen"), index
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from alexnet.commands.console import print_json
 from alexnet.core.errors import UserError
+from alexnet.data.sources import is_litter
 from alexnet.inference.predictor import Predictor
 from alexnet.runtime.device import choose_machine
 
@@ -39,7 +40,8 @@ def predict(predictor: Predictor, images: Iterable[str], top_k: int = 5) -> Iter
 def expand(images: Iterable[str]) -> Iterator[str]:
     """The files that the words mean, in the order given: folders opened, all else as it stands."""
     for name in images:
-        inside = [path for path in Path(name).rglob("*") if path.is_file() and not path.name.startswith(".")]
+        found = (path for path in Path(name).rglob("*") if path.is_file())
+        inside = [path for path in found if not any(map(is_litter, path.relative_to(name).parts))]
         yield from map(str, sorted(inside)) if inside else [name]
 
 

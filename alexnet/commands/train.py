@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
+from alexnet.commands.choose import choose
 from alexnet.commands.console import print_json
 from alexnet.commands.prepare import prepare, remarks
 from alexnet.commands.progress import make_reporter
-from alexnet.config import Recipe, override
+from alexnet.config import Recipe
 from alexnet.core.errors import UserError
 from alexnet.core.files import write_bytes, write_json
-from alexnet.data.sources import Say, Source, absolute, open_source
-from alexnet.data.store import natural_side
+from alexnet.data.sources import reopened_by
 from alexnet.model.saved import SavedModel
 from alexnet.model.variants import get_variant
-from alexnet.recipes import DEFAULT, get_recipe
 from alexnet.runtime.device import choose_machine, matrix_rate
 from alexnet.runtime.log import Reporter, Silent
 from alexnet.runtime.run import Run, start_or_continue
@@ -26,8 +24,6 @@ from alexnet.training.train import Training
 from alexnet.visualize.curves import CurveDrawer
 from alexnet.visualize.measure import describe_measure
 from alexnet.visualize.report import write_report
-
-SMALLEST_SMALL_SIDE, LARGEST_SMALL_SIDE = 28, 64  # what the variant `small` is made for
 
 
 def train(
@@ -53,9 +49,10 @@ def train(
     get_variant(recipe.model.variant)  # an unknown one is said before hours of decoding
     machine = choose_machine(device, recipe.train.precision)
     store, _ = prepare(source, recipe.data.stored, recipe.data.channels, reporter)
+    if out is not None and not str(out).strip():
+        raise UserError("--out is empty: give a folder, or leave it out for runs/RECIPE")
     folder = Path(out or Path("runs") / recipe.name)
-    found_there = data_root and not data and Path(source.location).is_absolute()  # digits come from no folder
-    place = f"{source.name}:{source.location}" if found_there else absolute(recipe.data.source)
+    place = reopened_by(recipe.data.source, source, Path(data_root) if data_root else None)
     run = start_or_continue(folder, recipe, seed, place, store.digest)
     if run.finished:
         steps = run.result["steps"]
@@ -83,30 +80,6 @@ def finish(training: Training, model: SavedModel, curves: CurveDrawer, matrix_gf
             f"cannot write the outcome to {run.folder}: {error.strerror or error}; the training itself is done, "
             "make room and give the same command again"
         ) from error
-
-
-def choose(
-    recipe: Recipe | str | None, data: Path | str | None, overrides: Sequence[str], root: Path | None, say: Say
-) -> tuple[Source, Recipe]:
-    """The source and the recipe meant; with data alone, the recipe for photographs or for small images."""
-    if recipe is None and data is not None:
-        source = open_source(str(data), root, say)
-        recipe = override(recipe_for(natural_side(source)), overrides)
-    else:
-        recipe = get_recipe(recipe or DEFAULT) if not isinstance(recipe, Recipe) else recipe
-        recipe = override(recipe, overrides)
-        if not (data or recipe.data.source):
-            raise UserError(f"recipe {recipe.name!r} trains on images of your own: give --data FOLDER")
-        source = open_source(str(data or recipe.data.source), root, say)
-    return source, replace(recipe, data=replace(recipe.data, source=str(data or recipe.data.source)))
-
-
-def recipe_for(side: int) -> Recipe:
-    """The recipe for a folder whose images are kept at ``side`` pixels: small ones are seen as they are."""
-    if side > LARGEST_SMALL_SIDE:
-        return get_recipe("photos")
-    recipe = get_recipe("photos-small")
-    return replace(recipe, data=replace(recipe.data, image_size=max(SMALLEST_SMALL_SIDE, side)))
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MOST_IN_A_LINE = 12  # names that a person reads in one line
+
 
 class UserError(ValueError):
     """What went wrong, where, and what to do about it.
@@ -36,4 +38,6 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if nearest:
         return UserError(f"unknown {kind} {name!r}: did you mean {nearest[0]!r}?", [f"known: {', '.join(names)}"])
+    if len(names) > MOST_IN_A_LINE:
+        return UserError(f"unknown {kind} {name!r}, and none is near it", [f"known: {', '.join(names)}"])
     return UserError(f"unknown {kind} {name!r}: choose one of {', '.join(names)}")

@@ -82,7 +82,7 @@ def build(
     for name, array in (("labels", targets), ("hashes", digests), ("splits", splits)):
         write_array(folder / f"{name}.npy", array)
     found = {"dealt": dealt, "refused": refused, "notes": dict(sorted(notes.items()))}
-    _describe(source, folder, preprocessing(side, channels), targets, splits, found)
+    _describe(source, folder, preprocessing(side, channels), targets, splits, digests, found)
 
 
 def stop_at(name: str, reason: str) -> UserError:
@@ -185,6 +185,7 @@ def _describe(
     settings: dict[str, Any],
     labels: NDArray[np.int64],
     splits: NDArray[np.int8],
+    hashes: NDArray[np.uint64],
     found: dict[str, Any],
 ) -> None:
     """Measure the training split and write ``mean.npy`` and ``store.json``, ``found`` included."""
@@ -211,7 +212,7 @@ def _describe(
         "eigenvalues": values.tolist(),
         "eigenvectors": vectors.tolist(),
         **found,
-        "warnings": [*source.warnings, *_warnings(source, labels, splits, found["dealt"])],
+        "warnings": [*source.warnings, *_warnings(source, labels, splits, hashes, found["dealt"])],
         "files": {
             file.name: {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
             for file in sorted(folder.glob("*.npy"))
@@ -220,7 +221,9 @@ def _describe(
     write_json(folder / "store.json", {**meta, "sha256": sha256_json(meta)})
 
 
-def _warnings(source: Source, labels: NDArray[np.int64], splits: NDArray[np.int8], dealt: bool) -> list[str]:
+def _warnings(
+    source: Source, labels: NDArray[np.int64], splits: NDArray[np.int8], hashes: NDArray[np.uint64], dealt: bool
+) -> list[str]:
     held = np.bincount(labels, minlength=len(source.classes))
     trained = np.bincount(labels[splits == SPLITS.index("train")], minlength=len(source.classes))
     few = [name for name, count in zip(source.classes, held, strict=True) if 0 < count < SMALLEST_CLASS]
@@ -228,6 +231,8 @@ def _warnings(source: Source, labels: NDArray[np.int64], splits: NDArray[np.int8
     warnings = []
     if few and dealt:
         warnings.append(f"too few images to be tested, these classes only train: {', '.join(_some(few))}")
+    if again := np.isin(hashes[splits == SPLITS.index("test")], hashes[splits == SPLITS.index("train")]).sum():
+        warnings.append(f"{again:,} test images are also in train, byte for byte: what is counted on test flatters")
     if none:
         warnings.append(f"no image to train on in: {', '.join(_some(none))}")
     return warnings

@@ -97,8 +97,8 @@ class Store:
         return bool(self.meta["dealt"])
 
     def subset(self, split: str) -> NDArray[np.int64]:
-        """The indices of ``"train"``, ``"val"``, ``"test"`` or ``"all"``, rising; empty if there is no such split."""
-        return np.arange(len(self.labels)) if split == "all" else np.flatnonzero(self.splits == SPLITS.index(split))
+        """The indices of ``"train"``, ``"val"`` or ``"test"``, rising; empty if there is no such split."""
+        return np.flatnonzero(self.splits == SPLITS.index(split))
 
 
 def open_or_prepare(

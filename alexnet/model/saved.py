@@ -7,7 +7,7 @@ unpickled; both files are hashed, and names, shapes and types are compared befor
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from alexnet.model.network import AlexNet, Architecture, Classifier, ConvLayer, 
 
 SCHEMA = 1
 MEAN_IMAGE = "preprocessing.mean_image"
+SEEN = "training.seen"
 # What reading a file of another shape than expected raises, from the disk to the network built of it.
 DAMAGE = (
     OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, SafetensorError,
@@ -32,8 +33,10 @@ DAMAGE = (
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A network with what it needs to be used. ``mean_image`` ``(H, W, C)`` fp32 where its scaling has one;
-    ``readable_classes`` are what people call the classes.
+    """A network with what it needs to be used, and to be measured fairly.
+
+    ``readable_classes`` are what people call the classes; ``mean_image`` ``(H, W, C)`` fp32 where its scaling has one;
+    ``seen`` ``(n,)`` int64, the content hashes of the images that it was fitted to or chosen by.
     """
 
     network: Classifier
@@ -42,6 +45,7 @@ class SavedModel:
     readable_classes: tuple[str, ...]
     preprocessing: Preprocessing
     mean_image: Tensor | None = None
+    seen: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
 
 
 def save_model(folder: Path, model: SavedModel) -> None:
@@ -50,6 +54,7 @@ def save_model(folder: Path, model: SavedModel) -> None:
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     if model.mean_image is not None:
         tensors[MEAN_IMAGE] = model.mean_image.cpu().contiguous()
+    tensors[SEEN] = model.seen
     with publish_folder(folder) as beside:
         try:
             save_file(tensors, beside / "model.safetensors")
@@ -117,15 +122,16 @@ def _assemble(description: dict[str, Any], tensors: dict[str, Tensor]) -> SavedM
         expected = network.state_dict()
         if preprocessing.scaling.startswith("mean-image"):
             expected[MEAN_IMAGE] = torch.empty(preprocessing.stored, preprocessing.stored, preprocessing.channels)
+        expected[SEEN] = torch.empty(tensors[SEEN].shape[:1], dtype=torch.int64)
     for name in sorted(tensors.keys() | expected.keys()):
         if (found := _kind(tensors.get(name))) != (wanted := _kind(expected.get(name))):
             raise ValueError(f"{name}: found {found}, expected {wanted}")
-    mean_image = tensors.pop(MEAN_IMAGE, None)
+    mean_image, seen = tensors.pop(MEAN_IMAGE, None), tensors.pop(SEEN)
     network.load_state_dict(tensors, assign=True)
     classes, readable = (tuple(map(str, description[name])) for name in ("classes", "readable_classes"))
     if not len(classes) == len(readable) == network.num_classes:
         raise ValueError(f"{len(classes)} class names for {network.num_classes} outputs")
-    return SavedModel(network.eval(), str(description["variant"]), classes, readable, preprocessing, mean_image)
+    return SavedModel(network.eval(), str(description["variant"]), classes, readable, preprocessing, mean_image, seen)
 
 
 def _kind(tensor: Tensor | None) -> str:

@@ -215,7 +215,8 @@ def get_architecture(name: str, **departures: Any) -> Architecture | None:
     """A variant's architecture with some fields changed; None for a baseline, which has no fields to change."""
     architecture = get_variant(name).architecture
     if architecture is None and departures:
-        raise UserError(f"variant {name!r} has a class of its own and no field to change: {', '.join(departures)}")
+        unset = " ".join(f"--set model.{field}=none" for field in departures)
+        raise UserError(f"variant {name!r} has a class of its own and no such field to change: add {unset}")
     known = [field.name for field in fields(Architecture)]
     for departure in departures:
         if departure not in known:

@@ -87,11 +87,14 @@ def table(folder: Path = RESULTS) -> str:
 
 def _row(value: dict[str, Any]) -> str:
     recipe, runs = from_json(Recipe, value["recipe"]), value["runs"]
+    claim = (
+        RECIPES[recipe.name].claim if recipe.name in RECIPES else recipe.claim
+    )  # today's words for the same training
     top1 = [run["top1"] for run in runs]
     spread = f" ({min(top1):.2%} – {max(top1):.2%})" if len(runs) > 1 else ""
     rate = statistics.median(run["matrix_gflops"] for run in runs)
     where = f"{runs[0]['hardware']['hardware']}, {runs[0]['hardware']['precision']}, {rate:,.0f} GFLOP/s"
-    claimed = "–" if recipe.claim.top1 is None else " – ".join(f"{share:.0%}" for share in recipe.claim.top1)
+    claimed = "–" if claim.top1 is None else " – ".join(f"{share:.0%}" for share in claim.top1)
     name = f"`{recipe.name}`, {value['source']}" + (f", {value['note']}" if value["note"] else "")
     seeds = f"{len(runs)} seed{'s' if len(runs) > 1 else ''}"
     measured = f"{statistics.mean(top1):.2%}{spread}, {seeds}"

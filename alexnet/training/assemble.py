@@ -58,6 +58,7 @@ def assemble(recipe: Recipe, store: Store, seed: int) -> SavedModel:
         readable_classes=tuple(store.readable_classes),
         preprocessing=build_preprocessing(recipe, store, network.image_size),
         mean_image=torch.from_numpy(store.mean_image) if recipe.data.scaling.startswith("mean-image") else None,
+        seen=torch.from_numpy(np.sort(store.hashes[np.concatenate(split_indices(recipe, store))]).view(np.int64)),
     )
 
 

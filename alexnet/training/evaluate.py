@@ -135,23 +135,22 @@ def average(outputs: Sequence[Tensor]) -> Tensor:
 def evaluate_models(
     models: Sequence[SavedModel],
     stores: Sequence[Store],
-    split: str,
+    index: NDArray[np.int64],
     machine: Machine,
     view_count: Literal[1, 10] = 1,
     reporter: Reporter | None = None,
 ) -> list[Counts]:
-    """Counts of each model on ``split`` of its store, then, for several, of their ensemble.
+    """Counts of each model on the images ``index`` of its store, then, for several, of their ensemble.
 
     The stores hold the same images in the same order, each as its model wants them.
-    Raises ``UserError`` if they do not, or if the split is empty.
+    Raises ``UserError`` if they do not, or if there is no image.
     """
     reporter = reporter or Silent()
-    index = stores[0].subset(split)
-    _demand_same(models, stores, index, split)
+    _demand_same(models, stores, index)
     counts = [Counts(models[0].network.num_classes) for _ in models]
     ensemble = Counts(models[0].network.num_classes)
     streams = [log_probabilities(m, s, index, machine, view_count) for m, s in zip(models, stores, strict=True)]
-    with stage(reporter, f"evaluating on {split}", len(index)):
+    with stage(reporter, "evaluating", len(index)):
         for batches in zip(*streams, strict=True):
             outputs, labels = [output for output, _ in batches], batches[0][1]
             for count, output in zip(counts, outputs, strict=True):
@@ -162,10 +161,16 @@ def evaluate_models(
     return [*counts, ensemble] if len(models) > 1 else counts
 
 
-def _demand_same(models: Sequence[SavedModel], stores: Sequence[Store], index: NDArray[np.int64], split: str) -> None:
+def unseen(models: Sequence[SavedModel], store: Store) -> NDArray[np.int64]:
+    """The store's images that none of the models was fitted to or chosen by, known by their content; rising."""
+    seen = np.concatenate([model.seen.numpy().view(np.uint64) for model in models])
+    return np.flatnonzero(~np.isin(store.hashes, seen))
+
+
+def _demand_same(models: Sequence[SavedModel], stores: Sequence[Store], index: NDArray[np.int64]) -> None:
     first = stores[0]
     if not len(index):
-        raise UserError(f"{first.name} has no {split} images: nothing to evaluate on")
+        raise UserError(f"{first.name} has no images to evaluate on")
     for model, store in zip(models, stores, strict=True):
         if list(model.classes) != store.classes:
             raise UserError(

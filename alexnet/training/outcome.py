@@ -23,7 +23,7 @@ def conclude(training: Training, model: SavedModel, matrix_gflops: float) -> dic
     counted: dict[str, Any] = {}
     if split:
         views = recipe.train.views
-        (counts,) = evaluate_models([model], [store], split, machine, views, training.reporter)
+        (counts,) = evaluate_models([model], [store], store.subset(split), machine, views, training.reporter)
         counted = counts.summary(store.classes)
     seconds = training.state.seconds
     epochs = [line for line in training.run.metrics() if "train_loss" in line]

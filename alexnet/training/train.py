@@ -264,7 +264,7 @@ class Training:
             self.warn(log, "damaged-checkpoint", f"{complaint}; it is passed over")
         if found is None:
             if self.run.metrics():
-                lost = f"no usable one in {self.run.checkpoints}: starting at step 0 again"
+                lost = f"no usable checkpoint in {self.run.checkpoints}: starting at step 0 again"
                 self.warn(log, "checkpoints-lost", lost)
             log.cut(0)
             log.event("start", step=0, seed=self.seed)

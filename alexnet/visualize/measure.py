@@ -25,10 +25,9 @@ def describe_measure(result: Mapping[str, Any]) -> str:
 
 
 def describe_images(result: Mapping[str, Any]) -> str:
-    """What was counted, in words: "10,000 test images", "all 42 images", "1 val image, ten views"."""
-    images = f"{result['images']:,}", f"image{'s' if result['images'] != 1 else ''}"
-    words = ("all", *images) if result["split"] == "all" else (images[0], result["split"], images[1])
-    return " ".join(words) + (", ten views" if result["views"] == 10 else "")
+    """What was counted, in words: "10,000 test images", "42 unseen images", "1 val image, ten views"."""
+    noun = "image" if result["images"] == 1 else "images"
+    return f"{result['images']:,} {result['split']} {noun}" + (", ten views" if result["views"] == 10 else "")
 
 
 def wilson_interval(hits: int, images: int) -> tuple[float, float]:

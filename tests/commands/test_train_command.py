@@ -8,6 +8,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -15,8 +16,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet import Predictor, cli, evaluate, train
+from alexnet import Predictor, cli, evaluate, load_model, train
+from alexnet.commands.choose import recipe_for
 from alexnet.core.errors import UserError
+from alexnet.data.sources import open_source
+from alexnet.data.sources.builtin import FASHION_MNIST, find_in
+from alexnet.data.store import open_or_prepare
+from alexnet.recipes import get_recipe
 from alexnet.runtime.device import choose_machine, matrix_rate
 from alexnet.runtime.run import Run
 
@@ -153,12 +159,66 @@ def test_a_run_remembers_its_images_from_any_folder(tmp_path, monkeypatch):
     assert (row["split"], row["images"]) == ("test", 2)
     (row,) = evaluate(run.folder, data=tmp_path / "set")
     assert (row["split"], row["images"]) == ("test", 2)  # the rest was trained on
-    (tmp_path / "set" / "dark" / "0.png").unlink()
-    with pytest.raises(UserError, match="have changed since it was trained"):
-        evaluate(run.folder)  # who was trained on is not known any more
+
+
+def test_an_image_that_was_trained_on_is_never_counted(tmp_path):
+    """Known by content: in a tar, in a copy with images gone and others come, and for a model without its run."""
+    make_two_greys(tmp_path / "set")
+    run = train(data=tmp_path / "set", out=tmp_path / "run", overrides=["train.epochs=1"])
+    (own,) = evaluate(run.folder)
+    assert (own["split"], own["images"]) == ("test", 2)
+    with tarfile.open(tmp_path / "set.tar", "w") as tar:  # in another order than a folder's
+        for path in sorted((tmp_path / "set").rglob("*.png"), reverse=True):
+            tar.add(path, path.relative_to(tmp_path))
+    shutil.copytree(run.model_folder, tmp_path / "alone")
+    for trained, data in ((run.folder, tmp_path / "set.tar"), (tmp_path / "alone", tmp_path / "set")):
+        (row,) = evaluate(trained, data=data)
+        assert (row["split"], row["images"], row["top1"]) == ("test", 2, own["top1"])
+    store = open_or_prepare(open_source(str(tmp_path / "set")))
+    fitted = store.images[np.concatenate([store.subset("train"), store.subset("val")])][:, 0, 0, 0]
+    gone = int(fitted.min())  # a grey that was trained on
     shutil.copytree(tmp_path / "set", tmp_path / "other")
+    (tmp_path / "other" / "dark" / f"{gone - 20}.png").unlink()
+    Image.fromarray(np.full((28, 28), 99, np.uint8)).save(tmp_path / "other" / "light" / "new.png")
     (row,) = evaluate(run.folder, data=tmp_path / "other")
-    assert (row["split"], row["images"]) == ("all", 19)  # other images, and without splits
+    assert (row["split"], row["images"]) == ("unseen", 3)  # the two of test and the new one
+    shutil.move(tmp_path / "other", tmp_path / "set2")
+    shutil.rmtree(tmp_path / "set")
+    shutil.move(tmp_path / "set2", tmp_path / "set")
+    (row,) = evaluate(run.folder)  # the folder itself has changed
+    assert (row["split"], row["images"]) == ("unseen", 3)
+
+
+def test_images_between_small_and_large_are_enlarged(tmp_path):
+    """Folders of 65 to 128 pixels, such as STL-10's 96, need no setting by hand."""
+    draws = np.random.default_rng(0)
+    for name, low in (("dark", 0), ("light", 128)):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for number in range(10):
+            pixels = draws.integers(low, low + 128, (96, 96, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "set" / name / f"{number}.png")
+    run = train(data=tmp_path / "set", out=tmp_path / "run", overrides=["train.epochs=1"])
+    assert run.recipe.name == "photos"
+    preprocessing = load_model(run.folder).preprocessing
+    assert (preprocessing.stored, preprocessing.crop, preprocessing.image_size) == (96, 84, 224)
+
+
+@pytest.mark.parametrize("side", [4, 28, 64, 65, 128, 256])
+def test_a_recipe_for_every_side(side):
+    recipe = recipe_for(side)
+    assert recipe.name == ("photos-small" if side <= 64 else "photos")
+    assert (recipe.augment.crop or side) <= side
+    assert recipe_for(256) == get_recipe("photos")
+
+
+def test_a_data_root_is_remembered_for_a_set_by_its_name(fashion_mnist_root, tmp_path):
+    settings = {"overrides": ["train.epochs=1", "model.variant=lenet5", "model.dropout=none"], "data_root": tmp_path}
+    (tmp_path / "FashionMNIST").mkdir()
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (file,) = find_in(FASHION_MNIST, fashion_mnist_root)[:1]
+        shutil.copy(file.with_name(f"{name}-ubyte{file.suffix if file.suffix == '.gz' else ''}"), tmp_path)
+    run = train("small-fashion-mnist-quick", data="fashion-mnist", out=tmp_path / "run", **settings)
+    assert run.description["source"] == f"fashion-mnist:{tmp_path}"
 
 
 def test_images_that_were_moved_are_asked_for(tmp_path, capsys):
@@ -211,7 +271,9 @@ def test_lost_checkpoints_are_said(tmp_path, notes):
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     (tmp_path / "run" / "result.json").unlink()
     train("small-digits", out=tmp_path / "run", overrides=["train.epochs=1"], reporter=notes)
-    assert notes.warnings() == [f"warning: no usable one in {tmp_path}/run/checkpoints: starting at step 0 again"]
+    assert notes.warnings() == [
+        f"warning: no usable checkpoint in {tmp_path}/run/checkpoints: starting at step 0 again"
+    ]
 
 
 def test_progress_that_nobody_reads_does_not_end_a_training(tmp_path):

@@ -80,7 +80,6 @@ def test_arrays_are_kept_as_they_are(array_source, home):
     assert made.subset("train").tolist() == list(range(30))
     assert made.subset("val").tolist() == list(range(30, 34))
     assert made.subset("test").tolist() == list(range(34, 40))
-    assert made.subset("all").tolist() == list(range(40))
     assert (made.name, made.side, made.channels, made.dealt) == ("made", 8, 3, False)
     assert made.classes == made.readable_classes == [f"class {label}" for label in range(4)]
     assert counted == [(done, 40) for done in range(1, 41)]

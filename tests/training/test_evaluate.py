@@ -10,7 +10,7 @@ from torchvision.transforms import TenCrop
 from alexnet.config import override
 from alexnet.core.errors import UserError
 from alexnet.training.assemble import assemble
-from alexnet.training.evaluate import Counts, average, evaluate_models, log_probabilities
+from alexnet.training.evaluate import Counts, average, evaluate_models, log_probabilities, unseen
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -42,7 +42,7 @@ def by_hand(model, store, split):
 
 def test_counts_are_scikit_learn_s(make_model, store, cpu):
     model = make_model()
-    (counts,) = evaluate_models([model], [store], "test", cpu)
+    (counts,) = evaluate_models([model], [store], store.subset("test"), cpu)
     probabilities, labels = by_hand(model, store, "test")
     assert len(set(probabilities.argmax(axis=1))) >= 3  # a model that has something to be wrong about
     summary = counts.summary(store.classes)
@@ -61,7 +61,7 @@ def test_counts_are_scikit_learn_s(make_model, store, cpu):
 
 def test_confusions_are_scikit_learn_s(make_model, store, cpu):
     model = make_model()
-    (counts,) = evaluate_models([model], [store], "test", cpu)
+    (counts,) = evaluate_models([model], [store], store.subset("test"), cpu)
     probabilities, labels = by_hand(model, store, "test")
     expected = confusion_matrix(labels, probabilities.argmax(axis=1), labels=LABELS)
     assert np.array_equal(counts.confusion_matrix(), expected)
@@ -75,7 +75,7 @@ def test_confusions_are_scikit_learn_s(make_model, store, cpu):
 def test_calibration_error_is_the_formula(make_model, store, cpu):
     """Guo et al. (2017), equation 3, bin by bin."""
     model = make_model()
-    (counts,) = evaluate_models([model], [store], "test", cpu)
+    (counts,) = evaluate_models([model], [store], store.subset("test"), cpu)
     probabilities, labels = by_hand(model, store, "test")
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     total = 0.0
@@ -149,7 +149,7 @@ def test_batch_size_does_not_matter(make_model, store, cpu, batch_size):
 
 
 def test_the_ensemble_of_one_model_twice_is_that_model(make_model, store, cpu):
-    one, two, ensemble = evaluate_models([make_model(), make_model()], [store, store], "test", cpu)
+    one, two, ensemble = evaluate_models([make_model(), make_model()], [store, store], store.subset("test"), cpu)
     assert one.summary(store.classes) == two.summary(store.classes)
     assert (ensemble.top1, ensemble.top5, ensemble.images) == (one.top1, one.top5, one.images)
     assert ensemble.loss == pytest.approx(one.loss, rel=1e-6)
@@ -157,7 +157,7 @@ def test_the_ensemble_of_one_model_twice_is_that_model(make_model, store, cpu):
 
 def test_an_ensemble_averages_probabilities(make_model, store, cpu):
     models = [make_model(seed) for seed in (1, 2, 3)]
-    *_, ensemble = evaluate_models(models, [store] * 3, "test", cpu)
+    *_, ensemble = evaluate_models(models, [store] * 3, store.subset("test"), cpu)
     mean = np.mean([by_hand(model, store, "test")[0] for model in models], axis=0)
     labels = store.labels[store.subset("test")]
     assert ensemble.top1 == (mean.argmax(axis=1) == labels).sum()
@@ -173,7 +173,7 @@ def test_average_is_of_probabilities_and_does_not_underflow():
 
 def test_ten_views_average_the_softmax(make_model, store, cpu):
     model = make_model(0, "augment.crop=6")
-    (counts,) = evaluate_models([model], [store], "test", cpu, 10)
+    (counts,) = evaluate_models([model], [store], store.subset("test"), cpu, 10)
     index = store.subset("test")
     pixels = torch.from_numpy(np.array(store.images[index])).permute(0, 3, 1, 2)
     preprocessing = model.preprocessing
@@ -188,29 +188,37 @@ def test_ten_views_average_the_softmax(make_model, store, cpu):
     assert len(outputs) == 10
     assert counts.top1 == (mean.argmax(axis=1) == labels).sum()
     assert counts.loss == pytest.approx(-np.log(mean[np.arange(157), labels]).sum(), rel=1e-5)
-    (one_view,) = evaluate_models([model], [store], "test", cpu)
+    (one_view,) = evaluate_models([model], [store], store.subset("test"), cpu)
     assert one_view.loss != pytest.approx(counts.loss, rel=1e-4)
 
 
-def test_all_images_of_a_store_can_be_counted(make_model, store, cpu, notes):
-    (counts,) = evaluate_models([make_model()], [store], "all", cpu, reporter=notes)
+def test_any_images_of_a_store_can_be_counted(make_model, store, cpu, notes):
+    (counts,) = evaluate_models([make_model()], [store], np.arange(247), cpu, reporter=notes)
     assert counts.images == 247
-    assert notes.calls == [("begin", "evaluating on all", 247, 0), ("advance", 247, {}), ("finish",)]
+    assert notes.calls == [("begin", "evaluating", 247, 0), ("advance", 247, {}), ("finish",)]
+
+
+def test_unseen_images_are_those_of_no_model_s_train_and_val(make_model, store, make_digits_store):
+    assert np.array_equal(unseen([make_model()], store), store.subset("test"))
+    fewer = make_model(0, "data.validation=0.5")  # which is no more than train and val together
+    assert np.array_equal(unseen([fewer], store), store.subset("test"))
+    others = make_digits_store(train=300)
+    assert np.array_equal(unseen([make_model()], others), np.arange(90, 300))  # the first 90 are the same digits
 
 
 def test_classes_that_do_not_match_are_a_user_error(make_model, make_store, digits, cpu):
     letters = make_store(digits[0][:20], digits[1][:20].tolist(), ["test"] * 10 + ["train"] * 10, "abcdefghij")
     with pytest.raises(UserError, match="the model's 10 classes are not the 10 of made: give --data") as caught:
-        evaluate_models([make_model()], [letters], "test", cpu)
+        evaluate_models([make_model()], [letters], letters.subset("test"), cpu)
     assert caught.value.details == ("model: 0, 1, 2, 3, 4, 5, 6, 7 …", "images: a, b, c, d, e, f, g, h …")
 
 
-def test_an_empty_split_is_a_user_error(make_model, make_digits_store, cpu):
-    with pytest.raises(UserError, match="few-digits has no test images: nothing to evaluate on"):
-        evaluate_models([make_model()], [make_digits_store(train=20)], "test", cpu)
+def test_no_image_is_a_user_error(make_model, store, cpu):
+    with pytest.raises(UserError, match="few-digits has no images to evaluate on"):
+        evaluate_models([make_model()], [store], np.arange(0), cpu)
 
 
 def test_an_ensemble_needs_one_set_of_images(make_model, store, make_digits_store, cpu):
     other = make_digits_store(train=60, val=30, test=156)
     with pytest.raises(UserError, match=r"counted on different images .* give one set with --data"):
-        evaluate_models([make_model(), make_model()], [store, other], "test", cpu)
+        evaluate_models([make_model(), make_model()], [store, other], store.subset("test"), cpu)

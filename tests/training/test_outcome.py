@@ -43,7 +43,7 @@ def test_the_final_count_is_on_test_else_val_else_nothing(finish, cpu, splits, s
     assert ("top1" in result) is (split is not None)
     if split:
         saved = load_model(training.run.folder)
-        (counts,) = evaluate_models([saved], [training.store], split, cpu)
+        (counts,) = evaluate_models([saved], [training.store], training.store.subset(split), cpu)
         assert counts.images == result["images"] == splits[split]
         assert (counts.top1 / counts.images, counts.loss / counts.images) == (result["top1"], result["loss"])
 

@@ -22,7 +22,7 @@ def test_wilson_interval_is_scipys(images):
 
 def test_images_are_counted_in_words():
     assert describe_images(RESULT) == "40 test images"
-    assert describe_images({**RESULT, "split": "all", "images": 4200}) == "all 4,200 images"
+    assert describe_images({**RESULT, "split": "unseen", "images": 4200}) == "4,200 unseen images"
     assert describe_images({**RESULT, "split": "val", "images": 1, "views": 10}) == "1 val image, ten views"
 
 

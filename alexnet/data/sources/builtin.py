@@ -12,6 +12,7 @@ import importlib.metadata
 import io
 import os
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -272,10 +273,12 @@ class _Spaced(io.StringIO):
     def __init__(self, say: Say) -> None:
         super().__init__()
         self._say, self._last = say, time.monotonic()
+        self._before = sys.stderr  # where whoever is told may write, while others' writing comes here
 
     def write(self, text: str) -> int:
         """Pass the text on as a line, if the last one is long ago."""
         if text.strip() and time.monotonic() - self._last >= SECONDS_BETWEEN_LINES:
             self._last = time.monotonic()
-            self._say(f"  {text.strip()}")
+            with contextlib.redirect_stderr(self._before):
+                self._say(f"  {text.strip()}")
         return len(text)

@@ -39,7 +39,9 @@ def open_source(text: str, data_root: Path | None = None, say: Say = lambda line
     ``data_root``: where built-in sets are looked for first. ``say`` is told, a line at a time, of a download. Raises
     ``UserError`` for whatever cannot be used, in one complete line.
     """
-    if data_root is not None and not data_root.expanduser().is_dir():
+    if not text.strip():
+        raise UserError("the source is empty: give a built-in name, a folder of class folders, or a tar of one")
+    if data_root is not None and not (data_root := data_root.expanduser()).is_dir():
         raise UserError(f"--data-root {data_root}: there is no such folder")
     try:
         return _open(text, data_root, say)
@@ -67,9 +69,11 @@ def _open(text: str, data_root: Path | None, say: Say) -> Source:
     return opener(wanted, place, data_root, say)
 
 
-def absolute(text: str) -> str:
-    """The same description, good from any folder: a path in it becomes absolute."""
+def reopened_by(text: str, source: Source, data_root: Path | None) -> str:
+    """What opens ``source``, described by ``text``, again from any folder and without ``data_root``: absolute paths."""
     name, colon, rest = text.partition(":")
+    if data_root and text in BUILTIN_SOURCES and Path(source.location).is_absolute():  # digits come from no folder
+        return f"{source.name}:{source.location}"
     if name in BUILTIN_SOURCES:
         return f"{name}:{Path(rest).expanduser().resolve()}" if colon and rest else text
     return str(Path(text).expanduser().resolve())

@@ -7,6 +7,7 @@ import io
 import os
 import pickle
 import struct
+import sys
 import tarfile
 import threading
 import warnings
@@ -19,6 +20,7 @@ import pytest
 import torchvision
 from sklearn.datasets import load_digits
 
+from alexnet.commands.progress import Bar, Lines
 from alexnet.core.errors import UserError
 from alexnet.data.sources import builtin, open_source
 
@@ -190,6 +192,17 @@ def test_a_download_is_told_while_it_goes(tmp_path, home, monkeypatch):
     assert lines[0] == f"cifar10 is not in {home}: downloading it to {home}"
     assert any("%" in line or "B/s" in line for line in lines[1:])
     assert sorted(path.name for path in (home / "cifar-10-batches-py").iterdir()) == sorted(builtin.CIFAR10.files)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_download_s_progress_reaches_the_person(capsys, monkeypatch, terminal):
+    """Through the reporters of the commands, which write where the library's own bar is caught."""
+    monkeypatch.setattr(builtin, "SECONDS_BETWEEN_LINES", 0.0)
+    reporter = Bar() if terminal else Lines()
+    with builtin._watched_network(reporter.say):
+        print("  45%|████      | 12.3M/26.4M", file=sys.stderr)
+        print("Downloading http://somewhere")
+    assert capsys.readouterr() == ("", "  45%|████      | 12.3M/26.4M\n")
 
 
 @pytest.mark.parametrize(

@@ -197,6 +197,14 @@ def test_a_data_root_that_is_not_there_is_not_ignored(tmp_path):
             open_source(text, tmp_path / "gone")
 
 
+def test_a_data_root_may_begin_with_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "sets").mkdir()
+    with pytest.raises(UserError) as caught:
+        open_source("imagenet", Path("~/sets"))
+    assert f"looked in {tmp_path}/sets/imagenet" in caught.value.details
+
+
 @pytest.mark.parametrize("sign", ["val/ILSVRC2012_val_00000001.JPEG", "ILSVRC2012_devkit_t12/readme.txt"])
 def test_an_ilsvrc_directory_is_not_taken_for_any_folder(tmp_path, sign):
     """As a plain folder its val would be ignored, and a test set cut from train."""
