@@ -6,24 +6,19 @@ claim: where the recipe comes from, what it should reach and what it costs.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import sys
-import types
 import typing
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from alexnet.core.errors import UserError, unknown
+from alexnet.core.typed import parse_word, spell, to_json
 
 Scaling = Literal["unit", "symmetric", "channel", "mean-image", "mean-image-centre"]
 ColorNoise = Literal["none", "paper", "cuda-convnet"]
 Update = Literal["sgd", "sgd-2012", "adam", "adamw"]
 Schedule = Literal["constant", "step", "plateau", "one-cycle", "cosine"]
 Precision = Literal["auto", "fp32", "bf16"]
-Spec = typing.TypeVar("Spec")
-
 OTHER_NAMES = {"lr": "optim.rate", "learning_rate": "optim.rate", "wd": "optim.weight_decay"}
 
 
@@ -100,7 +95,8 @@ class AugmentSpec:
 
     ``color_noise``: shifts along the principal components p of train's colours, α ~ N(0, ``color_noise_std``²) for each
     image: ``paper`` Σ p·α·λ with λ on the 0 … 1 scale (paper §4.1, the only scale on which its formula is usable),
-    ``cuda-convnet`` Σ p·α·√λ, then everything divided by 1 + ``color_noise_std`` (what was run).
+    ``cuda-convnet`` Σ p·α·√λ, then everything divided by 1 + ``color_noise_std`` (what was run). From epoch
+    ``color_noise_until`` on there is none: neither shift nor division.
     """
 
     crop: int | None = None
@@ -110,6 +106,12 @@ class AugmentSpec:
     rotation: float = 0.0
     color_noise: ColorNoise = "none"
     color_noise_std: float = 0.1
+    color_noise_until: float | None = None
+
+    def at(self, epoch: int) -> AugmentSpec:
+        """What is done in an epoch, counted from 0."""
+        off = self.color_noise_until is not None and epoch >= self.color_noise_until
+        return replace(self, color_noise="none") if off else self
 
     def __post_init__(self) -> None:
         _demand(self.crop is None or self.crop >= 4, "augment.crop", self.crop, "4 pixels or more")
@@ -120,16 +122,32 @@ class AugmentSpec:
 
 
 @dataclass(frozen=True)
+class LayerRule:
+    """What is different for one layer, from epoch ``start`` on.
+
+    ``rate``: a learning rate of its own, its biases' times ``bias_rate``; 0 freezes it. ``weight_decay``: a decay of
+    its own. None leaves either as it is for all.
+    """
+
+    layer: str
+    start: float = 0.0
+    rate: float | None = None
+    weight_decay: float | None = None
+
+
+@dataclass(frozen=True)
 class OptimSpec:
     """How weights move.
 
     ``update``: ``sgd`` as torch does it, the rate outside the velocity; ``sgd-2012`` with the rate inside it (paper
     §5); ``adam`` and ``adamw`` with torch's β and ε, which read neither ``momentum`` nor ``nesterov``. ``bias_rate``:
     biases learn at so many times the rate. ``decay_biases``: whether weight decay touches them and the normalizations'
-    scales. ``schedule``: ``constant`` · ``step`` ÷10 at each epoch in ``drops`` · ``plateau`` ÷10, at most three times,
-    when the validation error has not improved for ``patience`` evaluations (paper §5) · ``one-cycle`` up for the share
-    ``warmup`` of the steps and down to nothing (Smith and Topin 2017) · ``cosine`` (Loshchilov and Hutter 2016) after a
-    linear ``warmup``.
+    scales. ``schedule``: ``constant`` · ``step`` ÷ ``drop`` at each epoch in ``drops`` · ``plateau`` ÷ ``drop``, at
+    most three times, when the validation error has not improved for ``patience`` evaluations (paper §5) · ``one-cycle``
+    up for the share ``warmup`` of the steps and down to nothing (Smith and Topin 2017) · ``cosine`` (Loshchilov and
+    Hutter 2016) after a linear ``warmup``. ``bias_drops``: the epochs at which the biases' rate is divided by 10,
+    whatever the weights' does; None lets it follow. ``rules``: layers that are treated otherwise, later rules over
+    earlier ones.
     """
 
     update: Update = "sgd"
@@ -141,14 +159,18 @@ class OptimSpec:
     decay_biases: bool = True
     schedule: Schedule = "constant"
     drops: tuple[float, ...] = ()
+    drop: float = 10.0
+    bias_drops: tuple[float, ...] | None = None
     patience: int = 3
     warmup: float = 0.25
+    rules: tuple[LayerRule, ...] = ()
 
     def __post_init__(self) -> None:
         _demand(self.rate >= 0, "optim.rate", self.rate, "0 or more")
         _demand(0 <= self.momentum < 1, "optim.momentum", self.momentum, "at least 0, below 1")
         _demand(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "0 or more")
         _demand(self.bias_rate >= 0, "optim.bias_rate", self.bias_rate, "0 or more")
+        _demand(self.drop > 1, "optim.drop", self.drop, "above 1")
         _demand(self.patience >= 1, "optim.patience", self.patience, "1 or more")
         _demand(0 <= self.warmup < 1, "optim.warmup", self.warmup, "a share of the steps, at least 0, below 1")
         _demand(list(self.drops) == sorted(self.drops), "optim.drops", self.drops, "epochs in rising order")
@@ -218,33 +240,6 @@ class Recipe:
             )
 
 
-def to_json(value: object) -> Any:
-    """A spec as plain JSON values."""
-    return dataclasses.asdict(value)  # type: ignore[call-overload]
-
-
-def from_json(kind: type[Spec], value: Mapping[str, Any], where: str = "") -> Spec:
-    """The spec that :func:`to_json` wrote; fields that it lacks have their defaults.
-
-    Raises ``UserError`` for a field that is unknown, of another type, or missing without a default.
-    """
-    if not isinstance(value, Mapping):
-        raise UserError(f"{where.rstrip('.') or kind.__name__} = {value!r} is not a set of fields")
-    hints = typing.get_type_hints(kind)
-    fields = {}
-    for name, item in value.items():
-        path = f"{where}{name}"
-        if name not in hints:
-            raise unknown("field", path, [f"{where}{known}" for known in hints])
-        hint = hints[name]
-        nested = isinstance(hint, type) and dataclasses.is_dataclass(hint)
-        fields[name] = from_json(hint, item, f"{path}.") if nested else _coerce(hint, item, path)
-    try:
-        return kind(**fields)
-    except TypeError as error:  # a field without a default is missing
-        raise UserError(f"{where}{kind.__name__} is incomplete: {error}") from error
-
-
 def override(recipe: Recipe, assignments: typing.Iterable[str]) -> Recipe:
     """The recipe with each ``section.field=value`` applied. Raises ``UserError`` that names the nearest field."""
     known = _known_fields()
@@ -258,7 +253,7 @@ def override(recipe: Recipe, assignments: typing.Iterable[str]) -> Recipe:
                 raise UserError(f"unknown field {path!r}: did you mean {meant!r}?")
             raise unknown("field", path, known)
         section, name = path.split(".")
-        changes.setdefault(section, {})[name] = _parse(known[path], text, path)
+        changes.setdefault(section, {})[name] = parse_word(known[path], text, path)
     sections = {section: replace(getattr(recipe, section), **fields) for section, fields in changes.items()}
     return replace(recipe, **sections)
 
@@ -277,14 +272,7 @@ def field_meant(name: str) -> str | None:
 def assignments(recipe: Recipe) -> list[str]:
     """Every field as the ``section.field=value`` that :func:`override` takes."""
     paths = (path.split(".") for path in field_names())
-    return [f"{section}.{name}={_spell(getattr(getattr(recipe, section), name))}" for section, name in paths]
-
-
-def _spell(value: object) -> str:
-    """A value as :func:`_parse` reads it."""
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+    return [f"{section}.{name}={spell(getattr(getattr(recipe, section), name))}" for section, name in paths]
 
 
 def _known_fields() -> dict[str, Any]:
@@ -317,67 +305,3 @@ def _fields(kind: type) -> list[tuple[dataclasses.Field[Any], Any]]:
 def _demand(holds: bool, path: str, value: object, rule: str) -> None:
     if not holds:
         raise UserError(f"{path} = {value!r} is out of range: {rule}")
-
-
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    return typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
-
-
-def _coerce(hint: Any, value: Any, path: str) -> Any:
-    """A JSON value as the field's type: lists become tuples and whole numbers may stand for floats.
-
-    Types are compared, not only values: to Python True is 1 and 1.0 is 1. What is not finite is no number here.
-    """
-    for kind in _alternatives(hint):
-        if kind is type(None):
-            if value is None:
-                return None
-        elif typing.get_origin(kind) is Literal:
-            if any(type(value) is type(item) and value == item for item in typing.get_args(kind)):
-                return value
-        elif typing.get_origin(kind) is tuple:
-            if isinstance(value, list | tuple) and all(map(_is_number, value)):
-                return tuple(map(float, value))
-        elif kind is float:
-            if _is_number(value):
-                return float(value)
-        elif type(value) is kind:
-            return value
-    raise UserError(f"{path} = {value!r} is not {_describe(hint)}")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and type(value) is not bool and abs(value) <= sys.float_info.max
-
-
-def _parse(hint: Any, text: str, path: str) -> Any:
-    """A command-line word as the field's type."""
-    words: dict[str, object] = {"none": None, "true": True, "false": False}
-    candidates: list[object] = [words[text.lower()]] if text.lower() in words else []
-    for number in (int, float):
-        try:
-            candidates.append(number(text))
-        except ValueError:
-            continue
-    if any(typing.get_origin(kind) is tuple for kind in _alternatives(hint)):
-        with contextlib.suppress(ValueError):
-            candidates.append([float(item) for item in text.split(",") if item.strip()])
-    for candidate in [*candidates, text]:
-        try:
-            return _coerce(hint, candidate, path)
-        except UserError:
-            continue
-    raise UserError(f"{path} = {text!r} is not {_describe(hint)}")
-
-
-def _describe(hint: Any) -> str:
-    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "none"}
-    parts = []
-    for kind in _alternatives(hint):
-        if typing.get_origin(kind) is Literal:
-            parts.append("one of " + ", ".join(str(item) for item in typing.get_args(kind)))
-        elif typing.get_origin(kind) is tuple:
-            parts.append("numbers with commas between them")
-        else:
-            parts.append(names[kind])
-    return " or ".join(parts)

@@ -7,8 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alexnet.config import DataSpec, OptimSpec, Preprocessing, Recipe, difference, from_json, override, to_json
+from alexnet.config import (
+    AugmentSpec,
+    DataSpec,
+    LayerRule,
+    OptimSpec,
+    Preprocessing,
+    Recipe,
+    assignments,
+    difference,
+    override,
+)
 from alexnet.core.errors import UserError
+from alexnet.core.typed import from_json, to_json
 from alexnet.recipes import RECIPES, get_recipe
 
 
@@ -222,3 +233,33 @@ def test_ten_views_need_a_crop():
     with pytest.raises(UserError, match="ten views need a crop"):
         override(Recipe("x"), ["train.views=10"])
     assert override(Recipe("x"), ["train.views=10", "augment.crop=24"]).train.views == 10
+
+
+RULES = (LayerRule("conv1", start=67, rate=1e-5), LayerRule("fc5", weight_decay=1.0))
+
+
+def test_rules_survive_json_and_words():
+    recipe = replace(get_recipe("paper-imagenet"), optim=OptimSpec(rules=RULES, bias_drops=(), drop=2.5))
+    assert from_json(Recipe, json.loads(json.dumps(to_json(recipe)))) == recipe
+    words = assignments(recipe)
+    assert override(get_recipe("paper-imagenet"), words).optim == recipe.optim
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('[{"layer": "conv1", "rat": 0}]', "optim.rules = "),
+        ("conv1", "optim.rules = 'conv1' is not a JSON list of objects with layer, start, rate, weight_decay"),
+        ("[3]", "optim.rules = "),
+    ],
+)
+def test_rules_of_another_shape_are_refused(text, line):
+    with pytest.raises(UserError) as caught:
+        override(get_recipe("paper-imagenet"), [f"optim.rules={text}"])
+    assert caught.value.line.startswith(line)
+
+
+def test_colour_noise_ends_at_its_epoch():
+    spec = AugmentSpec(color_noise="cuda-convnet", color_noise_until=2)
+    assert [spec.at(epoch).color_noise for epoch in range(4)] == ["cuda-convnet", "cuda-convnet", "none", "none"]
+    assert AugmentSpec(color_noise="paper").at(1000).color_noise == "paper"

@@ -16,9 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from alexnet.config import Recipe, difference, from_json, to_json
+from alexnet.config import Recipe, difference
 from alexnet.core.errors import UserError
 from alexnet.core.files import read_json, write_bytes, write_json
+from alexnet.core.typed import from_json, to_json
 from alexnet.recipes import RECIPES
 from alexnet.runtime.run import Run
 

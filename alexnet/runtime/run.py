@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alexnet.config import Recipe, difference, from_json, to_json
+from alexnet.config import Recipe, difference
 from alexnet.core.errors import UserError
 from alexnet.core.files import read_json, write_json
+from alexnet.core.typed import from_json, to_json
 from alexnet.runtime.log import read_lines
 
 SCHEMA = 1

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.config import OptimSpec
+from alexnet.core.errors import unknown
 
 
 class SGD2012(torch.optim.Optimizer):
@@ -50,13 +51,16 @@ class SGD2012(torch.optim.Optimizer):
 
 
 def build_optimizer(model: nn.Module, spec: OptimSpec) -> torch.optim.Optimizer:
-    """Two groups, weights and biases (with normalizations' scales and shifts), each with its multiple of the rate."""
-    weights = [p for p in model.parameters() if p.ndim > 1]
-    biases = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [
-        {"params": weights, "weight_decay": spec.weight_decay, "multiple": 1.0},
-        {"params": biases, "weight_decay": spec.weight_decay if spec.decay_biases else 0.0, "multiple": spec.bias_rate},
-    ]
+    """Two groups, weights and biases (with normalizations' scales and shifts), and two for each layer with rules.
+
+    Raises ``UserError`` for a rule about a layer that the model does not have.
+    """
+    optimizer = _update_rule(_groups(model, {rule.layer for rule in spec.rules}), spec)
+    set_rates(optimizer, spec, spec.rate, spec.rate * spec.bias_rate, epoch=0)
+    return optimizer
+
+
+def _update_rule(groups: list[dict[str, Any]], spec: OptimSpec) -> torch.optim.Optimizer:
     match spec.update:
         case "sgd":
             return torch.optim.SGD(groups, spec.rate, spec.momentum, nesterov=spec.nesterov, fused=True)
@@ -68,10 +72,29 @@ def build_optimizer(model: nn.Module, spec: OptimSpec) -> torch.optim.Optimizer:
             return torch.optim.AdamW(groups, spec.rate, fused=True)
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give each group its multiple of ``rate``."""
+def _groups(model: nn.Module, ruled: set[str]) -> list[dict[str, Any]]:
+    """Parameters by layer (None: all that no rule names) and by whether they are biases."""
+    layers = {name.rpartition(".")[0] for name, _ in model.named_parameters()}
+    if strange := ruled - layers:
+        raise unknown("layer in optim.rules", min(strange), layers)
+    sorted_out: dict[tuple[str | None, bool], list[Tensor]] = {(None, False): [], (None, True): []}
+    for name, parameter in model.named_parameters():
+        layer, _, part = name.rpartition(".")
+        key = (layer if layer in ruled else None, parameter.ndim <= 1 or part == "bias")
+        sorted_out.setdefault(key, []).append(parameter)
+    return [{"params": params, "layer": layer, "bias": bias} for (layer, bias), params in sorted_out.items()]
+
+
+def set_rates(optimizer: torch.optim.Optimizer, spec: OptimSpec, weights: float, biases: float, epoch: float) -> None:
+    """Give each group its rate and decay at ``epoch``: the two rates given, and what the rules say of its layer."""
     for group in optimizer.param_groups:
-        group["lr"] = rate * group["multiple"]
+        rate, decay = biases if group["bias"] else weights, spec.weight_decay
+        for rule in spec.rules:
+            if rule.layer == group["layer"] and epoch >= rule.start:
+                if rule.rate is not None:
+                    rate = rule.rate * (spec.bias_rate if group["bias"] else 1.0)
+                decay = decay if rule.weight_decay is None else rule.weight_decay
+        group["lr"], group["weight_decay"] = rate, 0.0 if group["bias"] and not spec.decay_biases else decay
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from alexnet.config import OptimSpec
 
-DROP = 10.0
+BIAS_DROP = 10.0
 MOST_DROPS = 3  # the paper's rate "was reduced three times prior to termination"
 START = 1 / 25  # where one-cycle begins, as a share of its peak: torch's div_factor
 FLOOR = START / 1e4  # where it ends: torch's final_div_factor
@@ -27,13 +27,20 @@ def learning_rate(spec: OptimSpec, step: int, total_steps: int, steps_per_epoch:
         case "constant":
             return spec.rate
         case "step":
-            return spec.rate / DROP ** sum(step >= drop * steps_per_epoch for drop in spec.drops)
+            return spec.rate / spec.drop ** sum(step >= drop * steps_per_epoch for drop in spec.drops)
         case "plateau":
-            return spec.rate / DROP ** min(plateaus(errors, spec.patience), MOST_DROPS)
+            return spec.rate / spec.drop ** min(plateaus(errors, spec.patience), MOST_DROPS)
         case "one-cycle":
             return spec.rate * one_cycle(step, total_steps, spec.warmup)
         case "cosine":
             return spec.rate * warm_cosine(step, total_steps, spec.warmup)
+
+
+def bias_learning_rate(spec: OptimSpec, rate: float, epoch: float) -> float:
+    """The rate of the biases beside the weights' ``rate``, at ``epoch`` (1.5 is the middle of the second)."""
+    if spec.bias_drops is None:
+        return rate * spec.bias_rate
+    return spec.rate * spec.bias_rate / BIAS_DROP ** sum(epoch >= drop for drop in spec.bias_drops)
 
 
 def plateaus(errors: Sequence[float], patience: int) -> int:

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alexnet.config import Recipe, difference, from_json, to_json
+from alexnet.config import Recipe, difference
 from alexnet.core.errors import UserError
+from alexnet.core.typed import from_json, to_json
 from alexnet.model.network import Classifier
 from alexnet.runtime.checkpoint import Checkpoint, save_checkpoint
 from alexnet.training.optimizer import optimizer_tensors, restore_optimizer

@@ -32,8 +32,8 @@ from alexnet.runtime.log import Clock, Reporter, RunLog, stage
 from alexnet.runtime.run import Run
 from alexnet.training.assemble import assemble, split_indices
 from alexnet.training.evaluate import Counts, log_probabilities
-from alexnet.training.optimizer import build_optimizer, set_rate
-from alexnet.training.schedule import learning_rate
+from alexnet.training.optimizer import build_optimizer, set_rates
+from alexnet.training.schedule import bias_learning_rate, learning_rate
 from alexnet.training.state import Identity, State, Tally
 
 CHECKPOINT_SECONDS = 300.0
@@ -48,15 +48,13 @@ def train_step(
     images: Tensor,
     labels: Tensor,
     masks: Masks,
-    rate: float,
     label_smoothing: float,
     machine: Machine,
 ) -> tuple[Tensor, Tensor]:
-    """One update of the weights. ``images`` ``(N, C, S, S)``, ``labels`` ``(N,)``.
+    """One update of the weights, at the optimizer's rates. ``images`` ``(N, C, S, S)``, ``labels`` ``(N,)``.
 
     Returns the batch's mean loss and its number of right answers, both 0-d on the device, from before the update.
     """
-    set_rate(optimizer, rate)
     with machine.autocast():
         logits = model(images, masks)
     loss = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
@@ -129,17 +127,19 @@ class Training:
     def step(self, batch: Batch) -> None:
         """Augment, draw, update, count."""
         recipe, store = self.recipe, self.store
-        colours = store.colours if recipe.augment.color_noise != "none" else None
-        draws = draw(recipe.augment, store.side, self.seed, batch.epoch, batch.index, batch.position, colours)
-        images = augment(batch.pixels, draws, recipe.augment, self.saved.preprocessing, self.mean_image)
+        spec = recipe.augment.at(batch.epoch)
+        colours = store.colours if spec.color_noise != "none" else None
+        draws = draw(spec, store.side, self.seed, batch.epoch, batch.index, batch.position, colours)
+        images = augment(batch.pixels, draws, spec, self.saved.preprocessing, self.mean_image)
         masks = draw_masks(self.network.dropout_sites, len(images), self.seed, batch.step, self.machine.device)
         self.network.train()
         if len(images) == 1 < recipe.train.batch_size:
             use_averages(self.network)
+        rate, epoch = self.rate(batch.step), batch.step / self.order.steps_per_epoch
+        set_rates(self.optimizer, recipe.optim, rate, bias_learning_rate(recipe.optim, rate, epoch), epoch)
         loss, right = train_step(
-            self.network, self.optimizer, images, batch.labels, masks, self.rate(batch.step),
-            recipe.train.label_smoothing, self.machine,
-        )  # fmt: skip
+            self.network, self.optimizer, images, batch.labels, masks, recipe.train.label_smoothing, self.machine
+        )
         for tally in (self.interval, self.epoch):
             tally.add(loss, right, len(images))
         self.state.step += 1

@@ -6,8 +6,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from alexnet.config import OptimSpec
-from alexnet.training.optimizer import SGD2012, build_optimizer, optimizer_tensors, restore_optimizer, set_rate
+from alexnet.config import LayerRule, OptimSpec
+from alexnet.core.errors import UserError
+from alexnet.training.optimizer import SGD2012, build_optimizer, optimizer_tensors, restore_optimizer, set_rates
 
 MOMENTUM, DECAY = 0.9, 5e-4
 RATES = [0.01] * 4 + [0.001] * 4 + [0.0005] * 4
@@ -126,14 +127,16 @@ def one_step(net, optimizer, step):
 def test_biases_have_a_rate_and_a_decay_of_their_own(net, update):
     spec = OptimSpec(update=update, rate=0.1, weight_decay=0.01, bias_rate=2.0, decay_biases=False)
     optimizer = build_optimizer(net, spec)
-    set_rate(optimizer, 0.5)
+    set_rates(optimizer, spec, 0.5, 1.0, epoch=0)
     names = {parameter: name for name, parameter in net.named_parameters()}
     groups = [({names[p] for p in g["params"]}, g["lr"], g["weight_decay"]) for g in optimizer.param_groups]
     assert groups == [
         ({"conv.weight", "fc.weight"}, 0.5, 0.01),
         ({"conv.bias", "norm.weight", "norm.bias", "fc.bias"}, 1.0, 0.0),
     ]
-    decayed = build_optimizer(net, OptimSpec(update=update, weight_decay=0.01))
+    everywhere = OptimSpec(update=update, weight_decay=0.01)
+    decayed = build_optimizer(net, everywhere)
+    set_rates(decayed, everywhere, 0.5, 0.5, epoch=0)
     assert [group["weight_decay"] for group in decayed.param_groups] == [0.01, 0.01]
 
 
@@ -141,15 +144,58 @@ def test_biases_have_a_rate_and_a_decay_of_their_own(net, update):
 def test_the_groups_act_as_they_say(net, update):
     """With a gradient of 1 everywhere, what moves is rate × multiple × (1 + decay · w)."""
     before = {name: p.detach().clone() for name, p in net.named_parameters()}
-    optimizer = build_optimizer(net, OptimSpec(update=update, weight_decay=0.5, bias_rate=2.0, decay_biases=False))
+    spec = OptimSpec(update=update, weight_decay=0.5, bias_rate=2.0, decay_biases=False)
+    optimizer = build_optimizer(net, spec)
     for parameter in net.parameters():
         parameter.grad = torch.ones_like(parameter)
-    set_rate(optimizer, 0.1)
+    set_rates(optimizer, spec, 0.1, 0.2, epoch=0)
     optimizer.step()
     for name, parameter in net.named_parameters():
         biased = parameter.ndim <= 1
         move = 0.2 * torch.ones_like(parameter) if biased else 0.1 * (1 + 0.5 * before[name])
         torch.testing.assert_close(parameter.detach(), before[name] - move)
+
+
+RULES = (
+    LayerRule("conv", start=2, rate=0.001),
+    LayerRule("conv", start=3, rate=0.0),
+    LayerRule("fc", weight_decay=3.0),
+)
+
+
+@pytest.mark.parametrize("update", ["sgd", "sgd-2012", "adam", "adamw"])
+@pytest.mark.parametrize(
+    ("epoch", "conv"),
+    [(0, (0.1, 0.2)), (1.99, (0.1, 0.2)), (2, (0.001, 0.002)), (2.5, (0.001, 0.002)), (3, (0.0, 0.0))],
+)
+def test_rules_hold_for_their_layer_from_their_epoch_on(net, update, epoch, conv):
+    spec = OptimSpec(update=update, weight_decay=0.5, bias_rate=2.0, decay_biases=False, rules=RULES)
+    optimizer = build_optimizer(net, spec)
+    set_rates(optimizer, spec, 0.1, 0.2, epoch)
+    names = {parameter: name for name, parameter in net.named_parameters()}
+    found = {names[p]: (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
+    assert found == {
+        "conv.weight": (conv[0], 0.5), "conv.bias": (conv[1], 0.0), "norm.weight": (0.2, 0.0),
+        "norm.bias": (0.2, 0.0), "fc.weight": (0.1, 3.0), "fc.bias": (0.2, 0.0),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("update", ["sgd", "sgd-2012", "adam", "adamw"])
+def test_a_frozen_layer_does_not_move(net, update):
+    momentum = 0.9 if update.startswith("sgd") else 0.0
+    spec = OptimSpec(update=update, momentum=momentum, weight_decay=0.1, rules=(LayerRule("conv", start=1, rate=0.0),))
+    optimizer = build_optimizer(net, spec)
+    for step in range(4):
+        before = {name: p.detach().clone() for name, p in net.named_parameters()}
+        set_rates(optimizer, spec, 0.1, 0.1, epoch=step / 2)
+        one_step(net, optimizer, step)
+        for name, parameter in net.named_parameters():
+            assert torch.equal(parameter, before[name]) == (step >= 2 and name.startswith("conv."))
+
+
+def test_a_rule_for_a_layer_that_is_not_there_names_the_nearest(net):
+    with pytest.raises(UserError, match=r"unknown layer in optim.rules 'cnov': did you mean 'conv'\?"):
+        build_optimizer(net, OptimSpec(rules=(LayerRule("cnov", rate=0.0),)))
 
 
 UPDATES = [

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alexnet.config import OptimSpec
-from alexnet.training.schedule import learning_rate, plateaus
+from alexnet.training.schedule import bias_learning_rate, learning_rate, plateaus
 
 TOTAL, PER_EPOCH = 40, 10
 
@@ -103,3 +103,18 @@ def test_a_rate_depends_on_its_arguments_only_and_is_never_above_the_peak(schedu
     assert forward == backward[::-1]
     assert errors == [0.5, 0.4, 0.6]
     assert all(0 < value <= 0.1 * (1 + 1e-12) for value in forward)
+
+
+def test_biases_follow_the_weights_or_have_epochs_of_their_own():
+    assert bias_learning_rate(OptimSpec(rate=0.01, bias_rate=2.0), 0.001, 50) == pytest.approx(0.002)
+    never = OptimSpec(rate=0.01, bias_rate=2.0, bias_drops=())
+    assert bias_learning_rate(never, 1e-5, 90) == pytest.approx(0.02)  # as 2012's code ended
+    once = OptimSpec(rate=0.01, bias_rate=2.0, bias_drops=(47.5,))
+    assert [bias_learning_rate(once, 0.003, epoch) for epoch in (47, 47.5, 90)] == pytest.approx([0.02, 0.002, 0.002])
+
+
+def test_a_step_divides_by_its_own_factor():
+    """The unattended schedule of 2012's code: four rates from 0.01 to 0.01/250, equally far apart."""
+    spec = OptimSpec(rate=0.01, schedule="step", drops=(1, 2, 3), drop=250 ** (1 / 3))
+    rates = [learning_rate(spec, step, 40, 10, []) for step in (0, 10, 20, 30)]
+    assert rates == pytest.approx([0.01, 0.0015874, 0.00025198, 0.00004], rel=1e-4)
