@@ -5,7 +5,10 @@ import pytest
 
 from alexnet.config import override
 from alexnet.core.errors import UserError
+from alexnet.model.variants import build, get_architecture, get_variant
+from alexnet.recipes import RECIPES, get_recipe
 from alexnet.training.assemble import assemble, split_indices
+from alexnet.training.optimizer import build_optimizer
 
 
 @pytest.fixture
@@ -94,3 +97,15 @@ def test_scaling_becomes_numbers_that_travel_with_the_model(recipe_of, store, sc
         np.testing.assert_allclose(model.mean_image.numpy(), pixels.mean(axis=0), rtol=1e-5)
     else:
         assert model.mean_image is None
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_has_a_network_and_rules_for_layers_that_are_there(name):
+    recipe = get_recipe(name)
+    variant = get_variant(recipe.model.variant)
+    architecture = get_architecture(recipe.model.variant, **recipe.model.departures())
+    network = build(recipe.model.variant, architecture, 10, variant.in_channels, recipe.data.image_size, device="meta")
+    optimizer = build_optimizer(network, recipe.optim)
+    assert sum(p.numel() for group in optimizer.param_groups for p in group["params"]) == sum(
+        p.numel() for p in network.parameters()
+    )
