@@ -164,6 +164,7 @@ def main(words: Sequence[str] | None = None) -> int:
         if arguments.command is None:
             build_parser().print_help()
             return 0
+        wait_politely()
         command = importlib.import_module(f"alexnet.commands.{arguments.command}")
         status: int = command.main(arguments)
         sys.stdout.flush()  # here, where a full disk still gets its line
@@ -185,6 +186,16 @@ def main(words: Sequence[str] | None = None) -> int:
         print(f"alexnet: {where}: {error.strerror or error}", file=sys.stderr)
         return 2
     return status
+
+
+def wait_politely() -> None:
+    """Where others keep the processors busy, have threads that wait sleep instead of spinning.
+
+    A thread that spins for a partner which is not running costs up to ten times the work itself (docs/log.md); one that
+    sleeps costs a third more on an idle machine. OpenMP reads the setting once, so it is made before torch is imported.
+    """
+    if hasattr(os, "getloadavg") and os.getloadavg()[0] > (os.cpu_count() or 1) / 2:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

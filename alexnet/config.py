@@ -284,17 +284,23 @@ def _known_fields() -> dict[str, Any]:
     }
 
 
-def difference(one: Recipe, other: Recipe) -> str | None:
-    """The first field in which two recipes train differently, as ``section.field (one's, now other's)``; or None.
+def departures(one: Recipe, other: Recipe) -> list[tuple[str, object, object]]:
+    """Every field in which two recipes train differently, as (``section.field``, one's value, other's).
 
     Claims change nothing, and neither does how the source is spelled: its content has a hash of its own.
     """
     a, b = to_json(one), to_json(other)
-    for section in ("model", "data", "augment", "optim", "train"):
-        for name, value in a[section].items():
-            if value != b[section][name] and (section, name) != ("data", "source"):
-                return f"{section}.{name} ({value!r}, now {b[section][name]!r})"
-    return None
+    return [
+        (f"{section}.{name}", value, b[section][name])
+        for section in ("model", "data", "augment", "optim", "train")
+        for name, value in a[section].items()
+        if value != b[section][name] and (section, name) != ("data", "source")
+    ]
+
+
+def difference(one: Recipe, other: Recipe) -> str | None:
+    """The first of :func:`departures` in words, as ``section.field (one's, now other's)``; None if there is none."""
+    return next((f"{path} ({value!r}, now {now!r})" for path, value, now in departures(one, other)), None)
 
 
 def _fields(kind: type) -> list[tuple[dataclasses.Field[Any], Any]]:

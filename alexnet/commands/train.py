@@ -12,7 +12,7 @@ from alexnet.commands.prepare import prepare, remarks
 from alexnet.commands.progress import make_reporter
 from alexnet.config import Recipe
 from alexnet.core.errors import UserError
-from alexnet.core.files import write_bytes, write_json
+from alexnet.core.files import folder_bytes, write_bytes, write_json
 from alexnet.data.sources import reopened_by
 from alexnet.model.saved import SavedModel
 from alexnet.model.variants import get_variant
@@ -24,6 +24,8 @@ from alexnet.training.train import Training
 from alexnet.visualize.curves import CurveDrawer
 from alexnet.visualize.measure import describe_measure
 from alexnet.visualize.report import write_report
+
+LARGE = 100e6  # bytes of checkpoints that are worth a word
 
 
 def train(
@@ -72,13 +74,14 @@ def finish(training: Training, model: SavedModel, curves: CurveDrawer, matrix_gf
     run, recipe = training.run, training.recipe
     try:
         result = conclude(training, model, matrix_gflops)
-        curves.draw(run, (result["split"], result["top1"]) if result["split"] else None)
+        curves.draw(run, result if result["split"] else None)
         write_bytes(run.folder / "report.md", write_report(recipe, result, remarks(training.store)).encode())
         write_json(run.folder / "result.json", result)  # last: it says that everything is there
     except OSError as error:
+        kept = "the training itself is done" if training.safe else "no checkpoint of its end could be written either"
         raise UserError(
-            f"cannot write the outcome to {run.folder}: {error.strerror or error}; the training itself is done, "
-            "make room and give the same command again"
+            f"cannot write the outcome to {run.folder}: {error.strerror or error}; {kept}: make room and give the same "
+            "command again, which goes on from the last checkpoint"
         ) from error
 
 
@@ -98,4 +101,6 @@ def main(arguments: argparse.Namespace) -> int:
         print(describe_measure(result))
     if not arguments.json:
         print(f"the run is in {run.folder}: report.md, curves.png, model/")
+        if (size := folder_bytes(run.checkpoints)) > LARGE:
+            print(f"{run.checkpoints} holds {size / 1e9:.1f} GB that a finished run no longer needs: it may be removed")
     return 0

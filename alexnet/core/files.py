@@ -32,6 +32,11 @@ def sha256_json(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def folder_bytes(path: Path) -> int:
+    """The bytes of all files below a folder; 0 if there is none."""
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
 def sync(path: Path) -> None:
     """Wait until a file's contents, or a folder's names, have reached the disk."""
     handle = os.open(path, os.O_RDONLY)

@@ -106,7 +106,7 @@ def parse_word(hint: Any, text: str, path: str) -> Any:
             continue
     if any(map(_is_tuple_of_specs, _alternatives(hint))):
         with contextlib.suppress(ValueError):
-            candidates.append(json.loads(text))
+            candidates.append(json.loads(text or "[]"))
     elif any(typing.get_origin(kind) is tuple for kind in _alternatives(hint)):
         with contextlib.suppress(ValueError):
             candidates.append([float(item) for item in text.split(",") if item.strip()])

@@ -174,7 +174,7 @@ def _demand_room(source: Source, side: int, channels: int, folder: Path) -> None
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
-            f"the store of {source.name} needs {needed / 1e9:.1f} GB and {folder.parent} has {free / 1e9:.1f} GB free: "
+            f"the store of {source.name} needs {needed / 1e6:,.0f} MB and {folder.parent} has {free / 1e6:,.0f} MB: "
             "set ALEXNET_HOME to a larger disk"
         )
 
@@ -233,9 +233,17 @@ def _warnings(
         warnings.append(f"too few images to be tested, these classes only train: {', '.join(_some(few))}")
     if again := np.isin(hashes[splits == SPLITS.index("test")], hashes[splits == SPLITS.index("train")]).sum():
         warnings.append(f"{again:,} test images are also in train, byte for byte: what is counted on test flatters")
+    if (doubles := _in_several_classes(labels, hashes)) > 0:
+        warnings.append(f"{doubles:,} images are in more than one class")
     if none:
         warnings.append(f"no image to train on in: {', '.join(_some(none))}")
     return warnings
+
+
+def _in_several_classes(labels: NDArray[np.int64], hashes: NDArray[np.uint64]) -> int:
+    """How many contents stand under more than one label."""
+    pairs = np.unique(np.stack([hashes, labels.astype(np.uint64)]), axis=1)
+    return int((np.unique(pairs[0], return_counts=True)[1] > 1).sum())
 
 
 def _lines(refused: list[dict[str, str]]) -> list[str]:

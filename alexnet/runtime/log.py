@@ -127,6 +127,15 @@ class RunLog:
         return self._metrics.cut(mark)
 
 
+def in_use(folder: Path) -> bool:
+    """Whether another process, or another log here, is writing in a run folder at this moment."""
+    try:
+        with _Lines(folder / "events.jsonl") as events:
+            return not events.lock()
+    except OSError:
+        return False
+
+
 class _Lines:
     """A file that grows by lines. What a full disk refuses is kept and tried again with the next line."""
 

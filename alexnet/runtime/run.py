@@ -16,7 +16,7 @@ from alexnet.config import Recipe, difference
 from alexnet.core.errors import UserError
 from alexnet.core.files import read_json, write_json
 from alexnet.core.typed import from_json, to_json
-from alexnet.runtime.log import read_lines
+from alexnet.runtime.log import in_use, read_lines
 
 SCHEMA = 1
 
@@ -51,6 +51,14 @@ class Run:
     def finished(self) -> bool:
         """Whether the training has ended, was measured, and its model is there to be used."""
         return (self.folder / "result.json").is_file() and (self.model_folder / "model.json").is_file()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether a training was begun here and left nothing: it may be another one now. False while one is running."""
+        if not (self.folder / "run.json").exists() or (self.folder / "result.json").exists():
+            return False
+        left = any(self.checkpoints.glob("*")) or any(self.model_folder.glob("*"))
+        return not left and not in_use(self.folder)
 
     @property
     def result(self) -> dict[str, Any]:
@@ -89,10 +97,10 @@ def start_or_continue(folder: Path, recipe: Recipe, seed: int, location: str, di
     mine = {"schema": SCHEMA, "recipe": to_json(recipe), "seed": seed, "source": location, "data": digest}
     mine["commit"] = source_commit()
     try:
-        if (folder / "run.json").exists():
+        if (folder / "run.json").exists() and not run.is_empty:
             _demand_same(run, recipe, seed, digest)
             return run
-        if folder.exists() and not all(path.name.startswith(".") for path in folder.iterdir()):
+        if not run.is_empty and folder.exists() and not all(path.name.startswith(".") for path in folder.iterdir()):
             raise UserError(f"{folder} is not empty and is no run: choose another folder with --out")
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "run.json", mine)

@@ -39,6 +39,7 @@ def conclude(training: Training, model: SavedModel, matrix_gflops: float) -> dic
         },
         "split": split,
         "views": recipe.train.views,
+        "kept_epoch": training.kept_epoch,
         **counted,
         "last_epoch": epochs[-1] if epochs else None,  # someone may have removed the metrics
         "steps": training.state.step,

@@ -119,6 +119,13 @@ class Training:
             self.network.load_state_dict(self.state.best)
         return self.saved
 
+    @property
+    def kept_epoch(self) -> int:
+        """The epoch whose weights the model holds, from 1: the last, or the first of lowest validation error."""
+        errors = self.state.errors
+        best = self.recipe.train.keep == "best-on-val" and errors
+        return errors.index(min(errors)) + 1 if best else self.recipe.train.epochs
+
     def loader(self) -> Loader:
         """The batches still to come."""
         images, labels = self.store.images, self.store.labels
@@ -240,10 +247,15 @@ class Training:
             self.warn(log, "checkpoint-failed", f"no checkpoint at step {state.step}: {error}; training goes on")
 
     @property
+    def safe(self) -> bool:
+        """Whether a checkpoint holds the state as it stands."""
+        return self._safe_step == self.state.step
+
+    @property
     def farewell(self) -> str:
         """What to say after a signal."""
-        step, safe = self.state.step, self._safe_step
-        where = "there" if safe == step else f"after step {safe}, that of the last checkpoint"
+        step = self.state.step
+        where = "there" if self.safe else f"after step {self._safe_step}, that of the last checkpoint"
         return f"stopped after step {step}; the same command continues {where}"
 
     @property

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alexnet.config import Recipe
+from alexnet.config import Recipe, departures
 from alexnet.core.files import write_bytes
+from alexnet.recipes import RECIPES
 from alexnet.runtime.run import Run
 
 if TYPE_CHECKING:
@@ -35,9 +36,10 @@ class CurveDrawer:
         if time.monotonic() - self._last >= SECONDS_BETWEEN_DRAWINGS:
             self.draw(run)
 
-    def draw(self, run: Run, final: tuple[str, float] | None = None) -> None:
-        """Draw now; ``final`` is the split and the accuracy of the last count."""
-        expected = self.recipe.claim.top1
+    def draw(self, run: Run, final: Mapping[str, Any] | None = None) -> None:
+        """Draw now; ``final`` is the result, once there is one. The claim's band is drawn for the recipe as it is."""
+        as_named = RECIPES.get(self.recipe.name) is not None and not departures(RECIPES[self.recipe.name], self.recipe)
+        expected = self.recipe.claim.top1 if as_named else None
         draw_curves(run.metrics(), self.recipe.name, run.folder / "curves.png", expected, final)
         self._last = time.monotonic()
 
@@ -47,11 +49,11 @@ def draw_curves(
     title: str,
     path: Path,
     expected: tuple[float, float] | None = None,
-    final: tuple[str, float] | None = None,
+    final: Mapping[str, Any] | None = None,
 ) -> None:
     """Write ``path`` (PNG) from the lines of ``metrics.jsonl``.
 
-    ``expected``: the claim's band of test accuracy; ``final``: the split and the accuracy of the last count.
+    ``expected``: the claim's band of test accuracy; ``final``: ``split``, ``top1``, ``kept_epoch`` of the last count.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -67,22 +69,29 @@ def draw_curves(
     if expected:
         accuracy.axhspan(*expected, color=GREEN, alpha=0.15, label="expected on test")
     if final and epochs:
-        split, share = final
-        label = f"{split}, in the end: {share:.1%}"
-        accuracy.plot(epochs[-1]["epoch"], share, "*", color=SPLIT_COLOURS[split], markersize=12, label=label, zorder=3)
+        _draw_star(accuracy, final, epochs[-1]["epoch"])
     rate.plot([line["epoch"] for line in lines], [line["rate"] for line in lines], color=GREY)
     rate.set(xlabel="epoch", ylabel="learning rate")
     for axes in (loss, accuracy, rate):
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.spines[["top", "right"]].set_visible(False)
-    loss.set_ylim(bottom=0)
+        axes.set_xlim(0, max([line["epoch"] for line in lines], default=1) * 1.02)  # the star needs some room
+        axes.set_ylim(0, axes.get_ylim()[1] * 1.05)
     accuracy.set_ylim(0, 1)
     for axes in (loss, accuracy):
         axes.legend(frameon=False)
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
     write_bytes(path, picture.getvalue())
+
+
+def _draw_star(axes: Axes, final: Mapping[str, Any], last_epoch: int) -> None:
+    """The final count, at the epoch whose weights were counted; hollow, so that a point below it can be seen."""
+    split, share, epoch = final["split"], final["top1"], final["kept_epoch"]
+    when = "in the end" if epoch == last_epoch else f"weights of epoch {epoch}"
+    style: dict[str, Any] = {"markersize": 14, "markerfacecolor": "none", "markeredgewidth": 1.5, "zorder": 3}
+    axes.plot(epoch, share, "*", color=SPLIT_COLOURS[split], label=f"{split}, {when}: {share:.2%}", **style)
 
 
 def _draw_side(axes: Axes, lines: Sequence[Any], epochs: Sequence[Any], name: str, label: str) -> None:

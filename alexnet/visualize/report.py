@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alexnet.config import Recipe, assignments
+from alexnet.config import Recipe, assignments, departures
+from alexnet.core.typed import spell
+from alexnet.recipes import RECIPES
 from alexnet.visualize.measure import describe_measure
 
 WORST = 10
@@ -25,9 +27,27 @@ def _outcome(recipe: Recipe, result: Mapping[str, Any]) -> list[str]:
         lines += [f"**{describe_measure(result)}**, seed {result['seed']}.", ""]
     if split == "val" and recipe.train.keep == "best-on-val":
         lines += ["There are no test images: the figure is from the validation images that also chose the weights.", ""]
+    if split == "test" and recipe.train.keep == "best-on-val":
+        epoch, of = result["kept_epoch"], recipe.train.epochs
+        lines += [f"The weights are those of epoch {epoch} of {of}, the best on validation.", ""]
     if recipe.claim.expects:
         lines += [f"Expected: {recipe.claim.expects} ({recipe.claim.source}).", ""]
+    if changed := departs(recipe, result["source"]):
+        lines += [f"But this training departs from the recipe of that name: {'; '.join(changed)}.", ""]
     return [*lines, "![loss, accuracy and rate](curves.png)", ""]
+
+
+def departs(recipe: Recipe, source: str) -> list[str]:
+    """How a training differs from the recipe of its name, each as "train.epochs 20 → 2"; empty if it does not.
+
+    ``source``: the name of the images it was trained on.
+    """
+    if recipe.name not in RECIPES:
+        return []
+    named = RECIPES[recipe.name]
+    changes = [f"{path} {spell(value)} → {spell(now)}" for path, value, now in departures(named, recipe)]
+    asked = named.data.source
+    return [*changes, *([f"images {asked} → {source}"] if asked and asked != source else [])]
 
 
 def _data(result: Mapping[str, Any], remarks: Sequence[str]) -> list[str]:

@@ -134,7 +134,8 @@ def test_an_interrupted_training_continues_to_the_same_end(number, status, digit
     assert (run.folder / model).read_bytes() == (digits_run.folder / model).read_bytes()
 
 
-def test_an_outcome_that_cannot_be_written_costs_a_line_and_nothing_else(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("checkpoint", [True, False])
+def test_an_outcome_that_cannot_be_written_costs_a_line_and_nothing_else(tmp_path, monkeypatch, capsys, checkpoint):
     words = ["train", "small-digits", "--set", "train.epochs=1", "--out", str(tmp_path / "run")]
 
     def refuse(*arguments):
@@ -142,11 +143,31 @@ def test_an_outcome_that_cannot_be_written_costs_a_line_and_nothing_else(tmp_pat
 
     with monkeypatch.context() as full:
         full.setattr("alexnet.commands.train.conclude", refuse)
+        if not checkpoint:
+            full.setattr("alexnet.training.state.save_checkpoint", refuse)
         assert cli.main(words) == 2
     err = capsys.readouterr().err
-    assert "No space left on device; the training itself is done, make room and give the same command again" in err
+    kept = "the training itself is done" if checkpoint else "no checkpoint of its end could be written either"
+    assert f"No space left on device; {kept}: make room and give the same command again" in err
     assert cli.main(words) == 0
-    assert "epoch 1/1" not in capsys.readouterr().err  # nothing was trained again
+    assert ("epoch 1/1" in capsys.readouterr().err) is not checkpoint  # nothing was trained twice that was kept
+
+
+def test_the_report_says_which_weights_and_what_departs(tmp_path):
+    make_two_greys(tmp_path / "set")
+    run = train(data=tmp_path / "set", out=tmp_path / "run", overrides=["train.epochs=3"])
+    errors = [1 - line["val_top1"] for line in run.metrics() if "val_top1" in line]
+    assert run.result["kept_epoch"] == errors.index(min(errors)) + 1
+    text = (run.folder / "report.md").read_text(encoding="utf-8")
+    assert f"The weights are those of epoch {run.result['kept_epoch']} of 3, the best on validation." in text
+    changed = "data.image_size 32 → 28; train.epochs 15 → 3"
+    assert f"But this training departs from the recipe of that name: {changed}." in text
+
+
+def test_checkpoints_that_are_no_longer_needed_are_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("alexnet.commands.train.LARGE", 0)
+    assert cli.main(["train", "--set", "train.epochs=1", "--out", str(tmp_path / "run")]) == 0
+    assert f"{tmp_path}/run/checkpoints holds 0.0 GB that a finished run no longer needs" in capsys.readouterr().out
 
 
 def test_a_run_remembers_its_images_from_any_folder(tmp_path, monkeypatch):

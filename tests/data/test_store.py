@@ -503,7 +503,7 @@ def test_a_disk_too_small_is_noticed_before_anything_is_decoded(array_source, ho
     monkeypatch.setattr(building.shutil, "disk_usage", lambda path: usage._replace(free=10_000))
     monkeypatch.setattr(building, "decode_record", None)
     line, _ = complaint(open_or_prepare, array_source(noise(100), [0, 1] * 50))
-    assert "needs 0.0 GB" in line
+    assert " MB and " in line
     assert "ALEXNET_HOME" in line
     assert stores(home) == []
 

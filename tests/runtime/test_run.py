@@ -8,6 +8,7 @@ import pytest
 from alexnet.config import override
 from alexnet.core.errors import UserError
 from alexnet.recipes import get_recipe
+from alexnet.runtime.log import RunLog
 from alexnet.runtime.run import Run, start_or_continue
 
 RECIPE = get_recipe("small-digits")
@@ -15,6 +16,13 @@ RECIPE = get_recipe("small-digits")
 
 def start(folder, recipe=RECIPE, seed=0, location="digits", digest="d1"):
     return start_or_continue(folder, recipe, seed, location, digest)
+
+
+def begin(folder, recipe=RECIPE):
+    """A run that has got somewhere."""
+    run = start(folder, recipe)
+    (run.checkpoints / "step-00000001").mkdir(parents=True)
+    return run
 
 
 def refusal(folder, **changes):
@@ -37,7 +45,7 @@ def test_a_run_is_begun_and_described(tmp_path):
 @pytest.mark.parametrize("name", ["small-digits", "photos", "paper-imagenet"])
 def test_the_same_training_is_continued_wherever_its_images_are(tmp_path, name):
     recipe = get_recipe(name)
-    start(tmp_path, recipe)
+    begin(tmp_path, recipe)
     before = (tmp_path / "run.json").read_bytes()
     moved = replace(recipe, data=replace(recipe.data, source="/elsewhere"))
     assert start(tmp_path, moved, location="/elsewhere") == Run(tmp_path)
@@ -55,9 +63,18 @@ def test_the_same_training_is_continued_wherever_its_images_are(tmp_path, name):
     ],
 )
 def test_another_training_is_refused_by_name(tmp_path, changes, differs):
-    start(tmp_path)
+    begin(tmp_path)
     line = refusal(tmp_path, **changes)
     assert line == f"{tmp_path} holds another training: it differs in {differs}; choose another folder with --out"
+
+
+def test_a_folder_in_which_nothing_was_trained_may_train_anything(tmp_path):
+    """A command that fails at once must not stand in the way of the corrected one."""
+    start(tmp_path)
+    assert start(tmp_path, seed=9).description["seed"] == 9
+    with RunLog(tmp_path):  # now it is in training, by somebody who has no checkpoint yet
+        assert "it differs in seed (9, now 3)" in refusal(tmp_path, seed=3)
+    assert start(tmp_path, seed=3).description["seed"] == 3
 
 
 def test_a_folder_that_holds_something_else_is_refused(tmp_path):
@@ -80,12 +97,13 @@ def test_a_file_in_the_way_is_a_user_error(tmp_path):
     "text", ["", "{", "[]", "3", "{}", '{"schema": 2, "recipe": {}, "seed": 0, "source": "", "data": ""}']
 )
 def test_a_damaged_description_is_a_user_error(tmp_path, text):
+    begin(tmp_path)
     (tmp_path / "run.json").write_text(text, encoding="utf-8")
     assert f"{tmp_path} is no run folder" in refusal(tmp_path)
 
 
 def test_a_recipe_with_a_field_of_another_version_is_a_user_error(tmp_path):
-    start(tmp_path)
+    begin(tmp_path)
     value = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
     value["recipe"]["optim"]["lookahead"] = 5
     (tmp_path / "run.json").write_text(json.dumps(value), encoding="utf-8")

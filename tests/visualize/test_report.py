@@ -8,7 +8,8 @@ from alexnet.visualize.report import write_report
 
 CLASSES = {str(number): {"images": 4, "top1": 0.75} for number in range(10)}
 RESULT = {
-    "split": "test", "images": 40, "top1": 0.75, "top5": 0.9, "loss": 0.5, "views": 1, "per_class": CLASSES, "seed": 0,
+    "split": "test", "kept_epoch": 3, "images": 40, "top1": 0.75, "top5": 0.9, "loss": 0.5, "views": 1,
+    "per_class": CLASSES, "seed": 0,
     "source": "digits", "splits": {"train": 1437, "val": 0, "test": 40}, "steps": 460, "seconds": 8.0,
     "images_per_second": 3800.0, "matrix_gflops": 800.0,
     "hardware": {"hardware": "a chip", "precision": "fp32", "torch": "2.11", "python": "3.11"},
@@ -22,3 +23,11 @@ def test_a_report_holds_the_recipe_as_it_can_be_given_again(name):
     fields = text.partition("```\n")[2].partition("```")[0].splitlines()
     assert "train.epochs=7" in fields
     assert override(get_recipe(name), fields) == recipe
+
+
+def test_a_report_says_how_a_training_departs_from_the_recipe_of_its_name():
+    recipe = override(get_recipe("paper-imagenet"), ["train.epochs=1", "optim.bias_drops=2,3"])
+    text = write_report(recipe, RESULT, [])
+    assert "departs from the recipe of that name: optim.bias_drops none → 2.0,3.0; train.epochs 90 → 1; images " in text
+    assert "images imagenet → digits." in text
+    assert "departs" not in write_report(get_recipe("small-digits"), RESULT, [])
