@@ -72,6 +72,10 @@ def _prepare(add: Add) -> None:
     _data_root(add)
 
 
+def _reproduce(add: Add) -> None:
+    add("claims", nargs="*", metavar="CLAIM", help="C1 to C34; without one, the table of all")
+
+
 def _seed(add: Add) -> None:
     add("--seed", type=int, default=0, metavar="N", help="what every draw is keyed by (default: 0)")
 
@@ -92,6 +96,7 @@ COMMANDS: dict[str, tuple[Callable[[Add], None], str]] = {
     "summary": (_summary, "layers of a network: shapes, parameters, multiply-adds, receptive fields"),
     "list": (_list, "the variants, recipes and built-in image sets"),
     "prepare": (_prepare, "decode a source once into a store, and list what was refused"),
+    "reproduce": (_reproduce, "what is said of AlexNet, beside what was measured"),
 }
 
 

@@ -1,0 +1,44 @@
+"""Statements about history, which a source settles and no computation can: each with where it can be read.
+
+"Paper" is Krizhevsky, Sutskever and Hinton (NIPS 2012); its table 1 is ILSVRC-2010's test set, its table 2 ILSVRC-2012.
+"""
+
+from __future__ import annotations
+
+from alexnet.reproduce.finding import CORRECTED, REFUTED, Finding, Results, out_of_reach
+
+PAPER = "paper"
+
+
+def one_row_two_sets(results: Results) -> Finding:
+    """C18: top-1 37.5 % and top-5 15.3 % in one row."""
+    measured = (
+        "37.5 % and 17.0 % are one network on ILSVRC-2010's test set; 15.3 % is an average of seven networks, two of "
+        "them pre-trained on ImageNet 2011, on ILSVRC-2012's; one network is 40.7 % and 18.2 % there (val)"
+    )
+    return Finding(measured, CORRECTED, f"{PAPER}, tables 1 and 2")
+
+
+def runners_up(results: Results) -> Finding:
+    """C30: runner-up 26.2 % top-5, traditional methods about 47 % and 28 %."""
+    measured = (
+        "26.2 % is ILSVRC-2012's runner-up; 47.1 % and 28.2 % are sparse coding on ILSVRC-2010, another test set two "
+        "years earlier (SIFT and Fisher vectors there: 45.7 % and 25.7 %)"
+    )
+    return Finding(measured, CORRECTED, f"{PAPER}, tables 1 and 2")
+
+
+def first_to_use_relu(results: Results) -> Finding:
+    """C33: AlexNet was the first to use ReLU."""
+    measured = (
+        "Fukushima (1969) had the function, Nair and Hinton (2010) trained networks with it; the paper takes the name "
+        "from them"
+    )
+    return Finding(measured, REFUTED, f"{PAPER}, §3.1 and its reference 20")
+
+
+def samples_on_a_v100(results: Results) -> Finding:
+    """C17: 3,900 samples a second on a V100."""
+    rates = [run["images_per_second"] for run in results.runs("d2l-fashion-mnist")]
+    here = f"here {max(rates):,.0f} on {results.runs('d2l-fashion-mnist')[0]['hardware']['hardware']}" if rates else "–"
+    return Finding(here, out_of_reach("no V100 was at hand"), results.evidence("d2l-fashion-mnist") or "–")

@@ -1,0 +1,209 @@
+"""Statements about the network itself, each computed on the spot from the network that is meant."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import numpy as np
+import torch
+from sklearn.datasets import load_sample_images
+
+from alexnet.config import AugmentSpec, OptimSpec
+from alexnet.data.augment import draw
+from alexnet.data.building import principal_components, statistics
+from alexnet.model.activity import receptive_field
+from alexnet.model.layers import Dropout, ResponseNorm, padding_amounts, window_count
+from alexnet.model.network import AlexNet, LinearLayer
+from alexnet.model.summary import Summary, summarise
+from alexnet.model.variants import VARIANTS, build, create_model, get_variant
+from alexnet.recipes import get_recipe
+from alexnet.reproduce.finding import CONFIRMED, CORRECTED, REFUTED, Finding, Results
+
+ALEXNETS = [name for name, row in VARIANTS.items() if row.architecture is not None and name != "small"]
+MILLION, GIB = 1e6, 2**30
+
+
+def outline(name: str) -> Summary:
+    """A variant's layer table, with its authors' classes and channels; no memory is taken."""
+    row = get_variant(name)
+    return summarise(build(name, row.architecture, row.num_classes, row.in_channels, None, device="meta"))
+
+
+def learned_layers(results: Results) -> Finding:
+    """C1: eight learned layers."""
+    kinds = {name: Counter(row.kind for row in outline(name).layers) for name in ALEXNETS}
+    right = all((count["convolution"], count["fully connected"]) == (5, 3) for count in kinds.values())
+    return Finding("5 convolutions, 3 fully connected, in every variant", _verdict(right), "alexnet summary paper")
+
+
+def parameters(results: Results) -> Finding:
+    """C2: about 60 million parameters."""
+    counts = {name: outline(name).parameters for name in ("paper", "torchvision", "one-tower")}
+    measured = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    right = all(abs(count - 60e6) < 3e6 for count in counts.values())
+    return Finding(measured, _verdict(right), "alexnet summary")
+
+
+def fully_connected_share(results: Results) -> Finding:
+    """C3: more than 80 % of the parameters are fully connected, "4096 × 4096 × 2 ≈ 33 M" of them."""
+    shares, split = [], ""
+    for name in ALEXNETS:
+        table = outline(name)
+        linear = {row.name: row.parameters for row in table.layers if row.kind == "fully connected"}
+        shares.append(sum(linear.values()) / table.parameters)
+        if name == "d2l":
+            split = " + ".join(f"{count / MILLION:.1f} M" for count in linear.values())
+    measured = f"{min(shares):.1%} to {max(shares):.1%} over all variants; in its own network {split}"
+    return Finding(measured, CORRECTED if min(shares) > 0.8 else REFUTED, "alexnet summary d2l")
+
+
+def textbook_shapes(results: Results) -> Finding:
+    """C4: the textbook's shapes, layer by layer."""
+    shapes = [row.shape for row in outline("d2l").layers]
+    sizes = [shape[-1] for shape in shapes[:8]] + [math.prod(shapes[7])] + [shape[0] for shape in shapes[8:]]
+    right = sizes == [54, 26, 26, 12, 12, 12, 12, 5, 6400, 4096, 4096, 10]
+    return Finding(", ".join(map(str, sizes)), _verdict(right), "alexnet summary d2l")
+
+
+def first_convolution(results: Results) -> Finding:
+    """C5: 224 pixels, stride 4, no padding: 55."""
+    floor = window_count(224, 11, 4)
+    before, after = padding_amounts(224, 11, 4, "ceil")
+    padded = window_count(224 + before + after, 11, 4)
+    measured = f"{floor} as arithmetic has it; {padded} with {before} zeros above and left, {after} below and right"
+    return Finding(measured, CORRECTED, "alexnet summary paper; docs/paper.md, §3.5")
+
+
+def receptive_fields(results: Results) -> Finding:
+    """C6: fields of 11, 51, 99, 131, 163 pixels."""
+    slim = (LinearLayer(8), LinearLayer(8))
+    network = create_model("paper", 2, image_size=447, hidden=slim, seed=0)
+    assert isinstance(network, AlexNet)
+    by_gradient = [receptive_field(network, number) for number in range(1, 6)]
+    by_arithmetic = [row.receptive_field for row in outline("paper").layers if row.kind == "convolution"]
+    pool5 = receptive_field(network, 5, pooled=True)
+    measured = f"{', '.join(map(str, by_gradient))} by gradient and by arithmetic; {pool5} after pool5"
+    return Finding(measured, _verdict(by_gradient == by_arithmetic == [11, 51, 99, 131, 163]), "alexnet summary paper")
+
+
+def normalization_constants(results: Results) -> Finding:
+    """C7: k = 2, n = 5, α = 1e-4, β = 0.75."""
+    ones = torch.full((1, 5, 1, 1), 100.0, dtype=torch.float64)
+    text, code = (float(ResponseNorm(5, 1e-4, 0.75, 2.0, convention, 1)(ones)[0, 2]) for convention in ("sum", "mean"))
+    measured = f"five units of 100 become {text:.2f} by the text and {code:.2f} by the code, which divides α by n"
+    return Finding(measured, CORRECTED, "variants paper and cuda-convnet; docs/paper.md, §3.3")
+
+
+def dropout_twice(results: Results) -> Finding:
+    """C8: x/p while training and x · 0.5 when testing."""
+    x, keep = torch.ones(1, 10_000), 0.5
+    inverted, plain = Dropout(0.5, "train").train(), Dropout(0.5, "test").train()
+    mask = torch.arange(10_000)[None] % 2 == 0
+    expected = [float(layer.forward(x, mask).mean()) for layer in (inverted, plain)]
+    tested = [float(layer.eval().forward(x).mean()) for layer in (inverted, plain)]
+    measured = (
+        f"mean while training and testing: {expected[0]:g} and {tested[0]:g} scaled in training, {expected[1]:g} and "
+        f"{tested[1]:g} scaled in testing; both together {expected[0]:g} and {tested[0] * keep:g}"
+    )
+    return Finding(measured, REFUTED, "alexnet/model/layers.py, Dropout")
+
+
+def crops_and_flips(results: Results) -> Finding:
+    """C9: 2048 times the data."""
+    index = np.arange(200_000)
+    draws = draw(AugmentSpec(crop=224, flip=True), 256, 0, 0, index, index, None)
+    places = len(np.unique(np.stack([draws.top, draws.left, draws.flip]), axis=1).T)
+    measured = f"{places:,} different views among 200,000 draws: 33 × 33 places, mirrored or not"
+    return Finding(measured, CORRECTED if places == 2178 else REFUTED, "alexnet/data/augment.py, draw")
+
+
+def colour_noise(results: Results) -> Finding:
+    """C10: shifts of p·α·λ."""
+    images = np.concatenate([image.reshape(-1, 1, 1, 3) for image in load_sample_images().images])
+    _, _, covariance = statistics(images, np.arange(len(images)))
+    largest = float(principal_components(covariance)[0][0])
+    root = math.sqrt(largest)
+    measured = (
+        f"on two photographs, one deviation of α shifts by {0.1 * largest:.0f} levels with λ on 0 … 255, "
+        f"{0.1 * largest / 255:.1f} on 0 … 1, {0.1 * root:.1f} with √λ as the code has it"
+    )
+    return Finding(measured, CORRECTED, "augment.color_noise=paper and cuda-convnet; docs/paper.md, §4.1")
+
+
+def _biases() -> dict[str, float]:
+    """Layer → where the paper's network starts its biases."""
+    state = create_model("paper", 10, image_size=64, seed=0).state_dict()
+    return {key.removesuffix(".bias"): float(value.mean()) for key, value in state.items() if key.endswith(".bias")}
+
+
+def biases_of_one(results: Results) -> Finding:
+    """C11: biases start at 1 in conv2, 4, 5 and the hidden layers."""
+    ones = [name for name, bias in _biases().items() if bias == 1]
+    right = ones == ["conv2", "conv4", "conv5", "fc6", "fc7"]
+    return Finding(f"1 in {', '.join(ones)}; 0 elsewhere", _verdict(right), "alexnet/model/variants.py, PAPER")
+
+
+def biases_of_linear_layers(results: Results) -> Finding:
+    """C29: biases start at 1 in "the fully connected layers"."""
+    last = _biases()["fc8"]
+    return Finding(f"fc6 and fc7 start at 1, fc8 at {last:g}: the paper says the hidden ones", CORRECTED, "paper, §5")
+
+
+def input_of_fc6(results: Results) -> Finding:
+    """C27: the first fully connected layer has 227 × 227 × 3 inputs."""
+    inputs = {}
+    for name in ("keras", "one-tower"):
+        state = build(name, get_variant(name).architecture, 10, 3, None, "meta").state_dict()
+        inputs[name] = state["fc6.weight"].shape[1]
+    measured = ", ".join(f"{name} {count:,}" for name, count in inputs.items()) + f", not {227 * 227 * 3:,}"
+    return Finding(measured, REFUTED, "alexnet summary keras")
+
+
+def prose_network(results: Results) -> Finding:
+    """C28: five pools, as the prose of the Keras retelling has it."""
+    sides = [227]
+    for kernel, stride, padding in ((11, 4, 0), (5, 1, 2), (3, 1, 1), (3, 1, 1), (3, 1, 1)):
+        side = window_count(sides[-1] + 2 * padding, kernel, stride)
+        sides.append(window_count(side, 3, 2))
+    code = [row.kind for row in outline("keras").layers]
+    measured = (
+        f"with a pool after each convolution the maps are {', '.join(map(str, sides[1:]))} pixels: nothing is left; "
+        f"its code has {code.count('max pool')} pools and {code.count('batch norm')} norms"
+    )
+    return Finding(measured, REFUTED, "alexnet summary keras")
+
+
+def times_lenet(results: Results) -> Finding:
+    """C31: 384 channels are more than ten times LeNet's 16."""
+    widest = max(row.shape[0] for row in outline("d2l").layers if row.kind == "convolution")
+    lenet = max(row.shape[0] for row in outline("lenet5").layers if row.kind == "convolution")
+    return Finding(f"{widest} / {lenet} = {widest / lenet:g}", _verdict(widest > 10 * lenet), "alexnet summary lenet5")
+
+
+def regularization(results: Results) -> Finding:
+    """C32: LeNet uses weight decay, AlexNet dropout and augmentation."""
+    lenet, textbook = get_recipe("lenet5-fashion-mnist"), get_recipe("d2l-fashion-mnist")
+    plain = textbook.augment == AugmentSpec()
+    measured = (
+        f"the textbook's trainings: weight decay {lenet.optim.weight_decay:g} for LeNet; for AlexNet dropout 0.5 and "
+        f"{'no augmentation' if plain else 'augmentation'}"
+    )
+    refuted = lenet.optim.weight_decay == OptimSpec().weight_decay and plain
+    return Finding(measured, REFUTED if refuted else CONFIRMED, "alexnet list recipes --json")
+
+
+def one_card(results: Results) -> Finding:
+    """C34: two cards of 3 GB; what would one need?"""
+    table = outline("paper")
+    weights = 3 * 4 * table.parameters / GIB  # weights, gradients and velocities
+    maps = 2 * 128 * table.activation_bytes / GIB  # outputs and their gradients
+    measured = (
+        f"one card would hold {weights:.2f} GiB of weights, gradients and velocities and {maps:.2f} GiB of outputs of "
+        f"128 images and their gradients: {weights + maps:.2f} GiB, before a convolution's own scratch space"
+    )
+    return Finding(measured, CONFIRMED, "paper, §1 and §3.2; alexnet summary paper")
+
+
+def _verdict(right: bool) -> str:
+    return CONFIRMED if right else REFUTED

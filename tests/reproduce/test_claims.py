@@ -1,0 +1,132 @@
+"""Every statement has a verdict, those computed here the right one, those read from results what the results show."""
+
+import json
+import re
+
+import pytest
+
+from alexnet import cli
+from alexnet.core.errors import UserError
+from alexnet.reproduce.claims import DOCUMENTS, STATEMENTS, get_statement
+from alexnet.reproduce.finding import Results
+
+VERDICTS = re.compile(r"confirmed|corrected|refuted|at this scale: .+|out of reach: .+|pending: .+")
+COMPUTED = {  # what is known of the network and its history, whatever was trained
+    "C1": "confirmed", "C2": "confirmed", "C3": "corrected", "C4": "confirmed", "C5": "corrected", "C6": "confirmed",
+    "C7": "corrected", "C8": "refuted", "C9": "corrected", "C10": "corrected", "C11": "confirmed", "C18": "corrected",
+    "C27": "refuted", "C28": "refuted", "C29": "corrected", "C30": "corrected", "C31": "confirmed", "C32": "refuted",
+    "C33": "refuted", "C34": "confirmed",
+}  # fmt: skip
+
+
+def write(folder, training, date, runs):
+    value = {"recipe": {"name": training}, "runs": runs}
+    (folder / f"{training}_set_machine_{date}.json").write_text(json.dumps(value), encoding="utf-8")
+
+
+def run(top1=0.5, losses=(2.0, 1.0), train=(0.3, 0.8)):
+    epochs = [
+        {"epoch": n, "train_loss": loss, "train_top1": share}
+        for n, (loss, share) in enumerate(zip(losses, train, strict=True), 1)
+    ]
+    return {"top1": top1, "epochs": epochs, "images_per_second": 90.0, "hardware": {"hardware": "a chip"}}
+
+
+@pytest.fixture
+def results(tmp_path):
+    def make(**trainings):
+        for training, runs in trainings.items():
+            write(tmp_path, training.replace("_", "-"), "2026-01-01", runs)
+        return Results(tmp_path)
+
+    return make
+
+
+def test_all_claims_are_there():
+    assert list(STATEMENTS) == [f"C{number}" for number in range(1, 35)]
+    for statement in STATEMENTS.values():
+        assert {*re.findall(r"S\d|paper", statement.source)} <= set(DOCUMENTS)
+        assert statement.claimed
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_every_claim_has_a_verdict_without_any_results(name, results):
+    finding = STATEMENTS[name].check(results())
+    assert VERDICTS.fullmatch(finding.verdict)
+    if name in COMPUTED:
+        assert finding.verdict == COMPUTED[name]
+        assert finding.measured != "–"
+    elif STATEMENTS[name].trainings:
+        assert finding.verdict.startswith(("pending", "out of reach"))
+
+
+@pytest.mark.parametrize(
+    ("name", "figures"),
+    [
+        ("C2", ["60,965,224", "61,100,840", "62,378,344"]),
+        ("C5", ["54", "55", "3 below and right"]),
+        ("C6", ["11, 51, 99, 131, 163", "195 after pool5"]),
+        ("C7", ["23.24", "43.87"]),  # 100·(2 + 5·1e-4·1e4)^−0.75 and 100·(2 + 1e-4·1e4)^−0.75
+        ("C9", ["2,178"]),
+        ("C27", ["9,216", "154,587"]),
+        ("C28", ["27, 13, 6, 2, 0"]),
+        ("C31", ["384 / 16 = 24"]),
+    ],
+)
+def test_figures_are_those_of_arithmetic(name, figures, results):
+    measured = STATEMENTS[name].check(results()).measured
+    assert all(figure in measured for figure in figures)
+
+
+@pytest.mark.parametrize(
+    ("name", "trainings", "verdict", "figure"),
+    [
+        ("C12", {"fig1_relu": [run()], "fig1_tanh": [run(train=(0.1, 0.2))]}, "at this scale: 25", "fig1-tanh"),
+        ("C12", {"fig1_relu": [run(train=(0.8, 0.9))], "fig1_tanh": [run()]}, "at this scale: 2.0 ×", "1.0, tanh 2.0"),
+        ("C15", {"d2l_fashion_mnist": [run(0.885)]}, "confirmed", "test 88.50% (1 seed)"),
+        ("C15", {"d2l_fashion_mnist": [run(0.70), run(0.80)]}, "refuted", "75.00% (70.00% – 80.00%, 2 seeds)"),
+        ("C16", {"lenet5_fashion_mnist": [run(0.84)]}, "pending: d2l", "LeNet 84.00%"),
+        ("C16", {"lenet5_fashion_mnist": [run(0.84)], "d2l_fashion_mnist": [run(0.89)]}, "confirmed", "89.00%"),
+        ("C16", {"lenet5_fashion_mnist": [run(0.84)], "d2l_fashion_mnist": [run(0.83)]}, "refuted", "83.00%"),
+        ("C17", {"d2l_fashion_mnist": [run()]}, "out of reach: no V100", "here 90 on a chip"),
+        ("C26", {"torchvision_cifar10": [run(0.6)]}, "confirmed", "1 of 1 trained"),
+        ("C26", {"torchvision_cifar10": [run(0.1, (2.3, 2.3)), run(0.6)]}, "refuted", "1 of 2 trained"),
+    ],
+)
+def test_trainings_are_read_as_they_are(name, trainings, verdict, figure, results):
+    finding = STATEMENTS[name].check(results(**trainings))
+    assert finding.verdict.startswith(verdict)
+    assert figure in finding.measured
+    assert "results/" in finding.evidence
+
+
+def test_the_newest_results_count(tmp_path):
+    for date, top1 in (("2026-03-01", 0.89), ("2026-02-01", 0.10)):
+        write(tmp_path, "d2l-fashion-mnist", date, [run(top1)])
+    assert STATEMENTS["C15"].check(Results(tmp_path)).verdict == "confirmed"
+
+
+def test_a_claim_by_name():
+    assert get_statement("c7").id == "C7"
+    with pytest.raises(UserError, match="unknown claim 'C77': did you mean 'C7'"):
+        get_statement("C77")
+
+
+def test_the_command_prints_a_table_pages_and_json(capsys):
+    assert cli.main(["reproduce"]) == 0
+    table = capsys.readouterr().out
+    assert all(re.search(rf"^{name} ", table, re.MULTILINE) for name in STATEMENTS)
+    assert cli.main(["reproduce", "c5", "C8"]) == 0
+    pages = capsys.readouterr().out
+    assert pages.count("verdict") == 2
+    assert "refuted" in pages
+    assert cli.main(["reproduce", "C5", "--json"]) == 0
+    (document,) = json.loads(capsys.readouterr().out)
+    assert set(document) == {"id", "claim", "source", "claimed", "measured", "verdict", "evidence"}
+
+
+def test_without_results_it_says_where_they_would_be(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("alexnet.commands.reproduce.__file__", str(tmp_path / "a" / "b" / "c.py"))
+    assert cli.main(["reproduce", "C1"]) == 2
+    assert "there is no folder results/ here" in capsys.readouterr().err
