@@ -74,6 +74,11 @@ def _prepare(add: Add) -> None:
 
 def _reproduce(add: Add) -> None:
     add("claims", nargs="*", metavar="CLAIM", help="C1 to C34; without one, the table of all")
+    add("--run", action="store_true", help="first train what these claims need, cheapest first; resumable")
+    add("--missing", action="store_true", help="with --run: only what results/ does not have yet")
+    add("--data", action="append", default=[], metavar="NAME:PATH", help="where a set is: cifar10:PATH; repeatable")
+    _machine(add)
+    _data_root(add)
 
 
 def _seed(add: Add) -> None:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import argparse
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 from alexnet.commands.console import print_json
+from alexnet.commands.progress import make_reporter
+from alexnet.commands.train import train
 from alexnet.core.errors import UserError
 from alexnet.reproduce.claims import DOCUMENTS, STATEMENTS, get_statement
+from alexnet.reproduce.experiments import Experiment, needed
 from alexnet.reproduce.finding import Finding, Results, Statement
+from alexnet.reproduce.results import keep
 from alexnet.visualize.tables import table
 
 WIDTH = 100
+RUNS = Path("runs") / "reproduce"
 
 
 def results_folder() -> Path:
@@ -27,6 +33,9 @@ def main(arguments: argparse.Namespace) -> int:
     """Check the statements asked for, or all of them, and print what was found."""
     chosen = [get_statement(name) for name in arguments.claims] or list(STATEMENTS.values())
     results = Results(results_folder())
+    if arguments.run:
+        run_experiments(needed(arguments.claims, results, missing=arguments.missing), arguments)
+        results = Results(results_folder())
     findings = [(statement, statement.check(results)) for statement in chosen]
     if arguments.json:
         print_json([_document(statement, finding) for statement, finding in findings])
@@ -38,6 +47,24 @@ def main(arguments: argparse.Namespace) -> int:
         print("\n" + "\n".join(f"{name}: {what}" for name, what in DOCUMENTS.items()))
         print("\nalexnet reproduce CLAIM shows the figures and the evidence")
     return 0
+
+
+def run_experiments(experiments: Sequence[Experiment], arguments: argparse.Namespace) -> None:
+    """Train each seed of each experiment and keep its results; what was finished or begun earlier is not done again."""
+    reporter = make_reporter()
+    places = {place.partition(":")[0]: place for place in arguments.data}
+    for number, experiment in enumerate(experiments, 1):
+        recipe = experiment.build()
+        cost = f"about {experiment.minutes * len(experiment.seeds):.0f} minutes on two CPU cores"
+        reporter.say(f"{number}/{len(experiments)}  {experiment.name}, {len(experiment.seeds)} seed(s), {cost}")
+        runs = [
+            train(
+                recipe, data=places.get(recipe.data.source), out=RUNS / f"{experiment.name}-{seed}", seed=seed,
+                device=arguments.device, data_root=arguments.data_root, reporter=reporter,
+            )
+            for seed in experiment.seeds
+        ]  # fmt: skip
+        reporter.say(f"kept in {keep([run.folder for run in runs])}")
 
 
 def _document(statement: Statement, finding: Finding) -> dict[str, str]:

@@ -37,12 +37,14 @@ class Finding:
 
 
 class Results:
-    """The files of ``results/``, the newest of each training."""
+    """The files of ``results/``, the newest of each training as its recipe has it."""
 
     def __init__(self, folder: Path) -> None:
         self._newest: dict[str, tuple[Path, dict[str, Any]]] = {}
         for path in sorted(folder.glob("*_*.json"), key=lambda path: path.stem.rpartition("_")[2]):
             value = read_json(path)
+            if value.get("departs_from_the_named_recipe"):
+                continue  # another training under the same name
             self._newest[value["recipe"]["name"]] = (path, value)
 
     def runs(self, training: str) -> list[Mapping[str, Any]]:

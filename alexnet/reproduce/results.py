@@ -59,9 +59,9 @@ def keep(folders: Sequence[Path], note: str = "") -> Path:
 
 
 def _departs(recipe: Recipe) -> str | None:
-    """The first field in which a recipe trains differently from the one of that name; None if none."""
+    """The first field in which a recipe trains differently from the one of that name; None if none, or no such name."""
     named = RECIPES.get(recipe.name)
-    return difference(named, recipe) if named else "the name"
+    return difference(named, recipe) if named else None
 
 
 def _epochs(run: Run) -> list[dict[str, Any]]:

@@ -57,7 +57,7 @@ def test_the_commands_and_their_options_are_these():
         "predict": ["run", "images", "--top-k", *machine],
         "summary": ["variant", "--classes", "--channels", "--image-size"],
         "list": ["what"],
-        "reproduce": ["claims"],
+        "reproduce": ["claims", "--run", "--missing", "--data", *machine, "--data-root"],
         "prepare": ["source", "--size", "--channels", "--strict", "--verify", "--data-root"],
     }
 
