@@ -14,6 +14,7 @@ import io
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -105,6 +106,10 @@ COMMANDS: dict[str, tuple[Callable[[Add], None], str]] = {
 }
 
 
+COMPUTING = ("train", "evaluate", "predict", "reproduce")
+BUSY = 0.4  # of all processors: one of two, taken by another program, is enough
+
+
 class Parser(argparse.ArgumentParser):
     """argparse whose errors are one complete line, with the nearest name for a command or option that is unknown."""
 
@@ -174,7 +179,8 @@ def main(words: Sequence[str] | None = None) -> int:
         if arguments.command is None:
             build_parser().print_help()
             return 0
-        wait_politely()
+        if arguments.command in COMPUTING:
+            wait_politely()
         command = importlib.import_module(f"alexnet.commands.{arguments.command}")
         status: int = command.main(arguments)
         sys.stdout.flush()  # here, where a full disk still gets its line
@@ -204,8 +210,29 @@ def wait_politely() -> None:
     A thread that spins for a partner which is not running costs up to ten times the work itself (docs/log.md); one that
     sleeps costs a third more on an idle machine. OpenMP reads the setting once, so it is made before torch is imported.
     """
-    if hasattr(os, "getloadavg") and os.getloadavg()[0] > (os.cpu_count() or 1) / 2:
+    if busy_share() > BUSY:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def busy_share(seconds: float = 0.1) -> float:
+    """The share of all processors' time that others use now, watched for so long; 0 where the system does not say.
+
+    Not the load average: that remembers what ended a minute ago, such as the training before this one.
+    """
+    try:
+        before = _processor_times()
+        time.sleep(seconds)
+        idle, total = (after - earlier for after, earlier in zip(_processor_times(), before, strict=True))
+    except (OSError, ValueError, IndexError):
+        return 0.0
+    return 1 - idle / total if total else 0.0
+
+
+def _processor_times() -> tuple[int, int]:
+    """Clock ticks since the start of the system, of all processors: idle ones, and all (proc_stat(5))."""
+    first, *_ = Path("/proc/stat").read_text(encoding="ascii").splitlines()
+    ticks = [int(field) for field in first.split()[1:9]]
+    return ticks[3] + ticks[4], sum(ticks)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -1,6 +1,7 @@
 """The command line as a person meets it: help, mistakes, exit statuses, and what goes to which stream."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -147,6 +148,33 @@ def test_a_reader_who_leaves_is_no_error():
     command = f"(sleep 0.01; exec {sys.executable} -m alexnet list) | true; echo ${{PIPESTATUS[0]}}"
     process = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert (process.stdout, process.stderr) == ("141\n", "")  # true has ended long before there is anything to read
+
+
+@pytest.mark.parametrize(("busy", "policy"), [(0.9, "PASSIVE"), (0.1, None)])
+def test_threads_sleep_while_they_wait_on_a_busy_machine(monkeypatch, busy, policy):
+    monkeypatch.setattr(cli, "busy_share", lambda: busy)
+    monkeypatch.setattr(os, "environ", {})
+    cli.wait_politely()
+    assert os.environ.get("OMP_WAIT_POLICY") == policy
+    os.environ["OMP_WAIT_POLICY"] = "ACTIVE"
+    cli.wait_politely()
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"  # what a person set stands
+
+
+def test_the_share_that_is_busy_is_seen(monkeypatch):
+    ticks = iter([(100, 1000), (110, 1040)])
+    monkeypatch.setattr(cli, "_processor_times", lambda: next(ticks))
+    assert cli.busy_share(0) == pytest.approx(0.75)
+    monkeypatch.undo()
+    assert 0 <= cli.busy_share(0.01) <= 1
+    program = [sys.executable, "-c", "while True: pass"]
+    others = [subprocess.Popen(program) for _ in range(os.cpu_count() or 1)]
+    try:
+        assert cli.busy_share(0.5) > cli.BUSY
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
 
 
 def test_version(capsys):
