@@ -10,7 +10,6 @@ from pathlib import Path
 from alexnet.commands.console import print_json
 from alexnet.commands.progress import make_reporter
 from alexnet.commands.train import train
-from alexnet.core.errors import UserError
 from alexnet.reproduce.claims import DOCUMENTS, STATEMENTS, get_statement
 from alexnet.reproduce.experiments import Experiment, needed
 from alexnet.reproduce.finding import Finding, Results, Statement
@@ -22,11 +21,9 @@ RUNS = Path("runs") / "reproduce"
 
 
 def results_folder() -> Path:
-    """``results/`` here, else beside the package. Raises ``UserError`` if there is none."""
-    for folder in (Path("results"), Path(__file__).parents[2] / "results"):
-        if folder.is_dir():
-            return folder
-    raise UserError("there is no folder results/ here: run this in a checkout of the project")
+    """``results/`` here, else that of the checkout that this package stands in; it may be missing."""
+    beside = Path(__file__).parents[2] / "results"
+    return beside if beside.is_dir() and not Path("results").is_dir() else Path("results")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -46,6 +43,8 @@ def main(arguments: argparse.Namespace) -> int:
         print(table(("claim", "says", "in", "verdict"), rows))
         print("\n" + "\n".join(f"{name}: {what}" for name, what in DOCUMENTS.items()))
         print("\nalexnet reproduce CLAIM shows the figures and the evidence")
+        if not results_folder().is_dir():
+            print("there is no results/ here: claims about trainings are answered in a checkout of the project")
     return 0
 
 
