@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from alexnet.config import AugmentSpec, Claim, DataSpec, LayerRule, ModelSpec, OptimSpec, Recipe, TrainSpec
+from alexnet.config import AugmentSpec, Claim, DataSpec, LayerRule, ModelSpec, OptimSpec, Recipe, TrainSpec, departures
 from alexnet.core.errors import unknown
 
 _RECIPES = (
@@ -321,3 +321,8 @@ def get_recipe(name: str) -> Recipe:
     if name not in RECIPES:
         raise unknown("recipe", name, RECIPES)
     return RECIPES[name]
+
+
+def departures_from_name(recipe: Recipe) -> list[tuple[str, object, object]] | None:
+    """How a recipe trains differently from the one of its name (see ``departures``); None if there is none."""
+    return departures(RECIPES[recipe.name], recipe) if recipe.name in RECIPES else None

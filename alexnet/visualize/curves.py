@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alexnet.config import Recipe, departures
+from alexnet.config import Recipe
 from alexnet.core.files import write_bytes
-from alexnet.recipes import RECIPES
+from alexnet.recipes import departures_from_name
 from alexnet.runtime.run import Run
 
 if TYPE_CHECKING:
@@ -38,8 +38,7 @@ class CurveDrawer:
 
     def draw(self, run: Run, final: Mapping[str, Any] | None = None) -> None:
         """Draw now; ``final`` is the result, once there is one. The claim's band is drawn for the recipe as it is."""
-        as_named = RECIPES.get(self.recipe.name) is not None and not departures(RECIPES[self.recipe.name], self.recipe)
-        expected = self.recipe.claim.top1 if as_named else None
+        expected = self.recipe.claim.top1 if departures_from_name(self.recipe) == [] else None
         draw_curves(run.metrics(), self.recipe.name, run.folder / "curves.png", expected, final)
         self._last = time.monotonic()
 

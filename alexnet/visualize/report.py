@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alexnet.config import Recipe, assignments, departures
+from alexnet.config import Recipe, assignments
 from alexnet.core.typed import spell
-from alexnet.recipes import RECIPES
+from alexnet.recipes import departures_from_name, get_recipe
 from alexnet.visualize.measure import describe_measure
 
 WORST = 10
@@ -42,11 +42,11 @@ def departs(recipe: Recipe, source: str) -> list[str]:
 
     ``source``: the name of the images it was trained on.
     """
-    if recipe.name not in RECIPES:
+    changed = departures_from_name(recipe)
+    if changed is None:
         return []
-    named = RECIPES[recipe.name]
-    changes = [f"{path} {spell(value)} → {spell(now)}" for path, value, now in departures(named, recipe)]
-    asked = named.data.source
+    changes = [f"{path} {spell(value)} → {spell(now)}" for path, value, now in changed]
+    asked = get_recipe(recipe.name).data.source
     return [*changes, *([f"images {asked} → {source}"] if asked and asked != source else [])]
 
 
