@@ -24,11 +24,20 @@ OTHER_NAMES = {"lr": "optim.rate", "learning_rate": "optim.rate", "wd": "optim.w
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Which network. A field that is None is the variant's own value."""
+    """Which network. A field that is None is the variant's own value.
+
+    ``normalization``: ``none``, ``response`` in the paper's two places, or ``batch`` after each convolution.
+    ``pool_kernel``: 3 overlaps at the stride of 2, 2 does not. ``columns``: 2 divides conv2, conv4 and conv5 as the
+    paper's two cards did. ``width``: so many times the filters and hidden units.
+    """
 
     variant: str = "batchnorm"
     dropout: float | None = None
     activation: Literal["relu", "tanh", "sigmoid"] | None = None
+    normalization: Literal["none", "response", "batch"] | None = None
+    pool_kernel: int | None = None
+    columns: Literal[1, 2] | None = None
+    width: float | None = None
 
     def departures(self) -> dict[str, Any]:
         """The architecture fields that this recipe changes."""
@@ -38,6 +47,8 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         _demand(self.dropout is None or 0 <= self.dropout < 1, "model.dropout", self.dropout, "at least 0, below 1")
+        _demand(self.pool_kernel is None or self.pool_kernel >= 1, "model.pool_kernel", self.pool_kernel, "1 or more")
+        _demand(self.width is None or 0 < self.width <= 100, "model.width", self.width, "above 0, at most 100")
 
 
 @dataclass(frozen=True)
@@ -90,7 +101,9 @@ class AugmentSpec:
     """What training does to each image anew in each epoch.
 
     ``crop``: the side cut out of the stored image, None for all of it (evaluation takes the centre). ``pad``: pixels
-    mirrored onto each edge before a training crop. ``crop_group``: how many neighbours in a batch share a crop and a
+    mirrored onto each edge before a training crop. ``area``: (smallest, largest) share of the image that a training
+    crop covers, of a shape between 3:4 and 4:3, scaled to ``crop`` (Szegedy et al. 2014, as torchvision's
+    ``RandomResizedCrop``); None cuts ``crop`` pixels. ``crop_group``: how many neighbours in a batch share a crop and a
     flip (32 in 2012's code). ``rotation``: up to so many degrees either way.
 
     ``color_noise``: shifts along the principal components p of train's colours, α ~ N(0, ``color_noise_std``²) for each
@@ -101,6 +114,7 @@ class AugmentSpec:
 
     crop: int | None = None
     pad: int = 0
+    area: tuple[float, ...] | None = None
     crop_group: int = 1
     flip: bool = False
     rotation: float = 0.0
@@ -116,6 +130,11 @@ class AugmentSpec:
     def __post_init__(self) -> None:
         _demand(self.crop is None or self.crop >= 4, "augment.crop", self.crop, "4 pixels or more")
         _demand(self.pad >= 0, "augment.pad", self.pad, "0 or more")
+        area = self.area
+        in_order = area is None or (len(area) == 2 and 0 < area[0] <= area[1] <= 1)
+        _demand(in_order, "augment.area", area, "two shares, the smaller first, above 0 and at most 1")
+        if area and (self.pad or self.crop_group > 1):
+            raise UserError("augment.area crops inside each image: set augment.pad=0 and augment.crop_group=1 with it")
         _demand(self.crop_group >= 1, "augment.crop_group", self.crop_group, "1 or more")
         _demand(0 <= self.rotation <= 180, "augment.rotation", self.rotation, "0 to 180 degrees")
         _demand(self.color_noise_std >= 0, "augment.color_noise_std", self.color_noise_std, "0 or more")
@@ -186,12 +205,14 @@ class OptimSpec:
 class TrainSpec:
     """How long, in what batches, and what is kept.
 
-    ``test_curve`` counts test after each epoch too, for the documents that plot it; it chooses nothing. ``keep``: the
-    weights of the last step, or of the best validation accuracy. ``views``: 1 or 10 in the final count.
+    ``steps``: the most updates, None for all of the epochs'; what a schedule plans by is ``epochs``. ``test_curve``
+    counts test after each epoch too, for the documents that plot it; it chooses nothing. ``keep``: the weights of the
+    last step, or of the best validation accuracy. ``views``: 1 or 10 in the final count.
     """
 
     batch_size: int = 128
     epochs: int = 10
+    steps: int | None = None
     label_smoothing: float = 0.0
     precision: Precision = "auto"
     test_curve: bool = False
@@ -201,6 +222,7 @@ class TrainSpec:
     def __post_init__(self) -> None:
         _demand(self.batch_size >= 1, "train.batch_size", self.batch_size, "1 or more")
         _demand(self.epochs >= 1, "train.epochs", self.epochs, "1 or more")
+        _demand(self.steps is None or self.steps >= 1, "train.steps", self.steps, "1 or more")
         _demand(0 <= self.label_smoothing < 1, "train.label_smoothing", self.label_smoothing, "at least 0, below 1")
 
 
@@ -232,6 +254,11 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.train.views == 10 and self.augment.crop is None:
             raise UserError(f"recipe {self.name!r}: ten views need a crop, set augment.crop or train.views=1")
+        if self.augment.area and self.data.scaling.startswith("mean-image"):
+            raise UserError(
+                f"recipe {self.name!r}: a crop of random size has no mean image; "
+                "set data.scaling=channel or augment.area=none"
+            )
         needs_val = self.optim.schedule == "plateau" or self.train.keep == "best-on-val"
         if needs_val and self.data.validation == 0:
             raise UserError(

@@ -98,6 +98,22 @@ _RECIPES = (
         ),
     ),
     Recipe(
+        name="small-cifar10-2012",
+        model=ModelSpec(variant="small", dropout=0.5, normalization="response", columns=2),
+        data=DataSpec(source="cifar10", image_size=28, scaling="mean-image"),
+        augment=AugmentSpec(crop=28, flip=True, color_noise="cuda-convnet"),
+        optim=OptimSpec(
+            update="sgd-2012", rate=0.002, momentum=0.9, weight_decay=5e-4, decay_biases=False,
+            schedule="one-cycle", warmup=0.25,
+        ),
+        train=TrainSpec(batch_size=128, epochs=6),
+        claim=Claim(
+            source="this project: the paper's ingredients on a small network, to take them away one at a time",
+            expects="a figure to compare others with",
+            cost="two minutes on two CPU cores",
+        ),
+    ),
+    Recipe(
         name="cuda-convnet-cifar10-18pct",
         model=ModelSpec(variant="cifar-18pct"),
         data=DataSpec(source="cifar10", scaling="mean-image"),

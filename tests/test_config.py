@@ -111,11 +111,16 @@ def test_a_word_of_another_type_is_refused(assignment, line):
     ("assignment", "start"),
     [
         ("model.dropout=1", "model.dropout = 1.0 is out of range"),
+        ("model.pool_kernel=0", "model.pool_kernel = 0 is out of range"),
+        ("model.width=0", "model.width = 0.0 is out of range"),
         ("data.validation=1", "data.validation = 1.0 is out of range"),
         ("data.stored=3", "data.stored = 3 is out of range"),
         ("data.image_size=0", "data.image_size = 0 is out of range"),
         ("augment.crop=1", "augment.crop = 1 is out of range"),
         ("augment.pad=-1", "augment.pad = -1 is out of range"),
+        ("augment.area=0,1", "augment.area = (0.0, 1.0) is out of range: two shares"),
+        ("augment.area=0.5,0.2", "augment.area = (0.5, 0.2) is out of range: two shares"),
+        ("augment.area=0.5", "augment.area = (0.5,) is out of range: two shares"),
         ("augment.crop_group=0", "augment.crop_group = 0 is out of range"),
         ("augment.rotation=181", "augment.rotation = 181.0 is out of range"),
         ("augment.color_noise_std=-0.1", "augment.color_noise_std = -0.1 is out of range"),
@@ -128,6 +133,7 @@ def test_a_word_of_another_type_is_refused(assignment, line):
         ("optim.drops=2,1", "optim.drops = (2.0, 1.0) is out of range: epochs in rising order"),
         ("train.batch_size=0", "train.batch_size = 0 is out of range"),
         ("train.epochs=0", "train.epochs = 0 is out of range"),
+        ("train.steps=0", "train.steps = 0 is out of range"),
         ("train.label_smoothing=1", "train.label_smoothing = 1.0 is out of range"),
     ],
 )
@@ -185,6 +191,13 @@ def test_deciding_by_validation_needs_validation(assignment):
 def test_settings_that_contradict_each_other_are_refused(fields, message):
     with pytest.raises(UserError, match=message):
         OptimSpec(**fields)
+
+
+def test_a_crop_of_random_size_is_inside_the_image_and_has_no_mean_image():
+    with pytest.raises(UserError, match=r"augment\.area crops inside each image: set augment\.pad=0"):
+        AugmentSpec(area=(0.1, 1.0), pad=2)
+    with pytest.raises(UserError, match=r"set data\.scaling=channel or augment\.area=none"):
+        Recipe("x", data=DataSpec(scaling="mean-image"), augment=AugmentSpec(area=(0.1, 1.0)))
 
 
 @pytest.mark.parametrize(

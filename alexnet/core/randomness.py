@@ -63,8 +63,8 @@ def normal(key: int, epoch: int, index: ArrayLike, draws: int) -> NDArray[np.flo
     return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:draws]
 
 
-def integers(draws: NDArray[np.float64], bound: int) -> NDArray[np.int64]:
-    """Uniform draws in [0, 1) as integers in [0, ``bound``)."""
+def integers(draws: NDArray[np.float64], bound: int | NDArray[np.int64]) -> NDArray[np.int64]:
+    """Uniform draws in [0, 1) as integers in [0, ``bound``); several bounds are broadcast."""
     return np.minimum((draws * bound).astype(np.int64), bound - 1)
 
 

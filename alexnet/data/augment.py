@@ -24,6 +24,8 @@ from alexnet.data.loader import to_device
 
 ViewOrder = Literal["tencrop", "caffe", "cuda-convnet"]
 NOISE_SCALE = 255.0
+TRIES = 10  # at a crop of random size, before the whole image is taken: torchvision's number
+THINNEST = 3 / 4  # width over height of such a crop, up to its inverse
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class Colours:
 @dataclass(frozen=True)
 class Draws:
     """What was drawn for each of N images. ``top``, ``left`` ``(N,)`` int64 (negative inside the mirrored margin);
-    ``flip`` ``(N,)`` bool; ``angle`` ``(N,)`` radians; ``colour`` ``(N, 3)`` shift on the 0 … 255 scale.
+    ``flip`` ``(N,)`` bool; ``angle`` ``(N,)`` radians; ``colour`` ``(N, 3)`` shift on the 0 … 255 scale; ``extent``
+    ``(N, 2)`` int64, height and width of a crop of random size.
     """
 
     top: NDArray[np.int64]
@@ -48,6 +51,7 @@ class Draws:
     flip: NDArray[np.bool_]
     angle: NDArray[np.float64]
     colour: NDArray[np.float64] | None
+    extent: NDArray[np.int64] | None = None
 
 
 def draw(
@@ -63,16 +67,35 @@ def draw(
     share a crop are grouped. ``stored``: the side of the stored images. ``colours``: needed for colour noise only.
     """
     who = index if spec.crop_group == 1 else position // spec.crop_group
-    places = stored + 2 * spec.pad - (spec.crop or stored) + 1
+    extent = None if spec.area is None else _extents(spec.area, stored, seed, epoch, index)
+    height, width = (spec.crop or stored,) * 2 if extent is None else extent.T
+    places = stored + 2 * spec.pad + 1
     u = uniform(derive_key(seed, "crop"), epoch, who, 3)
     turn = uniform(derive_key(seed, "rotation"), epoch, index, 1)[0]
     return Draws(
-        top=integers(u[0], places) - spec.pad,
-        left=integers(u[1], places) - spec.pad,
+        top=integers(u[0], places - height) - spec.pad,
+        left=integers(u[1], places - width) - spec.pad,
         flip=(u[2] < 0.5) & spec.flip,
         angle=np.radians(spec.rotation) * (2 * turn - 1),
         colour=_colour_shift(spec, seed, epoch, index, colours),
+        extent=extent,
     )
+
+
+def _extents(
+    area: tuple[float, ...], stored: int, seed: int, epoch: int, index: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Height and width ``(N, 2)`` of each image's crop, as torchvision's ``RandomResizedCrop`` draws them.
+
+    A share of the area and a shape, uniform in its logarithm, up to ``TRIES`` times until the crop fits.
+    """
+    u = uniform(derive_key(seed, "extent"), epoch, index, 2 * TRIES)
+    pixels = stored**2 * (area[0] + (area[1] - area[0]) * u[:TRIES])
+    shape = np.exp(np.log(THINNEST) * (1 - 2 * u[TRIES:]))
+    sides = np.rint(np.sqrt([pixels / shape, pixels * shape])).astype(np.int64)  # (2, TRIES, N)
+    fits = ((sides > 0) & (sides <= stored)).all(axis=0)
+    first = np.take_along_axis(sides, fits.argmax(axis=0)[None, None], axis=1)[:, 0]
+    return np.where(fits.any(axis=0), first, stored).T
 
 
 def _colour_shift(
@@ -93,7 +116,10 @@ def augment(
     """Training views of stored pixels, one an image."""
     device = pixels.device
     top, left, flip = (to_device(drawn, device) for drawn in (draws.top, draws.left, draws.flip))
-    x = cut(pixels, top, left, flip, preprocessing.crop)
+    if draws.extent is None:
+        x = cut(pixels, top, left, flip, preprocessing.crop)
+    else:
+        x = cut_and_resize(pixels, top, left, flip, to_device(draws.extent, device), preprocessing.crop)
     if draws.colour is not None:
         x = x + to_device(draws.colour.astype(np.float32), device)[:, :, None, None]
     x = scale(x, preprocessing, mean_image, top, left, flip)
@@ -156,6 +182,34 @@ def cut(pixels: Tensor, top: Tensor, left: Tensor, flip: Tensor, side: int) -> T
     image = torch.arange(len(pixels), device=pixels.device)[:, None, None]
     rows, columns = _reflect(rows, pixels.shape[1]), _reflect(columns, pixels.shape[2])
     return pixels[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).float()
+
+
+def cut_and_resize(pixels: Tensor, top: Tensor, left: Tensor, flip: Tensor, extent: Tensor, side: int) -> Tensor:
+    """A window out of each image, of its own height and width, brought to ``side`` pixels and mirrored where ``flip``.
+
+    Bilinear with antialiasing, as Pillow's and torchvision's ``resized_crop``, as two products with small matrices.
+    ``pixels`` ``(N, H, W, C)``; ``top``, ``left`` ``(N,)`` and ``extent`` ``(N, 2)`` int64, inside the image.
+    Returns ``(N, C, side, side)`` fp32, channels last in memory.
+    """
+    rows = _resampling(top, extent[:, 0], pixels.shape[1], side)
+    columns = _resampling(left, extent[:, 1], pixels.shape[2], side)
+    columns = torch.where(flip[:, None, None], columns.flip(1), columns)
+    x = pixels.permute(0, 3, 1, 2).float()
+    return (rows[:, None] @ x @ columns[:, None].mT).contiguous(memory_format=torch.channels_last)
+
+
+def _resampling(start: Tensor, length: Tensor, size: int, side: int) -> Tensor:
+    """``(N, side, size)``: the share of each pixel from ``start`` to ``start + length`` in each of ``side`` new ones.
+
+    A triangle about the new pixel's centre, one old pixel wide to each side, or one new one if those are larger.
+    """
+    step = (length / side)[:, None, None]
+    new = torch.arange(side, device=start.device)[None, :, None] + 0.5
+    old = torch.arange(size, device=start.device)[None, None, :]
+    distance = (old + 0.5 - start[:, None, None] - new * step).abs()
+    inside = (old >= start[:, None, None]) & (old < (start + length)[:, None, None])
+    weights = (1 - distance / step.clamp_min(1)).clamp_min(0) * inside
+    return weights / weights.sum(dim=2, keepdim=True)
 
 
 def _reflect(index: Tensor, size: int) -> Tensor:

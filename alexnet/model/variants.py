@@ -7,7 +7,7 @@ code.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -211,17 +211,74 @@ def get_variant(name: str) -> Variant:
     return VARIANTS[name]
 
 
+def with_normalization(architecture: Architecture, kind: str) -> Architecture:
+    """The same network with another normalization: ``none``; ``response`` where the paper has it, after the activation
+    of conv1 and conv2; ``batch`` between each convolution and its activation.
+    """
+    if kind not in ("none", "response", "batch"):
+        raise unknown("normalization", kind, ("none", "response", "batch"))
+    convs = []
+    for number, layer in enumerate(architecture.convs, 1):
+        then: list[Then] = [what for what in layer.then if what not in ("lrn", "in-map", "batch-norm")]
+        if kind == "batch":
+            then.insert(then.index("activation"), "batch-norm")
+        if kind == "response" and number <= 2:
+            then.insert(then.index("activation") + 1, "lrn")
+        convs.append(replace(layer, then=tuple(then)))
+    return replace(architecture, convs=_five(convs))
+
+
+def with_columns(architecture: Architecture, columns: int) -> Architecture:
+    """The same network in one column, or in two that meet at conv3 and from fc6 on (paper §3.2, figure 2)."""
+    divided = (1, columns, 1, columns, columns)
+    convs = [replace(layer, groups=groups) for layer, groups in zip(architecture.convs, divided, strict=True)]
+    return replace(architecture, convs=_five(convs))
+
+
+def with_width(architecture: Architecture, factor: float) -> Architecture:
+    """The same network with so many times the filters and hidden units, in multiples of 8."""
+    convs = [replace(layer, filters=_eights(layer.filters * factor)) for layer in architecture.convs]
+    first, second = (replace(layer, units=_eights(layer.units * factor)) for layer in architecture.hidden)
+    return replace(architecture, convs=_five(convs), hidden=(first, second))
+
+
+def _eights(number: float) -> int:
+    return max(8, round(number / 8) * 8)
+
+
+def _five(convs: Sequence[ConvLayer]) -> tuple[ConvLayer, ConvLayer, ConvLayer, ConvLayer, ConvLayer]:
+    one, two, three, four, five = convs
+    return one, two, three, four, five
+
+
+REWRITES: Mapping[str, Callable[[Architecture, Any], Architecture]] = {
+    "normalization": with_normalization,
+    "columns": with_columns,
+    "width": with_width,
+}
+"""Departures that concern several layers, by name; all others are fields of an :class:`Architecture`."""
+
+
 def get_architecture(name: str, **departures: Any) -> Architecture | None:
-    """A variant's architecture with some fields changed; None for a baseline, which has no fields to change."""
+    """A variant's architecture with some departures; None for a baseline, which has nothing that could be changed.
+
+    ``departures``: fields of :class:`Architecture`, and ``REWRITES``. Raises ``UserError`` for any other.
+    """
     architecture = get_variant(name).architecture
     if architecture is None and departures:
         unset = " ".join(f"--set model.{field}=none" for field in departures)
         raise UserError(f"variant {name!r} has a class of its own and no such field to change: add {unset}")
+    if architecture is None:
+        return None
     known = [field.name for field in fields(Architecture)]
-    for departure in departures:
-        if departure not in known:
-            raise unknown("field of an architecture", departure, known)
-    return replace(architecture, **departures) if architecture is not None else None
+    for departure, value in departures.items():
+        if departure in REWRITES:
+            architecture = REWRITES[departure](architecture, value)
+        elif departure in known:
+            architecture = replace(architecture, **{departure: value})
+        else:
+            raise unknown("field of an architecture", departure, [*known, *REWRITES])
+    return architecture
 
 
 def build(

@@ -28,7 +28,8 @@ README = Path("README.md")
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 PER_RUN = (
     "seed", "split", "views", "top1", "top5", "loss", "images", "splits", "steps", "seconds", "images_per_second",
-    "matrix_gflops", "hardware", "per_class",
+    "matrix_gflops", "hardware", "per_class", "calibration_error", "kept_epoch", "last_steps",
+    "active_units", "kernels",
 )  # fmt: skip
 
 
@@ -48,7 +49,7 @@ def keep(folders: Sequence[Path], note: str = "") -> Path:
         "commit": _commit(runs),
         "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
         "runs": [
-            {**{name: result.get(name) for name in PER_RUN}, "epochs": _epochs(run)}
+            {**{name: result[name] for name in PER_RUN if name in result}, "epochs": _epochs(run)}
             for run, result in zip(runs, results, strict=True)
         ],
     }

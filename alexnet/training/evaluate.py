@@ -115,14 +115,26 @@ def log_probabilities(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of (log-probabilities ``(N, classes)`` fp32, labels ``(N,)``) of a store's images ``index``, in order."""
     network = machine.place(model.network).eval()
+    for some, seen in inputs(model, store, index, machine, view_count, batch_size):
+        with torch.inference_mode(), machine.autocast():
+            outputs = [network(view).float().log_softmax(dim=1) for view in seen]
+        yield average(outputs), to_device(store.labels[some], machine.device)
+
+
+def inputs(
+    model: SavedModel,
+    store: Store,
+    index: NDArray[np.int64],
+    machine: Machine,
+    view_count: Literal[1, 10] = 1,
+    batch_size: int = BATCH,
+) -> Iterator[tuple[NDArray[np.int64], Iterator[Tensor]]]:
+    """Batches of a store's images ``index``, in order: which they are, and what the network is to see of them."""
     mean_image = None if model.mean_image is None else model.mean_image.to(machine.device)
     for start in range(0, len(index), batch_size):
         some = index[start : start + batch_size]
         pixels = to_device(np.asarray(store.images[some]), machine.device)
-        with torch.inference_mode(), machine.autocast():
-            seen = views(pixels, model.preprocessing, mean_image, view_count)
-            outputs = [network(view).float().log_softmax(dim=1) for view in seen]
-        yield average(outputs), to_device(store.labels[some], machine.device)
+        yield some, views(pixels, model.preprocessing, mean_image, view_count)
 
 
 def average(outputs: Sequence[Tensor]) -> Tensor:

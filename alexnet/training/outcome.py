@@ -8,6 +8,7 @@ from alexnet.data.store import Store
 from alexnet.model.saved import SavedModel, save_model
 from alexnet.runtime.device import describe_hardware
 from alexnet.training.evaluate import evaluate_models
+from alexnet.training.measures import measure_network
 from alexnet.training.train import Training
 
 
@@ -24,9 +25,11 @@ def conclude(training: Training, model: SavedModel, matrix_gflops: float) -> dic
     if split:
         views = recipe.train.views
         (counts,) = evaluate_models([model], [store], store.subset(split), machine, views, training.reporter)
-        counted = counts.summary(store.classes)
+        counted = counts.summary(store.classes) | measure_network(model, store, store.subset(split), machine)
     seconds = training.state.seconds
-    epochs = [line for line in training.run.metrics() if "train_loss" in line]
+    lines = training.run.metrics()
+    epochs = [line for line in lines if "train_loss" in line]
+    steps = [line for line in lines if "loss" in line]
     return {
         "recipe": recipe.name,
         "seed": training.seed,
@@ -42,9 +45,10 @@ def conclude(training: Training, model: SavedModel, matrix_gflops: float) -> dic
         "kept_epoch": training.kept_epoch,
         **counted,
         "last_epoch": epochs[-1] if epochs else None,  # someone may have removed the metrics
+        "last_steps": steps[-1] if steps else None,
         "steps": training.state.step,
         "seconds": seconds,
-        "images_per_second": len(training.train_index) * recipe.train.epochs / seconds,
+        "images_per_second": training.images_trained_on / seconds,
         "matrix_gflops": matrix_gflops,
         "hardware": describe_hardware(machine),
     }

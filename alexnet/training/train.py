@@ -85,8 +85,19 @@ class Training:
 
     @property
     def total_steps(self) -> int:
-        """Steps from the first to the last."""
+        """Steps of all epochs: what a schedule plans by."""
         return self.order.steps_per_epoch * self.recipe.train.epochs
+
+    @property
+    def last_step(self) -> int:
+        """How many steps are done at the end."""
+        return min(self.total_steps, self.recipe.train.steps or self.total_steps)
+
+    @property
+    def images_trained_on(self) -> int:
+        """Images in the steps done so far, each as often as it came."""
+        epochs, steps = divmod(self.state.step, self.order.steps_per_epoch)
+        return epochs * len(self.train_index) + steps * self.recipe.train.batch_size
 
     def fit(self, on_evaluation: Callable[[Run], None]) -> SavedModel:
         """Train to the end and return the model that the recipe keeps. ``on_evaluation`` runs after each epoch.
@@ -98,7 +109,7 @@ class Training:
             self.restore(log)
             clock = Clock(self.state.seconds)
             title = f"training {self.recipe.name}"
-            with stage(self.reporter, title, self.total_steps, self.state.step), self.loader() as batches:
+            with stage(self.reporter, title, self.last_step, self.state.step), self.loader() as batches:
                 for batch in batches:
                     self.step(batch)
                     clock.count(len(batch.index))
@@ -124,12 +135,12 @@ class Training:
         """The epoch whose weights the model holds, from 1: the last, or the first of lowest validation error."""
         errors = self.state.errors
         best = self.recipe.train.keep == "best-on-val" and errors
-        return errors.index(min(errors)) + 1 if best else self.recipe.train.epochs
+        return errors.index(min(errors)) + 1 if best else self.epochs_begun
 
     def loader(self) -> Loader:
         """The batches still to come."""
         images, labels = self.store.images, self.store.labels
-        return Loader(images, labels, self.order, self.machine.device, self.state.step, self.total_steps)
+        return Loader(images, labels, self.order, self.machine.device, self.state.step, self.last_step)
 
     def step(self, batch: Batch) -> None:
         """Augment, draw, update, count."""
@@ -164,8 +175,14 @@ class Training:
 
     @property
     def epoch_ended(self) -> bool:
-        """Whether the last step was an epoch's last."""
-        return self.state.step > 0 and self.state.step % self.order.steps_per_epoch == 0
+        """Whether the last step was an epoch's last, or the training's."""
+        step = self.state.step
+        return step > 0 and (step % self.order.steps_per_epoch == 0 or step == self.last_step)
+
+    @property
+    def epochs_begun(self) -> int:
+        """Epochs so far, the one that the last step was in included."""
+        return math.ceil(self.state.step / self.order.steps_per_epoch)
 
     def write_line(self, log: RunLog, clock: Clock) -> None:
         """One line of metrics, one of speed, and word to whoever watches."""
@@ -205,7 +222,7 @@ class Training:
     def end_epoch(self, log: RunLog, on_evaluation: Callable[[Run], None]) -> None:
         """Count validation (and test, where the recipe plots it), write the epoch's line and tell ``on_evaluation``."""
         loss, accuracy = self.epoch.take()
-        step, epoch = self.state.step, self.state.step // self.order.steps_per_epoch
+        step, epoch = self.state.step, self.epochs_begun
         figures = {"train_loss": loss, "train_top1": accuracy}
         if len(self.val_index):
             figures |= self.measure("val", self.val_index)
@@ -289,7 +306,7 @@ class Training:
             if (before := found.state.get(name)) != value:
                 self.warn(log, "other-arithmetic", f"{name} was {before}, now {value}: the last bits may differ")
         log.event("resume", step=found.step, seed=self.seed)
-        if found.step < self.total_steps:
+        if found.step < self.last_step:
             self.reporter.say(f"continuing after step {found.step}")
 
 

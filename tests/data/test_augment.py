@@ -16,6 +16,7 @@ from alexnet.data.augment import (
     augment,
     centre_window,
     cut,
+    cut_and_resize,
     draw,
     enlarge,
     rotate,
@@ -387,3 +388,61 @@ def test_cutting_takes_any_kind_of_number():
     assert torch.equal(
         cut(values, one, one, torch.zeros(2, dtype=torch.bool), 4)[1], values[1, 2:6, 2:6].permute(2, 0, 1)
     )
+
+
+# Crops of random size
+
+
+@pytest.mark.parametrize(
+    ("box", "side"), [((0, 0, 16, 16), 16), ((2, 5, 9, 7), 16), ((0, 0, 16, 16), 9), ((15, 0, 1, 16), 8)]
+)
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_window_is_resized_as_torchvision_does(box, side, flip):
+    images = noise(3)
+    top, left, height, width = box
+    got = cut_and_resize(
+        torch.from_numpy(images), torch.full((3,), top), torch.full((3,), left), torch.full((3,), flip),
+        torch.tensor([[height, width]] * 3), side,
+    )  # fmt: skip
+    expected = reference.resized_crop(
+        torch.from_numpy(images).permute(0, 3, 1, 2).float(), top, left, height, width, [side, side], antialias=True
+    )
+    torch.testing.assert_close(got, expected.flip(3) if flip else expected, rtol=0, atol=1e-3)
+    assert got.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_crops_of_random_size_are_drawn_as_torchvision_draws_them():
+    stored, count, area = 64, 4000, (0.08, 1.0)
+    draws = draw(AugmentSpec(crop=56, area=area), stored, 0, 0, np.arange(count), np.arange(count), None)
+    torch.manual_seed(0)
+    image = torch.empty(3, stored, stored)
+    ratio = [3 / 4, 4 / 3]
+    theirs = np.array([transforms.RandomResizedCrop.get_params(image, list(area), ratio) for _ in range(count)])
+    ours = np.column_stack([draws.top, draws.left, draws.extent])
+    assert (ours[:, :2] >= 0).all()
+    assert (ours[:, :2] + ours[:, 2:] <= stored).all()
+    for mine, their in zip(ours.T, theirs.T, strict=True):  # two-sample Kolmogorov–Smirnov: 0.0364 has p = 0.01
+        values = np.arange(stored + 1)
+        shares = [np.searchsorted(np.sort(column), values, side="right") / count for column in (mine, their)]
+        assert np.abs(shares[0] - shares[1]).max() < 0.0364
+
+
+def test_where_no_shape_fits_the_crop_is_the_whole_image():
+    index = np.arange(200)
+    draws = draw(AugmentSpec(area=(1.0, 1.0)), 16, 0, 0, index, index, None)
+    assert (draws.extent == 16).all()
+    assert not draws.top.any()
+    assert not draws.left.any()
+
+
+def test_training_views_of_crops_of_random_size_have_the_recipe_s_side():
+    pixels, spec = torch.from_numpy(noise(4)), AugmentSpec(crop=12, area=(0.2, 1.0), flip=True)
+    index = np.arange(4)
+    draws = draw(spec, 16, 0, 1, index, index, None)
+    view = augment(pixels, draws, spec, plain(16, crop=12), None)
+    assert view.shape == (4, 3, 12, 12)
+    for i in range(4):
+        expected = reference.resized_crop(
+            pixels[i].permute(2, 0, 1).float(), draws.top[i], draws.left[i], *draws.extent[i], [12, 12], antialias=True
+        )
+        torch.testing.assert_close(view[i], expected.flip(2) if draws.flip[i] else expected, rtol=0, atol=1e-3)

@@ -218,6 +218,7 @@ def test_a_given_seed_leaves_torchs_generator_alone():
         ("papr", {}, "unknown variant 'papr': did you mean 'paper'?"),
         ("paper", {"dropuot": 0.1}, "unknown field of an architecture 'dropuot': did you mean 'dropout'?"),
         ("paper", {"activation": "rely"}, "unknown value of activation 'rely': did you mean 'relu'?"),
+        ("paper", {"normalization": "bacth"}, "unknown normalization 'bacth': did you mean 'batch'?"),
         ("lenet5", {"dropout": 0.1}, "variant 'lenet5' has a class of its own and no such field to change: "),
     ],
 )
@@ -225,6 +226,35 @@ def test_mistakes_name_the_remedy(name, departures, line):
     with pytest.raises(UserError) as caught:
         create_model(name, 10, **departures)
     assert caught.value.line.startswith(line)
+
+
+def then(architecture):
+    return [layer.then for layer in architecture.convs]
+
+
+def test_normalizations_are_exchanged_where_the_published_forms_have_them():
+    bare = [("activation", "pool"), ("activation", "pool"), ("activation",), ("activation",), ("activation", "pool")]
+    for name in ("paper", "cuda-convnet", "bvlc-alexnet", "torchvision", "keras", "batchnorm"):
+        assert then(get_architecture(name, normalization="none")) == bare
+        assert then(get_architecture(name, normalization="response")) == then(get_architecture("paper"))
+        assert then(get_architecture(name, normalization="batch")) == then(get_architecture("batchnorm"))
+    assert get_architecture("paper", normalization="response") == get_architecture("paper")
+
+
+def test_columns_are_those_of_the_paper():
+    assert get_architecture("paper", columns=2) == get_architecture("paper")
+    assert get_architecture("torchvision", columns=1) == get_architecture("torchvision")
+    one = build("paper", get_architecture("paper", columns=1), 1000, 3, None, device="meta")
+    assert sum(parameter.numel() for parameter in one.parameters()) == PARAMETERS["one-tower"]
+
+
+def test_width_multiplies_filters_and_hidden_units():
+    half = get_architecture("paper", width=0.5)
+    assert [layer.filters for layer in half.convs] == [48, 128, 192, 192, 128]
+    assert [layer.units for layer in half.hidden] == [2048, 2048]
+    odd = get_architecture("small", width=0.3, columns=2)
+    assert [layer.filters for layer in odd.convs] == [8, 16, 40, 40, 40]
+    assert create_model("small", 10, 3, width=0.3, columns=2)(torch.zeros(2, 3, 28, 28)).shape == (2, 10)
 
 
 @pytest.mark.parametrize("sizes", [(0, 3), (10, 0), (-1, 3)])

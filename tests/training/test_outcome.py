@@ -1,12 +1,19 @@
 """What a training leads to: the model's files and one count on images that no choice has seen."""
 
+from dataclasses import replace
+
 import pytest
+import torch
 from safetensors import SafetensorError
 
+from alexnet.config import ModelSpec
 from alexnet.model.saved import load_model
+from alexnet.model.variants import create_model
 from alexnet.runtime.log import Silent
 from alexnet.runtime.run import start_or_continue
+from alexnet.training.assemble import assemble
 from alexnet.training.evaluate import evaluate_models
+from alexnet.training.measures import describe_kernels, measure_network
 from alexnet.training.outcome import conclude, final_split
 from alexnet.training.train import Training
 
@@ -58,3 +65,36 @@ def test_a_full_disk_is_an_os_error_whoever_notices(finish, monkeypatch):
     with pytest.raises(OSError, match="No space left on device"):
         conclude(training, model, 1.0)
     assert not training.run.model_folder.exists()
+
+
+def test_what_is_measured_of_a_network(make_digits_store, small_recipe, cpu, tmp_path):
+    """A network without normalization whose last hidden layer is dead, and the halves of whose kernels differ."""
+    store = make_digits_store(train=40, test=30)
+    model = assemble(small_recipe, store, 0)
+    network = cpu.place(model.network).eval()
+    with torch.no_grad():
+        network.fc7.weight.zero_()
+        network.fc7.bias.fill_(-1)
+    measured = measure_network(model, store, store.subset("test"), cpu)
+    assert set(measured) == {"active_units"}  # grey: its kernels have no colour
+    shares = measured["active_units"]
+    assert list(shares) == ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7"]
+    assert shares["fc7"] == 0
+    assert all(0.2 < shares[name] < 0.8 for name in ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6"))
+
+
+def test_kernels_are_described_by_half():
+    network = create_model("small", 10, 3, seed=0)
+    with torch.no_grad():
+        network.conv1.weight[:16] = network.conv1.weight[:16].mean(dim=1, keepdim=True)  # grey
+    kernels = describe_kernels(network)
+    assert kernels["colour"]["first"] == pytest.approx(0, abs=1e-9)
+    assert kernels["colour"]["second"] > 0.4
+    assert kernels["colour"]["p"] < 0.001
+    assert 0 < kernels["orientation"]["first"] < 1
+
+
+def test_a_baseline_has_no_such_measures(make_digits_store, small_recipe, cpu):
+    store = make_digits_store(train=40, test=30)
+    model = assemble(replace(small_recipe, model=ModelSpec("lenet5")), store, 0)
+    assert measure_network(model, store, store.subset("test"), cpu) == {}

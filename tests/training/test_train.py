@@ -152,6 +152,23 @@ def test_metrics_are_functions_of_the_state(make, tmp_path):
     assert set().union(*lines) == {"step", "epoch", "loss", "accuracy", "rate", "train_loss", "train_top1"}
 
 
+@pytest.mark.parametrize("steps", [3, 7, 10])
+def test_a_training_of_so_many_steps_is_the_beginning_of_the_whole_one(make, tmp_path, steps):
+    whole, part = (
+        make(tmp_path / "whole", BATCH_NORM),
+        make(tmp_path / "part", override(BATCH_NORM, [f"train.steps={steps}"])),
+    )
+    whole.fit(nothing)
+    part.fit(nothing)
+    lines = {training: [line for line in training.run.metrics() if "loss" in line] for training in (whole, part)}
+    assert lines[part] == lines[whole][:steps]  # rates too: the schedule plans by epochs
+    epochs = [line for line in part.run.metrics() if "train_loss" in line]
+    assert [line["step"] for line in epochs] == ([7, 10] if steps == 10 else [steps])
+    assert [line["epoch"] for line in epochs] == ([1, 2] if steps == 10 else [1])
+    assert part.images_trained_on == {3: 48, 7: 100, 10: 148}[steps]
+    assert part.kept_epoch == len(epochs)
+
+
 # ---------------------------------------------- repeats -----------------------------------------------
 
 RESUMED = {

@@ -19,6 +19,7 @@ from alexnet.data.sources.folders import open_folder, scan
 from alexnet.data.sources.imagenet import is_ilsvrc, open_imagenet
 from alexnet.data.sources.records import Source, unreadable
 from alexnet.data.sources.tars import is_tar, open_tar
+from alexnet.data.sources.tiny_imagenet import open_tiny_imagenet
 
 BUILTIN_SOURCES: Mapping[str, str] = {
     "digits": "1,797 grey 8×8 digits, 10 classes: comes with scikit-learn",
@@ -26,6 +27,7 @@ BUILTIN_SOURCES: Mapping[str, str] = {
     "fashion-mnist": "60,000 + 10,000 grey 28×28 pieces of clothing, 10 classes",
     "cifar10": "50,000 + 10,000 colour 32×32 photographs, 10 classes",
     "cifar100": "50,000 + 10,000 colour 32×32 photographs, 100 classes",
+    "tiny-imagenet": "64×64 photographs, 500 + 50 a class, up to 200 classes; needs tiny-imagenet:PATH",
     "imagenet": "ILSVRC-2012: 1,281,167 + 50,000 photographs, 1000 classes; needs imagenet:PATH",
 }
 """Name → one line about it."""
@@ -60,8 +62,11 @@ def _open(text: str, data_root: Path | None, say: Say) -> Source:
         if place:
             raise UserError(f"source {text!r}: digits come with scikit-learn and are never at a path: write digits")
         return builtin.open_digits()
+    roots = [*([data_root] if data_root else []), data_home()]
     if name == "imagenet":
-        return open_imagenet(place, [*([data_root] if data_root else []), data_home()])
+        return open_imagenet(place, roots)
+    if name == "tiny-imagenet":
+        return open_tiny_imagenet(place, roots)
     wanted = _FILE_SETS[name]
     if place and builtin.find_in(wanted, place) is None and _is_images(place):
         return _open_path(rest)

@@ -242,7 +242,8 @@ def test_data_home(monkeypatch):
 
 
 def test_built_in_sources_are_described_in_a_line():
-    assert set(BUILTIN_SOURCES) == {"digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "imagenet"}
+    sets = {"digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "tiny-imagenet", "imagenet"}
+    assert set(BUILTIN_SOURCES) == sets
     assert all(line and "\n" not in line for line in BUILTIN_SOURCES.values())
 
 

@@ -1,0 +1,54 @@
+"""What is measured of a trained network besides its accuracy: which units are active, what its first kernels prefer.
+
+Both are read off every AlexNet that is trained, for nothing is known beforehand of the one that a question will be
+asked of.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from alexnet.data.store import Store
+from alexnet.model.activity import active_shares
+from alexnet.model.kernels import colour_index, column_difference, orientation_index
+from alexnet.model.network import AlexNet
+from alexnet.model.saved import SavedModel
+from alexnet.runtime.device import Machine
+from alexnet.training.evaluate import inputs
+
+IMAGES = 512  # units × places are counted, so few images give many
+
+
+def measure_network(model: SavedModel, store: Store, index: NDArray[np.int64], machine: Machine) -> dict[str, Any]:
+    """``active_units``: layer → share of units above 0, over the first images of ``index``; ``kernels``: see
+    :func:`describe_kernels`, for coloured input. Empty for a network that is no AlexNet.
+    """
+    network = model.network
+    if not isinstance(network, AlexNet) or not len(index):
+        return {}
+    batches = (view for _, seen in inputs(model, store, index[:IMAGES], machine) for view in seen)
+    with machine.autocast():
+        measured: dict[str, Any] = {"active_units": active_shares(network, batches)}
+    if network.in_channels == 3:
+        measured["kernels"] = describe_kernels(network)
+    return measured
+
+
+def describe_kernels(network: AlexNet) -> dict[str, dict[str, float]]:
+    """``colour`` and ``orientation``: the mean index of the first and of the second half of conv1's kernels, and the
+    p-value of their difference (see ``model/kernels.py``). In a network of two columns the halves are the columns.
+    """
+    weight = network.get_submodule("conv1").weight
+    if not isinstance(weight, Tensor):
+        raise TypeError("conv1 has no kernels")
+    kernels = weight.detach().to("cpu", torch.float64)
+    indices = {"colour": colour_index(kernels), "orientation": orientation_index(kernels)}
+    return {
+        name: dict(zip(("first", "second", "p"), column_difference(index), strict=True))
+        for name, index in indices.items()
+    }
