@@ -11,7 +11,6 @@ import sklearn.datasets
 from PIL import Image
 
 from alexnet import cli
-from alexnet.reproduce import results
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -98,22 +97,3 @@ def test_the_python_lines_run(place, monkeypatch):
     scope: dict[str, object] = {}
     exec(code, scope)
     assert 0 < scope["best"].probability <= 1  # type: ignore[attr-defined]
-
-
-def test_the_results_table_is_made_from_results():
-    _, _, rest = README.partition(results.BEGIN)
-    shown, _, _ = rest.partition(results.END)
-    assert shown.strip() == results.table(ROOT / "results")
-
-
-def test_results_name_what_a_figure_must(tmp_path):
-    files = sorted((ROOT / "results").glob("*_*.json"))
-    assert files
-    for path in files:
-        value = results.read_json(path)
-        assert re.fullmatch(r"[0-9a-f]{40}", value["commit"])
-        for run in value["runs"]:
-            assert {"hardware", "torch", "precision", "threads"} <= set(run["hardware"])
-            assert run["matrix_gflops"] > 0
-            assert 0 < run["top1"] <= 1
-            assert run["epochs"]

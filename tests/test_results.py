@@ -1,14 +1,26 @@
-"""Results name what ran: one clean commit, no path, and what departs from the named recipe."""
+"""Results name what ran, from a clean commit and without a path; the pages say what the results say."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from alexnet import train
+from alexnet.config import Recipe, departures
 from alexnet.core.errors import UserError
 from alexnet.core.files import read_json, write_json
-from alexnet.reproduce import results
+from alexnet.core.typed import from_json, to_json
+from alexnet.recipes import RECIPES, get_recipe
+from alexnet.reproduce import pages, results
+from alexnet.reproduce.experiments import EXPERIMENTS
+from alexnet.reproduce.finding import Results
+from alexnet.reproduce.pages import results_table
+from alexnet.reproduce.paper import SENTENCES
 from alexnet.runtime.run import source_commit
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -21,11 +33,16 @@ def test_a_result_and_its_row(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = results.keep([run.folder], note="one epoch")
     value = read_json(path)
-    assert value["commit"] == "0" * 40
-    assert value["departs_from_the_named_recipe"] == "train.epochs (20, now 1)"
     assert str(tmp_path) not in json.dumps(value)
-    assert value["runs"][0]["top1"] == run.result["top1"]
-    row = results.table().splitlines()[-1]
+    (kept,) = value["runs"]
+    assert kept["commit"] == "0" * 40
+    assert {name: kept[name] for name in ("top1", "active_units", "last_steps")} == {
+        name: run.result[name] for name in ("top1", "active_units", "last_steps")
+    }
+    assert Results(tmp_path / "results").files() == []  # one epoch is not the recipe of that name
+    value["recipe"] = to_json(get_recipe("small-digits"))
+    write_json(path, value)
+    row = results_table(Results(tmp_path / "results")).splitlines()[-1]
     assert f"{run.result['top1']:.2%}, 1 seed" in row
     assert "`small-digits`, digits, one epoch" in row
 
@@ -34,7 +51,7 @@ def test_a_result_and_its_row(run, tmp_path, monkeypatch):
 def test_a_run_of_unknown_code_is_no_result(run, tmp_path, monkeypatch, commit):
     monkeypatch.chdir(tmp_path)
     write_json(run.folder / "run.json", {**run.description, "commit": commit})
-    with pytest.raises(UserError, match="results name one commit"):
+    with pytest.raises(UserError, match="not trained from a clean checkout"):
         results.keep([run.folder])
     assert not (tmp_path / "results").exists()
 
@@ -42,3 +59,70 @@ def test_a_run_of_unknown_code_is_no_result(run, tmp_path, monkeypatch, commit):
 def test_the_commit_is_a_hash_or_unknown():
     commit = source_commit()
     assert commit is None or len(commit.removesuffix("-changed")) == 40
+
+
+# The files that are there, and the pages made from them
+
+
+def test_results_name_what_a_figure_must():
+    files = sorted((ROOT / "results").glob("*_*.json"))
+    assert files
+    for path in files:
+        for run in read_json(path)["runs"]:
+            assert re.fullmatch(r"[0-9a-f]{40}", run["commit"])
+            assert {"hardware", "torch", "precision", "threads"} <= set(run["hardware"])
+            assert run["matrix_gflops"] > 0
+            assert 0 < run["top1"] <= 1
+            assert run["epochs"]
+
+
+def test_results_are_of_todays_trainings():
+    """Nothing in results/ was trained by settings that no recipe and no experiment has today."""
+    for path in (ROOT / "results").glob("*_*.json"):
+        recipe = from_json(Recipe, read_json(path)["recipe"])
+        today = RECIPES.get(recipe.name) or EXPERIMENTS[recipe.name].build()
+        assert departures(today, recipe) == [], path.name
+
+
+def test_the_pages_say_what_the_results_say():
+    found = Results(ROOT / "results")
+    _, _, rest = (ROOT / "README.md").read_text(encoding="utf-8").partition(pages.BEGIN)
+    shown, _, _ = rest.partition(pages.END)
+    assert shown.strip() == results_table(found)
+    assert (ROOT / "docs" / "paper.md").read_text(encoding="utf-8") == pages.paper_page(found)
+
+
+def test_what_the_paper_s_page_names_is_there():
+    for sentence in SENTENCES:
+        for file in re.findall(r"`([\w/]+\.py)`", sentence.where):
+            assert (ROOT / "alexnet" / file).is_file(), file
+        tests = re.findall(r"`([\w/]+\.py)`", sentence.held_by)
+        assert tests, sentence
+        assert all((ROOT / file).is_file() for file in tests)
+        for name in re.findall(r"recipes? `([\w-]+)`|, `((?:cuda|fig1)[\w-]+)`", sentence.where):
+            assert "".join(name) in RECIPES
+
+
+def test_the_pages_are_written_whole(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "README.md").write_text(f"before\n{pages.BEGIN}\nold\n{pages.END}\nafter\n", encoding="utf-8")
+    line = {"step": 1, "train_loss": 1.0}
+    for name in ("fig1-relu", "fig1-tanh"):
+        epochs = [{**line, "epoch": n, "train_top1": n / 10} for n in range(1, 9)]
+        value = {"recipe": to_json(get_recipe(name)), "runs": [{"top1": 0.7, "epochs": epochs}] * 3, "note": ""}
+        machine = {"hardware": "a chip", "precision": "bf16", "device": "cpu"}
+        more = {"seconds": 1, "images_per_second": 2, "matrix_gflops": 3, "hardware": machine, "seed": 0}
+        value |= {"runs": [{**run, **more} for run in value["runs"]], "source": "cifar10"}
+        write_json(tmp_path / "results" / f"{name}_cifar10_chip_2026-01-01.json", value)
+    pages.write_pages()
+    readme = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert readme.startswith(f"before\n{pages.BEGIN}\n| recipe, on ")
+    assert readme.endswith(f"\n{pages.END}\nafter\n")
+    assert "old" not in readme
+    assert "| C12 | " in (tmp_path / "docs" / "paper.md").read_text(encoding="utf-8")
+    with Image.open(tmp_path / "docs" / "figure1.png") as picture:
+        assert picture.size[0] > 600
+    (tmp_path / "README.md").write_text("no place", encoding="utf-8")
+    with pytest.raises(UserError, match="has no place for the table"):
+        pages.write_pages()

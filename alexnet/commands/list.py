@@ -1,15 +1,18 @@
-"""``alexnet list``: variants, recipes with claim and cost, built-in sources."""
+"""``alexnet list``: variants, recipes with claim, cost and what was measured, built-in sources."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import statistics
 from collections.abc import Callable
 
 from alexnet.commands.console import print_json
 from alexnet.data.sources import BUILTIN_SOURCES
 from alexnet.model.variants import VARIANTS
 from alexnet.recipes import RECIPES
+from alexnet.reproduce.finding import Results, results_folder
+from alexnet.reproduce.training_claims import shares
 from alexnet.visualize.tables import table
 
 
@@ -37,10 +40,21 @@ def _variants() -> dict[str, dict[str, object]]:
 
 
 def _recipes() -> dict[str, dict[str, object]]:
-    return {name: dataclasses.asdict(recipe) for name, recipe in RECIPES.items()}
+    results = Results(results_folder())
+    return {name: {**dataclasses.asdict(recipe), "status": status(name, results)} for name, recipe in RECIPES.items()}
+
+
+def status(recipe: str, results: Results) -> str:
+    """What was measured of a recipe, in a line; "not run" where ``results/`` has nothing of it."""
+    runs = results.runs(recipe)
+    if not runs:
+        return "not run to its end"
+    machine, seconds = runs[0]["hardware"]["hardware"], statistics.median(run["seconds"] for run in runs)
+    return f"{shares([run['top1'] for run in runs])} on test, {seconds:,.0f} s on {machine}"
 
 
 def _recipe_text() -> str:
+    results = Results(results_folder())
     lines = ["recipes (alexnet train NAME)"]
     for name, recipe in RECIPES.items():
         claim = recipe.claim
@@ -49,5 +63,6 @@ def _recipe_text() -> str:
             f"      from   {claim.source}",
             f"      claims {claim.expects}",
             f"      costs  {claim.cost}",
+            f"      status {status(name, results)}",
         ]
     return "\n".join(lines)

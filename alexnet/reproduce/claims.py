@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from alexnet.core.errors import unknown
+from alexnet.reproduce import ablation_claims as ablations
 from alexnet.reproduce import literature_claims as literature
 from alexnet.reproduce import network_claims as network
 from alexnet.reproduce import training_claims as training
@@ -45,11 +46,11 @@ _STATEMENTS = (
     ),
     Statement(
         "C13", "about half of the ReLU units are active", "S2", "50 %",
-        lambda results: training.not_measured("a trained network to measure; alexnet/model/activity.py does it"),
+        training.active_units, training.ACTIVE,
     ),
     Statement(
         "C14", "a four-layer net: 13 % error without, 11 % with normalization", "paper", "13 %, 11 %",
-        training.four_layer_nets, ("cuda-convnet-cifar10-13pct", "cuda-convnet-cifar10-11pct"),
+        training.four_layer_nets, ("cuda-convnet-cifar10-13pct-30-epochs", "cuda-convnet-cifar10-11pct-30-epochs"),
     ),
     Statement(
         "C15", "the textbook's AlexNet on Fashion-MNIST", "S1", "loss 0.33, 88 %, 89 %", training.textbook_alexnet,
@@ -66,34 +67,35 @@ _STATEMENTS = (
     Statement("C18", "top-1 37.5 % and top-5 15.3 %", "S2", "37.5 %, 15.3 %", literature.one_row_two_sets),
     Statement(
         "C19", "one column sees orientation, the other colour", "S3", "they specialise",
-        lambda results: training.not_measured("a trained two-column network; alexnet/model/kernels.py measures it"),
+        ablations.columns_specialise, ablations.ablation("ablate-columns"),
     ),
     Statement(
-        "C20", "response normalization hardly matters", "S3", "little",
-        lambda results: training.not_measured("ablations at one budget"),
+        "C20", "response normalization hardly matters", "S3", "little", ablations.response_normalization,
+        ablations.ablation("ablate-normalization"),
     ),
     Statement(
-        "C21", "28-pixel images must be enlarged", "S1", "224",
-        lambda results: training.not_measured("28, 65 and 224 pixels at one budget"),
+        "C21", "28-pixel images must be enlarged", "S1", "224", training.enlarged_images,
+        ("fashion-mnist-28-pixels", "fashion-mnist-65-pixels", "d2l-fashion-mnist"),
     ),
     Statement(
         "C22", "batch normalization stabilises and speeds training", "S4", "it does",
-        lambda results: training.not_measured("torchvision-cifar10 with and without"),
+        training.batch_norm_on_cifar10, (training.STEPS, f"{training.STEPS}-batch-norm"),
     ),
     Statement(
         "C23", "transfer learning is faster and overfits less", "S4", "it does",
         lambda results: training.not_measured("transfer is not built yet"),
     ),
     Statement(
-        "C24", "augmentation improves generalization", "S2, S4", "it does",
-        lambda results: training.not_measured("ablations at one budget"),
+        "C24", "augmentation improves generalization", "S2, S4", "it does", ablations.augmentation,
+        ablations.ablation("ablate-crops-and-flips", "ablate-colour-noise", "ablate-colour-noise-run"),
     ),
     Statement(
-        "C25", "overlapping pools gain 0.4 points, two columns 1.7", "paper", "0.4, 1.7", training.at_imagenet_s_scale
+        "C25", "overlapping pools gain 0.4 points, two columns 1.7", "paper", "0.4, 1.7", ablations.overlap_and_columns,
+        ablations.ablation("ablate-overlap", "ablate-columns"),
     ),
     Statement(
         "C26", "Adam at 1e-3 trains this network on CIFAR-10 in five epochs", "S0", "it trains",
-        training.adam_on_cifar10, ("torchvision-cifar10",),
+        training.adam_on_cifar10, (training.STEPS, "torchvision-cifar10"),
     ),
     Statement("C27", "fc6 has 227 × 227 × 3 inputs", "S4", "154,587", network.input_of_fc6),
     Statement("C28", "the prose's network is the code's", "S4", "the same", network.prose_network),

@@ -1,28 +1,40 @@
-"""The trainings that claims need, cheapest first, each complete: what ``alexnet reproduce --run`` goes through.
+"""The trainings that claims and tables need, cheapest first: what ``alexnet reproduce --run`` goes through.
 
 A training is known by its name; what ``results/`` holds of it decides whether it is still missing, so a queue that was
-stopped goes on where it stopped, and within a training from its last checkpoint.
+stopped goes on where it stopped, and within a training from its last checkpoint. A GPU is asked for more than a CPU:
+more seeds, and the trainings that take a CPU days.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from alexnet.config import Recipe, override
 from alexnet.core.errors import UserError
 from alexnet.recipes import get_recipe
+from alexnet.reproduce.ablations import ABLATIONS, BASE
 from alexnet.reproduce.claims import STATEMENTS, get_statement
 from alexnet.reproduce.finding import Results
+
+Device = Literal["cpu", "cuda"]
+NONE: tuple[int, ...] = ()
+ONE, THREE, FIVE = (0,), (0, 1, 2), (0, 1, 2, 3, 4)
+FIGURE_1_RATES = ("3e-4", "1e-3", "3e-3", "1e-2")
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A training to be measured. ``minutes``: what a seed costs on two CPU cores with bf16, about."""
+    """A training to be measured. ``minutes``: what a seed costs on two CPU cores with bf16, about.
+
+    ``seeds``: by kind of device; none where it is not asked for.
+    """
 
     name: str
     minutes: float
-    seeds: tuple[int, ...] = (0, 1, 2)
+    cpu_seeds: tuple[int, ...] = THREE
+    cuda_seeds: tuple[int, ...] = THREE
     recipe: str = ""  # where the name is not the recipe's own
     changes: tuple[str, ...] = ()
 
@@ -30,25 +42,68 @@ class Experiment:
         """The recipe, under this training's name."""
         return replace(override(get_recipe(self.recipe or self.name), self.changes), name=self.name)
 
+    def seeds(self, device: Device) -> tuple[int, ...]:
+        """The seeds asked for on a kind of device."""
+        return self.cpu_seeds if device == "cpu" else self.cuda_seeds
 
+
+def _figure_1_choices() -> list[Experiment]:
+    """The rates that figure 1's two units choose from, on held-out images."""
+    return [
+        Experiment(f"fig1-{unit}-rate-{rate}", 2, ONE, NONE, f"fig1-{unit}", (f"optim.rate={rate}", "train.epochs=6"))
+        for unit in ("relu", "tanh")
+        for rate in FIGURE_1_RATES
+    ]
+
+
+def _ablations() -> list[Experiment]:
+    return [Experiment(name, 3, recipe=BASE, changes=ablation.changes) for name, ablation in ABLATIONS.items()]
+
+
+def _shortened(percent: str, minutes: float) -> Experiment:
+    """A four-layer net of §3.3 for 30 epochs instead of 520, its two drops at the same shares of the way."""
+    recipe = f"cuda-convnet-cifar10-{percent}pct"
+    drops = ",".join(f"{30 * drop / 520:.4g}" for drop in (500, 510))
+    return Experiment(f"{recipe}-30-epochs", minutes, ONE, NONE, recipe, ("train.epochs=30", f"optim.drops={drops}"))
+
+
+_STEPS = "torchvision-cifar10-400-steps"
 _EXPERIMENTS = (
     Experiment("small-digits", 0.2),
-    Experiment("lenet5-fashion-mnist", 1),
-    Experiment("small-fashion-mnist-quick", 1),
+    Experiment("lenet5-fashion-mnist", 0.7),
+    Experiment("small-fashion-mnist-quick", 1.2),
+    *_figure_1_choices(),
+    *_ablations(),
+    Experiment(BASE, 2.5),
+    Experiment(_STEPS, 4, FIVE, NONE, "torchvision-cifar10", ("train.steps=400",)),
+    Experiment(
+        f"{_STEPS}-batch-norm", 5, THREE, NONE, "torchvision-cifar10",
+        ("train.steps=400", "model.normalization=batch"),
+    ),
+    Experiment(
+        "fashion-mnist-28-pixels", 6, THREE, THREE, "d2l-fashion-mnist",
+        ("model.variant=small", "model.normalization=none", "data.image_size=28"),
+    ),
+    Experiment("fashion-mnist-65-pixels", 8, ONE, THREE, "d2l-fashion-mnist", ("data.image_size=65",)),
+    Experiment("small-fashion-mnist-best", 6),
     Experiment("fig1-relu", 10),
     Experiment("fig1-tanh", 10),
-    Experiment("torchvision-cifar10", 45, seeds=(0,)),
-    Experiment("cuda-convnet-cifar10-18pct", 60, seeds=(0,)),
-    Experiment("keras-cifar10", 80, seeds=(0,)),
-    Experiment("d2l-fashion-mnist", 110, seeds=(0,)),
-    Experiment("cuda-convnet-cifar10-13pct", 300, seeds=(0,)),
-    Experiment("cuda-convnet-cifar10-11pct", 480, seeds=(0,)),
-)
+    Experiment("small-cifar10-best", 15, ONE),
+    _shortened("13", 17),
+    _shortened("11", 28),
+    Experiment("small-tiny-imagenet-best", 30, ONE),
+    Experiment("torchvision-cifar10", 37, ONE, FIVE),
+    Experiment("cuda-convnet-cifar10-18pct", 60, ONE),
+    Experiment("keras-cifar10", 80, ONE),
+    Experiment("d2l-fashion-mnist", 80, ONE),
+    Experiment("cuda-convnet-cifar10-13pct", 300, NONE),
+    Experiment("cuda-convnet-cifar10-11pct", 480, NONE),
+)  # fmt: skip
 
 EXPERIMENTS = {experiment.name: experiment for experiment in sorted(_EXPERIMENTS, key=lambda item: item.minutes)}
 
 
-def needed(claims: Sequence[str], results: Results, *, missing: bool) -> list[Experiment]:
+def needed(claims: Sequence[str], results: Results, device: Device, *, missing: bool) -> list[Experiment]:
     """The experiments that claims (none: all of them) read, cheapest first; with ``missing`` only the unmeasured.
 
     Raises ``UserError`` for a claim that does not exist or that no training answers.
@@ -59,4 +114,5 @@ def needed(claims: Sequence[str], results: Results, *, missing: bool) -> list[Ex
         if not names:
             answered = [name for name, item in STATEMENTS.items() if set(item.trainings) & set(EXPERIMENTS)]
             raise UserError(f"no training answers {', '.join(claims)}: those that one does are {', '.join(answered)}")
-    return [item for name, item in EXPERIMENTS.items() if name in names and not (missing and results.runs(name))]
+    wanted = [item for name, item in EXPERIMENTS.items() if name in names and item.seeds(device)]
+    return [item for item in wanted if not (missing and results.has(item.name, item.seeds(device), device))]

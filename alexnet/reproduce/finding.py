@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alexnet.config import Recipe
 from alexnet.core.files import read_json
+from alexnet.core.typed import from_json
+from alexnet.recipes import departures_from_name
 
 CONFIRMED, CORRECTED, REFUTED = "confirmed", "corrected", "refuted"
+RUN_ALL = "alexnet reproduce --run --missing"  # what to do where results are missing
 
 
 def at_this_scale(figure: str) -> str:
@@ -36,24 +40,47 @@ class Finding:
     evidence: str
 
 
+def results_folder() -> Path:
+    """``results/`` here, else that of the checkout that this package stands in; it may be missing."""
+    beside = Path(__file__).parents[2] / "results"
+    return beside if beside.is_dir() and not Path("results").is_dir() else Path("results")
+
+
+Runs = Sequence[Mapping[str, Any]]
+
+
 class Results:
-    """The files of ``results/``, the newest of each training as its recipe has it."""
+    """The trainings in ``results/``; of several measurements of one the newest is read.
+
+    A file whose recipe is not today's of that name is another training's, and is left out.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self._newest: dict[str, tuple[Path, dict[str, Any]]] = {}
-        for path in sorted(folder.glob("*_*.json"), key=lambda path: path.stem.rpartition("_")[2]):
+        self._files: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
+        paths = [path for path in folder.glob("*_*.json") if not path.name.startswith("bench_")]
+        for path in sorted(paths, key=lambda path: path.stem.rpartition("_")[2]):
             value = read_json(path)
-            if value.get("departs_from_the_named_recipe"):
-                continue  # another training under the same name
-            self._newest[value["recipe"]["name"]] = (path, value)
+            if not departures_from_name(recipe := from_json(Recipe, value["recipe"])):
+                self._files.setdefault(recipe.name, []).append((path, value))
 
-    def runs(self, training: str) -> list[Mapping[str, Any]]:
+    def files(self) -> list[tuple[Path, dict[str, Any]]]:
+        """Every file with its content, by name."""
+        return sorted((file for files in self._files.values() for file in files), key=lambda file: file[0].name)
+
+    def runs(self, training: str) -> Runs:
         """The measured runs of a training by its name; empty if there are none."""
-        return list(self._newest[training][1]["runs"]) if training in self._newest else []
+        return list(self._files[training][-1][1]["runs"]) if training in self._files else []
+
+    def has(self, training: str, seeds: Sequence[int], device: str) -> bool:
+        """Whether a training was measured with all these seeds on one kind of device, ``"cpu"`` or ``"cuda"``."""
+        return any(
+            {run["seed"] for run in value["runs"] if run["hardware"]["device"].startswith(device)} >= set(seeds)
+            for _, value in self._files.get(training, [])
+        )
 
     def evidence(self, *trainings: str) -> str:
         """The files that hold these trainings."""
-        return ", ".join(f"results/{self._newest[name][0].name}" for name in trainings if name in self._newest)
+        return ", ".join(f"results/{self._files[name][-1][0].name}" for name in trainings if name in self._files)
 
 
 Check = Callable[[Results], Finding]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 SECONDS_BETWEEN_DRAWINGS = 10.0
+FIGURE_1_ERROR = 0.25  # the level at which the paper compares ReLU and tanh
 SPLIT_COLOURS = {"val": ORANGE, "test": GREEN}
 
 
@@ -102,3 +103,32 @@ def _draw_side(axes: Axes, lines: Sequence[Any], epochs: Sequence[Any], name: st
         if points:
             axes.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=3, label=split)
     axes.set(xlabel="epoch", ylabel=label)
+
+
+def draw_training_errors(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
+    """Write ``path`` (PNG): training error over epochs of measured runs, a colour a name, as the paper's figure 1.
+
+    ``runs``: name → runs, each with ``epochs``, lines that hold ``epoch`` and ``train_top1``.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for (name, some), colour, style in zip(runs.items(), (BLUE, ORANGE, GREEN), ("-", "--", ":"), strict=False):
+        for number, run in enumerate(some):
+            epochs = [(line["epoch"], 1 - line["train_top1"]) for line in run["epochs"]]
+            label = f"{name}, {len(some)} seeds" if number == 0 else None
+            axes.plot(*zip(*epochs, strict=True), style, color=colour, alpha=0.8, label=label)
+    axes.axhline(FIGURE_1_ERROR, color=GREY, linewidth=0.8)
+    axes.annotate("25 %", (0, FIGURE_1_ERROR), xytext=(2, 3), textcoords="offset points", color=GREY)
+    axes.set(xlabel="epoch", ylabel="training error", xlim=(0, None), ylim=(0, None))
+    axes.set_title("Four-layer nets on CIFAR-10 (the paper's figure 1)")
+    axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    write_bytes(path, picture.getvalue())

@@ -131,6 +131,8 @@ def test_list_names_everything(capsys):
     assert list(lists["variants"]) == list(VARIANTS)
     assert list(lists["recipes"]) == list(RECIPES)
     assert all(recipe["claim"]["source"] and recipe["claim"]["cost"] for recipe in lists["recipes"].values())
+    assert lists["recipes"]["small-digits"]["status"].startswith("99.")
+    assert lists["recipes"]["paper-imagenet"]["status"] == "not run to its end"
     _, text, _ = run("list", capsys=capsys)
     assert all(name in text for name in [*VARIANTS, *RECIPES, *lists["sources"]])
 

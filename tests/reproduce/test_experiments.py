@@ -5,7 +5,10 @@ import json
 import pytest
 
 from alexnet import cli
+from alexnet.config import override
 from alexnet.core.errors import UserError
+from alexnet.core.typed import to_json
+from alexnet.recipes import get_recipe
 from alexnet.reproduce import experiments
 from alexnet.reproduce.claims import STATEMENTS
 from alexnet.reproduce.experiments import EXPERIMENTS, Experiment, needed
@@ -22,14 +25,41 @@ def test_every_experiment_builds_under_its_name(name):
 
 def test_the_cheapest_comes_first_and_claims_choose(tmp_path):
     nothing = Results(tmp_path)
-    everything = needed([], nothing, missing=True)
-    assert [item.minutes for item in everything] == sorted(item.minutes for item in EXPERIMENTS.values())
-    assert [item.name for item in needed(["c16"], nothing, missing=True)] == [
+    everything = needed([], nothing, "cpu", missing=True)
+    assert [item.minutes for item in everything] == sorted(item.minutes for item in everything)
+    assert [item.name for item in needed(["c16"], nothing, "cpu", missing=True)] == [
         "lenet5-fashion-mnist",
         "d2l-fashion-mnist",
     ]
-    with pytest.raises(UserError, match=r"no training answers C5: those that one does are C12, C14, C15"):
-        needed(["C5"], nothing, missing=True)
+    with pytest.raises(UserError, match=r"no training answers C5: those that one does are C12, C13, C14, C15"):
+        needed(["C5"], nothing, "cpu", missing=True)
+
+
+def test_a_gpu_is_asked_for_more(tmp_path):
+    nothing = Results(tmp_path)
+    on_cpu, on_gpu = ({item.name for item in needed([], nothing, kind, missing=True)} for kind in ("cpu", "cuda"))
+    assert on_gpu - on_cpu == {"cuda-convnet-cifar10-13pct", "cuda-convnet-cifar10-11pct"}
+    assert {"cuda-convnet-cifar10-13pct-30-epochs", "torchvision-cifar10-400-steps"} <= on_cpu - on_gpu
+    assert len(EXPERIMENTS["torchvision-cifar10"].seeds("cuda")) == 5
+
+
+def test_what_one_machine_measured_another_kind_still_lacks(tmp_path):
+    def keep(seeds, device):
+        runs = [{"seed": seed, "hardware": {"device": device}} for seed in seeds]
+        value = {"recipe": to_json(get_recipe("small-digits")), "runs": runs}
+        (tmp_path / "small-digits_digits_x_2026-01-01.json").write_text(json.dumps(value), encoding="utf-8")
+
+    def lacking(kind):
+        return "small-digits" in {item.name for item in needed([], Results(tmp_path), kind, missing=True)}
+
+    keep((0, 1), "cpu")
+    assert lacking("cpu")  # a seed too few
+    keep((0, 1, 2), "cpu")
+    assert not lacking("cpu")
+    assert lacking("cuda")
+    keep((0, 1, 2), "cuda")
+    assert lacking("cpu")
+    assert not lacking("cuda")
 
 
 def test_every_training_that_a_claim_reads_can_be_run():
@@ -37,8 +67,9 @@ def test_every_training_that_a_claim_reads_can_be_run():
 
 
 def test_what_departs_from_a_recipe_is_no_evidence_for_it(tmp_path):
-    value = {"recipe": {"name": "d2l-fashion-mnist"}, "departs_from_the_named_recipe": "train.epochs (10, now 1)"}
-    (tmp_path / "d2l-fashion-mnist_x_y_2026-01-01.json").write_text(json.dumps({**value, "runs": [{}]}))
+    recipe = override(get_recipe("d2l-fashion-mnist"), ["train.epochs=1"])
+    value = {"recipe": to_json(recipe), "runs": [{}]}
+    (tmp_path / "d2l-fashion-mnist_x_y_2026-01-01.json").write_text(json.dumps(value), encoding="utf-8")
     assert Results(tmp_path).runs("d2l-fashion-mnist") == []
 
 
@@ -47,14 +78,16 @@ def test_the_queue_runs_keeps_and_goes_on(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "results").mkdir()
     monkeypatch.setattr("alexnet.runtime.run.source_commit", lambda: "0" * 40)
-    monkeypatch.setattr("alexnet.reproduce.results.rewrite_readme", lambda: None)
-    short = Experiment("digits-briefly", 0.1, seeds=(0, 1), recipe="small-digits", changes=("train.epochs=1",))
-    monkeypatch.setattr(experiments, "EXPERIMENTS", {short.name: short})
+    changes = ("train.epochs=1",)
+    short = Experiment("digits-briefly", 0.1, (0, 1), (0, 1), "small-digits", changes)
+    elsewhere = Experiment("elsewhere", 0.1, (0,), (0,), "paper-imagenet", changes)
+    monkeypatch.setattr(experiments, "EXPERIMENTS", {elsewhere.name: elsewhere, short.name: short})
+    monkeypatch.setenv("ALEXNET_HOME", str(tmp_path / "home"))
     real, calls = cli.importlib.import_module("alexnet.commands.reproduce").train, []
 
     def stop_before_the_second(recipe, **settings):
-        calls.append(settings["seed"])
-        if calls == [0, 1]:
+        calls.append((recipe.name, settings["seed"]))
+        if calls.count(("digits-briefly", 1)) == len(calls) - 2 == 1:
             raise KeyboardInterrupt
         return real(recipe, **settings)
 
@@ -62,12 +95,16 @@ def test_the_queue_runs_keeps_and_goes_on(tmp_path, monkeypatch, capsys):
     assert cli.main(["reproduce", "--run", "--missing"]) == 130
     assert not list((tmp_path / "results").iterdir())
     first = (tmp_path / "runs" / "reproduce" / "digits-briefly-0" / "result.json").stat().st_mtime_ns
-    assert cli.main(["reproduce", "--run", "--missing"]) == 0
+    assert (
+        cli.main(["reproduce", "--run", "--missing"]) == 2
+    )  # one has no images here, the other is trained all the same
+    shown = capsys.readouterr().err
+    assert "elsewhere: imagenet was not found" in shown
+    assert "1 of 2 trainings could not be run, see above: elsewhere" in shown
     assert (tmp_path / "runs" / "reproduce" / "digits-briefly-0" / "result.json").stat().st_mtime_ns == first
     (kept,) = (tmp_path / "results").iterdir()
     assert [run["seed"] for run in json.loads(kept.read_text(encoding="utf-8"))["runs"]] == [0, 1]
     assert Run(tmp_path / "runs" / "reproduce" / "digits-briefly-1").recipe.name == "digits-briefly"
     done = len(calls)
-    assert cli.main(["reproduce", "--run", "--missing"]) == 0
-    assert len(calls) == done
-    assert "digits-briefly, 2 seed(s)" in capsys.readouterr().err
+    assert cli.main(["reproduce", "--run", "--missing"]) == 2
+    assert len(calls) == done + 1  # only the one that cannot be run was tried

@@ -1,0 +1,159 @@
+"""What the project says of its measurements, written from ``results/``: the README's table and ``docs/paper.md``.
+
+``python -m alexnet.reproduce.pages`` in the project's root rewrites both, and the picture of figure 1. A test fails
+when they and ``results/`` drift apart.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from alexnet.config import Recipe
+from alexnet.core.errors import UserError
+from alexnet.core.files import write_bytes
+from alexnet.core.typed import from_json
+from alexnet.recipes import RECIPES
+from alexnet.reproduce.ablations import ABLATIONS, BASE, ablation_rows, effect
+from alexnet.reproduce.claims import DOCUMENTS, STATEMENTS
+from alexnet.reproduce.finding import Finding, Results
+from alexnet.reproduce.paper import SENTENCES
+from alexnet.reproduce.results import RESULTS
+from alexnet.visualize.curves import draw_training_errors
+
+README, PAPER, FIGURE_1 = Path("README.md"), Path("docs/paper.md"), Path("docs/figure1.png")
+INTRODUCTION = """\
+Krizhevsky, Sutskever and Hinton, *ImageNet Classification with Deep Convolutional Neural Networks*, NIPS 2012: where
+each sentence that can be code is code, what holds it to its word, and what came out. "What was run" is the authors'
+code as the Computer History Museum released it in 2025, network `layers-145.cfg`, which here is the variant
+`cuda-convnet`. Files are below `alexnet/`; C1 to C34 are the claims of the second table. This page is written from
+`results/` by `python -m alexnet.reproduce.pages`."""
+BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+
+
+def results_table(results: Results) -> str:
+    """The README's table: a row for each measurement of a named recipe."""
+    rows = [_result_row(value) for _, value in results.files() if value["recipe"]["name"] in RECIPES]
+    head = ("recipe, on", "test top-1, mean (lowest – highest) of seeds", "claimed", "seconds", "images/s", "where")
+    return markdown_table(head, rows)
+
+
+def _result_row(value: dict[str, Any]) -> tuple[str, ...]:
+    recipe, runs = from_json(Recipe, value["recipe"]), value["runs"]
+    claim = RECIPES[recipe.name].claim  # today's words for the same training
+    top1 = [run["top1"] for run in runs]
+    spread = f" ({min(top1):.2%} – {max(top1):.2%})" if len(runs) > 1 else ""
+    rate = statistics.median(run["matrix_gflops"] for run in runs)
+    return (
+        f"`{recipe.name}`, {value['source']}" + (f", {value['note']}" if value["note"] else ""),
+        f"{statistics.mean(top1):.2%}{spread}, {len(runs)} seed{'s' if len(runs) > 1 else ''}",
+        "–" if claim.top1 is None else " – ".join(f"{share:.0%}" for share in claim.top1),
+        f"{statistics.median(run['seconds'] for run in runs):,.0f}",
+        f"{statistics.median(run['images_per_second'] for run in runs):,.0f}",
+        f"{runs[0]['hardware']['hardware']}, {runs[0]['hardware']['precision']}, {rate:,.0f} GFLOP/s",
+    )
+
+
+def paper_page(results: Results) -> str:
+    """``docs/paper.md``: the paper by section, every claim of the documents, and the ablations."""
+    findings = {name: statement.check(results) for name, statement in STATEMENTS.items()}
+    parts = [
+        "# The paper, section by section",
+        INTRODUCTION,
+        markdown_table(
+            ("section", "what it says", "recipe, field or file", "test", "measured", "what was run"),
+            [
+                (s.section, s.says, s.where, s.held_by, _measured(s.measured_by, findings, results), s.ran)
+                for s in SENTENCES
+            ],
+        ),
+        "![training error of figure 1's two nets](figure1.png)",
+        "## What is said of AlexNet",
+        "Each checkable statement of the source documents. `alexnet reproduce C5` prints one with its figures; "
+        "`alexnet reproduce --run --missing` trains what has no results yet. " + _documents(),
+        markdown_table(
+            ("", "says", "in", "claimed", "measured", "verdict", "evidence"),
+            [
+                (
+                    name,
+                    s.says,
+                    s.source,
+                    s.claimed,
+                    findings[name].measured,
+                    findings[name].verdict,
+                    _code(findings[name]),
+                )
+                for name, s in STATEMENTS.items()
+            ],
+        ),
+        *_ablations(results),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _documents() -> str:
+    return "; ".join(f"{name}: {what}" for name, what in DOCUMENTS.items()) + "."
+
+
+def _code(finding: Finding) -> str:
+    """The evidence, as code where it is a command or a file."""
+    is_code = finding.evidence.startswith(("alexnet ", "results/")) and ";" not in finding.evidence
+    return ", ".join(f"`{part}`" for part in finding.evidence.split(", ")) if is_code else finding.evidence
+
+
+def _measured(names: Iterable[str], findings: Mapping[str, Finding], results: Results) -> str:
+    """The verdicts of claims and the effects of ablations, in a cell of a table."""
+    parts = []
+    for name in names:
+        if name in findings:
+            parts.append(f"{name}: {findings[name].verdict}")
+        elif found := effect(results, name):
+            parts.append(f"{ABLATIONS[name].what}: {found}")
+    return "; ".join(parts) or "–"
+
+
+def _ablations(results: Results) -> list[str]:
+    rows = ablation_rows(results)
+    if not rows:
+        return []
+    runs = results.runs(BASE)
+    recipe = RECIPES[BASE]
+    seconds = statistics.median(run["seconds"] for run in runs)
+    about = (
+        f"`{BASE}`: {recipe.train.epochs} epochs of CIFAR-10 (JPEG), {len(runs)} seeds, {seconds:,.0f} s a run on "
+        f"{runs[0]['hardware']['hardware']}; each row changes one thing and nothing else. Differences are of "
+        "means over seeds, with their standard error."
+    )
+    head = ("changed", "paper", "test top-1, mean (lowest – highest)", "difference", "train top-1, last epoch")
+    return ["## One ingredient at a time", about, markdown_table(head, rows)]
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table; a bar inside a cell would end it, so it becomes a slash."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+
+
+def write_pages() -> None:
+    """Write both pages, and the picture where its two nets were measured. Raises ``UserError`` without the marks."""
+    before, begin, rest = README.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise UserError(f"{README} has no place for the table: it needs the lines {BEGIN} and {END}")
+    results = Results(RESULTS)
+    write_bytes(README, f"{before}{begin}\n{results_table(results)}\n{end}{after}".encode())
+    write_bytes(PAPER, paper_page(results).encode())
+    nets = {"ReLU": results.runs("fig1-relu"), "tanh": results.runs("fig1-tanh")}
+    if all(nets.values()):
+        draw_training_errors(nets, FIGURE_1)
+
+
+if __name__ == "__main__":
+    try:
+        write_pages()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
