@@ -57,10 +57,12 @@ class Results:
 
     def __init__(self, folder: Path) -> None:
         self._files: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
-        paths = [path for path in folder.glob("*_*.json") if not path.name.startswith("bench_")]
-        for path in sorted(paths, key=lambda path: path.stem.rpartition("_")[2]):
+        self._comparisons: dict[tuple[str, str], tuple[Path, dict[str, Any]]] = {}
+        for path in sorted(folder.glob("*_*.json"), key=lambda path: path.stem.rpartition("_")[2]):
             value = read_json(path)
-            if not departures_from_name(recipe := from_json(Recipe, value["recipe"])):
+            if path.name.startswith("bench_"):
+                self._comparisons[value["recipe"], value["hardware"]["device"]] = path, value
+            elif not departures_from_name(recipe := from_json(Recipe, value["recipe"])):
                 self._files.setdefault(recipe.name, []).append((path, value))
 
     def files(self) -> list[tuple[Path, dict[str, Any]]]:
@@ -77,6 +79,10 @@ class Results:
             {run["seed"] for run in value["runs"] if run["hardware"]["device"].startswith(device)} >= set(seeds)
             for _, value in self._files.get(training, [])
         )
+
+    def comparison(self, training: str, device: str = "cpu") -> tuple[Path, dict[str, Any]] | None:
+        """The newest speeds of a training beside another's loop on one kind of device, and their file."""
+        return self._comparisons.get((training, device))
 
     def evidence(self, *trainings: str) -> str:
         """The files that hold these trainings."""

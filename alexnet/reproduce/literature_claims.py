@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from alexnet.reproduce.finding import CORRECTED, REFUTED, Finding, Results, out_of_reach
+from alexnet.reproduce.finding import CORRECTED, REFUTED, Finding, Results
 
 PAPER = "paper"
 
@@ -35,10 +35,3 @@ def first_to_use_relu(results: Results) -> Finding:
         "from them"
     )
     return Finding(measured, REFUTED, f"{PAPER}, §3.1 and its reference 20")
-
-
-def samples_on_a_v100(results: Results) -> Finding:
-    """C17: 3,900 samples a second on a V100."""
-    rates = [run["images_per_second"] for run in results.runs("d2l-fashion-mnist")]
-    here = f"here {max(rates):,.0f} on {results.runs('d2l-fashion-mnist')[0]['hardware']['hardware']}" if rates else "–"
-    return Finding(here, out_of_reach("no V100 was at hand"), results.evidence("d2l-fashion-mnist") or "–")

@@ -10,9 +10,10 @@ import argparse
 import datetime
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from alexnet.core.errors import UserError
 from alexnet.core.files import write_json
@@ -49,17 +50,32 @@ def keep(folders: Sequence[Path], note: str = "") -> Path:
             for run, result in zip(runs, results, strict=True)
         ],
     }
-    hardware = re.sub(r"[^a-z0-9]+", "-", results[0]["hardware"]["hardware"].lower()).strip("-")
-    path = RESULTS / f"{recipe.name}_{source}_{hardware}_{value['date']}.json"
+    path = RESULTS / f"{recipe.name}_{source}_{_slug(results[0]['hardware'])}_{value['date']}.json"
     write_json(path, value)
     return path
 
 
+def keep_comparison(value: Mapping[str, Any]) -> Path:
+    """Write speeds that were taken by turns to a file of ``results/`` and return its path. Raises ``UserError``."""
+    demand_clean(value["commit"], "this was not timed")
+    path = RESULTS / f"bench_{value['recipe']}_{_slug(value['hardware'])}_{value['date']}.json"
+    write_json(path, value)
+    return path
+
+
+def _slug(hardware: Mapping[str, Any]) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", hardware["hardware"].lower()).strip("-")
+
+
 def _commit(run: Run) -> str:
     """The commit that a run was begun at. Raises ``UserError`` where that cannot be said."""
-    commit = run.description.get("commit")
+    return demand_clean(run.description.get("commit"), f"{run.folder} was not trained")
+
+
+def demand_clean(commit: object, what: str) -> str:
+    """The hash of a commit whose files are as they were committed. Raises ``UserError`` that begins with ``what``."""
     if not isinstance(commit, str) or commit.endswith("-changed"):
-        raise UserError(f"{run.folder} was not trained from a clean checkout of the project, and results name a commit")
+        raise UserError(f"{what} from a clean checkout of the project, and results name a commit")
     return commit
 
 

@@ -104,7 +104,6 @@ def test_figures_are_those_of_arithmetic(name, figures, results):
         ("C16", {"lenet5_fashion_mnist": [run(0.84)]}, "pending: d2l", "LeNet 84.00%"),
         ("C16", {"lenet5_fashion_mnist": [run(0.84)], "d2l_fashion_mnist": [run(0.89)]}, "confirmed", "89.00%"),
         ("C16", {"lenet5_fashion_mnist": [run(0.84)], "d2l_fashion_mnist": [run(0.83)]}, "refuted", "83.00%"),
-        ("C17", {"d2l_fashion_mnist": [run()]}, "out of reach: no V100", "here 90 on a chip"),
         ("C26", {"torchvision_cifar10": [run(0.6)]}, "confirmed", "0 of 1 stalled"),
         ("C26", {"torchvision_cifar10": [run(0.1, (2.3, 2.3)), run(0.6)]}, "refuted", "1 of 2 stalled"),
         (

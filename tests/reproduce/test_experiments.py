@@ -13,6 +13,7 @@ from alexnet.reproduce import experiments
 from alexnet.reproduce.claims import STATEMENTS
 from alexnet.reproduce.experiments import EXPERIMENTS, Experiment, needed
 from alexnet.reproduce.finding import Results
+from alexnet.reproduce.results import keep_comparison
 from alexnet.runtime.run import Run
 
 
@@ -73,17 +74,47 @@ def test_what_departs_from_a_recipe_is_no_evidence_for_it(tmp_path):
     assert Results(tmp_path).runs("d2l-fashion-mnist") == []
 
 
+def clean_checkout(monkeypatch):
+    for place in ("runtime.run", "commands.queue"):
+        monkeypatch.setattr(f"alexnet.{place}.source_commit", lambda: "0" * 40)
+
+
+def test_nothing_is_trained_that_could_not_be_kept(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("alexnet.commands.queue.source_commit", lambda: None)
+    assert cli.main(["reproduce", "C16", "--run"]) == 2
+    assert "--run works only from a clean checkout of the project" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_speed_is_timed_where_it_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    clean_checkout(monkeypatch)
+    timed = []
+    monkeypatch.setattr("alexnet.commands.queue.time_the_textbook", timed.append)
+    assert cli.main(["reproduce", "c17", "--run", "--device", "cpu"]) == 0
+    assert len(timed) == 1
+    value = {"recipe": "d2l-fashion-mnist", "date": "2026-01-01", "commit": "0" * 40}
+    value["hardware"] = {"hardware": "Two Chips", "device": "cpu", "precision": "bf16"}
+    value["rounds"] = [{"ours": 100.0, "stock": 40.0}, {"ours": 90.0, "stock": 30.0}]
+    assert keep_comparison(value).name == "bench_d2l-fashion-mnist_two-chips_2026-01-01.json"
+    finding = STATEMENTS["C17"].check(Results(tmp_path / "results"))
+    assert "95 a second here, 35 by the textbook's own loop in fp32: 2.8 × (Two Chips, bf16)" in finding.measured
+    assert cli.main(["reproduce", "c17", "--run", "--missing", "--device", "cpu"]) == 0
+    assert len(timed) == 1
+
+
 def test_the_queue_runs_keeps_and_goes_on(tmp_path, monkeypatch, capsys):
     """Two seeds of a short training: interrupted between them, then continued, then nothing left to do."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "results").mkdir()
-    monkeypatch.setattr("alexnet.runtime.run.source_commit", lambda: "0" * 40)
+    clean_checkout(monkeypatch)
     changes = ("train.epochs=1",)
     short = Experiment("digits-briefly", 0.1, (0, 1), (0, 1), "small-digits", changes)
     elsewhere = Experiment("elsewhere", 0.1, (0,), (0,), "paper-imagenet", changes)
     monkeypatch.setattr(experiments, "EXPERIMENTS", {elsewhere.name: elsewhere, short.name: short})
     monkeypatch.setenv("ALEXNET_HOME", str(tmp_path / "home"))
-    real, calls = cli.importlib.import_module("alexnet.commands.reproduce").train, []
+    real, calls = cli.importlib.import_module("alexnet.commands.queue").train, []
 
     def stop_before_the_second(recipe, **settings):
         calls.append((recipe.name, settings["seed"]))
@@ -91,8 +122,11 @@ def test_the_queue_runs_keeps_and_goes_on(tmp_path, monkeypatch, capsys):
             raise KeyboardInterrupt
         return real(recipe, **settings)
 
-    monkeypatch.setattr("alexnet.commands.reproduce.train", stop_before_the_second)
+    monkeypatch.setattr("alexnet.commands.queue.train", stop_before_the_second)
+    timed = []
+    monkeypatch.setattr("alexnet.commands.queue.time_the_textbook", timed.append)
     assert cli.main(["reproduce", "--run", "--missing"]) == 130
+    assert len(timed) == 1
     assert not list((tmp_path / "results").iterdir())
     first = (tmp_path / "runs" / "reproduce" / "digits-briefly-0" / "result.json").stat().st_mtime_ns
     assert (

@@ -1,0 +1,132 @@
+"""The textbook's AlexNet trained by the textbook's own loop, beside ours: images per second, by turns in one run.
+
+The loop is that of *Dive into Deep Learning* §8.1 and its trainer: torch's layers, images enlarged by Pillow in the
+workers of a ``DataLoader``, fp32, plain SGD. Machines drift by a factor over minutes, so only figures taken by turns
+are compared.
+"""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import tempfile
+import time
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from alexnet.config import Recipe
+from alexnet.data.store import Store
+from alexnet.recipes import get_recipe
+from alexnet.runtime.device import Machine, describe_hardware, matrix_rate
+from alexnet.runtime.log import Silent
+from alexnet.runtime.run import source_commit, start_or_continue
+from alexnet.training.train import Training
+
+RECIPE = "d2l-fashion-mnist"
+WORKERS = 4  # d2l.get_dataloader_workers; fewer where there are fewer processors, or it would be slowed by its own
+ROUNDS, STEPS = 5, 8
+
+
+class Pictures(Dataset[tuple[Tensor, int]]):
+    """The store's training images as the textbook has them: a Pillow image enlarged and turned into a tensor."""
+
+    def __init__(self, store: Store, side: int) -> None:
+        self.images, self.labels, self.index = store.images, store.labels, store.subset("train")
+        self.transform = transforms.Compose([transforms.Resize((side, side)), transforms.ToTensor()])
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, number: int) -> tuple[Tensor, int]:
+        place = self.index[number]
+        picture = Image.fromarray(np.asarray(self.images[place, :, :, 0]))
+        return self.transform(picture), int(self.labels[place])
+
+
+def textbook_network() -> nn.Sequential:
+    """Its network, layer for layer, for one channel of 224 pixels and ten classes."""
+    pool = nn.MaxPool2d(kernel_size=3, stride=2)
+    return nn.Sequential(
+        *(nn.Conv2d(1, 96, kernel_size=11, stride=4, padding=1), nn.ReLU(), pool),
+        *(nn.Conv2d(96, 256, kernel_size=5, padding=2), nn.ReLU(), pool),
+        *(nn.Conv2d(256, 384, kernel_size=3, padding=1), nn.ReLU()),
+        *(nn.Conv2d(384, 384, kernel_size=3, padding=1), nn.ReLU()),
+        *(nn.Conv2d(384, 256, kernel_size=3, padding=1), nn.ReLU(), pool, nn.Flatten()),
+        *(nn.Linear(6400, 4096), nn.ReLU(), nn.Dropout(0.5)),
+        *(nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(0.5), nn.Linear(4096, 10)),
+    )
+
+
+def textbook_steps(recipe: Recipe, store: Store, machine: Machine) -> Generator[int, None, None]:
+    """Its training, a step each time the next is asked for; yields the images of the step."""
+    network = textbook_network().to(machine.device).train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=recipe.optim.rate)
+    loss_of = nn.CrossEntropyLoss()
+    pictures = Pictures(store, recipe.data.image_size or 224)
+    workers = min(WORKERS, torch.get_num_threads())
+    loader = DataLoader(pictures, recipe.train.batch_size, shuffle=True, num_workers=workers)
+    for _ in itertools.count():
+        for images, labels in loader:
+            loss = loss_of(network(images.to(machine.device)), labels.to(machine.device))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            yield len(images)
+
+
+def our_steps(recipe: Recipe, store: Store, machine: Machine, folder: Path) -> Generator[int, None, None]:
+    """Our training, a step each time the next is asked for; yields the images of the step."""
+    run = start_or_continue(folder / "run", recipe, 0, store.name, store.digest)
+    training = Training(recipe, store, run, 0, machine, Silent())
+    with training.loader() as batches:
+        for batch in batches:
+            training.step(batch)
+            yield len(batch.index)
+
+
+def rate(steps: Iterator[int], count: int, machine: Machine) -> float:
+    """Images per second over the next ``count`` steps."""
+    machine.synchronize()
+    start = time.perf_counter()
+    images = sum(itertools.islice(steps, count))
+    machine.synchronize()
+    return images / (time.perf_counter() - start)
+
+
+def compare(
+    store: Store, machine: Machine, *, recipe: Recipe | None = None, rounds: int = ROUNDS, steps: int = STEPS
+) -> dict[str, Any]:
+    """Both loops by turns, ``rounds`` times ``steps`` steps each, after two steps of each that are not counted.
+
+    ``store``: Fashion-MNIST; ``recipe``: the textbook's by default. In the answer ``rounds`` holds a dict each with
+    ``ours`` and ``stock``, images per second; beside them stand the machine, its own rate and the commit.
+    """
+    recipe = recipe or get_recipe(RECIPE)
+    gflops = matrix_rate(machine)
+    with tempfile.TemporaryDirectory() as folder:
+        loops = {
+            "ours": our_steps(recipe, store, machine, Path(folder)),
+            "stock": textbook_steps(recipe, store, machine),
+        }
+        for loop in loops.values():
+            rate(loop, 2, machine)
+        figures = [{name: rate(loop, steps, machine) for name, loop in loops.items()} for _ in range(rounds)]
+        for loop in loops.values():
+            loop.close()
+    return {
+        "what": f"training {RECIPE}, images per second beside the textbook's own loop",
+        "recipe": RECIPE,
+        "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+        "commit": source_commit(),
+        "matrix_gflops": gflops,
+        "hardware": describe_hardware(machine),
+        "rounds": figures,
+    }
