@@ -14,7 +14,7 @@ from alexnet.core.files import read_json, write_json
 from alexnet.core.typed import from_json, to_json
 from alexnet.recipes import RECIPES, get_recipe
 from alexnet.reproduce import pages, results
-from alexnet.reproduce.experiments import EXPERIMENTS
+from alexnet.reproduce.experiments import EXPERIMENTS, FIGURE_1_RATES
 from alexnet.reproduce.finding import Results
 from alexnet.reproduce.pages import results_table
 from alexnet.reproduce.paper import SENTENCES
@@ -82,6 +82,14 @@ def test_results_are_of_todays_trainings():
         recipe = from_json(Recipe, read_json(path)["recipe"])
         today = RECIPES.get(recipe.name) or EXPERIMENTS[recipe.name].build()
         assert departures(today, recipe) == [], path.name
+
+
+@pytest.mark.parametrize("unit", ["relu", "tanh"])
+def test_figure_1_s_rates_are_the_best_on_held_out_images(unit):
+    found = Results(ROOT / "results")
+    choices = {rate: found.runs(f"fig1-{unit}-rate-{rate}") for rate in FIGURE_1_RATES}
+    held_out = {float(rate): runs[0]["epochs"][-1]["val_top1"] for rate, runs in choices.items()}
+    assert get_recipe(f"fig1-{unit}").optim.rate == max(held_out, key=lambda rate: held_out[rate])
 
 
 def test_the_pages_say_what_the_results_say():

@@ -37,9 +37,10 @@ def evaluate(
     """Count each run, then their ensemble if there are several: a dict each with ``run``, ``split``, ``top1``, ``top5``
     (shares), ``loss``, ``images``, ``per_class``, ``calibration_error`` and ``confusions``.
 
-    ``data``: other images than the run's own. Of a set without splits those are counted that no run was trained on.
-    Raises ``UserError``.
+    A run given twice counts once. ``data``: other images than the run's own. Of a set without splits those are counted
+    that no run was trained on. Raises ``UserError``.
     """
+    runs = tuple({model_folder(run).resolve(): run for run in runs}.values())
     machine = choose_machine(device, precision)
     models = [load_model(run) for run in runs]
     for run, model in zip(runs, models, strict=True):

@@ -67,6 +67,12 @@ def _shortened(percent: str, minutes: float) -> Experiment:
     return Experiment(f"{recipe}-30-epochs", minutes, ONE, NONE, recipe, ("train.epochs=30", f"optim.drops={drops}"))
 
 
+def _wider(recipe: str, width: float, epochs: int) -> Experiment:
+    """One of the best networks with more filters and more epochs, for a GPU; its settings were tried nowhere."""
+    changes = (f"model.width={width}", f"train.epochs={epochs}")
+    return Experiment(f"{recipe}-wide", 600, NONE, THREE, recipe, changes)
+
+
 _STEPS = "torchvision-cifar10-400-steps"
 _EXPERIMENTS = (
     Experiment("small-digits", 0.2),
@@ -92,6 +98,9 @@ _EXPERIMENTS = (
     _shortened("13", 17),
     _shortened("11", 28),
     Experiment("small-tiny-imagenet-best", 30, ONE),
+    _wider("small-fashion-mnist-best", 3, 40),
+    _wider("small-cifar10-best", 4, 100),
+    _wider("small-tiny-imagenet-best", 4, 60),
     Experiment("torchvision-cifar10", 37, ONE, FIVE),
     Experiment("cuda-convnet-cifar10-18pct", 60, ONE),
     Experiment("keras-cifar10", 80, ONE),

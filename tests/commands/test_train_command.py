@@ -85,9 +85,16 @@ def test_evaluate_repeats_what_the_training_counted(digits_run):
     for name in ("top1", "top5", "images"):
         assert row[name] == digits_run.result[name]
     assert row["loss"] == pytest.approx(digits_run.result["loss"], rel=1e-3)
-    rows = evaluate(digits_run.folder, digits_run.model_folder)
-    assert [row["run"] for row in rows] == [str(digits_run.folder), str(digits_run.model_folder), "ensemble"]
-    assert rows[2]["top1"] == rows[0]["top1"]
+
+
+def test_a_run_given_twice_counts_once_and_a_copy_changes_nothing(digits_run, tmp_path):
+    (row,) = evaluate(digits_run.folder, digits_run.model_folder)
+    shutil.copytree(digits_run.folder, tmp_path / "copy", ignore=shutil.ignore_patterns("checkpoints"))
+    rows = evaluate(digits_run.folder, tmp_path / "copy", digits_run.folder)
+    assert [row["run"] for row in rows] == [str(digits_run.folder), str(tmp_path / "copy"), "ensemble"]
+    for name in ("top1", "top5", "images", "per_class", "confusions"):
+        assert rows[2][name] == rows[0][name] == row[name]
+    assert rows[2]["loss"] == pytest.approx(row["loss"], rel=1e-6)
 
 
 def test_predict_names_the_digit(digits_run, tmp_path, capsys):

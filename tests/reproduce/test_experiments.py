@@ -39,7 +39,9 @@ def test_the_cheapest_comes_first_and_claims_choose(tmp_path):
 def test_a_gpu_is_asked_for_more(tmp_path):
     nothing = Results(tmp_path)
     on_cpu, on_gpu = ({item.name for item in needed([], nothing, kind, missing=True)} for kind in ("cpu", "cuda"))
-    assert on_gpu - on_cpu == {"cuda-convnet-cifar10-13pct", "cuda-convnet-cifar10-11pct"}
+    whole = {"cuda-convnet-cifar10-13pct", "cuda-convnet-cifar10-11pct"}
+    wide = {f"small-{name}-best-wide" for name in ("fashion-mnist", "cifar10", "tiny-imagenet")}
+    assert on_gpu - on_cpu == whole | wide
     assert {"cuda-convnet-cifar10-13pct-30-epochs", "torchvision-cifar10-400-steps"} <= on_cpu - on_gpu
     assert len(EXPERIMENTS["torchvision-cifar10"].seeds("cuda")) == 5
 
