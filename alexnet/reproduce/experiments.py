@@ -21,7 +21,7 @@ from alexnet.reproduce.finding import Results
 Device = Literal["cpu", "cuda"]
 NONE: tuple[int, ...] = ()
 ONE, THREE, FIVE = (0,), (0, 1, 2), (0, 1, 2, 3, 4)
-FIGURE_1_RATES = ("3e-4", "1e-3", "3e-3", "1e-2")
+FIGURE_1_RATES = ("3e-4", "1e-3", "3e-3", "1e-2", "3e-2")
 
 
 @dataclass(frozen=True)
