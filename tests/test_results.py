@@ -87,7 +87,7 @@ def test_results_are_of_todays_trainings():
 @pytest.mark.parametrize("unit", ["relu", "tanh"])
 def test_figure_1_s_rates_are_the_best_on_held_out_images(unit):
     found = Results(ROOT / "results")
-    choices = {rate: found.runs(f"fig1-{unit}-rate-{rate}") for rate in FIGURE_1_RATES}
+    choices = {rate: found.runs(f"fig1-{unit}-rate-{rate}") for rate in FIGURE_1_RATES[unit]}
     held_out = {float(rate): runs[0]["epochs"][-1]["val_top1"] for rate, runs in choices.items()}
     assert get_recipe(f"fig1-{unit}").optim.rate == max(held_out, key=lambda rate: held_out[rate])
 
