@@ -53,7 +53,7 @@ class Experiment:
 def _figure_1_choices() -> list[Experiment]:
     """The rates that figure 1's two units choose from, on held-out images."""
     return [
-        Experiment(f"fig1-{unit}-rate-{rate}", 2, ONE, NONE, f"fig1-{unit}", (f"optim.rate={rate}", "train.epochs=6"))
+        Experiment(f"fig1-{unit}-rate-{rate}", 1, ONE, NONE, f"fig1-{unit}", (f"optim.rate={rate}", "train.epochs=6"))
         for unit, rates in FIGURE_1_RATES.items()
         for rate in rates
     ]
@@ -95,8 +95,8 @@ _EXPERIMENTS = (
     ),
     Experiment("fashion-mnist-65-pixels", 8, ONE, THREE, "d2l-fashion-mnist", ("data.image_size=65",)),
     Experiment("small-fashion-mnist-best", 6),
-    Experiment("fig1-relu", 10),
-    Experiment("fig1-tanh", 10),
+    Experiment("fig1-relu", 7),
+    Experiment("fig1-tanh", 7),
     Experiment("small-cifar10-best", 15, ONE),
     _shortened("13", 17),
     _shortened("11", 28),

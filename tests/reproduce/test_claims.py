@@ -208,7 +208,7 @@ def test_the_command_prints_a_table_pages_and_json(capsys):
     assert "refuted" in pages
     assert "anew" not in pages
     assert cli.main(["reproduce", "C12"]) == 0
-    assert "anew      alexnet reproduce C12 --run: about 20 minutes a seed" in capsys.readouterr().out
+    assert "anew      alexnet reproduce C12 --run: about 14 minutes a seed" in capsys.readouterr().out
     assert cli.main(["reproduce", "C5", "--json"]) == 0
     (document,) = json.loads(capsys.readouterr().out)
     assert set(document) == {"id", "claim", "source", "claimed", "measured", "verdict", "evidence"}
