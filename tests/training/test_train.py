@@ -169,6 +169,39 @@ def test_a_training_of_so_many_steps_is_the_beginning_of_the_whole_one(make, tmp
     assert part.kept_epoch == len(epochs)
 
 
+@pytest.fixture(scope="module")
+def colourful(make_store):
+    """Forty images of colours that vary together."""
+    draws = np.random.default_rng(0)
+    pixels = (draws.integers(0, 200, (40, 16, 16, 1)) + draws.integers(0, 55, (40, 16, 16, 3))).astype(np.uint8)
+    return make_store(pixels, [number % 10 for number in range(40)], ["train"] * 40, name="colourful")
+
+
+def trained(make, folder, store, *changes):
+    training = make(folder, override(BATCH_NORM, changes), on=store)
+    training.fit(nothing)
+    return weights(training)
+
+
+def test_colour_noise_changes_the_training_until_it_is_switched_off(make, tmp_path, colourful):
+    noise = "augment.color_noise=cuda-convnet"
+    without = trained(make, tmp_path / "without", colourful)
+    off = trained(make, tmp_path / "off", colourful, noise, "augment.color_noise_until=0")
+    half = trained(make, tmp_path / "half", colourful, noise, "augment.color_noise_until=1")
+    on = trained(make, tmp_path / "on", colourful, noise)
+    assert same(off, without)
+    assert not same(half, without)
+    assert not same(half, on)
+
+
+def test_crops_of_random_size_train_and_evaluation_takes_the_centre(make, tmp_path, colourful):
+    recipe = override(BATCH_NORM, ["augment.pad=0", "augment.crop=14", "augment.area=0.3,1"])
+    training = make(tmp_path, recipe, on=colourful)
+    training.fit(nothing)
+    assert (training.saved.preprocessing.stored, training.saved.preprocessing.crop) == (16, 14)
+    assert not same(weights(training), trained(make, tmp_path / "cut", colourful, "augment.pad=0", "augment.crop=14"))
+
+
 # ---------------------------------------------- repeats -----------------------------------------------
 
 RESUMED = {
