@@ -90,6 +90,9 @@ _EXPERIMENTS = (
         ("train.steps=400", "model.normalization=batch"),
     ),
     Experiment(
+        "torchvision-cifar10-fixed-400-steps", 4, THREE, NONE, "torchvision-cifar10-fixed", ("train.steps=400",)
+    ),
+    Experiment(
         "fashion-mnist-28-pixels", 6, THREE, THREE, "d2l-fashion-mnist",
         ("model.variant=small", "model.normalization=none", "data.image_size=28"),
     ),
@@ -105,6 +108,7 @@ _EXPERIMENTS = (
     _wider("small-cifar10-best", 4, 100),
     _wider("small-tiny-imagenet-best", 4, 60),
     Experiment("torchvision-cifar10", 37, ONE, FIVE),
+    Experiment("torchvision-cifar10-fixed", 37, ONE),
     Experiment("cuda-convnet-cifar10-18pct", 60, ONE),
     Experiment("keras-cifar10", 80, ONE),
     Experiment("d2l-fashion-mnist", 80, ONE),

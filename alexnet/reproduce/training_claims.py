@@ -80,7 +80,9 @@ def adam_on_cifar10(results: Results) -> Finding:
     ends = [run["last_steps"]["loss"] for run in begun] + [run["epochs"][-1]["train_loss"] for run in whole]
     stalled = sum(abs(loss - math.log(10)) < STALL for loss in ends)
     parts.append(f"{stalled} of {len(ends)} stalled at ln 10")
-    evidence = results.evidence(STEPS, "torchvision-cifar10")
+    if slower := [run["last_steps"]["loss"] for run in results.runs("torchvision-cifar10-fixed-400-steps")]:
+        parts.append(f"at a tenth of the rate the loss near step 400 is {_spread(slower)}")
+    evidence = results.evidence(STEPS, "torchvision-cifar10", "torchvision-cifar10-fixed-400-steps")
     return Finding("; ".join(parts), REFUTED if stalled else CONFIRMED, evidence)
 
 
