@@ -27,7 +27,8 @@ class ModelSpec:
     """Which network. A field that is None is the variant's own value.
 
     ``normalization``: ``none``, ``response`` in the paper's two places, or ``batch`` after each convolution.
-    ``pool_kernel``: 3 overlaps at the stride of 2, 2 does not. ``columns``: 2 divides conv2, conv4 and conv5 as the
+    ``pool_kernel``: 3 overlaps at the stride of 2, 2 does not. ``pool_rounding``: whether a last, partly empty window
+    counts. ``columns``: 2 divides conv2, conv4 and conv5 as the
     paper's two cards did. ``width``: so many times the filters and hidden units.
     """
 
@@ -36,6 +37,7 @@ class ModelSpec:
     activation: Literal["relu", "tanh", "sigmoid"] | None = None
     normalization: Literal["none", "response", "batch"] | None = None
     pool_kernel: int | None = None
+    pool_rounding: Literal["down", "up"] | None = None
     columns: Literal[1, 2] | None = None
     width: float | None = None
 

@@ -8,37 +8,38 @@ import pytest
 from PIL import Image
 
 from alexnet import train
-from alexnet.config import Recipe, departures
 from alexnet.core.errors import UserError
 from alexnet.core.files import read_json, write_json
-from alexnet.core.typed import from_json, to_json
+from alexnet.core.typed import to_json
 from alexnet.recipes import RECIPES, get_recipe
 from alexnet.reproduce import pages, results
-from alexnet.reproduce.experiments import EXPERIMENTS, FIGURE_1_RATES
-from alexnet.reproduce.finding import Results
+from alexnet.reproduce.experiments import FIGURE_1_RATES
+from alexnet.reproduce.finding import Results, is_todays
 from alexnet.reproduce.pages import results_table
 from alexnet.reproduce.paper import SENTENCES
 from alexnet.runtime.run import source_commit
 
 ROOT = Path(__file__).parents[1]
+TRAININGS = [path for path in sorted((ROOT / "results").glob("*_*.json")) if not path.name.startswith("bench_")]
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
+    monkeypatch.setattr("alexnet.reproduce.finding.ROOT", tmp_path)
     monkeypatch.setattr("alexnet.runtime.run.source_commit", lambda: "0" * 40)
     return train("small-digits", out=tmp_path / "run", overrides=["train.epochs=1"])
 
 
-def test_a_result_and_its_row(run, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_result_and_its_row(run, tmp_path):
     path = results.keep([run.folder], note="one epoch")
     value = read_json(path)
     assert str(tmp_path) not in json.dumps(value)
     (kept,) = value["runs"]
     assert kept["commit"] == "0" * 40
-    assert {name: kept[name] for name in ("top1", "active_units", "last_steps")} == {
-        name: run.result[name] for name in ("top1", "active_units", "last_steps")
+    assert {name: kept[name] for name in ("top1", "active_units")} == {
+        name: run.result[name] for name in ("top1", "active_units")
     }
+    assert (value["source"], value["set"], value["data"]) == ("digits", "digits", run.result["data"])
     assert Results(tmp_path / "results").files() == []  # one epoch is not the recipe of that name
     value["recipe"] = to_json(get_recipe("small-digits"))
     write_json(path, value)
@@ -48,12 +49,30 @@ def test_a_result_and_its_row(run, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("commit", [None, "0" * 40 + "-changed"])
-def test_a_run_of_unknown_code_is_no_result(run, tmp_path, monkeypatch, commit):
-    monkeypatch.chdir(tmp_path)
+def test_a_run_of_unknown_code_is_no_result(run, tmp_path, commit):
     write_json(run.folder / "run.json", {**run.description, "commit": commit})
     with pytest.raises(UserError, match="not trained from a clean checkout"):
         results.keep([run.folder])
     assert not (tmp_path / "results").exists()
+
+
+def test_runs_of_two_trainings_are_not_one_result(run, tmp_path):
+    other = train("small-digits", out=tmp_path / "other", overrides=["train.epochs=2"])
+    with pytest.raises(UserError, match="other is another training than"):
+        results.keep([run.folder, other.folder])
+    described = other.description
+    write_json(
+        other.folder / "run.json", {**described, "recipe": {**run.description["recipe"], "claim": {"cost": "?"}}}
+    )
+    assert len(read_json(results.keep([run.folder, other.folder]))["runs"]) == 2  # only the words differ
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [("cifar10:/photos/cifar", "cifar10"), ("cifar10", "cifar10"), ("/photos/cats", "cats"), ("C:/cats", "cats")],
+)
+def test_a_set_keeps_its_name_wherever_it_lies(place, name):
+    assert results.set_of(place, "cats") == name
 
 
 def test_the_commit_is_a_hash_or_unknown():
@@ -65,9 +84,8 @@ def test_the_commit_is_a_hash_or_unknown():
 
 
 def test_results_name_what_a_figure_must():
-    files = sorted((ROOT / "results").glob("*_*.json"))
-    assert files
-    for path in files:
+    assert TRAININGS
+    for path in TRAININGS:
         for run in read_json(path)["runs"]:
             assert re.fullmatch(r"[0-9a-f]{40}", run["commit"])
             assert {"hardware", "torch", "precision", "threads"} <= set(run["hardware"])
@@ -78,10 +96,8 @@ def test_results_name_what_a_figure_must():
 
 def test_results_are_of_todays_trainings():
     """Nothing in results/ was trained by settings that no recipe and no experiment has today."""
-    for path in (ROOT / "results").glob("*_*.json"):
-        recipe = from_json(Recipe, read_json(path)["recipe"])
-        today = RECIPES.get(recipe.name) or EXPERIMENTS[recipe.name].build()
-        assert departures(today, recipe) == [], path.name
+    for path in TRAININGS:
+        assert is_todays(read_json(path)), path.name
 
 
 @pytest.mark.parametrize("unit", ["relu", "tanh"])
@@ -111,8 +127,7 @@ def test_what_the_paper_s_page_names_is_there():
             assert "".join(name) in RECIPES
 
 
-def test_the_pages_are_written_whole(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_the_pages_are_written_whole(tmp_path):
     (tmp_path / "docs").mkdir()
     (tmp_path / "README.md").write_text(f"before\n{pages.BEGIN}\nold\n{pages.END}\nafter\n", encoding="utf-8")
     line = {"step": 1, "train_loss": 1.0}
@@ -121,9 +136,9 @@ def test_the_pages_are_written_whole(tmp_path, monkeypatch):
         value = {"recipe": to_json(get_recipe(name)), "runs": [{"top1": 0.7, "epochs": epochs}] * 3, "note": ""}
         machine = {"hardware": "a chip", "precision": "bf16", "device": "cpu"}
         more = {"seconds": 1, "images_per_second": 2, "matrix_gflops": 3, "hardware": machine, "seed": 0}
-        value |= {"runs": [{**run, **more} for run in value["runs"]], "source": "cifar10"}
+        value |= {"runs": [{**run, **more} for run in value["runs"]], "source": "cifar10", "set": "cifar10"}
         write_json(tmp_path / "results" / f"{name}_cifar10_chip_2026-01-01.json", value)
-    pages.write_pages()
+    pages.write_pages(tmp_path)
     readme = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert readme.startswith(f"before\n{pages.BEGIN}\n| recipe, on ")
     assert readme.endswith(f"\n{pages.END}\nafter\n")
@@ -133,4 +148,4 @@ def test_the_pages_are_written_whole(tmp_path, monkeypatch):
         assert picture.size[0] > 600
     (tmp_path / "README.md").write_text("no place", encoding="utf-8")
     with pytest.raises(UserError, match="has no place for the table"):
-        pages.write_pages()
+        pages.write_pages(tmp_path)

@@ -35,7 +35,8 @@ def evaluate(
     reporter: Reporter | None = None,
 ) -> list[dict[str, Any]]:
     """Count each run, then their ensemble if there are several: a dict each with ``run``, ``split``, ``top1``, ``top5``
-    (shares), ``loss``, ``images``, ``per_class``, ``calibration_error`` and ``confusions``.
+    (shares), ``loss``, ``images``, ``per_class``, ``calibration_error``, ``confusions`` (wrong pairs) and
+    ``confusion_matrix`` (images, true class by row; None above 2,000 classes).
 
     A run given twice counts once. ``data``: other images than the run's own. Of a set without splits those are counted
     that no run was trained on. Raises ``UserError``.
@@ -53,10 +54,12 @@ def evaluate(
     with machine.enough_memory("give fewer runs at a time, or --device cpu"):
         counts = evaluate_models(models, stores, index, machine, views, reporter)
     names = [str(run) for run in runs] + ["ensemble"]
-    return [
-        {"run": name, "split": split, "views": views, **count.summary(stores[0].classes)}
-        for name, count in zip(names, counts, strict=False)
-    ]
+    rows = []
+    for name, count in zip(names, counts, strict=False):
+        matrix = count.confusion_matrix()
+        row = {"run": name, "split": split, "views": views, **count.summary(stores[0].classes)}
+        rows.append({**row, "confusion_matrix": None if matrix is None else matrix.tolist()})
+    return rows
 
 
 def open_store_for(

@@ -45,7 +45,7 @@ def _recipes() -> dict[str, dict[str, object]]:
 
 
 def status(recipe: str, results: Results) -> str:
-    """What was measured of a recipe, in a line; "not run" where ``results/`` has nothing of it."""
+    """What was measured of a recipe, in a line."""
     runs = results.runs(recipe)
     if not runs:
         return "not run to its end"

@@ -3,82 +3,111 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from alexnet.commands.prepare import prepare
 from alexnet.commands.progress import make_reporter
 from alexnet.commands.train import train
-from alexnet.core.errors import UserError
-from alexnet.data.sources import open_source
+from alexnet.core.errors import UserError, unknown
+from alexnet.data.sources import BUILTIN_SOURCES, open_source
 from alexnet.recipes import get_recipe
 from alexnet.reproduce import textbook
-from alexnet.reproduce.experiments import Device, Experiment, needed
+from alexnet.reproduce.claims import needed
+from alexnet.reproduce.experiments import Device, Experiment, run_folder
 from alexnet.reproduce.finding import Results
 from alexnet.reproduce.results import demand_clean, keep, keep_comparison
 from alexnet.runtime.device import choose_machine
 from alexnet.runtime.log import Reporter
-from alexnet.runtime.run import source_commit
+from alexnet.runtime.run import Run, source_commit
 
-RUNS = Path("runs") / "reproduce"
 TIMED = "C17"  # the claim that is about speed
 
 
 def run_queue(results: Results, arguments: argparse.Namespace) -> None:
-    """Train each seed of each experiment and keep its results; what was finished or begun earlier is not done again.
+    """Train each seed of each experiment and keep its results; what was begun earlier is continued.
 
-    Raises ``UserError`` before anything is trained that could not be kept, and at the end, after all others, if some
-    could not be run.
+    With ``--missing`` only what ``results/`` lacks; without it everything asked for is measured anew. Raises
+    ``UserError`` before anything is trained that could not be kept, and at the end, after all others, if some could not
+    be run.
     """
     demand_clean(source_commit(), "--run works only")
+    places = _places(arguments.data)
     device: Device = "cuda" if choose_machine(arguments.device, "auto").device.type == "cuda" else "cpu"
-    timed = not arguments.claims or TIMED in {name.upper() for name in arguments.claims}
-    if timed and not (arguments.missing and results.comparison(textbook.RECIPE, device)):
-        time_the_textbook(arguments)
-    if (claims := [name for name in arguments.claims if name.upper() != TIMED]) != arguments.claims and not claims:
-        return
-    queue = needed(claims, results, device, missing=arguments.missing)
-    reporter = make_reporter()
-    places = {place.partition(":")[0]: place for place in arguments.data}
-    failed: list[str] = []
-    for number, experiment in enumerate(queue, 1):
-        seeds = experiment.seeds(device)
-        cost = f"about {experiment.minutes * len(seeds):.0f} minutes" if device == "cpu" else "on this GPU"
-        reporter.say(f"{number}/{len(queue)}  {experiment.name}, {len(seeds)} seed(s), {cost}")
+    claims = [name.upper() for name in arguments.claims]
+    missing, reporter = arguments.missing, make_reporter()
+    jobs: dict[str, Callable[[], Path]] = {}
+    if claims != [TIMED]:
+        for item in needed([name for name in claims if name != TIMED], results, device, missing=missing):
+            jobs[_title(item, device)] = partial(run_experiment, item, device, places, arguments, reporter)
+    if (not claims or TIMED in claims) and not (missing and results.comparison(textbook.RECIPE, device)):
+        jobs[f"{textbook.RECIPE} beside the textbook's own loop"] = lambda: time_the_textbook(
+            places, arguments, reporter
+        )
+    if not jobs:
+        reporter.say("there is nothing to run for this on this kind of device")
+    _work_off(jobs, reporter)
+
+
+def _title(experiment: Experiment, device: Device) -> str:
+    seeds = len(experiment.seeds(device))
+    cost = f", about {experiment.minutes * seeds:.0f} minutes" if device == "cpu" else ""
+    return f"{experiment.name}, {seeds} seed(s){cost}"
+
+
+def _work_off(jobs: Mapping[str, Callable[[], Path]], reporter: Reporter) -> None:
+    failed = []
+    for number, (title, job) in enumerate(jobs.items(), 1):
+        reporter.say(f"{number}/{len(jobs)}  {title}")
         try:
-            reporter.say(f"kept in {run_experiment(experiment, seeds, places, arguments, reporter)}")
+            reporter.say(f"kept in {job()}")
         except UserError as error:  # images that are not here, say: the next training may do without them
-            reporter.say(f"{experiment.name}: {error.line}")
-            failed.append(experiment.name)
+            reporter.say(f"{title}: {error.line}")
+            failed.append(title.partition(",")[0])
     if failed:
-        raise UserError(f"{len(failed)} of {len(queue)} trainings could not be run, see above: {', '.join(failed)}")
+        raise UserError(f"{len(failed)} of {len(jobs)} could not be run, see above: {', '.join(failed)}")
+
+
+def _places(texts: list[str]) -> dict[str, str]:
+    """``NAME:PATH`` by name. Raises ``UserError`` for what is neither."""
+    for text in texts:
+        name, colon, path = text.partition(":")
+        if not (colon and path):
+            raise UserError(f"--data {text}: write NAME:PATH, e.g. cifar10:{path or text}")
+        if name not in BUILTIN_SOURCES:
+            raise unknown("source", name, BUILTIN_SOURCES)
+    return {text.partition(":")[0]: text for text in texts}
 
 
 def run_experiment(
     experiment: Experiment,
-    seeds: Sequence[int],
+    device: Device,
     places: Mapping[str, str],
     arguments: argparse.Namespace,
     reporter: Reporter,
 ) -> Path:
-    """Train each seed, or go on with it, and keep the results. ``places``: where sets are, by name."""
+    """Train each seed, or go on with it, and keep the results. ``places``: where sets are, by name.
+
+    Checkpoints of finished runs are removed once their results are kept: a queue leaves models, not gigabytes.
+    """
     recipe = experiment.build()
-    runs = [
+    folders = [run_folder(recipe, device, seed, again=not arguments.missing) for seed in experiment.seeds(device)]
+    for seed, folder in zip(experiment.seeds(device), folders, strict=True):
         train(
-            recipe, data=places.get(recipe.data.source), out=RUNS / f"{experiment.name}-{seed}", seed=seed,
+            recipe, data=places.get(recipe.data.source), out=folder, seed=seed,
             device=arguments.device, data_root=arguments.data_root, reporter=reporter,
-        )
-        for seed in seeds
-    ]  # fmt: skip
-    return keep([run.folder for run in runs])
+        )  # fmt: skip
+    path = keep(folders)
+    for folder in folders:
+        shutil.rmtree(Run(folder).checkpoints, ignore_errors=True)
+    return path
 
 
-def time_the_textbook(arguments: argparse.Namespace) -> None:
+def time_the_textbook(places: Mapping[str, str], arguments: argparse.Namespace, reporter: Reporter) -> Path:
     """The textbook's own loop beside ours, kept in ``results/``."""
-    reporter = make_reporter()
-    place = next((text for text in arguments.data if text.startswith("fashion-mnist:")), "fashion-mnist")
+    place = places.get("fashion-mnist", "fashion-mnist")
     store, _ = prepare(open_source(place, arguments.data_root, reporter.say), None, None, reporter)
-    recipe = get_recipe(textbook.RECIPE)
-    reporter.say(f"{recipe.name} beside the textbook's own loop, about four minutes on two CPU cores")
-    value = textbook.compare(store, choose_machine(arguments.device, recipe.train.precision))
-    reporter.say(f"kept in {keep_comparison(value)}")
+    machine = choose_machine(arguments.device, get_recipe(textbook.RECIPE).train.precision)
+    return keep_comparison(textbook.compare(store, machine))

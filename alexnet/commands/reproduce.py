@@ -33,7 +33,7 @@ def main(arguments: argparse.Namespace) -> int:
         print("\n" + "\n".join(f"{name}: {what}" for name, what in DOCUMENTS.items()))
         print("\nalexnet reproduce CLAIM shows the figures and the evidence")
         if not results_folder().is_dir():
-            print("there is no results/ here: claims about trainings are answered in a checkout of the project")
+            print("there are no results/ beside the package: a checkout of the project answers claims about trainings")
     return 0
 
 
@@ -58,4 +58,4 @@ def _page(statement: Statement, finding: Finding) -> str:
     lines = [f"{statement.id}  {statement.says}"]
     for name, text in fields.items():
         lines.append(textwrap.fill(text, WIDTH, initial_indent=f"  {name:10}", subsequent_indent=" " * 12))
-    return "\n".join(lines)
+    return "\n".join([*lines, *([textwrap.indent(f"\n{finding.details}", "  ")] if finding.details else [])])

@@ -62,7 +62,7 @@ RECIPES = (
     ),
     Recipe(
         name="small-cifar10-2012",
-        model=ModelSpec(variant="small", dropout=0.5, normalization="response", columns=2),
+        model=ModelSpec(variant="small", dropout=0.5, normalization="response", pool_rounding="up", columns=2),
         data=DataSpec(source="cifar10", image_size=32, scaling="mean-image"),
         augment=AugmentSpec(pad=2, flip=True, color_noise="cuda-convnet"),
         optim=OptimSpec(

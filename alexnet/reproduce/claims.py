@@ -7,14 +7,15 @@ column, S4 a tutorial with Keras. A result outside what one says is a finding, n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from alexnet.core.errors import unknown
+from alexnet.core.errors import UserError, unknown
 from alexnet.reproduce import ablation_claims as ablations
 from alexnet.reproduce import literature_claims as literature
 from alexnet.reproduce import network_claims as network
 from alexnet.reproduce import training_claims as training
-from alexnet.reproduce.finding import Statement
+from alexnet.reproduce.experiments import EXPERIMENTS, Device, Experiment
+from alexnet.reproduce.finding import Results, Statement
 
 DOCUMENTS: Mapping[str, str] = {
     "S0": "a tutorial with torchvision's network on CIFAR-10",
@@ -50,7 +51,7 @@ _STATEMENTS = (
     ),
     Statement(
         "C14", "a four-layer net: 13 % error without, 11 % with normalization", "paper", "13 %, 11 %",
-        training.four_layer_nets, ("cuda-convnet-cifar10-13pct-30-epochs", "cuda-convnet-cifar10-11pct-30-epochs"),
+        training.four_layer_nets, (*training.FOUR_LAYERS, *training.FOUR_LAYERS_BRIEFLY),
     ),
     Statement(
         "C15", "the textbook's AlexNet on Fashion-MNIST", "S1", "loss 0.33, 88 %, 89 %", training.textbook_alexnet,
@@ -74,7 +75,7 @@ _STATEMENTS = (
     ),
     Statement(
         "C21", "28-pixel images must be enlarged", "S1", "224", training.enlarged_images,
-        ("fashion-mnist-28-pixels", "fashion-mnist-65-pixels", "d2l-fashion-mnist"),
+        ("fashion-mnist-28-pixels", "fashion-mnist-65-pixels", "d2l-fashion-mnist", "small-fashion-mnist-quick"),
     ),
     Statement(
         "C22", "batch normalization stabilises and speeds training", "S4", "it does",
@@ -86,15 +87,15 @@ _STATEMENTS = (
     ),
     Statement(
         "C24", "augmentation improves generalization", "S2, S4", "it does", ablations.augmentation,
-        ablations.ablation("ablate-crops-and-flips", "ablate-colour-noise", "ablate-colour-noise-run"),
+        ablations.ablation("ablate-crops-and-flips", "ablate-colour-noise"),
     ),
     Statement(
         "C25", "overlapping pools gain 0.4 points, two columns 1.7", "paper", "0.4, 1.7", ablations.overlap_and_columns,
-        ablations.ablation("ablate-overlap", "ablate-columns"),
+        ablations.ablation("ablate-overlap", "ablate-half", "ablate-columns"),
     ),
     Statement(
         "C26", "Adam at 1e-3 trains this network on CIFAR-10 in five epochs", "S0", "it trains",
-        training.adam_on_cifar10, (training.STEPS, "torchvision-cifar10-fixed-400-steps", "torchvision-cifar10"),
+        training.adam_on_cifar10, (training.STEPS, training.FIXED, "torchvision-cifar10"),
     ),
     Statement("C27", "fc6 has 227 × 227 × 3 inputs", "S4", "154,587", network.input_of_fc6),
     Statement("C28", "the prose's network is the code's", "S4", "the same", network.prose_network),
@@ -114,3 +115,18 @@ def get_statement(name: str) -> Statement:
     if name.upper() not in STATEMENTS:
         raise unknown("claim", name, STATEMENTS)
     return STATEMENTS[name.upper()]
+
+
+def needed(claims: Sequence[str], results: Results, device: Device, *, missing: bool) -> list[Experiment]:
+    """The experiments that claims (none: all of them) read, cheapest first; with ``missing`` only the unmeasured.
+
+    Raises ``UserError`` for a claim that does not exist or that no training answers.
+    """
+    names = set(EXPERIMENTS)
+    if claims:
+        names = {training for claim in claims for training in get_statement(claim).trainings} & names
+        if not names:
+            answered = [name for name, item in STATEMENTS.items() if set(item.trainings) & set(EXPERIMENTS)]
+            raise UserError(f"no training answers {', '.join(claims)}: those that one does are {', '.join(answered)}")
+    wanted = [item for name, item in EXPERIMENTS.items() if name in names and item.seeds(device)]
+    return [item for item in wanted if not (missing and results.has(item.name, item.seeds(device), device))]

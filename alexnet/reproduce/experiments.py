@@ -7,18 +7,19 @@ more seeds, and the trainings that take a CPU days.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
-from alexnet.config import Recipe, override
+from alexnet.config import Recipe, departures, override
 from alexnet.core.errors import UserError
-from alexnet.recipes import get_recipe
+from alexnet.recipes import RECIPES, get_recipe
 from alexnet.reproduce.ablations import ABLATIONS, BASE
-from alexnet.reproduce.claims import STATEMENTS, get_statement
-from alexnet.reproduce.finding import Results
+from alexnet.runtime.run import Run
 
+RUNS = Path("runs") / "reproduce"
 Device = Literal["cpu", "cuda"]
+LONGER = 5
 NONE: tuple[int, ...] = ()
 ONE, THREE, FIVE = (0,), (0, 1, 2), (0, 1, 2, 3, 4)
 FIGURE_1_RATES = {  # until the best is not the largest
@@ -60,7 +61,14 @@ def _figure_1_choices() -> list[Experiment]:
 
 
 def _ablations() -> list[Experiment]:
-    return [Experiment(name, 3, recipe=BASE, changes=ablation.changes) for name, ablation in ABLATIONS.items()]
+    """The base and every ablation: for a GPU, five times as long too."""
+    changes = {BASE: (), **{name: ablation.changes for name, ablation in ABLATIONS.items()}}
+    short = [Experiment(name, 3, recipe=BASE, changes=change) for name, change in changes.items()]
+    longer = f"train.epochs={LONGER * get_recipe(BASE).train.epochs}"
+    return [
+        *short,
+        *(Experiment(f"{e.name}-longer", LONGER * 3, NONE, THREE, BASE, (*e.changes, longer)) for e in short),
+    ]
 
 
 def _shortened(percent: str, minutes: float) -> Experiment:
@@ -83,7 +91,6 @@ _EXPERIMENTS = (
     Experiment("small-fashion-mnist-quick", 1.2),
     *_figure_1_choices(),
     *_ablations(),
-    Experiment(BASE, 2.5),
     Experiment(_STEPS, 4, FIVE, NONE, "torchvision-cifar10", ("train.steps=400",)),
     Experiment(
         f"{_STEPS}-batch-norm", 5, THREE, NONE, "torchvision-cifar10",
@@ -119,16 +126,23 @@ _EXPERIMENTS = (
 EXPERIMENTS = {experiment.name: experiment for experiment in sorted(_EXPERIMENTS, key=lambda item: item.minutes)}
 
 
-def needed(claims: Sequence[str], results: Results, device: Device, *, missing: bool) -> list[Experiment]:
-    """The experiments that claims (none: all of them) read, cheapest first; with ``missing`` only the unmeasured.
+def recipe_named(name: str) -> Recipe | None:
+    """Today's recipe of a name: a recipe's own, or an experiment's; None for any other name."""
+    if name in EXPERIMENTS:
+        return EXPERIMENTS[name].build()
+    return RECIPES.get(name)
 
-    Raises ``UserError`` for a claim that does not exist or that no training answers.
+
+def run_folder(recipe: Recipe, device: Device, seed: int, *, again: bool) -> Path:
+    """Where a seed is trained: where it was begun, or where it was finished unless it is wanted ``again``, else anew.
+
+    A run by other settings than the recipe has today stays as it is.
     """
-    names = set(EXPERIMENTS)
-    if claims:
-        names = {training for claim in claims for training in get_statement(claim).trainings} & names
-        if not names:
-            answered = [name for name, item in STATEMENTS.items() if set(item.trainings) & set(EXPERIMENTS)]
-            raise UserError(f"no training answers {', '.join(claims)}: those that one does are {', '.join(answered)}")
-    wanted = [item for name, item in EXPERIMENTS.items() if name in names and item.seeds(device)]
-    return [item for item in wanted if not (missing and results.has(item.name, item.seeds(device), device))]
+    for number in range(1, 1000):
+        folder = RUNS / device / (f"{recipe.name}-{seed}" + (f"-{number}" if number > 1 else ""))
+        run = Run(folder)
+        if not (folder / "run.json").exists():
+            return folder
+        if not departures(recipe, run.recipe) and not (run.finished and again):
+            return folder
+    raise UserError(f"{RUNS / device} holds a thousand runs of {recipe.name}: remove some")

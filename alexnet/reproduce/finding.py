@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alexnet.config import Recipe
+from alexnet.config import Recipe, departures
+from alexnet.core.errors import UserError
 from alexnet.core.files import read_json
 from alexnet.core.typed import from_json
-from alexnet.recipes import departures_from_name
+from alexnet.reproduce.experiments import recipe_named
 
 CONFIRMED, CORRECTED, REFUTED = "confirmed", "corrected", "refuted"
 RUN_ALL = "alexnet reproduce --run --missing"  # what to do where results are missing
@@ -33,37 +34,47 @@ def pending(what: str) -> str:
 
 @dataclass(frozen=True)
 class Finding:
-    """``measured``: the figures; ``verdict``: one of the six; ``evidence``: the command or file that shows it."""
+    """``measured``: the figures; ``verdict``: one of the six; ``evidence``: the command or file that shows it;
+    ``details``: tables that show more than a line can.
+    """
 
     measured: str
     verdict: str
     evidence: str
+    details: str = ""
+
+
+ROOT = Path(__file__).parents[2]  # of the checkout that this package stands in
 
 
 def results_folder() -> Path:
-    """``results/`` here, else that of the checkout that this package stands in; it may be missing."""
-    beside = Path(__file__).parents[2] / "results"
-    return beside if beside.is_dir() and not Path("results").is_dir() else Path("results")
+    """``results/`` of the checkout; it is missing where the package was installed without one."""
+    return ROOT / "results"
 
 
 Runs = Sequence[Mapping[str, Any]]
 
 
 class Results:
-    """The trainings in ``results/``; of several measurements of one the newest is read.
+    """What is in ``results/``; of several measurements of one training the newest is read.
 
-    A file whose recipe is not today's of that name is another training's, and is left out.
+    A file that was trained by other settings than its name has today, or on another set, is no evidence and left out.
     """
 
     def __init__(self, folder: Path) -> None:
         self._files: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
         self._comparisons: dict[tuple[str, str], tuple[Path, dict[str, Any]]] = {}
         for path in sorted(folder.glob("*_*.json"), key=lambda path: path.stem.rpartition("_")[2]):
-            value = read_json(path)
-            if path.name.startswith("bench_"):
-                self._comparisons[value["recipe"], value["hardware"]["device"]] = path, value
-            elif not departures_from_name(recipe := from_json(Recipe, value["recipe"])):
-                self._files.setdefault(recipe.name, []).append((path, value))
+            try:
+                self._add(path, read_json(path))
+            except (OSError, ValueError, LookupError, TypeError) as error:
+                raise UserError(f"{path} is no result of this project, or damaged: move it elsewhere") from error
+
+    def _add(self, path: Path, value: dict[str, Any]) -> None:
+        if path.name.startswith("bench_"):
+            self._comparisons[value["recipe"], value["hardware"]["device"]] = path, value
+        elif is_todays(value):
+            self._files.setdefault(value["recipe"]["name"], []).append((path, value))
 
     def files(self) -> list[tuple[Path, dict[str, Any]]]:
         """Every file with its content, by name."""
@@ -87,6 +98,15 @@ class Results:
     def evidence(self, *trainings: str) -> str:
         """The files that hold these trainings."""
         return ", ".join(f"results/{self._files[name][-1][0].name}" for name in trainings if name in self._files)
+
+
+def is_todays(value: Mapping[str, Any]) -> bool:
+    """Whether a file of ``results/`` was trained as the training of its name is today, and on its set."""
+    recipe = from_json(Recipe, value["recipe"])
+    today = recipe_named(recipe.name)
+    if today is None:
+        return False
+    return not departures(today, recipe) and value["set"] == (today.data.source or value["set"])
 
 
 Check = Callable[[Results], Finding]

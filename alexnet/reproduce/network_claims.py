@@ -19,9 +19,10 @@ from alexnet.model.summary import Summary, summarise
 from alexnet.model.variants import VARIANTS, build, create_model, get_variant
 from alexnet.recipes import get_recipe
 from alexnet.reproduce.finding import CONFIRMED, CORRECTED, REFUTED, Finding, Results
+from alexnet.visualize.tables import table
 
 ALEXNETS = [name for name, row in VARIANTS.items() if row.architecture is not None and name != "small"]
-MILLION, GIB = 1e6, 2**30
+MILLION, MIB = 1e6, 2**20
 
 
 def outline(name: str) -> Summary:
@@ -49,9 +50,9 @@ def fully_connected_share(results: Results) -> Finding:
     """C3: more than 80 % of the parameters are fully connected, "4096 × 4096 × 2 ≈ 33 M" of them."""
     shares, split = [], ""
     for name in ALEXNETS:
-        table = outline(name)
-        linear = {row.name: row.parameters for row in table.layers if row.kind == "fully connected"}
-        shares.append(sum(linear.values()) / table.parameters)
+        summary = outline(name)
+        linear = {row.name: row.parameters for row in summary.layers if row.kind == "fully connected"}
+        shares.append(sum(linear.values()) / summary.parameters)
         if name == "d2l":
             split = " + ".join(f"{count / MILLION:.1f} M" for count in linear.values())
     measured = f"{min(shares):.1%} to {max(shares):.1%} over all variants; in its own network {split}"
@@ -160,18 +161,30 @@ def input_of_fc6(results: Results) -> Finding:
     return Finding(measured, REFUTED, "alexnet summary keras")
 
 
+PROSE = ((96, 11, 4, 0), (256, 5, 1, 2), (384, 3, 1, 1), (384, 3, 1, 1), (256, 3, 1, 1))  # filters, side, stride, zeros
+
+
 def prose_network(results: Results) -> Finding:
-    """C28: five pools, as the prose of the Keras retelling has it."""
-    sides = [227]
-    for kernel, stride, padding in ((11, 4, 0), (5, 1, 2), (3, 1, 1), (3, 1, 1), (3, 1, 1)):
-        side = window_count(sides[-1] + 2 * padding, kernel, stride)
-        sides.append(window_count(side, 3, 2))
-    code = [row.kind for row in outline("keras").layers]
+    """C28: the prose of the Keras retelling (two norms and a pool after each convolution) is its code's network."""
+    side, rows, sides = 227, [], []
+    for number, (filters, kernel, stride, padding) in enumerate(PROSE, 1):
+        side = window_count(side + 2 * padding, kernel, stride)
+        rows.append((f"conv{number}", "convolution", f"{filters}×{side}×{side}"))
+        rows += [(f"norm{2 * number - 1 + more}", "norm", f"{filters}×{side}×{side}") for more in (0, 1)]
+        side = window_count(side, 3, 2)
+        sides.append(side)
+        rows.append((f"pool{number}", "max pool", f"{filters}×{side}×{side}" if side else "nothing is left"))
+    code = outline("keras").layers
+    kinds = Counter(row.kind for row in code)
     measured = (
-        f"with a pool after each convolution the maps are {', '.join(map(str, sides[1:]))} pixels: nothing is left; "
-        f"its code has {code.count('max pool')} pools and {code.count('batch norm')} norms"
+        f"with a pool after each convolution the maps are {', '.join(map(str, sides))} pixels: nothing is left; "
+        f"its code has {kinds['max pool']} pools and {kinds['batch norm']} norms"
     )
-    return Finding(measured, REFUTED, "alexnet summary keras")
+    same = (kinds["max pool"], kinds["batch norm"]) == (len(PROSE), 2 * len(PROSE))
+    header = ("layer", "kind", "output")
+    cells = [(row.name, row.kind, "×".join(map(str, row.shape))) for row in code]
+    details = f"the prose\n{table(header, rows)}\n\nthe code\n{table(header, cells)}"
+    return Finding(measured, _verdict(same), "alexnet summary keras", details)
 
 
 def times_lenet(results: Results) -> Finding:
@@ -194,15 +207,22 @@ def regularization(results: Results) -> Finding:
 
 
 def one_card(results: Results) -> Finding:
-    """C34: two cards of 3 GB; what would one need?"""
-    table = outline("paper")
-    weights = 3 * 4 * table.parameters / GIB  # weights, gradients and velocities
-    maps = 2 * 128 * table.activation_bytes / GIB  # outputs and their gradients
+    """C34: trained on two cards of 3 GB; what would one card have needed, layer by layer?"""
+    layers = outline("paper").layers
+    weights = [3 * 4 * row.parameters / MIB for row in layers]  # weights, gradients and velocities
+    maps = [2 * 128 * row.activation_bytes / MIB for row in layers]  # outputs of 128 images and their gradients
+    total = (sum(weights) + sum(maps)) / 1024
     measured = (
-        f"one card would hold {weights:.2f} GiB of weights, gradients and velocities and {maps:.2f} GiB of outputs of "
-        f"128 images and their gradients: {weights + maps:.2f} GiB, before a convolution's own scratch space"
+        f"the paper says so; one card would hold {sum(weights) / 1024:.2f} GiB of weights, gradients and velocities "
+        f"and {sum(maps) / 1024:.2f} GiB of outputs of 128 images and their gradients: {total:.2f} GiB, which is "
+        f"{'less' if total < 3 else 'more'} than 3, before a convolution's own scratch space"
     )
-    return Finding(measured, CONFIRMED, "paper, §1 and §3.2; alexnet summary paper")
+    rows = [
+        (row.name, row.kind, f"{held:,.1f}", f"{made:,.1f}")
+        for row, held, made in zip(layers, weights, maps, strict=True)
+    ]
+    details = table(("layer", "kind", "MiB of weights", "MiB of outputs"), rows)
+    return Finding(measured, CONFIRMED, "paper, §1 and §3.2; alexnet summary paper", details)
 
 
 def _verdict(right: bool) -> str:

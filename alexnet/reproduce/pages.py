@@ -1,7 +1,7 @@
 """What the project says of its measurements, written from ``results/``: the README's table and ``docs/paper.md``.
 
-``python -m alexnet.reproduce.pages`` in the project's root rewrites both, and the picture of figure 1. A test fails
-when they and ``results/`` drift apart.
+``python -m alexnet.reproduce.pages`` rewrites both, and the picture of figure 1. A test fails when they and
+``results/`` drift apart.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from alexnet.core.errors import UserError
 from alexnet.core.files import write_bytes
 from alexnet.core.typed import from_json
 from alexnet.recipes import RECIPES
-from alexnet.reproduce.ablations import ABLATIONS, BASE, ablation_rows, effect
+from alexnet.reproduce.ablations import ABLATIONS, BASE
 from alexnet.reproduce.claims import DOCUMENTS, STATEMENTS
-from alexnet.reproduce.finding import Finding, Results
+from alexnet.reproduce.effects import ablation_rows, effect
+from alexnet.reproduce.finding import ROOT, Finding, Results, Runs
 from alexnet.reproduce.paper import SENTENCES
-from alexnet.reproduce.results import RESULTS
 from alexnet.visualize.curves import draw_training_errors
 
-README, PAPER, FIGURE_1 = Path("README.md"), Path("docs/paper.md"), Path("docs/figure1.png")
+README, PAPER, FIGURE_1 = Path("README.md"), Path("docs/paper.md"), Path("docs/figure1.png")  # in the checkout
 INTRODUCTION = """\
 Krizhevsky, Sutskever and Hinton, *ImageNet Classification with Deep Convolutional Neural Networks*, NIPS 2012: where
 each sentence that can be code is code, what holds it to its word, and what came out. "What was run" is the authors'
@@ -70,7 +70,7 @@ def paper_page(results: Results) -> str:
                 for s in SENTENCES
             ],
         ),
-        "![training error of figure 1's two nets](figure1.png)",
+        *(["![training error of figure 1's two nets](figure1.png)"] if all(figure_1_nets(results).values()) else []),
         "## What is said of AlexNet",
         "Each checkable statement of the source documents. `alexnet reproduce C5` prints one with its figures; "
         "`alexnet reproduce --run --missing` trains what has no results yet. " + _documents(),
@@ -124,8 +124,8 @@ def _ablations(results: Results) -> list[str]:
     seconds = statistics.median(run["seconds"] for run in runs)
     about = (
         f"`{BASE}`: {recipe.train.epochs} epochs of CIFAR-10 (JPEG), {len(runs)} seeds, {seconds:,.0f} s a run on "
-        f"{runs[0]['hardware']['hardware']}; each row changes one thing and nothing else. Differences are of "
-        "means over seeds, with their standard error."
+        f"{runs[0]['hardware']['hardware']}; each row changes what it says and nothing else. Differences are of "
+        "pairs of one seed, with 95 % intervals."
     )
     head = ("changed", "paper", "test top-1, mean (lowest – highest)", "difference", "train top-1, last epoch")
     return ["## One ingredient at a time", about, markdown_table(head, rows)]
@@ -137,18 +137,22 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
 
 
-def write_pages() -> None:
+def figure_1_nets(results: Results) -> dict[str, Runs]:
+    """The measured runs of figure 1, by unit."""
+    return {unit: results.runs(f"fig1-{unit.lower()}") for unit in ("ReLU", "tanh")}
+
+
+def write_pages(root: Path = ROOT) -> None:
     """Write both pages, and the picture where its two nets were measured. Raises ``UserError`` without the marks."""
-    before, begin, rest = README.read_text(encoding="utf-8").partition(BEGIN)
+    before, begin, rest = (root / README).read_text(encoding="utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise UserError(f"{README} has no place for the table: it needs the lines {BEGIN} and {END}")
-    results = Results(RESULTS)
-    write_bytes(README, f"{before}{begin}\n{results_table(results)}\n{end}{after}".encode())
-    write_bytes(PAPER, paper_page(results).encode())
-    nets = {"ReLU": results.runs("fig1-relu"), "tanh": results.runs("fig1-tanh")}
-    if all(nets.values()):
-        draw_training_errors(nets, FIGURE_1)
+    results = Results(root / "results")
+    write_bytes(root / README, f"{before}{begin}\n{results_table(results)}\n{end}{after}".encode())
+    write_bytes(root / PAPER, paper_page(results).encode())
+    if all((nets := figure_1_nets(results)).values()):
+        draw_training_errors(nets, root / FIGURE_1)
 
 
 if __name__ == "__main__":

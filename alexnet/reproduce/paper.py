@@ -43,7 +43,7 @@ SENTENCES = (
     Sentence(
         "§3.2", "a net with half the kernels on one card is 1.7 points worse", "variant `paper-half`",
         "`tests/model/test_variants.py`, parameters", "conv5 and the hidden layers not halved, as the footnote says",
-        ("C25",),
+        ("ablate-half",),
     ),
     Sentence(
         "§3.3", "response normalization: k = 2, n = 5, α = 1e-4, β = 0.75, after ReLU of layers 1 and 2",
@@ -58,7 +58,7 @@ SENTENCES = (
     ),
     Sentence(
         "§3.4", "pools of 3 at stride 2 instead of 2: 0.4 points", "`pool_kernel`, `pool_stride` in `model/network.py`",
-        "`tests/model/test_network.py`", "the same", ("ablate-overlap",),
+        "`tests/model/test_network.py`", "the same", ("ablate-overlap", "C25"),
     ),
     Sentence(
         "§3.5", "eight learned layers; 224 × 224 in, 55 × 55 after conv1",
@@ -79,7 +79,7 @@ SENTENCES = (
     Sentence(
         "§4.1", "colours shifted along principal components by α·λ, α ~ N(0, 0.1²)", "`augment.color_noise=paper`",
         "`tests/data/test_augment.py`", "α·√λ, then everything divided by 1.1: `augment.color_noise=cuda-convnet`",
-        ("C10", "ablate-colour-noise", "ablate-colour-noise-run"),
+        ("C10", "ablate-colour-noise", "paper-colour-noise"),
     ),
     Sentence(
         "§4.2", "dropout 0.5 after fc6 and fc7; outputs halved at test", "`model/layers.py` `Dropout`, scaling `test`",

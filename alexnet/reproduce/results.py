@@ -15,30 +15,38 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from alexnet.config import departures
 from alexnet.core.errors import UserError
 from alexnet.core.files import write_json
 from alexnet.core.typed import to_json
+from alexnet.data.sources import BUILTIN_SOURCES
+from alexnet.reproduce.finding import results_folder
 from alexnet.runtime.run import Run
 
-RESULTS = Path("results")
 PER_RUN = (
     "seed", "split", "views", "top1", "top5", "loss", "images", "splits", "steps", "seconds", "images_per_second",
-    "matrix_gflops", "hardware", "per_class", "calibration_error", "kept_epoch", "last_steps",
-    "active_units", "kernels",
+    "matrix_gflops", "hardware", "per_class", "calibration_error", "kept_epoch", "active_units", "kernels",
 )  # fmt: skip
 
 
 def keep(folders: Sequence[Path], note: str = "") -> Path:
-    """Write the finished runs of one recipe to one file of ``results/`` and return its path. Raises ``UserError``."""
+    """Write the finished runs of one training, on one set, to one file of ``results/`` and return its path.
+
+    Raises ``UserError`` where they are not of one training or not from a clean checkout.
+    """
     runs = [Run(folder) for folder in folders]
-    recipe = runs[0].recipe
-    if any(to_json(run.recipe) != to_json(recipe) for run in runs):
-        raise UserError("these runs are not of one recipe: keep each recipe's runs by themselves")
-    results = [run.result for run in runs]
+    recipe, results = runs[0].recipe, [run.result for run in runs]
+    for run, result in zip(runs, results, strict=True):
+        if run.recipe.name != recipe.name or departures(recipe, run.recipe) or result["data"] != results[0]["data"]:
+            raise UserError(
+                f"{run.folder} is another training than {runs[0].folder}: keep each one's runs by themselves"
+            )
     source = results[0]["source"]
     value = {
         "recipe": to_json(replace(recipe, data=replace(recipe.data, source=source))),  # a path is nobody else's matter
         "source": source,
+        "set": set_of(str(runs[0].description["source"]), source),
+        "data": results[0]["data"],
         "note": note,
         "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
         "runs": [
@@ -50,15 +58,23 @@ def keep(folders: Sequence[Path], note: str = "") -> Path:
             for run, result in zip(runs, results, strict=True)
         ],
     }
-    path = RESULTS / f"{recipe.name}_{source}_{_slug(results[0]['hardware'])}_{value['date']}.json"
+    path = results_folder() / f"{recipe.name}_{source}_{_slug(results[0]['hardware'])}_{value['date']}.json"
     write_json(path, value)
     return path
+
+
+def set_of(place: str, source: str) -> str:
+    """The built-in set that images at ``place`` are, from wherever they came: ``cifar10`` of ``cifar10:/photos``; the
+    name of the ``source`` where they are none.
+    """
+    name = place.partition(":")[0]
+    return name if name in BUILTIN_SOURCES else source
 
 
 def keep_comparison(value: Mapping[str, Any]) -> Path:
     """Write speeds that were taken by turns to a file of ``results/`` and return its path. Raises ``UserError``."""
     demand_clean(value["commit"], "this was not timed")
-    path = RESULTS / f"bench_{value['recipe']}_{_slug(value['hardware'])}_{value['date']}.json"
+    path = results_folder() / f"bench_{value['recipe']}_{_slug(value['hardware'])}_{value['date']}.json"
     write_json(path, value)
     return path
 
@@ -80,7 +96,7 @@ def demand_clean(commit: object, what: str) -> str:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """``RUN…`` [``--note``], in the project's root."""
+    """``RUN…`` [``--note``]."""
     parser = argparse.ArgumentParser(
         prog="python -m alexnet.reproduce.results", description="Keep finished runs of one recipe in results/."
     )

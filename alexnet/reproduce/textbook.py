@@ -32,7 +32,7 @@ from alexnet.training.train import Training
 
 RECIPE = "d2l-fashion-mnist"
 WORKERS = 4  # d2l.get_dataloader_workers; fewer where there are fewer processors, or it would be slowed by its own
-ROUNDS, STEPS = 5, 8
+ROUNDS, SECONDS = 5, 20.0  # a turn is so long that what workers have prepared before it hardly counts
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):
@@ -92,19 +92,21 @@ def our_steps(recipe: Recipe, store: Store, machine: Machine, folder: Path) -> G
             yield len(batch.index)
 
 
-def rate(steps: Iterator[int], count: int, machine: Machine) -> float:
-    """Images per second over the next ``count`` steps."""
+def rate(steps: Iterator[int], seconds: float, machine: Machine) -> float:
+    """Images per second over the next steps, for at least so many seconds."""
+    images = 0
     machine.synchronize()
     start = time.perf_counter()
-    images = sum(itertools.islice(steps, count))
-    machine.synchronize()
-    return images / (time.perf_counter() - start)
+    while (passed := time.perf_counter() - start) < seconds or not images:
+        images += next(steps)
+        machine.synchronize()
+    return images / passed
 
 
 def compare(
-    store: Store, machine: Machine, *, recipe: Recipe | None = None, rounds: int = ROUNDS, steps: int = STEPS
+    store: Store, machine: Machine, *, recipe: Recipe | None = None, rounds: int = ROUNDS, seconds: float = SECONDS
 ) -> dict[str, Any]:
-    """Both loops by turns, ``rounds`` times ``steps`` steps each, after two steps of each that are not counted.
+    """Both loops by turns, ``rounds`` times ``seconds`` each, after a first turn that is not counted.
 
     ``store``: Fashion-MNIST; ``recipe``: the textbook's by default. In the answer ``rounds`` holds a dict each with
     ``ours`` and ``stock``, images per second; beside them stand the machine, its own rate and the commit.
@@ -117,8 +119,8 @@ def compare(
             "stock": textbook_steps(recipe, store, machine),
         }
         for loop in loops.values():
-            rate(loop, 2, machine)
-        figures = [{name: rate(loop, steps, machine) for name, loop in loops.items()} for _ in range(rounds)]
+            rate(loop, seconds / 4, machine)
+        figures = [{name: rate(loop, seconds, machine) for name, loop in loops.items()} for _ in range(rounds)]
         for loop in loops.values():
             loop.close()
     return {

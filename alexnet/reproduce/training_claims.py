@@ -24,6 +24,9 @@ from alexnet.reproduce.finding import (
 
 Run = Mapping[str, Any]
 STEPS = "torchvision-cifar10-400-steps"
+FIXED = "torchvision-cifar10-fixed-400-steps"
+FOUR_LAYERS = ("cuda-convnet-cifar10-13pct", "cuda-convnet-cifar10-11pct")
+FOUR_LAYERS_BRIEFLY = tuple(f"{name}-30-epochs" for name in FOUR_LAYERS)
 STALL = 0.02  # so near ln 10 a network has learned nothing
 
 
@@ -46,8 +49,10 @@ def textbook_alexnet(results: Results) -> Finding:
     loss, train = (statistics.mean(end[name] for end in ends) for name in ("train_loss", "train_top1"))
     test = [run["top1"] for run in runs]
     measured = f"training loss {loss:.3f}, training accuracy {train:.1%}, test {shares(test)}"
-    right = 0.88 <= statistics.mean(test) <= 0.90
-    return Finding(measured, CONFIRMED if right else REFUTED, results.evidence("d2l-fashion-mnist"))
+    as_said = abs(loss - 0.33) <= 0.03 and abs(train - 0.88) <= 0.02 and abs(statistics.mean(test) - 0.89) <= 0.01
+    near = abs(statistics.mean(test) - 0.89) <= 0.03
+    verdict = CONFIRMED if as_said else CORRECTED if near else REFUTED
+    return Finding(measured, verdict, results.evidence("d2l-fashion-mnist"))
 
 
 def lenet_and_alexnet(results: Results) -> Finding:
@@ -62,47 +67,55 @@ def lenet_and_alexnet(results: Results) -> Finding:
     measured += f", AlexNet {shares([run['top1'] for run in alexnet])}"
     better = min(run["top1"] for run in alexnet) > max(run["top1"] for run in lenet)
     near = 0.82 <= statistics.mean(run["top1"] for run in lenet) <= 0.86
-    return Finding(measured, CONFIRMED if better and near else REFUTED, evidence)
+    verdict = REFUTED if not better else CONFIRMED if near else CORRECTED
+    return Finding(measured, verdict, evidence)
 
 
 def adam_on_cifar10(results: Results) -> Finding:
-    """C26: Adam at 1e-3 trains torchvision's network on CIFAR-10."""
+    """C26: Adam at 1e-3 trains torchvision's network on CIFAR-10 in five epochs.
+
+    All five epochs decide; of more seeds 400 steps say whether they begin to learn. At the end of either, a loss that
+    is not below ln 10 by ``STALL`` has learned nothing.
+    """
     begun, whole = (results.runs(name) for name in (STEPS, "torchvision-cifar10"))
     if not begun and not whole:
         return _missing("torchvision-cifar10")
-    parts = []
+    parts, verdict = [], CONFIRMED
     if begun:
-        losses = [run["last_steps"]["loss"] for run in begun]
-        parts.append(f"loss near step 400 of {len(begun)} seeds {', '.join(f'{loss:.2f}' for loss in losses)}")
+        still = sum(_stalled(run) for run in begun)
+        losses = ", ".join(f"{run['loss']:.2f}" for run in begun)
+        parts.append(f"after 400 steps {still} of {len(begun)} seeds stand at ln 10 (test loss {losses})")
+        verdict = CORRECTED if still else verdict
     if whole:
+        still = sum(_stalled(run) for run in whole)
         by_epoch = " ".join(f"{line['train_loss']:.2f}" for line in whole[0]["epochs"])
-        parts.append(f"all five epochs: training loss {by_epoch}, test {shares([run['top1'] for run in whole])}")
-    ends = [run["last_steps"]["loss"] for run in begun] + [run["epochs"][-1]["train_loss"] for run in whole]
-    stalled = sum(abs(loss - math.log(10)) < STALL for loss in ends)
-    parts.append(f"{stalled} of {len(ends)} stalled at ln 10")
-    if slower := [run["last_steps"]["loss"] for run in results.runs("torchvision-cifar10-fixed-400-steps")]:
-        parts.append(f"at a tenth of the rate the loss near step 400 is {_spread(slower)}")
-    evidence = results.evidence(STEPS, "torchvision-cifar10", "torchvision-cifar10-fixed-400-steps")
-    return Finding("; ".join(parts), REFUTED if stalled else CONFIRMED, evidence)
+        parts.append(f"after five epochs {still} of {len(whole)} do, test {shares([run['top1'] for run in whole])}")
+        parts.append(f"training loss by epoch {by_epoch}")
+        verdict = REFUTED if still else verdict
+    if slower := [run["loss"] for run in results.runs(FIXED)]:
+        parts.append(f"at a tenth of the rate the test loss after 400 steps is {_spread(slower)}")
+    return Finding("; ".join(parts), verdict, results.evidence(STEPS, "torchvision-cifar10", FIXED))
+
+
+def _stalled(run: Run) -> bool:
+    return bool(run["loss"] > math.log(10) - STALL)
 
 
 def batch_norm_on_cifar10(results: Results) -> Finding:
-    """C22: batch normalization stabilises and speeds training: the tutorial's training with and without, 400 steps."""
+    """C22: batch normalization stabilises and speeds training: the tutorial's training with and without, 400 steps.
+
+    Faster is a lower test loss after as many steps, in every seed; steadier is a smaller spread over seeds.
+    """
     names = (STEPS, f"{STEPS}-batch-norm")
     if not all(results.runs(name) for name in names):
         return _missing(*names)
-    (plain, plain_top1), (normalized, normalized_top1) = (
-        ([run["last_steps"]["loss"] for run in results.runs(name)], [run["top1"] for run in results.runs(name)])
-        for name in names
-    )
-    measured = (
-        f"loss near step 400: {_spread(plain)} without, {_spread(normalized)} with; test then {shares(plain_top1)} "
-        f"without, {shares(normalized_top1)} with"
-    )
-    faster = max(normalized) < min(plain)
-    slower = min(normalized) > max(plain)
-    verdict = "faster" if faster else "slower" if slower else "no difference beyond the seeds'"
-    return Finding(measured, at_this_scale(f"{verdict} in the first 400 steps"), results.evidence(*names))
+    plain, normalized = ([run["loss"] for run in results.runs(name)] for name in names)
+    measured = f"test loss after 400 steps {_spread(plain)} without, {_spread(normalized)} with"
+    faster, slower = max(normalized) < min(plain), min(normalized) > max(plain)
+    speed = "faster" if faster else "slower" if slower else "neither faster nor slower beyond the seeds' spread"
+    width = [max(values) - min(values) for values in (plain, normalized)]
+    spread = f"a spread over seeds of {width[1]:.2f} instead of {width[0]:.2f}"
+    return Finding(measured, at_this_scale(f"{speed}, {spread}"), results.evidence(*names))
 
 
 def samples_per_second(results: Results) -> Finding:
@@ -133,10 +146,13 @@ def enlarged_images(results: Results) -> Finding:
         runs = results.runs(name)
         seconds = statistics.median(run["seconds"] for run in runs)
         parts.append(f"{side} pixels {shares([run['top1'] for run in runs])} in {seconds:,.0f} s")
-    network = "its own network needs 65; at 28 the variant small without normalization, all with the same training: "
     best = {side: statistics.mean(run["top1"] for run in results.runs(name)) for side, name in names.items()}
-    verdict = CONFIRMED if best[224] > max(best[28], best[65]) else REFUTED
-    return Finding(network + "; ".join(parts), verdict, results.evidence(*names.values()))
+    if quick := results.runs("small-fashion-mnist-quick"):
+        parts.append(f"and 28 pixels trained our way {shares([run['top1'] for run in quick])}")
+        best[28] = max(best[28], statistics.mean(run["top1"] for run in quick))
+    measured = "its own network needs 65; at 28 the variant small without normalization; each trained as it says: "
+    verdict = CONFIRMED if best[224] > max(best[28], best[65]) else CORRECTED
+    return Finding(measured + "; ".join(parts), verdict, results.evidence(*names.values(), "small-fashion-mnist-quick"))
 
 
 ACTIVE = ("d2l-fashion-mnist", "torchvision-cifar10", STEPS, "small-cifar10-2012", "ablate-normalization")
@@ -165,31 +181,31 @@ def epochs_to(run: Run, error: float) -> float | None:
 
 
 def relu_and_tanh(results: Results) -> Finding:
-    """C12: ReLU reaches 25 % training error six times sooner than tanh."""
+    """C12: ReLU reaches 25 % training error six times sooner than tanh.
+
+    A tanh that has not reached it at the end needs more than all epochs; then the ratio is a lower bound.
+    """
     names = ("fig1-relu", "fig1-tanh")
     if not all(results.runs(name) for name in names):
         return _missing(*names)
-    reached = {name: [epochs_to(run, 0.25) for run in results.runs(name)] for name in names}
-    evidence = results.evidence(*names)
-    relu = [epoch for epoch in reached["fig1-relu"] if epoch]
-    tanh = [epoch for epoch in reached["fig1-tanh"] if epoch]
-    if not relu or not tanh:
-        slow = ", ".join(name for name in names if not any(reached[name]))
-        return Finding(f"not reached in 40 epochs: {slow}", at_this_scale("25 % error was not reached"), evidence)
-    ratio = statistics.mean(tanh) / statistics.mean(relu)
-    measured = f"epochs to 25 % training error: ReLU {_epochs(reached[names[0]])}, tanh {_epochs(reached[names[1]])}"
-    never = reached["fig1-tanh"].count(None) + reached["fig1-relu"].count(None)
-    return Finding(measured, at_this_scale(f"{'at least ' if never else ''}{ratio:.1f} ×"), evidence)
+    relu, tanh = ([epochs_to(run, 0.25) for run in results.runs(name)] for name in names)
+    most = max(run["epochs"][-1]["epoch"] for run in results.runs("fig1-tanh"))
+    measured = f"epochs to 25 % training error: ReLU {_epochs(relu, most)}, tanh {_epochs(tanh, most)}"
+    sooner = [epoch for epoch in relu if epoch is not None]
+    if len(sooner) < len(relu):
+        return Finding(measured, at_this_scale("ReLU did not reach it in every seed"), results.evidence(*names))
+    ratio = statistics.mean(most if epoch is None else epoch for epoch in tanh) / statistics.mean(sooner)
+    bound = "more than " if None in tanh else ""
+    return Finding(measured, at_this_scale(f"{bound}{ratio:.1f} ×"), results.evidence(*names))
 
 
-def _epochs(reached: Sequence[float | None]) -> str:
-    return ", ".join("not in 40" if epoch is None else f"{epoch:.0f}" for epoch in reached)
+def _epochs(reached: Sequence[float | None], most: float) -> str:
+    return ", ".join(f"not in {most:.0f}" if epoch is None else f"{epoch:.0f}" for epoch in reached)
 
 
 def four_layer_nets(results: Results) -> Finding:
     """C14: 13 % without and 11 % with normalization."""
-    whole = ("cuda-convnet-cifar10-13pct", "cuda-convnet-cifar10-11pct")
-    short = tuple(f"{name}-30-epochs" for name in whole)
+    whole, short = FOUR_LAYERS, FOUR_LAYERS_BRIEFLY
     names, note = (
         (whole, "") if all(results.runs(name) for name in whole) else (short, " after 30 epochs instead of 520")
     )

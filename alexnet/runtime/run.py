@@ -7,6 +7,7 @@ is written first and ``result.json`` last, so the two say whether a training was
 
 from __future__ import annotations
 
+import functools
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,8 +112,12 @@ def start_or_continue(folder: Path, recipe: Recipe, seed: int, location: str, di
     return run
 
 
+@functools.cache
 def source_commit() -> str | None:
-    """The commit of the code that runs, "-changed" behind it if files differ; None outside a checkout of it."""
+    """The commit of the code that runs, "-changed" behind it if files differ; None outside a checkout of it.
+
+    Asked once: what is edited or committed afterwards is not what runs.
+    """
     package = Path(__file__).parents[1]
     if not (package.parent / ".git").exists():
         return None

@@ -25,13 +25,15 @@ IMAGES = 512  # units × places are counted, so few images give many
 
 
 def measure_network(model: SavedModel, store: Store, index: NDArray[np.int64], machine: Machine) -> dict[str, Any]:
-    """``active_units``: layer → share of units above 0, over the first images of ``index``; ``kernels``: see
-    :func:`describe_kernels`, for coloured input. Empty for a network that is no AlexNet.
+    """``active_units``: layer → share of units above 0, over images of ``index`` at even distances, for a store keeps
+    its classes together; ``kernels``: see :func:`describe_kernels`, for coloured input. Empty for a network that is no
+    AlexNet.
     """
     network = model.network
     if not isinstance(network, AlexNet) or not len(index):
         return {}
-    batches = (view for _, seen in inputs(model, store, index[:IMAGES], machine) for view in seen)
+    some = index[np.linspace(0, len(index) - 1, min(IMAGES, len(index))).round().astype(np.int64)]
+    batches = (view for _, seen in inputs(model, store, some, machine) for view in seen)
     with machine.autocast():
         measured: dict[str, Any] = {"active_units": active_shares(network, batches)}
     if network.in_channels == 3:

@@ -27,9 +27,7 @@ def conclude(training: Training, model: SavedModel, matrix_gflops: float) -> dic
         (counts,) = evaluate_models([model], [store], store.subset(split), machine, views, training.reporter)
         counted = counts.summary(store.classes) | measure_network(model, store, store.subset(split), machine)
     seconds = training.state.seconds
-    lines = training.run.metrics()
-    epochs = [line for line in lines if "train_loss" in line]
-    steps = [line for line in lines if "loss" in line]
+    epochs = [line for line in training.run.metrics() if "train_loss" in line]
     return {
         "recipe": recipe.name,
         "seed": training.seed,
@@ -45,7 +43,6 @@ def conclude(training: Training, model: SavedModel, matrix_gflops: float) -> dic
         "kept_epoch": training.kept_epoch,
         **counted,
         "last_epoch": epochs[-1] if epochs else None,  # someone may have removed the metrics
-        "last_steps": steps[-1] if steps else None,
         "steps": training.state.step,
         "seconds": seconds,
         "images_per_second": training.images_trained_on / seconds,

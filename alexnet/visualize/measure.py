@@ -10,6 +10,7 @@ from alexnet.training.evaluate import TOP
 from alexnet.visualize.tables import table
 
 CONFUSIONS_SHOWN = 10
+MATRIX_CLASSES = 20  # a wider matrix does not fit a terminal
 
 
 def describe_measure(result: Mapping[str, Any]) -> str:
@@ -51,6 +52,10 @@ def describe_counts(rows: Sequence[Mapping[str, Any]]) -> str:
         "",
         table(("class", *runs, "images"), _classes(rows)),
     ]
+    if 1 < len(last["per_class"]) <= MATRIX_CLASSES:
+        names = [f"{number}  {name}" for number, name in enumerate(last["per_class"])]
+        lines = [(name, *map(str, row)) for name, row in zip(names, last["confusion_matrix"], strict=True)]
+        parts += ["", "confusions: true class by row", table(("", *map(str, range(len(names)))), lines)]
     if confusions := last["confusions"][:CONFUSIONS_SHOWN]:
         of_which = f" (of the {last['run']})" if len(rows) > 1 else ""
         lines = [(item["true"], item["predicted"], f"{item['images']:,}") for item in confusions]

@@ -85,6 +85,8 @@ def test_evaluate_repeats_what_the_training_counted(digits_run):
     for name in ("top1", "top5", "images"):
         assert row[name] == digits_run.result[name]
     assert row["loss"] == pytest.approx(digits_run.result["loss"], rel=1e-3)
+    assert np.diag(row["confusion_matrix"]).sum() == round(row["top1"] * 360)
+    assert np.sum(row["confusion_matrix"]) == 360
 
 
 def test_a_run_given_twice_counts_once_and_a_copy_changes_nothing(digits_run, tmp_path):

@@ -114,8 +114,7 @@ def test_many_classes_have_pairs_and_no_matrix():
     answers[[0, 1, 2], [19_999, 5, 5]] = 0.0
     counts.add(answers, torch.tensor([19_999, 5, 7]))
     assert counts.pairs == {(19_999, 19_999): 1, (5, 5): 1, (7, 5): 1}
-    with pytest.raises(UserError, match="20000 classes is not made"):
-        counts.confusion_matrix()
+    assert counts.confusion_matrix() is None
 
 
 def test_a_class_without_images_has_no_accuracy():

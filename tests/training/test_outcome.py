@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors import SafetensorError
@@ -81,6 +82,20 @@ def test_what_is_measured_of_a_network(make_digits_store, small_recipe, cpu, tmp
     assert list(shares) == ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7"]
     assert shares["fc7"] == 0
     assert all(0.2 < shares[name] < 0.8 for name in ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6"))
+
+
+def test_active_units_are_those_of_all_classes(make_store, small_recipe, cpu):
+    """Eight classes of 200 images, one after another as a store has them; only light ones make conv1 active."""
+    labels = [number // 200 for number in range(1600)]
+    pixels = np.stack([np.full((8, 8, 1), 250 if label >= 4 else 0, np.uint8) for label in labels])
+    pixels[:, 0, 0, 0] = np.arange(1600) % 200  # no two the same
+    store = make_store(pixels, labels, ["train"] * 8 + ["test"] * 1592, name="stripes")
+    model = assemble(replace(small_recipe, model=ModelSpec("small", normalization="none")), store, 0)
+    with torch.no_grad():
+        model.network.conv1.weight.fill_(1.0)
+        model.network.conv1.bias.fill_(-1.0)
+    shares = measure_network(model, store, store.subset("test"), cpu)["active_units"]
+    assert 0.3 < shares["conv1"] < 0.7
 
 
 def test_kernels_are_described_by_half():

@@ -1,0 +1,70 @@
+"""What an ingredient is worth: a training with and without it, seed by seed.
+
+Two trainings of one seed share the order of the images, their draws and the test images, so the differences of pairs
+are looked at (Student's t): their mean and the interval that holds the true one with 95 % confidence.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass
+
+from scipy.stats import t
+
+from alexnet.reproduce.ablations import ABLATIONS, BASE
+from alexnet.reproduce.finding import Results
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Effect:
+    """``top1``: test accuracy of each seed, a share; ``difference``: how far it lies above the base's in the mean,
+    ``reach`` either way with 95 % confidence; ``fitted``: the mean accuracy on train in the last epoch, as it went.
+    """
+
+    top1: tuple[float, ...]
+    fitted: float
+    difference: float
+    reach: float
+
+    @property
+    def seen(self) -> bool:
+        """Whether the interval leaves out no difference at all."""
+        return abs(self.difference) > self.reach
+
+    def __str__(self) -> str:
+        low, high = 100 * (self.difference - self.reach), 100 * (self.difference + self.reach)
+        return f"{100 * self.difference:+.1f} points ({low:+.1f} to {high:+.1f})" + ("" if self.seen else ", unclear")
+
+
+def effect(results: Results, name: str, base: str = BASE) -> Effect | None:
+    """How a training differs from another one in test accuracy; None unless two seeds were trained by both."""
+    runs, others = ({run["seed"]: run for run in results.runs(training)} for training in (name, base))
+    seeds = sorted(runs.keys() & others.keys())
+    if len(seeds) < 2:
+        return None
+    differences = [runs[seed]["top1"] - others[seed]["top1"] for seed in seeds]
+    error = statistics.stdev(differences) / math.sqrt(len(seeds))
+    return Effect(
+        top1=tuple(runs[seed]["top1"] for seed in seeds),
+        fitted=statistics.mean(runs[seed]["epochs"][-1]["train_top1"] for seed in seeds),
+        difference=statistics.mean(differences),
+        reach=float(t.ppf((1 + CONFIDENCE) / 2, len(seeds) - 1)) * error,
+    )
+
+
+def ablation_rows(results: Results) -> list[tuple[str, ...]]:
+    """What was changed, section, test accuracy with its range, difference from the base, accuracy on train.
+
+    The first row is the base; what was not measured is left out.
+    """
+    named = {BASE: ("everything (the base)", "–"), **{name: (a.what, a.section) for name, a in ABLATIONS.items()}}
+    rows: list[tuple[str, ...]] = []
+    for name, (what, section) in named.items():
+        if (found := effect(results, name)) is None:
+            continue
+        test = f"{statistics.mean(found.top1):.1%} ({min(found.top1):.1%} – {max(found.top1):.1%})"
+        rows.append((what, section, test, "–" if name == BASE else str(found), f"{found.fitted:.1%}"))
+    return rows
