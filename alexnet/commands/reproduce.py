@@ -6,7 +6,8 @@ import argparse
 import textwrap
 
 from alexnet.commands.console import print_json
-from alexnet.commands.queue import run_queue
+from alexnet.commands.queue import TIMED, run_queue
+from alexnet.reproduce import textbook
 from alexnet.reproduce.claims import DOCUMENTS, STATEMENTS, get_statement
 from alexnet.reproduce.experiments import EXPERIMENTS
 from alexnet.reproduce.finding import Finding, Results, Statement, results_folder
@@ -53,7 +54,10 @@ def _page(statement: Statement, finding: Finding) -> str:
     """One statement with everything about it, in lines that fit a terminal."""
     fields = {"in": statement.source, "claimed": statement.claimed, "measured": finding.measured}
     fields |= {"verdict": finding.verdict, "evidence": finding.evidence}
-    if minutes := sum(EXPERIMENTS[name].minutes for name in statement.trainings if name in EXPERIMENTS):
+    minutes = sum(EXPERIMENTS[name].minutes for name in statement.trainings)
+    if statement.id == TIMED:
+        minutes = textbook.MINUTES
+    if minutes:
         fields["anew"] = f"alexnet reproduce {statement.id} --run: about {minutes:.0f} minutes a seed on two CPU cores"
     lines = [f"{statement.id}  {statement.says}"]
     for name, text in fields.items():

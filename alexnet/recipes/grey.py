@@ -40,7 +40,7 @@ RECIPES = (
         model=ModelSpec(variant="lenet5"),
         data=DataSpec(source="fashion-mnist", scaling="unit"),
         optim=OptimSpec(update="sgd", rate=0.9),
-        train=TrainSpec(batch_size=256, epochs=10, test_curve=True),
+        train=TrainSpec(batch_size=256, epochs=10, precision="fp32", test_curve=True),
         claim=Claim(
             source="Dive into Deep Learning §7.6, the baseline of its AlexNet",
             expects="test accuracy about 84 % after 10 epochs",

@@ -100,7 +100,8 @@ RECIPES = (
         ),
         train=TrainSpec(batch_size=256, epochs=90),
         claim=Claim(
-            source="Caffe's models/bvlc_alexnet: 450,000 steps of 256, a drop each 100,000",
+            source="Caffe's models/bvlc_alexnet: 450,000 steps of 256, a drop each 100,000; its images are "
+            "squeezed to 256 × 256, here the short side is scaled and the centre cut",
             expects="top-1 57.1 %, top-5 80.2 % on ILSVRC-2012's val, centre view",
             top1=(0.56, 0.58),
             cost="days on one GPU of 2013",
@@ -117,7 +118,8 @@ RECIPES = (
         ),
         train=TrainSpec(batch_size=256, epochs=90),
         claim=Claim(
-            source="Caffe's models/bvlc_reference_caffenet: 450,000 steps of 256, a drop each 100,000",
+            source="Caffe's models/bvlc_reference_caffenet: 450,000 steps of 256, a drop each 100,000; its images are "
+            "squeezed to 256 × 256, here the short side is scaled and the centre cut",
             expects="top-1 57.4 %, top-5 80.4 % on ILSVRC-2012's val, centre view",
             top1=(0.56, 0.585),
             cost="days on one GPU of 2013",

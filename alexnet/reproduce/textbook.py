@@ -32,6 +32,7 @@ from alexnet.training.train import Training
 
 RECIPE = "d2l-fashion-mnist"
 WORKERS = 4  # d2l.get_dataloader_workers; fewer where there are fewer processors, or it would be slowed by its own
+MINUTES = 4.0  # for all turns
 ROUNDS, SECONDS = 5, 20.0  # a turn is so long that what workers have prepared before it hardly counts
 
 
