@@ -126,8 +126,8 @@ RECIPES = (
         ),
         train=TrainSpec(batch_size=128, epochs=520, views=10),
         claim=Claim(
-            source="layers-conv-local-11pct.cfg of cuda-convnet and paper §3.3: normalization, and a wider layer; it was "
-            "trained on four fifths of the images for 350 of the 500 epochs, here on all",
+            source="layers-conv-local-11pct.cfg of cuda-convnet and paper §3.3: normalization, and a wider layer; it "
+            "was trained on four fifths of the images for 350 of the 500 epochs, here on all",
             expects="test error 11 %, several views",
             top1=(0.88, 0.90),
             cost="about eight hours on two CPU cores",
