@@ -57,7 +57,7 @@ RECIPES = (
             source="a widespread retelling in Keras with its rotation, flip and crop; it gives no training, so that of "
             "torchvision-cifar10 is taken",
             expects="no accuracy is reported; batch normalization 'stabilises and speeds training'",
-            cost="about an hour on two CPU cores with bf16",
+            cost="about an hour and a half on two CPU cores with bf16",
         ),
     ),
     Recipe(
@@ -89,7 +89,7 @@ RECIPES = (
             source="layers-18pct.cfg of cuda-convnet: no augmentation, 120 + 10 + 10 epochs",
             expects="test error 18 % in 20 minutes on a GTX 580",
             top1=(0.81, 0.83),
-            cost="about an hour and a half on two CPU cores",
+            cost="about an hour on two CPU cores",
         ),
     ),
     Recipe(

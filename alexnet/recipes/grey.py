@@ -32,7 +32,7 @@ RECIPES = (
             source="Dive into Deep Learning §8.1",
             expects="training loss 0.33, training accuracy 88 %, test accuracy 89 % after 10 epochs",
             top1=(0.88, 0.90),
-            cost="about two hours on two CPU cores with bf16",
+            cost="about an hour and a half on two CPU cores with bf16",
         ),
     ),
     Recipe(

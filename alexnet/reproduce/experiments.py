@@ -107,7 +107,7 @@ _EXPERIMENTS = (
     Experiment("small-fashion-mnist-best", 6),
     Experiment("fig1-relu", 7),
     Experiment("fig1-tanh", 7),
-    Experiment("small-cifar10-best", 15, ONE),
+    Experiment("small-cifar10-best", 20, ONE),
     _shortened("13", 17),
     _shortened("11", 28),
     Experiment("small-tiny-imagenet-best", 30, ONE),
