@@ -78,6 +78,12 @@ def _shortened(percent: str, minutes: float) -> Experiment:
     return Experiment(f"{recipe}-30-epochs", minutes, ONE, NONE, recipe, ("train.epochs=30", f"optim.drops={drops}"))
 
 
+def _on_tiny_imagenet(variant: str, minutes: float) -> Experiment:
+    """An ImageNet training begun on the largest set at hand: crops of 56 pixels, enlarged to what its layers need."""
+    changes = ("data.source=tiny-imagenet", "data.image_size=64", "augment.crop=56", "train.epochs=5")
+    return Experiment(f"{variant}-tiny-imagenet", minutes, ONE, THREE, f"{variant}-imagenet", changes)
+
+
 def _wider(recipe: str, width: float, epochs: int) -> Experiment:
     """One of the best networks with more filters and more epochs, for a GPU; its settings were tried nowhere."""
     changes = (f"model.width={width}", f"train.epochs={epochs}")
@@ -111,6 +117,9 @@ _EXPERIMENTS = (
     _shortened("13", 17),
     _shortened("11", 28),
     Experiment("small-tiny-imagenet-best", 30, ONE),
+    _on_tiny_imagenet("paper", 15),
+    _on_tiny_imagenet("cuda-convnet", 15),
+    _on_tiny_imagenet("one-tower", 8),
     _wider("small-fashion-mnist-best", 3, 40),
     _wider("small-cifar10-best", 4, 100),
     _wider("small-tiny-imagenet-best", 4, 60),

@@ -22,6 +22,7 @@ from alexnet.reproduce.claims import DOCUMENTS, STATEMENTS
 from alexnet.reproduce.effects import ablation_rows, effect
 from alexnet.reproduce.finding import ROOT, Finding, Results, Runs
 from alexnet.reproduce.paper import SENTENCES
+from alexnet.reproduce.training_claims import shares
 from alexnet.visualize.curves import draw_training_errors
 
 README, PAPER, FIGURE_1 = Path("README.md"), Path("docs/paper.md"), Path("docs/figure1.png")  # in the checkout
@@ -105,13 +106,17 @@ def _code(finding: Finding) -> str:
 
 
 def _measured(names: Iterable[str], findings: Mapping[str, Finding], results: Results) -> str:
-    """The verdicts of claims and the effects of ablations, in a cell of a table."""
+    """The verdicts of claims, the effects of ablations and how other trainings went, in a cell of a table."""
     parts = []
     for name in names:
         if name in findings:
             parts.append(f"{name}: {findings[name].verdict}")
-        elif found := effect(results, name):
-            parts.append(f"{ABLATIONS[name].what}: {found}")
+        elif name in ABLATIONS:
+            if found := effect(results, name):
+                parts.append(f"{ABLATIONS[name].what}: {found}")
+        elif runs := results.runs(name):
+            losses = " ".join(f"{line['train_loss']:.2f}" for line in runs[0]["epochs"])
+            parts.append(f"`{name}`: training loss by epoch {losses}, test {shares([run['top1'] for run in runs])}")
     return "; ".join(parts) or "–"
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 class Sentence:
     """``where``: recipe, variant, field or file; ``held_by``: the tests; ``ran``: what was run in 2012.
 
-    ``measured_by``: the claims and ablations, by name, whose findings are the measured figures.
+    ``measured_by``: claims, ablations and other trainings, by name: what they found are the measured figures.
     """
 
     section: str
@@ -93,7 +93,8 @@ SENTENCES = (
     Sentence(
         "§5", "weights N(0, 0.01²); biases 1 in conv2, 4, 5 and the hidden layers",
         "`std`, `bias` in `model/variants.py`",
-        "`tests/model/test_variants.py`", "0.03 in conv3 to conv5", ("C11", "C29"),
+        "`tests/model/test_variants.py`", "0.03 in conv3 to conv5",
+        ("C11", "C29", "paper-tiny-imagenet", "cuda-convnet-tiny-imagenet"),
     ),
     Sentence(
         "§5", "the rate divided by 10 when the validation error stops improving, three times",
