@@ -8,7 +8,7 @@ from typing import Any
 
 from alexnet.reproduce.ablations import ABLATIONS, BASE
 from alexnet.reproduce.effects import effect
-from alexnet.reproduce.finding import RUN_ALL, Finding, Results, at_this_scale, pending
+from alexnet.reproduce.finding import Finding, Results, at_this_scale, unmeasured
 
 SIGNIFICANT = 0.05
 INDICES = ("colour", "orientation")
@@ -42,7 +42,7 @@ def _effects(results: Results, *names: str) -> Finding:
     base = effect(results, BASE)
     lacking = [name for name, value in found.items() if value is None]
     if lacking or base is None:
-        return Finding("–", pending(f"{' and '.join(lacking or [BASE])} not measured yet"), RUN_ALL)
+        return unmeasured(lacking or [BASE])
     parts = [f"{ABLATIONS[name].what}: {value}" for name, value in found.items()]
     fitted = ", ".join(f"{value.fitted:.1%}" for value in found.values() if value)
     measured = (
@@ -62,7 +62,7 @@ def columns_specialise(results: Results) -> Finding:
     """
     kernels = {name: [run["kernels"] for run in results.runs(name) if "kernels" in run] for name in COLUMNS}
     if lacking := [name for name, some in kernels.items() if not some]:
-        return Finding("–", pending(f"{' and '.join(lacking)} not measured yet"), RUN_ALL)
+        return unmeasured(lacking)
     parts, counts = [], {}
     for name, what in COLUMNS.items():
         for index in INDICES:

@@ -44,6 +44,13 @@ class Finding:
     details: str = ""
 
 
+def unmeasured(trainings: Sequence[str]) -> Finding:
+    """The finding where a check reads trainings that ``results/`` does not have."""
+    *others, last = trainings
+    names = f"{', '.join(others)} and {last}" if others else last
+    return Finding("–", pending(f"{names} not measured yet"), RUN_ALL)
+
+
 ROOT = Path(__file__).parents[2]  # of the checkout that this package stands in
 
 

@@ -20,6 +20,7 @@ from alexnet.reproduce.finding import (
     at_this_scale,
     out_of_reach,
     pending,
+    unmeasured,
 )
 
 Run = Mapping[str, Any]
@@ -36,15 +37,11 @@ def shares(values: Sequence[float]) -> str:
     return f"{statistics.mean(values):.2%}{spread}"
 
 
-def _missing(*trainings: str) -> Finding:
-    return Finding("–", pending(f"{' and '.join(trainings)} not measured yet"), RUN_ALL)
-
-
 def textbook_alexnet(results: Results) -> Finding:
     """C15: loss 0.33, training accuracy 88 %, test accuracy 89 % after ten epochs."""
     runs = results.runs("d2l-fashion-mnist")
     if not runs:
-        return _missing("d2l-fashion-mnist")
+        return unmeasured(["d2l-fashion-mnist"])
     ends = [run["epochs"][-1] for run in runs]
     loss, train = (statistics.mean(end[name] for end in ends) for name in ("train_loss", "train_top1"))
     test = [run["top1"] for run in runs]
@@ -59,7 +56,7 @@ def lenet_and_alexnet(results: Results) -> Finding:
     """C16: LeNet reaches 84 %, AlexNet is better."""
     lenet, alexnet = results.runs("lenet5-fashion-mnist"), results.runs("d2l-fashion-mnist")
     if not lenet:
-        return _missing("lenet5-fashion-mnist")
+        return unmeasured(["lenet5-fashion-mnist"])
     measured = f"LeNet {shares([run['top1'] for run in lenet])}"
     evidence = results.evidence("lenet5-fashion-mnist", "d2l-fashion-mnist")
     if not alexnet:
@@ -79,7 +76,7 @@ def adam_on_cifar10(results: Results) -> Finding:
     """
     begun, whole = (results.runs(name) for name in (STEPS, "torchvision-cifar10"))
     if not begun and not whole:
-        return _missing("torchvision-cifar10")
+        return unmeasured(["torchvision-cifar10"])
     parts, verdict = [], CONFIRMED
     if begun:
         still = sum(_stalled(run) for run in begun)
@@ -89,7 +86,9 @@ def adam_on_cifar10(results: Results) -> Finding:
     if whole:
         still = sum(_stalled(run) for run in whole)
         by_epoch = " ".join(f"{line['train_loss']:.2f}" for line in whole[0]["epochs"])
-        parts.append(f"after five epochs {still} of {len(whole)} do, test {shares([run['top1'] for run in whole])}")
+        parts.append(
+            f"after five epochs {still} of {len(whole)} stand there, test {shares([run['top1'] for run in whole])}"
+        )
         parts.append(f"training loss by epoch {by_epoch}")
         verdict = REFUTED if still else verdict
     if slower := [run["loss"] for run in results.runs(FIXED)]:
@@ -108,7 +107,7 @@ def batch_norm_on_cifar10(results: Results) -> Finding:
     """
     names = (STEPS, f"{STEPS}-batch-norm")
     if not all(results.runs(name) for name in names):
-        return _missing(*names)
+        return unmeasured(names)
     plain, normalized = ([run["loss"] for run in results.runs(name)] for name in names)
     measured = f"test loss after 400 steps {_spread(plain)} without, {_spread(normalized)} with"
     faster, slower = max(normalized) < min(plain), min(normalized) > max(plain)
@@ -140,7 +139,7 @@ def enlarged_images(results: Results) -> Finding:
     """C21: 28-pixel images fit the network badly and must be enlarged."""
     names = {28: "fashion-mnist-28-pixels", 65: "fashion-mnist-65-pixels", 224: "d2l-fashion-mnist"}
     if not all(results.runs(name) for name in names.values()):
-        return _missing(*(name for name in names.values() if not results.runs(name)))
+        return unmeasured([name for name in names.values() if not results.runs(name)])
     parts = []
     for side, name in names.items():
         runs = results.runs(name)
@@ -187,7 +186,7 @@ def relu_and_tanh(results: Results) -> Finding:
     """
     names = ("fig1-relu", "fig1-tanh")
     if not all(results.runs(name) for name in names):
-        return _missing(*names)
+        return unmeasured(names)
     relu, tanh = ([epochs_to(run, 0.25) for run in results.runs(name)] for name in names)
     most = max(run["epochs"][-1]["epoch"] for run in results.runs("fig1-tanh"))
     measured = f"epochs to 25 % training error: ReLU {_epochs(relu, most)}, tanh {_epochs(tanh, most)}"
@@ -210,7 +209,7 @@ def four_layer_nets(results: Results) -> Finding:
         (whole, "") if all(results.runs(name) for name in whole) else (short, " after 30 epochs instead of 520")
     )
     if not all(results.runs(name) for name in names):
-        return _missing(*names)
+        return unmeasured(names)
     without, with_norm = (shares([1 - run["top1"] for run in results.runs(name)]) for name in names)
     measured = f"test error {without} without, {with_norm} with normalization and a wider layer{note}"
     return Finding(measured, at_this_scale(f"{without} and {with_norm}{note}"), results.evidence(*names))
