@@ -156,7 +156,7 @@ TEXTBOOK = {"losses": (1.0, 0.33), "train": (0.7, 0.88)}
             "at this scale: faster, a spread over seeds of 0.10 instead of 0.20", "1.80 (1.70 – 1.90, 2 seeds) without",
         ),
         ("C26", {"torchvision_cifar10": [run(0.6)]}, "confirmed", "after five epochs 0 of 1 stand there, test 60.00%"),
-        ("C26", {"torchvision_cifar10": [run(0.1, (2.3, 2.3)), run(0.6)]}, "refuted", "after five epochs 1 of 2 stand there"),
+        ("C26", {"torchvision_cifar10": [run(0.1, (2.3, 2.3)), run(0.6)]}, "refuted", "five epochs 1 of 2 stand there"),
         ("C26", {"torchvision_cifar10": [run(0.1, (2.3, 2.6))]}, "refuted", "after five epochs 1 of 1 stand there"),
         (
             "C26", {"torchvision_cifar10_400_steps": [run(0.1, (2.3, 2.31)), run(0.4, (2.3, 1.8))],
