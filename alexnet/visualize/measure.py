@@ -52,14 +52,18 @@ def describe_counts(rows: Sequence[Mapping[str, Any]]) -> str:
         "",
         table(("class", *runs, "images"), _classes(rows)),
     ]
+    of_which = f" (of the {last['run']})" if len(rows) > 1 else ""
+    if confusions := last["confusions"][:CONFUSIONS_SHOWN]:
+        lines = [(item["true"], item["predicted"], f"{item['images']:,}") for item in confusions]
+        parts += ["", f"the most frequent mistakes{of_which}", table(("is", "taken for", "images"), lines)]
     if 1 < len(last["per_class"]) <= MATRIX_CLASSES:
         names = [f"{number}  {name}" for number, name in enumerate(last["per_class"])]
         lines = [(name, *map(str, row)) for name, row in zip(names, last["confusion_matrix"], strict=True)]
-        parts += ["", "confusions: true class by row", table(("", *map(str, range(len(names)))), lines)]
-    if confusions := last["confusions"][:CONFUSIONS_SHOWN]:
-        of_which = f" (of the {last['run']})" if len(rows) > 1 else ""
-        lines = [(item["true"], item["predicted"], f"{item['images']:,}") for item in confusions]
-        parts += ["", f"the most frequent mistakes{of_which}", table(("is", "taken for", "images"), lines)]
+        parts += [
+            "",
+            f"what was taken for what{of_which}: true classes by row",
+            table(("", *map(str, range(len(names)))), lines),
+        ]
     return "\n".join(parts)
 
 

@@ -9,6 +9,7 @@ CLASSES = {str(number): {"images": 4, "top1": 0.75} for number in range(10)}
 RESULT = {
     "run": "a", "split": "test", "images": 40, "top1": 0.75, "top5": 0.9, "loss": 0.5, "views": 1,
     "per_class": {**CLASSES, "9": {"images": 0, "top1": None}}, "calibration_error": 0.0321,
+    "confusion_matrix": [[3 * (true == said) + (true == 3 and said == 8) for said in range(10)] for true in range(10)],
     "confusions": [{"true": "3", "predicted": "8", "images": 2}, {"true": "1", "predicted": "7", "images": 1}],
 }  # fmt: skip
 
@@ -41,7 +42,16 @@ def test_counts_of_one_run():
     assert lines[5].split() == ["class", "top-1", "images"]
     assert lines[16].split() == ["9", "–", "0"]
     assert lines[18] == "the most frequent mistakes"
-    assert [line.split() for line in lines[21:]] == [["3", "8", "2"], ["1", "7", "1"]]
+    assert [line.split() for line in lines[21:23]] == [["3", "8", "2"], ["1", "7", "1"]]
+    assert lines[24] == "what was taken for what: true classes by row"
+    assert lines[25].split() == list("0123456789")
+    assert lines[30].split() == ["3", "3", "0", "0", "0", "3", "0", "0", "0", "0", "1", "0"]
+    assert len(lines) == 37
+
+
+def test_a_matrix_of_many_classes_is_not_for_a_terminal():
+    many = {str(number): {"images": 1, "top1": 1.0} for number in range(21)}
+    assert "taken for what" not in describe_counts([{**RESULT, "per_class": many}])
 
 
 def test_counts_of_several_runs_stand_side_by_side():
@@ -49,3 +59,4 @@ def test_counts_of_several_runs_stand_side_by_side():
     text = describe_counts([RESULT, best])
     assert "class       a  ensemble  images" in text
     assert "mistakes" not in text  # the last one makes none
+    assert "what was taken for what (of the ensemble): true classes by row" in text
