@@ -159,19 +159,17 @@ ACTIVE = ("d2l-fashion-mnist", "torchvision-cifar10", STEPS, "small-cifar10-2012
 
 def active_units(results: Results) -> Finding:
     """C13: about half of the ReLU units are active."""
+    measured = {name: [run["active_units"] for run in results.runs(name) if "active_units" in run] for name in ACTIVE}
     parts: list[str] = []
     every: list[float] = []
-    for name in ACTIVE:
-        measured = [run["active_units"] for run in results.runs(name) if "active_units" in run]
-        if not measured:
-            continue
-        layers = {layer: statistics.mean(run[layer] for run in measured) for layer in measured[0]}
+    for name, runs in ((name, runs) for name, runs in measured.items() if runs):
+        layers = {layer: statistics.mean(run[layer] for run in runs) for layer in runs[0]}
         every += layers.values()
         parts.append(f"{name}: " + ", ".join(f"{layer} {share:.0%}" for layer, share in layers.items()))
     if not parts:
         return Finding("–", pending("no trained network was measured yet"), RUN_ALL)
     half = all(0.4 <= share <= 0.6 for share in every)
-    return Finding("; ".join(parts), CONFIRMED if half else CORRECTED, results.evidence(*ACTIVE))
+    return Finding("; ".join(parts), CONFIRMED if half else CORRECTED, results.evidence(*filter(measured.get, ACTIVE)))
 
 
 def epochs_to(run: Run, error: float) -> float | None:
