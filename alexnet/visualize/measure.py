@@ -58,7 +58,7 @@ def describe_counts(rows: Sequence[Mapping[str, Any]]) -> str:
         parts += ["", f"the most frequent mistakes{of_which}", table(("is", "taken for", "images"), lines)]
     if 1 < len(last["per_class"]) <= MATRIX_CLASSES:
         names = [f"{number}  {name}" for number, name in enumerate(last["per_class"])]
-        lines = [(name, *map(str, row)) for name, row in zip(names, last["confusion_matrix"], strict=True)]
+        matrix = [(name, *map(str, row)) for name, row in zip(names, last["confusion_matrix"], strict=True)]
         parts += [
             "",
             f"what was taken for what{of_which}: true classes by row",
