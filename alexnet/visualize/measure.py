@@ -59,11 +59,8 @@ def describe_counts(rows: Sequence[Mapping[str, Any]]) -> str:
     if 1 < len(last["per_class"]) <= MATRIX_CLASSES:
         names = [f"{number}  {name}" for number, name in enumerate(last["per_class"])]
         matrix = [(name, *map(str, row)) for name, row in zip(names, last["confusion_matrix"], strict=True)]
-        parts += [
-            "",
-            f"what was taken for what{of_which}: true classes by row",
-            table(("", *map(str, range(len(names)))), lines),
-        ]
+        title = f"what was taken for what{of_which}: true classes by row"
+        parts += ["", title, table(("", *map(str, range(len(names)))), matrix)]
     return "\n".join(parts)
 
 
