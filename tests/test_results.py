@@ -25,7 +25,7 @@ TRAININGS = [path for path in sorted((ROOT / "results").glob("*_*.json")) if not
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    monkeypatch.setattr("alexnet.reproduce.finding.ROOT", tmp_path)
+    monkeypatch.setattr("alexnet.reproduce.finding.project_root", lambda: tmp_path)
     monkeypatch.setattr("alexnet.runtime.run.source_commit", lambda: "0" * 40)
     return train("small-digits", out=tmp_path / "run", overrides=["train.epochs=1"])
 

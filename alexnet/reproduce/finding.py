@@ -51,12 +51,20 @@ def unmeasured(trainings: Sequence[str]) -> Finding:
     return Finding("–", pending(f"{names} not measured yet"), RUN_ALL)
 
 
-ROOT = Path(__file__).parents[2]  # of the checkout that this package stands in
+def project_root() -> Path:
+    """The checkout of the project: the one that this package stands in, else the folder that one is in, if it is one.
+
+    Where neither is, the place beside the installed package, which has no ``results/``.
+    """
+    beside = Path(__file__).parents[2]
+    marks = ("pyproject.toml", "alexnet/reproduce/finding.py")
+    places = (place for place in (beside, Path.cwd()) if all((place / mark).is_file() for mark in marks))
+    return next(places, beside)
 
 
 def results_folder() -> Path:
-    """``results/`` of the checkout; it is missing where the package was installed without one."""
-    return ROOT / "results"
+    """Where measured trainings are kept; it is missing where there is no checkout."""
+    return project_root() / "results"
 
 
 Runs = Sequence[Mapping[str, Any]]

@@ -20,7 +20,7 @@ from alexnet.recipes import RECIPES
 from alexnet.reproduce.ablations import ABLATIONS, BASE
 from alexnet.reproduce.claims import DOCUMENTS, STATEMENTS
 from alexnet.reproduce.effects import ablation_rows, effect
-from alexnet.reproduce.finding import ROOT, Finding, Results, Runs
+from alexnet.reproduce.finding import Finding, Results, Runs, project_root
 from alexnet.reproduce.paper import SENTENCES
 from alexnet.reproduce.training_claims import shares
 from alexnet.visualize.curves import draw_training_errors
@@ -147,12 +147,16 @@ def figure_1_nets(results: Results) -> dict[str, Runs]:
     return {unit: results.runs(f"fig1-{unit.lower()}") for unit in ("ReLU", "tanh")}
 
 
-def write_pages(root: Path = ROOT) -> None:
-    """Write both pages, and the picture where its two nets were measured. Raises ``UserError`` without the marks."""
-    before, begin, rest = (root / README).read_text(encoding="utf-8").partition(BEGIN)
+def write_pages(root: Path) -> None:
+    """Write both pages of the checkout at ``root``, and the picture where its two nets were measured.
+
+    Raises ``UserError`` where there is no place for the table.
+    """
+    text = (root / README).read_text(encoding="utf-8") if (root / README).is_file() else ""
+    before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise UserError(f"{README} has no place for the table: it needs the lines {BEGIN} and {END}")
+        raise UserError(f"{root / README} has no place for the table: it needs the lines {BEGIN} and {END}")
     results = Results(root / "results")
     write_bytes(root / README, f"{before}{begin}\n{results_table(results)}\n{end}{after}".encode())
     write_bytes(root / PAPER, paper_page(results).encode())
@@ -162,7 +166,7 @@ def write_pages(root: Path = ROOT) -> None:
 
 if __name__ == "__main__":
     try:
-        write_pages()
+        write_pages(project_root())
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(2)

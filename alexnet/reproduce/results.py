@@ -91,7 +91,10 @@ def _commit(run: Run) -> str:
 def demand_clean(commit: object, what: str) -> str:
     """The hash of a commit whose files are as they were committed. Raises ``UserError`` that begins with ``what``."""
     if not isinstance(commit, str) or commit.endswith("-changed"):
-        raise UserError(f"{what} from a clean checkout of the project, and results name a commit")
+        raise UserError(
+            f"{what} from a clean checkout of the project, and results name a commit: commit what was changed, and "
+            "install with pip install -e ."
+        )
     return commit
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -13,8 +14,9 @@ from alexnet.core.typed import to_json
 from alexnet.recipes import RECIPES, get_recipe
 from alexnet.reproduce.claims import DOCUMENTS, STATEMENTS, get_statement
 from alexnet.reproduce.experiments import EXPERIMENTS
-from alexnet.reproduce.finding import Results
+from alexnet.reproduce.finding import Results, results_folder
 
+ROOT = Path(__file__).parents[2]
 VERDICTS = re.compile(r"confirmed|corrected|refuted|at this scale: .+|out of reach: .+|pending: .+")
 COMPUTED = {  # what is known of the network and its history, whatever was trained
     "C1": "confirmed", "C2": "confirmed", "C3": "corrected", "C4": "confirmed", "C5": "corrected", "C6": "confirmed",
@@ -230,10 +232,20 @@ def test_tables_are_shown_where_a_line_is_not_enough(capsys):
     assert re.search(r"fc6 +fully connected +432\.0 ", shown)  # 3 · 4 · (9216 + 1) · 4096 / 2²⁰
 
 
+def test_results_are_those_of_a_checkout_and_never_another_folder_of_that_name(tmp_path, monkeypatch):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "my_own_data.json").write_text("{}", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("alexnet.reproduce.finding.__file__", str(tmp_path / "site" / "alexnet" / "reproduce" / "f.py"))
+    assert results_folder() == tmp_path / "site" / "results"
+    monkeypatch.chdir(ROOT)  # as after "pip install ." there
+    assert results_folder() == ROOT / "results"
+
+
 def test_without_results_the_network_still_answers(tmp_path, monkeypatch, capsys):
     """As after an installation without the checkout: what is computed needs no files."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("alexnet.reproduce.finding.ROOT", tmp_path)
+    monkeypatch.setattr("alexnet.reproduce.finding.project_root", lambda: tmp_path)
     assert cli.main(["reproduce"]) == 0
     shown = capsys.readouterr().out
     assert "there are no results/ beside the package" in shown

@@ -90,7 +90,7 @@ def test_every_training_that_a_claim_reads_can_be_run():
 def checkout(tmp_path, monkeypatch):
     """A folder that counts as a clean checkout of the project."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("alexnet.reproduce.finding.ROOT", tmp_path)
+    monkeypatch.setattr("alexnet.reproduce.finding.project_root", lambda: tmp_path)
     for place in ("runtime.run", "commands.queue"):
         monkeypatch.setattr(f"alexnet.{place}.source_commit", lambda: "0" * 40)
     return tmp_path
