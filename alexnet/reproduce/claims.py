@@ -14,7 +14,7 @@ from alexnet.reproduce import ablation_claims as ablations
 from alexnet.reproduce import literature_claims as literature
 from alexnet.reproduce import network_claims as network
 from alexnet.reproduce import training_claims as training
-from alexnet.reproduce.experiments import EXPERIMENTS, Device, Experiment
+from alexnet.reproduce.experiments import EXPERIMENTS, STEPS, STEPS_FIXED, STEPS_NORMALIZED, Device, Experiment
 from alexnet.reproduce.finding import Results, Statement
 
 DOCUMENTS: Mapping[str, str] = {
@@ -79,7 +79,7 @@ _STATEMENTS = (
     ),
     Statement(
         "C22", "batch normalization stabilises and speeds training", "S4", "it does",
-        training.batch_norm_on_cifar10, (training.STEPS, f"{training.STEPS}-batch-norm"),
+        training.batch_norm_on_cifar10, (STEPS, STEPS_NORMALIZED),
     ),
     Statement(
         "C23", "transfer learning is faster and overfits less", "S4", "it does",
@@ -95,7 +95,7 @@ _STATEMENTS = (
     ),
     Statement(
         "C26", "Adam at 1e-3 trains this network on CIFAR-10 in five epochs", "S0", "it trains",
-        training.adam_on_cifar10, (training.STEPS, training.FIXED, "torchvision-cifar10"),
+        training.adam_on_cifar10, (STEPS, STEPS_FIXED, "torchvision-cifar10"),
     ),
     Statement("C27", "fc6 has 227 × 227 × 3 inputs", "S4", "154,587", network.input_of_fc6),
     Statement("C28", "the prose's network is the code's", "S4", "the same", network.prose_network),

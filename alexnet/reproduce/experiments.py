@@ -19,6 +19,9 @@ from alexnet.runtime.run import Run
 
 RUNS = Path("runs") / "reproduce"
 Device = Literal["cpu", "cuda"]
+STEPS = "torchvision-cifar10-400-steps"
+STEPS_NORMALIZED = f"{STEPS}-batch-norm"
+STEPS_FIXED = "torchvision-cifar10-fixed-400-steps"
 LONGER = 5
 NONE: tuple[int, ...] = ()
 ONE, THREE, FIVE = (0,), (0, 1, 2), (0, 1, 2, 3, 4)
@@ -90,20 +93,19 @@ def _wider(recipe: str, width: float, epochs: int) -> Experiment:
     return Experiment(f"{recipe}-wide", 600, NONE, THREE, recipe, changes)
 
 
-_STEPS = "torchvision-cifar10-400-steps"
 _EXPERIMENTS = (
     Experiment("small-digits", 0.2),
     Experiment("lenet5-fashion-mnist", 0.7),
     Experiment("small-fashion-mnist-quick", 1.2),
     *_figure_1_choices(),
     *_ablations(),
-    Experiment(_STEPS, 4, FIVE, NONE, "torchvision-cifar10", ("train.steps=400",)),
+    Experiment(STEPS, 4, FIVE, NONE, "torchvision-cifar10", ("train.steps=400",)),
     Experiment(
-        f"{_STEPS}-batch-norm", 5, THREE, NONE, "torchvision-cifar10",
+        STEPS_NORMALIZED, 5, THREE, NONE, "torchvision-cifar10",
         ("train.steps=400", "model.normalization=batch"),
     ),
     Experiment(
-        "torchvision-cifar10-fixed-400-steps", 4, THREE, NONE, "torchvision-cifar10-fixed", ("train.steps=400",)
+        STEPS_FIXED, 4, THREE, NONE, "torchvision-cifar10-fixed", ("train.steps=400",)
     ),
     Experiment(
         "fashion-mnist-28-pixels", 6, THREE, THREE, "d2l-fashion-mnist",

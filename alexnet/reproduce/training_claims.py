@@ -10,6 +10,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from alexnet.reproduce.experiments import STEPS, STEPS_FIXED, STEPS_NORMALIZED
 from alexnet.reproduce.finding import (
     CONFIRMED,
     CORRECTED,
@@ -24,8 +25,6 @@ from alexnet.reproduce.finding import (
 )
 
 Run = Mapping[str, Any]
-STEPS = "torchvision-cifar10-400-steps"
-FIXED = "torchvision-cifar10-fixed-400-steps"
 FOUR_LAYERS = ("cuda-convnet-cifar10-13pct", "cuda-convnet-cifar10-11pct")
 FOUR_LAYERS_BRIEFLY = tuple(f"{name}-30-epochs" for name in FOUR_LAYERS)
 STALL = 0.02  # so near ln 10 a network has learned nothing
@@ -91,9 +90,9 @@ def adam_on_cifar10(results: Results) -> Finding:
         )
         parts.append(f"training loss by epoch {by_epoch}")
         verdict = REFUTED if still else verdict
-    if slower := [run["loss"] for run in results.runs(FIXED)]:
+    if slower := [run["loss"] for run in results.runs(STEPS_FIXED)]:
         parts.append(f"at a tenth of the rate the test loss after 400 steps is {_spread(slower)}")
-    return Finding("; ".join(parts), verdict, results.evidence(STEPS, "torchvision-cifar10", FIXED))
+    return Finding("; ".join(parts), verdict, results.evidence(STEPS, "torchvision-cifar10", STEPS_FIXED))
 
 
 def _stalled(run: Run) -> bool:
@@ -105,7 +104,7 @@ def batch_norm_on_cifar10(results: Results) -> Finding:
 
     Faster is a lower test loss after as many steps, in every seed; steadier is a smaller spread over seeds.
     """
-    names = (STEPS, f"{STEPS}-batch-norm")
+    names = (STEPS, STEPS_NORMALIZED)
     if not all(results.runs(name) for name in names):
         return unmeasured(names)
     plain, normalized = ([run["loss"] for run in results.runs(name)] for name in names)
