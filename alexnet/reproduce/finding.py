@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,10 @@ class Results:
     def runs(self, training: str) -> Runs:
         """The measured runs of a training by its name; empty if there are none."""
         return list(self._files[training][-1][1]["runs"]) if training in self._files else []
+
+    def lacking(self, trainings: Iterable[str]) -> list[str]:
+        """Those of some trainings that were not measured."""
+        return [name for name in trainings if name not in self._files]
 
     def has(self, training: str, seeds: Sequence[int], device: str) -> bool:
         """Whether a training was measured with all these seeds on one kind of device, ``"cpu"`` or ``"cuda"``."""

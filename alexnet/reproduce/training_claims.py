@@ -105,8 +105,8 @@ def batch_norm_on_cifar10(results: Results) -> Finding:
     Faster is a lower test loss after as many steps, in every seed; steadier is a smaller spread over seeds.
     """
     names = (STEPS, STEPS_NORMALIZED)
-    if not all(results.runs(name) for name in names):
-        return unmeasured(names)
+    if lacking := results.lacking(names):
+        return unmeasured(lacking)
     plain, normalized = ([run["loss"] for run in results.runs(name)] for name in names)
     measured = f"test loss after 400 steps {_spread(plain)} without, {_spread(normalized)} with"
     faster, slower = max(normalized) < min(plain), min(normalized) > max(plain)
@@ -137,8 +137,8 @@ def _spread(values: Sequence[float]) -> str:
 def enlarged_images(results: Results) -> Finding:
     """C21: 28-pixel images fit the network badly and must be enlarged."""
     names = {28: "fashion-mnist-28-pixels", 65: "fashion-mnist-65-pixels", 224: "d2l-fashion-mnist"}
-    if not all(results.runs(name) for name in names.values()):
-        return unmeasured([name for name in names.values() if not results.runs(name)])
+    if lacking := results.lacking(names.values()):
+        return unmeasured(lacking)
     parts = []
     for side, name in names.items():
         runs = results.runs(name)
@@ -182,8 +182,8 @@ def relu_and_tanh(results: Results) -> Finding:
     A tanh that has not reached it at the end needs more than all epochs; then the ratio is a lower bound.
     """
     names = ("fig1-relu", "fig1-tanh")
-    if not all(results.runs(name) for name in names):
-        return unmeasured(names)
+    if lacking := results.lacking(names):
+        return unmeasured(lacking)
     relu, tanh = ([epochs_to(run, 0.25) for run in results.runs(name)] for name in names)
     most = max(run["epochs"][-1]["epoch"] for run in results.runs("fig1-tanh"))
     measured = f"epochs to 25 % training error: ReLU {_epochs(relu, most)}, tanh {_epochs(tanh, most)}"
@@ -202,11 +202,9 @@ def _epochs(reached: Sequence[float | None], most: float) -> str:
 def four_layer_nets(results: Results) -> Finding:
     """C14: 13 % without and 11 % with normalization."""
     whole, short = FOUR_LAYERS, FOUR_LAYERS_BRIEFLY
-    names, note = (
-        (whole, "") if all(results.runs(name) for name in whole) else (short, " after 30 epochs instead of 520")
-    )
-    if not all(results.runs(name) for name in names):
-        return unmeasured(names)
+    names, note = (short, " after 30 epochs instead of 520") if results.lacking(whole) else (whole, "")
+    if lacking := results.lacking(names):
+        return unmeasured(lacking)
     without, with_norm = (shares([1 - run["top1"] for run in results.runs(name)]) for name in names)
     measured = f"test error {without} without, {with_norm} with normalization and a wider layer{note}"
     return Finding(measured, at_this_scale(f"{without} and {with_norm}{note}"), results.evidence(*names))
