@@ -13,8 +13,9 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from alexnet.model.layers import InMapNorm, LocallyConnected, Masks, ResponseNorm, initialise_layer, window_count
+from alexnet.model.layers import InMapNorm, LocallyConnected, Masks, initialise_layer, window_count
 from alexnet.model.network import ACTIVATIONS, Activation, Classifier
+from alexnet.model.response_norm import ResponseNorm
 
 After = Literal["activation", "max-pool", "average-pool", "in-map", "lrn"]
 

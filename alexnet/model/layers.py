@@ -1,7 +1,7 @@
 """The layers that AlexNet needs and a library does not have as its authors meant them.
 
-Response normalization in both readings of its constant, convolutions that round their output up or pad one side
-more than the other, dropout whose masks are inputs, and the five ways in which published AlexNets start.
+Convolutions that round their output up or pad one side more than the other, normalization inside a map, dropout whose
+masks are inputs, and the five ways in which published AlexNets start. Normalization across maps: ``response_norm.py``.
 
 Sources: "paper" is Krizhevsky, Sutskever and Hinton, "ImageNet Classification with Deep Convolutional Neural Networks"
 (NIPS 2012); "cuda-convnet" is the code that its authors ran, released by the Computer History Museum in 2025.
@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from alexnet.core.randomness import derive_key
 
 Padding = int | Literal["ceil", "same"]
-AlphaConvention = Literal["sum", "mean"]
 DropoutScaling = Literal["train", "test"]
 Initialisation = Literal["gaussian", "xavier", "glorot", "he", "torch"]
 Masks = Mapping[str, Tensor]
@@ -78,48 +77,6 @@ def autocast_off(device: torch.device) -> AbstractContextManager[object]:
     """A context that keeps the precision it is given, on devices without autocast (torch's "meta") too."""
     available = torch.amp.is_autocast_available(device.type)
     return torch.autocast(device.type, enabled=False) if available else contextlib.nullcontext()
-
-
-class ResponseNorm(nn.Module):
-    """Local response normalization across maps: x · (k + a · Σ x²)^−β over a window of ``size`` maps (paper §3.3).
-
-    ``convention`` says what α means: ``"sum"``, the paper's letter, a = α; ``"mean"``, a = α/size, what cuda-convnet,
-    Caffe and ``torch.nn.LocalResponseNorm`` compute. ``groups`` keeps windows inside columns. The window sum is a
-    product with a banded 0/1 matrix, so it is deterministic on every device and its gradient is autograd's own; it is
-    done in at least fp32. (As a 1×1 convolution it would be as fast, but cuDNN's round to TF32 unless told otherwise.)
-
-    ``(N, C, H, W)`` → same shape and dtype.
-    """
-
-    def __init__(
-        self, size: int, alpha: float, beta: float, k: float, convention: AlphaConvention, groups: int
-    ) -> None:
-        super().__init__()
-        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
-        self.convention: AlphaConvention = convention
-        self.groups = groups
-
-    def band(self, channels: int, like: Tensor) -> Tensor:
-        """The 0/1 matrix ``(C, C)``: which maps are in the window of which, columns apart.
-
-        An even window reaches one map further down than up, as torch's does.
-        """
-        index = torch.arange(channels, device=like.device)
-        distance = index[None, :] - index[:, None]
-        column = index // (channels // self.groups)
-        inside = (distance >= -(self.size // 2)) & (distance <= (self.size - 1) // 2)
-        return (inside & (column[None, :] == column[:, None])).to(like.dtype)
-
-    def forward(self, x: Tensor) -> Tensor:
-        with autocast_off(x.device):
-            wide = x if x.dtype == torch.float64 else x.float()
-            total = F.linear(wide.square().movedim(1, -1), self.band(x.shape[1], wide)).movedim(-1, 1)
-            a = self.alpha if self.convention == "sum" else self.alpha / self.size
-            return (wide * (self.k + a * total).pow(-self.beta)).to(x.dtype)
-
-    def extra_repr(self) -> str:
-        a, b = f"alpha={self.alpha} ({self.convention})", f"beta={self.beta}, k={self.k}, groups={self.groups}"
-        return f"size={self.size}, {a}, {b}"
 
 
 class InMapNorm(nn.Module):

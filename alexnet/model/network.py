@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from alexnet.core.errors import unknown
 from alexnet.model.layers import (
     AdaptivePool,
-    AlphaConvention,
     Conv2d,
     Dropout,
     DropoutScaling,
@@ -27,11 +26,11 @@ from alexnet.model.layers import (
     InMapNorm,
     Masks,
     Padding,
-    ResponseNorm,
     initialise_layer,
     padding_amounts,
     window_count,
 )
+from alexnet.model.response_norm import AlphaConvention, ResponseNorm
 
 Activation = Literal["relu", "tanh", "sigmoid"]
 Then = Literal["activation", "lrn", "in-map", "batch-norm", "pool"]

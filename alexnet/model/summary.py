@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from alexnet.model.layers import AdaptivePool, InMapNorm, LocallyConnected, ResponseNorm
+from alexnet.model.layers import AdaptivePool, InMapNorm, LocallyConnected
 from alexnet.model.network import Classifier
+from alexnet.model.response_norm import ResponseNorm
 
 KINDS: dict[type[nn.Module], str] = {
     nn.Conv2d: "convolution",

@@ -13,8 +13,9 @@ from alexnet.config import AugmentSpec, OptimSpec
 from alexnet.data.augment import draw
 from alexnet.data.building import principal_components, statistics
 from alexnet.model.activity import receptive_field
-from alexnet.model.layers import Dropout, ResponseNorm, padding_amounts, window_count
+from alexnet.model.layers import Dropout, padding_amounts, window_count
 from alexnet.model.network import AlexNet, LinearLayer
+from alexnet.model.response_norm import ResponseNorm
 from alexnet.model.summary import Summary, summarise
 from alexnet.model.variants import VARIANTS, build, create_model, get_variant
 from alexnet.recipes import get_recipe

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import torch
 
 from alexnet.core.errors import UserError
+from alexnet.runtime.memory import keep_freed_memory
 
 GIGA = 1e9
 Module = TypeVar("Module", bound=torch.nn.Module)
@@ -88,6 +89,7 @@ class Machine:
 def choose_machine(device: str | None = None, precision: str = "auto") -> Machine:
     """The device by name (None: a GPU if there is one) and the precision it does well, or the one asked for.
 
+    On a CPU the process keeps its freed memory from now on (see ``memory.py``).
     Raises ``UserError`` for a device that is not there.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it once; see Machine.deterministic
@@ -102,6 +104,8 @@ def choose_machine(device: str | None = None, precision: str = "auto") -> Machin
         reason = str(error).splitlines()[0]
         raise UserError(f"device {name!r} cannot be used here: try --device cpu", [reason]) from error
     machine = Machine(chosen, precision == "bf16" or (precision == "auto" and multiplies_bf16(chosen)))
+    if chosen.type == "cpu":
+        keep_freed_memory()
     if chosen.type == "cuda" and not machine.bf16:
         torch.backends.cudnn.allow_tf32 = False  # else convolutions round fp32 to ten bits
     return machine
