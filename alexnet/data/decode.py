@@ -2,8 +2,9 @@
 
 ``prepare``, ``train``, ``evaluate``, ``predict`` and ``serve`` all call ``read_pixels``: what a network is shown never
 depends on who asks. The path is Pillow's decoder, the EXIF orientation, a white background behind transparent pixels,
-the short side resized by Pillow's antialiased bilinear filter, and the centre square: the way in which Krizhevsky,
-Sutskever and Hinton (2012, section 2) prepared ILSVRC. ``preprocessing`` says so in JSON; stores and models carry it.
+the short side resized by an antialiased bilinear filter, and the centre square: the way in which Krizhevsky, Sutskever
+and Hinton (2012, section 2) prepared ILSVRC. The filter is torch's for bytes, three times as fast as Pillow's and
+within one level of it. ``preprocessing`` says so in JSON; stores and models carry it.
 
 A file is refused, never half read. The limits on size are applied to the header, before any pixel is decoded; a
 truncated file is refused in every format, whatever Pillow makes of it (``containers.py``; ``png.py`` inflates first).
@@ -27,6 +28,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
@@ -45,7 +48,7 @@ BACKGROUND = (255, 255, 255)
 # As Pillow's thumbnails do. scikit-learn's two photographs, enlarged to 10 megapixels: drafts of 1 × the target move
 # the result by 3 and 7 grey levels of 255 on average, drafts of 2 × by 0.6 and 1.5, and still decode 3.5 times as fast.
 _DRAFT_GAP = 2
-_VERSION = 1  # raised whenever the same file may come out as other pixels
+_VERSION = 2  # raised whenever the same file may come out as other pixels
 
 _MODES = {1: "L", 3: "RGB"}
 _WRONG_MODES = {"I": "32-bit or signed integer", "F": "floating-point"}
@@ -100,14 +103,14 @@ def read_pixels(data: bytes, side: int, channels: int, notes: list[str] | None =
 
 
 def preprocessing(side: int, channels: int) -> dict[str, Any]:
-    """The settings of ``read_pixels`` as JSON: under one version of Pillow, equal settings give equal pixels."""
+    """The settings of ``read_pixels`` as JSON: under one Pillow and one torch, equal settings give equal pixels."""
     return {
         "version": _VERSION,
         "formats": list(_PLUGINS),
         "short_side": side,
         "crop": "centre",
         "channels": channels,
-        "filter": "Pillow bilinear, antialiased",
+        "filter": "torch bilinear, antialiased",
         "draft": f"JPEG decoded at 1/2, 1/4 or 1/8 where that leaves {_DRAFT_GAP} short sides or more",
         "orientation": "EXIF",
         "background": list(BACKGROUND),
@@ -153,17 +156,28 @@ def image_size(data: bytes) -> tuple[int, int]:
 def fit(image: Image.Image, side: int, channels: int) -> NDArray[np.uint8]:
     """The ``(side, side, channels)`` pixels of a picture: short side resized to ``side``, centre square cut out.
 
-    ``channels``: 1 or 3. Equal to torchvision's ``Resize(side)`` and ``CenterCrop(side)`` byte for byte, roundings
-    included, so that weights trained through those see here what they saw there.
+    ``channels``: 1 or 3. Equal, roundings included, to torchvision's ``Resize(side)`` and ``CenterCrop(side)`` (v2, of
+    a tensor of bytes, on a processor with AVX2), so that weights trained through those see here what they saw there. Of
+    a Pillow image torchvision's differ by one level in some pixels.
     """
     width, height = image.size
+    pixels = np.array(image)
     if min(width, height) != side:
         long = int(side * max(width, height) / min(width, height))
         width, height = (side, long) if width <= height else (long, side)
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
+        pixels = _resize(pixels, height, width)
     left, top = round((width - side) / 2), round((height - side) / 2)
-    square = image.crop((left, top, left + side, top + side)).convert(_MODES[channels])
-    return np.array(square, dtype=np.uint8).reshape(side, side, channels)
+    square = pixels[top : top + side, left : left + side]
+    if image.mode != _MODES[channels]:
+        square = np.array(Image.fromarray(square).convert(_MODES[channels]))
+    return np.ascontiguousarray(square).reshape(side, side, channels)
+
+
+def _resize(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """``(H, W)`` or ``(H, W, 3)`` bytes at another size."""
+    images = torch.from_numpy(pixels.reshape(1, *pixels.shape[:2], -1)).permute(0, 3, 1, 2)
+    resized = F.interpolate(images, (height, width), mode="bilinear", antialias=True)
+    return resized.permute(0, 2, 3, 1).reshape(height, width, *pixels.shape[2:]).numpy()
 
 
 @contextlib.contextmanager

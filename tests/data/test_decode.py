@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sklearn.datasets
+import torch
 from PIL import Image, ImageOps
-from torchvision import transforms
+from torchvision.transforms import v2
 
 from alexnet.data.decode import (
     BACKGROUND,
@@ -427,18 +428,21 @@ def test_a_draft_is_never_below_twice_the_target():
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_fit_is_torchvisions_resize_and_centre_crop_to_the_byte(mode):
+def test_fit_is_torchvisions_resize_and_centre_crop_of_tensors_to_the_byte_and_of_pictures_to_a_level(mode):
     generator = random.Random(0)
     sizes = [(256, 256), (256, 300), (300, 256), (257, 256), (1, 1), (1, 50), (50, 1), (500, 375), (375, 500), (32, 32)]
     sizes += [(generator.randrange(20, 700), generator.randrange(20, 700)) for _ in range(40)]
     for number, (width, height) in enumerate(sizes):
         side = (256, 224, 227, 32, 63)[number % 5] if number >= 10 else 256
         image = photograph(width, height).convert(mode)
-        reference = transforms.Compose([transforms.Resize(side), transforms.CenterCrop(side)])(image)
+        cut = v2.Compose([v2.Resize(side), v2.CenterCrop(side)])
+        reference = cut(torch.from_numpy(np.array(image).reshape(height, width, -1)).permute(2, 0, 1))
         pixels = fit(image, side, len(mode))
         assert pixels.dtype == np.uint8
         assert pixels.shape == (side, side, len(mode))
-        assert np.array_equal(pixels.squeeze(), np.asarray(reference).squeeze()), (width, height, side)
+        assert np.array_equal(pixels, reference.permute(1, 2, 0).numpy()), (width, height, side)
+        by_pillow = np.asarray(cut(image)).reshape(pixels.shape).astype(int)
+        assert np.abs(pixels - by_pillow).max() <= 1, (width, height, side)
 
 
 def test_an_image_that_fits_is_not_resampled():
