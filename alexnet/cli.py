@@ -35,6 +35,7 @@ def _train(add: Add) -> None:
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help=change)
     _seed(add)
     _machine(add)
+    _plain(add)
     _data_root(add)
 
 
@@ -43,6 +44,7 @@ def _evaluate(add: Add) -> None:
     add("--data", metavar="SOURCE", help=f"instead of the run's own test images: {SOURCE}")
     add("--views", type=int, choices=(1, 10), default=1, help="centre view, or ten views averaged (default: 1)")
     _machine(add)
+    _plain(add)
     _data_root(add)
 
 
@@ -51,6 +53,7 @@ def _predict(add: Add) -> None:
     add("images", nargs="+", metavar="IMAGE", help="image files, folders of them, or - for one image on stdin")
     add("--top-k", type=int, default=5, metavar="K", help="classes to print for each image (default: 5)")
     _machine(add)
+    _plain(add)
 
 
 def _summary(add: Add) -> None:
@@ -89,6 +92,10 @@ def _seed(add: Add) -> None:
 def _machine(add: Add) -> None:
     add("--device", metavar="DEVICE", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
     add("--precision", choices=("auto", "fp32", "bf16"), help="(default: bf16 where the machine does it well)")
+
+
+def _plain(add: Add) -> None:
+    add("--plain", action="store_true", help="without the fast forms: the path that they are held to")
 
 
 def _data_root(add: Add) -> None:

@@ -1,8 +1,9 @@
 """What all tests share: a home of their own, small stores made on the spot, and a reporter that writes it all down."""
 
 import hashlib
+import math
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,45 @@ class Notes:
 @pytest.fixture
 def notes():
     return Notes()
+
+
+@pytest.fixture(scope="session")
+def slim():
+    """Variant → departures that give it few hidden units: all of its structure for a fraction of its memory."""
+    from alexnet.model.variants import get_architecture
+
+    def departures(name, units=64):
+        architecture = get_architecture(name)
+        return {"hidden": tuple(replace(layer, units=units) for layer in architecture.hidden)} if architecture else {}
+
+    return departures
+
+
+@pytest.fixture(scope="session")
+def randomised(slim):
+    """Variant → its slim network for five classes, in float64 and evaluation mode, every weight and bias random and
+    large enough that nothing fades on its way up.
+    """
+    import torch
+
+    from alexnet.model.variants import create_model
+
+    def build(name, image_size=None, **departures):
+        channels = 1 if name in ("d2l", "lenet5") else 3
+        network = create_model(name, 5, channels, image_size, seed=0, **{**slim(name), **departures}).double()
+        draws = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for key, parameter in network.named_parameters():
+                fan_in = parameter[0].numel() if key.endswith("weight") and parameter.dim() > 1 else 16
+                parameter.normal_(0, math.sqrt(2 / fan_in), generator=draws)
+            for key, buffer in network.named_buffers():
+                if key.endswith("running_var"):
+                    buffer.uniform_(0.5, 2, generator=draws)
+                elif key.endswith("running_mean"):
+                    buffer.normal_(generator=draws)
+        return network.eval()
+
+    return build
 
 
 @pytest.fixture(scope="module")

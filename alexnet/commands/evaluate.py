@@ -31,6 +31,7 @@ def evaluate(
     views: Literal[1, 10] = 1,
     device: str | None = None,
     precision: str = "auto",
+    plain: bool = False,
     data_root: Path | str | None = None,
     reporter: Reporter | None = None,
 ) -> list[dict[str, Any]]:
@@ -42,7 +43,7 @@ def evaluate(
     that no run was trained on. Raises ``UserError``.
     """
     runs = tuple({model_folder(run).resolve(): run for run in runs}.values())
-    machine = choose_machine(device, precision)
+    machine = choose_machine(device, precision, plain=plain)
     models = [load_model(run) for run in runs]
     for run, model in zip(runs, models, strict=True):
         if views == 10 and model.preprocessing.crop == model.preprocessing.stored:
@@ -104,7 +105,8 @@ def main(arguments: argparse.Namespace) -> int:
     """Count and print."""
     rows = evaluate(
         *arguments.runs, data=arguments.data, views=arguments.views, device=arguments.device,
-        precision=arguments.precision or "auto", data_root=arguments.data_root, reporter=make_reporter(),
+        precision=arguments.precision or "auto", plain=arguments.plain, data_root=arguments.data_root,
+        reporter=make_reporter(),
     )  # fmt: skip
     if arguments.json:
         print_json(rows if len(rows) > 1 else rows[0])

@@ -73,7 +73,8 @@ def main(arguments: argparse.Namespace) -> int:
     """Predict and print; status 2 if an image was refused, after all the others."""
     if arguments.top_k < 1:
         raise UserError(f"--top-k {arguments.top_k}: give 1 or more")
-    predictor = Predictor(arguments.run, choose_machine(arguments.device, arguments.precision or "auto"))
+    machine = choose_machine(arguments.device, arguments.precision or "auto", plain=arguments.plain)
+    predictor = Predictor(arguments.run, machine)
     refused = 0
     answers = []
     for answer in predict(predictor, arguments.images, arguments.top_k):

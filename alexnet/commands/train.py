@@ -36,20 +36,21 @@ def train(
     seed: int = 0,
     overrides: Sequence[str] = (),
     device: str | None = None,
+    plain: bool = False,
     data_root: Path | str | None = None,
     reporter: Reporter | None = None,
 ) -> Run:
     """Train a recipe (a value, a name, or None for the default) and return its run folder; quiet without a reporter.
 
     ``data``: a source in place of the recipe's; ``out``: the run folder, ``runs/<recipe>`` if None; ``overrides``:
-    ``section.field=value``. An interrupted run of the same recipe, seed and images is continued, a finished one
-    returned. Raises ``UserError`` for what a user can mend and ``StoppedError`` after a checkpoint if a signal asked
-    for it.
+    ``section.field=value``; ``plain``: without the fast forms. An interrupted run of the same recipe, seed and images
+    is continued, a finished one returned. Raises ``UserError`` for what a user can mend and ``StoppedError`` after a
+    checkpoint if a signal asked for it.
     """
     reporter = reporter or Silent()
     source, recipe = choose(recipe, data, overrides, Path(data_root) if data_root else None, reporter.say)
     get_variant(recipe.model.variant)  # an unknown one is said before hours of decoding
-    machine = choose_machine(device, recipe.train.precision)
+    machine = choose_machine(device, recipe.train.precision, plain=plain)
     store, _ = prepare(source, recipe.data.stored, recipe.data.channels, reporter)
     if out is not None and not str(out).strip():
         raise UserError("--out is empty: give a folder, or leave it out for runs/RECIPE")
@@ -92,7 +93,7 @@ def main(arguments: argparse.Namespace) -> int:
         overrides.append(f"train.precision={arguments.precision}")
     run = train(
         arguments.recipe, data=arguments.data, out=arguments.out, seed=arguments.seed, overrides=overrides,
-        device=arguments.device, data_root=arguments.data_root, reporter=make_reporter(),
+        device=arguments.device, plain=arguments.plain, data_root=arguments.data_root, reporter=make_reporter(),
     )  # fmt: skip
     result = run.result
     if arguments.json:

@@ -35,7 +35,7 @@ class Predictor:
     def __init__(self, run: Path | str, machine: Machine | None = None) -> None:
         self.model = load_model(run)
         self.machine = machine or choose_machine()
-        self._network = self.machine.place(self.model.network)
+        self._network = self.machine.freeze(self.model.network)
         mean_image = self.model.mean_image
         self._mean_image = None if mean_image is None else mean_image.to(self.machine.device)
 
@@ -61,7 +61,7 @@ class Predictor:
         batch = torch.from_numpy(np.stack(pixels)).to(self.machine.device)
         with torch.inference_mode(), self.machine.autocast():
             (view,) = views(batch, self.model.preprocessing, self._mean_image)
-            return self._network(view).float().softmax(dim=1).cpu().numpy()  # type: ignore[no-any-return]
+            return self._network(self.machine.arrange(view)).float().softmax(dim=1).cpu().numpy()  # type: ignore[no-any-return]
 
     def ranked(self, probabilities: NDArray[np.float32], top_k: int) -> list[Prediction]:
         """The ``top_k`` classes of one image's probabilities ``(classes,)``, best first; all if there are fewer."""

@@ -144,6 +144,12 @@ class Classifier(nn.Module):
         """Fill parameters and buffers in place; each tensor's draws are keyed by (seed, its name)."""
         raise NotImplementedError
 
+    def use_plain_forms(self) -> None:
+        """Have layers that have a fast form compute as they are written: the same numbers, to rounding."""
+        for module in self.modules():
+            if isinstance(module, ResponseNorm):
+                module.plain = True
+
 
 class AlexNet(Classifier):
     """``(N, in_channels, image_size, image_size)`` float → ``(N, num_classes)`` logits.

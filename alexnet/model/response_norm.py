@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -93,6 +94,20 @@ class _Normalize(torch.autograd.Function):
         return result, None
 
 
+def as_written(x: Tensor, window: Window) -> Tensor:
+    """The formula on whole tensors, and its gradient by autograd: what the fast form is held to.
+
+    ``(N, C, H, W)`` → same shape and dtype.
+    """
+    images, maps, *sides = x.shape
+    columns = _widen(x).reshape(images, window.groups, maps // window.groups, *sides)
+    squares = F.pad(columns.square(), (0, 0, 0, 0, window.size // 2, (window.size - 1) // 2))
+    total = torch.zeros_like(columns)
+    for shift in range(window.size):
+        total = total + squares.narrow(2, shift, columns.shape[2])
+    return (columns * (window.k + window.a * total) ** -window.beta).reshape(x.shape).to(x.dtype)
+
+
 def _blocks(x: Tensor) -> tuple[Tensor, ...]:
     """``(N, C, H, W)`` as blocks of ``(rows, C)``: views, where ``x`` is channels last in memory."""
     rows = x.movedim(1, -1).reshape(-1, x.shape[1])
@@ -111,7 +126,9 @@ class ResponseNorm(nn.Module):
     Caffe and ``torch.nn.LocalResponseNorm`` compute. ``groups`` keeps windows inside columns. Computed in at least
     fp32, and deterministic on every device.
 
-    ``(N, C, H, W)`` → same shape and dtype, channels last in memory.
+    ``plain``: compute it as it is written, on whole tensors, which is several times slower.
+
+    ``(N, C, H, W)`` → same shape and dtype, channels last in memory unless plain.
     """
 
     def __init__(
@@ -121,10 +138,12 @@ class ResponseNorm(nn.Module):
         self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
         self.convention: AlphaConvention = convention
         self.groups = groups
+        self.plain = False
 
     def forward(self, x: Tensor) -> Tensor:
         a = self.alpha if self.convention == "sum" else self.alpha / self.size
-        y: Tensor = _Normalize.apply(x, Window(self.size, self.groups, a, self.beta, self.k))
+        window = Window(self.size, self.groups, a, self.beta, self.k)
+        y: Tensor = as_written(x, window) if self.plain else _Normalize.apply(x, window)
         return y
 
     def extra_repr(self) -> str:

@@ -7,6 +7,7 @@ elsewhere it is emulated and slower than fp32.
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import platform
 import statistics
@@ -15,9 +16,10 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
+from torch import Tensor
 
 from alexnet.core.errors import UserError
 from alexnet.runtime.memory import keep_freed_memory
@@ -26,12 +28,23 @@ GIGA = 1e9
 Module = TypeVar("Module", bound=torch.nn.Module)
 
 
+@runtime_checkable
+class HasPlainForms(Protocol):
+    """A network whose layers can compute as they are written (see ``Classifier.use_plain_forms``)."""
+
+    def use_plain_forms(self) -> None:
+        """From now on."""
+
+
 @dataclass(frozen=True)
 class Machine:
-    """A device and the precision to use on it. ``bf16`` means autocast: weights and losses stay fp32."""
+    """A device and the precision to use on it. ``bf16`` means autocast: weights and losses stay fp32. ``plain``: no
+    fast forms, no layout in memory of our choice, no fused update; what the fast path is held to.
+    """
 
     device: torch.device
     bf16: bool
+    plain: bool = False
 
     def autocast(self) -> AbstractContextManager[object]:
         """The precision as a context; a no-op in fp32."""
@@ -43,8 +56,28 @@ class Machine:
         return "bf16" if self.bf16 else "fp32"
 
     def place(self, module: Module) -> Module:
-        """The module on the device, its convolutions' weights channels last, as the images are."""
-        return module.to(self.device).to(memory_format=torch.channels_last)
+        """The module on the device, its convolutions' weights channels last, as the images are; or as it is written."""
+        if not self.plain:
+            return module.to(self.device).to(memory_format=torch.channels_last)
+        if isinstance(module, HasPlainForms):
+            module.use_plain_forms()
+        return module.to(self.device)
+
+    def arrange(self, images: Tensor) -> Tensor:
+        """Images ``(N, C, H, W)`` in memory as the placed module's weights are."""
+        return images.contiguous(memory_format=torch.contiguous_format if self.plain else torch.channels_last)
+
+    def freeze(self, module: Module) -> Module:
+        """A copy to predict with, in evaluation mode on the device: the weights that autocast would round to bf16 for
+        every batch are rounded once, so its outputs are the same bits.
+        """
+        rounded = {
+            id(weight): torch.nn.Parameter(weight.detach().to(self.device, torch.bfloat16), requires_grad=False)
+            for part in module.modules()
+            if self.bf16 and isinstance(part, torch.nn.Conv2d | torch.nn.Linear)
+            for weight in part.parameters(recurse=False)
+        }
+        return self.place(copy.deepcopy(module, rounded)).eval().requires_grad_(False)
 
     @contextlib.contextmanager
     def deterministic(self) -> Iterator[None]:
@@ -86,10 +119,10 @@ class Machine:
             torch.cuda.synchronize(self.device)
 
 
-def choose_machine(device: str | None = None, precision: str = "auto") -> Machine:
+def choose_machine(device: str | None = None, precision: str = "auto", *, plain: bool = False) -> Machine:
     """The device by name (None: a GPU if there is one) and the precision it does well, or the one asked for.
 
-    On a CPU the process keeps its freed memory from now on (see ``memory.py``).
+    On a CPU the process keeps its freed memory from now on (see ``memory.py``), unless it is to be ``plain``.
     Raises ``UserError`` for a device that is not there.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it once; see Machine.deterministic
@@ -103,8 +136,8 @@ def choose_machine(device: str | None = None, precision: str = "auto") -> Machin
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"device {name!r} cannot be used here: try --device cpu", [reason]) from error
-    machine = Machine(chosen, precision == "bf16" or (precision == "auto" and multiplies_bf16(chosen)))
-    if chosen.type == "cpu":
+    machine = Machine(chosen, precision == "bf16" or (precision == "auto" and multiplies_bf16(chosen)), plain)
+    if chosen.type == "cpu" and not plain:
         keep_freed_memory()
     if chosen.type == "cuda" and not machine.bf16:
         torch.backends.cudnn.allow_tf32 = False  # else convolutions round fp32 to ten bits

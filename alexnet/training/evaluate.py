@@ -114,10 +114,10 @@ def log_probabilities(
     batch_size: int = BATCH,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of (log-probabilities ``(N, classes)`` fp32, labels ``(N,)``) of a store's images ``index``, in order."""
-    network = machine.place(model.network).eval()
+    network = machine.freeze(model.network)
     for some, seen in inputs(model, store, index, machine, view_count, batch_size):
         with torch.inference_mode(), machine.autocast():
-            outputs = [network(view).float().log_softmax(dim=1) for view in seen]
+            outputs = [network(machine.arrange(view)).float().log_softmax(dim=1) for view in seen]
         yield average(outputs), to_device(store.labels[some], machine.device)
 
 

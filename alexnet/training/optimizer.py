@@ -50,26 +50,27 @@ class SGD2012(torch.optim.Optimizer):
         return velocity
 
 
-def build_optimizer(model: nn.Module, spec: OptimSpec) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, spec: OptimSpec, *, fused: bool = True) -> torch.optim.Optimizer:
     """Two groups, weights and biases (with normalizations' scales and shifts), and two for each layer with rules.
 
-    Raises ``UserError`` for a rule about a layer that the model does not have.
+    ``fused``: torch's updates in one pass over memory each; 2012's has but one form. Raises ``UserError`` for a rule
+    about a layer that the model does not have.
     """
-    optimizer = _update_rule(_groups(model, {rule.layer for rule in spec.rules}), spec)
+    optimizer = _update_rule(_groups(model, {rule.layer for rule in spec.rules}), spec, fused)
     set_rates(optimizer, spec, spec.rate, spec.rate * spec.bias_rate, epoch=0)
     return optimizer
 
 
-def _update_rule(groups: list[dict[str, Any]], spec: OptimSpec) -> torch.optim.Optimizer:
+def _update_rule(groups: list[dict[str, Any]], spec: OptimSpec, fused: bool) -> torch.optim.Optimizer:
     match spec.update:
         case "sgd":
-            return torch.optim.SGD(groups, spec.rate, spec.momentum, nesterov=spec.nesterov, fused=True)
+            return torch.optim.SGD(groups, spec.rate, spec.momentum, nesterov=spec.nesterov, fused=fused)
         case "sgd-2012":
             return SGD2012(groups, spec.rate, spec.momentum)
         case "adam":
-            return torch.optim.Adam(groups, spec.rate, fused=True)
+            return torch.optim.Adam(groups, spec.rate, fused=fused)
         case "adamw":
-            return torch.optim.AdamW(groups, spec.rate, fused=True)
+            return torch.optim.AdamW(groups, spec.rate, fused=fused)
 
 
 def _groups(model: nn.Module, ruled: set[str]) -> list[dict[str, Any]]:

@@ -56,7 +56,7 @@ def train_step(
     Returns the batch's mean loss and its number of right answers, both 0-d on the device, from before the update.
     """
     with machine.autocast():
-        logits = model(images, masks)
+        logits = model(machine.arrange(images), masks)
     loss = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -75,7 +75,7 @@ class Training:
         self.saved = assemble(recipe, store, seed)
         self.network = machine.place(self.saved.network)
         self.mean_image = None if self.saved.mean_image is None else self.saved.mean_image.to(machine.device)
-        self.optimizer = build_optimizer(self.network, recipe.optim)
+        self.optimizer = build_optimizer(self.network, recipe.optim, fused=not machine.plain)
         self.interval, self.epoch = Tally(machine.device), Tally(machine.device)
         identity = Identity(recipe, seed, store.digest)
         self.state = State(identity, self.network, self.optimizer, self.interval, self.epoch)
@@ -284,6 +284,7 @@ class Training:
             "threads": torch.get_num_threads(),
             "device": device,
             "precision": precision,
+            "plain": self.machine.plain,
         }
 
     def restore(self, log: RunLog) -> None:

@@ -4,34 +4,15 @@ The two columns of ``cuda-convnet`` are computed as two columns: each with its o
 its own pools, meeting only where the original's meet (``layers-145.cfg``).
 """
 
-import math
-
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from alexnet.model.layers import draw_masks
-from alexnet.model.variants import create_model, get_architecture
+from alexnet.model.variants import VARIANTS, create_model, get_architecture
 
 CLASSES = 5
-
-
-def randomised(name, slim, image_size=None, **departures):
-    """The variant in float64, every weight and bias random and large enough that nothing fades on its way up."""
-    channels = 1 if name in ("d2l", "lenet5") else 3
-    network = create_model(name, CLASSES, channels, image_size, seed=0, **{**slim(name), **departures}).double()
-    draws = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for key, parameter in network.named_parameters():
-            fan_in = parameter[0].numel() if key.endswith("weight") and parameter.dim() > 1 else 16
-            parameter.normal_(0, math.sqrt(2 / fan_in), generator=draws)
-        for key, buffer in network.named_buffers():
-            if key.endswith("running_var"):
-                buffer.uniform_(0.5, 2, generator=draws)
-            elif key.endswith("running_mean"):
-                buffer.normal_(generator=draws)
-    return network.eval()
 
 
 def pixels(network, images=2):
@@ -157,8 +138,8 @@ BY_HAND = [
 
 
 @pytest.mark.parametrize(("name", "image_size", "by_hand"), BY_HAND, ids=[f"{n}-{s or 'own'}" for n, s, _ in BY_HAND])
-def test_network_is_the_one_written_by_hand(name, image_size, by_hand, slim):
-    network = randomised(name, slim, image_size)
+def test_network_is_the_one_written_by_hand(name, image_size, by_hand, randomised):
+    network = randomised(name, image_size)
     x, weights = pixels(network), dict(network.named_parameters())
     ours, theirs = network(x), by_hand(x, weights)
     assert ours.std() > 0.1  # images differ in what comes out, so there is something to compare
@@ -169,8 +150,8 @@ def test_network_is_the_one_written_by_hand(name, image_size, by_hand, slim):
         torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-9 * float(other.abs().max()))
 
 
-def test_the_networks_written_by_hand_are_four_networks(slim):
-    network = randomised("paper", slim)
+def test_the_networks_written_by_hand_are_four_networks(randomised):
+    network = randomised("paper")
     x, weights = pixels(network, 1), dict(network.named_parameters())
     with torch.no_grad():
         outputs = [forward(x, weights) for forward in (paper, cuda_convnet, caffe(True), caffe(False))]
@@ -229,8 +210,8 @@ def lenet5(units):
 
 
 @pytest.mark.parametrize("sequential", [d2l, one_tower, batchnorm, lenet5], ids=lambda build: build.__name__)
-def test_network_is_its_documents_sequence(sequential, slim):
-    network = randomised(sequential.__name__.replace("_", "-"), slim)
+def test_network_is_its_documents_sequence(sequential, randomised):
+    network = randomised(sequential.__name__.replace("_", "-"))
     theirs = sequential(64).double().eval()
     theirs.load_state_dict(dict(zip(theirs.state_dict(), network.state_dict().values(), strict=True)))
     x = pixels(network) / 60
@@ -240,8 +221,8 @@ def test_network_is_its_documents_sequence(sequential, slim):
         torch.testing.assert_close(ours, theirs(x), rtol=1e-10, atol=1e-10)
 
 
-def test_batch_norm_learns_as_torchs(slim):
-    network, theirs = randomised("batchnorm", slim, 96, dropout=0).train(), batchnorm(64, 1024).double()
+def test_batch_norm_learns_as_torchs(randomised):
+    network, theirs = randomised("batchnorm", 96, dropout=0).train(), batchnorm(64, 1024).double()
     theirs.load_state_dict(dict(zip(theirs.state_dict(), network.state_dict().values(), strict=True)))
     x = pixels(network, 3)
     torch.testing.assert_close(network(x), theirs(x), rtol=1e-10, atol=1e-10)
@@ -279,10 +260,10 @@ def test_masks_are_inputs_of_the_step(name, slim):
         assert torch.equal(blind, blind[:1].expand(4, -1))  # what was dropped cannot be told apart
 
 
-def test_kept_units_are_scaled_as_the_architecture_says(slim):
+def test_kept_units_are_scaled_as_the_architecture_says(randomised):
     x = torch.randn(3, 3, 96, 96, dtype=torch.float64)
     for scaling, trained in (("train", 2.0), ("test", 1.0)):
-        network = randomised("paper", slim, 96, dropout_scaling=scaling).train()
+        network = randomised("paper", 96, dropout_scaling=scaling).train()
         weights = dict(network.named_parameters())
         features = []
         network.fc6.register_forward_hook(lambda _, inputs, __, kept=features: kept.append(inputs[0]))
@@ -322,8 +303,8 @@ def test_torchvision_pools_adaptively_only_when_the_map_is_another(slim):
 
 
 @pytest.mark.parametrize(("activation", "function"), [("relu", F.relu), ("tanh", torch.tanh), ("sigmoid", F.sigmoid)])
-def test_the_activation_is_the_one_that_is_named(activation, function, slim):
-    network = randomised("d2l", slim, 80, activation=activation)
+def test_the_activation_is_the_one_that_is_named(activation, function, randomised):
+    network = randomised("d2l", 80, activation=activation)
     seen = {}
     network.conv2.register_forward_hook(lambda _, __, output: seen.update(conv2=output))
     network.conv3.register_forward_hook(lambda _, inputs, __: seen.update(conv3=inputs[0]))
@@ -340,3 +321,20 @@ def test_map_sizes_are_those_of_the_network(name, slim):
         with torch.no_grad():
             network(torch.zeros(1, 1, size, size))  # fc6 fits what comes
         assert network.fc6.in_features == architecture.convs[4].filters * architecture.map_sizes(size)[-1] ** 2
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_step_at_its_own_size_has_deterministic_algorithms_only(name, slim):
+    network = create_model(name, CLASSES, seed=0, in_channels=3, **slim(name)).train()
+    images = torch.randn(2, 3, network.image_size, network.image_size, generator=torch.Generator().manual_seed(3))
+    masks = draw_masks(network.dropout_sites, 2, 0, 0, torch.device("cpu"))
+    gradients = []
+    torch.use_deterministic_algorithms(True)
+    try:
+        for _ in range(2):
+            network.zero_grad()
+            network(images, masks).square().sum().backward()
+            gradients.append([parameter.grad.clone() for parameter in network.parameters()])
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))

@@ -100,3 +100,22 @@ def test_it_runs_under_deterministic_algorithms_without_a_gradient_and_on_no_dev
         torch.use_deterministic_algorithms(False)
     torch.testing.assert_close(y, nn.LocalResponseNorm(5, 5e-4, 0.75, 2.0)(x))
     assert norm(x.to("meta")).shape == x.shape
+
+
+@pytest.mark.parametrize(
+    ("size", "groups", "beta"), [(5, 1, 0.75), (5, 2, 0.75), (4, 1, 0.75), (9, 1, 0.75), (3, 2, 0.5)]
+)
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+def test_the_fast_form_is_the_plain_one_forward_and_backward(size, groups, beta, dtype, near):
+    torch.manual_seed(7)
+    fast, plain = (ResponseNorm(size, 1e-2, beta, 2.0, "sum", groups) for _ in range(2))
+    plain.plain = True
+    x, g = (10 * torch.randn(2, 16, 5, 7, dtype=dtype) for _ in range(2))
+    outcomes = []
+    for norm in (fast, plain):
+        leaf = x.clone().requires_grad_()
+        y = norm(leaf)
+        outcomes.append((y, *torch.autograd.grad(y, leaf, g)))
+    for mine, theirs in zip(*outcomes, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=near, atol=near)
+    assert outcomes[1][0].is_contiguous()

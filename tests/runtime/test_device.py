@@ -91,6 +91,41 @@ def test_modules_are_placed_channels_last():
     assert not layer.weight.is_contiguous()
 
 
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_frozen_copy_gives_the_same_bits_and_leaves_the_module_alone(bf16):
+    torch.manual_seed(0)
+    machine = Machine(CPU, bf16)
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(288, 5)
+    )
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    frozen, images = machine.freeze(module), torch.randn(4, 3, 8, 8)
+    with torch.inference_mode(), machine.autocast():
+        assert torch.equal(frozen(images), machine.place(module).eval()(images))
+    assert all(torch.equal(module.state_dict()[name], value) for name, value in before.items())
+    assert frozen[0].weight.dtype == (torch.bfloat16 if bf16 else torch.float32)
+    assert frozen[1].weight.dtype == torch.float32
+    assert not frozen.training
+    assert not any(parameter.requires_grad for parameter in frozen.parameters())
+    assert frozen[4].weight.data_ptr() != module[4].weight.data_ptr()
+
+
+def test_a_plain_machine_leaves_the_layout_and_asks_for_plain_forms():
+    class Network(torch.nn.Conv2d):
+        plain = False
+
+        def use_plain_forms(self):
+            self.plain = True
+
+    images = torch.zeros(2, 3, 8, 8)
+    fast, plain = Machine(CPU, False).place(Network(3, 8, 3)), Machine(CPU, False, plain=True).place(Network(3, 8, 3))
+    assert (fast.plain, plain.plain) == (False, True)
+    assert fast.weight.is_contiguous(memory_format=torch.channels_last)
+    assert plain.weight.is_contiguous()
+    assert Machine(CPU, False).arrange(images).is_contiguous(memory_format=torch.channels_last)
+    assert Machine(CPU, False, plain=True).arrange(images).is_contiguous()
+
+
 def test_the_machine_s_rate_is_positive():
     rate = matrix_rate(choose_machine("cpu"), size=128)
     assert 0.01 < rate < 1e6

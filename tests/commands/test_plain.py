@@ -1,0 +1,33 @@
+"""``--plain``: the path without fast forms learns the same, and a model serves both."""
+
+import json
+
+import pytest
+
+from alexnet.cli import main
+from alexnet.commands.evaluate import evaluate
+from alexnet.commands.train import train
+
+NORMALIZED = ("model.normalization=response", "train.epochs=8", "train.precision=fp32")
+
+
+def test_a_short_training_ends_within_the_spread_of_seeds_on_both_paths(tmp_path):
+    fast = [train("small-digits", out=tmp_path / f"fast-{seed}", seed=seed, overrides=NORMALIZED) for seed in range(3)]
+    plain = train("small-digits", out=tmp_path / "plain", overrides=NORMALIZED, plain=True)
+    found = [run.result["top1"] for run in fast]
+    margin = max(found) - min(found) + 1 / 360  # an image of the test set
+    assert min(found) - margin <= plain.result["top1"] <= max(found) + margin
+    first, twin = ([line["loss"] for line in run.metrics() if "loss" in line][:3] for run in (fast[0], plain))
+    assert first == pytest.approx(twin, abs=1e-3)  # the same draws; rounding has not spread yet
+    (by_fast,), (by_plain,) = evaluate(plain.folder, precision="fp32"), evaluate(plain.folder, plain=True)
+    assert by_fast["loss"] == pytest.approx(by_plain["loss"], rel=1e-2)
+
+
+def test_the_option_reaches_the_training_and_a_checkpoint_says_so(tmp_path, capsys):
+    words = ["train", "small-digits", "--set", "train.epochs=1", "--precision", "fp32"]
+    for option, plain in (("--plain", True), (None, False)):
+        out = tmp_path / str(option)
+        assert main([*words, "--out", str(out), *([option] if option else [])]) == 0
+        (state,) = (json.loads(path.read_text()) for path in out.glob("checkpoints/*/state.json"))
+        assert state["plain"] is plain
+    assert "the run is in" in capsys.readouterr().out
