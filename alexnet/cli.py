@@ -11,6 +11,7 @@ import difflib
 import errno
 import importlib
 import io
+import math
 import os
 import signal
 import sys
@@ -85,6 +86,34 @@ def _reproduce(add: Add) -> None:
     _data_root(add)
 
 
+def _bench(add: Add) -> None:
+    add("what", choices=("train", "infer", "data"), help="training steps, inference, or images on their way")
+    add("--variant", action="append", metavar="VARIANT", help="a name from 'alexnet list'; repeatable")
+    add("--batch", action="append", type=_count, metavar="N", help="images at once; repeatable")
+    add("--rounds", type=_count, default=5, metavar="N", help="turns for each side (default: 5)")
+    add("--seconds", type=_positive, default=4.0, metavar="S", help="how long a turn is (default: 4)")
+    add("--data", metavar="SOURCE", help="for data: photographs of your own instead of made ones")
+    add("--keep", action="store_true", help="write the figures to results/ too")
+    _machine(add)
+    _data_root(add)
+
+
+def _count(word: str) -> int:
+    if not word.isdigit() or not int(word):
+        raise argparse.ArgumentTypeError(f"{word!r} is no number of 1 or more")
+    return int(word)
+
+
+def _positive(word: str) -> float:
+    try:
+        number = float(word)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{word!r} is no number above 0")
+    return number
+
+
 def _seed(add: Add) -> None:
     add("--seed", type=int, default=0, metavar="N", help="what every draw is keyed by (default: 0)")
 
@@ -110,10 +139,11 @@ COMMANDS: dict[str, tuple[Callable[[Add], None], str]] = {
     "list": (_list, "the variants, recipes and built-in image sets"),
     "prepare": (_prepare, "decode a source once into a store, and list what was refused"),
     "reproduce": (_reproduce, "what is said of AlexNet, beside what was measured"),
+    "bench": (_bench, "speed beside stock PyTorch and beside what the machine can do, by turns"),
 }
 
 
-COMPUTING = ("train", "evaluate", "predict", "reproduce")
+COMPUTING = ("train", "evaluate", "predict", "reproduce", "bench")
 BUSY = 0.4  # of all processors: one of two, taken by another program, is enough
 
 

@@ -23,6 +23,30 @@ ROOT = Path(__file__).parents[1]
 TRAININGS = [path for path in sorted((ROOT / "results").glob("*_*.json")) if not path.name.startswith("bench_")]
 
 
+BENCH = {
+    "what": "train",
+    "hardware": {"device": "cpu", "hardware": "a chip", "threads": 2, "torch": "2.15"},
+    "ceilings": {"fp32_gflops": 433.0, "bf16_gflops": 823.0, "copy_gigabytes": 78.0},
+    "rows": [
+        {
+            "what": "training step",
+            "beside": "stock PyTorch, fp32",
+            "variant": "torchvision",
+            "batch": 64,
+            "precision": "bf16",
+            "ours": 171.2,
+            "stock": 64.8,
+            "ratio": 2.66,
+            "ratio_range": [2.58, 2.69],
+            "ceiling": "bf16 matrix product",
+            "ceiling_fraction": 0.86,
+            "peak_memory": 2**31,
+            "first_seconds": 1.1,
+        }
+    ],
+}
+
+
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     monkeypatch.setattr("alexnet.reproduce.finding.project_root", lambda: tmp_path)
@@ -110,9 +134,9 @@ def test_figure_1_s_rates_are_the_best_on_held_out_images(unit):
 
 def test_the_pages_say_what_the_results_say():
     found = Results(ROOT / "results")
-    _, _, rest = (ROOT / "README.md").read_text(encoding="utf-8").partition(pages.BEGIN)
-    shown, _, _ = rest.partition(pages.END)
-    assert shown.strip() == results_table(found)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert pages.between(readme, pages.RESULTS, results_table(found)) == readme
+    assert pages.between(readme, pages.SPEEDS, pages.speeds_table(found)) == readme
     assert (ROOT / "docs" / "paper.md").read_text(encoding="utf-8") == pages.paper_page(found)
 
 
@@ -129,7 +153,9 @@ def test_what_the_paper_s_page_names_is_there():
 
 def test_the_pages_are_written_whole(tmp_path):
     (tmp_path / "docs").mkdir()
-    (tmp_path / "README.md").write_text(f"before\n{pages.BEGIN}\nold\n{pages.END}\nafter\n", encoding="utf-8")
+    places = "".join(f"<!-- {name}: begin -->\nold\n<!-- {name}: end -->\n" for name in ("results", "speeds"))
+    places = f"before\n{places}after\n"
+    (tmp_path / "README.md").write_text(places, encoding="utf-8")
     line = {"step": 1, "train_loss": 1.0}
     for name in ("fig1-relu", "fig1-tanh"):
         epochs = [{**line, "epoch": n, "train_top1": n / 10} for n in range(1, 9)]
@@ -138,14 +164,20 @@ def test_the_pages_are_written_whole(tmp_path):
         more = {"seconds": 1, "images_per_second": 2, "matrix_gflops": 3, "hardware": machine, "seed": 0}
         value |= {"runs": [{**run, **more} for run in value["runs"]], "source": "cifar10", "set": "cifar10"}
         write_json(tmp_path / "results" / f"{name}_cifar10_chip_2026-01-01.json", value)
+    write_json(tmp_path / "results" / "bench_train_chip_2026-01-01.json", BENCH)
     pages.write_pages(tmp_path)
     readme = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert readme.startswith(f"before\n{pages.BEGIN}\n| recipe, on ")
-    assert readme.endswith(f"\n{pages.END}\nafter\n")
+    assert readme.startswith("before\n<!-- results: begin -->\n| recipe, on ")
+    assert (
+        "| training step | torchvision | 64 | bf16 | 171 | stock PyTorch, fp32 | 64.8 | 2.66 × (2.58 – 2.69) | "
+        in readme
+    )
+    assert "a chip, 2 threads, torch 2.15: fp32 433, bf16 823 GFLOP/s in a product, 78 GB/s in a copy." in readme
+    assert readme.endswith("\n<!-- speeds: end -->\nafter\n")
     assert "old" not in readme
     assert "| C12 | " in (tmp_path / "docs" / "paper.md").read_text(encoding="utf-8")
     with Image.open(tmp_path / "docs" / "figure1.png") as picture:
         assert picture.size[0] > 600
     (tmp_path / "README.md").write_text("no place", encoding="utf-8")
-    with pytest.raises(UserError, match="has no place for the table"):
+    with pytest.raises(UserError, match="has no place for its results"):
         pages.write_pages(tmp_path)

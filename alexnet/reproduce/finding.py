@@ -87,7 +87,7 @@ class Results:
 
     def _add(self, path: Path, value: dict[str, Any]) -> None:
         if path.name.startswith("bench_"):
-            self._comparisons[value["recipe"], value["hardware"]["device"]] = path, value
+            self._comparisons[value.get("recipe") or value["what"], value["hardware"]["device"]] = path, value
         elif is_todays(value):
             self._files.setdefault(value["recipe"]["name"], []).append((path, value))
 
@@ -113,6 +113,10 @@ class Results:
     def comparison(self, training: str, device: str = "cpu") -> tuple[Path, dict[str, Any]] | None:
         """The newest speeds of a training beside another's loop on one kind of device, and their file."""
         return self._comparisons.get((training, device))
+
+    def benches(self) -> list[dict[str, Any]]:
+        """What ``alexnet bench`` kept, the newest of each kind and device."""
+        return [value for _, value in self._comparisons.values() if "rows" in value]
 
     def evidence(self, *trainings: str) -> str:
         """The files that hold these trainings."""

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from alexnet.bench.report import HEADER, LEGEND, cells, describe_machine
 from alexnet.config import Recipe
 from alexnet.core.errors import UserError
 from alexnet.core.files import write_bytes
@@ -32,7 +33,7 @@ each sentence that can be code is code, what holds it to its word, and what came
 code as the Computer History Museum released it in 2025, network `layers-145.cfg`, which here is the variant
 `cuda-convnet`. Files are below `alexnet/`; C1 to C34 are the claims of the second table. This page is written from
 `results/` by `python -m alexnet.reproduce.pages`."""
-BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+RESULTS, SPEEDS = "results", "speeds"  # the README's two tables, each between comments <!-- results: begin -->, end
 
 
 def results_table(results: Results) -> str:
@@ -40,6 +41,14 @@ def results_table(results: Results) -> str:
     rows = [_result_row(value) for _, value in results.files() if value["recipe"]["name"] in RECIPES]
     head = ("recipe, on", "test top-1, mean (lowest – highest) of seeds", "claimed", "seconds", "images/s", "where")
     return markdown_table(head, rows)
+
+
+def speeds_table(results: Results) -> str:
+    """The README's table of speeds: a row for each that ``alexnet bench`` measured, the machine after it."""
+    benches = results.benches()
+    rows = [cells(row) for value in benches for row in value["rows"]]
+    machines = {describe_machine(value) for value in benches}
+    return f"{markdown_table(HEADER, rows)}\n\n{LEGEND}. {'; '.join(sorted(machines))}." if rows else ""
 
 
 def _result_row(value: dict[str, Any]) -> tuple[str, ...]:
@@ -152,16 +161,24 @@ def write_pages(root: Path) -> None:
 
     Raises ``UserError`` where there is no place for the table.
     """
-    text = (root / README).read_text(encoding="utf-8") if (root / README).is_file() else ""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise UserError(f"{root / README} has no place for the table: it needs the lines {BEGIN} and {END}")
     results = Results(root / "results")
-    write_bytes(root / README, f"{before}{begin}\n{results_table(results)}\n{end}{after}".encode())
+    text = (root / README).read_text(encoding="utf-8") if (root / README).is_file() else ""
+    for name, table in ((RESULTS, results_table(results)), (SPEEDS, speeds_table(results))):
+        text = between(text, name, table)
+    write_bytes(root / README, text.encode())
     write_bytes(root / PAPER, paper_page(results).encode())
     if all((nets := figure_1_nets(results)).values()):
         draw_training_errors(nets, root / FIGURE_1)
+
+
+def between(text: str, name: str, content: str) -> str:
+    """``text`` with what stands between the comments of a name replaced. Raises ``UserError`` where they are not."""
+    begin, end = (f"<!-- {name}: {edge} -->" for edge in ("begin", "end"))
+    before, found, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise UserError(f"{README} has no place for its {name}: it needs the lines {begin} and {end}")
+    return f"{before}{begin}\n{content}\n{end}{after}"
 
 
 if __name__ == "__main__":

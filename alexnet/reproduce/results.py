@@ -74,7 +74,10 @@ def set_of(place: str, source: str) -> str:
 def keep_comparison(value: Mapping[str, Any]) -> Path:
     """Write speeds that were taken by turns to a file of ``results/`` and return its path. Raises ``UserError``."""
     demand_clean(value["commit"], "this was not timed")
-    path = results_folder() / f"bench_{value['recipe']}_{_slug(value['hardware'])}_{value['date']}.json"
+    path = (
+        results_folder()
+        / f"bench_{value.get('recipe') or value['what']}_{_slug(value['hardware'])}_{value['date']}.json"
+    )
     write_json(path, value)
     return path
 

@@ -1,0 +1,72 @@
+"""What the machine can do at most: matrix products and copies, measured in the same run as what is held to them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from alexnet.bench.turns import rate
+from alexnet.runtime.device import GIGA, Machine, multiplies_bf16
+
+COPY_BYTES = 256 * 2**20  # more than any cache holds
+SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """``fp32_gflops`` and ``bf16_gflops``: a square matrix product, by whichever of torch's two libraries is faster, 0
+    where bf16 is emulated; ``copy_gigabytes``:
+    bytes read and written per second by a copy within memory, / 10⁹.
+    """
+
+    fp32_gflops: float
+    bf16_gflops: float
+    copy_gigabytes: float
+
+    def gflops(self, precision: str) -> float:
+        """The product's rate in ``"fp32"`` or ``"bf16"``."""
+        return self.bf16_gflops if precision == "bf16" else self.fp32_gflops
+
+
+def measure_ceilings(machine: Machine) -> Ceilings:
+    """Some seconds on a CPU, less on a GPU."""
+    bf16 = product_rate(machine, torch.bfloat16) if multiplies_bf16(machine.device) else 0.0
+    return Ceilings(product_rate(machine, torch.float32), bf16, copy_rate(machine))
+
+
+def product_rate(machine: Machine, dtype: torch.dtype, size: int = 4096) -> float:
+    """GFLOP/s of a ``size``³ product: as ``torch.mm`` does it, or as a convolution by one pixel, which on a CPU is
+    another library's and in fp32 up to twice as fast.
+    """
+    side = math.isqrt(size)
+    a = torch.ones((size, size), dtype=dtype, device=machine.device)
+    maps, kernels = a.view(1, side, side, size).permute(0, 3, 1, 2), a.view(size, size, 1, 1)
+
+    def products(multiply: Callable[[], object]) -> Iterator[int]:
+        while True:
+            multiply()
+            yield 2 * size**3
+
+    ways = (products(lambda: torch.mm(a, a)), products(lambda: F.conv2d(maps, kernels)))
+    for work in ways:
+        next(work)
+    return max(rate(work, SECONDS, machine) for work in ways) / GIGA
+
+
+def copy_rate(machine: Machine, size: int = COPY_BYTES) -> float:
+    """Gigabytes per second, each byte counted where it is read and where it is written."""
+    source = torch.ones(size, dtype=torch.uint8, device=machine.device)
+    target = torch.empty_like(source)
+
+    def copies() -> Iterator[int]:
+        while True:
+            target.copy_(source)
+            yield 2 * size
+
+    work = copies()
+    next(work)
+    return rate(work, SECONDS, machine) / GIGA

@@ -1,0 +1,121 @@
+"""Images on their way: photographs into a store, and a store into training steps.
+
+The photographs are windows of the two that scikit-learn brings, as JPEG files of ImageNet's usual size, or those of a
+source that is given.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from sklearn.datasets import load_sample_images
+from torchvision.transforms import functional as transforms
+
+from alexnet.bench.contest import OURS, STOCK, Contest
+from alexnet.bench.stock import network_of
+from alexnet.bench.training import our_steps, step_flop, steps_on
+from alexnet.bench.turns import Contestant, Work
+from alexnet.core.errors import UserError
+from alexnet.core.randomness import integers, uniform
+from alexnet.data.building import decode_record, encoded
+from alexnet.data.loader import Loader, Order
+from alexnet.data.sources import Record, Source
+from alexnet.data.store import open_store
+from alexnet.runtime.device import Machine, choose_machine
+
+PHOTOGRAPHS, CLASSES = 256, 8
+FOREVER = 10**9  # steps
+WIDTH, HEIGHT, QUALITY = 475, 400, 90  # of ImageNet's photographs, on average
+SIDE = 256
+
+
+def store_contest(variant: str, batch: int, precision: str, device: str, store: Path) -> Contest:
+    """Training steps from a store, beside the same steps on one batch that stays on the device."""
+    contestants = {
+        OURS: Contestant(steps_from_store, (variant, batch, precision, device, store)),
+        STOCK: Contestant(our_steps, (variant, batch, precision, device)),
+    }
+    return Contest(
+        "training step from a store",
+        "one batch in memory",
+        variant,
+        batch,
+        precision,
+        contestants,
+        flop=step_flop(variant),
+    )
+
+
+def prepare_contest(source: Source) -> Contest:
+    """Photographs decoded, checked and cut as ``alexnet prepare`` does, on one core, beside Pillow and torchvision's
+    resize and crop. Raises ``UserError`` for a source without encoded images.
+    """
+    files = encoded_images(source)
+    contestants = {OURS: Contestant(prepared, (files,)), STOCK: Contestant(decoded_by_pillow, (files,))}
+    return Contest("preparing photographs, one core", "Pillow, then torchvision", "", 1, "", contestants)
+
+
+def make_photographs(folder: Path, count: int = PHOTOGRAPHS) -> None:
+    """Write JPEG files into class folders, the same each time: windows of two photographs, mirrored by turns."""
+    pictures = load_sample_images().images
+    height, width, _ = pictures[0].shape
+    places = uniform(0, 0, np.arange(count), 2)
+    tops, lefts = integers(places[0], height - HEIGHT + 1), integers(places[1], width - WIDTH + 1)
+    for number, (top, left) in enumerate(zip(tops, lefts, strict=True)):
+        window = pictures[number % 2][top : top + HEIGHT, left : left + WIDTH]
+        path = folder / f"class-{number // 2 % CLASSES}" / f"{number:05d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(window[:, ::-1] if number % 4 > 1 else window).save(path, quality=QUALITY)
+
+
+def encoded_images(source: Source, count: int = PHOTOGRAPHS) -> list[bytes]:
+    """The first files of a source. Raises ``UserError`` where its images are not encoded."""
+    records = list(itertools.islice(source.records(), count))
+    if not records or isinstance(records[0].payload, np.ndarray):
+        raise UserError(f"{source.name} has no image files to decode: give a folder of photographs with --data")
+    return [encoded(record) for record in records]
+
+
+def prepared(files: Sequence[bytes]) -> tuple[Machine, Work]:
+    """Files to pixels as ``alexnet prepare`` does it."""
+    torch.set_num_threads(1)
+    records = [Record(None, 0, f"{number}.jpg", file) for number, file in enumerate(files)]
+    return Machine(torch.device("cpu"), bf16=False), _prepared(records)
+
+
+def _prepared(records: Sequence[Record]) -> Iterator[int]:
+    for record in itertools.cycle(records):
+        decode_record(record, SIDE, 3)
+        yield 1
+
+
+def decoded_by_pillow(files: Sequence[bytes]) -> tuple[Machine, Work]:
+    """Files to pixels as an ``ImageFolder`` with torchvision's ``Resize`` and ``CenterCrop`` does it."""
+    torch.set_num_threads(1)
+    return Machine(torch.device("cpu"), bf16=False), _decoded_by_pillow(files)
+
+
+def _decoded_by_pillow(files: Sequence[bytes]) -> Iterator[int]:
+    for file in itertools.cycle(files):
+        picture = Image.open(io.BytesIO(file)).convert("RGB")
+        np.asarray(transforms.center_crop(transforms.resize(picture, [SIDE]), [SIDE]))
+        yield 1
+
+
+def steps_from_store(variant: str, batch: int, precision: str, device: str, path: Path) -> tuple[Machine, Work]:
+    """Training steps as ``alexnet train`` does them, from a store's memory-mapped pixels."""
+    machine = choose_machine(device, precision)
+    return machine, _steps_from_store(variant, batch, machine, path)
+
+
+def _steps_from_store(variant: str, batch: int, machine: Machine, path: Path) -> Iterator[int]:
+    network, store = network_of(variant), open_store(path)
+    order = Order(store.subset("train"), batch, seed=0)
+    with Loader(store.images, store.labels, order, machine.device, 0, FOREVER) as batches:
+        yield from steps_on(network, batches, store.side, machine)

@@ -1,0 +1,85 @@
+"""``alexnet bench``: ours beside stock PyTorch and beside what the machine can do, by turns in one run."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from alexnet.bench.ceilings import measure_ceilings
+from alexnet.bench.contest import Contest, Row, hold
+from alexnet.bench.data import SIDE, make_photographs, prepare_contest, store_contest
+from alexnet.bench.inference import inference_contest
+from alexnet.bench.report import describe
+from alexnet.bench.training import norm_contest, step_contest
+from alexnet.commands.console import print_json
+from alexnet.commands.progress import make_reporter
+from alexnet.data.sources import open_source
+from alexnet.data.store import open_or_prepare
+from alexnet.reproduce.results import keep_comparison
+from alexnet.runtime.device import Machine, choose_machine, describe_hardware
+from alexnet.runtime.log import Reporter, stage
+from alexnet.runtime.run import source_commit
+
+VARIANTS = {"train": ("torchvision", "d2l", "paper"), "infer": ("torchvision", "paper"), "data": ("torchvision",)}
+BATCHES = {"train": (64,), "infer": (64, 1), "data": (64,)}
+NORM_BATCH = 64
+
+
+def contests(arguments: argparse.Namespace, machine: Machine, folder: Path, reporter: Reporter) -> Iterator[Contest]:
+    """What is to be compared, one after another. ``folder``: for files that are made for it."""
+    what, precision, device = arguments.what, machine.precision, str(machine.device)
+    variants = arguments.variant or VARIANTS[what]
+    sizes = [(variant, batch) for variant in variants for batch in arguments.batch or BATCHES[what]]
+    match what:
+        case "train":
+            yield from (step_contest(variant, batch, precision, device) for variant, batch in sizes)
+            if not arguments.variant:
+                yield from (norm_contest(NORM_BATCH, kind, device) for kind in dict.fromkeys((precision, "fp32")))
+        case "infer":
+            yield from (inference_contest(variant, batch, precision, device) for variant, batch in sizes)
+        case "data":
+            if not arguments.data:
+                make_photographs(folder / "photographs")
+            source = open_source(arguments.data or str(folder / "photographs"), arguments.data_root, reporter.say)
+            yield prepare_contest(source)
+            store = open_or_prepare(source, SIDE, 3, home=folder)
+            yield from (store_contest(variant, batch, precision, device, store.path) for variant, batch in sizes)
+
+
+def bench(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
+    """Hold the contests; what ``--json`` prints: the rows, and the machine, its ceilings and the commit beside them."""
+    machine = choose_machine(arguments.device, arguments.precision or "auto")
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder:
+        planned = list(contests(arguments, machine, Path(folder), reporter))
+        ceilings = measure_ceilings(machine)
+        for contest in planned:
+            name = " ".join(filter(None, (contest.what, contest.variant, f"batch {contest.batch}", contest.precision)))
+            with stage(reporter, name, arguments.rounds * len(contest.contestants)):
+                rows.append(hold(contest, ceilings, arguments.rounds, arguments.seconds, reporter.advance))
+    return {
+        "what": arguments.what,
+        "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+        "commit": source_commit(),
+        "hardware": describe_hardware(machine),
+        "ceilings": dataclasses.asdict(ceilings),
+        "rows": [dataclasses.asdict(row) for row in rows],
+    }
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Time, print, and keep where that is asked for."""
+    value = bench(arguments, make_reporter())
+    if arguments.json:
+        print_json(value)
+    else:
+        print(describe(value))
+    if arguments.keep:
+        print(f"kept in {keep_comparison(value)}", file=sys.stderr)
+    return 0
