@@ -117,5 +117,5 @@ def steps_from_store(variant: str, batch: int, precision: str, device: str, path
 def _steps_from_store(variant: str, batch: int, machine: Machine, path: Path) -> Iterator[int]:
     network, store = network_of(variant), open_store(path)
     order = Order(store.subset("train"), batch, seed=0)
-    with Loader(store.images, store.labels, order, machine.device, 0, FOREVER) as batches:
+    with Loader(store.read, store.labels, order, machine.device, 0, FOREVER) as batches:
         yield from steps_on(network, batches, store.side, machine)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,11 +62,14 @@ class Order:
 
 
 class Loader:
-    """Batches for steps ``start … stop − 1``, in order, each given once; a context, so that its thread ends with it."""
+    """Batches for steps ``start … stop − 1``, in order, each given once; a context, so that its thread ends with it.
+
+    ``read``: from image numbers to fresh pixels ``(N, H, W, C)``; called in that thread.
+    """
 
     def __init__(
         self,
-        images: NDArray[np.uint8],
+        read: Callable[[NDArray[np.int64]], NDArray[np.uint8]],
         labels: NDArray[np.int64],
         order: Order,
         device: torch.device,
@@ -74,7 +77,7 @@ class Loader:
         stop: int,
         depth: int = DEPTH,
     ) -> None:
-        self._images, self._labels, self._order = images, labels, order
+        self._read, self._labels, self._order = read, labels, order
         self._device, self._steps = device, range(start, stop)
         self._left = len(self._steps)
         self._ready: queue.Queue[Batch | BaseException] = queue.Queue(depth)
@@ -121,7 +124,7 @@ class Loader:
 
     def _batch(self, step: int) -> Batch:
         epoch, index, position = self._order.at(step)
-        pixels = to_device(self._images[index], self._device)
+        pixels = to_device(self._read(index), self._device)
         labels = to_device(self._labels[index], self._device)
         return Batch(step, epoch, index, position, pixels, labels)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from alexnet.core.errors import UserError
 from alexnet.core.files import publish_folder, read_json, sha256_file, sha256_json
 from alexnet.data.augment import Colours
-from alexnet.data.building import SCHEMA, Progress, build, encoded, read_array, stop_at
+from alexnet.data.building import HEADER_BYTES, SCHEMA, Progress, build, encoded, read_array, stop_at
 from alexnet.data.decode import ImageRefusedError, image_size, preprocessing
 from alexnet.data.sources import Record, Source, data_home
 from alexnet.data.splits import SPLITS
@@ -42,6 +43,7 @@ class Store:
     hashes: NDArray[np.uint64]  # (N,)
     splits: NDArray[np.int8]  # (N,) indices into SPLITS
     mean_image: NDArray[np.float32]  # (S, S, C), the mean over train of each pixel, 0 … 255
+    descriptor: int  # of images.npy, open until the store is let go, whatever becomes of its folder
 
     @property
     def name(self) -> str:
@@ -95,6 +97,22 @@ class Store:
     def dealt(self) -> bool:
         """Whether the source had no splits and was dealt 80/10/10 here."""
         return bool(self.meta["dealt"])
+
+    def read(self, index: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Fresh pixels ``(len(index), S, S, C)`` of some images.
+
+        Read and not mapped: pages of a mapping count as this process's memory, which would grow to the size of the
+        store, and images in no order are several times slower to map from a disk. Raises ``UserError`` for a file that
+        has become shorter.
+        """
+        pixels = np.empty((len(index), *self.images.shape[1:]), np.uint8)
+        size = self.images[0].nbytes
+        for image, number in zip(pixels, index.tolist(), strict=True):
+            if os.preadv(self.descriptor, [image], HEADER_BYTES + number * size) != size:
+                raise UserError(
+                    f"the store {self.path} has become shorter: remove that folder and run the command again"
+                )
+        return pixels
 
     def subset(self, split: str) -> NDArray[np.int64]:
         """The indices of ``"train"``, ``"val"`` or ``"test"``, rising; empty if there is no such split."""
@@ -187,11 +205,14 @@ def open_store(path: Path) -> Store:
             raise ValueError(f"labels.npy holds a label outside 0 … {len(meta['classes']) - 1}")
         if splits.min() < 0 or splits.max() >= len(SPLITS):
             raise ValueError("splits.npy holds a number that is no split")
+        descriptor = os.open(path / "images.npy", os.O_RDONLY)
     except (OSError, ValueError) as error:
         raise UserError(
             f"the store {path} is damaged: remove that folder and run the command again", [str(error)]
         ) from error
-    return Store(path, meta, images, labels, hashes, splits, mean_image)
+    store = Store(path, meta, images, labels, hashes, splits, mean_image, descriptor)
+    weakref.finalize(store, os.close, descriptor)
+    return store
 
 
 def _read_meta(path: Path) -> dict[str, Any]:

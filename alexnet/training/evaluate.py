@@ -133,7 +133,7 @@ def inputs(
     mean_image = None if model.mean_image is None else model.mean_image.to(machine.device)
     for start in range(0, len(index), batch_size):
         some = index[start : start + batch_size]
-        pixels = to_device(np.asarray(store.images[some]), machine.device)
+        pixels = to_device(store.read(some), machine.device)
         yield some, views(pixels, model.preprocessing, mean_image, view_count)
 
 

@@ -139,8 +139,8 @@ class Training:
 
     def loader(self) -> Loader:
         """The batches still to come."""
-        images, labels = self.store.images, self.store.labels
-        return Loader(images, labels, self.order, self.machine.device, self.state.step, self.last_step)
+        store = self.store
+        return Loader(store.read, store.labels, self.order, self.machine.device, self.state.step, self.last_step)
 
     def step(self, batch: Batch) -> None:
         """Augment, draw, update, count."""

@@ -23,7 +23,8 @@ def images(count=60, side=4):
 
 def loader(start=0, stop=20, depth=3, count=60, batch_size=8, pixels=None):
     order = Order(np.arange(count), batch_size, 0)
-    return Loader(images(count) if pixels is None else pixels, np.arange(count) % 7, order, CPU, start, stop, depth)
+    read = (images(count) if pixels is None else pixels).__getitem__
+    return Loader(read, np.arange(count) % 7, order, CPU, start, stop, depth)
 
 
 def summary(batches):
@@ -90,7 +91,7 @@ def test_the_order_does_not_depend_on_the_batch_size():
 def test_a_batch_is_the_images_that_the_order_says():
     order = Order(np.arange(5, 60, 5), 4, 9)
     pixels, labels = images(), np.arange(60) * 2
-    with Loader(pixels, labels, order, CPU, 0, 6) as batches:
+    with Loader(pixels.__getitem__, labels, order, CPU, 0, 6) as batches:
         for step, batch in enumerate(batches):
             epoch, index, position = order.at(step)
             assert (batch.step, batch.epoch) == (step, epoch)
