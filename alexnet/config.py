@@ -26,7 +26,7 @@ OTHER_NAMES = {"lr": "optim.rate", "learning_rate": "optim.rate", "wd": "optim.w
 class ModelSpec:
     """Which network. A field that is None is the variant's own value.
 
-    ``normalization``: ``none``, ``response`` in the paper's two places, or ``batch`` after each convolution.
+    ``normalization``: ``absent``, ``response`` in the paper's two places, or ``batch`` after each convolution.
     ``pool_kernel``: 3 overlaps at the stride of 2, 2 does not. ``pool_rounding``: whether a last, partly empty window
     counts. ``columns``: 2 divides conv2, conv4 and conv5 as the
     paper's two cards did. ``width``: so many times the filters and hidden units.
@@ -35,7 +35,7 @@ class ModelSpec:
     variant: str = "batchnorm"
     dropout: float | None = None
     activation: Literal["relu", "tanh", "sigmoid"] | None = None
-    normalization: Literal["none", "response", "batch"] | None = None
+    normalization: Literal["absent", "response", "batch"] | None = None
     pool_kernel: int | None = None
     pool_rounding: Literal["down", "up"] | None = None
     columns: Literal[1, 2] | None = None

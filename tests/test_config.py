@@ -1,7 +1,9 @@
 """A training as a value: the same after JSON, and every wrong field answered with what would be right."""
 
 import json
+import typing
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -276,3 +278,23 @@ def test_colour_noise_ends_at_its_epoch():
     spec = AugmentSpec(color_noise="cuda-convnet", color_noise_until=2)
     assert [spec.at(epoch).color_noise for epoch in range(4)] == ["cuda-convnet", "cuda-convnet", "none", "none"]
     assert AugmentSpec(color_noise="paper").at(1000).color_noise == "paper"
+
+
+def test_no_choice_is_spelled_as_the_word_for_no_choice():
+    """``--set field=none`` is the default wherever a field may be left open, so no choice of such a field is "none"."""
+    checked = 0
+    for section in ("model", "data", "augment", "optim", "train"):
+        for name, hint in typing.get_type_hints(typing.get_type_hints(Recipe)[section]).items():
+            kinds = typing.get_args(hint)
+            if type(None) in kinds:
+                checked += 1
+                choices = {
+                    word for kind in kinds if typing.get_origin(kind) is Literal for word in typing.get_args(kind)
+                }
+                assert not choices & {"none", "true", "false"}, f"{section}.{name}"
+    assert checked > 10
+
+
+@pytest.mark.parametrize("kind", ["absent", "response", "batch"])
+def test_every_normalization_can_be_asked_for(kind):
+    assert override(get_recipe("small-digits"), [f"model.normalization={kind}"]).model.normalization == kind

@@ -181,3 +181,14 @@ def test_the_pages_are_written_whole(tmp_path):
     (tmp_path / "README.md").write_text("no place", encoding="utf-8")
     with pytest.raises(UserError, match="has no place for its results"):
         pages.write_pages(tmp_path)
+
+
+def test_two_trainings_that_differ_have_different_figures():
+    """Equal losses in two of them would say that what one of them changes had no effect on what was computed."""
+    seen = {}
+    for path in TRAININGS:
+        value = read_json(path)
+        for run in value["runs"]:
+            losses = tuple(line["train_loss"] for line in run["epochs"])
+            assert seen.setdefault((run["seed"], losses), value["recipe"]["name"]) == value["recipe"]["name"], path.name
+    assert len(seen) >= len(TRAININGS)

@@ -212,11 +212,11 @@ def get_variant(name: str) -> Variant:
 
 
 def with_normalization(architecture: Architecture, kind: str) -> Architecture:
-    """The same network with another normalization: ``none``; ``response`` where the paper has it, after the activation
-    of conv1 and conv2; ``batch`` between each convolution and its activation.
+    """The same network with another normalization: ``absent``; ``response`` where the paper has it, after the
+    activation of conv1 and conv2; ``batch`` between each convolution and its activation.
     """
-    if kind not in ("none", "response", "batch"):
-        raise unknown("normalization", kind, ("none", "response", "batch"))
+    if kind not in ("absent", "response", "batch"):
+        raise unknown("normalization", kind, ("absent", "response", "batch"))
     convs = []
     for number, layer in enumerate(architecture.convs, 1):
         then: list[Then] = [what for what in layer.then if what not in ("lrn", "in-map", "batch-norm")]

@@ -23,7 +23,7 @@ class Ablation:
 
 
 ABLATIONS: Mapping[str, Ablation] = {
-    "ablate-normalization": Ablation("no response normalization", "§3.3", ("model.normalization=none",)),
+    "ablate-normalization": Ablation("no response normalization", "§3.3", ("model.normalization=absent",)),
     "ablate-overlap": Ablation("pools that do not overlap (2 instead of 3)", "§3.4", ("model.pool_kernel=2",)),
     "ablate-columns": Ablation("one column of all kernels, undivided", "§3.2", ("model.columns=1",)),
     "ablate-half": Ablation("one column of half the width", "§3.2", ("model.columns=1", "model.width=0.5")),

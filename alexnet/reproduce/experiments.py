@@ -109,7 +109,7 @@ _EXPERIMENTS = (
     ),
     Experiment(
         "fashion-mnist-28-pixels", 6, THREE, THREE, "d2l-fashion-mnist",
-        ("model.variant=small", "model.normalization=none", "data.image_size=28"),
+        ("model.variant=small", "model.normalization=absent", "data.image_size=28"),
     ),
     Experiment("fashion-mnist-65-pixels", 8, ONE, THREE, "d2l-fashion-mnist", ("data.image_size=65",)),
     Experiment("small-fashion-mnist-best", 6),

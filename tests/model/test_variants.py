@@ -235,7 +235,7 @@ def then(architecture):
 def test_normalizations_are_exchanged_where_the_published_forms_have_them():
     bare = [("activation", "pool"), ("activation", "pool"), ("activation",), ("activation",), ("activation", "pool")]
     for name in ("paper", "cuda-convnet", "bvlc-alexnet", "torchvision", "keras", "batchnorm"):
-        assert then(get_architecture(name, normalization="none")) == bare
+        assert then(get_architecture(name, normalization="absent")) == bare
         assert then(get_architecture(name, normalization="response")) == then(get_architecture("paper"))
         assert then(get_architecture(name, normalization="batch")) == then(get_architecture("batchnorm"))
     assert get_architecture("paper", normalization="response") == get_architecture("paper")

@@ -39,6 +39,22 @@ def test_an_ablation_changes_what_it_says(name):
     assert changed == {change.partition("=")[0] for change in ABLATIONS[name].changes}
 
 
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        (BASE, {"lrn"}),
+        ("ablate-normalization", set()),
+        ("with-batch-norm", {"batch-norm"}),
+        ("fashion-mnist-28-pixels", set()),
+    ],
+)
+def test_normalization_is_what_the_name_says(name, kinds):
+    recipe = EXPERIMENTS[name].build()
+    architecture = get_architecture(recipe.model.variant, **recipe.model.departures())
+    operations = {operation for layer in architecture.convs for operation in layer.then}
+    assert operations & {"lrn", "in-map", "batch-norm"} == kinds
+
+
 def test_the_cheapest_comes_first_and_claims_choose(tmp_path):
     nothing = Results(tmp_path)
     everything = needed([], nothing, "cpu", missing=True)

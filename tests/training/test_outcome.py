@@ -90,7 +90,7 @@ def test_active_units_are_those_of_all_classes(make_store, small_recipe, cpu):
     pixels = np.stack([np.full((8, 8, 1), 250 if label >= 4 else 0, np.uint8) for label in labels])
     pixels[:, 0, 0, 0] = np.arange(1600) % 200  # no two the same
     store = make_store(pixels, labels, ["train"] * 8 + ["test"] * 1592, name="stripes")
-    model = assemble(replace(small_recipe, model=ModelSpec("small", normalization="none")), store, 0)
+    model = assemble(replace(small_recipe, model=ModelSpec("small", normalization="absent")), store, 0)
     with torch.no_grad():
         model.network.conv1.weight.fill_(1.0)
         model.network.conv1.bias.fill_(-1.0)
