@@ -105,10 +105,10 @@ class _Process:
 
     def ask(self, what: str, seconds: float = 0.0) -> float:
         """Its answer to ``"first"``, ``"turn"`` or ``"peak"``. Raises ``UserError`` where there is none."""
-        self._pipe.send((what, seconds))
         try:
+            self._pipe.send((what, seconds))
             answer = self._pipe.recv()
-        except EOFError:
+        except (EOFError, OSError):  # it has ended, before or after it was asked
             self._process.join()
             answer = f"its process ended with status {self._process.exitcode}"
         if isinstance(answer, str):

@@ -53,12 +53,23 @@ def test_the_commands_and_their_options_are_these():
         shown[name] = options
     machine = ["--device", "--precision"]
     assert shown == {
-        "train": ["recipe", "--data", "--out", "--set", "--seed", *machine, "--data-root"],
-        "evaluate": ["runs", "--data", "--views", *machine, "--data-root"],
-        "predict": ["run", "images", "--top-k", *machine],
+        "train": ["recipe", "--data", "--out", "--set", "--seed", *machine, "--plain", "--data-root"],
+        "evaluate": ["runs", "--data", "--views", *machine, "--plain", "--data-root"],
+        "predict": ["run", "images", "--top-k", *machine, "--plain"],
         "summary": ["variant", "--classes", "--channels", "--image-size"],
         "list": ["what"],
         "reproduce": ["claims", "--run", "--missing", "--data", *machine, "--data-root"],
+        "bench": [
+            "what",
+            "--variant",
+            "--batch",
+            "--rounds",
+            "--seconds",
+            "--data",
+            "--keep",
+            *machine,
+            "--data-root",
+        ],
         "prepare": ["source", "--size", "--channels", "--strict", "--verify", "--data-root"],
     }
 
