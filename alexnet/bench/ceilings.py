@@ -19,8 +19,7 @@ SECONDS = 0.5
 @dataclass(frozen=True)
 class Ceilings:
     """``fp32_gflops`` and ``bf16_gflops``: a square matrix product, by whichever of torch's two libraries is faster, 0
-    where bf16 is emulated; ``copy_gigabytes``:
-    bytes read and written per second by a copy within memory, / 10⁹.
+    where bf16 is emulated; ``copy_gigabytes``: bytes read and written per second by a copy within memory, / 10⁹.
     """
 
     fp32_gflops: float

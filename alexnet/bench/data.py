@@ -109,7 +109,7 @@ def _decoded_by_pillow(files: Sequence[bytes]) -> Iterator[int]:
 
 
 def steps_from_store(variant: str, batch: int, precision: str, device: str, path: Path) -> tuple[Machine, Work]:
-    """Training steps as ``alexnet train`` does them, from a store's memory-mapped pixels."""
+    """Training steps as ``alexnet train`` does them, from a store's pixels."""
     machine = choose_machine(device, precision)
     return machine, _steps_from_store(variant, batch, machine, path)
 

@@ -30,7 +30,7 @@ def our_outputs(variant: str, batch: int, precision: str, device: str) -> tuple[
     machine = choose_machine(device, precision)
     ours = network_of(variant)
     images = _images(ours.image_size, batch, ours.in_channels, machine.device)
-    return machine, _outputs(machine.freeze(ours), images.to(memory_format=torch.channels_last), machine)
+    return machine, _outputs(machine.freeze(ours), machine.arrange(images), machine)
 
 
 def stock_outputs(variant: str, batch: int, device: str) -> tuple[Machine, Work]:

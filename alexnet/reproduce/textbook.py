@@ -10,8 +10,7 @@ from __future__ import annotations
 import datetime
 import itertools
 import tempfile
-import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from alexnet.bench.turns import rate
 from alexnet.config import Recipe
 from alexnet.data.store import Store
 from alexnet.recipes import get_recipe
@@ -91,17 +91,6 @@ def our_steps(recipe: Recipe, store: Store, machine: Machine, folder: Path) -> G
         for batch in batches:
             training.step(batch)
             yield len(batch.index)
-
-
-def rate(steps: Iterator[int], seconds: float, machine: Machine) -> float:
-    """Images per second over the next steps, for at least so many seconds."""
-    images = 0
-    machine.synchronize()
-    start = time.perf_counter()
-    while (passed := time.perf_counter() - start) < seconds or not images:
-        images += next(steps)
-        machine.synchronize()
-    return images / passed
 
 
 def compare(
