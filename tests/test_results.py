@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from alexnet import train
-from alexnet.core.errors import UserError
+from alexnet.core.errors import DivergedError, UserError
 from alexnet.core.files import read_json, write_json
 from alexnet.core.typed import to_json
 from alexnet.recipes import RECIPES, get_recipe
@@ -17,7 +17,7 @@ from alexnet.reproduce.experiments import FIGURE_1_RATES
 from alexnet.reproduce.finding import Results, is_todays
 from alexnet.reproduce.pages import results_table
 from alexnet.reproduce.paper import SENTENCES
-from alexnet.runtime.run import source_commit
+from alexnet.runtime.run import Run, source_commit
 
 ROOT = Path(__file__).parents[1]
 TRAININGS = [path for path in sorted((ROOT / "results").glob("*_*.json")) if not path.name.startswith("bench_")]
@@ -80,6 +80,27 @@ def test_a_run_of_unknown_code_is_no_result(run, tmp_path, commit):
     assert not (tmp_path / "results").exists()
 
 
+def test_a_training_that_diverged_is_a_result(tmp_path, run):
+    """Its seeds stand beside the finished ones of the same training."""
+    lost = tmp_path / "lost"
+    with pytest.raises(DivergedError):
+        train("small-digits", out=lost, seed=1, overrides=["train.epochs=1", "optim.rate=1e38"])
+    both = [replace_recipe(folder, run.recipe) for folder in (run.folder, lost)]
+    value = read_json(results.keep(both))
+    assert [kept["seed"] for kept in value["runs"]] == [0]
+    (kept,) = value["diverged"]
+    assert (kept["seed"], kept["finding"], kept["commit"]) == (1, "the loss is nan", "0" * 40)
+    alone = read_json(results.keep(both[1:]))
+    assert alone["runs"] == []
+    assert (alone["source"], alone["data"]) == (value["source"], value["data"])
+
+
+def replace_recipe(folder, recipe):
+    """The run there, said to have been trained by another recipe."""
+    write_json(folder / "run.json", {**Run(folder).description, "recipe": to_json(recipe)})
+    return folder
+
+
 def test_runs_of_two_trainings_are_not_one_result(run, tmp_path):
     other = train("small-digits", out=tmp_path / "other", overrides=["train.epochs=2"])
     with pytest.raises(UserError, match="other is another training than"):
@@ -110,7 +131,9 @@ def test_the_commit_is_a_hash_or_unknown():
 def test_results_name_what_a_figure_must():
     assert TRAININGS
     for path in TRAININGS:
-        for run in read_json(path)["runs"]:
+        value = read_json(path)
+        assert value["runs"] or value["diverged"]
+        for run in value["runs"]:
             assert re.fullmatch(r"[0-9a-f]{40}", run["commit"])
             assert {"hardware", "torch", "precision", "threads"} <= set(run["hardware"])
             assert run["matrix_gflops"] > 0

@@ -11,6 +11,7 @@ from alexnet.commands.console import print_json
 from alexnet.data.sources import BUILTIN_SOURCES
 from alexnet.model.variants import VARIANTS
 from alexnet.recipes import RECIPES
+from alexnet.reproduce.effects import divergence
 from alexnet.reproduce.finding import Results, results_folder
 from alexnet.reproduce.training_claims import shares
 from alexnet.visualize.tables import table
@@ -48,7 +49,7 @@ def status(recipe: str, results: Results) -> str:
     """What was measured of a recipe, in a line."""
     runs = results.runs(recipe)
     if not runs:
-        return "not run to its end"
+        return divergence(results, recipe) or "not run to its end"
     machine, seconds = runs[0]["hardware"]["hardware"], statistics.median(run["seconds"] for run in runs)
     return f"{shares([run['top1'] for run in runs])} on test, {seconds:,.0f} s on {machine}"
 

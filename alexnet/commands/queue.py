@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -11,7 +12,7 @@ from pathlib import Path
 from alexnet.commands.prepare import prepare
 from alexnet.commands.progress import make_reporter
 from alexnet.commands.train import train
-from alexnet.core.errors import UserError, unknown
+from alexnet.core.errors import DivergedError, UserError, unknown
 from alexnet.data.sources import BUILTIN_SOURCES, open_source
 from alexnet.recipes import get_recipe
 from alexnet.reproduce import textbook
@@ -95,10 +96,11 @@ def run_experiment(
     recipe = experiment.build()
     folders = [run_folder(recipe, device, seed, again=not arguments.missing) for seed in experiment.seeds(device)]
     for seed, folder in zip(experiment.seeds(device), folders, strict=True):
-        train(
-            recipe, data=places.get(recipe.data.source), out=folder, seed=seed,
-            device=arguments.device, data_root=arguments.data_root, reporter=reporter,
-        )  # fmt: skip
+        with contextlib.suppress(DivergedError):  # an outcome, kept as the others are
+            train(
+                recipe, data=places.get(recipe.data.source), out=folder, seed=seed,
+                device=arguments.device, data_root=arguments.data_root, reporter=reporter,
+            )  # fmt: skip
     path = keep(folders)
     for folder in folders:
         shutil.rmtree(Run(folder).checkpoints, ignore_errors=True)

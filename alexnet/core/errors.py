@@ -24,6 +24,14 @@ class UserError(ValueError):
         super().__init__("\n".join([line, *(f"  {detail}" for detail in self.details)]))
 
 
+class DivergedError(UserError):
+    """A training's loss or weights are no longer finite; ``finding`` says which, in a few words."""
+
+    def __init__(self, finding: str, line: str) -> None:
+        super().__init__(line)
+        self.finding = finding
+
+
 class StoppedError(Exception):
     """A signal asked the work to stop, and its state is in safety; ``status`` is the exit status to leave with."""
 

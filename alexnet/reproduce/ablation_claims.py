@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alexnet.reproduce.ablations import ABLATIONS, BASE
-from alexnet.reproduce.effects import effect
+from alexnet.reproduce.effects import divergence, effect
 from alexnet.reproduce.finding import Finding, Results, at_this_scale, unmeasured
 
 SIGNIFICANT = 0.05
@@ -21,7 +21,7 @@ def ablation(*names: str) -> tuple[str, ...]:
 
 def response_normalization(results: Results) -> Finding:
     """C20: response normalization hardly matters in practice."""
-    return _effects(results, "ablate-normalization")
+    return _effects(results, "ablate-normalization", "ablate-normalization-slower")
 
 
 def augmentation(results: Results) -> Finding:
@@ -38,18 +38,19 @@ def overlap_and_columns(results: Results) -> Finding:
 
 
 def _effects(results: Results, *names: str) -> Finding:
-    found = {name: effect(results, name) for name in names}
+    found = {name: value for name in names if (value := effect(results, name))}
+    lost = {name: text for name in names if (text := divergence(results, name))}
     base = effect(results, BASE)
-    lacking = [name for name, value in found.items() if value is None]
+    lacking = [name for name in names if name not in found and name not in lost]
     if lacking or base is None:
         return unmeasured(lacking or [BASE])
-    parts = [f"{ABLATIONS[name].what}: {value}" for name, value in found.items()]
-    fitted = ", ".join(f"{value.fitted:.1%}" for value in found.values() if value)
+    parts = [f"{ABLATIONS[name].what}: {found.get(name) or lost[name]}" for name in names]
+    fitted = ", ".join(f"{value.fitted:.1%}" for value in found.values())
     measured = (
         f"test accuracy, with 95 % intervals over {len(base.top1)} seeds; {'; '.join(parts)}; accuracy on train "
         f"{base.fitted:.1%} with everything, {fitted}"
     )
-    seen = any(value.seen for value in found.values() if value)
+    seen = bool(lost) or any(value.seen for value in found.values())
     verdict = at_this_scale("; ".join(parts) if seen else "no effect to be seen")
     return Finding(measured, verdict, results.evidence(*ablation(*names)))
 

@@ -71,7 +71,7 @@ _STATEMENTS = (
     ),
     Statement(
         "C20", "response normalization hardly matters", "S3", "little", ablations.response_normalization,
-        ablations.ablation("ablate-normalization"),
+        ablations.ablation("ablate-normalization", "ablate-normalization-slower"),
     ),
     Statement(
         "C21", "28-pixel images must be enlarged", "S1", "224", training.enlarged_images,

@@ -55,6 +55,16 @@ def effect(results: Results, name: str, base: str = BASE) -> Effect | None:
     )
 
 
+def divergence(results: Results, name: str) -> str:
+    """How many seeds of a training diverged, and the steps by which they had; empty where none did."""
+    lost = results.diverged(name)
+    if not lost:
+        return ""
+    steps = sorted({run["step"] for run in lost})
+    when = f"step {steps[0]}" if len(steps) == 1 else f"steps {steps[0]} to {steps[-1]}"
+    return f"diverged by {when} in {len(lost)} of {len(lost) + len(results.runs(name))} seeds"
+
+
 def ablation_rows(results: Results) -> list[tuple[str, ...]]:
     """What was changed, section, test accuracy with its range, difference from the base, accuracy on train.
 
@@ -63,8 +73,11 @@ def ablation_rows(results: Results) -> list[tuple[str, ...]]:
     named = {BASE: ("everything (the base)", "–"), **{name: (a.what, a.section) for name, a in ABLATIONS.items()}}
     rows: list[tuple[str, ...]] = []
     for name, (what, section) in named.items():
+        lost = divergence(results, name)
         if (found := effect(results, name)) is None:
+            rows += [(what, section, lost, "–", "–")] if lost else []
             continue
         test = f"{statistics.mean(found.top1):.1%} ({min(found.top1):.1%} – {max(found.top1):.1%})"
+        test += f"; {lost}" if lost else ""
         rows.append((what, section, test, "–" if name == BASE else str(found), f"{found.fitted:.1%}"))
     return rows

@@ -96,17 +96,24 @@ class Results:
         return sorted((file for files in self._files.values() for file in files), key=lambda file: file[0].name)
 
     def runs(self, training: str) -> Runs:
-        """The measured runs of a training by its name; empty if there are none."""
-        return list(self._files[training][-1][1]["runs"]) if training in self._files else []
+        """The finished runs of a training by its name; empty if there are none."""
+        return self._newest(training, "runs")
+
+    def diverged(self, training: str) -> Runs:
+        """The runs of a training that ended with a loss or a weight that is not finite."""
+        return self._newest(training, "diverged")
+
+    def _newest(self, training: str, kind: str) -> Runs:
+        return list(self._files[training][-1][1].get(kind, ())) if training in self._files else []
 
     def lacking(self, trainings: Iterable[str]) -> list[str]:
-        """Those of some trainings that were not measured."""
-        return [name for name in trainings if name not in self._files]
+        """Those of some trainings of which no run was finished."""
+        return [name for name in trainings if not self.runs(name)]
 
     def has(self, training: str, seeds: Sequence[int], device: str) -> bool:
         """Whether a training was measured with all these seeds on one kind of device, ``"cpu"`` or ``"cuda"``."""
         return any(
-            {run["seed"] for run in value["runs"] if run["hardware"]["device"].startswith(device)} >= set(seeds)
+            {run["seed"] for run in ended(value) if run["hardware"]["device"].startswith(device)} >= set(seeds)
             for _, value in self._files.get(training, [])
         )
 
@@ -121,6 +128,11 @@ class Results:
     def evidence(self, *trainings: str) -> str:
         """The files that hold these trainings."""
         return ", ".join(f"results/{self._files[name][-1][0].name}" for name in trainings if name in self._files)
+
+
+def ended(value: Mapping[str, Any]) -> Runs:
+    """All runs in a file of ``results/``, finished or diverged."""
+    return [*value["runs"], *value.get("diverged", ())]
 
 
 def is_todays(value: Mapping[str, Any]) -> bool:

@@ -37,8 +37,8 @@ RESULTS, SPEEDS = "results", "speeds"  # the README's two tables, each between c
 
 
 def results_table(results: Results) -> str:
-    """The README's table: a row for each measurement of a named recipe."""
-    rows = [_result_row(value) for _, value in results.files() if value["recipe"]["name"] in RECIPES]
+    """The README's table: a row for each measurement of a named recipe that was trained to its end."""
+    rows = [_result_row(value) for _, value in results.files() if value["recipe"]["name"] in RECIPES and value["runs"]]
     head = ("recipe, on", "test top-1, mean (lowest – highest) of seeds", "claimed", "seconds", "images/s", "where")
     return markdown_table(head, rows)
 

@@ -49,7 +49,7 @@ SENTENCES = (
         "§3.3", "response normalization: k = 2, n = 5, α = 1e-4, β = 0.75, after ReLU of layers 1 and 2",
         "`model/response_norm.py`, convention `sum`", "`tests/model/test_response_norm.py`, the formula in float64",
         "α divided by n, windows inside a column, before ReLU in layer 1, a second norm inside each map after layer 2",
-        ("C7", "C20", "ablate-normalization"),
+        ("C7", "C20"),
     ),
     Sentence(
         "§3.3", "a four-layer net on CIFAR-10: 13 % test error without normalization, 11 % with",

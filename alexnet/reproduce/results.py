@@ -30,23 +30,26 @@ PER_RUN = (
 
 
 def keep(folders: Sequence[Path], note: str = "") -> Path:
-    """Write the finished runs of one training, on one set, to one file of ``results/`` and return its path.
+    """Write the runs of one training, on one set, to one file of ``results/`` and return its path.
 
-    Raises ``UserError`` where they are not of one training or not from a clean checkout.
+    All have ended: finished, or diverged, which is an outcome as well. Raises ``UserError`` where they are not of one
+    training or not from a clean checkout.
     """
     runs = [Run(folder) for folder in folders]
-    recipe, results = runs[0].recipe, [run.result for run in runs]
-    for run, result in zip(runs, results, strict=True):
-        if run.recipe.name != recipe.name or departures(recipe, run.recipe) or result["data"] != results[0]["data"]:
+    diverged = {run: divergence for run in runs if (divergence := run.divergence)}
+    finished = {run: run.result for run in runs if run not in diverged}
+    recipe, data, some = runs[0].recipe, runs[0].description["data"], [*finished.values(), *diverged.values()][0]
+    for run in runs:
+        if run.recipe.name != recipe.name or departures(recipe, run.recipe) or run.description["data"] != data:
             raise UserError(
                 f"{run.folder} is another training than {runs[0].folder}: keep each one's runs by themselves"
             )
-    source = results[0]["source"]
+    source = some["source"]
     value = {
         "recipe": to_json(replace(recipe, data=replace(recipe.data, source=source))),  # a path is nobody else's matter
         "source": source,
         "set": set_of(str(runs[0].description["source"]), source),
-        "data": results[0]["data"],
+        "data": data,
         "note": note,
         "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
         "runs": [
@@ -55,10 +58,18 @@ def keep(folders: Sequence[Path], note: str = "") -> Path:
                 **{name: result[name] for name in PER_RUN if name in result},
                 "epochs": [line for line in run.metrics() if "train_loss" in line],
             }
-            for run, result in zip(runs, results, strict=True)
+            for run, result in finished.items()
+        ],
+        "diverged": [
+            {
+                "commit": _commit(run),
+                "seed": run.description["seed"],
+                **{name: divergence[name] for name in ("step", "finding", "hardware")},
+            }
+            for run, divergence in diverged.items()
         ],
     }
-    path = results_folder() / f"{recipe.name}_{source}_{_slug(results[0]['hardware'])}_{value['date']}.json"
+    path = results_folder() / f"{recipe.name}_{source}_{_slug(some['hardware'])}_{value['date']}.json"
     write_json(path, value)
     return path
 

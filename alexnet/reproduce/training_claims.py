@@ -153,7 +153,7 @@ def enlarged_images(results: Results) -> Finding:
     return Finding(measured + "; ".join(parts), verdict, results.evidence(*names.values(), "small-fashion-mnist-quick"))
 
 
-ACTIVE = ("d2l-fashion-mnist", "torchvision-cifar10", STEPS, "small-cifar10-2012", "ablate-normalization")
+ACTIVE = ("d2l-fashion-mnist", "torchvision-cifar10", STEPS, "small-cifar10-2012", "ablate-normalization-slower")
 
 
 def active_units(results: Results) -> Finding:

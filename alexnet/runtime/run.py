@@ -72,6 +72,12 @@ class Run:
                 f"{path} is missing or damaged: delete it and give the run's own command again, which measures anew"
             ) from error
 
+    @property
+    def divergence(self) -> dict[str, Any] | None:
+        """The event of a training whose loss or weights ceased to be finite: step, finding, source, hardware."""
+        events = [] if self.finished else read_lines(self.folder / "events.jsonl")
+        return next((event for event in reversed(events) if event["event"] == "diverged"), None)
+
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of ``metrics.jsonl``."""
         return read_lines(self.folder / "metrics.jsonl")

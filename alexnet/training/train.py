@@ -7,8 +7,9 @@ ended.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from alexnet.config import Recipe
-from alexnet.core.errors import StoppedError, UserError
+from alexnet.core.errors import DivergedError, StoppedError
 from alexnet.data.augment import augment, draw
 from alexnet.data.loader import Batch, Loader, Order
 from alexnet.data.store import Store
@@ -26,7 +27,7 @@ from alexnet.model.layers import Masks, draw_masks
 from alexnet.model.network import Classifier
 from alexnet.model.saved import SavedModel
 from alexnet.runtime.checkpoint import load_newest
-from alexnet.runtime.device import Machine
+from alexnet.runtime.device import Machine, describe_hardware
 from alexnet.runtime.interrupts import Interrupts
 from alexnet.runtime.log import Clock, Reporter, RunLog, stage
 from alexnet.runtime.run import Run
@@ -102,10 +103,10 @@ class Training:
     def fit(self, on_evaluation: Callable[[Run], None]) -> SavedModel:
         """Train to the end and return the model that the recipe keeps. ``on_evaluation`` runs after each epoch.
 
-        Raises ``StoppedError`` after a checkpoint if a signal asked for it, and ``UserError`` if the loss or a weight
-        is no longer finite.
+        Raises ``StoppedError`` after a checkpoint if a signal asked for it, and ``DivergedError`` if the loss or a
+        weight is no longer finite.
         """
-        with RunLog(self.run.folder) as log, Interrupts() as interrupts, self.machine.deterministic():
+        with self.log() as log, Interrupts() as interrupts, self.machine.deterministic():
             self.restore(log)
             clock = Clock(self.state.seconds)
             title = f"training {self.recipe.name}"
@@ -129,6 +130,17 @@ class Training:
         if self.recipe.train.keep == "best-on-val":
             self.network.load_state_dict(self.state.best)
         return self.saved
+
+    @contextlib.contextmanager
+    def log(self) -> Iterator[RunLog]:
+        """The run's records, in which a divergence is the last event: it is an outcome too, see ``Run.divergence``."""
+        with RunLog(self.run.folder) as log:
+            try:
+                yield log
+            except DivergedError as error:
+                found = {"step": self.state.step, "finding": error.finding, "source": self.store.name}
+                log.event("diverged", **found, hardware=describe_hardware(self.machine))
+                raise
 
     @property
     def kept_epoch(self) -> int:
@@ -196,11 +208,12 @@ class Training:
         self.warn_if_stalled(log, loss)
 
     def demand_finite(self, finite: bool, finding: str) -> None:
-        """Stop a training that can no longer come to anything. Raises ``UserError``."""
+        """Stop a training that can no longer come to anything. Raises ``DivergedError``."""
         if not finite:
-            raise UserError(
+            raise DivergedError(
+                finding,
                 f"{finding} at step {self.state.step} of {self.recipe.name}: lower the rate, e.g. "
-                f"--set optim.rate={self.recipe.optim.rate / 10:g}, and start again in another folder with --out"
+                f"--set optim.rate={self.recipe.optim.rate / 10:g}, and start again in another folder with --out",
             )
 
     def warn_if_stalled(self, log: RunLog, loss: float) -> None:

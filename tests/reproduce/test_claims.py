@@ -28,7 +28,9 @@ COMPUTED = {  # what is known of the network and its history, whatever was train
 
 def write(folder, training, date, runs):
     recipe = RECIPES.get(training) or EXPERIMENTS[training].build()
-    value = {"recipe": to_json(recipe), "set": recipe.data.source, "runs": runs}
+    diverged = [run for run in runs if "finding" in run]
+    finished = [run for run in runs if run not in diverged]
+    value = {"recipe": to_json(recipe), "set": recipe.data.source, "runs": finished, "diverged": diverged}
     (folder / f"{training}_set_machine_{date}.json").write_text(json.dumps(value), encoding="utf-8")
 
 
@@ -50,6 +52,15 @@ def kernels(first, second, p):
 
 def seeds(*top1, **more):
     return [run(value, **more, seed=seed) for seed, value in enumerate(top1)]
+
+
+def diverged(*steps):
+    """Seeds whose loss was no number by these steps."""
+    machine = {"hardware": "a chip", "device": "cpu"}
+    return [
+        {"seed": seed, "step": step, "finding": "the loss is nan", "hardware": machine}
+        for seed, step in enumerate(steps)
+    ]
 
 
 @pytest.fixture
@@ -134,12 +145,19 @@ TEXTBOOK = {"losses": (1.0, 0.33), "train": (0.7, 0.88)}
             "layer differ in colour in 0 and orientation in 0 of 1 seeds", "two columns, colour 0.50 and 0.20",
         ),
         (
-            "C20", {"small_cifar10_2012": seeds(0.60, 0.62, 0.61), "ablate_normalization": seeds(0.50, 0.52, 0.51)},
-            "at this scale: no response normalization: -10.0 points (-10.0 to -10.0)", "on train 80.0% with everything",
+            "C20", {"small_cifar10_2012": seeds(0.60, 0.62, 0.61), "ablate_normalization": diverged(312, 273, 312),
+                    "ablate_normalization_slower": seeds(0.50, 0.52, 0.51)},
+            "at this scale: no response normalization: diverged by steps 273 to 312 in 3 of 3 seeds; no response "
+            "normalization, at a tenth of the rate: -10.0 points (-10.0 to -10.0)", "on train 80.0% with everything",
         ),
         (  # the mean of -0.01, 0.01 and -0.03 with Student's 4.303 for two degrees of freedom
-            "C20", {"small_cifar10_2012": seeds(0.60, 0.62, 0.61), "ablate_normalization": seeds(0.59, 0.63, 0.58)},
+            "C20", {name: seeds(0.59, 0.63, 0.58) for name in ("ablate_normalization", "ablate_normalization_slower")}
+            | {"small_cifar10_2012": seeds(0.60, 0.62, 0.61)},
             "at this scale: no effect to be seen", "-1.0 points (-6.0 to +4.0), unclear",
+        ),
+        (
+            "C20", {"small_cifar10_2012": seeds(0.60, 0.62, 0.61), "ablate_normalization": diverged(312, 312)},
+            "pending: ablate-normalization-slower not measured yet", "–",
         ),
         ("C20", {"small_cifar10_2012": seeds(0.60, 0.62)}, "pending: ablate-normalization", "–"),
         (

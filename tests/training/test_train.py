@@ -387,6 +387,8 @@ def test_a_loss_that_is_not_finite_stops_the_training(make, tmp_path, notes):
     assert notes.calls[-1] == ("finish",)
     for line in training.run.metrics():
         assert math.isfinite(line["loss"])
+    divergence = training.run.divergence
+    assert (divergence["step"], divergence["finding"]) == (training.state.step, "the loss is nan")
 
 
 def test_weights_that_are_not_finite_are_never_written(make, tmp_path):
