@@ -112,4 +112,4 @@ def time_the_textbook(places: Mapping[str, str], arguments: argparse.Namespace, 
     place = places.get("fashion-mnist", "fashion-mnist")
     store, _ = prepare(open_source(place, arguments.data_root, reporter.say), None, None, reporter)
     machine = choose_machine(arguments.device, get_recipe(textbook.RECIPE).train.precision)
-    return keep_comparison(textbook.compare(store, machine))
+    return keep_comparison(textbook.compare(store.path, machine))

@@ -66,6 +66,23 @@ RECIPES = (
         ),
     ),
     Recipe(
+        name="small-fashion-mnist-fast",
+        model=ModelSpec(variant="small", dropout=0.2),
+        data=DataSpec(source="fashion-mnist", scaling="channel"),
+        augment=AugmentSpec(flip=True),
+        optim=OptimSpec(
+            update="sgd", rate=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4, decay_biases=False,
+            schedule="one-cycle", warmup=0.25,
+        ),
+        train=TrainSpec(batch_size=128, epochs=2),
+        claim=Claim(
+            source="this project: the textbook's accuracy as fast as it can be had",
+            expects="test accuracy of at least 89 % after a minute of training at most, images prepared",
+            top1=(0.89, 0.92),
+            cost="half a minute on two CPU cores with bf16",
+        ),
+    ),
+    Recipe(
         name="small-fashion-mnist-best",
         model=ModelSpec(variant="small", dropout=0.3),
         data=DataSpec(source="fashion-mnist", scaling="channel"),

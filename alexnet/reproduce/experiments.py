@@ -96,6 +96,7 @@ def _wider(recipe: str, width: float, epochs: int) -> Experiment:
 _EXPERIMENTS = (
     Experiment("small-digits", 0.2),
     Experiment("lenet5-fashion-mnist", 0.7),
+    Experiment("small-fashion-mnist-fast", 0.6),
     Experiment("small-fashion-mnist-quick", 1.2),
     *_figure_1_choices(),
     *_ablations(),

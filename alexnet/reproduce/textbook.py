@@ -1,8 +1,7 @@
 """The textbook's AlexNet trained by the textbook's own loop, beside ours: images per second, by turns in one run.
 
 The loop is that of *Dive into Deep Learning* §8.1 and its trainer: torch's layers, images enlarged by Pillow in the
-workers of a ``DataLoader``, fp32, plain SGD. Machines drift by a factor over minutes, so only figures taken by turns
-are compared.
+workers of a ``DataLoader``, fp32, plain SGD. Each loop has a process of its own, see ``bench/turns.py``.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import datetime
 import itertools
 import tempfile
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +19,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from alexnet.bench.turns import rate
+from alexnet.bench.turns import Contestant, Work, take_turns
 from alexnet.config import Recipe
-from alexnet.data.store import Store
+from alexnet.data.store import Store, open_store
 from alexnet.recipes import get_recipe
-from alexnet.runtime.device import Machine, describe_hardware, matrix_rate
+from alexnet.runtime.device import Machine, choose_machine, describe_hardware, matrix_rate
 from alexnet.runtime.log import Silent
 from alexnet.runtime.run import source_commit, start_or_continue
 from alexnet.training.train import Training
@@ -66,13 +64,17 @@ def textbook_network() -> nn.Sequential:
     )
 
 
-def textbook_steps(recipe: Recipe, store: Store, machine: Machine) -> Generator[int, None, None]:
-    """Its training, a step each time the next is asked for; yields the images of the step."""
+def textbook_steps(recipe: Recipe, store: Path, device: str, workers: int) -> tuple[Machine, Work]:
+    """Its training on the store there, a step each time the next is asked for."""
+    machine = choose_machine(device, "fp32", plain=True)
+    return machine, _textbook_steps(recipe, open_store(store), machine, min(workers, torch.get_num_threads()))
+
+
+def _textbook_steps(recipe: Recipe, store: Store, machine: Machine, workers: int) -> Work:
     network = textbook_network().to(machine.device).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=recipe.optim.rate)
     loss_of = nn.CrossEntropyLoss()
     pictures = Pictures(store, recipe.data.image_size or 224)
-    workers = min(WORKERS, torch.get_num_threads())
     loader = DataLoader(pictures, recipe.train.batch_size, shuffle=True, num_workers=workers)
     for _ in itertools.count():
         for images, labels in loader:
@@ -83,8 +85,13 @@ def textbook_steps(recipe: Recipe, store: Store, machine: Machine) -> Generator[
             yield len(images)
 
 
-def our_steps(recipe: Recipe, store: Store, machine: Machine, folder: Path) -> Generator[int, None, None]:
-    """Our training, a step each time the next is asked for; yields the images of the step."""
+def our_steps(recipe: Recipe, store: Path, device: str, folder: Path) -> tuple[Machine, Work]:
+    """Our training on the store there, a step each time the next is asked for; its run lies in ``folder``."""
+    machine = choose_machine(device, recipe.train.precision)
+    return machine, _our_steps(recipe, open_store(store), machine, folder)
+
+
+def _our_steps(recipe: Recipe, store: Store, machine: Machine, folder: Path) -> Work:
     run = start_or_continue(folder / "run", recipe, 0, store.name, store.digest)
     training = Training(recipe, store, run, 0, machine, Silent())
     with training.loader() as batches:
@@ -94,25 +101,29 @@ def our_steps(recipe: Recipe, store: Store, machine: Machine, folder: Path) -> G
 
 
 def compare(
-    store: Store, machine: Machine, *, recipe: Recipe | None = None, rounds: int = ROUNDS, seconds: float = SECONDS
+    store: Path,
+    machine: Machine,
+    *,
+    recipe: Recipe | None = None,
+    rounds: int = ROUNDS,
+    seconds: float = SECONDS,
+    workers: int = WORKERS,
 ) -> dict[str, Any]:
     """Both loops by turns, ``rounds`` times ``seconds`` each, after a first turn that is not counted.
 
-    ``store``: Fashion-MNIST; ``recipe``: the textbook's by default. In the answer ``rounds`` holds a dict each with
-    ``ours`` and ``stock``, images per second; beside them stand the machine, its own rate and the commit.
+    ``store``: where Fashion-MNIST is prepared; ``recipe``: the textbook's by default; ``workers``: processes that
+    enlarge its pictures, at most. In the answer ``rounds`` holds a dict each with ``ours`` and ``stock``, images per
+    second; beside them stand the machine, its own rate and the commit.
     """
-    recipe = recipe or get_recipe(RECIPE)
+    recipe, device = recipe or get_recipe(RECIPE), machine.device.type
     gflops = matrix_rate(machine)
     with tempfile.TemporaryDirectory() as folder:
-        loops = {
-            "ours": our_steps(recipe, store, machine, Path(folder)),
-            "stock": textbook_steps(recipe, store, machine),
+        contestants = {
+            "ours": Contestant(our_steps, (recipe, store, device, Path(folder))),
+            "stock": Contestant(textbook_steps, (recipe, store, device, workers)),
         }
-        for loop in loops.values():
-            rate(loop, seconds / 4, machine)
-        figures = [{name: rate(loop, seconds, machine) for name, loop in loops.items()} for _ in range(rounds)]
-        for loop in loops.values():
-            loop.close()
+        timed = take_turns(contestants, rounds, seconds)
+    by_round = zip(*(timed[name].rates for name in contestants), strict=True)
     return {
         "what": f"training {RECIPE}, images per second beside the textbook's own loop",
         "recipe": RECIPE,
@@ -120,5 +131,5 @@ def compare(
         "commit": source_commit(),
         "matrix_gflops": gflops,
         "hardware": describe_hardware(machine),
-        "rounds": figures,
+        "rounds": [dict(zip(contestants, rates, strict=True)) for rates in by_round],
     }

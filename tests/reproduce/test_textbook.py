@@ -33,10 +33,10 @@ def test_its_pictures_are_the_training_images(make_digits_store):
 
 
 def test_both_are_timed_by_turns(make_digits_store, cpu, monkeypatch):
-    monkeypatch.setattr(textbook, "WORKERS", 0)  # processes beside pytest's own threads are not for a test
     monkeypatch.setattr(textbook, "matrix_rate", lambda machine: 1.0)
     recipe = override(get_recipe("d2l-fashion-mnist"), ["train.batch_size=2", "train.test_curve=false"])
-    value = compare(make_digits_store(train=10, test=0), cpu, recipe=recipe, rounds=2, seconds=0)
+    store = make_digits_store(train=10, test=0)
+    value = compare(store.path, cpu, recipe=recipe, rounds=2, seconds=0, workers=1)
     assert [set(turn) for turn in value["rounds"]] == [{"ours", "stock"}] * 2
     assert all(rate > 0 for turn in value["rounds"] for rate in turn.values())
     assert value["recipe"] == "d2l-fashion-mnist"
