@@ -1,7 +1,8 @@
 """Which image at which step, and batches that are there before they are needed.
 
 The order of an epoch is a permutation keyed by (seed, epoch), so a step number says everything: any step's batch can be
-had without the steps before it. A thread gathers the next batches from the store while the network works on this one.
+had without the steps before it. A thread gathers the next batches from the store while the network works on this one,
+and copies them to a GPU on a stream of their own, past the work that waits in the network's.
 """
 
 from __future__ import annotations
@@ -80,7 +81,8 @@ class Loader:
         self._read, self._labels, self._order = read, labels, order
         self._device, self._steps = device, range(start, stop)
         self._left = len(self._steps)
-        self._ready: queue.Queue[Batch | BaseException] = queue.Queue(depth)
+        self._ready: queue.Queue[tuple[Batch, torch.cuda.Event | None] | BaseException] = queue.Queue(depth)
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._work, name="loader", daemon=True)
 
@@ -102,17 +104,30 @@ class Loader:
                 self._left = 0  # the thread has ended
                 raise item
             self._left -= 1
-            yield item
+            batch, copied = item
+            if copied:
+                self._hand_over(batch, copied)
+            yield batch
 
     def _work(self) -> None:
         try:
             for step in self._steps:
-                if not self._put(self._batch(step)):
+                with torch.cuda.stream(self._stream):  # nothing without one
+                    batch = self._batch(step)
+                    copied = self._stream.record_event() if self._stream else None
+                if not self._put((batch, copied)):
                     return
         except BaseException as error:
             self._put(error)
 
-    def _put(self, item: Batch | BaseException) -> bool:
+    def _hand_over(self, batch: Batch, copied: torch.cuda.Event) -> None:
+        """Have the network's stream wait for the copy, and its memory kept until that stream is done with it."""
+        stream = torch.cuda.current_stream(self._device)
+        stream.wait_event(copied)
+        for tensor in (batch.pixels, batch.labels):
+            tensor.record_stream(stream)
+
+    def _put(self, item: tuple[Batch, torch.cuda.Event | None] | BaseException) -> bool:
         """Put an item into the queue; False if nobody will take it any more."""
         while not self._closed.is_set():
             try:
