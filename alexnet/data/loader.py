@@ -20,6 +20,8 @@ from torch import Tensor
 from alexnet.core.randomness import derive_key, permutation
 
 DEPTH = 3  # batches kept ready
+RESIDENT = 2 * 2**30  # bytes of pixels that a GPU keeps whole; more are copied to it batch by batch
+Read = Callable[[NDArray[np.int64]], NDArray[np.uint8] | Tensor]
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,12 @@ class Order:
 class Loader:
     """Batches for steps ``start … stop − 1``, in order, each given once; a context, so that its thread ends with it.
 
-    ``read``: from image numbers to fresh pixels ``(N, H, W, C)``; called in that thread.
+    ``read``: from image numbers to fresh pixels ``(N, H, W, C)``, here or on the device; called in that thread.
     """
 
     def __init__(
         self,
-        read: Callable[[NDArray[np.int64]], NDArray[np.uint8]],
+        read: Read,
         labels: NDArray[np.int64],
         order: Order,
         device: torch.device,
@@ -139,9 +141,18 @@ class Loader:
 
     def _batch(self, step: int) -> Batch:
         epoch, index, position = self._order.at(step)
-        pixels = to_device(self._read(index), self._device)
+        pixels = self._read(index)
+        pixels = pixels if isinstance(pixels, Tensor) else to_device(pixels, self._device)
         labels = to_device(self._labels[index], self._device)
         return Batch(step, epoch, index, position, pixels, labels)
+
+
+def resident(images: NDArray[np.uint8], device: torch.device) -> Read:
+    """What reads ``images`` ``(N, H, W, C)`` after they were copied to the device as a whole: no pixels cross over in a
+    step.
+    """
+    whole = torch.from_numpy(np.array(images)).to(device)
+    return lambda index: whole[torch.from_numpy(index).to(device)]
 
 
 def to_device(array: NDArray[np.generic], device: torch.device) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from alexnet.config import Recipe
 from alexnet.core.errors import DivergedError, StoppedError
 from alexnet.data.augment import augment, draw
-from alexnet.data.loader import Batch, Loader, Order
+from alexnet.data.loader import RESIDENT, Batch, Loader, Order, resident
 from alexnet.data.store import Store
 from alexnet.model.layers import Masks, draw_masks
 from alexnet.model.network import Classifier
@@ -151,8 +151,10 @@ class Training:
 
     def loader(self) -> Loader:
         """The batches still to come."""
-        store = self.store
-        return Loader(store.read, store.labels, self.order, self.machine.device, self.state.step, self.last_step)
+        store, device = self.store, self.machine.device
+        small = device.type == "cuda" and store.images.nbytes <= RESIDENT
+        read = resident(store.images, device) if small else store.read
+        return Loader(read, store.labels, self.order, device, self.state.step, self.last_step)
 
     def step(self, batch: Batch) -> None:
         """Augment, draw, update, count."""

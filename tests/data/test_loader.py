@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alexnet.data.loader import Loader, Order, to_device
+from alexnet.data.loader import Loader, Order, resident, to_device
 
 CPU = torch.device("cpu")
 
@@ -101,6 +101,14 @@ def test_a_batch_is_the_images_that_the_order_says():
             assert batch.pixels.dtype == torch.uint8
             assert batch.labels.tolist() == (2 * index).tolist()
             assert batch.labels.dtype == torch.int64
+
+
+def test_images_that_stay_on_the_device_are_the_same():
+    pixels, labels, order = images(), np.arange(60), Order(np.arange(60), 7, 3)
+    with Loader(pixels.__getitem__, labels, order, CPU, 0, 12) as batches:
+        copied = summary(batches)
+    with Loader(resident(pixels, CPU), labels, order, CPU, 0, 12) as batches:
+        assert summary(batches) == copied
 
 
 @given(start=st.integers(0, 25), length=st.integers(0, 10), batch_size=st.integers(1, 70), count=st.integers(1, 60))
