@@ -16,6 +16,7 @@ from alexnet.bench.contest import Contest, Row, hold
 from alexnet.bench.data import SIDE, make_photographs, prepare_contest, store_contest
 from alexnet.bench.inference import inference_contest
 from alexnet.bench.report import describe
+from alexnet.bench.runtimes import runtime_contests
 from alexnet.bench.training import norm_contest, step_contest
 from alexnet.commands.console import print_json
 from alexnet.commands.progress import make_reporter
@@ -42,7 +43,10 @@ def contests(arguments: argparse.Namespace, machine: Machine, folder: Path, repo
             if not arguments.variant:
                 yield from (norm_contest(NORM_BATCH, kind, device) for kind in dict.fromkeys((precision, "fp32")))
         case "infer":
-            yield from (inference_contest(variant, batch, precision, device) for variant, batch in sizes)
+            for variant, batch in sizes:
+                yield inference_contest(variant, batch, precision, device)
+                if machine.device.type == "cpu":
+                    yield from runtime_contests(variant, batch, precision)
         case "data":
             if not arguments.data:
                 make_photographs(folder / "photographs")

@@ -1,0 +1,93 @@
+"""Other runtimes, where they are installed: ONNX Runtime in fp32 and OpenVINO in bf16, each as its makers advise.
+
+Both run the network of torch's own layers (``stock.py``), exported to ONNX in the process that is timed, so that what
+is compared with ours is their arithmetic and not somebody's rewriting of the network.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import io
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from alexnet.bench.contest import OURS, STOCK, Contest
+from alexnet.bench.inference import our_outputs
+from alexnet.bench.stock import network_of, stock_network
+from alexnet.bench.training import ready_images
+from alexnet.bench.turns import Contestant, Work
+from alexnet.model.summary import summarise
+from alexnet.runtime.device import Machine
+
+CPU = torch.device("cpu")
+Outputs = Callable[[NDArray[np.float32]], object]
+
+
+def runtime_contests(variant: str, batch: int, precision: str) -> Iterator[Contest]:
+    """Logits of a batch on the CPU, ours in ``precision`` beside each runtime that is installed."""
+    for beside, (modules, prepare) in RUNTIMES.items():
+        if not all(importlib.util.find_spec(module) for module in modules):
+            continue
+        contestants = {
+            OURS: Contestant(our_outputs, (variant, batch, precision, CPU.type)),
+            STOCK: Contestant(prepare, (variant, batch)),
+        }
+        flop = 2.0 * summarise(network_of(variant)).multiply_adds
+        yield Contest("inference", beside, variant, batch, precision, contestants, flop=flop)
+
+
+def onnx_runtime_outputs(variant: str, batch: int) -> tuple[Machine, Work]:
+    """ONNX Runtime's session on the CPU, with as many threads as torch."""
+    runtime: Any = importlib.import_module("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = runtime.InferenceSession(exported(variant), options, providers=["CPUExecutionProvider"])
+    (name,) = (value.name for value in session.get_inputs())
+    return Machine(CPU, bf16=False), _outputs(lambda images: session.run(None, {name: images}), variant, batch)
+
+
+def openvino_outputs(variant: str, batch: int) -> tuple[Machine, Work]:
+    """OpenVINO's request on the CPU: bf16, its hint for latency, with as many threads as torch, inputs not copied."""
+    openvino: Any = importlib.import_module("openvino")
+    core = openvino.Core()
+    hints = {"INFERENCE_PRECISION_HINT": "bf16", "PERFORMANCE_HINT": "LATENCY"}
+    hints["INFERENCE_NUM_THREADS"] = str(torch.get_num_threads())
+    model = core.read_model(io.BytesIO(exported(variant)))
+    request = core.compile_model(model, "CPU", hints).create_infer_request()
+    return Machine(CPU, bf16=True), _outputs(lambda images: request.infer({0: images}, True), variant, batch)
+
+
+RUNTIMES: dict[str, tuple[tuple[str, ...], Callable[[str, int], tuple[Machine, Work]]]] = {
+    "ONNX Runtime, fp32": (("onnx", "onnxruntime"), onnx_runtime_outputs),
+    "OpenVINO, bf16": (("onnx", "openvino"), openvino_outputs),
+}
+
+
+def exported(variant: str) -> bytes:
+    """The network of torch's layers as an ONNX file, for any number of images."""
+    network = network_of(variant)
+    images, _ = ready_images(1, network.image_size, network.in_channels, 1, CPU)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that this exporter is the older one: it needs nothing but onnx
+        path = Path(folder) / "network.onnx"
+        torch.onnx.export(
+            stock_network(network.eval()), (images,), path, dynamo=False, dynamic_axes={"images": {0: "n"}},
+            input_names=["images"],
+        )  # fmt: skip
+        return path.read_bytes()
+
+
+def _outputs(run: Outputs, variant: str, batch: int) -> Iterator[int]:
+    network = network_of(variant)
+    images = ready_images(batch, network.image_size, network.in_channels, 1, CPU)[0].numpy()
+    while True:
+        run(images)
+        yield batch
