@@ -146,8 +146,8 @@ class AugmentSpec:
 class LayerRule:
     """What is different for one layer, from epoch ``start`` on.
 
-    ``rate``: a learning rate of its own, its biases' times ``bias_rate``; 0 freezes it. ``weight_decay``: a decay of
-    its own. None leaves either as it is for all.
+    ``rate``: a learning rate of its own, its biases' times ``bias_rate`` unless ``bias_drops`` gives biases a schedule
+    of their own; 0 freezes it, biases too. ``weight_decay``: a decay of its own. None leaves either as it is for all.
     """
 
     layer: str

@@ -11,8 +11,7 @@ from alexnet.commands.console import print_json
 from alexnet.data.sources import BUILTIN_SOURCES
 from alexnet.model.variants import VARIANTS
 from alexnet.recipes import RECIPES
-from alexnet.reproduce.effects import divergence
-from alexnet.reproduce.finding import Results, results_folder
+from alexnet.reproduce.finding import Results, divergence, results_folder
 from alexnet.reproduce.training_claims import shares
 from alexnet.visualize.tables import table
 

@@ -54,11 +54,12 @@ def _page(statement: Statement, finding: Finding) -> str:
     """One statement with everything about it, in lines that fit a terminal."""
     fields = {"in": statement.source, "claimed": statement.claimed, "measured": finding.measured}
     fields |= {"verdict": finding.verdict, "evidence": finding.evidence}
-    minutes = sum(EXPERIMENTS[name].minutes for name in statement.trainings)
+    trainings = [EXPERIMENTS[name] for name in statement.trainings]
+    minutes = sum(training.minutes * len(training.seeds("cpu")) for training in trainings)
     if statement.id == TIMED:
         minutes = textbook.MINUTES
     if minutes:
-        fields["anew"] = f"alexnet reproduce {statement.id} --run: about {minutes:.0f} minutes a seed on two CPU cores"
+        fields["anew"] = f"alexnet reproduce {statement.id} --run: about {minutes:.0f} minutes on two CPU cores"
     lines = [f"{statement.id}  {statement.says}"]
     for name, text in fields.items():
         lines.append(textwrap.fill(text, WIDTH, initial_indent=f"  {name:10}", subsequent_indent=" " * 12))

@@ -95,11 +95,11 @@ RECIPES = (
     Recipe(
         name="cuda-convnet-cifar10-13pct",
         model=ModelSpec(variant="cifar-13pct"),
-        data=DataSpec(source="cifar10", image_size=24, scaling="mean-image"),
+        data=DataSpec(source="cifar10", image_size=24, scaling="mean-image-centre"),
         augment=AugmentSpec(crop=24, flip=True),
         optim=OptimSpec(
             update="sgd-2012", rate=1e-3, momentum=0.9, bias_rate=2.0, decay_biases=False,
-            schedule="step", drops=(500.0, 510.0),
+            schedule="step", drops=(500.0, 510.0), bias_drops=(),
             rules=tuple(LayerRule(layer, weight_decay=0.004) for layer in ("local3", "local4", "fc5")),
         ),
         train=TrainSpec(batch_size=128, epochs=520, views=10),
@@ -114,11 +114,11 @@ RECIPES = (
     Recipe(
         name="cuda-convnet-cifar10-11pct",
         model=ModelSpec(variant="cifar-11pct"),
-        data=DataSpec(source="cifar10", image_size=24, scaling="mean-image"),
+        data=DataSpec(source="cifar10", image_size=24, scaling="mean-image-centre"),
         augment=AugmentSpec(crop=24, flip=True),
         optim=OptimSpec(
             update="sgd-2012", rate=1e-3, momentum=0.9, bias_rate=2.0, decay_biases=False,
-            schedule="step", drops=(500.0, 510.0),
+            schedule="step", drops=(500.0, 510.0), bias_drops=(),
             rules=(
                 LayerRule("local3", weight_decay=0.004), LayerRule("local4", weight_decay=0.004),
                 LayerRule("fc5", weight_decay=0.01),

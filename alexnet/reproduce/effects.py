@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from scipy.stats import t
 
 from alexnet.reproduce.ablations import ABLATIONS, BASE
-from alexnet.reproduce.finding import Results
+from alexnet.reproduce.finding import Results, divergence
 
 CONFIDENCE = 0.95
 
@@ -39,11 +39,17 @@ class Effect:
         return f"{100 * self.difference:+.1f} points ({low:+.1f} to {high:+.1f})" + ("" if self.seen else ", unclear")
 
 
-def effect(results: Results, name: str, base: str = BASE) -> Effect | None:
-    """How a training differs from another one in test accuracy; None unless two seeds were trained by both."""
-    runs, others = ({run["seed"]: run for run in results.runs(training)} for training in (name, base))
-    seeds = sorted(runs.keys() & others.keys())
-    if len(seeds) < 2:
+def effect(results: Results, name: str) -> Effect | None:
+    """How an ablation differs from its base in test accuracy; None unless one kind of device trained two seeds by both.
+
+    Of two kinds that did, the GPU.
+    """
+    base = ABLATIONS[name].base if name in ABLATIONS else BASE
+    for device in ("cuda", "cpu"):
+        runs, others = ({run["seed"]: run for run in results.runs(each, device)} for each in (name, base))
+        if len(seeds := sorted(runs.keys() & others.keys())) >= 2:
+            break
+    else:
         return None
     differences = [runs[seed]["top1"] - others[seed]["top1"] for seed in seeds]
     error = statistics.stdev(differences) / math.sqrt(len(seeds))
@@ -53,16 +59,6 @@ def effect(results: Results, name: str, base: str = BASE) -> Effect | None:
         difference=statistics.mean(differences),
         reach=float(t.ppf((1 + CONFIDENCE) / 2, len(seeds) - 1)) * error,
     )
-
-
-def divergence(results: Results, name: str) -> str:
-    """How many seeds of a training diverged, and the steps by which they had; empty where none did."""
-    lost = results.diverged(name)
-    if not lost:
-        return ""
-    steps = sorted({run["step"] for run in lost})
-    when = f"step {steps[0]}" if len(steps) == 1 else f"steps {steps[0]} to {steps[-1]}"
-    return f"diverged by {when} in {len(lost)} of {len(lost) + len(results.runs(name))} seeds"
 
 
 def ablation_rows(results: Results) -> list[tuple[str, ...]]:

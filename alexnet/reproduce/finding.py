@@ -14,6 +14,7 @@ from alexnet.core.typed import from_json
 from alexnet.reproduce.experiments import recipe_named
 
 CONFIRMED, CORRECTED, REFUTED = "confirmed", "corrected", "refuted"
+SETS = {"cifar10": "CIFAR-10", "fashion-mnist": "Fashion-MNIST", "tiny-imagenet": "Tiny ImageNet, 100 classes"}
 RUN_ALL = "alexnet reproduce --run --missing"  # what to do where results are missing
 
 
@@ -44,13 +45,6 @@ class Finding:
     details: str = ""
 
 
-def unmeasured(trainings: Sequence[str]) -> Finding:
-    """The finding where a check reads trainings that ``results/`` does not have."""
-    *others, last = trainings
-    names = f"{', '.join(others)} and {last}" if others else last
-    return Finding("–", pending(f"{names} not measured yet"), RUN_ALL)
-
-
 def project_root() -> Path:
     """The checkout of the project: the one that this package stands in, else the folder that one is in, if it is one.
 
@@ -79,7 +73,7 @@ class Results:
     def __init__(self, folder: Path) -> None:
         self._files: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
         self._comparisons: dict[tuple[str, str], tuple[Path, dict[str, Any]]] = {}
-        for path in sorted(folder.glob("*_*.json"), key=lambda path: path.stem.rpartition("_")[2]):
+        for path in sorted(folder.glob("*_*.json"), key=lambda path: (path.stem.rpartition("_")[2], path.name)):
             try:
                 self._add(path, read_json(path))
             except (OSError, ValueError, LookupError, TypeError) as error:
@@ -95,16 +89,18 @@ class Results:
         """Every file with its content, by name."""
         return sorted((file for files in self._files.values() for file in files), key=lambda file: file[0].name)
 
-    def runs(self, training: str) -> Runs:
-        """The finished runs of a training by its name; empty if there are none."""
-        return self._newest(training, "runs")
+    def runs(self, training: str, device: str = "") -> Runs:
+        """The finished runs of a training by its name, on one kind of device if that is given; empty without any."""
+        return [run for run in self._newest(training, device) if "top1" in run]
 
     def diverged(self, training: str) -> Runs:
         """The runs of a training that ended with a loss or a weight that is not finite."""
-        return self._newest(training, "diverged")
+        return [run for run in self._newest(training) if "finding" in run]
 
-    def _newest(self, training: str, kind: str) -> Runs:
-        return list(self._files[training][-1][1].get(kind, ())) if training in self._files else []
+    def _newest(self, training: str, device: str = "") -> Runs:
+        measured = [ended(value) for _, value in self._files.get(training, [])]
+        fitting = [runs for runs in measured if runs[0]["hardware"]["device"].startswith(device)]
+        return fitting[-1] if fitting else []
 
     def lacking(self, trainings: Iterable[str]) -> list[str]:
         """Those of some trainings of which no run was finished."""
@@ -116,6 +112,13 @@ class Results:
             {run["seed"] for run in ended(value) if run["hardware"]["device"].startswith(device)} >= set(seeds)
             for _, value in self._files.get(training, [])
         )
+
+    def images(self, *trainings: str) -> str:
+        """What some trainings were trained on, as a figure from it is to be named: "on CIFAR-10 (JPEG)"."""
+        files = [self._files[name][-1][1] for name in trainings if name in self._files]
+        jpeg = any("jpeg" in f"{value.get('source')} {value.get('note')}".lower() for value in files)
+        sets = dict.fromkeys(SETS.get(value["set"], value["set"]) for value in files)
+        return f"on {' and '.join(sets)}{' (JPEG)' if jpeg else ''}"
 
     def comparison(self, training: str, device: str = "cpu") -> tuple[Path, dict[str, Any]] | None:
         """The newest speeds of a training beside another's loop on one kind of device, and their file."""
@@ -142,6 +145,25 @@ def is_todays(value: Mapping[str, Any]) -> bool:
     if today is None:
         return False
     return not departures(today, recipe) and value["set"] == (today.data.source or value["set"])
+
+
+def divergence(results: Results, training: str) -> str:
+    """How many seeds of a training diverged, and the steps by which they had; empty where none did."""
+    lost = results.diverged(training)
+    if not lost:
+        return ""
+    steps = sorted({run["step"] for run in lost})
+    when = f"step {steps[0]}" if len(steps) == 1 else f"steps {steps[0]} to {steps[-1]}"
+    return f"diverged by {when} in {len(lost)} of {len(lost) + len(results.runs(training))} seeds"
+
+
+def unmeasured(results: Results, trainings: Sequence[str]) -> Finding:
+    """The finding where a check reads trainings without a finished run: all diverged, or ``results/`` has none."""
+    if lost := [f"{name} {divergence(results, name)}" for name in trainings if results.diverged(name)]:
+        return Finding("–", at_this_scale("; ".join(lost)), results.evidence(*trainings))
+    *others, last = trainings
+    names = f"{', '.join(others)} and {last}" if others else last
+    return Finding("–", pending(f"{names} not measured yet"), RUN_ALL)
 
 
 Check = Callable[[Results], Finding]

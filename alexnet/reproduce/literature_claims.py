@@ -29,9 +29,15 @@ def runners_up(results: Results) -> Finding:
 
 
 def first_to_use_relu(results: Results) -> Finding:
-    """C33: AlexNet was the first to use ReLU."""
+    """C33: AlexNet was the first to use ReLU (S3), or the first in a large network (S2)."""
     measured = (
-        "Fukushima (1969) had the function, Nair and Hinton (2010) trained networks with it; the paper takes the name "
-        "from them"
+        "Fukushima (1969) had the function, Nair and Hinton (2010) trained networks with it, and Glorot, Bordes and "
+        "Bengio (2011) deep ones; the paper takes the name from the second. That it was the first network of its size "
+        "to have them, as S2 says, is another statement, which these do not contradict"
     )
-    return Finding(measured, REFUTED, f"{PAPER}, §3.1 and its reference 20")
+    return Finding(
+        measured,
+        REFUTED,
+        "Fukushima, IEEE Trans. Systems Science and Cybernetics 5(4), 1969; Nair and Hinton, ICML 2010 (the paper's "
+        "reference 20); Glorot, Bordes and Bengio, AISTATS 2011",
+    )

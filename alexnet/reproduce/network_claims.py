@@ -24,6 +24,7 @@ from alexnet.visualize.tables import table
 
 ALEXNETS = [name for name, row in VARIANTS.items() if row.architecture is not None and name != "small"]
 MILLION, MIB = 1e6, 2**20
+BATCH = 128  # paper §5
 
 
 def outline(name: str) -> Summary:
@@ -49,15 +50,17 @@ def parameters(results: Results) -> Finding:
 
 def fully_connected_share(results: Results) -> Finding:
     """C3: more than 80 % of the parameters are fully connected, "4096 × 4096 × 2 ≈ 33 M" of them."""
-    shares, split = [], ""
+    shares, rows, split = [], [], ""
     for name in ALEXNETS:
         summary = outline(name)
         linear = {row.name: row.parameters for row in summary.layers if row.kind == "fully connected"}
         shares.append(sum(linear.values()) / summary.parameters)
+        rows.append((name, f"{summary.parameters:,}", *(f"{n:,}" for n in linear.values()), f"{shares[-1]:.1%}"))
         if name == "d2l":
-            split = " + ".join(f"{count / MILLION:.1f} M" for count in linear.values())
+            split = " + ".join(f"{count / MILLION:.2f} M" for count in linear.values())
+    details = table(("variant", "parameters", "fc6", "fc7", "fc8", "fully connected"), rows)
     measured = f"{min(shares):.1%} to {max(shares):.1%} over all variants; in its own network {split}"
-    return Finding(measured, CORRECTED if min(shares) > 0.8 else REFUTED, "alexnet summary d2l")
+    return Finding(measured, CORRECTED if min(shares) > 0.8 else REFUTED, "alexnet summary d2l", details)
 
 
 def textbook_shapes(results: Results) -> Finding:
@@ -175,6 +178,9 @@ def prose_network(results: Results) -> Finding:
         side = window_count(side, 3, 2)
         sides.append(side)
         rows.append((f"pool{number}", "max pool", f"{filters}×{side}×{side}" if side else "nothing is left"))
+    rows.append(("norm11", "norm", "before the fully connected layers"))
+    rows += [("fc6", "fully connected", f"4096, of {227 * 227 * 3:,} inputs"), ("fc7", "fully connected", "4096")]
+    rows.append(("fc8", "fully connected", "1000"))
     code = outline("keras").layers
     kinds = Counter(row.kind for row in code)
     measured = (
@@ -196,34 +202,42 @@ def times_lenet(results: Results) -> Finding:
 
 
 def regularization(results: Results) -> Finding:
-    """C32: LeNet uses weight decay, AlexNet dropout and augmentation."""
+    """C32: LeNet uses weight decay, AlexNet dropout and augmentation: in the textbook's trainings, in the paper's."""
     lenet, textbook = get_recipe("lenet5-fashion-mnist"), get_recipe("d2l-fashion-mnist")
     plain = textbook.augment == AugmentSpec()
     measured = (
         f"the textbook's trainings: weight decay {lenet.optim.weight_decay:g} for LeNet; for AlexNet dropout 0.5 and "
-        f"{'no augmentation' if plain else 'augmentation'}"
+        f"{'no augmentation' if plain else 'augmentation'}; the paper's AlexNet had all three, weight decay "
+        f"{get_recipe('paper-imagenet').optim.weight_decay:g}"
     )
     refuted = lenet.optim.weight_decay == OptimSpec().weight_decay and plain
     return Finding(measured, REFUTED if refuted else CONFIRMED, "alexnet list recipes --json")
 
 
 def one_card(results: Results) -> Finding:
-    """C34: trained on two cards of 3 GB; what would one card have needed, layer by layer?"""
-    layers = outline("paper").layers
+    """C34: trained on two cards of 3 GB; what would one card have needed, layer by layer?
+
+    The 2012 code kept each ReLU's output beside the output of the layer below it; later ones overwrite that.
+    """
+    layers = outline("cuda-convnet").layers
     weights = [3 * 4 * row.parameters / MIB for row in layers]  # weights, gradients and velocities
-    maps = [2 * 128 * row.activation_bytes / MIB for row in layers]  # outputs of 128 images and their gradients
-    total = (sum(weights) + sum(maps)) / 1024
+    maps = [2 * BATCH * row.activation_bytes / MIB for row in layers]  # outputs of a batch and their gradients
+    followed = [row.kind == "convolution" or row.name in ("fc6", "fc7") for row in layers]
+    rectified = [size if twice else 0.0 for size, twice in zip(maps, followed, strict=True)]
+    held, made, more = (sum(column) / 1024 for column in (weights, maps, rectified))
+    total = held + made + more
     measured = (
-        f"the paper says so; one card would hold {sum(weights) / 1024:.2f} GiB of weights, gradients and velocities "
-        f"and {sum(maps) / 1024:.2f} GiB of outputs of 128 images and their gradients: {total:.2f} GiB, which is "
-        f"{'less' if total < 3 else 'more'} than 3, before a convolution's own scratch space"
+        f"the paper says so; one card would hold {held:.2f} GiB of weights, gradients and velocities, {made:.2f} GiB "
+        f"of outputs of {BATCH} images and their gradients, and, as the code of 2012 did, {more:.2f} GiB of ReLU's by "
+        f"themselves: {total:.2f} GiB, which is {'less' if total < 3 else 'more'} than 3, before the images and a "
+        "convolution's own scratch space"
     )
     rows = [
-        (row.name, row.kind, f"{held:,.1f}", f"{made:,.1f}")
-        for row, held, made in zip(layers, weights, maps, strict=True)
+        (row.name, row.kind, *(f"{size:,.1f}" for size in sizes))
+        for row, *sizes in zip(layers, weights, maps, rectified, strict=True)
     ]
-    details = table(("layer", "kind", "MiB of weights", "MiB of outputs"), rows)
-    return Finding(measured, CONFIRMED, "paper, §1 and §3.2; alexnet summary paper", details)
+    details = table(("layer", "kind", "MiB of weights", "MiB of outputs", "MiB of its ReLU's"), rows)
+    return Finding(measured, CONFIRMED, "paper, §1 and §3.2; alexnet summary cuda-convnet", details)
 
 
 def _verdict(right: bool) -> str:

@@ -39,7 +39,7 @@ RESULTS, SPEEDS = "results", "speeds"  # the README's two tables, each between c
 def results_table(results: Results) -> str:
     """The README's table: a row for each measurement of a named recipe that was trained to its end."""
     rows = [_result_row(value) for _, value in results.files() if value["recipe"]["name"] in RECIPES and value["runs"]]
-    head = ("recipe, on", "test top-1, mean (lowest – highest) of seeds", "claimed", "seconds", "images/s", "where")
+    head = ("recipe, on", "test top-1, mean (lowest – highest) of seeds", "expected", "seconds", "images/s", "where")
     return markdown_table(head, rows)
 
 
@@ -60,7 +60,7 @@ def _result_row(value: dict[str, Any]) -> tuple[str, ...]:
     return (
         f"`{recipe.name}`, {value['source']}" + (f", {value['note']}" if value["note"] else ""),
         f"{statistics.mean(top1):.2%}{spread}, {len(runs)} seed{'s' if len(runs) > 1 else ''}",
-        "–" if claim.top1 is None else " – ".join(f"{share:.0%}" for share in claim.top1),
+        "–" if claim.top1 is None else " – ".join(f"{100 * share:g}%" for share in claim.top1),
         f"{statistics.median(run['seconds'] for run in runs):,.0f}",
         f"{statistics.median(run['images_per_second'] for run in runs):,.0f}",
         f"{runs[0]['hardware']['hardware']}, {runs[0]['hardware']['precision']}, {rate:,.0f} GFLOP/s",

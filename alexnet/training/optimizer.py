@@ -93,9 +93,16 @@ def set_rates(optimizer: torch.optim.Optimizer, spec: OptimSpec, weights: float,
         for rule in spec.rules:
             if rule.layer == group["layer"] and epoch >= rule.start:
                 if rule.rate is not None:
-                    rate = rule.rate * (spec.bias_rate if group["bias"] else 1.0)
+                    rate = _rate_of_rule(rule.rate, spec, biases) if group["bias"] else rule.rate
                 decay = decay if rule.weight_decay is None else rule.weight_decay
         group["lr"], group["weight_decay"] = rate, 0.0 if group["bias"] and not spec.decay_biases else decay
+
+
+def _rate_of_rule(rate: float, spec: OptimSpec, biases: float) -> float:
+    """The biases' rate in a layer whose weights go at ``rate``: biases on a schedule of their own only stop with it."""
+    if spec.bias_drops is not None and rate > 0:
+        return biases
+    return rate * spec.bias_rate
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -44,6 +44,7 @@ def test_an_ablation_changes_what_it_says(name):
     [
         (BASE, {"lrn"}),
         ("ablate-normalization", set()),
+        ("ablate-normalization-slower", set()),
         ("with-batch-norm", {"batch-norm"}),
         ("fashion-mnist-28-pixels", set()),
     ],

@@ -180,6 +180,16 @@ def test_rules_hold_for_their_layer_from_their_epoch_on(net, update, epoch, conv
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(("epoch", "conv"), [(1.99, (0.1, 0.2)), (2, (0.001, 0.2)), (3, (0.0, 0.0))])
+def test_biases_on_a_schedule_of_their_own_only_stop_with_their_layer(net, epoch, conv):
+    spec = OptimSpec(bias_rate=2.0, bias_drops=(), rules=RULES)
+    optimizer = build_optimizer(net, spec)
+    set_rates(optimizer, spec, 0.1, 0.2, epoch)
+    names = {parameter: name for name, parameter in net.named_parameters()}
+    found = {names[p]: g["lr"] for g in optimizer.param_groups for p in g["params"]}
+    assert (found["conv.weight"], found["conv.bias"]) == conv
+
+
 @pytest.mark.parametrize("update", ["sgd", "sgd-2012", "adam", "adamw"])
 def test_a_frozen_layer_does_not_move(net, update):
     momentum = 0.9 if update.startswith("sgd") else 0.0
