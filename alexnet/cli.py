@@ -1,7 +1,7 @@
 """The table of commands: name, arguments, one line of help.
 
 Only the command that was asked for is imported, so ``--help`` needs neither torch nor numpy nor Pillow. A user's
-mistake leaves with status 2 and no traceback, an interrupt with 130, SIGTERM with 143.
+mistake leaves with status 2 and no traceback, an interrupt with 130, SIGTERM with 143, SIGUSR1 with 138.
 """
 
 from __future__ import annotations
@@ -202,7 +202,8 @@ def options_of(command: str) -> list[str]:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, _terminate)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that has no × must not end a training

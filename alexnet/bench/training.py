@@ -25,7 +25,7 @@ from alexnet.model.response_norm import ResponseNorm
 from alexnet.model.summary import summarise
 from alexnet.runtime.device import Machine, choose_machine
 from alexnet.training.optimizer import build_optimizer
-from alexnet.training.train import train_step
+from alexnet.training.step import train_step
 
 OPTIM = OptimSpec(update="sgd", rate=1e-3, momentum=0.9, weight_decay=5e-4)
 SMALLER = 8 / 7  # a stored side over the side cut from it: 256 over 224

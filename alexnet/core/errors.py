@@ -25,11 +25,11 @@ class UserError(ValueError):
 
 
 class DivergedError(UserError):
-    """A training's loss or weights are no longer finite; ``finding`` says which, in a few words."""
+    """A training's loss, gradients or weights are no longer finite; ``finding`` says which, and ``step`` since when."""
 
-    def __init__(self, finding: str, line: str) -> None:
+    def __init__(self, finding: str, step: int, line: str) -> None:
         super().__init__(line)
-        self.finding = finding
+        self.finding, self.step = finding, step
 
 
 class StoppedError(Exception):

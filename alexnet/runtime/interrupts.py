@@ -1,6 +1,7 @@
 """Signals as a wish to stop, looked at between steps: a training then writes a checkpoint before it leaves.
 
-The first SIGINT or SIGTERM is remembered; a second one does what it does elsewhere, at once.
+The first SIGINT, SIGTERM or SIGUSR1 (which schedulers send ahead of time) is remembered; a second one does what it does
+elsewhere, at once.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import threading
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class Interrupts:

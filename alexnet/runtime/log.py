@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
+import platform
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,7 +99,7 @@ class RunLog:
             with contextlib.ExitStack() as opened:
                 self._events = opened.enter_context(_Lines(folder / "events.jsonl"))
                 if not self._events.lock():
-                    raise UserError(f"{folder} is in training by another process: wait for it, or give another --out")
+                    raise UserError(f"{folder} is in training by {_holder(folder)}: wait for it, or give another --out")
                 self._metrics = opened.enter_context(_Lines(folder / "metrics.jsonl"))
                 self._opened = opened.pop_all()
         except OSError as error:
@@ -125,6 +126,17 @@ class RunLog:
     def cut(self, mark: int) -> bool:
         """Forget the metrics after ``mark``; False if fewer than that are left (someone shortened the file)."""
         return self._metrics.cut(mark)
+
+
+def _holder(folder: Path) -> str:
+    """Who is training there, as it said itself when it began."""
+    said = [event for event in read_lines(folder / "events.jsonl") if "process" in event]
+    return f"process {said[-1]['process']} on {said[-1]['host']}" if said else "another process"
+
+
+def this_process() -> dict[str, object]:
+    """What an event says of who wrote it, for others who find the folder held."""
+    return {"process": os.getpid(), "host": platform.node()}
 
 
 def in_use(folder: Path) -> bool:

@@ -25,9 +25,10 @@ class Tally:
     def __init__(self, device: torch.device) -> None:
         self.sums = torch.zeros(3, dtype=torch.float64, device=device)
 
-    def add(self, loss: Tensor, right: Tensor, images: int) -> None:
-        """Count a batch by its mean loss and its right answers."""
-        self.sums += torch.stack((loss.double() * images, right.double(), torch.full_like(right, images).double()))
+    def add(self, loss: Tensor, right: Tensor, images: int, finite: Tensor) -> None:
+        """Count a batch by its mean loss and its right answers, if it was ``finite``, 0-d."""
+        counts = torch.stack((loss.double() * images, right.double(), torch.full_like(right, images).double()))
+        self.sums += torch.where(finite, counts, 0.0)
 
     def take(self) -> tuple[float, float]:
         """Mean loss and accuracy since the last time; starts again."""
@@ -57,7 +58,8 @@ class State:
 
     ``errors``: the validation error after each epoch; ``best``: the weights that had the lowest, ``best_error``, if
     the recipe keeps them. ``interval`` and ``epoch``: what the next lines of metrics will say so far. ``seconds``:
-    spent training, over all its sittings.
+    spent training, over all its sittings. ``first_bad``: the first step since it was begun or restored whose numbers
+    were not finite, 0-d on the device; 0 so far.
     """
 
     identity: Identity
@@ -70,6 +72,14 @@ class State:
     best: dict[str, Tensor] = field(default_factory=dict)
     best_error: float = math.inf
     seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.first_bad = torch.zeros((), dtype=torch.int64, device=self.interval.sums.device)
+
+    def note(self, finite: Tensor) -> None:
+        """Remember this step, on the device, if it is the first that was not ``finite`` (it changed nothing)."""
+        first = (self.first_bad == 0) & ~finite
+        self.first_bad += torch.where(first, self.step, 0)
 
     def remember(self, error: float, keep_best: bool) -> None:
         """Add a validation error; of equal ones the earliest is the best."""

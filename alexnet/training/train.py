@@ -1,4 +1,4 @@
-"""One step, one loop: a recipe and a store become a trained model.
+"""One loop: a recipe and a store become a trained model.
 
 Everything a step does is a function of (weights, optimizer state, step number, validation errors so far), so those are
 all that a checkpoint holds (``state.py``), and a training that was interrupted ends where one that was not would have
@@ -14,55 +14,33 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from alexnet.config import Recipe
 from alexnet.core.errors import DivergedError, StoppedError
 from alexnet.data.augment import augment, draw
 from alexnet.data.loader import RESIDENT, Batch, Loader, Order, resident
 from alexnet.data.store import Store
-from alexnet.model.layers import Masks, draw_masks
-from alexnet.model.network import Classifier
+from alexnet.model.layers import draw_masks
 from alexnet.model.saved import SavedModel
 from alexnet.runtime.checkpoint import load_newest
 from alexnet.runtime.device import Machine, describe_hardware
 from alexnet.runtime.interrupts import Interrupts
-from alexnet.runtime.log import Clock, Reporter, RunLog, stage
+from alexnet.runtime.log import Clock, Reporter, RunLog, stage, this_process
 from alexnet.runtime.run import Run
 from alexnet.training.assemble import assemble, split_indices
 from alexnet.training.evaluate import Counts, log_probabilities
 from alexnet.training.optimizer import build_optimizer, set_rates
 from alexnet.training.schedule import bias_learning_rate, learning_rate
 from alexnet.training.state import Identity, State, Tally
+from alexnet.training.step import train_step, use_averages
 
 CHECKPOINT_SECONDS = 300.0
 LINES_PER_EPOCH = 10
+LOOK_STEPS = 20  # a step whose numbers were not finite is noticed after so many at the latest
+NAMED_IMAGES = 8
 STALL_STEPS = 100  # a loss that sits at ln(classes) for so many steps is worth a warning
 STALL_MARGIN = 0.02
-
-
-def train_step(
-    model: Classifier,
-    optimizer: torch.optim.Optimizer,
-    images: Tensor,
-    labels: Tensor,
-    masks: Masks,
-    label_smoothing: float,
-    machine: Machine,
-) -> tuple[Tensor, Tensor]:
-    """One update of the weights, at the optimizer's rates. ``images`` ``(N, C, S, S)``, ``labels`` ``(N,)``.
-
-    Returns the batch's mean loss and its number of right answers, both 0-d on the device, from before the update.
-    """
-    with machine.autocast():
-        logits = model(machine.arrange(images), masks)
-    loss = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    return loss.detach(), (logits.argmax(dim=1) == labels).sum()
 
 
 class Training:
@@ -114,13 +92,15 @@ class Training:
                 for batch in batches:
                     self.step(batch)
                     clock.count(len(batch.index))
+                    late = clock.total - self.state.seconds > CHECKPOINT_SECONDS
+                    stopping = interrupts.status  # read once: what comes later is seen after the next step
+                    if self.line_is_due or late or stopping or self.state.step % LOOK_STEPS == 0:
+                        self.demand_finite_steps()
                     if self.line_is_due:
                         self.write_line(log, clock)
                     if self.epoch_ended:
                         self.end_epoch(log, on_evaluation)
                         clock.restart()
-                    late = clock.total - self.state.seconds > CHECKPOINT_SECONDS
-                    stopping = interrupts.status  # read once: what comes later is seen after the next step
                     if self.epoch_ended or late or stopping:
                         self.checkpoint(log, clock)
                     if stopping:
@@ -138,7 +118,7 @@ class Training:
             try:
                 yield log
             except DivergedError as error:
-                found = {"step": self.state.step, "finding": error.finding, "source": self.store.name}
+                found = {"step": error.step, "finding": error.finding, "source": self.store.name}
                 log.event("diverged", **found, hardware=describe_hardware(self.machine))
                 raise
 
@@ -169,12 +149,13 @@ class Training:
             use_averages(self.network)
         rate, epoch = self.rate(batch.step), batch.step / self.order.steps_per_epoch
         set_rates(self.optimizer, recipe.optim, rate, bias_learning_rate(recipe.optim, rate, epoch), epoch)
-        loss, right = train_step(
+        outcome = train_step(
             self.network, self.optimizer, images, batch.labels, masks, recipe.train.label_smoothing, self.machine
         )
         for tally in (self.interval, self.epoch):
-            tally.add(loss, right, len(images))
+            tally.add(outcome.loss, outcome.right, len(images), outcome.finite)
         self.state.step += 1
+        self.state.note(outcome.finite)
 
     def rate(self, step: int) -> float:
         """The learning rate of a step of this epoch."""
@@ -209,12 +190,23 @@ class Training:
         self.reporter.advance(step, loss=loss, accuracy=accuracy, images_per_second=clock.rate)
         self.warn_if_stalled(log, loss)
 
-    def demand_finite(self, finite: bool, finding: str) -> None:
+    def demand_finite_steps(self) -> None:
+        """Stop a training in which a step's loss or gradients were not finite. Raises ``DivergedError``."""
+        step = int(self.state.first_bad)
+        if step:
+            _, index, _ = self.order.at(step - 1)
+            several = ", …" if len(index) > NAMED_IMAGES else ""
+            images = f"{', '.join(f'{number}' for number in index[:NAMED_IMAGES])}{several}"
+            finding = "the loss or a gradient is not a finite number"
+            self.demand_finite(False, f"{finding} (images {images} of the store)", step)
+
+    def demand_finite(self, finite: bool, finding: str, step: int | None = None) -> None:
         """Stop a training that can no longer come to anything. Raises ``DivergedError``."""
         if not finite:
             raise DivergedError(
                 finding,
-                f"{finding} at step {self.state.step} of {self.recipe.name}: lower the rate, e.g. "
+                step or self.state.step,
+                f"{finding} at step {step or self.state.step} of {self.recipe.name}: lower the rate, e.g. "
                 f"--set optim.rate={self.recipe.optim.rate / 10:g}, and start again in another folder with --out",
             )
 
@@ -312,7 +304,7 @@ class Training:
                 lost = f"no usable checkpoint in {self.run.checkpoints}: starting at step 0 again"
                 self.warn(log, "checkpoints-lost", lost)
             log.cut(0)
-            log.event("start", step=0, seed=self.seed)
+            log.event("start", step=0, seed=self.seed, **this_process())
             return
         self.state.restore(found)
         self._safe_step = self._moving_step = found.step
@@ -321,18 +313,6 @@ class Training:
         for name, value in self.arithmetic.items():
             if (before := found.state.get(name)) != value:
                 self.warn(log, "other-arithmetic", f"{name} was {before}, now {value}: the last bits may differ")
-        log.event("resume", step=found.step, seed=self.seed)
+        log.event("resume", step=found.step, seed=self.seed, **this_process())
         if found.step < self.last_step:
             self.reporter.say(f"continuing after step {found.step}")
-
-
-def use_averages(network: nn.Module) -> None:
-    """Have batch norms use their running averages for the coming step, and leave them as they are.
-
-    For a last batch of one image (n images in batches of b, n mod b = 1): the statistics of one image are no estimate
-    of the set's, they would be a tenth of the averages that the epoch is then measured with, and torch refuses them on
-    a map of one pixel ("Expected more than 1 value per channel when training").
-    """
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eval()

@@ -123,7 +123,7 @@ def test_a_finished_run_prints_its_result_and_another_is_refused(digits_run, cap
         assert field in capsys.readouterr().err.splitlines()[-1]
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
 def test_an_interrupted_training_continues_to_the_same_end(number, status, digits_run, tmp_path):
     """Killed in the middle of a real process, then continued: the same metrics and the same weights, byte for byte."""
     out = tmp_path / "run"

@@ -24,7 +24,7 @@ def terminating():
     signal.signal(signal.SIGTERM, before)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
 def test_the_first_signal_is_remembered(terminating, number, status):
     with Interrupts() as interrupts:
         assert interrupts.status is None

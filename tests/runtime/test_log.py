@@ -1,13 +1,15 @@
 """Two logs: metrics that a resume can cut, events with the clock, and neither lost to a full disk."""
 
 import json
+import os
+import platform
 import resource
 import time
 
 import pytest
 
 from alexnet.core.errors import UserError
-from alexnet.runtime.log import Clock, RunLog, Silent, read_lines, stage
+from alexnet.runtime.log import Clock, RunLog, Silent, read_lines, stage, this_process
 
 
 def test_metrics_and_events_are_lines_of_json(tmp_path):
@@ -81,6 +83,11 @@ def test_a_folder_has_one_writer(tmp_path):
     with RunLog(tmp_path) as log:
         log.metrics(step=1)
         with pytest.raises(UserError, match="is in training by another process: wait for it"):
+            RunLog(tmp_path)
+        log.event("start", **this_process())
+        with pytest.raises(
+            UserError, match=f"is in training by process {os.getpid()} on {platform.node()}: wait for it"
+        ):
             RunLog(tmp_path)
         log.metrics(step=2)
     with RunLog(tmp_path) as log:

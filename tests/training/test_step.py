@@ -1,0 +1,121 @@
+"""A step whose numbers are not finite changes nothing: weights, optimizer state, running averages."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from alexnet.config import OptimSpec
+from alexnet.model.layers import draw_masks
+from alexnet.model.variants import create_model
+from alexnet.runtime.device import Machine
+from alexnet.training.optimizer import build_optimizer, optimizer_tensors
+from alexnet.training.state import Tally
+from alexnet.training.step import all_finite, running_averages, train_step
+
+CPU = torch.device("cpu")
+UPDATES = [
+    OptimSpec(update="sgd", momentum=0.9, nesterov=True),
+    OptimSpec(update="sgd"),
+    OptimSpec(update="sgd-2012", momentum=0.9),
+    OptimSpec(update="adam", rate=1e-3),
+    OptimSpec(update="adamw", rate=1e-3, weight_decay=0.1),
+]
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(params=UPDATES, ids=lambda spec: spec.update)
+def trained(request):
+    """A network with batch norms, an optimizer that has state, and a step to do with some images."""
+
+    def make(plain):
+        machine = Machine(CPU, bf16=False, plain=plain)
+        network = machine.place(create_model("small", 10, 1, image_size=28, seed=0, dropout=0.0)).train()
+        optimizer = build_optimizer(network, request.param, fused=not plain)
+        labels = torch.arange(8)
+
+        def step(images):
+            masks = draw_masks(network.dropout_sites, len(images), 0, 0, CPU)
+            return train_step(network, optimizer, images, labels, masks, 0.0, machine)
+
+        assert step(some_images(0)).finite
+        return network, optimizer, step
+
+    return make
+
+
+def some_images(seed):
+    return torch.randn(8, 1, 28, 28, generator=torch.Generator().manual_seed(seed))
+
+
+def everything(network, optimizer):
+    state = {**network.state_dict(), **optimizer_tensors(network, optimizer)}
+    return {name: value.clone() for name, value in state.items()}
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_a_bad_batch_changes_nothing(trained, plain, value):
+    network, optimizer, step = trained(plain)
+    before = everything(network, optimizer)
+    images = some_images(1)
+    images[3, 0, 5, 7] = value
+    assert not step(images).finite
+    after = everything(network, optimizer)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert step(some_images(2)).finite
+    moved = everything(network, optimizer)
+    assert not torch.equal(moved["conv1.weight"], before["conv1.weight"])
+    assert not torch.equal(moved["norm1.running_mean"], before["norm1.running_mean"])
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_what_follows_a_bad_batch_is_as_if_it_had_not_been(trained, plain):
+    network, _, step = trained(plain)
+    twin, _, twin_step = trained(plain)
+    step(some_images(1) * torch.nan)
+    for seed in (2, 3):
+        step(some_images(seed))
+        twin_step(some_images(seed))
+    assert all(torch.equal(value, twin.state_dict()[name]) for name, value in network.state_dict().items())
+
+
+def test_a_loss_that_is_finite_with_a_gradient_that_is_not(trained):
+    network, optimizer, step = trained(False)
+    before = everything(network, optimizer)
+    network.fc8.weight.register_hook(lambda gradient: gradient * torch.inf)
+    outcome = step(some_images(1))
+    assert outcome.loss.isfinite()
+    assert not outcome.finite
+    assert all(torch.equal(value, before[name]) for name, value in everything(network, optimizer).items())
+
+
+def test_one_value_of_any_gradient_decides():
+    gradients = [torch.zeros(3), torch.zeros(2, 5), torch.zeros(1)]
+    loss = torch.tensor(1.0)
+    assert all_finite(loss, gradients)
+    assert not all_finite(loss * torch.nan, gradients)
+    for place in range(3):
+        for value in (torch.nan, torch.inf, -torch.inf):
+            bad = copy.deepcopy(gradients)
+            bad[place].view(-1)[-1] = value
+            assert not all_finite(loss, bad)
+
+
+def test_the_averages_are_those_of_all_batch_norms():
+    model = nn.Sequential(nn.BatchNorm2d(2), nn.Conv2d(2, 3, 1), nn.Sequential(nn.BatchNorm2d(3)))
+    averages = running_averages(model)
+    assert len(averages) == 6
+    before = [average.clone() for average in averages]
+    model(torch.randn(4, 2, 5, 5))
+    assert not any(torch.equal(old, new) for old, new in zip(before, averages, strict=True))
+    assert running_averages(nn.Linear(2, 2)) == []
+
+
+def test_a_bad_batch_is_not_counted():
+    tally = Tally(CPU)
+    tally.add(torch.tensor(2.0), torch.tensor(3), 4, torch.tensor(True))
+    tally.add(torch.tensor(torch.nan), torch.tensor(1), 4, torch.tensor(False))
+    assert tally.take() == (2.0, 0.75)
