@@ -1,0 +1,1 @@
+"""What it survives: kills, signals, damage and full disks, tried by the hundred and counted."""

@@ -1,0 +1,134 @@
+"""Disks that refuse: full after so many bytes, an error at any sync, read-only. The last good checkpoint stands.
+
+A full disk is a real one: a small file system in memory, mounted in a name space of this process's own, where the
+system allows that (``unshare -Urm``); beside it the system's limit on the size of one file, which any process may set.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from unittest import mock
+
+import torch
+
+from alexnet.endurance.trial import Child, Tally
+from alexnet.runtime.checkpoint import list_checkpoints, load_newest, save_checkpoint
+
+STEP = 64 * 1024
+BYTES = 1024 * 1024  # of a checkpoint's tensors, about
+MOUNT = 'mount -t tmpfs -o size="$1" tmpfs "$2" && shift 2 && exec "$@"'
+
+
+def fill_up(folder: Path) -> Tally:
+    """Saves on a disk with room for 0, 64, 128 … KiB: refused or done, and what was there is whole."""
+    tally = Tally("the disk is full at every 64 KiB of a save")
+    _save(folder, 1)
+    ballast = folder / "ballast"
+    room = BYTES + 4 * STEP
+    for free in range(0, room, STEP):
+        shutil.rmtree(folder / "step-00000002", ignore_errors=True)
+        _leave_free(ballast, free)
+        refused = _refused(lambda: _save(folder, 2))
+        ballast.unlink()
+        _judge(tally, folder, refused, f"{free // 1024} KiB free")
+    return tally
+
+
+def _leave_free(ballast: Path, free: int) -> None:
+    """Fill the file system that a file lies in but for so many bytes."""
+    place = os.statvfs(ballast.parent)
+    with ballast.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, max(1, place.f_bavail * place.f_bsize - free))
+
+
+def limit_files(folder: Path) -> Tally:
+    """Saves by a process whose files may have 0, 64, 128 … KiB."""
+    tally = Tally("a file may grow by no more than every 64 KiB of a save")
+    _save(folder, 1)
+    for most in range(0, BYTES + 4 * STEP, STEP):
+        shutil.rmtree(folder / "step-00000002", ignore_errors=True)
+
+        def save(tell: Callable[[int], None], most: int = most) -> int:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+            return int(_refused(lambda: _save(folder, 2)))
+
+        status, _ = Child(save).wait()
+        _judge(tally, folder, status == 1, f"files of {most // 1024} KiB")
+    return tally
+
+
+def fail_syncs(folder: Path) -> Tally:
+    """Saves in which the first, second … request to the disk ends with an input/output error."""
+    tally = Tally("an input/output error at every sync of a save")
+    _save(folder, 1)
+    for number in range(1, 100):
+        shutil.rmtree(folder / "step-00000002", ignore_errors=True)
+        calls = 0
+
+        def fsync(handle: int, real: Callable[[int], None] = os.fsync, number: int = number) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == number:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            real(handle)
+
+        with mock.patch("os.fsync", fsync):
+            refused = _refused(lambda: _save(folder, 2))
+        if calls < number:
+            break
+        _judge(tally, folder, refused, f"sync {number}")
+    return tally
+
+
+def forbid_writing(folder: Path) -> Tally:
+    """A save into a folder of a file system that was mounted read-only."""
+    tally = Tally("a read-only file system")
+    _save(folder, 1)
+    subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+    refused = _refused(lambda: _save(folder, 2))
+    subprocess.run(["mount", "-o", "remount,rw", str(folder)], check=True)
+    _judge(tally, folder, refused, "read-only")
+    tally.count(survived=refused, otherwise="a save was not refused")
+    return tally
+
+
+def _judge(tally: Tally, folder: Path, refused: bool, where: str) -> None:
+    """After a save of step 2: step 1 stands unless step 2 is whole; and the next save leaves nothing unfinished."""
+    found, complaints = load_newest(folder)
+    newest = found.step if found else None
+    whole = newest in ((1, 2) if refused else (2,)) and not complaints
+    _save(folder, 3)
+    left = sorted(path.name for path in folder.iterdir() if path not in list_checkpoints(folder))
+    shutil.rmtree(folder / "step-00000003")
+    if not (folder / "step-00000001").exists():
+        _save(folder, 1)
+    tally.count(
+        survived=whole and not left,
+        otherwise=f"{where}: {'refused' if refused else 'done'}, found {newest}, {complaints}, left {left}",
+    )
+
+
+def _refused(save: Callable[[], None]) -> bool:
+    try:
+        save()
+    except OSError:
+        return True
+    return False
+
+
+def _save(folder: Path, step: int) -> None:
+    values = {"values": torch.full((BYTES // 4,), float(step))}
+    save_checkpoint(folder, step, {"model": values}, {})
+
+
+def on_a_small_disk(name: str, folder: Path) -> list[str]:
+    """The command that tries ``name`` of this package on a file system of 4 MiB, mounted at ``folder`` for it alone."""
+    here = [sys.executable, "-m", "alexnet.endurance", name, "--folder", str(folder), "--json"]
+    return ["unshare", "-Urm", "sh", "-c", MOUNT, "sh", "4m", str(folder), *here]

@@ -1,0 +1,156 @@
+"""Trainings that are killed, stopped and continued, to the same bits as one that was left alone."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from alexnet.config import Recipe, override
+from alexnet.core.errors import StoppedError
+from alexnet.data.loader import Batch, Loader
+from alexnet.data.store import Store
+from alexnet.endurance.trial import Child, Tally
+from alexnet.recipes import get_recipe
+from alexnet.runtime.checkpoint import list_checkpoints, load_newest
+from alexnet.runtime.device import Machine
+from alexnet.runtime.log import Silent
+from alexnet.runtime.run import Run, start_or_continue
+from alexnet.training.train import Training
+
+CPU = Machine(torch.device("cpu"), bf16=False)
+SMALL = ["train.precision=fp32", "data.image_size=16", "model.width=0.25", "train.epochs=40"]
+LONG = override(get_recipe("small-digits"), SMALL)
+SHORT = override(LONG, ["train.batch_size=256", "train.epochs=5"])  # 30 steps
+DEPTHS = (1, 3, 8)  # batches that are ready ahead of the step: one, as usual, many
+SIGNALS = {signal.SIGTERM: 143, signal.SIGUSR1: 138, signal.SIGINT: 130}
+
+
+def train_on(folder: Path, recipe: Recipe, store: Store, seed: int, depth: int | None = None) -> Training:
+    """A training in ``folder``, begun or continued; :meth:`~Training.fit` does the rest."""
+    run = start_or_continue(folder, recipe, seed, store.name, store.digest)
+    training = Training(recipe, store, run, seed, CPU, Silent())
+    if depth is not None:
+        training.loader = functools.partial(_loader, training, depth)  # type: ignore[method-assign]
+    return training
+
+
+def _loader(training: Training, depth: int) -> Loader:
+    store, state = training.store, training.state
+    return Loader(store.read, store.labels, training.order, CPU.device, state.step, training.last_step, depth)
+
+
+def no_curves(run: Run) -> None:
+    """Nothing to draw."""
+
+
+def digest(folder: Path) -> str:
+    """The sha256 of what a run must leave, however it came to its end: metrics, weights, optimizer, state."""
+    last = list_checkpoints(Run(folder).checkpoints)[-1]
+    content = hashlib.sha256((folder / "metrics.jsonl").read_bytes())
+    for file in sorted(last.glob("*.safetensors")):
+        content.update(file.read_bytes())
+    state = json.loads((last / "state.json").read_text(encoding="utf-8"))
+    del state["seconds"]  # the clock's
+    content.update(json.dumps(state, sort_keys=True).encode())
+    return content.hexdigest()
+
+
+def left_alone(folder: Path, recipe: Recipe, store: Store, seed: int) -> tuple[str, float]:
+    """What an uninterrupted training leaves, and the seconds it takes."""
+    start = time.perf_counter()
+    train_on(folder, recipe, store, seed).fit(no_curves)
+    return digest(folder), time.perf_counter() - start
+
+
+def kill_while_training(folder: Path, store: Store, kills: int, seed: int, draws: random.Random) -> Tally:
+    """One training killed at random instants until it ends, at least ``kills`` times if it lasts so long."""
+    tally = Tally(f"SIGKILL at random instants of a training, seed {seed}: bits at the end")
+    wanted, seconds = left_alone(folder / f"alone-{seed}", LONG, store, seed)
+    killed, status, run = 0, 1, folder / f"killed-{seed}"
+    mean = seconds / kills  # every kill costs the way back and what was done since the last checkpoint
+    while status:
+        child = Child(lambda tell: _fit(run, LONG, store, seed))
+        status, _ = child.signal_after(draws.expovariate(1 / mean), signal.SIGKILL)
+        killed += status != 0
+    tally.count(survived=digest(run) == wanted, otherwise=f"other bits after {killed} kills")
+    tally.remark = f"{killed} kills; {seconds:.1f} s undisturbed"
+    return tally
+
+
+def _fit(run: Path, recipe: Recipe, store: Store, seed: int) -> int:
+    train_on(run, recipe, store, seed).fit(no_curves)
+    return 0
+
+
+def stop_by_signals(folder: Path, store: Store, times: int, draws: random.Random) -> Tally:
+    """One training stopped by signals at random instants until it ends: the status, no step lost, the same bits."""
+    tally = Tally("SIGTERM, SIGUSR1, SIGINT: the status, and no step lost")
+    wanted, seconds = left_alone(folder / "alone", LONG, store, 0)
+    run, number = folder / "stopped", 0
+
+    def fit(tell: Callable[[int], None]) -> int:
+        training = train_on(run, LONG, store, 0)
+        try:
+            training.fit(no_curves)
+        except StoppedError as stopped:
+            tell(training.state.step)
+            return stopped.status
+        return 0
+
+    status = 1
+    while status:
+        sent, expected = list(SIGNALS.items())[number % len(SIGNALS)]
+        status, told = Child(fit).signal_after(0.05 + draws.expovariate(times / seconds / 0.7), sent)
+        if status == expected and told:
+            number += 1
+            found, _ = load_newest(Run(run).checkpoints)
+            kept = found is not None and found.step == told[-1]
+            tally.count(survived=kept, otherwise=f"{sent.name} at step {told[-1]}, kept {found and found.step}")
+        elif status and not (status == 128 + sent and not told):  # before it was listening, a signal ends it
+            tally.count(survived=False, otherwise=f"{sent.name} left with status {status}")
+    same = digest(run) == wanted
+    tally.count(survived=same, otherwise="the training ended with other bits")
+    return tally
+
+
+def resume_everywhere(folder: Path, store: Store, every: int) -> Tally:
+    """Trainings of thirty steps, each stopped after another step and continued, with batches far ahead or not."""
+    tally = Tally("stopped after one step and continued: bits at the end")
+    wanted, _ = left_alone(folder / "alone", SHORT, store, 0)
+    steps = train_on(folder / "count", SHORT, store, 0).last_step
+    for depth in DEPTHS:
+        for step in range(1, steps + 1, every):
+            run = folder / f"resumed-{depth}-{step}"
+            _stop_after(train_on(run, SHORT, store, 0, depth), step)
+            train_on(run, SHORT, store, 0, depth).fit(no_curves)
+            tally.count(survived=digest(run) == wanted, otherwise=f"other bits after step {step}, depth {depth}")
+            shutil.rmtree(run)
+    tally.remark = f"{steps} steps; {', '.join(map(str, DEPTHS))} batches ahead"
+    return tally
+
+
+def _stop_after(training: Training, last: int) -> None:
+    """Train until a signal comes in step ``last``."""
+    step = training.step
+
+    def stepping(batch: Batch) -> None:
+        step(batch)
+        if training.state.step == last:
+            signal.raise_signal(signal.SIGTERM)
+
+    training.step = stepping  # type: ignore[method-assign]
+    try:
+        training.fit(no_curves)
+    except StoppedError:
+        return
+    if last < training.last_step:
+        raise AssertionError("the signal was not heard")
