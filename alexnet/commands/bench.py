@@ -28,7 +28,7 @@ from alexnet.runtime.log import Reporter, stage
 from alexnet.runtime.run import source_commit
 
 VARIANTS = {"train": ("torchvision", "d2l", "paper"), "infer": ("torchvision", "paper"), "data": ("torchvision",)}
-BATCHES = {"train": (64,), "infer": (64, 1), "data": (64,)}
+BATCHES = {"train": (64, 128), "infer": (64, 1), "data": (64,)}
 NORM_BATCH = 64
 
 
