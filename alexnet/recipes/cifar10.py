@@ -19,7 +19,7 @@ RECIPES = (
             source="this project: its best AlexNet for CIFAR-10 on a CPU",
             expects="test accuracy of at least 85 %",
             top1=(0.85, 0.92),
-            cost="about twenty minutes on two CPU cores with bf16",
+            cost="about thirteen minutes on two CPU cores with bf16",
         ),
     ),
     Recipe(
