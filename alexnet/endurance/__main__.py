@@ -25,6 +25,7 @@ from alexnet.data.sources import open_source
 from alexnet.data.store import Store, open_or_prepare
 from alexnet.endurance import disk
 from alexnet.endurance.damage import damage_checkpoints
+from alexnet.endurance.power import cut_power
 from alexnet.endurance.saving import kill_while_saving
 from alexnet.endurance.training import kill_while_training, resume_everywhere, stop_by_signals
 from alexnet.endurance.trial import Tally
@@ -41,6 +42,7 @@ class Scale:
     """How often."""
 
     saves: int
+    cuts: int
     kills: int
     seeds: int
     signals: int
@@ -48,8 +50,8 @@ class Scale:
     damages: int
 
 
-QUICK = Scale(saves=40, kills=8, seeds=1, signals=4, every=7, damages=110)
-FULL = Scale(saves=1000, kills=60, seeds=3, signals=20, every=1, damages=1100)
+QUICK = Scale(saves=40, cuts=10, kills=8, seeds=1, signals=4, every=7, damages=110)
+FULL = Scale(saves=1000, cuts=300, kills=60, seeds=3, signals=20, every=1, damages=1100)
 
 
 def trials(folder: Path, scale: Scale, draws: random.Random) -> Iterator[Tally]:
@@ -61,6 +63,7 @@ def trials(folder: Path, scale: Scale, draws: random.Random) -> Iterator[Tally]:
 
     store = digits(place("store"))
     yield kill_while_saving(place("saving"), scale.saves, draws)
+    yield cut_power(place("power"), scale.cuts, draws)
     for seed in range(scale.seeds):
         yield kill_while_training(place(f"killed-{seed}"), store, scale.kills, seed, draws)
     yield stop_by_signals(place("signals"), store, scale.signals, draws)
