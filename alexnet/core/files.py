@@ -69,7 +69,10 @@ def write_json(path: Path, value: object) -> None:
 
 def read_json(path: Path) -> Any:
     """The JSON value in a file. Raises ``OSError`` or ``ValueError`` as it stands: callers know what it was for."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("the value is nested too deeply") from error
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ from alexnet.data.sources import open_source
 from alexnet.data.store import Store, open_or_prepare
 from alexnet.endurance import disk
 from alexnet.endurance.damage import damage_checkpoints
+from alexnet.endurance.images import damage_images
 from alexnet.endurance.power import cut_power
 from alexnet.endurance.saving import kill_while_saving
 from alexnet.endurance.training import kill_while_training, resume_everywhere, stop_by_signals
@@ -48,10 +49,11 @@ class Scale:
     signals: int
     every: int
     damages: int
+    images: int
 
 
-QUICK = Scale(saves=40, cuts=10, kills=8, seeds=1, signals=4, every=7, damages=110)
-FULL = Scale(saves=1000, cuts=300, kills=60, seeds=3, signals=20, every=1, damages=1100)
+QUICK = Scale(saves=40, cuts=10, kills=8, seeds=1, signals=4, every=7, damages=120, images=1000)
+FULL = Scale(saves=1000, cuts=300, kills=60, seeds=3, signals=20, every=1, damages=1200, images=10_000)
 
 
 def trials(folder: Path, scale: Scale, draws: random.Random) -> Iterator[Tally]:
@@ -69,6 +71,7 @@ def trials(folder: Path, scale: Scale, draws: random.Random) -> Iterator[Tally]:
     yield stop_by_signals(place("signals"), store, scale.signals, draws)
     yield resume_everywhere(place("resumed"), store, scale.every)
     yield damage_checkpoints(place("damage"), scale.damages, draws)
+    yield damage_images(scale.images, draws)
     yield disk.limit_files(place("limit"))
     yield disk.fail_syncs(place("syncs"))
     for name in SMALL_DISK:

@@ -115,10 +115,23 @@ def _lie(path: Path, draws: random.Random, flag: Path) -> None:
     _put(path, manifest)
 
 
+def _nest(path: Path, draws: random.Random, flag: Path) -> None:
+    """JSON that opens brackets and never closes them, where the manifest or the state was; the manifest agrees."""
+    file = path / draws.choice(["manifest.json", "state.json"])
+    file.write_bytes(b"[" * 10**6)
+    if file.name == "state.json":
+        _agree(path, file)
+
+
 def _pickle(path: Path, draws: random.Random, flag: Path) -> None:
     """A pickle in place of a file, with a true manifest; whoever loads it runs ``os.mkdir(flag)``."""
     file = path / draws.choice(FILES[:3])
     file.write_bytes(f"cos\nmkdir\n(V{flag}\ntR.".encode())
+    _agree(path, file)
+
+
+def _agree(path: Path, file: Path) -> None:
+    """Have the manifest say of a file what it is now."""
     manifest = _manifest(path)
     manifest["files"][file.name] = {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
     _put(path, manifest)
@@ -144,5 +157,6 @@ DAMAGES: dict[str, Callable[[Path, random.Random, Path], None]] = {
     "a file added": _add,
     "another schema": _another_schema,
     "a manifest of another form": _lie,
+    "a million brackets": _nest,
     "a pickle in disguise": _pickle,
 }

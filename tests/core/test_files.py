@@ -45,6 +45,12 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monke
     assert names(tmp_path) == ["file"]
 
 
+def test_json_that_is_nested_too_deeply_is_no_value(tmp_path):
+    (tmp_path / "deep.json").write_bytes(b"[" * 10**6)
+    with pytest.raises(ValueError, match="nested too deeply"):
+        read_json(tmp_path / "deep.json")
+
+
 def test_a_write_is_synced_before_it_is_renamed(tmp_path, monkeypatch):
     seen = []
     fsync, replace = os.fsync, Path.replace

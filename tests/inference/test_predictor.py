@@ -12,6 +12,7 @@ from alexnet.config import override
 from alexnet.core.errors import UserError
 from alexnet.inference.predictor import Predictor
 from alexnet.model.saved import save_model
+from alexnet.runtime.device import Machine
 from alexnet.training.assemble import assemble
 from alexnet.training.evaluate import log_probabilities
 
@@ -78,6 +79,20 @@ def test_a_batch_is_its_single_images(fixture, request):
     single = np.concatenate([predictor.probabilities([image]) for image in pixels])
     np.testing.assert_allclose(predictor.probabilities(pixels), single, atol=1e-5)
     np.testing.assert_allclose(single.sum(axis=1), 1.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("fixture", ["grey", "colour"])
+def test_in_bf16_a_batch_is_nearly_its_single_images(fixture, request, tmp_path):
+    *_, store, model, _ = request.getfixturevalue(fixture)
+    save_model(tmp_path / "model", model)
+    predictor = Predictor(tmp_path / "model", Machine(torch.device("cpu"), bf16=True))
+    pixels = list(store.images)
+    single = np.concatenate([predictor.probabilities([image]) for image in pixels])
+    together = predictor.probabilities(pixels)
+    np.testing.assert_allclose(together, single, atol=1e-2)
+    second, first = np.sort(single, axis=1)[:, -2:].T
+    clear = first - second > 1e-2
+    assert np.array_equal(together.argmax(axis=1)[clear], single.argmax(axis=1)[clear])
 
 
 def test_a_path_and_its_bytes_agree(colour, tmp_path):

@@ -84,8 +84,13 @@ def is_litter(name: str) -> bool:
 
 
 def printable(name: str) -> str:
-    """A file name as valid Unicode: bytes that are not UTF-8 are shown as escapes, so that JSON can hold the name."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """A file or class name as it can be shown on one line and kept in JSON.
+
+    Bytes that are not UTF-8, line breaks and other characters that are no signs, those that turn the direction of
+    writing among them, become escapes.
+    """
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii") for sign in text)
 
 
 def slug(text: str) -> str:
