@@ -14,6 +14,7 @@ from alexnet.reproduce.finding import Finding, Results, Statement, results_folde
 from alexnet.visualize.tables import table
 
 WIDTH = 100
+VERDICT = 70  # characters of it in the table of all
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -29,7 +30,7 @@ def main(arguments: argparse.Namespace) -> int:
     elif arguments.claims:
         print("\n\n".join(_page(statement, finding) for statement, finding in findings))
     else:
-        rows = [(s.id, s.says, s.source, finding.verdict) for s, finding in findings]
+        rows = [(s.id, s.says, s.source, textwrap.shorten(finding.verdict, VERDICT)) for s, finding in findings]
         print(table(("claim", "says", "in", "verdict"), rows))
         print("\n" + "\n".join(f"{name}: {what}" for name, what in DOCUMENTS.items()))
         print("\nalexnet reproduce CLAIM shows the figures and the evidence")
