@@ -5,6 +5,7 @@ An image goes the way that training's went: decoded by ``data/decode.py``, cut a
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,9 @@ class Predictor:
 
 def _read(path: Path) -> bytes:
     try:
+        kind = path.stat().st_mode
+        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):  # a pipe might keep us waiting for ever
+            raise UserError(f"{path}: is no regular file: give an image file, or - for one on standard input")
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error

@@ -56,15 +56,18 @@ def turned(orientation):
 JPEG, PNG = saved(picture(), "JPEG", quality=95), saved(picture(), "PNG")
 GREY = np.linspace(0, 65535, SIDE * SIDE).reshape(SIDE, SIDE)
 REFUSED = {
-    "half a JPEG": (JPEG[: len(JPEG) // 2], "is truncated"),
-    "99 % of a JPEG": (JPEG[: len(JPEG) * 99 // 100], "is truncated"),
+    "half a JPEG": (JPEG[: len(JPEG) // 2], "runcated"),
+    "99 % of a JPEG": (JPEG[: len(JPEG) * 99 // 100], "runcated"),
     "start of a JPEG": (JPEG[:2], "is"),
-    "PNG with a wrong checksum": (PNG[:-20] + bytes([PNG[-20] ^ 1]) + PNG[-19:], "is"),
-    "PNG that lacks rows": (png(40, 32, 8, 2, zlib.compress(bytes(16 * 121))), "is"),
-    "PNG of 60000 × 60000": (png(60000, 60000, 8, 2, zlib.compress(b"")), "million pixels"),
+    "PNG with a wrong checksum": (PNG[:-20] + bytes([PNG[-20] ^ 1]) + PNG[-19:], "has corrupt PNG pixel data"),
+    "PNG that lacks rows": (
+        png(40, 32, 8, 2, zlib.compress(bytes(16 * 121))),
+        "has less pixel data than",
+    ),
+    "PNG of 60000 × 60000": (png(60000, 60000, 8, 2, zlib.compress(b"")), "more than 40 million"),
     "PNG of 200 million 1-bit pixels": (
         png(20000, 10000, 1, 0, zlib.compress(bytes(2501 * 10000), 9)),
-        "million pixels",
+        "more than 40 million",
     ),
     "PNG of 1 × 6500": (saved(picture(width=1, height=6500), "PNG"), "times"),
     "no byte": (b"", "is empty"),
@@ -195,3 +198,4 @@ def test_what_is_no_file_stops_nobody(odd_files, album, capsys):
         status, _, err = run_command(capsys, "predict", run.folder, odd_files / "cat" / name)
         assert status == 2
         assert name in err
+    assert run_command(capsys, "predict", run.folder, odd_files / "cat" / "pipe.jpg")[2].count("no regular file") == 1

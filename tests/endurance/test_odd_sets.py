@@ -15,7 +15,7 @@ from alexnet.data.sources import open_source
 from alexnet.data.store import open_or_prepare
 from alexnet.inference.predictor import Predictor
 
-NAMES = ["a\nb", "\u202egod", "-rf", "a b", "$(touch x)", "<b>bold</b>", "|", "…" * 80, "é", "e\u0301", "CON"]
+NAMES = ["a\nb", "\u202egod", "-rf", "a b", "$(touch x)", "<b>bold", "|", "…" * 80, "é", "e\u0301", "CON"]
 SHOWN = {"a\nb": "a\\nb", "\u202egod": "\\u202egod"}  # all others as they are
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -113,15 +113,18 @@ def train_on(store, folder, recipe):
 
 @pytest.fixture
 def changing(tmp_path):
-    """A set, and what happens to it while its third image is prepared."""
-    root = fill(tmp_path / "set", ["cat", "dog"], each=30)
+    """A set, and what happens to it when the first of its images are prepared."""
+    root = fill(tmp_path / "set", ["cat", "dog"], each=300)
+
+    happened = []
 
     def happen(done, total):
-        if done == 3:
+        if not happened:
+            happened.append(done)
             shutil.copy(root / "cat" / "0.png", root / "cat" / "new.png")
-            (root / "dog" / "29.png").unlink()
-            (root / "dog" / "28.png").write_bytes(encoded(999))
-            (root / "dog" / "27.png").write_bytes(b"now it is text")
+            (root / "dog" / "299.png").unlink()
+            (root / "dog" / "298.png").write_bytes(encoded(999))
+            (root / "dog" / "297.png").write_bytes(b"now it is text")
 
     return root, happen
 
@@ -130,9 +133,9 @@ def test_a_set_that_changes_while_it_is_prepared_is_prepared_anew_the_next_time(
     root, happen = changing
     first = open_or_prepare(open_source(str(root)), progress=happen, workers=1)
     refused = {item["name"] for item in first.meta["refused"]}
-    assert refused == {"dog/29.png", "dog/27.png"}  # what it found when it came to them
-    assert len(first.labels) == 58
+    assert refused == {"dog/299.png", "dog/297.png"}  # what it found when it came to them
+    assert len(first.labels) == 598
     again = open_or_prepare(open_source(str(root)))
     assert again.path != first.path
-    assert {item["name"] for item in again.meta["refused"]} == {"dog/27.png"}
-    assert len(again.labels) == 59  # 60, one more, one gone, one that is text now
+    assert {item["name"] for item in again.meta["refused"]} == {"dog/297.png"}
+    assert len(again.labels) == 599  # 600, one more, one gone, one that is text now
