@@ -67,6 +67,7 @@ SHORTER = {  # what makes a command's test short, and nothing else
     "alexnet train torchvision-cifar10": ["--data", "small", "--set", "train.epochs=1"],
     "alexnet train --data FOLDER": ["--set", "train.epochs=3"],
     "alexnet train paper-imagenet --data imagenet:PATH": ["--set", "train.epochs=1"],
+    "alexnet bench train": ["--variant", "torchvision", "--batch", "4", "--rounds", "1", "--seconds", "0.1"],
 }
 IN_CI = {"pip install . && alexnet train", "pip install '.[dev]' && pytest"}
 
