@@ -54,9 +54,11 @@ def train_step(
 
 
 def all_finite(loss: Tensor, gradients: list[Tensor]) -> Tensor:
-    """Whether a loss and all gradients are finite: 0-d, on their device. A maximum hands on what is not a number."""
-    largest = torch._foreach_norm(gradients, float("inf"))
-    return torch.stack([loss, *largest]).isfinite().all()
+    """Whether a loss and all gradients are finite: 0-d, on their device.
+
+    Told by their sums, which hand on what is not: a pass at the speed of memory, where a norm takes a fifth of a step.
+    """
+    return torch.stack([loss, *(gradient.sum() for gradient in gradients)]).isfinite().all()
 
 
 def update(optimizer: torch.optim.Optimizer, finite: Tensor) -> None:
