@@ -17,12 +17,15 @@ from alexnet.runtime.device import Machine, choose_machine
 
 def inference_contest(variant: str, batch: int, precision: str, device: str) -> Contest:
     """Logits of a batch: ours in ``precision``, stock's in fp32."""
-    contestants = {
-        OURS: Contestant(our_outputs, (variant, batch, precision, device)),
-        STOCK: Contestant(stock_outputs, (variant, batch, device)),
-    }
+    stock = Contestant(stock_outputs, (variant, batch, device))
+    return contest_beside(STOCK_PYTORCH, stock, variant, batch, precision, device)
+
+
+def contest_beside(beside: str, other: Contestant, variant: str, batch: int, precision: str, device: str) -> Contest:
+    """Our logits of a batch beside any other's."""
+    contestants = {OURS: Contestant(our_outputs, (variant, batch, precision, device)), STOCK: other}
     flop = 2.0 * summarise(network_of(variant)).multiply_adds
-    return Contest("inference", STOCK_PYTORCH, variant, batch, precision, contestants, flop=flop)
+    return Contest("inference", beside, variant, batch, precision, contestants, flop=flop)
 
 
 def our_outputs(variant: str, batch: int, precision: str, device: str) -> tuple[Machine, Work]:

@@ -19,12 +19,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from alexnet.bench.contest import OURS, STOCK, Contest
-from alexnet.bench.inference import our_outputs
+from alexnet.bench.contest import Contest
+from alexnet.bench.inference import contest_beside
 from alexnet.bench.stock import network_of, stock_network
 from alexnet.bench.training import ready_images
 from alexnet.bench.turns import Contestant, Work
-from alexnet.model.summary import summarise
 from alexnet.runtime.device import Machine
 
 CPU = torch.device("cpu")
@@ -34,14 +33,9 @@ Outputs = Callable[[NDArray[np.float32]], object]
 def runtime_contests(variant: str, batch: int, precision: str) -> Iterator[Contest]:
     """Logits of a batch on the CPU, ours in ``precision`` beside each runtime that is installed."""
     for beside, (modules, prepare) in RUNTIMES.items():
-        if not all(importlib.util.find_spec(module) for module in modules):
-            continue
-        contestants = {
-            OURS: Contestant(our_outputs, (variant, batch, precision, CPU.type)),
-            STOCK: Contestant(prepare, (variant, batch)),
-        }
-        flop = 2.0 * summarise(network_of(variant)).multiply_adds
-        yield Contest("inference", beside, variant, batch, precision, contestants, flop=flop)
+        if all(importlib.util.find_spec(module) for module in modules):
+            other = Contestant(prepare, (variant, batch))
+            yield contest_beside(beside, other, variant, batch, precision, CPU.type)
 
 
 def onnx_runtime_outputs(variant: str, batch: int) -> tuple[Machine, Work]:

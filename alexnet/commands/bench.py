@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -22,10 +21,9 @@ from alexnet.commands.console import print_json
 from alexnet.commands.progress import make_reporter
 from alexnet.data.sources import open_source
 from alexnet.data.store import open_or_prepare
-from alexnet.reproduce.results import keep_comparison
-from alexnet.runtime.device import Machine, choose_machine, describe_hardware
+from alexnet.reproduce.results import circumstances, keep_comparison
+from alexnet.runtime.device import Machine, choose_machine
 from alexnet.runtime.log import Reporter, stage
-from alexnet.runtime.run import source_commit
 
 VARIANTS = {"train": ("torchvision", "d2l", "paper"), "infer": ("torchvision", "paper"), "data": ("torchvision",)}
 BATCHES = {"train": (64, 128), "infer": (64, 1), "data": (64,)}
@@ -69,9 +67,7 @@ def bench(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
                 rows.append(hold(contest, ceilings, arguments.rounds, arguments.seconds, reporter.advance))
     return {
         "what": arguments.what,
-        "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
-        "commit": source_commit(),
-        "hardware": describe_hardware(machine),
+        **circumstances(machine),
         "ceilings": dataclasses.asdict(ceilings),
         "rows": [dataclasses.asdict(row) for row in rows],
     }

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime
 import json
 import random
 import shutil
@@ -30,8 +29,8 @@ from alexnet.endurance.power import cut_power
 from alexnet.endurance.saving import kill_while_saving
 from alexnet.endurance.training import kill_while_training, resume_everywhere, stop_by_signals
 from alexnet.endurance.trial import Tally
-from alexnet.reproduce.results import demand_clean, keep_comparison
-from alexnet.runtime.device import Machine, describe_hardware
+from alexnet.reproduce.results import circumstances, demand_clean, keep_comparison
+from alexnet.runtime.device import Machine
 from alexnet.runtime.run import source_commit
 from alexnet.visualize.tables import table
 
@@ -142,9 +141,7 @@ def document(arguments: argparse.Namespace, tallies: Sequence[Tally]) -> dict[st
         "what": "endurance",
         "full": arguments.full,
         "seed": arguments.seed,
-        "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
-        "commit": source_commit(),
-        "hardware": describe_hardware(Machine(torch.device("cpu"), bf16=False)),
+        **circumstances(Machine(torch.device("cpu"), bf16=False)),
         "trials": [dataclasses.asdict(tally) for tally in tallies],
     }
 

@@ -16,26 +16,26 @@ from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
-import torch
-
+from alexnet.endurance.numbered import newest_numbered, save_numbered
 from alexnet.endurance.trial import Child, Tally
-from alexnet.runtime.checkpoint import list_checkpoints, load_newest, save_checkpoint
+from alexnet.runtime.checkpoint import list_checkpoints
 
 STEP = 64 * 1024
 BYTES = 1024 * 1024  # of a checkpoint's tensors, about
+FLOATS = BYTES // 4
 MOUNT = 'mount -t tmpfs -o size="$1" tmpfs "$2" && shift 2 && exec "$@"'
 
 
 def fill_up(folder: Path) -> Tally:
     """Saves on a disk with room for 0, 64, 128 … KiB: refused or done, and what was there is whole."""
     tally = Tally("the disk is full at every 64 KiB of a save")
-    _save(folder, 1)
+    save_numbered(folder, 1, FLOATS)
     ballast = folder / "ballast"
     room = BYTES + 4 * STEP
     for free in range(0, room, STEP):
         shutil.rmtree(folder / "step-00000002", ignore_errors=True)
         _leave_free(ballast, free)
-        refused = _refused(lambda: _save(folder, 2))
+        refused = _refused(lambda: save_numbered(folder, 2, FLOATS))
         ballast.unlink()
         _judge(tally, folder, refused, f"{free // 1024} KiB free")
     return tally
@@ -51,13 +51,13 @@ def _leave_free(ballast: Path, free: int) -> None:
 def limit_files(folder: Path) -> Tally:
     """Saves by a process whose files may have 0, 64, 128 … KiB."""
     tally = Tally("a file may grow by no more than every 64 KiB of a save")
-    _save(folder, 1)
+    save_numbered(folder, 1, FLOATS)
     for most in range(0, BYTES + 4 * STEP, STEP):
         shutil.rmtree(folder / "step-00000002", ignore_errors=True)
 
         def save(tell: Callable[[int], None], most: int = most) -> int:
             resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
-            return int(_refused(lambda: _save(folder, 2)))
+            return int(_refused(lambda: save_numbered(folder, 2, FLOATS)))
 
         status, _ = Child(save).wait()
         _judge(tally, folder, status == 1, f"files of {most // 1024} KiB")
@@ -67,7 +67,7 @@ def limit_files(folder: Path) -> Tally:
 def fail_syncs(folder: Path) -> Tally:
     """Saves in which the first, second … request to the disk ends with an input/output error."""
     tally = Tally("an input/output error at every sync of a save")
-    _save(folder, 1)
+    save_numbered(folder, 1, FLOATS)
     for number in range(1, 100):
         shutil.rmtree(folder / "step-00000002", ignore_errors=True)
         calls = 0
@@ -80,7 +80,7 @@ def fail_syncs(folder: Path) -> Tally:
             real(handle)
 
         with mock.patch("os.fsync", fsync):
-            refused = _refused(lambda: _save(folder, 2))
+            refused = _refused(lambda: save_numbered(folder, 2, FLOATS))
         if calls < number:
             break
         _judge(tally, folder, refused, f"sync {number}")
@@ -90,9 +90,9 @@ def fail_syncs(folder: Path) -> Tally:
 def forbid_writing(folder: Path) -> Tally:
     """A save into a folder of a file system that was mounted read-only."""
     tally = Tally("a read-only file system")
-    _save(folder, 1)
+    save_numbered(folder, 1, FLOATS)
     subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
-    refused = _refused(lambda: _save(folder, 2))
+    refused = _refused(lambda: save_numbered(folder, 2, FLOATS))
     subprocess.run(["mount", "-o", "remount,rw", str(folder)], check=True)
     _judge(tally, folder, refused, "read-only")
     tally.count(survived=refused, otherwise="a save was not refused")
@@ -101,14 +101,13 @@ def forbid_writing(folder: Path) -> Tally:
 
 def _judge(tally: Tally, folder: Path, refused: bool, where: str) -> None:
     """After a save of step 2: step 1 stands unless step 2 is whole; and the next save leaves nothing unfinished."""
-    found, complaints = load_newest(folder)
-    newest = found.step if found else None
-    whole = newest in ((1, 2) if refused else (2,)) and not complaints
-    _save(folder, 3)
+    newest, intact, complaints = newest_numbered(folder)
+    whole = intact and newest in ((1, 2) if refused else (2,)) and not complaints
+    save_numbered(folder, 3, FLOATS)
     left = sorted(path.name for path in folder.iterdir() if path not in list_checkpoints(folder))
     shutil.rmtree(folder / "step-00000003")
     if not (folder / "step-00000001").exists():
-        _save(folder, 1)
+        save_numbered(folder, 1, FLOATS)
     tally.count(
         survived=whole and not left,
         otherwise=f"{where}: {'refused' if refused else 'done'}, found {newest}, {complaints}, left {left}",
@@ -121,11 +120,6 @@ def _refused(save: Callable[[], None]) -> bool:
     except OSError:
         return True
     return False
-
-
-def _save(folder: Path, step: int) -> None:
-    values = {"values": torch.full((BYTES // 4,), float(step))}
-    save_checkpoint(folder, step, {"model": values}, {})
 
 
 def on_a_small_disk(name: str, folder: Path) -> list[str]:

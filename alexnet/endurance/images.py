@@ -33,7 +33,7 @@ def damage_images(times: int, draws: random.Random) -> Tally:
 
         def read(tell: Callable[[int], None], images: list[bytes] = damaged) -> int:
             for data in images:
-                tell(_is_refused(data))
+                tell(int(_is_refused(data)))
             return 0
 
         status, told = Child(read).wait()

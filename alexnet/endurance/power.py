@@ -15,13 +15,10 @@ import signal
 import struct
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
+from alexnet.endurance.numbered import newest_numbered, save_on
 from alexnet.endurance.trial import Child, Tally
-from alexnet.runtime.checkpoint import load_newest, save_checkpoint
 
 SHUTDOWN = 0x8004587D  # _IOR('X', 125, __u32), linux/fs/ext4/ext4.h
 NO_FLUSH = 2  # EXT4_GOING_FLAGS_NOLOGFLUSH
@@ -40,20 +37,13 @@ def cut_power(folder: Path, cuts: int, draws: random.Random) -> Tally:
     root, step, lost = place / "checkpoints", 0, 0
     for _ in range(cuts):
         _mount(image, place)
-
-        def save_on(tell: Callable[[int], None], after: int = step) -> int:
-            while True:
-                after += 1
-                _save(root, after)
-                tell(after)
-
-        child = Child(save_on)
+        child = Child(save_on(root, step, FLOATS))
         time.sleep(draws.uniform(0, LONGEST))
         _stop(place)
         _, done = child.signal_after(0, signal.SIGKILL)
         _unmount(place)
         _mount(image, place)
-        newest, whole, complaints = _newest(root)
+        newest, whole, complaints = newest_numbered(root)
         expected = max([step, *done])
         tally.count(
             survived=whole and newest >= expected, otherwise=f"{expected} was done, {newest} found: {complaints}"
@@ -63,14 +53,6 @@ def cut_power(folder: Path, cuts: int, draws: random.Random) -> Tally:
         _unmount(place)
     tally.remark = f"{step} checkpoints in all, {lost} folders passed over"
     return tally
-
-
-def _newest(root: Path) -> tuple[int, bool, list[str]]:
-    """The newest checkpoint's step, 0 without any; whether it is what was written; what was passed over."""
-    found, complaints = load_newest(root)  # its tensors are the files' own pages: while they live nothing is unmounted
-    if found is None:
-        return 0, True, complaints
-    return found.step, bool((found.tensors["model"]["values"] == found.step).all()), complaints
 
 
 def _make_disk(image: Path, place: Path) -> str:
@@ -106,7 +88,3 @@ def _stop(place: Path) -> None:
         fcntl.ioctl(handle, SHUTDOWN, struct.pack("I", NO_FLUSH))
     finally:
         os.close(handle)
-
-
-def _save(root: Path, step: int) -> None:
-    save_checkpoint(root, step, {"model": {"values": torch.full((FLOATS,), float(step))}}, {})

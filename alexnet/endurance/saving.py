@@ -14,10 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
+from alexnet.endurance.numbered import newest_numbered, save_numbered, save_on
 from alexnet.endurance.trial import Child, Tally
-from alexnet.runtime.checkpoint import load_newest, save_checkpoint
 
 FLOATS = 2_500_000  # 10 MB
 
@@ -25,51 +24,35 @@ FLOATS = 2_500_000  # 10 MB
 def kill_while_saving(folder: Path, kills: int, draws: random.Random) -> Tally:
     """So many processes that write one checkpoint after another, each killed at some instant."""
     tally = Tally("SIGKILL while saving a checkpoint of 10 MB")
-    seconds = _seconds(lambda: _save(folder, 1))
+    seconds = _seconds(lambda: save_numbered(folder, 1, FLOATS))
     step, passed_over = 1, 0
     for _ in range(kills):
-
-        def save_on(tell: Callable[[int], None], after: int = step) -> int:
-            while True:
-                after += 1
-                _save(folder, after)
-                tell(after)
-
-        _, done = Child(save_on).signal_after(draws.uniform(0, 3 * seconds), signal.SIGKILL)
-        found, complaints = load_newest(folder)
+        child = Child(save_on(folder, step, FLOATS))
+        _, done = child.signal_after(draws.uniform(0, 3 * seconds), signal.SIGKILL)
+        newest, whole, complaints = newest_numbered(folder)
         passed_over += len(complaints)
         expected = max([step, *done])
-        whole = found is not None and _is_of(found.tensors["model"]["values"], found.step) and found.step >= expected
-        tally.count(survived=whole, otherwise=f"step {expected} was done, found {found and found.step}: {complaints}")
-        step = found.step if found else step
+        tally.count(
+            survived=whole and newest >= expected, otherwise=f"{expected} was done, {newest} found: {complaints}"
+        )
+        step = newest or step
     tally.remark = f"{passed_over} folders passed over; {_naively(folder / 'naive.pt', kills // 10 + 1, draws)}"
     return tally
-
-
-def _save(folder: Path, step: int) -> None:
-    save_checkpoint(folder, step, {"model": _values(step)}, {})
-
-
-def _values(step: int) -> dict[str, Tensor]:
-    return {"values": torch.full((FLOATS,), float(step))}
-
-
-def _is_of(values: Tensor, step: int) -> bool:
-    return values.shape == (FLOATS,) and bool((values == step).all())
 
 
 def _naively(path: Path, kills: int, draws: random.Random) -> str:
     """The same with ``torch.save``, in words."""
     path.parent.mkdir(exist_ok=True)
-    seconds = _seconds(lambda: torch.save(_values(1), path))
+    values = {"values": torch.ones(FLOATS)}
+    seconds = _seconds(lambda: torch.save(values, path))
     lost = 0
 
-    def save_on(tell: Callable[[int], None]) -> int:
+    def save(tell: Callable[[int], None]) -> int:
         while True:
-            torch.save(_values(1), path)
+            torch.save(values, path)
 
     for _ in range(kills):
-        Child(save_on).signal_after(draws.uniform(0, 3 * seconds), signal.SIGKILL)
+        Child(save).signal_after(draws.uniform(0, 3 * seconds), signal.SIGKILL)
         lost += not _is_whole_zip(path)
     return f"torch.save over the same file: {lost} of {kills} unreadable"
 

@@ -16,7 +16,7 @@ import torch
 
 from alexnet.config import Recipe, override
 from alexnet.core.errors import StoppedError
-from alexnet.data.loader import Batch, Loader
+from alexnet.data.loader import DEPTH, Batch
 from alexnet.data.store import Store
 from alexnet.endurance.trial import Child, Tally
 from alexnet.recipes import get_recipe
@@ -34,18 +34,12 @@ DEPTHS = (1, 3, 8)  # batches that are ready ahead of the step: one, as usual, m
 SIGNALS = {signal.SIGTERM: 143, signal.SIGUSR1: 138, signal.SIGINT: 130}
 
 
-def train_on(folder: Path, recipe: Recipe, store: Store, seed: int, depth: int | None = None) -> Training:
+def train_on(folder: Path, recipe: Recipe, store: Store, seed: int, depth: int = DEPTH) -> Training:
     """A training in ``folder``, begun or continued; :meth:`~Training.fit` does the rest."""
     run = start_or_continue(folder, recipe, seed, store.name, store.digest)
     training = Training(recipe, store, run, seed, CPU, Silent())
-    if depth is not None:
-        training.loader = functools.partial(_loader, training, depth)  # type: ignore[method-assign]
+    training.loader = functools.partial(training.loader, depth)  # type: ignore[method-assign]
     return training
-
-
-def _loader(training: Training, depth: int) -> Loader:
-    store, state = training.store, training.state
-    return Loader(store.read, store.labels, training.order, CPU.device, state.step, training.last_step, depth)
 
 
 def no_curves(run: Run) -> None:

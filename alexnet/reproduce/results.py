@@ -21,7 +21,8 @@ from alexnet.core.files import write_json
 from alexnet.core.typed import to_json
 from alexnet.data.sources import BUILTIN_SOURCES
 from alexnet.reproduce.finding import results_folder
-from alexnet.runtime.run import Run
+from alexnet.runtime.device import Machine, describe_hardware
+from alexnet.runtime.run import Run, source_commit
 
 PER_RUN = (
     "seed", "split", "views", "top1", "top5", "loss", "images", "splits", "steps", "seconds", "images_per_second",
@@ -91,6 +92,12 @@ def keep_comparison(value: Mapping[str, Any]) -> Path:
     )
     write_json(path, value)
     return path
+
+
+def circumstances(machine: Machine) -> dict[str, Any]:
+    """What stands beside figures that were taken now: date, commit, and what they were taken on."""
+    today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
+    return {"date": today, "commit": source_commit(), "hardware": describe_hardware(machine)}
 
 
 def _slug(hardware: Mapping[str, Any]) -> str:

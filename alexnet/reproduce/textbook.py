@@ -6,7 +6,6 @@ workers of a ``DataLoader``, fp32, plain SGD. Each loop has a process of its own
 
 from __future__ import annotations
 
-import datetime
 import itertools
 import tempfile
 from pathlib import Path
@@ -23,9 +22,10 @@ from alexnet.bench.turns import Contestant, Work, take_turns
 from alexnet.config import Recipe
 from alexnet.data.store import Store, open_store
 from alexnet.recipes import get_recipe
-from alexnet.runtime.device import Machine, choose_machine, describe_hardware, matrix_rate
+from alexnet.reproduce.results import circumstances
+from alexnet.runtime.device import Machine, choose_machine, matrix_rate
 from alexnet.runtime.log import Silent
-from alexnet.runtime.run import source_commit, start_or_continue
+from alexnet.runtime.run import start_or_continue
 from alexnet.training.train import Training
 
 RECIPE = "d2l-fashion-mnist"
@@ -127,9 +127,7 @@ def compare(
     return {
         "what": f"training {RECIPE}, images per second beside the textbook's own loop",
         "recipe": RECIPE,
-        "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
-        "commit": source_commit(),
         "matrix_gflops": gflops,
-        "hardware": describe_hardware(machine),
+        **circumstances(machine),
         "rounds": [dict(zip(contestants, rates, strict=True)) for rates in by_round],
     }

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from alexnet.config import Recipe
 from alexnet.core.errors import DivergedError, StoppedError
 from alexnet.data.augment import augment, draw
-from alexnet.data.loader import RESIDENT, Batch, Loader, Order, resident
+from alexnet.data.loader import DEPTH, RESIDENT, Batch, Loader, Order, resident
 from alexnet.data.store import Store
 from alexnet.model.layers import draw_masks
 from alexnet.model.saved import SavedModel
@@ -129,12 +129,12 @@ class Training:
         best = self.recipe.train.keep == "best-on-val" and errors
         return errors.index(min(errors)) + 1 if best else self.epochs_begun
 
-    def loader(self) -> Loader:
-        """The batches still to come."""
+    def loader(self, depth: int = DEPTH) -> Loader:
+        """The batches still to come, ``depth`` of them kept ready."""
         store, device = self.store, self.machine.device
         small = device.type == "cuda" and store.images.nbytes <= RESIDENT
         read = resident(store.images, device) if small else store.read
-        return Loader(read, store.labels, self.order, device, self.state.step, self.last_step)
+        return Loader(read, store.labels, self.order, device, self.state.step, self.last_step, depth)
 
     def step(self, batch: Batch) -> None:
         """Augment, draw, update, count."""
@@ -198,17 +198,21 @@ class Training:
             several = ", …" if len(index) > NAMED_IMAGES else ""
             images = f"{', '.join(f'{number}' for number in index[:NAMED_IMAGES])}{several}"
             finding = "the loss or a gradient is not a finite number"
-            self.demand_finite(False, f"{finding} (images {images} of the store)", step)
+            raise self.divergence(f"{finding} (images {images} of the store)", step)
 
-    def demand_finite(self, finite: bool, finding: str, step: int | None = None) -> None:
+    def demand_finite(self, finite: bool, finding: str) -> None:
         """Stop a training that can no longer come to anything. Raises ``DivergedError``."""
         if not finite:
-            raise DivergedError(
-                finding,
-                step or self.state.step,
-                f"{finding} at step {step or self.state.step} of {self.recipe.name}: lower the rate, e.g. "
-                f"--set optim.rate={self.recipe.optim.rate / 10:g}, and start again in another folder with --out",
-            )
+            raise self.divergence(finding, self.state.step)
+
+    def divergence(self, finding: str, step: int) -> DivergedError:
+        """The error of a training that came to nothing at a step, with what to do."""
+        return DivergedError(
+            finding,
+            step,
+            f"{finding} at step {step} of {self.recipe.name}: lower the rate, e.g. "
+            f"--set optim.rate={self.recipe.optim.rate / 10:g}, and start again in another folder with --out",
+        )
 
     def warn_if_stalled(self, log: RunLog, loss: float) -> None:
         """Say once, with likely causes, that the loss stays where a network that knows nothing has it."""
