@@ -110,10 +110,10 @@ _EXPERIMENTS = (
         STEPS_FIXED, 4, THREE, NONE, "torchvision-cifar10-fixed", ("train.steps=400",)
     ),
     Experiment(
-        "fashion-mnist-28-pixels", 6, THREE, THREE, "d2l-fashion-mnist",
+        "fashion-mnist-28-pixels", 10, ONE, THREE, "d2l-fashion-mnist",
         ("model.variant=small", "model.normalization=absent", "data.image_size=28"),
     ),
-    Experiment("fashion-mnist-65-pixels", 8, ONE, THREE, "d2l-fashion-mnist", ("data.image_size=65",)),
+    Experiment("fashion-mnist-65-pixels", 14, ONE, THREE, "d2l-fashion-mnist", ("data.image_size=65",)),
     Experiment("small-fashion-mnist-best", 6),
     Experiment("fig1-relu", 7),
     Experiment("fig1-tanh", 7),
