@@ -107,7 +107,7 @@ _EXPERIMENTS = (
         ("train.steps=400", "model.normalization=batch"),
     ),
     Experiment(
-        STEPS_FIXED, 4, THREE, NONE, "torchvision-cifar10-fixed", ("train.steps=400",)
+        STEPS_FIXED, 4, ONE, NONE, "torchvision-cifar10-fixed", ("train.steps=400",)
     ),
     Experiment(
         "fashion-mnist-28-pixels", 10, ONE, THREE, "d2l-fashion-mnist",
@@ -122,10 +122,12 @@ _EXPERIMENTS = (
     _shortened("13", 10),
     _shortened("11", 13),
     Experiment("small-tiny-imagenet-best", 30, ONE),
-    _on_tiny_imagenet("paper", 20),
-    _on_tiny_imagenet("cuda-convnet", 20, NONE),
-    _on_tiny_imagenet("one-tower", 16),
-    Experiment("keras-cifar10-one-epoch", 16, ONE, NONE, "keras-cifar10", ("train.epochs=1",)),
+    _on_tiny_imagenet("paper", 10),
+    _on_tiny_imagenet("cuda-convnet", 10, NONE),
+    _on_tiny_imagenet("one-tower", 8),
+    Experiment(
+        "keras-cifar10-64-pixels", 9, ONE, NONE, "keras-cifar10", ("data.image_size=64", "train.epochs=2")
+    ),
     _wider("small-fashion-mnist-best", 3, 40),
     _wider("small-cifar10-best", 4, 100),
     _wider("small-tiny-imagenet-best", 4, 60),
