@@ -25,8 +25,8 @@ MAY_IMPORT["visualize"] = {*MAY_IMPORT["training"], "training", "inference"}
 MAY_IMPORT["interop"] = {*MAY_IMPORT["visualize"], "visualize"}
 MAY_IMPORT["bench"] = {*MAY_IMPORT["visualize"], "visualize"}
 MAY_IMPORT["reproduce"] = {*MAY_IMPORT["bench"], "bench", "interop"}
-MAY_IMPORT["endurance"] = {*MAY_IMPORT["reproduce"], "reproduce"}
 MAY_IMPORT["commands"] = {*MAY_IMPORT["reproduce"], "reproduce"}
+MAY_IMPORT["endurance"] = {*MAY_IMPORT["commands"], "commands"}
 MAY_IMPORT["cli"] = {"core", "config"}  # commands are imported by name, when they are asked for
 MAY_IMPORT["__main__"] = {"cli"}
 

@@ -14,11 +14,12 @@ from alexnet.config import Recipe
 from alexnet.core.errors import UserError
 from alexnet.core.files import folder_bytes, write_bytes, write_json
 from alexnet.data.sources import reopened_by
+from alexnet.data.store import Store
 from alexnet.model.saved import SavedModel
 from alexnet.model.variants import get_variant
-from alexnet.runtime.device import choose_machine, matrix_rate
+from alexnet.runtime.device import Machine, choose_machine, matrix_rate
 from alexnet.runtime.log import Reporter, Silent
-from alexnet.runtime.run import Run, start_or_continue
+from alexnet.runtime.run import Run, claim, start_or_continue
 from alexnet.training.outcome import conclude
 from alexnet.training.train import Training
 from alexnet.visualize.curves import CurveDrawer
@@ -56,18 +57,25 @@ def train(
         raise UserError("--out is empty: give a folder, or leave it out for runs/RECIPE")
     folder = Path(out or Path("runs") / recipe.name)
     place = reopened_by(recipe.data.source, source, Path(data_root) if data_root else None)
+    if not Run(folder).finished:
+        with claim(folder):
+            run = start_or_continue(folder, recipe, seed, place, store.digest)
+            if not run.finished:
+                fit_and_finish(recipe, store, run, seed, machine, reporter)
+                return run
     run = start_or_continue(folder, recipe, seed, place, store.digest)
-    if run.finished:
-        steps = run.result["steps"]
-        reporter.say(f"{run.folder} is finished already, {steps:,} steps; to train anew give another folder with --out")
-        return run
+    steps = run.result["steps"]
+    reporter.say(f"{run.folder} is finished already, {steps:,} steps; to train anew give another folder with --out")
+    return run
+
+
+def fit_and_finish(recipe: Recipe, store: Store, run: Run, seed: int, machine: Machine, reporter: Reporter) -> None:
+    """Train to the end from wherever the run stands, and write what it leaves."""
     with machine.enough_memory(f"add --set train.batch_size={max(1, recipe.train.batch_size // 2)}"):
         matrix_gflops = matrix_rate(machine)
         training = Training(recipe, store, run, seed, machine, reporter)
         curves = CurveDrawer(recipe)
-        model = training.fit(curves)
-        finish(training, model, curves, matrix_gflops)
-    return run
+        finish(training, training.fit(curves), curves, matrix_gflops)
 
 
 def finish(training: Training, model: SavedModel, curves: CurveDrawer, matrix_gflops: float) -> None:

@@ -68,6 +68,7 @@ class Loader:
     """Batches for steps ``start … stop − 1``, in order, each given once; a context, so that its thread ends with it.
 
     ``read``: from image numbers to fresh pixels ``(N, H, W, C)``, here or on the device; called in that thread.
+    ``depth``: how many batches are kept ready; at 0 there is no thread and each is read when it is asked for.
     """
 
     def __init__(
@@ -82,22 +83,27 @@ class Loader:
     ) -> None:
         self._read, self._labels, self._order = read, labels, order
         self._device, self._steps = device, range(start, stop)
-        self._left = len(self._steps)
+        self._left, self._depth = len(self._steps), depth
         self._ready: queue.Queue[tuple[Batch, torch.cuda.Event | None] | BaseException] = queue.Queue(depth)
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._work, name="loader", daemon=True)
 
     def __enter__(self) -> Loader:
-        self._thread.start()
+        if self._depth:
+            self._thread.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._closed.set()
-        self._thread.join()
+        if self._depth:
+            self._thread.join()
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches still to be given. Raises what the thread met, e.g. ``MemoryError``."""
+        if not self._depth:
+            yield from map(self._batch, self._steps)
+            return
         while self._left:
             if not self._thread.ident or self._closed.is_set():
                 raise RuntimeError("a loader gives batches inside its with block only")

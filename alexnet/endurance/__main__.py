@@ -1,6 +1,7 @@
 """``python -m alexnet.endurance`` tries everything a few times, ``--full`` as often as the promise asks for.
 
-``--keep`` writes the outcome to ``results/``. The exit status is 1 if anything was not survived.
+``--keep`` writes the outcome to ``results/``. The exit status is 1 if anything was not survived, and with ``--full`` if
+anything could not be tried.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ import argparse
 import dataclasses
 import json
 import random
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -84,13 +84,12 @@ def digits(folder: Path) -> Store:
 
 def elsewhere(name: str, folder: Path) -> Tally:
     """A trial on a small disk, by a process that may mount one; without a trial where none may."""
-    command = disk.on_a_small_disk(name, folder)
-    if not shutil.which(command[0]):
-        return Tally(f"{name}, on a small disk", remark=f"not tried: there is no {command[0]}")
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode not in (0, 1) or not done.stdout:
-        last = (done.stderr.strip() or "no word").splitlines()[-1]
-        return Tally(f"{name}, on a small disk", remark=f"not tried: {last}")
+    what = f"{name}, on a small disk"
+    if why := disk.no_small_disk(folder):
+        return Tally(what, remark=f"not tried: {why}")
+    done = subprocess.run(disk.on_a_small_disk(name, folder), capture_output=True, text=True, check=False)
+    if not done.stdout:
+        return Tally(what, 1, [(done.stderr.strip() or "it ended without a word").splitlines()[-1]])
     return Tally(**json.loads(done.stdout)["trials"][0])
 
 
@@ -122,7 +121,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    return int(any(tally.failures for tally in tallies))
+    return int(any(tally.failures or (arguments.full and not tally.trials) for tally in tallies))
 
 
 def run(arguments: argparse.Namespace) -> list[Tally]:

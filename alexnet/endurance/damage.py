@@ -32,15 +32,21 @@ def damage_checkpoints(folder: Path, times: int, draws: random.Random) -> Tally:
         shutil.copytree(whole, root)
         DAMAGES[kind](root / "step-00000002", draws, flag)
         try:
-            found, complaints = load_newest(root)
+            found, damaged = load_newest(root)
+            complaints = list(map(str, damaged))
         except Exception as error:  # whatever it is, nobody was to see it
             found, complaints = None, [repr(error)]
-        named = len(complaints) == 1 and "step-00000002" in complaints[0]
+        named = len(complaints) == 1 and _names_a_file(complaints[0], root / "step-00000002")
         survived = found is not None and found.step == 1 and named and not flag.exists()
         tally.count(survived=survived, otherwise=f"{kind}: found {found and found.step}, {complaints}")
         shutil.rmtree(root)
     tally.remark = f"{len(DAMAGES)} kinds: {', '.join(DAMAGES)}"
     return tally
+
+
+def _names_a_file(complaint: str, path: Path) -> bool:
+    """Whether the complaint says of one of the checkpoint's files what is wrong, or of the whole what it lacks."""
+    return complaint.startswith(str(path)) and ": " in complaint
 
 
 def _write(root: Path, step: int) -> None:

@@ -18,12 +18,13 @@ from unittest import mock
 
 from alexnet.endurance.numbered import newest_numbered, save_numbered
 from alexnet.endurance.trial import Child, Tally
-from alexnet.runtime.checkpoint import list_checkpoints
+from alexnet.runtime.checkpoint import list_checkpoints, load_checkpoint
 
 STEP = 64 * 1024
 BYTES = 1024 * 1024  # of a checkpoint's tensors, about
 FLOATS = BYTES // 4
 MOUNT = 'mount -t tmpfs -o size="$1" tmpfs "$2" && shift 2 && exec "$@"'
+APART = ("unshare", "-Urm", "sh", "-c", MOUNT, "sh")
 
 
 def fill_up(folder: Path) -> Tally:
@@ -37,7 +38,7 @@ def fill_up(folder: Path) -> Tally:
         _leave_free(ballast, free)
         refused = _refused(lambda: save_numbered(folder, 2, FLOATS))
         ballast.unlink()
-        _judge(tally, folder, refused, f"{free // 1024} KiB free")
+        _judge(tally, folder, refused, f"{free // 1024} KiB free", must_refuse=free < BYTES)
     return tally
 
 
@@ -60,7 +61,7 @@ def limit_files(folder: Path) -> Tally:
             return int(_refused(lambda: save_numbered(folder, 2, FLOATS)))
 
         status, _ = Child(save).wait()
-        _judge(tally, folder, status == 1, f"files of {most // 1024} KiB")
+        _judge(tally, folder, status == 1, f"files of {most // 1024} KiB", must_refuse=most < BYTES)
     return tally
 
 
@@ -83,7 +84,7 @@ def fail_syncs(folder: Path) -> Tally:
             refused = _refused(lambda: save_numbered(folder, 2, FLOATS))
         if calls < number:
             break
-        _judge(tally, folder, refused, f"sync {number}")
+        _judge(tally, folder, refused, f"sync {number}", must_refuse=True)
     return tally
 
 
@@ -94,15 +95,21 @@ def forbid_writing(folder: Path) -> Tally:
     subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
     refused = _refused(lambda: save_numbered(folder, 2, FLOATS))
     subprocess.run(["mount", "-o", "remount,rw", str(folder)], check=True)
-    _judge(tally, folder, refused, "read-only")
-    tally.count(survived=refused, otherwise="a save was not refused")
+    _judge(tally, folder, refused, "read-only", must_refuse=True)
     return tally
 
 
-def _judge(tally: Tally, folder: Path, refused: bool, where: str) -> None:
-    """After a save of step 2: step 1 stands unless step 2 is whole; and the next save leaves nothing unfinished."""
+def _judge(tally: Tally, folder: Path, refused: bool, where: str, *, must_refuse: bool) -> None:
+    """After a save of step 2, which ``must_refuse`` says cannot have come to its end unnoticed.
+
+    Step 1 stands unless step 2 is whole, and the next save leaves nothing unfinished. (A save may be refused and whole:
+    when all of it was there and only the last request to the disk failed.)
+    """
     newest, intact, complaints = newest_numbered(folder)
     whole = intact and newest in ((1, 2) if refused else (2,)) and not complaints
+    whole = (
+        whole and (refused or not must_refuse) and (newest == 2 or load_checkpoint(folder / "step-00000001").step == 1)
+    )
     save_numbered(folder, 3, FLOATS)
     left = sorted(path.name for path in folder.iterdir() if path not in list_checkpoints(folder))
     shutil.rmtree(folder / "step-00000003")
@@ -122,7 +129,17 @@ def _refused(save: Callable[[], None]) -> bool:
     return False
 
 
+def no_small_disk(folder: Path) -> str:
+    """Why this system mounts no disk of our own; empty if it does."""
+    command = [*APART, "4m", str(folder), "true"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        return f"{command[0]}: {error.strerror}"
+    return (done.stderr.strip() or "no word").splitlines()[-1] if done.returncode else ""
+
+
 def on_a_small_disk(name: str, folder: Path) -> list[str]:
     """The command that tries ``name`` of this package on a file system of 4 MiB, mounted at ``folder`` for it alone."""
     here = [sys.executable, "-m", "alexnet.endurance", name, "--folder", str(folder), "--json"]
-    return ["unshare", "-Urm", "sh", "-c", MOUNT, "sh", "4m", str(folder), *here]
+    return [*APART, "4m", str(folder), *here]

@@ -32,5 +32,6 @@ def newest_numbered(folder: Path) -> tuple[int, bool, list[str]]:
     """The newest checkpoint's step, 0 without any; whether it is what was written; what was passed over."""
     found, complaints = load_newest(folder)  # its tensors are the files' pages: while they live nothing is unmounted
     if found is None:
-        return 0, True, complaints
-    return found.step, bool((found.tensors["model"]["values"] == found.step).all()), complaints
+        return 0, True, list(map(str, complaints))
+    whole = bool((found.tensors["model"]["values"] == found.step).all())
+    return found.step, whole, list(map(str, complaints))

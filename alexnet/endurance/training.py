@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from alexnet.commands.train import finish
 from alexnet.config import Recipe, override
 from alexnet.core.errors import StoppedError
 from alexnet.data.loader import DEPTH, Batch
@@ -23,14 +24,17 @@ from alexnet.recipes import get_recipe
 from alexnet.runtime.checkpoint import list_checkpoints, load_newest
 from alexnet.runtime.device import Machine
 from alexnet.runtime.log import Silent
-from alexnet.runtime.run import Run, start_or_continue
+from alexnet.runtime.run import Run, claim, start_or_continue
 from alexnet.training.train import Training
+from alexnet.visualize.curves import CurveDrawer
 
 CPU = Machine(torch.device("cpu"), bf16=False)
 SMALL = ["train.precision=fp32", "data.image_size=16", "model.width=0.25", "train.epochs=40"]
 LONG = override(get_recipe("small-digits"), SMALL)
 SHORT = override(LONG, ["train.batch_size=256", "train.epochs=5"])  # 30 steps
-DEPTHS = (1, 3, 8)  # batches that are ready ahead of the step: one, as usual, many
+DEPTHS = (0, 3, 8)  # batches that are ready ahead of the step: none, as usual, many
+CLOCK = {"seconds", "images_per_second"}  # what two equal trainings differ in
+GRACE = 30.0  # seconds that a cluster gives a job between SIGTERM and SIGKILL
 SIGNALS = {signal.SIGTERM: 143, signal.SIGUSR1: 138, signal.SIGINT: 130}
 
 
@@ -47,14 +51,14 @@ def no_curves(run: Run) -> None:
 
 
 def digest(folder: Path) -> str:
-    """The sha256 of what a run must leave, however it came to its end: metrics, weights, optimizer, state."""
+    """The sha256 of what a run must leave however it came to its end: metrics, last checkpoint, model, result."""
     last = list_checkpoints(Run(folder).checkpoints)[-1]
     content = hashlib.sha256((folder / "metrics.jsonl").read_bytes())
-    for file in sorted(last.glob("*.safetensors")):
+    for file in [*sorted(last.glob("*.safetensors")), *sorted((folder / "model").glob("*"))]:
         content.update(file.read_bytes())
-    state = json.loads((last / "state.json").read_text(encoding="utf-8"))
-    del state["seconds"]  # the clock's
-    content.update(json.dumps(state, sort_keys=True).encode())
+    for file in filter(Path.exists, (last / "state.json", folder / "result.json")):
+        values = json.loads(file.read_text(encoding="utf-8"))
+        content.update(json.dumps({name: values[name] for name in sorted(values.keys() - CLOCK)}).encode())
     return content.hexdigest()
 
 
@@ -66,54 +70,65 @@ def left_alone(folder: Path, recipe: Recipe, store: Store, seed: int) -> tuple[s
 
 
 def kill_while_training(folder: Path, store: Store, kills: int, seed: int, draws: random.Random) -> Tally:
-    """One training killed at random instants until it ends, at least ``kills`` times if it lasts so long."""
+    """Trainings killed so many times in all, at random instants from their first write to their last."""
     tally = Tally(f"SIGKILL at random instants of a training, seed {seed}: bits at the end")
-    wanted, seconds = left_alone(folder / f"alone-{seed}", LONG, store, seed)
-    killed, status, run = 0, 1, folder / f"killed-{seed}"
+    start = time.perf_counter()
+    _train(folder / "alone", LONG, store, seed)
+    seconds, wanted, killed = time.perf_counter() - start, digest(folder / "alone"), 0
     mean = seconds / kills  # every kill costs the way back and what was done since the last checkpoint
-    while status:
-        child = Child(lambda tell: _fit(run, LONG, store, seed))
-        status, _ = child.signal_after(draws.expovariate(1 / mean), signal.SIGKILL)
-        killed += status != 0
-    tally.count(survived=digest(run) == wanted, otherwise=f"other bits after {killed} kills")
+    while killed < kills and not tally.failures:
+        run = folder / f"killed-{tally.trials}"
+        while not Run(run).finished:
+            child = Child(lambda tell, run=run: _train(run, LONG, store, seed))  # type: ignore[misc]
+            status, _ = child.signal_after(draws.expovariate(1 / mean), signal.SIGKILL)
+            killed += status != 0
+        tally.count(survived=digest(run) == wanted, otherwise=f"other bits after {killed} kills")
     tally.remark = f"{killed} kills; {seconds:.1f} s undisturbed"
     return tally
 
 
-def _fit(run: Path, recipe: Recipe, store: Store, seed: int) -> int:
-    train_on(run, recipe, store, seed).fit(no_curves)
+def _train(folder: Path, recipe: Recipe, store: Store, seed: int) -> int:
+    """What ``alexnet train`` does, but for measuring the machine."""
+    with claim(folder):
+        training = train_on(folder, recipe, store, seed)
+        if not training.run.finished:
+            finish(training, training.fit(no_curves), CurveDrawer(recipe), matrix_gflops=1.0)
     return 0
 
 
 def stop_by_signals(folder: Path, store: Store, times: int, draws: random.Random) -> Tally:
-    """One training stopped by signals at random instants until it ends: the status, no step lost, the same bits."""
+    """Trainings stopped by so many signals at random instants: status, soon, no step lost, the same bits."""
     tally = Tally("SIGTERM, SIGUSR1, SIGINT: the status, and no step lost")
     wanted, seconds = left_alone(folder / "alone", LONG, store, 0)
-    run, number = folder / "stopped", 0
-
-    def fit(tell: Callable[[int], None]) -> int:
-        training = train_on(run, LONG, store, 0)
-        try:
-            training.fit(no_curves)
-        except StoppedError as stopped:
-            tell(training.state.step)
-            return stopped.status
-        return 0
-
-    status = 1
-    while status:
-        sent, expected = list(SIGNALS.items())[number % len(SIGNALS)]
-        status, told = Child(fit).signal_after(0.05 + draws.expovariate(times / seconds / 0.7), sent)
-        if status == expected and told:
-            number += 1
-            found, _ = load_newest(Run(run).checkpoints)
-            kept = found is not None and found.step == told[-1]
-            tally.count(survived=kept, otherwise=f"{sent.name} at step {told[-1]}, kept {found and found.step}")
-        elif status and not (status == 128 + sent and not told):  # before it was listening, a signal ends it
-            tally.count(survived=False, otherwise=f"{sent.name} left with status {status}")
-    same = digest(run) == wanted
-    tally.count(survived=same, otherwise="the training ended with other bits")
+    heard, slowest = 0, 0.0
+    while heard < times and not tally.failures:
+        run, status = folder / f"stopped-{heard}", 1
+        while status:
+            sent, expected = list(SIGNALS.items())[heard % len(SIGNALS)]
+            child = Child(lambda tell, run=run: _fit_until_stopped(run, store, tell))  # type: ignore[misc]
+            status, told = child.signal_after(0.05 + draws.expovariate(times / seconds / 0.7), sent)
+            if status == expected and told:
+                heard, slowest = heard + 1, max(slowest, child.seconds)
+                found, _ = load_newest(Run(run).checkpoints)
+                kept = found is not None and found.step == told[-1]
+                tally.count(survived=kept, otherwise=f"{sent.name} at step {told[-1]}, kept {found and found.step}")
+            elif status and not (status == 128 + sent and not told):  # before it was listening, a signal ends it
+                tally.count(survived=False, otherwise=f"{sent.name} left with status {status}")
+        tally.count(survived=digest(run) == wanted, otherwise="a training ended with other bits")
+    tally.count(survived=slowest < GRACE, otherwise=f"one took {slowest:.1f} s to end")
+    tally.remark = f"{heard} signals; the slowest answer after {slowest:.2f} s"
     return tally
+
+
+def _fit_until_stopped(run: Path, store: Store, tell: Callable[[int], None]) -> int:
+    """Train; a signal's status is handed on, and the step at which it was heard told."""
+    training = train_on(run, LONG, store, 0)
+    try:
+        training.fit(no_curves)
+    except StoppedError as stopped:
+        tell(training.state.step)
+        return stopped.status
+    return 0
 
 
 def resume_everywhere(folder: Path, store: Store, every: int) -> Tally:

@@ -46,16 +46,19 @@ class Child:
                 os._exit(status)
         os.close(writing)
         self._reading = reading
+        self.seconds = 0.0  # from the signal to its end
 
     def signal_after(self, seconds: float, number: signal.Signals) -> tuple[int, list[int]]:
         """Send it a signal after so many seconds and wait for its end: its exit status (128 + the signal's number where
         that ended it) and the numbers that it told.
         """
         time.sleep(seconds)
+        sent = time.monotonic()
         try:
             os.kill(self._pid, number)
         finally:
             status, told = self.wait()
+        self.seconds = time.monotonic() - sent
         return status, told
 
     def wait(self) -> tuple[int, list[int]]:

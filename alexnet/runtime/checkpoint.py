@@ -34,17 +34,20 @@ class Checkpoint:
 
 
 class DamagedError(Exception):
-    """A checkpoint that is not what its manifest says, or cannot be read; the message names the file."""
+    """A checkpoint, ``path``, that is not what its manifest says, or cannot be read; the message names the file."""
+
+    def __init__(self, path: Path, file: Path, why: str) -> None:
+        super().__init__(f"{file}: {why}")
+        self.path = path
 
 
 def save_checkpoint(
     root: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
 ) -> Path:
-    """Write one checkpoint, then drop all others but the one before it.
+    """Write one checkpoint, then drop all others but the one before it: damaged ones were set aside before.
 
-    Those of later steps go too: a training stands at ``step`` again only because they could not be read. ``tensors``:
-    group → name → tensor on any device; each group becomes ``<group>.safetensors``. ``state``: JSON values. Raises
-    ``OSError`` if the disk refuses; what was there before is then untouched.
+    ``tensors``: group → name → tensor on any device; each group becomes ``<group>.safetensors``. ``state``: JSON
+    values. Raises ``OSError`` if the disk refuses; what was there before is then untouched.
     """
     path = root / f"step-{step:08d}"
     with publish_folder(path) as beside:
@@ -77,15 +80,26 @@ def _step_of(path: Path) -> int:
     return int(path.name.removeprefix("step-"))
 
 
-def load_newest(root: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint that is what its manifest says, or None; and a sentence for each that was passed over."""
-    complaints: list[str] = []
+def load_newest(root: Path) -> tuple[Checkpoint | None, list[DamagedError]]:
+    """The newest checkpoint that is what its manifest says, or None; and what is wrong with each that is newer."""
+    damaged: list[DamagedError] = []
     for path in reversed(list_checkpoints(root)):
         try:
-            return load_checkpoint(path), complaints
+            return load_checkpoint(path), damaged
         except DamagedError as error:
-            complaints.append(str(error))
-    return None, complaints
+            damaged.append(error)
+    return None, damaged
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a checkpoint that cannot be used, so that it is neither tried again nor dropped; where it is now.
+
+    Raises ``OSError`` if it cannot be renamed.
+    """
+    number = 1
+    while (aside := path.with_name(f"damaged-{path.name}" + (f"-{number}" if number > 1 else ""))).exists():
+        number += 1
+    return path.rename(aside)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -96,9 +110,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         tensors = {file.stem: load_file(file) for file in _files(path) if file.suffix == ".safetensors"}
         step = int(state.pop("step"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        raise DamagedError(f"{path}: cannot be read ({error})") from error
+        raise DamagedError(path, path, f"cannot be read ({error})") from error
     if step != _step_of(path):
-        raise DamagedError(f"{path}: is another step's, {step}, renamed")
+        raise DamagedError(path, path / "state.json", f"is another step's, {step}")
     return Checkpoint(step, tensors, state)
 
 
@@ -109,19 +123,23 @@ def verify(path: Path) -> None:
         listed = {str(name): (int(item["bytes"]), str(item["sha256"])) for name, item in manifest["files"].items()}
         schema = manifest["schema"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedError(f"{path / 'manifest.json'}: cannot be read ({error})") from error
+        raise DamagedError(path, path / "manifest.json", f"cannot be read ({error})") from error
     if schema != SCHEMA:
-        raise DamagedError(f"{path}: has schema {schema}, this version reads {SCHEMA}")
+        raise DamagedError(path, path / "manifest.json", f"has schema {schema}, this version reads {SCHEMA}")
     try:
         present = {file.name for file in _files(path)} - {"manifest.json"}
         if odd := present ^ set(listed):
-            raise DamagedError(f"{path}: its files are not those of its manifest ({', '.join(sorted(odd))})")
+            raise DamagedError(path, path / "manifest.json", f"lists other files than are there ({_few(odd)})")
         for name, (size, digest) in listed.items():
             file = path / name
             if file.stat().st_size != size or sha256_file(file) != digest:
-                raise DamagedError(f"{file}: is damaged (size or sha256 differs)")
+                raise DamagedError(path, file, "is damaged (size or sha256 differs)")
     except OSError as error:
-        raise DamagedError(f"{path}: cannot be read ({error})") from error
+        raise DamagedError(path, path, f"cannot be read ({error})") from error
+
+
+def _few(names: set[str]) -> str:
+    return ", ".join(sorted(names)[:5]) + (", …" if len(names) > 5 else "")
 
 
 def _files(path: Path) -> list[Path]:

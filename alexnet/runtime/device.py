@@ -184,6 +184,7 @@ def describe_hardware(machine: Machine) -> dict[str, object]:
         "hardware": hardware,
         "precision": machine.precision,
         "matrix_dtype": matrix_dtype(machine),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,

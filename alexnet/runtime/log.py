@@ -8,10 +8,8 @@ how long the metrics were, and resuming cuts them there.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
-import platform
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,17 +87,12 @@ class Clock:
 
 
 class RunLog:
-    """The two JSONL files of a run folder, opened to append; use as a context.
-
-    Whoever has it open is the only one: raises ``UserError`` if another process writes there, or the disk refuses.
-    """
+    """The two JSONL files of a run folder, opened to append; a context. Raises ``UserError`` if the disk refuses."""
 
     def __init__(self, folder: Path) -> None:
         try:
             with contextlib.ExitStack() as opened:
                 self._events = opened.enter_context(_Lines(folder / "events.jsonl"))
-                if not self._events.lock():
-                    raise UserError(f"{folder} is in training by {_holder(folder)}: wait for it, or give another --out")
                 self._metrics = opened.enter_context(_Lines(folder / "metrics.jsonl"))
                 self._opened = opened.pop_all()
         except OSError as error:
@@ -128,26 +121,6 @@ class RunLog:
         return self._metrics.cut(mark)
 
 
-def _holder(folder: Path) -> str:
-    """Who is training there, as it said itself when it began."""
-    said = [event for event in read_lines(folder / "events.jsonl") if "process" in event]
-    return f"process {said[-1]['process']} on {said[-1]['host']}" if said else "another process"
-
-
-def this_process() -> dict[str, object]:
-    """What an event says of who wrote it, for others who find the folder held."""
-    return {"process": os.getpid(), "host": platform.node()}
-
-
-def in_use(folder: Path) -> bool:
-    """Whether another process, or another log here, is writing in a run folder at this moment."""
-    try:
-        with _Lines(folder / "events.jsonl") as events:
-            return not events.lock()
-    except OSError:
-        return False
-
-
 class _Lines:
     """A file that grows by lines. What a full disk refuses is kept and tried again with the next line."""
 
@@ -160,16 +133,6 @@ class _Lines:
 
     def __exit__(self, *exception: object) -> None:
         self._file.close()
-
-    def lock(self) -> bool:
-        """Whether nobody else has locked the file; the lock ends with the process. True where there are no locks."""
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-        return True
 
     def add(self, values: dict[str, Any]) -> None:
         self._pending += (json.dumps(values, ensure_ascii=False) + "\n").encode()
@@ -194,11 +157,9 @@ class _Lines:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a JSONL file; a last line that was cut short is left out."""
+    """The lines of a JSONL file; those that are cut short or damaged are left out."""
     lines = []
     for line in path.read_bytes().splitlines():
-        try:
+        with contextlib.suppress(ValueError):
             lines.append(json.loads(line))
-        except ValueError:
-            break
-    return lines
+    return [line for line in lines if isinstance(line, dict)]

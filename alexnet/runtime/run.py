@@ -7,8 +7,10 @@ is written first and ``result.json`` last, so the two say whether a training was
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,8 @@ from alexnet.config import Recipe, difference
 from alexnet.core.errors import UserError
 from alexnet.core.files import read_json, write_json
 from alexnet.core.typed import from_json, to_json
-from alexnet.runtime.log import in_use, read_lines
+from alexnet.runtime.lock import alone
+from alexnet.runtime.log import read_lines
 
 SCHEMA = 1
 
@@ -55,11 +58,10 @@ class Run:
 
     @property
     def is_empty(self) -> bool:
-        """Whether a training was begun here and left nothing: it may be another one now. False while one is running."""
+        """Whether a training was begun here and left nothing: it may be another one now."""
         if not (self.folder / "run.json").exists() or (self.folder / "result.json").exists():
             return False
-        left = any(self.checkpoints.glob("*")) or any(self.model_folder.glob("*"))
-        return not left and not in_use(self.folder)
+        return not (any(self.checkpoints.glob("*")) or any(self.model_folder.glob("*")))
 
     @property
     def result(self) -> dict[str, Any]:
@@ -94,28 +96,51 @@ def _read(path: Path, names: tuple[str, ...] = ()) -> dict[str, Any]:
     return value
 
 
+@contextlib.contextmanager
+def claim(folder: Path) -> Iterator[None]:
+    """Hold a folder for one training, from before it is looked into until its outcome is there.
+
+    Raises ``UserError`` if another process has it, naming that one, or if it holds something else than a run.
+    """
+    if not (folder / "run.json").exists() and folder.is_dir() and any(not _hidden(path) for path in folder.iterdir()):
+        raise UserError(f"{folder} is not empty and is no run: choose another folder with --out")
+    with contextlib.ExitStack() as held:
+        with _writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(alone(folder))
+        yield
+
+
 def start_or_continue(folder: Path, recipe: Recipe, seed: int, location: str, digest: str) -> Run:
     """The run at ``folder``: begun if nothing is there, else the one there if it trains the same.
 
-    ``location`` and ``digest``: where the images are and what they are. Raises ``UserError`` naming the field in which
-    the run there differs, or if the folder holds something else.
+    ``location`` and ``digest``: where the images are and what they are. Where others may come too the folder is claimed
+    first, see :func:`claim`. Raises ``UserError`` naming the field in which the run there differs.
     """
     run = Run(folder)
+    if (folder / "run.json").exists() and not run.is_empty:
+        _demand_same(run, recipe, seed, digest)
+        return run
     mine = {"schema": SCHEMA, "recipe": to_json(recipe), "seed": seed, "source": location, "data": digest}
-    mine["commit"] = source_commit()
-    try:
-        if (folder / "run.json").exists() and not run.is_empty:
-            _demand_same(run, recipe, seed, digest)
-            return run
-        if not run.is_empty and folder.exists() and not all(path.name.startswith(".") for path in folder.iterdir()):
-            raise UserError(f"{folder} is not empty and is no run: choose another folder with --out")
+    with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "run.json", mine)
+        write_json(folder / "run.json", {**mine, "commit": source_commit()})
+    return run
+
+
+def _hidden(path: Path) -> bool:
+    return path.name.startswith(".")
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """What the disk refuses becomes a ``UserError``."""
+    try:
+        yield
     except OSError as error:
         raise UserError(
             f"cannot write the run folder {folder}: {error.strerror or error}; choose another with --out"
         ) from error
-    return run
 
 
 @functools.cache

@@ -26,6 +26,9 @@ class SGD2012(torch.optim.Optimizer):
 
     def __init__(self, params: Iterable[Any], lr: float, momentum: float = 0.9, weight_decay: float = 0.0) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -36,18 +39,11 @@ class SGD2012(torch.optim.Optimizer):
             moving = [p for p in group["params"] if p.grad is not None and group["lr"] > 0]
             if not moving:
                 continue
-            velocities = [self._velocity(p) for p in moving]
+            velocities = [self.state[p]["momentum_buffer"] for p in moving]
             torch._foreach_mul_(velocities, group["momentum"])
             torch._foreach_add_(velocities, [p.grad for p in moving], alpha=-group["lr"])
             torch._foreach_add_(velocities, moving, alpha=-group["lr"] * group["weight_decay"])
             torch._foreach_add_(moving, velocities)
-
-    def _velocity(self, parameter: Tensor) -> Tensor:
-        state = self.state[parameter]
-        if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(parameter)
-        velocity: Tensor = state["momentum_buffer"]
-        return velocity
 
 
 def build_optimizer(model: nn.Module, spec: OptimSpec, *, fused: bool = True) -> torch.optim.Optimizer:
@@ -57,6 +53,7 @@ def build_optimizer(model: nn.Module, spec: OptimSpec, *, fused: bool = True) ->
     about a layer that the model does not have.
     """
     optimizer = _update_rule(_groups(model, {rule.layer for rule in spec.rules}), spec, fused)
+    _start(optimizer, spec)
     set_rates(optimizer, spec, spec.rate, spec.rate * spec.bias_rate, epoch=0)
     return optimizer
 
@@ -71,6 +68,21 @@ def _update_rule(groups: list[dict[str, Any]], spec: OptimSpec, fused: bool) -> 
             return torch.optim.Adam(groups, spec.rate, fused=fused)
         case "adamw":
             return torch.optim.AdamW(groups, spec.rate, fused=fused)
+
+
+def _start(optimizer: torch.optim.Optimizer, spec: OptimSpec) -> None:
+    """Make the state that torch would make in the first step, so that a first step that must change nothing leaves no
+    half of it, and a checkpoint's state can be held against it.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            state = optimizer.state[parameter]
+            if spec.update in ("adam", "adamw"):
+                on = parameter.device if group["fused"] else torch.device("cpu")
+                state["step"] = torch.zeros((), dtype=torch.float32, device=on)
+                state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+            elif spec.momentum:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def _groups(model: nn.Module, ruled: set[str]) -> list[dict[str, Any]]:
@@ -118,13 +130,14 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
 def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Put back what :func:`optimizer_tensors` gave, each tensor in its parameter's own layout in memory.
 
-    The layout matters: fused updates walk parameter, gradient and state side by side in memory order. Counts of steps
-    have a shape of their own and stay as they are. Raises ``KeyError`` for a parameter that the model does not have.
+    The layout matters: fused updates walk parameter, gradient and state side by side in memory order. Raises
+    ``ValueError`` for a tensor that is missing, is none of this optimizer's or has another shape or type.
     """
-    parameters = dict(model.named_parameters())
+    mine = optimizer_tensors(model, optimizer)
+    if odd := mine.keys() ^ tensors.keys():
+        raise ValueError(f"the optimizer's {min(odd)}")
     for key, value in tensors.items():
-        what, _, name = key.partition(".")
-        parameter = parameters[name]
-        fits = value.shape == parameter.shape
-        state = torch.empty_like(parameter).copy_(value) if fits else value.to(parameter.device)
-        optimizer.state[parameter][what] = state
+        if (value.shape, value.dtype) != (mine[key].shape, mine[key].dtype):
+            raise ValueError(f"the optimizer's {key}: {value.dtype} {tuple(value.shape)}")
+    for key, value in tensors.items():
+        mine[key].copy_(value)

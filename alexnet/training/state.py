@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,27 @@ class Identity:
         if differs := difference(from_json(Recipe, state["recipe"]), self.recipe):
             return differs
         return next((name for name in ("seed", "data") if state[name] != getattr(self, name)), None)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What a checkpoint's ``state.json`` must hold beside the identity: see :class:`State`."""
+
+    errors: tuple[float, ...]
+    best_error: float | None
+    interval: tuple[float, float, float]
+    epoch: tuple[float, float, float]
+    seconds: float
+    metrics_bytes: int
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` for what no training could have written."""
+        wrong = [
+            name for name in ("interval", "epoch") if len(getattr(self, name)) != 3 or min(getattr(self, name)) < 0
+        ]
+        wrong += [name for name in ("seconds", "metrics_bytes") if getattr(self, name) < 0]
+        if wrong:
+            raise ValueError(wrong[0])
 
 
 @dataclass
@@ -116,6 +137,8 @@ class State:
             if not differs:
                 self._take(found)
                 return
+        except UserError as error:
+            differs = error.line
         except (LookupError, TypeError, ValueError, RuntimeError) as error:
             differs = str(error)
         raise UserError(
@@ -124,14 +147,23 @@ class State:
         )
 
     def _take(self, found: Checkpoint) -> None:
-        numbers = found.state
+        numbers = from_json(Numbers, {item.name: found.state[item.name] for item in fields(Numbers)})
+        best = found.tensors.get("best", {})
+        if bool(best) != (numbers.best_error is not None) or not _alike(best, self.network.state_dict()):
+            raise ValueError("the best weights")
         self.network.load_state_dict(found.tensors["model"])
         restore_optimizer(self.network, self.optimizer, found.tensors["optimizer"])
         device = self.interval.sums.device
-        self.best = {name: value.to(device) for name, value in found.tensors.get("best", {}).items()}
-        self.best_error = numbers["best_error"] if self.best else math.inf
-        self.errors = list(numbers["errors"])
-        self.interval.sums.copy_(torch.tensor(numbers["interval"], dtype=torch.float64))
-        self.epoch.sums.copy_(torch.tensor(numbers["epoch"], dtype=torch.float64))
-        self.seconds = numbers["seconds"]
+        self.best = {name: value.to(device, copy=True) for name, value in best.items()}  # off the file's pages
+        self.best_error = math.inf if numbers.best_error is None else numbers.best_error
+        self.errors = list(numbers.errors)
+        self.interval.sums.copy_(torch.tensor(numbers.interval, dtype=torch.float64))
+        self.epoch.sums.copy_(torch.tensor(numbers.epoch, dtype=torch.float64))
+        self.seconds = numbers.seconds
         self.step = found.step
+
+
+def _alike(some: Mapping[str, Tensor], all_of_them: Mapping[str, Tensor]) -> bool:
+    """Whether ``some`` are none, or have the names, shapes and types of the others."""
+    shapes = [{name: (value.shape, value.dtype) for name, value in group.items()} for group in (some, all_of_them)]
+    return not some or shapes[0] == shapes[1]

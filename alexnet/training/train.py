@@ -13,21 +13,20 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from alexnet.config import Recipe
-from alexnet.core.errors import DivergedError, StoppedError
+from alexnet.core.errors import DivergedError, StoppedError, UserError
 from alexnet.data.augment import augment, draw
 from alexnet.data.loader import DEPTH, RESIDENT, Batch, Loader, Order, resident
 from alexnet.data.store import Store
 from alexnet.model.layers import draw_masks
 from alexnet.model.saved import SavedModel
-from alexnet.runtime.checkpoint import load_newest
+from alexnet.runtime.checkpoint import DamagedError, load_newest, set_aside
 from alexnet.runtime.device import Machine, describe_hardware
 from alexnet.runtime.interrupts import Interrupts
-from alexnet.runtime.log import Clock, Reporter, RunLog, stage, this_process
-from alexnet.runtime.run import Run
+from alexnet.runtime.log import Clock, Reporter, RunLog, stage
+from alexnet.runtime.run import Run, source_commit
 from alexnet.training.assemble import assemble, split_indices
 from alexnet.training.evaluate import Counts, log_probabilities
 from alexnet.training.optimizer import build_optimizer, set_rates
@@ -289,34 +288,44 @@ class Training:
     @property
     def arithmetic(self) -> dict[str, Any]:
         """What the last bits depend on."""
-        device, precision = self.machine.device.type, self.machine.precision
-        return {
-            "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
-            "device": device,
-            "precision": precision,
-            "plain": self.machine.plain,
-        }
+        about = describe_hardware(self.machine)
+        names = ("torch", "hardware", "instructions", "threads", "device", "precision")
+        versions = {"commit": source_commit(), "numpy": np.__version__, "plain": self.machine.plain}
+        return {**versions, **{name: about[name] for name in names}}
+
+    def pass_over(self, log: RunLog, damaged: DamagedError, step: int) -> None:
+        """Put a damaged checkpoint aside, with word of it: an older one, of ``step``, is used."""
+        try:
+            aside = f"set aside as {set_aside(damaged.path).name}, to be repaired or removed"
+        except OSError as error:
+            aside = f"it cannot be set aside either ({error.strerror or error})"
+        self.warn(log, "damaged-checkpoint", f"{damaged}; {aside}; that of step {step} is used")
 
     def restore(self, log: RunLog) -> None:
         """Go to the newest whole checkpoint, if there is one; forget the metrics after it."""
-        found, complaints = load_newest(self.run.checkpoints)
-        for complaint in complaints:
-            self.warn(log, "damaged-checkpoint", f"{complaint}; it is passed over")
+        found, damaged = load_newest(self.run.checkpoints)
+        if found is None and damaged:
+            raise UserError(
+                f"no checkpoint in {self.run.checkpoints} can be used: bring back one that is whole, or remove that "
+                "folder to start at step 0 again, or give another --out",
+                [str(error) for error in damaged],
+            )
         if found is None:
             if self.run.metrics():
-                lost = f"no usable checkpoint in {self.run.checkpoints}: starting at step 0 again"
+                lost = f"there are no checkpoints in {self.run.checkpoints}: starting at step 0 again"
                 self.warn(log, "checkpoints-lost", lost)
             log.cut(0)
-            log.event("start", step=0, seed=self.seed, **this_process())
+            log.event("start", step=0, seed=self.seed)
             return
         self.state.restore(found)
+        for error in damaged:
+            self.pass_over(log, error, found.step)
         self._safe_step = self._moving_step = found.step
         if not log.cut(found.state["metrics_bytes"]):
             self.warn(log, "metrics-lost", "metrics.jsonl is shorter than it was; its earlier lines are lost")
         for name, value in self.arithmetic.items():
             if (before := found.state.get(name)) != value:
                 self.warn(log, "other-arithmetic", f"{name} was {before}, now {value}: the last bits may differ")
-        log.event("resume", step=found.step, seed=self.seed, **this_process())
+        log.event("resume", step=found.step, seed=self.seed)
         if found.step < self.last_step:
             self.reporter.say(f"continuing after step {found.step}")

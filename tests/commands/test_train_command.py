@@ -302,7 +302,7 @@ def test_lost_checkpoints_are_said(tmp_path, notes):
     (tmp_path / "run" / "result.json").unlink()
     train("small-digits", out=tmp_path / "run", overrides=["train.epochs=1"], reporter=notes)
     assert notes.warnings() == [
-        f"warning: no usable checkpoint in {tmp_path}/run/checkpoints: starting at step 0 again"
+        f"warning: there are no checkpoints in {tmp_path}/run/checkpoints: starting at step 0 again"
     ]
 
 

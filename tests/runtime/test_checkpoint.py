@@ -13,7 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alexnet.core.files import sha256_file
-from alexnet.runtime.checkpoint import DamagedError, list_checkpoints, load_checkpoint, load_newest, save_checkpoint
+from alexnet.runtime.checkpoint import (
+    DamagedError,
+    list_checkpoints,
+    load_checkpoint,
+    load_newest,
+    save_checkpoint,
+    set_aside,
+)
 
 
 def tensors(value):
@@ -40,12 +47,13 @@ def two(tmp_path):
 
 def demand_fallback(root, *mentioned):
     """The checkpoint of step 1 is used, and the complaint about that of step 2 says what was wrong."""
-    found, complaints = load_newest(root)
+    found, damaged = load_newest(root)
     assert found.step == 1
     assert found.tensors["model"]["fc.weight"].unique().tolist() == [1.0]
-    (complaint,) = complaints
+    (error,) = damaged
+    assert error.path == root / "step-00000002"
     for text in ("step-00000002", *mentioned):
-        assert text in complaint
+        assert text in str(error)
 
 
 def rewrite_manifest(path):
@@ -103,16 +111,27 @@ def test_a_step_may_be_written_again(tmp_path):
     assert load_newest(tmp_path)[0].state["note"] == "second"
 
 
-def test_the_one_just_written_outlives_damaged_ones_of_later_steps(tmp_path):
-    """A training that fell back from two damaged checkpoints must not lose its new ones to them."""
+def test_damaged_ones_take_no_place_among_the_two_that_are_kept(tmp_path):
+    """A training that fell back from two damaged checkpoints must lose neither its new ones to them nor the old one."""
     save(tmp_path, 10)
-    for step in (20, 30):
+    for step in (12, 30):
         shutil.copytree(tmp_path / "step-00000010", tmp_path / f"step-{step:08d}")
-    assert load_newest(tmp_path)[0].step == 10
+    found, damaged = load_newest(tmp_path)
+    assert found.step == 10
+    for error in damaged:
+        assert set_aside(error.path).name == f"damaged-{error.path.name}"
     save(tmp_path, 15)
     assert names(tmp_path) == ["step-00000010", "step-00000015"]
-    found, complaints = load_newest(tmp_path)
-    assert (found.step, complaints) == (15, [])
+    found, damaged = load_newest(tmp_path)
+    assert (found.step, damaged) == (15, [])
+
+
+def test_what_is_set_aside_stays_whatever_is_set_aside_after_it(tmp_path):
+    for note in ("first", "second", "third"):
+        set_aside(save(tmp_path, 3, note=note))
+    notes = {path.name: json.loads((path / "state.json").read_text())["note"] for path in tmp_path.iterdir()}
+    aside = "damaged-step-00000003"
+    assert notes == {aside: "first", f"{aside}-2": "second", f"{aside}-3": "third"}
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"])
@@ -241,7 +260,7 @@ def test_when_all_are_damaged_each_is_named(two):
         (path / "model.safetensors").write_bytes(b"")
     found, complaints = load_newest(root)
     assert found is None
-    assert [text.split(":")[0].split("/")[-2] for text in complaints] == ["step-00000002", "step-00000001"]
+    assert [error.path.name for error in complaints] == ["step-00000002", "step-00000001"]
     with pytest.raises(DamagedError, match="is damaged"):
         load_checkpoint(newer)
 

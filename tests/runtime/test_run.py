@@ -8,8 +8,7 @@ import pytest
 from alexnet.config import override
 from alexnet.core.errors import UserError
 from alexnet.recipes import get_recipe
-from alexnet.runtime.log import RunLog
-from alexnet.runtime.run import Run, start_or_continue
+from alexnet.runtime.run import Run, claim, start_or_continue
 
 RECIPE = get_recipe("small-digits")
 
@@ -72,25 +71,30 @@ def test_a_folder_in_which_nothing_was_trained_may_train_anything(tmp_path):
     """A command that fails at once must not stand in the way of the corrected one."""
     start(tmp_path)
     assert start(tmp_path, seed=9).description["seed"] == 9
-    with RunLog(tmp_path):  # now it is in training, by somebody who has no checkpoint yet
-        assert "it differs in seed (9, now 3)" in refusal(tmp_path, seed=3)
+    with claim(tmp_path), pytest.raises(UserError, match="is in use by process"), claim(tmp_path):
+        raise AssertionError("it is in training, by somebody who has no checkpoint yet")
     assert start(tmp_path, seed=3).description["seed"] == 3
 
 
 def test_a_folder_that_holds_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("important", encoding="utf-8")
-    assert refusal(tmp_path) == f"{tmp_path} is not empty and is no run: choose another folder with --out"
+    with pytest.raises(UserError) as caught, claim(tmp_path):
+        raise AssertionError("claimed")
+    assert caught.value.line == f"{tmp_path} is not empty and is no run: choose another folder with --out"
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_hidden_files_do_not_fill_a_folder(tmp_path):
     (tmp_path / ".DS_Store").touch()
-    assert start(tmp_path).description["seed"] == 0
+    with claim(tmp_path):
+        assert start(tmp_path).description["seed"] == 0
 
 
 def test_a_file_in_the_way_is_a_user_error(tmp_path):
     (tmp_path / "run").write_text("", encoding="utf-8")
-    assert refusal(tmp_path / "run").startswith(f"cannot write the run folder {tmp_path / 'run'}: Not a directory")
+    with pytest.raises(UserError) as caught, claim(tmp_path / "run"):
+        raise AssertionError("claimed")
+    assert caught.value.line.startswith(f"cannot write the run folder {tmp_path / 'run'}: File exists")
 
 
 @pytest.mark.parametrize(

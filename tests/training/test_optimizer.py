@@ -91,7 +91,7 @@ def test_parameters_without_a_gradient_are_left_alone():
     optimizer = SGD2012([parameter], 0.1)
     optimizer.step()
     assert torch.equal(parameter, torch.ones(3))
-    assert parameter not in optimizer.state
+    assert not optimizer.state[parameter]["momentum_buffer"].any()
     with pytest.raises(ValueError, match="takes no closure"):
         optimizer.step(lambda: 0.0)
 
@@ -245,7 +245,6 @@ def test_state_goes_through_files_bit_for_bit(net, fields, tmp_path):
 
 def test_state_is_named_and_laid_out_as_its_parameter(net):
     optimizer = build_optimizer(net, OptimSpec(momentum=0.9))
-    assert optimizer_tensors(net, optimizer) == {}
     one_step(net, optimizer, 0)
     tensors = optimizer_tensors(net, optimizer)
     assert set(tensors) == {f"momentum_buffer.{name}" for name, _ in net.named_parameters()}
@@ -253,8 +252,51 @@ def test_state_is_named_and_laid_out_as_its_parameter(net):
     resumed = build_optimizer(other, OptimSpec(momentum=0.9))
     restore_optimizer(other, resumed, {name: value.contiguous() for name, value in tensors.items()})
     assert resumed.state[other.conv.weight]["momentum_buffer"].stride() == other.conv.weight.stride()
-    with pytest.raises(KeyError, match="absent"):
-        restore_optimizer(other, resumed, {"momentum_buffer.absent": torch.zeros(1)})
+
+
+@pytest.mark.parametrize("update", ["sgd", "sgd-2012", "adam", "adamw"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors, name: tensors.pop(name),
+        lambda tensors, name: tensors.update({f"{name}x": tensors[name]}),
+        lambda tensors, name: tensors.update({name: tensors[name][:1]}),
+        lambda tensors, name: tensors.update({name: tensors[name].double()}),
+        lambda tensors, name: tensors.update({"momentum_buffer.absent": tensors[name]}),
+    ],
+    ids=["missing", "renamed", "of another shape", "of another type", "of no parameter"],
+)
+def test_state_that_is_not_this_optimizer_s_is_refused_and_changes_nothing(net, update, change):
+    """A fused update would walk past the end of a tensor that is too short."""
+    spec = OptimSpec(update=update, momentum=0.9)
+    optimizer = build_optimizer(net, spec)
+    one_step(net, optimizer, 0)
+    tensors = {name: value.clone() for name, value in optimizer_tensors(net, optimizer).items()}
+    change(tensors, next(name for name in tensors if name.endswith("conv.weight") and not name.startswith("step")))
+    fresh = build_optimizer(net, spec)
+    before = {name: value.clone() for name, value in optimizer_tensors(net, fresh).items()}
+    with pytest.raises(ValueError, match="the optimizer's "):
+        restore_optimizer(net, fresh, tensors)
+    assert all(torch.equal(value, before[name]) for name, value in optimizer_tensors(net, fresh).items())
+
+
+@pytest.mark.parametrize("update", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("fused", [True, False])
+def test_state_is_begun_as_torch_begins_it(net, update, fused):
+    """Held against torch's own optimizer, which makes its state in its first step."""
+    spec = OptimSpec(update=update, rate=1e-2, momentum=0.9)
+    ours = build_optimizer(net, spec, fused=fused)
+    other = Net()
+    other.load_state_dict(net.state_dict())
+    theirs = build_optimizer(other, spec, fused=fused)
+    theirs.state.clear()
+    for step in range(3):
+        one_step(net, ours, step)
+        one_step(other, theirs, step)
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in net.state_dict().items())
+    found, wanted = optimizer_tensors(net, ours), optimizer_tensors(other, theirs)
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(value, wanted[name]) and value.dtype == wanted[name].dtype for name, value in found.items())
 
 
 @pytest.mark.parametrize("update", ["sgd", "adam", "adamw"])

@@ -14,7 +14,7 @@ from torch import nn
 from alexnet.config import AugmentSpec, DataSpec, ModelSpec, OptimSpec, Recipe, TrainSpec, override
 from alexnet.core.errors import StoppedError, UserError
 from alexnet.data.splits import hold_out
-from alexnet.runtime.checkpoint import list_checkpoints, load_newest
+from alexnet.runtime.checkpoint import list_checkpoints, load_newest, save_checkpoint
 from alexnet.runtime.log import Silent, read_lines
 from alexnet.runtime.run import start_or_continue
 from alexnet.training import train as train_module
@@ -268,15 +268,65 @@ def test_killed_in_a_step_it_ends_the_same(make, tmp_path, uninterrupted, at):
 
 def test_a_damaged_checkpoint_costs_time_and_nothing_else(make, tmp_path, uninterrupted, notes):
     recipe, run, model = uninterrupted
-    with pytest.raises(StoppedError):
-        interrupt(make(tmp_path, recipe), lambda step: step == 8).fit(nothing)
+    for at in (7, 8):
+        with pytest.raises(StoppedError):
+            interrupt(make(tmp_path, recipe), lambda step, at=at: step == at).fit(nothing)
     newest = list_checkpoints(tmp_path / "checkpoints")[-1]
     (newest / "model.safetensors").write_bytes(b"\0" * 100)
     training = make(tmp_path, recipe, reporter=notes)
     assert same(weights(training.fit(nothing)), model)
     assert left_by(training.run) == left_by(run)
-    assert "step-00000009" in notes.warnings()[0]
-    assert notes.warnings()[0].endswith("it is passed over")
+    (warning,) = notes.warnings()
+    assert f"{newest}/model.safetensors: is damaged" in warning
+    assert "set aside as damaged-step-00000009, to be repaired or removed" in warning
+    assert warning.endswith("that of step 8 is used")
+    assert (newest.parent / "damaged-step-00000009" / "model.safetensors").exists()
+
+
+def test_without_any_whole_checkpoint_nothing_is_changed(make, tmp_path):
+    with pytest.raises(StoppedError):
+        interrupt(make(tmp_path, LENET), lambda step: step == 8).fit(nothing)
+    for path in list_checkpoints(tmp_path / "checkpoints"):
+        (path / "state.json").write_bytes(b"")
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != "events.jsonl"}
+    with pytest.raises(UserError) as caught:
+        make(tmp_path, LENET).fit(nothing)
+    assert f"no checkpoint in {tmp_path / 'checkpoints'} can be used: bring back one that is whole" in caught.value.line
+    assert any("step-00000009/state.json: is damaged" in line for line in caught.value.details)
+    assert all(path.read_bytes() == data for path, data in files.items())
+
+
+LIES = {
+    "a velocity of another shape": lambda tensors, state: tensors["optimizer"].update(
+        {name: value[:1] for name, value in tensors["optimizer"].items()}
+    ),
+    "a velocity too few": lambda tensors, state: tensors["optimizer"].popitem(),
+    "no optimizer": lambda tensors, state: tensors.pop("optimizer"),
+    "weights of another shape": lambda tensors, state: tensors["model"].update({"fc8.weight": torch.zeros(1)}),
+    "weights too few": lambda tensors, state: tensors["model"].popitem(),
+    "best weights nobody asked for": lambda tensors, state: tensors.update({"best": {"x": torch.zeros(1)}}),
+    "metrics of a negative length": lambda tensors, state: state.update(metrics_bytes=-1),
+    "metrics of no length": lambda tensors, state: state.pop("metrics_bytes"),
+    "seconds in words": lambda tensors, state: state.update(seconds="x"),
+    "seconds that are not a number": lambda tensors, state: state.update(seconds=float("nan")),
+    "a sum too many": lambda tensors, state: state.update(interval=[0.0] * 4),
+    "errors that are lists": lambda tensors, state: state.update(errors=[[0.5]]),
+    "another recipe": lambda tensors, state: state.update(recipe=[]),
+    "no recipe": lambda tensors, state: state.pop("recipe"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_checkpoint_that_lies_with_a_true_manifest_costs_one_line(make, tmp_path, lie):
+    with pytest.raises(StoppedError):
+        interrupt(make(tmp_path, LENET), lambda step: step == 8).fit(nothing)
+    found, _ = load_newest(tmp_path / "checkpoints")
+    LIES[lie](found.tensors, found.state)
+    for path in list_checkpoints(tmp_path / "checkpoints"):
+        shutil.rmtree(path)
+    save_checkpoint(tmp_path / "checkpoints", found.step, found.tensors, found.state)
+    with pytest.raises(UserError, match="the checkpoint of step 9 is not one of this training"):
+        make(tmp_path, LENET).fit(nothing)
 
 
 def test_a_checkpoint_by_the_clock_is_in_the_middle_of_an_epoch(make, tmp_path, monkeypatch):
@@ -395,6 +445,26 @@ def test_a_loss_that_is_not_finite_stops_the_training(make, tmp_path, notes):
     divergence = training.run.divergence
     assert divergence["step"] == int(step) > training.state.step - 20
     assert divergence["finding"].startswith("the loss or a gradient is not a finite number")
+
+
+def test_a_bad_step_is_noticed_within_twenty_and_named_with_its_images(make, tmp_path, monkeypatch):
+    """Where lines of metrics, which look too, are far apart."""
+    monkeypatch.setattr(train_module, "LINES_PER_EPOCH", 1)
+    real, calls = train_module.train_step, 0
+
+    def poisoned(network, optimizer, images, *rest):
+        nonlocal calls
+        calls += 1
+        return real(network, optimizer, images * torch.nan if calls == 43 else images, *rest)
+
+    monkeypatch.setattr(train_module, "train_step", poisoned)
+    training = make(tmp_path, override(LENET, ["train.batch_size=1"]))
+    with pytest.raises(UserError) as caught:
+        training.fit(nothing)
+    assert training.order.steps_per_epoch == 100
+    step, images = re.match(BAD_STEP, caught.value.line).groups()[::-1]
+    assert (int(step), images) == (43, str(training.order.at(42)[1][0]))
+    assert 43 <= calls <= 43 + 20
 
 
 def test_weights_that_are_not_finite_are_never_written(make, tmp_path):
