@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from alexnet.commands.console import print_json
 from alexnet.core.errors import UserError
+from alexnet.core.names import printable
 from alexnet.data.sources import is_litter
 from alexnet.inference.predictor import Predictor
 from alexnet.runtime.device import choose_machine
@@ -92,7 +93,7 @@ def _print_answer(answer: dict[str, Any]) -> None:
     if "error" in answer:
         print(f"alexnet: {answer['error']}", file=sys.stderr)
         return
-    print(answer["image"])
+    print(printable(answer["image"]))
     for found in answer["predictions"]:
         bar = "█" * round(BAR * found["probability"])
         print(f"  {found['probability']:7.2%}  {bar.ljust(BAR)}  {found['label']}")

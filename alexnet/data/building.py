@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import math
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ from alexnet.data.splits import SMALLEST_CLASS, SPLITS, content_hash, deal
 
 SCHEMA = 2
 CHUNK = 64  # records a worker takes at a time
+CHUNK_BYTES = 16 << 20  # of files that came with them: a tar of large members waits on the disk, not in memory
 HEADER_BYTES = 128  # of an .npy file, whatever the number of images
 STATISTICS_VALUES = 1 << 24  # pixel values summed at a time; the sums of their squares stay far below float64's 2⁵³
 
@@ -99,13 +100,25 @@ def decode_all(
     with ThreadPoolExecutor(workers) as pool:
         try:
             while True:
-                while len(pending) < 2 * workers and (chunk := list(itertools.islice(remaining, CHUNK))):
+                while len(pending) < 2 * workers and (chunk := _chunk(remaining)):
                     pending.append(pool.submit(lambda some: [decode_record(r, side, channels) for r in some], chunk))
                 if not pending:
                     return
                 yield from pending.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _chunk(records: Iterator[Record]) -> list[Record]:
+    """The next records: so many, or so many bytes of them; none at the end."""
+    chunk: list[Record] = []
+    size = 0
+    for record in itertools.islice(records, CHUNK):
+        chunk.append(record)
+        size += len(record.payload) if isinstance(record.payload, bytes) else 0
+        if size >= CHUNK_BYTES:
+            break
+    return chunk
 
 
 def decode_record(record: Record, side: int, channels: int) -> Decoded:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from alexnet.core.errors import UserError
+from alexnet.core.names import printable
 from alexnet.data.augment import views
 from alexnet.data.decode import ImageRefusedError, read_pixels
 from alexnet.model.saved import load_model
@@ -50,7 +51,7 @@ class Predictor:
         ``name``: what to call it in the error if it is refused. Raises ``UserError``.
         """
         data = image if isinstance(image, bytes) else _read(Path(image))
-        name = name or ("the image" if isinstance(image, bytes) else str(image))
+        name = name or ("the image" if isinstance(image, bytes) else printable(str(image)))
         preprocessing = self.model.preprocessing
         try:
             return read_pixels(data, preprocessing.stored, preprocessing.channels)
@@ -77,7 +78,9 @@ def _read(path: Path) -> bytes:
     try:
         kind = path.stat().st_mode
         if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):  # a pipe might keep us waiting for ever
-            raise UserError(f"{path}: is no regular file: give an image file, or - for one on standard input")
+            raise UserError(
+                f"{printable(str(path))}: is no regular file: give an image file, or - for one on standard input"
+            )
         return path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise UserError(f"{printable(str(path))}: cannot be read: {error.strerror or error}") from error

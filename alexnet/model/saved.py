@@ -19,6 +19,7 @@ from torch import Tensor
 from alexnet.config import Preprocessing
 from alexnet.core.errors import UserError
 from alexnet.core.files import publish_folder, read_json, sha256_file, sha256_json, write_json
+from alexnet.core.names import printable
 from alexnet.core.typed import from_json, to_json
 from alexnet.model.baselines import BASELINES
 from alexnet.model.network import AlexNet, Architecture, Classifier, ConvLayer, LinearLayer
@@ -129,7 +130,9 @@ def _assemble(description: dict[str, Any], tensors: dict[str, Tensor]) -> SavedM
             raise ValueError(f"{name}: found {found}, expected {wanted}")
     mean_image, seen = tensors.pop(MEAN_IMAGE, None), tensors.pop(SEEN)
     network.load_state_dict(tensors, assign=True)
-    classes, readable = (tuple(map(str, description[name])) for name in ("classes", "readable_classes"))
+    classes, readable = (
+        tuple(printable(str(item)) for item in description[name]) for name in ("classes", "readable_classes")
+    )
     if not len(classes) == len(readable) == network.num_classes:
         raise ValueError(f"{len(classes)} class names for {network.num_classes} outputs")
     return SavedModel(network.eval(), str(description["variant"]), classes, readable, preprocessing, mean_image, seen)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from alexnet.core.errors import UserError
+from alexnet.core.names import printable
 from alexnet.data.containers import SUFFIXES
 from alexnet.data.sources.records import (
     NAME_FILES,
@@ -24,7 +25,6 @@ from alexnet.data.sources.records import (
     fingerprint,
     is_litter,
     parse_names,
-    printable,
     slug,
     unreadable,
 )

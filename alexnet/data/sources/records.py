@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.core.errors import UserError
+from alexnet.core.names import printable
 
 NAME_FILES = ("LOC_synset_mapping.txt", "words.txt")
 """Files beside the class folders that say what each folder name means: Kaggle's ImageNet, Tiny ImageNet."""
@@ -83,16 +84,6 @@ def is_litter(name: str) -> bool:
     return name.startswith(".") or name.lower() in _LITTER
 
 
-def printable(name: str) -> str:
-    """A file or class name as it can be shown on one line and kept in JSON.
-
-    Bytes that are not UTF-8, line breaks and other characters that are no signs, those that turn the direction of
-    writing among them, become escapes.
-    """
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii") for sign in text)
-
-
 def slug(text: str) -> str:
     """``text`` made safe for a file name on every system."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") or "source"
@@ -127,7 +118,7 @@ def unreadable(path: Path | str, error: OSError) -> UserError:
 def parse_names(text: str) -> dict[str, str]:
     """Folder name → readable name from lines "n01440764 tench, Tinca tinca" (or a tab for the first space)."""
     pairs = (line.strip().partition("\t" if "\t" in line else " ") for line in text.splitlines())
-    return {key: name.strip() for key, _, name in pairs if name.strip()}
+    return {key: printable(name.strip()) for key, _, name in pairs if name.strip()}
 
 
 def describe(classes: Iterable[str], names: Mapping[str, str]) -> tuple[str, ...] | None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Self
 
 from alexnet.core.errors import UserError
+from alexnet.core.names import printable
 from alexnet.data.sources.folders import LOOSE, arrange, choose_classes, is_image_name
 from alexnet.data.sources.records import (
     NAME_FILES,
@@ -29,13 +30,17 @@ from alexnet.data.sources.records import (
     fingerprint_paths,
     is_litter,
     parse_names,
-    printable,
     slug,
 )
 
 MEMBER_LIMIT = 64 << 20
 """Bytes of the largest member that is read: far above any photograph, far below a machine's memory."""
+EXTENSION_LIMIT = 1 << 20
+"""Bytes of the largest header extension (a long name, say), which ``tarfile`` reads whole."""
 
+EXTENSIONS = (
+    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE,
+)  # fmt: skip
 Parts = tuple[str, ...]
 
 
@@ -46,11 +51,14 @@ class _StrictHeader(tarfile.TarInfo):
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         """The member that 512 bytes describe. Raises ``tarfile.ReadError`` for any that are neither that nor zeros."""
         try:
-            return super().frombuf(buf, encoding, errors)
+            member = super().frombuf(buf, encoding, errors)
         except tarfile.HeaderError as error:
             if any(buf):
                 raise tarfile.ReadError(str(error)) from error
             raise
+        if member.type in EXTENSIONS and not 0 <= member.size <= EXTENSION_LIMIT:
+            raise tarfile.ReadError(f"a header extension of {member.size:,} bytes")
+        return member
 
 
 @dataclass

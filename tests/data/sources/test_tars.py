@@ -1,6 +1,8 @@
 """Tars of class folders: layouts, compressions, members not to be trusted, and damage."""
 
 import io
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -90,6 +92,46 @@ def test_large_members_are_ignored_with_a_warning(tmp_path, monkeypatch):
     source = open_source(str(write(tmp_path / "t.tar", ["a/1", "b/1"], extra=[large])))
     assert source.count == len(listed(source)) == 2
     assert source.warnings == ("ignored, file above 1 MiB: a/large",)
+
+
+def test_a_header_extension_that_would_be_read_whole_is_refused(tmp_path):
+    """A long name of 3 GB: ``tarfile`` reads such into memory at once, whatever it is."""
+    for kind in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK):
+        long = tarfile.TarInfo("x")
+        long.type, long.size = kind, 3 << 30
+        path = tmp_path / "t.tar"
+        path.write_bytes(write(tmp_path / "good.tar", ["a/1", "b/1"]).read_bytes()[:2048] + long.tobuf() + bytes(1024))
+        with pytest.raises(UserError) as caught:
+            open_source(str(path))
+        assert "3,221,225,472 bytes" in str(caught.value)
+
+
+BOMB = """
+import sys
+from pathlib import Path
+from alexnet.data.sources import open_source
+from alexnet.data.building import decode_all
+def peak():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) // 1024
+source, before = open_source(sys.argv[1]), peak()
+print(sum(item.pixels is None for item in decode_all(source.records(), 16, 3, 2)), peak() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from Linux's /proc")
+def test_a_bomb_of_large_members_costs_what_a_few_of_them_do(tmp_path):
+    path, size, count = tmp_path / "bomb.tar.gz", 48 << 20, 20
+    with tarfile.open(path, "w:gz", compresslevel=1) as tar:
+        for number in range(count):
+            member = tarfile.TarInfo(f"{'ab'[number % 2]}/{number}.jpg")
+            member.size = size
+            tar.addfile(member, io.BytesIO(bytes(size)))
+    assert path.stat().st_size < size / 5
+    done = subprocess.run([sys.executable, "-c", BOMB, str(path)], capture_output=True, text=True, check=True)
+    refused, megabytes = map(int, done.stdout.split())
+    assert refused == count
+    assert megabytes < 8 * (size >> 20)  # all of them would be twenty
 
 
 def test_readable_class_names(tmp_path):
