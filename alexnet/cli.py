@@ -82,7 +82,7 @@ def _reproduce(add: Add) -> None:
     add("--run", action="store_true", help="first train what these claims need, cheapest first; resumable")
     add("--missing", action="store_true", help="with --run: only what results/ does not have yet")
     add("--data", action="append", default=[], metavar="NAME:PATH", help="where a set is: cifar10:PATH; repeatable")
-    _machine(add)
+    _device(add)  # recipes say in what precision they are trained
     _data_root(add)
 
 
@@ -118,8 +118,12 @@ def _seed(add: Add) -> None:
     add("--seed", type=int, default=0, metavar="N", help="what every draw is keyed by (default: 0)")
 
 
-def _machine(add: Add) -> None:
+def _device(add: Add) -> None:
     add("--device", metavar="DEVICE", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
+
+
+def _machine(add: Add) -> None:
+    _device(add)
     add("--precision", choices=("auto", "fp32", "bf16"), help="(default: bf16 where the machine does it well)")
 
 

@@ -8,16 +8,19 @@ import pytest
 from PIL import Image
 
 from alexnet import train
+from alexnet.commands.list import status as list_status
 from alexnet.core.errors import DivergedError, UserError
 from alexnet.core.files import read_json, write_json
 from alexnet.core.typed import to_json
 from alexnet.recipes import RECIPES, get_recipe
 from alexnet.reproduce import pages, results
-from alexnet.reproduce.experiments import FIGURE_1_RATES
+from alexnet.reproduce.ablations import ABLATIONS, BASE
+from alexnet.reproduce.experiments import EXPERIMENTS, FIGURE_1_RATES, LONGER
 from alexnet.reproduce.finding import Results, is_todays
 from alexnet.reproduce.pages import results_table
 from alexnet.reproduce.paper import SENTENCES
 from alexnet.runtime.run import Run, source_commit
+from alexnet.visualize.curves import training_errors
 
 ROOT = Path(__file__).parents[1]
 TRAININGS = [path for path in sorted((ROOT / "results").glob("*_*.json")) if not path.name.startswith("bench_")]
@@ -162,6 +165,41 @@ def test_the_pages_say_what_the_results_say():
     assert pages.between(readme, pages.RESULTS, results_table(found)) == readme
     assert pages.between(readme, pages.SPEEDS, pages.speeds_table(found)) == readme
     assert (ROOT / "docs" / "paper.md").read_text(encoding="utf-8") == pages.paper_page(found)
+    with Image.open(ROOT / "docs" / "figure1.png") as picture:
+        assert picture.info["Description"] == training_errors(pages.figure_1_nets(found))
+
+
+def made_run(seed, name):
+    """A run of a training, with what the pages read of it."""
+    epochs = [
+        {"step": n, "epoch": n, "train_loss": 1.0, "train_top1": 0.5, "val_top1": 0.5, "test_top1": 0.5}
+        for n in range(1, 11)
+    ]
+    machine = {"hardware": "a chip", "precision": "bf16", "device": "cpu"}
+    more = {"seconds": 1.0, "images_per_second": 2.0, "matrix_gflops": 3.0, "hardware": machine, "loss": 1.0}
+    return {"top1": 0.4 + 0.001 * seed, "epochs": epochs, "seed": seed, "one_view": {"top1": 0.3}, **more}
+
+
+def test_every_training_that_can_be_run_is_shown_somewhere(tmp_path):
+    for name, experiment in EXPERIMENTS.items():
+        runs = [made_run(seed, name) for seed in range(3)]
+        recipe = experiment.build()
+        value = {"recipe": to_json(recipe), "runs": runs, "source": "x", "set": recipe.data.source, "note": ""}
+        value["ensemble"] = {"top1": 0.45}
+        write_json(tmp_path / f"{name}_x_chip_2026-01-01.json", value)
+    found = Results(tmp_path)
+    text = pages.results_table(found) + pages.paper_page(found)
+    ablations = [BASE, *ABLATIONS]
+    for name in EXPERIMENTS:
+        if name.removesuffix(LONGER) in ablations:
+            continue  # its rows are counted below
+        assert f"`{name}`" in text, name
+    assert text.count("one column of all kernels, undivided |") == 2  # for six epochs, and for thirty
+    assert "40.10% with ten views, 30.00% with one, 3 seed(s)" in text
+    assert "45.00% by the average of 3, 40.10% by one" in text
+    status = {name: list_status(name, found) for name in ("keras-cifar10", "paper-imagenet")}
+    assert status["keras-cifar10"].startswith("40.10%")
+    assert "not run to its end; of it: paper-tiny-imagenet 40.10%" in status["paper-imagenet"]
 
 
 def test_what_the_paper_s_page_names_is_there():

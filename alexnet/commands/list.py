@@ -11,6 +11,7 @@ from alexnet.commands.console import print_json
 from alexnet.data.sources import BUILTIN_SOURCES
 from alexnet.model.variants import VARIANTS
 from alexnet.recipes import RECIPES
+from alexnet.reproduce.experiments import EXPERIMENTS
 from alexnet.reproduce.finding import Results, divergence, results_folder
 from alexnet.reproduce.training_claims import shares
 from alexnet.visualize.tables import table
@@ -45,10 +46,13 @@ def _recipes() -> dict[str, dict[str, object]]:
 
 
 def status(recipe: str, results: Results) -> str:
-    """What was measured of a recipe, in a line."""
+    """What was measured of a recipe, in a line; of one that was not run to its end, what was of it."""
     runs = results.runs(recipe)
     if not runs:
-        return divergence(results, recipe) or "not run to its end"
+        shorter = [e.name for e in EXPERIMENTS.values() if e.recipe == recipe and results.runs(e.name)]
+        parts = [f"{name} {shares([run['top1'] for run in results.runs(name)])}" for name in shorter]
+        begun = f"not run to its end; of it: {', '.join(parts)}" if parts else "not run to its end"
+        return divergence(results, recipe) or begun
     machine, seconds = runs[0]["hardware"]["hardware"], statistics.median(run["seconds"] for run in runs)
     return f"{shares([run['top1'] for run in runs])} on test, {seconds:,.0f} s on {machine}"
 

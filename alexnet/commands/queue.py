@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from alexnet.commands.evaluate import evaluate
 from alexnet.commands.prepare import prepare
 from alexnet.commands.progress import make_reporter
 from alexnet.commands.train import train
@@ -39,17 +41,26 @@ def run_queue(results: Results, arguments: argparse.Namespace) -> None:
     device: Device = "cuda" if choose_machine(arguments.device, "auto").device.type == "cuda" else "cpu"
     claims = [name.upper() for name in arguments.claims]
     missing, reporter = arguments.missing, make_reporter()
-    jobs: dict[str, Callable[[], Path]] = {}
+    jobs: list[Job] = []
     if claims != [TIMED]:
         for item in needed([name for name in claims if name != TIMED], results, device, missing=missing):
-            jobs[_title(item, device)] = partial(run_experiment, item, device, places, arguments, reporter)
+            run = partial(run_experiment, item, device, places, arguments, reporter)
+            jobs.append(Job(item.cost(device), _title(item, device), run))
     if (not claims or TIMED in claims) and not (missing and results.comparison(textbook.RECIPE, device)):
-        jobs[f"{textbook.RECIPE} beside the textbook's own loop"] = lambda: time_the_textbook(
-            places, arguments, reporter
-        )
+        title = f"{textbook.RECIPE} beside the textbook's own loop"
+        jobs.append(Job(textbook.MINUTES, title, partial(time_the_textbook, places, arguments, reporter)))
     if not jobs:
         reporter.say("there is nothing to run for this on this kind of device")
-    _work_off(jobs, reporter)
+    _work_off(sorted(jobs, key=lambda job: job.minutes), reporter)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Something to run that leaves a file in ``results/``, and what it costs."""
+
+    minutes: float
+    title: str
+    run: Callable[[], Path]
 
 
 def _title(experiment: Experiment, device: Device) -> str:
@@ -58,15 +69,15 @@ def _title(experiment: Experiment, device: Device) -> str:
     return f"{experiment.name}, {seeds} seed(s){cost}"
 
 
-def _work_off(jobs: Mapping[str, Callable[[], Path]], reporter: Reporter) -> None:
+def _work_off(jobs: Sequence[Job], reporter: Reporter) -> None:
     failed = []
-    for number, (title, job) in enumerate(jobs.items(), 1):
-        reporter.say(f"{number}/{len(jobs)}  {title}")
+    for number, job in enumerate(jobs, 1):
+        reporter.say(f"{number}/{len(jobs)}  {job.title}")
         try:
-            reporter.say(f"kept in {job()}")
+            reporter.say(f"kept in {job.run()}")
         except UserError as error:  # images that are not here, say: the next training may do without them
-            reporter.say(f"{title}: {error.line}")
-            failed.append(title.partition(",")[0])
+            reporter.say(f"{job.title}: {error.line}")
+            failed.append(job.title.partition(",")[0])
     if failed:
         raise UserError(f"{len(failed)} of {len(jobs)} could not be run, see above: {', '.join(failed)}")
 
@@ -89,7 +100,7 @@ def run_experiment(
     arguments: argparse.Namespace,
     reporter: Reporter,
 ) -> Path:
-    """Train each seed, or go on with it, and keep the results. ``places``: where sets are, by name.
+    """Train each seed, or go on with it, average them, and keep the results. ``places``: where sets are, by name.
 
     Checkpoints of finished runs are removed once their results are kept: a queue leaves models, not gigabytes.
     """
@@ -101,7 +112,14 @@ def run_experiment(
                 recipe, data=places.get(recipe.data.source), out=folder, seed=seed,
                 device=arguments.device, data_root=arguments.data_root, reporter=reporter,
             )  # fmt: skip
-    path = keep(folders)
+    finished = [folder for folder in folders if Run(folder).finished]
+    together = None
+    if len(finished) > 1:
+        *_, together = evaluate(
+            *finished, data=places.get(recipe.data.source), views=10 if recipe.train.views == 10 else 1,
+            device=arguments.device, precision=recipe.train.precision, data_root=arguments.data_root, reporter=reporter,
+        )  # fmt: skip
+    path = keep(folders, ensemble=together)
     for folder in folders:
         shutil.rmtree(Run(folder).checkpoints, ignore_errors=True)
     return path

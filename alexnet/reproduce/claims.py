@@ -15,7 +15,16 @@ from alexnet.reproduce import literature_claims as literature
 from alexnet.reproduce import network_claims as network
 from alexnet.reproduce import training_claims as training
 from alexnet.reproduce.ablations import SLOWER
-from alexnet.reproduce.experiments import EXPERIMENTS, STEPS, STEPS_FIXED, STEPS_NORMALIZED, Device, Experiment
+from alexnet.reproduce.experiments import (
+    EXPERIMENTS,
+    STEPS,
+    STEPS_FIXED,
+    STEPS_FP32,
+    STEPS_NORMALIZED,
+    WHOLE_NORMALIZED,
+    Device,
+    Experiment,
+)
 from alexnet.reproduce.finding import Results, Statement
 
 DOCUMENTS: Mapping[str, str] = {
@@ -44,7 +53,7 @@ _STATEMENTS = (
     Statement("C11", "biases of 1 in conv2, 4, 5 and the hidden layers", "S2", "1", network.biases_of_one),
     Statement(
         "C12", "ReLU trains six times faster than tanh", "S1, S2, paper", "6 × (S1: 10 ×)", training.relu_and_tanh,
-        ("fig1-relu", "fig1-tanh"),
+        tuple(name for name in EXPERIMENTS if name.startswith("fig1-")),
     ),
     Statement(
         "C13", "about half of the ReLU units are active", "S2", "50 %",
@@ -68,7 +77,7 @@ _STATEMENTS = (
     Statement("C18", "top-1 37.5 % and top-5 15.3 %", "S2", "37.5 %, 15.3 %", literature.one_row_two_sets),
     Statement(
         "C19", "one column sees orientation, the other colour", "S3", "they specialise",
-        ablations.columns_specialise, ablations.ablation("ablate-columns"),
+        ablations.columns_specialise, (*ablations.ablation("ablate-columns"), *ablations.LARGE_COLUMNS),
     ),
     Statement(
         "C20", "response normalization hardly matters", "S3", "little", ablations.response_normalization,
@@ -80,7 +89,7 @@ _STATEMENTS = (
     ),
     Statement(
         "C22", "batch normalization stabilises and speeds training", "S4", "it does",
-        training.batch_norm_on_cifar10, (STEPS, STEPS_NORMALIZED),
+        training.batch_norm_on_cifar10, (STEPS, STEPS_NORMALIZED, WHOLE_NORMALIZED),
     ),
     Statement(
         "C23", "transfer learning is faster and overfits less", "S4", "it does",
@@ -96,7 +105,7 @@ _STATEMENTS = (
     ),
     Statement(
         "C26", "Adam at 1e-3 trains this network on CIFAR-10 in five epochs", "S0", "it trains",
-        training.adam_on_cifar10, (STEPS, STEPS_FIXED, "torchvision-cifar10"),
+        training.adam_on_cifar10, (STEPS, STEPS_FP32, STEPS_FIXED, "torchvision-cifar10"),
     ),
     Statement("C27", "fc6 has 227 × 227 × 3 inputs", "S4", "154,587", network.input_of_fc6),
     Statement("C28", "the prose's network is the code's", "S4", "the same", network.prose_network),
@@ -130,4 +139,5 @@ def needed(claims: Sequence[str], results: Results, device: Device, *, missing: 
             answered = [name for name, item in STATEMENTS.items() if set(item.trainings) & set(EXPERIMENTS)]
             raise UserError(f"no training answers {', '.join(claims)}: those that one does are {', '.join(answered)}")
     wanted = [item for name, item in EXPERIMENTS.items() if name in names and item.seeds(device)]
-    return [item for item in wanted if not (missing and results.has(item.name, item.seeds(device), device))]
+    lacking = [item for item in wanted if not (missing and results.has(item.name, item.seeds(device), device))]
+    return sorted(lacking, key=lambda item: item.cost(device))

@@ -106,6 +106,15 @@ class Results:
         """Those of some trainings of which no run was finished."""
         return [name for name in trainings if not self.runs(name)]
 
+    def ensemble(self, training: str) -> Mapping[str, Any] | None:
+        """What the average of a training's seeds came to; None where it was not counted."""
+        averaged = [value["ensemble"] for _, value in self._files.get(training, []) if "ensemble" in value]
+        return averaged[-1] if averaged else None
+
+    def classes(self, training: str) -> int:
+        """How many classes a training's images have."""
+        return len(self.runs(training)[0].get("per_class", ())) or 10
+
     def has(self, training: str, seeds: Sequence[int], device: str) -> bool:
         """Whether a training was measured with all these seeds on one kind of device, ``"cpu"`` or ``"cuda"``."""
         return any(

@@ -77,7 +77,8 @@ def first_convolution(results: Results) -> Finding:
     before, after = padding_amounts(224, 11, 4, "ceil")
     padded = window_count(224 + before + after, 11, 4)
     measured = f"{floor} as arithmetic has it; {padded} with {before} zeros above and left, {after} below and right"
-    return Finding(measured, CORRECTED, "alexnet summary paper; docs/paper.md, §3.5")
+    verdict = CORRECTED if floor != 55 and padded == 55 else _verdict(floor == 55)
+    return Finding(measured, verdict, "alexnet summary paper; docs/paper.md, §3.5")
 
 
 def receptive_fields(results: Results) -> Finding:
@@ -97,7 +98,8 @@ def normalization_constants(results: Results) -> Finding:
     ones = torch.full((1, 5, 1, 1), 100.0, dtype=torch.float64)
     text, code = (float(ResponseNorm(5, 1e-4, 0.75, 2.0, convention, 1)(ones)[0, 2]) for convention in ("sum", "mean"))
     measured = f"five units of 100 become {text:.2f} by the text and {code:.2f} by the code, which divides α by n"
-    return Finding(measured, CORRECTED, "variants paper and cuda-convnet; docs/paper.md, §3.3")
+    verdict = CONFIRMED if math.isclose(text, code, rel_tol=1e-6) else CORRECTED
+    return Finding(measured, verdict, "variants paper and cuda-convnet; docs/paper.md, §3.3")
 
 
 def dropout_twice(results: Results) -> Finding:
@@ -111,7 +113,8 @@ def dropout_twice(results: Results) -> Finding:
         f"mean while training and testing: {expected[0]:g} and {tested[0]:g} scaled in training, {expected[1]:g} and "
         f"{tested[1]:g} scaled in testing; both together {expected[0]:g} and {tested[0] * keep:g}"
     )
-    return Finding(measured, REFUTED, "alexnet/model/layers.py, Dropout")
+    consistent = math.isclose(expected[0], tested[0] * keep, rel_tol=1e-6)
+    return Finding(measured, _verdict(consistent), "alexnet/model/layers.py, Dropout")
 
 
 def crops_and_flips(results: Results) -> Finding:
@@ -133,7 +136,10 @@ def colour_noise(results: Results) -> Finding:
         f"on two photographs, one deviation of α shifts by {0.1 * largest:.0f} levels with λ on 0 … 255, "
         f"{0.1 * largest / 255:.1f} on 0 … 1, {0.1 * root:.1f} with √λ as the code has it"
     )
-    return Finding(measured, CORRECTED, "augment.color_noise=paper and cuda-convnet; docs/paper.md, §4.1")
+    usable = 0.1 * largest < 128  # levels, half of what a pixel can be
+    return Finding(
+        measured, CONFIRMED if usable else CORRECTED, "augment.color_noise=paper and cuda-convnet; docs/paper.md, §4.1"
+    )
 
 
 def _biases() -> dict[str, float]:
@@ -152,7 +158,8 @@ def biases_of_one(results: Results) -> Finding:
 def biases_of_linear_layers(results: Results) -> Finding:
     """C29: biases start at 1 in "the fully connected layers"."""
     last = _biases()["fc8"]
-    return Finding(f"fc6 and fc7 start at 1, fc8 at {last:g}: the paper says the hidden ones", CORRECTED, "paper, §5")
+    measured = f"fc6 and fc7 start at 1, fc8 at {last:g}: the paper says the hidden ones"
+    return Finding(measured, CONFIRMED if last == 1 else CORRECTED, "paper, §5")
 
 
 def input_of_fc6(results: Results) -> Finding:
@@ -162,7 +169,7 @@ def input_of_fc6(results: Results) -> Finding:
         state = build(name, get_variant(name).architecture, 10, 3, None, "meta").state_dict()
         inputs[name] = state["fc6.weight"].shape[1]
     measured = ", ".join(f"{name} {count:,}" for name, count in inputs.items()) + f", not {227 * 227 * 3:,}"
-    return Finding(measured, REFUTED, "alexnet summary keras")
+    return Finding(measured, _verdict(227 * 227 * 3 in inputs.values()), "alexnet summary keras")
 
 
 PROSE = ((96, 11, 4, 0), (256, 5, 1, 2), (384, 3, 1, 1), (384, 3, 1, 1), (256, 3, 1, 1))  # filters, side, stride, zeros

@@ -20,8 +20,9 @@ from alexnet.core.typed import from_json
 from alexnet.recipes import RECIPES
 from alexnet.reproduce.ablations import ABLATIONS, BASE
 from alexnet.reproduce.claims import DOCUMENTS, STATEMENTS
-from alexnet.reproduce.effects import ablation_rows, effect
-from alexnet.reproduce.finding import Finding, Results, Runs, project_root
+from alexnet.reproduce.effects import ablation_rows, effect, ensemble_effect, views_effect
+from alexnet.reproduce.experiments import EXPERIMENTS, LONGER, TIMES_LONGER
+from alexnet.reproduce.finding import Finding, Results, Runs, divergence, project_root
 from alexnet.reproduce.paper import SENTENCES
 from alexnet.reproduce.training_claims import shares
 from alexnet.visualize.curves import draw_training_errors
@@ -33,6 +34,7 @@ each sentence that can be code is code, what holds it to its word, and what came
 code as the Computer History Museum released it in 2025, network `layers-145.cfg`, which here is the variant
 `cuda-convnet`. Files are below `alexnet/`; C1 to C34 are the claims of the second table. This page is written from
 `results/` by `python -m alexnet.reproduce.pages`."""
+AVERAGES = {"ten views": views_effect, "ensembles": ensemble_effect}  # what the paper averages over, by training
 RESULTS, SPEEDS = "results", "speeds"  # the README's two tables, each between comments <!-- results: begin -->, end
 
 
@@ -100,6 +102,7 @@ def paper_page(results: Results) -> str:
             ],
         ),
         *_ablations(results),
+        *_derived(results),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -123,6 +126,8 @@ def _measured(names: Iterable[str], findings: Mapping[str, Finding], results: Re
         elif name in ABLATIONS:
             if found := effect(results, name):
                 parts.append(f"{ABLATIONS[name].what}: {found}")
+        elif name in AVERAGES:
+            parts += [text for training in RECIPES if (text := AVERAGES[name](results, training))]
         elif runs := results.runs(name):
             losses = " ".join(f"{line['train_loss']:.2f}" for line in runs[0]["epochs"])
             parts.append(f"`{name}`: training loss by epoch {losses}, test {shares([run['top1'] for run in runs])}")
@@ -130,19 +135,43 @@ def _measured(names: Iterable[str], findings: Mapping[str, Finding], results: Re
 
 
 def _ablations(results: Results) -> list[str]:
-    rows = ablation_rows(results)
+    """The ablations' tables: the short ones, and where they were measured the longer ones."""
+    parts = []
+    for suffix, title in (("", "## One ingredient at a time"), (LONGER, f"### {TIMES_LONGER} times as long")):
+        if not (rows := ablation_rows(results, suffix)):
+            continue
+        runs = results.runs(BASE + suffix)
+        epochs = EXPERIMENTS[BASE + suffix].build().train.epochs
+        about = (
+            f"`{BASE}`: {epochs} epochs of CIFAR-10 (JPEG), {len(runs)} seeds, on {runs[0]['hardware']['hardware']}; "
+            "each row changes what it says and nothing else, so that all see as many images, not as many seconds. "
+            "Differences are of pairs of one seed, with 95 % intervals. Accuracy on train is the last epoch's as it went, "
+            "augmented and with dropout, so it is not to be held against that on test. Seconds are a training's, the "
+            "median; some ran beside other work."
+        )
+        head = ("changed", "paper", "test top-1, mean (lowest – highest)", "difference", "train top-1", "seconds")
+        parts += [title, about, markdown_table(head, rows)]
+    return parts
+
+
+def _derived(results: Results) -> list[str]:
+    """The table of trainings that are a named recipe's, shortened or changed to answer a question."""
+    ablations = {f"{name}{suffix}" for name in (BASE, *ABLATIONS) for suffix in ("", LONGER)}
+    rows = []
+    for name, experiment in EXPERIMENTS.items():
+        runs = results.runs(name)
+        if name in RECIPES or name in ablations or not (runs or results.diverged(name)):
+            continue
+        top1 = shares([run["top1"] for run in runs]) if runs else divergence(results, name)
+        seconds = f"{statistics.median(run['seconds'] for run in runs):,.0f}" if runs else "–"
+        machine = (runs or results.diverged(name))[0]["hardware"]["hardware"]
+        changes = ", ".join(f"`{change}`" for change in experiment.changes)
+        rows.append((f"`{name}`", f"`{experiment.recipe or name}` with {changes}", top1, seconds, machine))
     if not rows:
         return []
-    runs = results.runs(BASE)
-    recipe = RECIPES[BASE]
-    seconds = statistics.median(run["seconds"] for run in runs)
-    about = (
-        f"`{BASE}`: {recipe.train.epochs} epochs of CIFAR-10 (JPEG), {len(runs)} seeds, {seconds:,.0f} s a run on "
-        f"{runs[0]['hardware']['hardware']}; each row changes what it says and nothing else. Differences are of "
-        "pairs of one seed, with 95 % intervals."
-    )
-    head = ("changed", "paper", "test top-1, mean (lowest – highest)", "difference", "train top-1, last epoch")
-    return ["## One ingredient at a time", about, markdown_table(head, rows)]
+    about = "Recipes shortened to what a machine could give, or changed in one thing to answer a question."
+    head = ("training", "what it is", "test top-1", "seconds", "where")
+    return ["## Other trainings", about, markdown_table(head, rows)]
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

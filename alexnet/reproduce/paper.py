@@ -46,7 +46,7 @@ SENTENCES = (
         "`tests/model/test_variants.py`, parameters",
         "conv5 and the hidden layers not halved, as the footnote says: 39.2 and 18.2 % against 37.5 and 17.0 % "
         "(logs 145-half and 145-2010)",
-        ("ablate-half",),
+        ("C25", "paper-half-tiny-imagenet"),
     ),
     Sentence(
         "§3.3", "response normalization: k = 2, n = 5, α = 1e-4, β = 0.75, after ReLU of layers 1 and 2",
@@ -91,7 +91,7 @@ SENTENCES = (
     Sentence(
         "§4.1", "one view instead of ten: 39.0 and 18.3 % instead of 37.5 and 17.0 %",
         "`train.views`; `alexnet evaluate --views`", "`tests/training/test_evaluate.py`",
-        "the same (log 145-2010)",
+        "the same (log 145-2010)", ("ten views",),
     ),
     Sentence(
         "§4.1", "colours shifted along principal components by α·λ, α ~ N(0, 0.1²)", "`augment.color_noise=paper`",
@@ -122,7 +122,7 @@ SENTENCES = (
         "§6", "top-1 and top-5 error of one network and of averages of several",
         "`training/evaluate.py`; `alexnet evaluate`",
         "`tests/training/test_evaluate.py`",
-        "whether the averages of several were weighted is not known", ("C18", "C30"),
+        "whether the averages of several were weighted is not known", ("C18", "C30", "ensembles"),
     ),
     Sentence(
         "§6.1", "one column's kernels are grey, the other's coloured", "`model/kernels.py`, `training/measures.py`",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import importlib.metadata
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -24,16 +25,19 @@ from alexnet.reproduce.finding import results_folder
 from alexnet.runtime.device import Machine, describe_hardware
 from alexnet.runtime.run import Run, source_commit
 
+LIBRARIES = ("torchvision", "numpy", "pillow", "safetensors", "scikit-learn")
+ENSEMBLE = ("split", "views", "images", "top1", "top5", "loss")
 PER_RUN = (
     "seed", "split", "views", "top1", "top5", "loss", "images", "splits", "steps", "seconds", "images_per_second",
-    "matrix_gflops", "hardware", "per_class", "calibration_error", "kept_epoch", "active_units", "kernels",
+    "matrix_gflops", "hardware", "per_class", "calibration_error", "kept_epoch", "active_units", "kernels", "one_view",
 )  # fmt: skip
 
 
-def keep(folders: Sequence[Path], note: str = "") -> Path:
+def keep(folders: Sequence[Path], note: str = "", ensemble: Mapping[str, Any] | None = None) -> Path:
     """Write the runs of one training, on one set, to one file of ``results/`` and return its path.
 
-    All have ended: finished, or diverged, which is an outcome as well. Raises ``UserError`` where they are not of one
+    All have ended: finished, or diverged, which is an outcome as well. ``ensemble``: what the average of the finished
+    ones' probabilities comes to, as ``alexnet.evaluate`` says it. Raises ``UserError`` where they are not of one
     training or not from a clean checkout.
     """
     runs = [Run(folder) for folder in folders]
@@ -52,7 +56,8 @@ def keep(folders: Sequence[Path], note: str = "") -> Path:
         "set": set_of(str(runs[0].description["source"]), source),
         "data": data,
         "note": note,
-        "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+        "date": _today(),
+        "versions": versions(),
         "runs": [
             {
                 "commit": _commit(run),
@@ -69,6 +74,7 @@ def keep(folders: Sequence[Path], note: str = "") -> Path:
             }
             for run, divergence in diverged.items()
         ],
+        **({"ensemble": {name: ensemble[name] for name in ENSEMBLE}} if ensemble else {}),
     }
     path = results_folder() / f"{recipe.name}_{source}_{_slug(some['hardware'])}_{value['date']}.json"
     write_json(path, value)
@@ -95,9 +101,18 @@ def keep_comparison(value: Mapping[str, Any]) -> Path:
 
 
 def circumstances(machine: Machine) -> dict[str, Any]:
-    """What stands beside figures that were taken now: date, commit, and what they were taken on."""
-    today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
-    return {"date": today, "commit": source_commit(), "hardware": describe_hardware(machine)}
+    """What stands beside figures that were taken now: date, commit, and what they were taken on and with."""
+    hardware = describe_hardware(machine)
+    return {"date": _today(), "commit": source_commit(), "hardware": hardware, "versions": versions()}
+
+
+def versions() -> dict[str, str]:
+    """The libraries that a figure depends on beside torch, which stands with the hardware."""
+    return {name: importlib.metadata.version(name) for name in LIBRARIES}
+
+
+def _today() -> str:
+    return datetime.datetime.now(tz=datetime.UTC).date().isoformat()
 
 
 def _slug(hardware: Mapping[str, Any]) -> str:

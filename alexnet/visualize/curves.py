@@ -1,28 +1,65 @@
-"""A training as curves: loss and accuracy over epochs, and the rate that drove them.
-
-Colours are Okabe and Ito's (2008), which people with any colour vision can tell apart.
-"""
+"""Trainings as curves: loss, accuracy, rate and images a second over steps, one run or several laid over each other."""
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alexnet.config import Recipe
 from alexnet.core.files import write_bytes
 from alexnet.recipes import departures_from_name
+from alexnet.runtime.log import read_lines
 from alexnet.runtime.run import Run
+from alexnet.visualize.canvas import BLUE, GREEN, GREY, ORANGE, PALETTE, Picture, new_figure, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 SECONDS_BETWEEN_DRAWINGS = 10.0
 FIGURE_1_ERROR = 0.25  # the level at which the paper compares ReLU and tanh
-SPLIT_COLOURS = {"val": ORANGE, "test": GREEN}
+SPLIT_COLOURS = {"train": BLUE, "val": ORANGE, "test": GREEN}
+SPLIT_STYLES: dict[str, dict[str, Any]] = {
+    "train": {},
+    "val": {"marker": "o", "markersize": 3, "linestyle": "--"},
+    "test": {"marker": "s", "markersize": 3, "linestyle": ":"},
+}
+
+
+@dataclass(frozen=True)
+class History:
+    """What is drawn of one run.
+
+    ``metrics``: the lines of ``metrics.jsonl``; ``speeds``: step → images a second; ``expected``: the claim's band of
+    test accuracy, None where the claim does not apply; ``final``: ``split``, ``top1``, ``kept_epoch`` of the last
+    count.
+    """
+
+    name: str
+    metrics: Sequence[Mapping[str, Any]]
+    speeds: Mapping[int, float]
+    expected: tuple[float, float] | None = None
+    final: Mapping[str, Any] | None = None
+
+    @property
+    def lines(self) -> list[Mapping[str, Any]]:
+        """Those written some ten times an epoch."""
+        return [line for line in self.metrics if "loss" in line]
+
+    @property
+    def epochs(self) -> list[Mapping[str, Any]]:
+        """Those written at the end of each epoch."""
+        return [line for line in self.metrics if "train_loss" in line]
+
+
+def read_history(run: Run, recipe: Recipe, final: Mapping[str, Any] | None = None) -> History:
+    """A run's records, finished or not; ``final``: its result, once there is one."""
+    events = read_lines(path) if (path := run.folder / "events.jsonl").is_file() else []
+    speeds = {event["step"]: event["images_per_second"] for event in events if event.get("event") == "speed"}
+    expected = recipe.claim.top1 if departures_from_name(recipe) == [] else None
+    return History(recipe.name, run.metrics(), speeds, expected, final)
 
 
 class CurveDrawer:
@@ -39,82 +76,92 @@ class CurveDrawer:
 
     def draw(self, run: Run, final: Mapping[str, Any] | None = None) -> None:
         """Draw now; ``final`` is the result, once there is one. The claim's band is drawn for the recipe as it is."""
-        expected = self.recipe.claim.top1 if departures_from_name(self.recipe) == [] else None
-        draw_curves(run.metrics(), self.recipe.name, run.folder / "curves.png", expected, final)
+        write_bytes(run.folder / "curves.png", draw_curves([read_history(run, self.recipe, final)]).data())
         self._last = time.monotonic()
 
 
-def draw_curves(
-    metrics: Sequence[Mapping[str, Any]],
-    title: str,
-    path: Path,
-    expected: tuple[float, float] | None = None,
-    final: Mapping[str, Any] | None = None,
-) -> None:
-    """Write ``path`` (PNG) from the lines of ``metrics.jsonl``.
-
-    ``expected``: the claim's band of test accuracy; ``final``: ``split``, ``top1``, ``kept_epoch`` of the last count.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    lines = [line for line in metrics if "loss" in line]
-    epochs = [line for line in metrics if "train_loss" in line]
-    figure = Figure(figsize=(11, 3.6), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title)
-    loss, accuracy, rate = figure.subplots(1, 3)
-    _draw_side(loss, lines, epochs, "loss", "loss (nats)")
-    _draw_side(accuracy, lines, epochs, "accuracy", "accuracy")
-    if expected:
-        accuracy.axhspan(*expected, color=GREEN, alpha=0.15, label="expected on test")
-    if final and epochs:
-        _draw_star(accuracy, final, epochs[-1]["epoch"])
-    rate.plot([line["epoch"] for line in lines], [line["rate"] for line in lines], color=GREY)
-    rate.set(xlabel="epoch", ylabel="learning rate")
-    for axes in (loss, accuracy, rate):
-        axes.grid(alpha=0.3)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.set_xlim(0, max([line["epoch"] for line in lines], default=1) * 1.02)  # the star needs some room
-        axes.set_ylim(0, axes.get_ylim()[1] * 1.05)
-    accuracy.set_ylim(0, 1.04)  # the star of a perfect count is seen whole
+def draw_curves(runs: Sequence[History]) -> Picture:
+    """Loss and accuracy above, rate and speed below; of one run a colour each split, of several a colour each run."""
+    figure = new_figure(9.6, 6.4, runs[0].name if len(runs) == 1 else f"{len(runs)} trainings")
+    (loss, accuracy), (rate, speed) = figure.subplots(2, 2)
+    for run, colour in zip(runs, [None] if len(runs) == 1 else _colours(len(runs)), strict=True):
+        _draw_splits(loss, run, "loss", colour)
+        _draw_splits(accuracy, run, "top1", colour)
+        steps = [line["step"] for line in run.lines]
+        rate.plot(steps, [line["rate"] for line in run.lines], color=colour or GREY)
+        speed.plot(list(run.speeds), list(run.speeds.values()), color=colour or GREY)
+    for band in dict.fromkeys(run.expected for run in runs if run.expected):
+        accuracy.axhspan(*band, color=GREEN, alpha=0.15, label="expected on test")
+    loss.set(ylabel="loss (nats)")
+    accuracy.set(ylabel="accuracy", ylim=(0, 1.04))  # the star of a perfect count is seen whole
+    rate.set(ylabel="learning rate")
+    speed.set(ylabel="images/s")
+    last = max([line["step"] for run in runs for line in run.lines], default=1)
+    for axes in (loss, accuracy, rate, speed):
+        _tidy(axes, last)
     for axes in (loss, accuracy):
-        axes.legend(frameon=False)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    write_bytes(path, picture.getvalue())
+        if axes.get_legend_handles_labels()[1]:
+            axes.legend(frameon=False, fontsize="small")
+    return Picture(figure, "; ".join(_in_words(run) for run in runs), {run.name: run.final for run in runs})
 
 
-def _draw_star(axes: Axes, final: Mapping[str, Any], last_epoch: int) -> None:
+def _colours(count: int) -> list[str]:
+    return [PALETTE[number % len(PALETTE)] for number in range(count)]
+
+
+def _tidy(axes: Axes, last_step: int) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set(xlabel="step", xlim=(0, last_step * 1.02))  # the star needs some room
+    axes.set_ylim(0, max(axes.get_ylim()[1] * (1.0 if axes.get_ylabel() == "accuracy" else 1.05), 1e-12))
+    axes.grid(alpha=0.3)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_splits(axes: Axes, run: History, suffix: str, colour: str | None) -> None:
+    """Training as it went, and each counted split at the end of its epochs; ``colour``: the run's, None for splits'."""
+    before = f"{shortened(run.name)}, " if colour else ""
+    name = "loss" if suffix == "loss" else "accuracy"
+    points = {"train": [(line["step"], line[name]) for line in run.lines]}
+    for split in ("val", "test"):
+        points[split] = [(e["step"], e[f"{split}_{suffix}"]) for e in run.epochs if f"{split}_{suffix}" in e]
+    for split, some in points.items():
+        if some:
+            style = {"color": colour or SPLIT_COLOURS[split], **SPLIT_STYLES[split]}
+            axes.plot(*zip(*some, strict=True), label=f"{before}{split}", **style)
+    if suffix == "top1" and run.final and run.epochs:
+        _draw_star(axes, run, colour, before)
+
+
+def _draw_star(axes: Axes, run: History, colour: str | None, before: str) -> None:
     """The final count, at the epoch whose weights were counted; hollow, so that a point below it can be seen."""
-    split, share, epoch = final["split"], final["top1"], final["kept_epoch"]
-    when = "in the end" if epoch == last_epoch else f"weights of epoch {epoch}"
+    assert run.final is not None
+    split, share, epoch = run.final["split"], run.final["top1"], run.final["kept_epoch"]
+    step = next((line["step"] for line in run.epochs if line["epoch"] == epoch), run.epochs[-1]["step"])
+    when = "in the end" if epoch == run.epochs[-1]["epoch"] else f"weights of epoch {epoch}"
     style: dict[str, Any] = {"markersize": 14, "markerfacecolor": "none", "markeredgewidth": 1.5, "zorder": 3}
-    axes.plot(epoch, share, "*", color=SPLIT_COLOURS[split], label=f"{split}, {when}: {share:.2%}", **style)
+    label = f"{before}{split}, {when}: {share:.2%}"
+    axes.plot(step, share, "*", color=colour or SPLIT_COLOURS[split], label=label, **style)
 
 
-def _draw_side(axes: Axes, lines: Sequence[Any], epochs: Sequence[Any], name: str, label: str) -> None:
-    """Training as it went, and each counted split at the end of its epochs."""
-    suffix = "loss" if name == "loss" else "top1"
-    axes.plot([line["epoch"] for line in lines], [line[name] for line in lines], color=BLUE, label="train")
-    for split, colour in SPLIT_COLOURS.items():
-        points = [(line["epoch"], line[f"{split}_{suffix}"]) for line in epochs if f"{split}_{suffix}" in line]
-        if points:
-            axes.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=3, label=split)
-    axes.set(xlabel="epoch", ylabel=label)
+def _in_words(run: History) -> str:
+    """Where a training began and ended, for those who cannot see its curves."""
+    if not run.lines:
+        return f"{run.name}: nothing trained yet"
+    first, last = run.lines[0], run.lines[-1]
+    ended = f"{run.name}: training loss from {first['loss']:.2f} to {last['loss']:.2f} in {last['step']:,} steps"
+    final = run.final
+    return ended + (f", {final['split']} accuracy {final['top1']:.2%} in the end" if final else "")
 
 
 def draw_training_errors(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
     """Write ``path`` (PNG): training error over epochs of measured runs, a colour a name, as the paper's figure 1.
 
-    ``runs``: name → runs, each with ``epochs``, lines that hold ``epoch`` and ``train_top1``.
+    ``runs``: name → runs, each with ``epochs``, lines that hold ``epoch`` and ``train_top1``. The file's description is
+    :func:`training_errors`, so that it can be told whether a picture is of these runs.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 4), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(6.4, 4)
     axes = figure.subplots()
     for (name, some), colour, style in zip(runs.items(), (BLUE, ORANGE, GREEN), ("-", "--", ":"), strict=False):
         for number, run in enumerate(some):
@@ -129,6 +176,13 @@ def draw_training_errors(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: 
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    write_bytes(path, picture.getvalue())
+    Picture(figure, training_errors(runs)).save(path)
+
+
+def training_errors(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """The same in words, a line for each run: every figure that is drawn."""
+    return "\n".join(
+        f"{name}: " + " ".join(f"{1 - line['train_top1']:.4f}" for line in run["epochs"])
+        for name, some in runs.items()
+        for run in some
+    )

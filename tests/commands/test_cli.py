@@ -58,7 +58,7 @@ def test_the_commands_and_their_options_are_these():
         "predict": ["run", "images", "--top-k", *machine, "--plain"],
         "summary": ["variant", "--classes", "--channels", "--image-size"],
         "list": ["what"],
-        "reproduce": ["claims", "--run", "--missing", "--data", *machine, "--data-root"],
+        "reproduce": ["claims", "--run", "--missing", "--data", "--device", "--data-root"],
         "bench": [
             "what",
             "--variant",

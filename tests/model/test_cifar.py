@@ -46,6 +46,18 @@ def test_tanh_in_place_of_relu():
     torch.testing.assert_close(net(x), net.fc4(y.flatten(1)), rtol=1e-12, atol=1e-12)
 
 
+def test_saturated_tanh_hands_next_to_nothing_back():
+    """With first outputs of hundreds, conv1 gets a gradient through ReLU and hardly any through tanh."""
+    gradients = {}
+    for name in ("cifar-relu", "cifar-tanh"):
+        net = loud(name).requires_grad_(True)
+        with torch.no_grad():
+            net.conv1.weight.mul_(100)
+        (gradient,) = torch.autograd.grad(net(images(32).double()).square().sum().sqrt(), net.conv1.weight)
+        gradients[name] = float(gradient.norm() * net.conv1.weight.norm())
+    assert gradients["cifar-tanh"] < 0.01 * gradients["cifar-relu"]
+
+
 def test_the_net_of_11_percent():
     net, x = loud("cifar-11pct"), images(24).double()
     norm = torch.nn.LocalResponseNorm(9, 1e-3, 0.75, 1.0)

@@ -59,7 +59,9 @@ def test_normalization_is_what_the_name_says(name, kinds):
 def test_the_cheapest_comes_first_and_claims_choose(tmp_path):
     nothing = Results(tmp_path)
     everything = needed([], nothing, "cpu", missing=True)
-    assert [item.minutes for item in everything] == sorted(item.minutes for item in everything)
+    costs = [item.minutes * len(item.cpu_seeds) for item in everything]
+    assert costs == sorted(costs)
+    assert costs != [item.minutes for item in everything]
     assert [item.name for item in needed(["c16"], nothing, "cpu", missing=True)] == [
         "lenet5-fashion-mnist",
         "d2l-fashion-mnist",
@@ -74,9 +76,14 @@ def test_a_gpu_is_asked_for_more(tmp_path):
     whole = {"cuda-convnet-cifar10-13pct", "cuda-convnet-cifar10-11pct"}
     wide = {f"small-{name}-best-wide" for name in ("fashion-mnist", "cifar10", "tiny-imagenet")}
     longer = {f"{name}-longer" for name in [BASE, *ABLATIONS]}
-    assert on_gpu - on_cpu == whole | wide | longer
+    own = {"paper-half-tiny-imagenet", "torchvision-cifar10-batch-norm"}
+    whole_ones = {"torchvision-cifar10-fixed", "torchvision-cifar10-fixed-400-steps", "keras-cifar10"}
+    assert on_gpu - on_cpu == whole | wide | longer | own | whole_ones | {"cuda-convnet-cifar10-18pct"}
     assert {item.name for item in needed(["C14"], nothing, "cuda", missing=True)} == whole
-    assert {"cuda-convnet-cifar10-13pct-30-epochs", "torchvision-cifar10-400-steps"} <= on_cpu - on_gpu
+    assert {"cuda-convnet-cifar10-13pct-30-epochs", "keras-cifar10-64-pixels"} <= on_cpu - on_gpu
+    for statement in STATEMENTS.values():  # whatever a training answers, one on a GPU does too
+        if statement.trainings:
+            assert needed([statement.id], nothing, "cuda", missing=True), statement.id
     assert len(EXPERIMENTS["torchvision-cifar10"].seeds("cuda")) == 5
 
 
@@ -162,7 +169,7 @@ def test_the_queue_runs_keeps_and_goes_on(checkout, monkeypatch, capsys):
     runs = checkout / "runs" / "reproduce" / "cpu"
     assert cli.main([*command, "--missing"]) == 130
     assert not (checkout / "results").exists()
-    assert timed == []  # it comes last
+    assert timed == []  # the cheapest comes first
     first = (runs / "digits-briefly-0" / "result.json").stat().st_mtime_ns
     assert cli.main([*command, "--missing"]) == 2  # one has no images here, the other is trained
     shown = capsys.readouterr().err

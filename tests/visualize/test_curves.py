@@ -8,7 +8,7 @@ from alexnet.config import override
 from alexnet.core.files import write_json
 from alexnet.recipes import get_recipe
 from alexnet.runtime.run import start_or_continue
-from alexnet.visualize.curves import CurveDrawer
+from alexnet.visualize.curves import CurveDrawer, History, draw_curves, read_history
 
 LINES = (
     '{"step": 5, "epoch": 0.5, "loss": 2.3, "accuracy": 0.1, "rate": 0.01}\n'
@@ -38,3 +38,47 @@ def test_an_empty_training_can_be_drawn(tmp_path):
     (run.folder / "metrics.jsonl").write_text("", encoding="utf-8")
     CurveDrawer(recipe)(run)
     assert (run.folder / "curves.png").stat().st_size > 1000
+
+
+def overfitting(name: str) -> History:
+    """A made run whose training accuracy runs ahead of its validation accuracy."""
+    steps = range(10, 60, 10)
+    lines = [{"step": s, "epoch": s / 10, "loss": 2 - s / 30, "accuracy": s / 55, "rate": 0.1} for s in steps]
+    ends = [
+        {"step": s, "epoch": s // 10, "train_loss": 1.0, "train_top1": s / 55, "val_loss": 1 + s / 50, "val_top1": 0.4}
+        for s in steps
+    ]
+    return History(name, [*lines, *ends], {s: 100.0 + s for s in steps}, (0.5, 0.6), {**RESULT, "kept_epoch": 5})
+
+
+def test_what_is_drawn_is_what_was_written():
+    (loss, accuracy), (rate, speed) = (
+        draw_curves([overfitting("one")]).figure.axes[:2],
+        draw_curves([overfitting("one")]).figure.axes[2:],
+    )
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in accuracy.get_lines()}
+    assert drawn["train"] == [[s, s / 55] for s in range(10, 60, 10)]
+    assert drawn["val"] == [[s, 0.4] for s in range(10, 60, 10)]
+    assert drawn["test, in the end: 20.00%"] == [[50, 0.2]]
+    assert speed.get_lines()[0].get_xydata().tolist() == [[s, 100 + s] for s in range(10, 60, 10)]
+    assert rate.get_ylim()[1] > 0.1
+    labels = [axes.get_ylabel() for axes in (loss, accuracy, rate, speed)]
+    assert labels == ["loss (nats)", "accuracy", "learning rate", "images/s"]
+    assert {axes.get_xlabel() for axes in (loss, accuracy, rate, speed)} == {"step"}
+
+
+def test_several_runs_lie_over_each_other_in_colours_of_their_own():
+    picture = draw_curves([overfitting("one"), overfitting("two")])
+    accuracy = picture.figure.axes[1]
+    colours = {line.get_label(): line.get_color() for line in accuracy.get_lines()}
+    assert colours["one, train"] == colours["one, val"] != colours["two, train"] == colours["two, val"]
+    assert "one: training loss from 1.67 to 0.33 in 50 steps, test accuracy 20.00% in the end" in picture.says
+
+
+def test_speeds_are_read_from_the_events(tmp_path):
+    recipe = get_recipe("small-digits")
+    run = start_or_continue(tmp_path / "run", recipe, 0, "digits", "d1")
+    (run.folder / "metrics.jsonl").write_text(LINES, encoding="utf-8")
+    events = '{"event": "speed", "step": 5, "images_per_second": 7.0}\n{"event": "resume", "step": 5}\n'
+    (run.folder / "events.jsonl").write_text(events, encoding="utf-8")
+    assert read_history(run, recipe).speeds == {5: 7.0}

@@ -1,0 +1,123 @@
+"""What all pictures share: colours, a figure without a screen, and its file.
+
+Colours are Okabe and Ito's (2008), which people with any colour vision can tell apart; shares run along viridis, whose
+lightness rises steadily. Pictures are opaque and light, so that they read alike on light and dark pages.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet.core.errors import UserError
+from alexnet.core.files import write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
+PALETTE = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+SHAPES = ("o", "s", "^", "D", "v", "P")
+DOTS_PER_INCH = 110
+FORMATS = (".png", ".svg")
+LONGEST_LABEL = 28
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A drawn figure; ``says``: what it shows, for those who cannot see it; ``figures``: the numbers in it."""
+
+    figure: Figure
+    says: str
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+    def data(self, suffix: str = ".png") -> bytes:
+        """The picture as a file's contents, PNG or SVG; ``says`` goes with it, as its description."""
+        about = {"Date": None} if suffix == ".svg" else {}
+        contents = io.BytesIO()
+        self.figure.savefig(contents, format=suffix.removeprefix("."), metadata={**about, "Description": self.says})
+        return contents.getvalue()
+
+    def save(self, path: Path) -> None:
+        """Write it, in the format that the name's ending says. Raises ``OSError`` if the disk refuses."""
+        write_bytes(path, self.data(path.suffix.lower()))
+
+
+def demand_format(path: Path) -> None:
+    """Raise ``UserError`` for a file name whose ending is no format that pictures are written in."""
+    if path.suffix.lower() not in FORMATS:
+        raise UserError(f"--out {path}: pictures are written as PNG or SVG, end the name in .png or .svg")
+
+
+def new_figure(width: float, height: float, title: str = "") -> Figure:
+    """An empty figure of so many inches."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    matplotlib.rcParams["svg.hashsalt"] = "alexnet"  # else each SVG of the same picture differs
+    matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text: it can be searched, and read out
+    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
+    FigureCanvasAgg(figure)
+    if title:
+        figure.suptitle(plain(title))
+    return figure
+
+
+def plain(text: str) -> str:
+    """Text that is shown as it stands: a dollar sign begins no formula."""
+    return text.replace("$", r"\$")
+
+
+def shortened(text: str, longest: int = LONGEST_LABEL) -> str:
+    """A name short enough for a label, ended by … where something is left out."""
+    return plain(text if len(text) <= longest else text[: longest - 1].rstrip(" ,") + "…")
+
+
+def bare(axes: Axes) -> Axes:
+    """An axes without frame and ticks, for images."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for side in axes.spines.values():
+        side.set_visible(False)
+    return axes
+
+
+def show_image(axes: Axes, pixels: NDArray[np.uint8], title: str = "") -> None:
+    """Draw ``(H, W, C)`` pixels, grey or colour, each pixel as it is."""
+    grey = pixels.shape[2] == 1
+    style: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 255} if grey else {}
+    bare(axes).imshow(pixels[:, :, 0] if grey else pixels, interpolation="nearest", **style)
+    if title:
+        axes.set_title(title, fontsize=9)
+
+
+def tiles(images: NDArray[np.float64], columns: int, gap: int = 1, ground: float = 1.0) -> NDArray[np.float64]:
+    """``(N, H, W, C)`` laid out in rows of ``columns`` with ``gap`` pixels of ``ground`` around each."""
+    count, height, width, channels = images.shape
+    rows = math.ceil(count / columns)
+    sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, channels), ground)
+    for number, image in enumerate(images):
+        top, left = gap + (number // columns) * (height + gap), gap + (number % columns) * (width + gap)
+        sheet[top : top + height, left : left + width] = image
+    return sheet
+
+
+def class_marks(count: int) -> list[tuple[Any, str]]:
+    """A colour and a shape for each of ``count`` classes, no two alike while the palette times the shapes lasts; for
+    more, shades along viridis: neighbours in the list look alike then, and names are written at their places.
+    """
+    from matplotlib import colormaps
+
+    if count <= len(PALETTE) * len(SHAPES):
+        return [(PALETTE[number % len(PALETTE)], SHAPES[number // len(PALETTE)]) for number in range(count)]
+    shades = colormaps["viridis"](np.linspace(0, 0.95, count))
+    return [(tuple(shade), SHAPES[0]) for shade in shades]
