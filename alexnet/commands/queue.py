@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 from alexnet.commands.evaluate import evaluate
+from alexnet.commands.jobs import Job, work_off
 from alexnet.commands.prepare import prepare
 from alexnet.commands.progress import make_reporter
 from alexnet.commands.train import train
@@ -51,35 +51,13 @@ def run_queue(results: Results, arguments: argparse.Namespace) -> None:
         jobs.append(Job(textbook.MINUTES, title, partial(time_the_textbook, places, arguments, reporter)))
     if not jobs:
         reporter.say("there is nothing to run for this on this kind of device")
-    _work_off(sorted(jobs, key=lambda job: job.minutes), reporter)
-
-
-@dataclass(frozen=True)
-class Job:
-    """Something to run that leaves a file in ``results/``, and what it costs."""
-
-    minutes: float
-    title: str
-    run: Callable[[], Path]
+    work_off(jobs, reporter)
 
 
 def _title(experiment: Experiment, device: Device) -> str:
     seeds = len(experiment.seeds(device))
     cost = f", about {experiment.minutes * seeds:.0f} minutes" if device == "cpu" else ""
     return f"{experiment.name}, {seeds} seed(s){cost}"
-
-
-def _work_off(jobs: Sequence[Job], reporter: Reporter) -> None:
-    failed = []
-    for number, job in enumerate(jobs, 1):
-        reporter.say(f"{number}/{len(jobs)}  {job.title}")
-        try:
-            reporter.say(f"kept in {job.run()}")
-        except UserError as error:  # images that are not here, say: the next training may do without them
-            reporter.say(f"{job.title}: {error.line}")
-            failed.append(job.title.partition(",")[0])
-    if failed:
-        raise UserError(f"{len(failed)} of {len(jobs)} could not be run, see above: {', '.join(failed)}")
 
 
 def _places(texts: list[str]) -> dict[str, str]:

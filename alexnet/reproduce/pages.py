@@ -145,8 +145,8 @@ def _ablations(results: Results) -> list[str]:
         about = (
             f"`{BASE}`: {epochs} epochs of CIFAR-10 (JPEG), {len(runs)} seeds, on {runs[0]['hardware']['hardware']}; "
             "each row changes what it says and nothing else, so that all see as many images, not as many seconds. "
-            "Differences are of pairs of one seed, with 95 % intervals. Accuracy on train is the last epoch's as it went, "
-            "augmented and with dropout, so it is not to be held against that on test. Seconds are a training's, the "
+            "Differences are of pairs of one seed, with 95 % intervals. Accuracy on train is the last epoch's as it "
+            "went, augmented and with dropout, so it is not to be held against that on test. Seconds are a training's, the "
             "median; some ran beside other work."
         )
         head = ("changed", "paper", "test top-1, mean (lowest – highest)", "difference", "train top-1", "seconds")
