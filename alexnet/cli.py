@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -24,6 +25,11 @@ from typing import NoReturn
 from alexnet.core.errors import StoppedError, UserError, unknown
 
 Add = Callable[..., object]
+
+SHOWN = (
+    "curves", "filters", "activations", "attributions", "predictions", "confusion", "neighbours", "embedding",
+    "receptive-field", "augmentations", "architecture", "report",
+)  # fmt: skip
 
 SOURCE = "a built-in set, NAME:PATH for one kept at PATH (imagenet:PATH), a folder of class folders, or a tar of one"
 
@@ -86,6 +92,19 @@ def _reproduce(add: Add) -> None:
     _data_root(add)
 
 
+def _show(add: Add) -> None:
+    add("what", metavar="WHAT", choices=SHOWN, help=f"one of: {', '.join(SHOWN)}")
+    of = "run folders (several for curves and filters); a VARIANT for receptive-field and architecture, a RECIPE for "
+    add("targets", nargs="+", metavar="RUN", help=f"{of}augmentations")
+    add("--out", metavar="FILE", help="where the picture goes, .png or .svg (default: the run's folder)")
+    add("--image", action="append", default=[], metavar="FILE", help="an image to show something of; repeatable")
+    add("--class", dest="chosen", metavar="CLASS", help="for attributions: the class (default: the most likely)")
+    add("--layer", action="append", default=[], metavar="LAYER", help="e.g. relu5; repeatable (default: what suits)")
+    add("--data", metavar="SOURCE", help=f"instead of the run's own images: {SOURCE}")
+    _machine(add)
+    _data_root(add)
+
+
 def _bench(add: Add) -> None:
     add("what", choices=("train", "infer", "data"), help="training steps, inference, or images on their way")
     add("--variant", action="append", metavar="VARIANT", help="a name from 'alexnet list'; repeatable")
@@ -142,12 +161,13 @@ COMMANDS: dict[str, tuple[Callable[[Add], None], str]] = {
     "summary": (_summary, "layers of a network: shapes, parameters, multiply-adds, receptive fields"),
     "list": (_list, "the variants, recipes and built-in image sets"),
     "prepare": (_prepare, "decode a source once into a store, and list what was refused"),
+    "show": (_show, "what a training, a network or a recipe looks like, as a picture"),
     "reproduce": (_reproduce, "what is said of AlexNet, beside what was measured"),
     "bench": (_bench, "speed beside stock PyTorch and beside what the machine can do, by turns"),
 }
 
 
-COMPUTING = ("train", "evaluate", "predict", "reproduce", "bench")
+COMPUTING = ("train", "evaluate", "predict", "show", "reproduce", "bench")
 BUSY = 0.4  # of all processors: one of two, taken by another program, is enough
 
 
@@ -208,6 +228,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, _terminate)
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters of a file is said in one line of our own
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that has no × must not end a training

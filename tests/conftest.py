@@ -21,6 +21,13 @@ def own_home(tmp_path_factory):
         yield home
 
 
+@pytest.fixture(autouse=True)
+def no_reports(request, monkeypatch):
+    """Trainings leave no report.html, which takes longer than they do; tests marked ``report`` see them."""
+    if "report" not in request.keywords:
+        monkeypatch.setattr("alexnet.commands.report.add", lambda *given: None)
+
+
 @pytest.fixture(scope="session")
 def fashion_mnist_root() -> Path:
     """A folder that holds Fashion-MNIST: $ALEXNET_DATA_ROOT, the user's own home of this package, or Debian's."""

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from alexnet.commands import report
 from alexnet.commands.choose import choose
 from alexnet.commands.console import print_json
 from alexnet.commands.prepare import prepare, remarks
@@ -62,10 +63,11 @@ def train(
             run = start_or_continue(folder, recipe, seed, place, store.digest)
             if not run.finished:
                 fit_and_finish(recipe, store, run, seed, machine, reporter)
+                report.add(run, store, machine, reporter)
                 return run
     run = start_or_continue(folder, recipe, seed, place, store.digest)
-    steps = run.result["steps"]
-    reporter.say(f"{run.folder} is finished already, {steps:,} steps; to train anew give another folder with --out")
+    done = f"{run.folder} is finished already, {run.result['steps']:,} steps"
+    reporter.say(f"{done}; to train anew give another folder with --out")
     return run
 
 
@@ -96,9 +98,7 @@ def finish(training: Training, model: SavedModel, curves: CurveDrawer, matrix_gf
 
 def main(arguments: argparse.Namespace) -> int:
     """Train and print the outcome."""
-    overrides = list(arguments.set)
-    if arguments.precision:
-        overrides.append(f"train.precision={arguments.precision}")
+    overrides = [*arguments.set, *([f"train.precision={arguments.precision}"] if arguments.precision else [])]
     run = train(
         arguments.recipe, data=arguments.data, out=arguments.out, seed=arguments.seed, overrides=overrides,
         device=arguments.device, plain=arguments.plain, data_root=arguments.data_root, reporter=make_reporter(),
@@ -109,7 +109,7 @@ def main(arguments: argparse.Namespace) -> int:
     elif result["split"]:
         print(describe_measure(result))
     if not arguments.json:
-        print(f"the run is in {run.folder}: report.md, curves.png, model/")
+        print(f"the run is in {run.folder}: report.html, curves.png, model/")
         if (size := folder_bytes(run.checkpoints)) > LARGE:
             print(f"{run.checkpoints} holds {size / 1e9:.1f} GB that a finished run no longer needs: it may be removed")
     return 0

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from alexnet.core.errors import UserError
 from alexnet.core.names import printable
 from alexnet.data.augment import views
 from alexnet.data.decode import ImageRefusedError, read_pixels
+from alexnet.inference.taps import layer_outputs
 from alexnet.model.saved import load_model
 from alexnet.runtime.device import Machine, choose_machine
 
@@ -58,12 +60,32 @@ class Predictor:
         except ImageRefusedError as error:
             raise UserError(f"{name}: {error}") from error
 
-    def probabilities(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    def probabilities(self, pixels: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> NDArray[np.float32]:
         """``(N, classes)`` for N images from :meth:`read`."""
-        batch = torch.from_numpy(np.stack(pixels)).to(self.machine.device)
         with torch.inference_mode(), self.machine.autocast():
-            (view,) = views(batch, self.model.preprocessing, self._mean_image)
-            return self._network(self.machine.arrange(view)).float().softmax(dim=1).cpu().numpy()  # type: ignore[no-any-return]
+            return self._network(self.view(pixels)).float().softmax(dim=1).cpu().numpy()  # type: ignore[no-any-return]
+
+    def features(self, pixels: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], layer: str) -> NDArray[np.float32]:
+        """A layer's output ``(N, units)`` for N images from :meth:`read`, maps flattened; ``layer``: see ``taps.py``.
+
+        Raises ``UserError`` for a layer that the network does not have.
+        """
+        with torch.inference_mode(), self.machine.autocast():
+            outputs = layer_outputs(self._network, self.view(pixels), (layer,))
+        return outputs[layer].flatten(1).float().cpu().numpy()
+
+    def view(self, pixels: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> Tensor:
+        """What the network sees of N images from :meth:`read`: ``(N, C, S, S)`` fp32 on the device, the centre view."""
+        batch = torch.from_numpy(np.stack(tuple(pixels))).to(self.machine.device)
+        (view,) = views(batch, self.model.preprocessing, self._mean_image)
+        return self.machine.arrange(view)
+
+    def visible(self, pixels: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The same for people, before any scaling: ``(N, S, S, C)`` 0 … 255."""
+        channels = self.model.preprocessing.channels
+        bare = replace(self.model.preprocessing, scaling="unit", mean=(0.0,) * channels, deviation=(1.0,) * channels)
+        (view,) = views(torch.from_numpy(np.stack(tuple(pixels))), bare, None)
+        return view.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
 
     def ranked(self, probabilities: NDArray[np.float32], top_k: int) -> list[Prediction]:
         """The ``top_k`` classes of one image's probabilities ``(classes,)``, best first; all if there are fewer."""

@@ -12,9 +12,9 @@ from sklearn.datasets import load_sample_images
 from alexnet.config import AugmentSpec, OptimSpec
 from alexnet.data.augment import draw
 from alexnet.data.building import principal_components, statistics
-from alexnet.model.activity import receptive_field
+from alexnet.inference.fields import receptive_field
 from alexnet.model.layers import Dropout, padding_amounts, window_count
-from alexnet.model.network import AlexNet, LinearLayer
+from alexnet.model.network import LinearLayer
 from alexnet.model.response_norm import ResponseNorm
 from alexnet.model.summary import Summary, summarise
 from alexnet.model.variants import VARIANTS, build, create_model, get_variant
@@ -85,10 +85,9 @@ def receptive_fields(results: Results) -> Finding:
     """C6: fields of 11, 51, 99, 131, 163 pixels."""
     slim = (LinearLayer(8), LinearLayer(8))
     network = create_model("paper", 2, image_size=447, hidden=slim, seed=0)
-    assert isinstance(network, AlexNet)
-    by_gradient = [receptive_field(network, number) for number in range(1, 6)]
+    by_gradient = [receptive_field(network, f"conv{number}") for number in range(1, 6)]
     by_arithmetic = [row.receptive_field for row in outline("paper").layers if row.kind == "convolution"]
-    pool5 = receptive_field(network, 5, pooled=True)
+    pool5 = receptive_field(network, "pool5")
     measured = f"{', '.join(map(str, by_gradient))} by gradient and by arithmetic; {pool5} after pool5"
     return Finding(measured, _verdict(by_gradient == by_arithmetic == [11, 51, 99, 131, 163]), "alexnet summary paper")
 

@@ -1,1 +1,1 @@
-"""See: figures and reports made from what a run left."""
+"""See: pictures and reports made from what a run left, or from a network or a recipe by name."""

@@ -50,20 +50,23 @@ def departs(recipe: Recipe, source: str) -> list[str]:
     return [*changes, *([f"images {asked} → {source}"] if asked and asked != source else [])]
 
 
-def _data(result: Mapping[str, Any], remarks: Sequence[str]) -> list[str]:
+def facts(result: Mapping[str, Any]) -> list[str]:
+    """What was trained on, how long, on what machine and with what, a line each."""
     splits = ", ".join(f"{count:,} {name}" for name, count in result["splits"].items())
     speed = f"{result['images_per_second']:,.0f} images/s over {result['seconds']:,.0f} s"
     hardware = result["hardware"]
     return [
-        "## What it was",
-        "",
-        f"- images: {result['source']} ({splits})",
-        *(f"- {remark}" if remark == remark.lstrip() else f"  - {remark.strip()}" for remark in remarks),
-        f"- {result['steps']:,} steps at {speed} on {hardware['hardware']}, {hardware['precision']}, "
+        f"images: {result['source']} ({splits})",
+        f"{result['steps']:,} steps at {speed} on {hardware['hardware']}, {hardware['precision']}, "
         f"beside {result['matrix_gflops']:,.0f} GFLOP/s of the machine's own matrix product",
-        f"- torch {hardware['torch']}, Python {hardware['python']}",
-        "",
+        f"torch {hardware['torch']}, Python {hardware['python']}",
     ]
+
+
+def _data(result: Mapping[str, Any], remarks: Sequence[str]) -> list[str]:
+    images, *others = (f"- {fact}" for fact in facts(result))
+    said = [f"- {remark}" if remark == remark.lstrip() else f"  - {remark.strip()}" for remark in remarks]
+    return ["## What it was", "", images, *said, *others, ""]
 
 
 def _classes(result: Mapping[str, Any]) -> list[str]:

@@ -58,6 +58,7 @@ def test_the_commands_and_their_options_are_these():
         "predict": ["run", "images", "--top-k", *machine, "--plain"],
         "summary": ["variant", "--classes", "--channels", "--image-size"],
         "list": ["what"],
+        "show": ["what", "targets", "--out", "--image", "--class", "--layer", "--data", *machine, "--data-root"],
         "reproduce": ["claims", "--run", "--missing", "--data", "--device", "--data-root"],
         "bench": [
             "what",
@@ -143,7 +144,7 @@ def test_list_names_everything(capsys):
     assert list(lists["recipes"]) == list(RECIPES)
     assert all(recipe["claim"]["source"] and recipe["claim"]["cost"] for recipe in lists["recipes"].values())
     assert lists["recipes"]["small-digits"]["status"].startswith("99.")
-    assert lists["recipes"]["paper-imagenet"]["status"] == "not run to its end"
+    assert lists["recipes"]["paper-imagenet"]["status"].startswith("not run to its end")
     _, text, _ = run("list", capsys=capsys)
     assert all(name in text for name in [*VARIANTS, *RECIPES, *lists["sources"]])
 

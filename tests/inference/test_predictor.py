@@ -14,7 +14,7 @@ from alexnet.inference.predictor import Predictor
 from alexnet.model.saved import save_model
 from alexnet.runtime.device import Machine
 from alexnet.training.assemble import assemble
-from alexnet.training.evaluate import log_probabilities
+from alexnet.training.evaluate import inputs, log_probabilities
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -30,6 +30,25 @@ def grey(make_digits_store, small_recipe, cpu, tmp_path_factory):
     """Digits from an array: their store, a model with drawn weights, and its predictor."""
     store = make_digits_store(train=40, test=20)
     model = assemble(small_recipe, store, 0)
+    folder = tmp_path_factory.mktemp("model")
+    save_model(folder, model)
+    return store, model, Predictor(folder, cpu)
+
+
+@pytest.fixture(scope="module")
+def learned(make_digits_store, small_recipe, cpu, tmp_path_factory):
+    """A network that knows most of its digits, so that its answers are far from each other."""
+    store = make_digits_store(train=400, test=60)
+    model = assemble(small_recipe, store, 0)
+    network, optimizer = model.network.train(), torch.optim.AdamW(model.network.parameters(), lr=2e-3)
+    labels = torch.from_numpy(store.labels)
+    for step in range(40):
+        some = np.arange(40 * step, 40 * step + 40) % 400
+        ((_, (view,)),) = [(index, tuple(seen)) for index, seen in inputs(model, store, some, cpu)]
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(network(view), labels[some]).backward()
+        optimizer.step()
+    network.eval()
     folder = tmp_path_factory.mktemp("model")
     save_model(folder, model)
     return store, model, Predictor(folder, cpu)
@@ -72,7 +91,7 @@ def test_a_photograph_is_prepared_as_the_store_prepared_it(colour, cpu):
     np.testing.assert_allclose(predictor.probabilities(pixels), evaluated(model, store, cpu), atol=1e-6)
 
 
-@pytest.mark.parametrize("fixture", ["grey", "colour"])
+@pytest.mark.parametrize("fixture", ["learned", "grey", "colour"])
 def test_a_batch_is_its_single_images(fixture, request):
     *_, store, _, predictor = request.getfixturevalue(fixture)
     pixels = list(store.images)
@@ -81,7 +100,7 @@ def test_a_batch_is_its_single_images(fixture, request):
     np.testing.assert_allclose(single.sum(axis=1), 1.0, atol=1e-6)
 
 
-@pytest.mark.parametrize("fixture", ["grey", "colour"])
+@pytest.mark.parametrize("fixture", ["learned", "grey", "colour"])
 def test_in_bf16_a_batch_is_nearly_its_single_images(fixture, request, tmp_path):
     *_, store, model, _ = request.getfixturevalue(fixture)
     save_model(tmp_path / "model", model)
@@ -93,6 +112,9 @@ def test_in_bf16_a_batch_is_nearly_its_single_images(fixture, request, tmp_path)
     second, first = np.sort(single, axis=1)[:, -2:].T
     clear = first - second > 1e-2
     assert np.array_equal(together.argmax(axis=1)[clear], single.argmax(axis=1)[clear])
+    if fixture == "learned":
+        assert clear.mean() > 0.9
+        assert (single.argmax(axis=1) == store.labels).mean() > 0.8
 
 
 def test_a_path_and_its_bytes_agree(colour, tmp_path):

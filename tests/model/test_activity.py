@@ -1,11 +1,10 @@
-"""Active units counted on networks whose units are known, and fields measured by gradient against the arithmetic."""
+"""Active units counted on networks whose units are known."""
 
 import pytest
 import torch
 
-from alexnet.model.activity import active_shares, receptive_field
+from alexnet.model.activity import active_shares
 from alexnet.model.network import LinearLayer
-from alexnet.model.summary import summarise
 from alexnet.model.variants import create_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -51,24 +50,3 @@ def test_layers_that_are_all_on_or_off():
         network.norm2.bias.fill_(-1e12)
     shares = active_shares(network, [torch.randn(2, 1, 28, 28)])
     assert (shares["conv1"], shares["conv2"]) == (1.0, 0.0)
-
-
-PAPER = [(1, False, 11), (2, False, 51), (3, False, 99), (4, False, 131), (5, False, 163), (5, True, 195)]
-
-
-@pytest.mark.parametrize(("number", "pooled", "side"), PAPER)
-def test_the_paper_s_fields(number, pooled, side):
-    network = create_model("paper", 2, image_size=447, hidden=SLIM, seed=0)
-    assert receptive_field(network, number, pooled=pooled) == side
-    name = "pool5" if pooled else f"conv{number}"
-    (row,) = (layer for layer in summarise(network).layers if layer.name == name)
-    assert row.receptive_field == side
-
-
-@pytest.mark.parametrize("name", ["cuda-convnet", "d2l", "keras", "batchnorm", "small"])
-def test_gradient_and_arithmetic_agree(name):
-    side = 127 if name == "small" else 511
-    network = create_model(name, 2, 1, image_size=side, hidden=SLIM, seed=0)
-    rows = {layer.name: layer.receptive_field for layer in summarise(network).layers}
-    for number in (1, 2, 5):
-        assert receptive_field(network, number) == rows[f"conv{number}"]

@@ -1,0 +1,78 @@
+"""The table of what ``alexnet show`` shows, each picture composed of what was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from alexnet.commands.request import Request, short
+from alexnet.inference.features import open_index
+from alexnet.model.saved import load_model, model_folder
+from alexnet.recipes import get_recipe
+from alexnet.runtime.run import Run
+from alexnet.visualize import (
+    activations,
+    architecture,
+    attributions,
+    augmentations,
+    confusion,
+    curves,
+    embedding,
+    filters,
+    neighbours,
+    predictions,
+)
+from alexnet.visualize import fields as receptive
+from alexnet.visualize.canvas import Picture
+
+
+def _curves(request: Request) -> Picture:
+    runs = [Run(Path(name)) for name in request.targets]
+    results = [run.result if run.finished else None for run in runs]
+    finals = [result if result and result["split"] else None for result in results]
+    return curves.draw_curves(
+        [curves.read_history(run, run.recipe, final) for run, final in zip(runs, finals, strict=True)]
+    )
+
+
+def _activations(request: Request) -> Picture:
+    predictor, image = request.predictor(), request.images[0]
+    title = f"{short(request.targets[0])} sees {Path(image).name}"
+    return activations.show_activations(predictor, predictor.read(image), list(request.layers), title)
+
+
+def _attributions(request: Request) -> Picture:
+    predictor = request.predictor()
+    return attributions.show_attributions(predictor, predictor.read(request.images[0]), request.chosen)
+
+
+def _neighbours(request: Request) -> Picture:
+    predictor = request.predictor()
+    store, layer = request.store(predictor), request.layer(predictor)
+    queries = [(Path(name).name, predictor.read(name)) for name in request.images]
+    folder = model_folder(request.targets[0]).parent / "features"
+    index = open_index(folder, predictor, store, store.subset("train"), layer, request.reporter)
+    return neighbours.show_neighbours(predictor, store, index, queries, layer)
+
+
+def _embedding(request: Request) -> Picture:
+    predictor = request.predictor()
+    store, index, title = request.test_images(predictor)
+    return embedding.show_embedding(predictor, store, index, request.layer(predictor), title, request.reporter)
+
+
+PICTURES: dict[str, Callable[[Request], Picture]] = {
+    "curves": _curves,
+    "filters": lambda r: filters.draw_filters({short(name): load_model(name).network for name in r.targets}),
+    "activations": _activations,
+    "attributions": _attributions,
+    "predictions": lambda r: predictions.show_predictions(p := r.predictor(), *r.test_images(p)),
+    "confusion": lambda r: confusion.show_confusion(p := r.predictor(), *r.test_images(p)),
+    "neighbours": _neighbours,
+    "embedding": _embedding,
+    "receptive-field": lambda r: receptive.show_fields(r.targets[0], Path(r.images[0]).read_bytes()),
+    "augmentations": lambda r: augmentations.show_augmentations(
+        get_recipe(r.targets[0]), Path(r.images[0]).read_bytes()
+    ),
+    "architecture": lambda request: architecture.show_architecture(request.targets[0]),
+}

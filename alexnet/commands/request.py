@@ -1,0 +1,57 @@
+"""What a person asked ``alexnet show`` for, and the model and images that this means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet.commands.evaluate import choose_images, open_store_for
+from alexnet.core.errors import UserError
+from alexnet.data.store import Store
+from alexnet.inference.predictor import Predictor
+from alexnet.inference.taps import last_hidden_layer
+from alexnet.runtime.device import Machine
+from alexnet.runtime.log import Reporter
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person asked to see. ``chosen``: a class by name, None for the most likely one."""
+
+    targets: tuple[str, ...]
+    images: tuple[str, ...]
+    chosen: str | None
+    layers: tuple[str, ...]
+    data: str | None
+    data_root: Path | None
+    machine: Machine
+    reporter: Reporter
+
+    def predictor(self) -> Predictor:
+        """The model of the one run."""
+        return Predictor(self.targets[0], self.machine)
+
+    def store(self, predictor: Predictor) -> Store:
+        """The run's images, or those given."""
+        return open_store_for(self.targets[0], predictor.model, self.data, self.data_root, self.reporter)
+
+    def test_images(self, predictor: Predictor) -> tuple[Store, NDArray[np.int64], str]:
+        """The images that the run was not trained on, and a title for them."""
+        store = self.store(predictor)
+        split, index = choose_images([predictor.model], store)
+        if not len(index):
+            raise UserError(f"{store.name} has no images that {self.targets[0]} was not trained on: give --data others")
+        return store, index, f"{short(self.targets[0])} on {store.name}, {split}"
+
+    def layer(self, predictor: Predictor) -> str:
+        """The layer asked for, or the last hidden one."""
+        return self.layers[0] if self.layers else last_hidden_layer(predictor.model.network)
+
+
+def short(run: str) -> str:
+    """A run's folder, without the way to it."""
+    path = Path(run).resolve()
+    return path.parent.name if path.name == "model" else path.name

@@ -1,0 +1,87 @@
+"""``alexnet show``: what a training, a network or a recipe looks like, as a picture in a file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from alexnet.commands.console import print_json
+from alexnet.commands.pictures import PICTURES
+from alexnet.commands.progress import make_reporter
+from alexnet.commands.report import rebuild
+from alexnet.commands.request import Request
+from alexnet.core.errors import UserError
+from alexnet.runtime.device import choose_machine
+from alexnet.visualize.canvas import demand_format
+
+SEVERAL = ("curves", "filters")  # of which one picture shows more than one
+OF_NAMES = ("receptive-field", "augmentations", "architecture")  # of a variant or a recipe, not of a run
+ONE_IMAGE = ("activations", "attributions", "augmentations", "receptive-field")
+LINES = ("curves", "architecture")  # that are worth an SVG
+REPORT = "report"
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Draw, write the file, and say what it shows."""
+    what, out = arguments.what, arguments.out
+    _demand_fitting(arguments)
+    path = Path(out) if out else _default(what, arguments.targets[0])
+    if what == REPORT:
+        rebuild(arguments.targets[0], path, arguments)
+        says, figures = f"the report of {arguments.targets[0]}", {}
+    else:
+        demand_format(path)
+        picture = PICTURES[what](_request(arguments))
+        try:
+            picture.save(path)
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror or error}; give another --out") from error
+        says, figures = picture.says, dict(picture.figures)
+    if arguments.json:
+        print_json({"what": what, "picture": str(path), "says": says, "figures": figures})
+    else:
+        print(f"{says}\n{path}")
+    return 0
+
+
+def _request(arguments: argparse.Namespace) -> Request:
+    return Request(
+        targets=tuple(arguments.targets), images=tuple(arguments.image or _images(arguments.what)),
+        chosen=arguments.chosen, layers=tuple(arguments.layer), data=arguments.data, data_root=arguments.data_root,
+        machine=choose_machine(arguments.device, arguments.precision or "auto"), reporter=make_reporter(),
+    )  # fmt: skip
+
+
+def _images(what: str) -> list[str]:
+    """The photograph that comes along, where any will do."""
+    if what != "receptive-field":
+        return []
+    import sklearn.datasets
+
+    return [str(Path(sklearn.datasets.__file__).parent / "images" / "flower.jpg")]
+
+
+def _default(what: str, target: str) -> Path:
+    """Where a picture goes that was given no place: into the run's folder, or, of a name, here."""
+    if what in OF_NAMES:
+        return Path(f"{what}-{target}.png")
+    folder = Path(target).parent if Path(target).name == "model" else Path(target)
+    return folder / (f"{what}.html" if what == REPORT else f"{what}.png")
+
+
+def _demand_fitting(arguments: argparse.Namespace) -> None:
+    """Raise ``UserError`` for what does not go together, before anything is computed."""
+    what, images = arguments.what, arguments.image
+    kind = {"architecture": "variant", "receptive-field": "variant", "augmentations": "recipe"}.get(what, "run")
+    if len(arguments.targets) > 1 and what not in SEVERAL:
+        raise UserError(f"show {what} is of one {kind}: leave out {arguments.targets[1]}")
+    if what in ONE_IMAGE and len(images) > 1:
+        raise UserError(f"show {what} is of one image: leave out {images[1]}")
+    if what in (*ONE_IMAGE, "neighbours") and not images and what != "receptive-field":
+        raise UserError(f"show {what} needs an image: give --image FILE")
+    for name in images:
+        if not Path(name).is_file():
+            raise UserError(f"--image {name}: there is no such file")
+    if what == "attributions" or not arguments.chosen:
+        return
+    raise UserError(f"show {what} is of no class: --class goes with attributions")

@@ -1,0 +1,175 @@
+"""A network as the paper's figure 2 draws it: a block for each layer, a column for each card, windows between them.
+
+Blocks are drawn from the network's own layers. Sides and depths grow with a root of what they stand for, for 3 maps of
+224 pixels and 4096 units do not fit one sheet to scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import nn
+
+from alexnet.inference.taps import layer_shapes
+from alexnet.model.layers import LocallyConnected
+from alexnet.model.network import Classifier
+from alexnet.model.summary import summarise
+from alexnet.model.variants import build, get_variant
+from alexnet.visualize.canvas import BLUE, GREY, ORANGE, Picture, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SKEW = np.array([0.34, 0.30])  # where a step of one pixel into the depth of the sheet goes
+GAP = 1.15  # between blocks
+ROW = 3.3  # between columns
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A block: the input, or a layer with weights and what follows it.
+
+    ``shape`` ``(maps, side, side)`` or ``(units,)``; ``kernel`` and ``stride`` 0 where it sees everything; ``joined``:
+    whether both columns feed it; ``then``: what follows, with the side of the map after a pool.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    kernel: int = 0
+    stride: int = 0
+    joined: bool = True
+    then: tuple[str, ...] = ()
+
+
+def stages(network: Classifier) -> list[Stage]:
+    """The input and every layer with weights of its own to sum by, in order."""
+    side = network.image_size
+    found = [Stage("input", (network.in_channels, side, side))]
+    modules = dict(network.named_modules())
+    for name, shape in layer_shapes(network).items():
+        layer = modules.get(name)
+        if isinstance(layer, nn.Conv2d):
+            found.append(Stage(name, shape, layer.kernel_size[0], layer.stride[0], layer.groups == 1))
+        elif isinstance(layer, LocallyConnected):
+            found.append(Stage(name, shape, layer.KERNEL, 1))
+        elif isinstance(layer, nn.Linear):
+            found.append(Stage(name, shape))
+        else:
+            what = name.rstrip("0123456789").replace("_", " ")
+            last = found.pop()
+            word = f"{what} → {shape[1]}" if "pool" in what or what == "adapt" else what
+            found.append(Stage(last.name, last.shape, last.kernel, last.stride, last.joined, (*last.then, word)))
+    return found
+
+
+def show_architecture(variant: str) -> Picture:
+    """A variant by its name, with its authors' classes and channels. Raises ``UserError`` for an unknown name."""
+    row = get_variant(variant)
+    network = build(variant, row.architecture, row.num_classes, row.in_channels, None, device="meta")
+    return draw_architecture(network, variant, summarise(network).parameters)
+
+
+def draw_architecture(network: Classifier, name: str, parameters: int) -> Picture:
+    """The figure; ``parameters``: how many numbers are trained, for the title."""
+    from matplotlib.axes import Axes
+
+    layers = stages(network)
+    columns = 2 if any(not layer.joined for layer in layers) else 1
+    starts = _starts(layers, columns)
+    width, height = starts[-1] + 1.2, ROW * columns + 1.6
+    figure = new_figure(max(9.0, 0.86 * width), 0.86 * height + 0.5, f"{name}: {parameters:,} parameters")
+    axes = figure.subplots()
+    assert isinstance(axes, Axes)
+    for number, layer in enumerate(layers):
+        rows = columns if number and not _is_output(number, layers) else 1
+        for row in range(rows):
+            y = _row(row, rows, columns)
+            if number:
+                _windows(axes, layers[number - 1], starts[number - 1], layer, (starts[number], y), columns, number == 1)
+            _block(axes, layer, (starts[number], y), rows)
+        _caption(axes, layer, starts[number], number)
+    axes.set(xlim=(-0.4, width), ylim=(-2.3, ROW * columns + 0.4), aspect="equal")
+    axes.axis("off")
+    sizes = ", ".join(f"{layer.name} {' × '.join(map(str, layer.shape))}" for layer in layers)
+    words = f"{name} in {columns} column{'s' if columns > 1 else ''}, {parameters:,} parameters: {sizes}"
+    return Picture(figure, words, {"columns": columns, "layers": {layer.name: list(layer.shape) for layer in layers}})
+
+
+def _is_output(number: int, layers: Sequence[Stage]) -> bool:
+    return number == len(layers) - 1
+
+
+def _row(row: int, rows: int, columns: int) -> float:
+    """The height of a block's foot: of two columns the first is above; what is not divided stands in the middle."""
+    return ROW * (columns - 1) / 2 if rows < columns else ROW * (columns - 1 - row)
+
+
+def _size(layer: Stage, rows: int) -> tuple[float, float]:
+    """Depth along the sheet and side of a block, of the column's share of the layer."""
+    if len(layer.shape) == 1:
+        return 0.22, 0.45 + 0.09 * (layer.shape[0] / rows) ** 0.36
+    maps, side, _ = layer.shape
+    return 0.07 * (maps / rows) ** 0.5, 0.17 * side**0.46
+
+
+def _starts(layers: Sequence[Stage], columns: int) -> list[float]:
+    """Where each block begins, from left to right."""
+    starts, x = [], 0.0
+    for number, layer in enumerate(layers):
+        depth, side = _size(layer, columns if number else 1)
+        starts.append(x)
+        x += depth + (SKEW[0] * side if len(layer.shape) == 3 else 0.3) + GAP
+    return starts
+
+
+def _block(axes: Axes, layer: Stage, foot: Point, rows: int) -> None:
+    """A box whose length is the maps and whose other sides are the map's."""
+    depth, side = _size(layer, rows)
+    back = SKEW * (side if len(layer.shape) == 3 else 0.3)
+    a = np.array(foot)
+    along, up = np.array([depth, 0.0]), np.array([0.0, side])
+    faces = {
+        "#DCE9F3": [a, a + along, a + along + up, a + up],
+        "#F1F6FA": [a + up, a + along + up, a + along + up + back, a + up + back],
+        "#BBD3E6": [a + along, a + along + back, a + along + up + back, a + along + up],
+    }
+    for colour, corners in faces.items():
+        axes.fill(*np.array(corners).T, facecolor=colour, edgecolor=BLUE, linewidth=0.9, zorder=2)
+
+
+def _windows(axes: Axes, before: Stage, start: float, layer: Stage, foot: Point, columns: int, first: bool) -> None:
+    """The window that one unit looks through, on the end of each block that feeds it, and its rays to the unit."""
+    unit = np.array(foot) + np.array([0.0, _size(layer, columns)[1] * 0.55])
+    rows = 1 if first else columns
+    for row in range(rows):
+        y = _row(row, rows, columns)
+        if not first and not layer.joined and abs(y - foot[1]) > 1e-9:
+            continue
+        long, tall = _size(before, rows)
+        corner = np.array([start + long, y])
+        if len(before.shape) == 3 and layer.kernel:
+            share = min(1.0, layer.kernel / before.shape[1]) ** 0.6
+            low = corner + SKEW * tall * (0.5 - share / 2) + [0.0, tall * (0.5 - share / 2)]
+            across, up = SKEW * tall * share, np.array([0.0, tall * share])
+            corners = [low, low + across, low + across + up, low + up]
+            axes.fill(*np.array(corners).T, facecolor="none", edgecolor=ORANGE, linewidth=1.0, zorder=3)
+        else:
+            back = SKEW * (tall if len(before.shape) == 3 else 0.3)
+            corners = [corner + back / 2, corner + back / 2 + [0.0, tall]]
+        for point in corners:
+            axes.plot(*np.array([point, unit]).T, color=ORANGE, linewidth=0.5, alpha=0.8, zorder=3)
+
+
+def _caption(axes: Axes, layer: Stage, x: float, number: int) -> None:
+    """Name, shape, window, and what follows, below the lowest column."""
+    shape = " × ".join(map(str, layer.shape))
+    lines = [shape]
+    if layer.kernel:
+        lines.append(f"{layer.kernel} × {layer.kernel}" + (f", stride {layer.stride}" if layer.stride > 1 else ""))
+        lines[-1] += "" if layer.joined else ", in column"
+    axes.text(x, -0.3, layer.name, fontsize=9, fontweight="bold", va="top")
+    axes.text(x, -0.62, "\n".join([*lines, *layer.then]), fontsize=7, va="top", color=GREY, linespacing=1.35)

@@ -1,0 +1,109 @@
+"""One image as training shows it to the network, epoch by epoch, and as a test does, in ten views."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from alexnet.config import AugmentSpec, Preprocessing, Recipe
+from alexnet.core.errors import UserError
+from alexnet.core.typed import spell
+from alexnet.data.augment import Colours, augment, draw, views
+from alexnet.data.building import principal_components, statistics
+from alexnet.data.decode import ImageRefusedError, read_pixels
+from alexnet.data.store import LARGEST_KEPT_SIDE, PHOTOGRAPH_SIDE
+from alexnet.model.variants import build, get_variant
+from alexnet.visualize.canvas import Picture, new_figure, show_image
+
+ACROSS = 5
+
+
+def show_augmentations(recipe: Recipe, image: bytes) -> Picture:
+    """One image file's contents through a recipe's augmentation, as the image of number 0 in 25 epochs.
+
+    The means and principal components are the image's own: those of a whole set need the set. Raises ``UserError`` for
+    an image that cannot be read or that the recipe's crop does not fit.
+    """
+    channels = recipe.data.channels or 3
+    side = recipe.data.stored or _stored_side(recipe, image)
+    try:
+        pixels = read_pixels(image, side, channels)
+    except ImageRefusedError as error:
+        raise UserError(f"the image: {error}") from error
+    _, _, covariance = statistics(pixels[None], np.zeros(1, np.int64))
+    values, vectors = principal_components(covariance)
+    colours = Colours(np.sqrt(np.maximum(values, 0.0)), vectors) if channels == 3 else None
+    spec = recipe.augment if channels == 3 else replace(recipe.augment, color_noise="none")
+    crop = spec.crop or side
+    if crop > side + 2 * spec.pad:
+        raise UserError(f"{recipe.name} cuts {crop} pixels and the image is kept at {side}: give a larger one")
+    bare: Literal[1, 3] = 3 if channels == 3 else 1
+    size = recipe.data.image_size or _own_size(recipe)
+    mean = pixels.mean(axis=(0, 1))
+    shown = Preprocessing(bare, side, crop, size, "channel", tuple(map(float, mean)), (1.0,) * channels)
+    batch = torch.from_numpy(pixels[None])
+    zero = np.zeros(1, np.int64)
+    training = [
+        augment(batch, draw(spec, side, 0, epoch, zero, zero, colours), spec, shown, None)
+        for epoch in range(ACROSS * ACROSS)
+    ]
+    tests = list(views(batch, shown, None, 10 if crop < side else 1))
+    seen, tested = _pixels(training, mean), _pixels(tests, mean)
+    return draw_augmentations(pixels, seen, tested, recipe.name, _in_words(recipe.augment))
+
+
+def _stored_side(recipe: Recipe, image: bytes) -> int:
+    """The side that the recipe's own images are kept at, by its crop; else the rule for photographs."""
+    if recipe.augment.crop and recipe.augment.crop <= LARGEST_KEPT_SIDE:
+        return max(recipe.augment.crop, min(PHOTOGRAPH_SIDE, round(recipe.augment.crop * 8 / 7)))
+    small = recipe.data.image_size is not None and recipe.data.image_size <= LARGEST_KEPT_SIDE
+    return recipe.data.image_size or PHOTOGRAPH_SIDE if small else PHOTOGRAPH_SIDE
+
+
+def _own_size(recipe: Recipe) -> int:
+    row = get_variant(recipe.model.variant)
+    return build(recipe.model.variant, row.architecture, 2, 1, None, device="meta").image_size
+
+
+def _pixels(seen: list[Tensor], mean: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Views ``(1, C, S, S)``, ``mean`` ``(C,)`` taken off, as pixels ``(N, S, S, C)``."""
+    together = torch.cat(seen).permute(0, 2, 3, 1).double().numpy() + mean
+    return np.clip(np.rint(together), 0, 255).astype(np.uint8)
+
+
+def _in_words(spec: AugmentSpec) -> str:
+    """What is done, field by field, as ``--set`` takes it."""
+    changed = [
+        f"{field.name}={spell(getattr(spec, field.name))}"
+        for field in fields(spec)
+        if getattr(spec, field.name) != field.default
+    ]
+    return ", ".join(changed) or "no augmentation"
+
+
+def draw_augmentations(
+    pixels: NDArray[np.uint8], training: NDArray[np.uint8], tests: NDArray[np.uint8], title: str, what: str
+) -> Picture:
+    """The stored image, 5 × 5 training views on the left, the test views on the right.
+
+    ``pixels`` ``(H, W, C)``, ``training`` ``(25, S, S, C)`` and ``tests`` ``(1 or 10, S, S, C)``, uint8; ``what``: the
+    augmentation in words.
+    """
+    figure = new_figure(12, 6.6, f"{title}: {what}")
+    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=[1.35, 1])[0]
+    left.suptitle("training: epochs 1 to 25", fontsize=11)
+    for axes, view in zip(left.subplots(ACROSS, ACROSS).flatten(), training, strict=True):
+        show_image(axes, view)
+    stored, seen = right.subfigures(2, 1, squeeze=False)[:, 0]
+    show_image(stored.subplots(), pixels, f"as stored, {len(pixels)} × {len(pixels)}")
+    seen.suptitle("test: ten views" if len(tests) > 1 else "test: one view, for there is no crop", fontsize=11)
+    rows = -(-len(tests) // ACROSS)
+    for axes, view in zip(seen.subplots(rows, min(ACROSS, len(tests)), squeeze=False).flatten(), tests, strict=True):
+        show_image(axes, view)
+    views = "ten test views" if len(tests) > 1 else "the one test view"
+    return Picture(figure, f"The image as {title} trains on it: {what}; 25 training views and {views}")

@@ -1,0 +1,118 @@
+"""A map of images: the last hidden layer's outputs in two dimensions, coloured by class, thumbnails on it.
+
+Principal components first, then t-SNE (van der Maaten and Hinton 2008), both scikit-learn's. Distances between far
+groups on such a map mean nothing; what lies close together was close.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet.core.errors import UserError
+from alexnet.data.store import Store
+from alexnet.inference.features import compute_features
+from alexnet.inference.predictor import Predictor
+from alexnet.runtime.log import Reporter
+from alexnet.visualize.canvas import Picture, bare, class_marks, new_figure, shortened
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+IMAGES = 1500  # on one map
+COMPONENTS = 50
+FEWEST = 8  # images of which a map can be made
+PERPLEXITY = 30.0
+THUMBNAILS = 120
+THUMBNAIL_SHARE = 0.045  # of the map's width
+NAMED = 48  # classes that a legend holds
+
+
+def show_embedding(
+    predictor: Predictor, store: Store, index: NDArray[np.int64], layer: str, title: str, reporter: Reporter
+) -> Picture:
+    """Of a store's images ``index``, at most ``IMAGES`` at even distances, by a layer's outputs.
+
+    Raises ``UserError`` for too few images and for a layer that the network does not have.
+    """
+    some = index[np.linspace(0, len(index) - 1, min(IMAGES, len(index))).round().astype(np.int64)]
+    places = flatten(np.concatenate(list(compute_features(predictor, store, some, layer, reporter))))
+    names = predictor.model.readable_classes
+    seen = predictor.visible(store.read(some))
+    return draw_embedding(places, store.labels[some], seen, names, f"{title}, by {layer}")
+
+
+def flatten(features: NDArray[np.float32], seed: int = 0) -> NDArray[np.float64]:
+    """Features ``(N, units)`` as places on a map, ``(N, 2)`` in 0 … 1. Raises ``UserError`` for too few images."""
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    if len(features) < FEWEST:
+        raise UserError(f"a map needs at least {FEWEST} images, not {len(features)}")
+    components = min(COMPONENTS, *features.shape)
+    reduced = PCA(components, random_state=seed).fit_transform(features)
+    perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
+    places = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(reduced)
+    low, high = places.min(axis=0), places.max(axis=0)
+    return np.asarray((places - low) / np.maximum(high - low, np.finfo(np.float32).tiny), np.float64)
+
+
+def draw_embedding(
+    places: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    pixels: NDArray[np.uint8],
+    names: Sequence[str],
+    title: str,
+) -> Picture:
+    """``places`` ``(N, 2)`` in 0 … 1 with ``labels`` ``(N,)`` and the images ``pixels`` ``(N, H, W, C)``."""
+    figure = new_figure(11, 8.6, title)
+    axes = figure.subplots()
+    present = np.unique(labels)
+    for (colour, shape), label in zip(class_marks(len(present)), present, strict=True):
+        some = places[labels == label]
+        axes.scatter(
+            some[:, 0], some[:, 1], s=14, color=colour, marker=shape, alpha=0.75, label=shortened(names[label])
+        )
+    for number in _spread(places, THUMBNAILS):
+        _thumbnail(axes, places[number], pixels[number])
+    bare(axes).set(xlim=(-0.04, 1.04), ylim=(-0.04, 1.04), aspect="equal")
+    if len(present) <= NAMED:
+        figure.legend(loc="outside right upper", frameon=False, fontsize=8, ncols=1 + (len(present) > NAMED // 2))
+    else:
+        for label in present:
+            axes.annotate(
+                shortened(names[label], 16), np.median(places[labels == label], axis=0), fontsize=5, ha="center"
+            )
+    closest = _agreement(places, labels)
+    says = f"{title}: of {len(labels):,} images on the map, {closest:.0%} lie nearest to one of their own class"
+    return Picture(figure, says, {"nearest_is_of_own_class": closest})
+
+
+def _thumbnail(axes: Axes, place: NDArray[np.float64], pixels: NDArray[np.uint8]) -> None:
+    """The image itself, a little beside its mark, so that both are seen."""
+    x, y = place[0] + 0.008, place[1] + 0.008
+    grey = pixels.shape[2] == 1
+    extent = (x, x + THUMBNAIL_SHARE, y, y + THUMBNAIL_SHARE)
+    picture = pixels[:, :, 0] if grey else pixels
+    axes.imshow(picture, extent=extent, cmap="gray", vmin=0, vmax=255, zorder=3, interpolation="antialiased")
+
+
+def _spread(places: NDArray[np.float64], count: int) -> list[int]:
+    """Up to ``count`` images whose thumbnails do not cover each other, of all classes alike: in a shuffled order."""
+    kept: list[int] = []
+    for number in np.random.default_rng(0).permutation(len(places)).tolist():
+        place = places[number]
+        if len(kept) < count and all(np.abs(place - places[other]).max() > 1.15 * THUMBNAIL_SHARE for other in kept):
+            kept.append(number)
+    return kept
+
+
+def _agreement(places: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """The share of images whose nearest neighbour on the map is of their class."""
+    from sklearn.neighbors import NearestNeighbors
+
+    nearest = NearestNeighbors(n_neighbors=2).fit(places).kneighbors(return_distance=False)[:, 0]
+    return float((labels == labels[nearest]).mean())

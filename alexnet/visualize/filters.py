@@ -1,0 +1,110 @@
+"""First-layer kernels, column by column, as in the paper's figure 3, and how coloured and oriented each column's are.
+
+Of a network of two columns the first half of conv1's kernels is one column's. A network of one column is cut in the
+same halves, as the control: what its halves differ by is what chance does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from alexnet.core.errors import UserError
+from alexnet.model.kernels import colour_index, column_difference, orientation_index
+from alexnet.model.network import Classifier
+from alexnet.visualize.canvas import BLUE, ORANGE, Picture, bare, new_figure, shortened, tiles
+
+if TYPE_CHECKING:
+    from matplotlib.figure import SubFigure
+
+TILES_ACROSS = 8
+BINS = 12
+COLUMN_COLOURS = (BLUE, ORANGE)
+
+
+def first_kernels(network: Classifier) -> Tensor:
+    """conv1's kernels ``(N, C, k, k)`` fp32. Raises ``UserError`` where channels are neither grey nor R, G, B."""
+    conv = network.get_submodule("conv1")
+    assert isinstance(conv, nn.Conv2d)
+    kernels = conv.weight.detach().float().cpu()
+    if kernels.shape[1] not in (1, 3):
+        raise UserError(f"kernels of {kernels.shape[1]} channels cannot be shown as colours")
+    return kernels
+
+
+def columns_of(network: Classifier) -> int:
+    """2 where conv2 is divided, so that conv1's halves belong to two columns, else 1."""
+    conv = network.get_submodule("conv2")
+    return conv.groups if isinstance(conv, nn.Conv2d) else 1
+
+
+def draw_filters(networks: Mapping[str, Classifier]) -> Picture:
+    """A row for each network, by its name: its kernels in two halves, and the halves' distributions."""
+    shown = {name: (first_kernels(network), columns_of(network)) for name, network in networks.items()}
+    figure = new_figure(11, max(3.2, sum(_height(kernels) for kernels, _ in shown.values())))
+    parts = figure.subfigures(len(shown), 1, squeeze=False, height_ratios=[_height(k) for k, _ in shown.values()])
+    says, figures = [], {}
+    for part, (name, (kernels, columns)) in zip(parts[:, 0], shown.items(), strict=True):
+        figures[name] = _draw_network(part, name, kernels, columns)
+        says.append(_in_words(name, len(kernels), columns, figures[name]))
+    return Picture(figure, "; ".join(says), figures)
+
+
+def _height(kernels: Tensor) -> float:
+    """Inches for a network's row: its tiles stay as wide as they are high."""
+    rows = -(-(len(kernels) // 2) // TILES_ACROSS)
+    return max(2.8, 0.42 * rows + 1.0)
+
+
+def _draw_network(part: SubFigure, name: str, kernels: Tensor, columns: int) -> dict[str, Any]:
+    kind = "two columns" if columns == 2 else "one column, its halves as a control"
+    part.suptitle(f"{shortened(name, 60)}: {len(kernels)} kernels of {kernels.shape[2]} × {kernels.shape[3]}, {kind}")
+    indices = {"orientation": orientation_index(kernels)}
+    if kernels.shape[1] == 3:
+        indices = {"colour": colour_index(kernels), **indices}
+    axes = part.subplots(1, 2 + len(indices), width_ratios=[1.5, 1.5, *[1] * len(indices)])
+    half = len(kernels) // 2
+    halves = [f"column {number}" if columns == 2 else f"half {number}" for number in (1, 2)]
+    for place, some, title in zip(axes, (kernels[:half], kernels[half:]), halves, strict=False):
+        sheet = tiles(as_tiles(some), TILES_ACROSS)
+        bare(place).imshow(sheet.squeeze(2) if sheet.shape[2] == 1 else sheet, cmap="gray", vmin=0, vmax=1)
+        place.set_title(title, fontsize=10)
+    found: dict[str, Any] = {"kernels": len(kernels), "columns": columns}
+    for place, (what, index) in zip(axes[2:], indices.items(), strict=True):
+        found[what] = _draw_distribution(place, what, index, halves)
+    return found
+
+
+def _draw_distribution(axes: Any, what: str, index: Tensor, halves: Sequence[str]) -> dict[str, float]:
+    """The index's histogram in each half, and whether they differ."""
+    first, second, p = column_difference(index)
+    half = len(index) // 2
+    for some, colour, name in zip((index[:half], index[half:]), COLUMN_COLOURS, halves, strict=True):
+        style = {"histtype": "stepfilled", "alpha": 0.45, "edgecolor": colour, "linewidth": 1.5}
+        axes.hist(some.numpy(), bins=np.linspace(0, 1, BINS + 1), color=colour, label=name, **style)
+    axes.set_title(f"{what} index\nmeans {first:.2f} and {second:.2f}, p = {p:.2g}", fontsize=9)
+    axes.set(xlabel="0 none … 1 all", ylabel="kernels", xlim=(0, 1))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize="small")
+    return {"first": first, "second": second, "p": p}
+
+
+def as_tiles(kernels: Tensor) -> NDArray[np.float64]:
+    """Kernels ``(N, C, k, k)`` as pictures ``(N, k, k, C)``, 0 … 1, each stretched about its zero, mid-grey."""
+    largest = kernels.abs().amax(dim=(1, 2, 3), keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+    return (0.5 + 0.5 * kernels / largest).permute(0, 2, 3, 1).double().numpy()
+
+
+def _in_words(name: str, count: int, columns: int, found: Mapping[str, Any]) -> str:
+    kind = "two columns" if columns == 2 else "two halves of one column"
+    differ = [
+        f"{what} index {found[what]['first']:.2f} and {found[what]['second']:.2f} (p = {found[what]['p']:.2g})"
+        for what in ("colour", "orientation")
+        if what in found
+    ]
+    return f"{name}: {count} first-layer kernels in {kind}; {', '.join(differ)}"

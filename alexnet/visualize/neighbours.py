@@ -1,0 +1,68 @@
+"""Photographs and the training images nearest to them in the space of the last hidden layer: figure 4, right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet.data.store import Store
+from alexnet.inference.features import FeatureIndex
+from alexnet.inference.predictor import Predictor
+from alexnet.visualize.canvas import ORANGE, Picture, new_figure, shortened, show_image
+
+LABEL = 20
+NEAREST = 6  # shown, as in the paper
+
+
+Query = tuple[str, NDArray[np.uint8]]
+"""A photograph's name and pixels."""
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbour:
+    """A training image ``(H, W, C)``, the name of its class, and how far it is from the photograph."""
+
+    pixels: NDArray[np.uint8]
+    name: str
+    distance: float
+
+
+def show_neighbours(
+    predictor: Predictor, store: Store, index: FeatureIndex, queries: Sequence[Query], layer: str
+) -> Picture:
+    """The nearest of a store's images to each of ``queries``, whose pixels the predictor read, by an index of it."""
+    found = []
+    for point in predictor.features([pixels for _, pixels in queries], layer):
+        nearest, distances = index.nearest(point, NEAREST)
+        seen = predictor.visible(store.read(nearest))
+        names = [predictor.model.readable_classes[label] for label in store.labels[nearest]]
+        found.append([Neighbour(*item) for item in zip(seen, names, map(float, distances), strict=True)])
+    return draw_neighbours([(name, predictor.visible(pixels[None])[0]) for name, pixels in queries], found, layer)
+
+
+def draw_neighbours(queries: Sequence[Query], found: Sequence[Sequence[Neighbour]], layer: str) -> Picture:
+    """A row for each of ``queries``, (name, pixels as the network saw them), then its neighbours, nearest first."""
+    across = 1 + max(len(row) for row in found)
+    figure = new_figure(1.55 * across, 0.6 + 1.95 * len(queries), f"the nearest training images, by {layer}")
+    places = figure.subplots(len(queries), across, squeeze=False)
+    for row, (name, pixels), neighbours in zip(places, queries, found, strict=True):
+        show_image(row[0], pixels, shortened(name, LABEL))
+        for side in row[0].spines.values():
+            side.set(visible=True, color=ORANGE, linewidth=2.5)
+        for axes in row[1:]:
+            axes.set_visible(False)
+        for axes, neighbour in zip(row[1:], neighbours, strict=False):
+            axes.set_visible(True)
+            show_image(axes, neighbour.pixels, f"{shortened(neighbour.name, LABEL)}\n{neighbour.distance:.3g}")
+    said = [
+        f"{name}: {', '.join(neighbour.name for neighbour in neighbours)}"
+        for (name, _), neighbours in zip(queries, found, strict=True)
+    ]
+    return Picture(
+        figure,
+        f"The training images nearest to each, by {layer}, with their distances. {'. '.join(said)}",
+        {name: [(n.name, n.distance) for n in row] for (name, _), row in zip(queries, found, strict=True)},
+    )

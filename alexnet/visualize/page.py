@@ -1,0 +1,59 @@
+"""A training as one page: ``report.html``, a single file that needs no network, for a screen, paper or a screen reader.
+
+Pictures are inside it, each with what it shows in words; tables are tables; colours follow the reader's light or dark.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from alexnet.config import Recipe, assignments
+from alexnet.visualize.canvas import Picture
+from alexnet.visualize.measure import describe_measure
+from alexnet.visualize.report import departs, facts
+
+HARDEST = 30  # classes in the table, where there are more
+
+
+@dataclass(frozen=True, eq=False)
+class Section:
+    """A picture under a title; where there is none, ``reason`` says why."""
+
+    title: str
+    picture: Picture | None
+    reason: str = ""
+
+    @property
+    def data(self) -> str:
+        """The picture as it stands in a page."""
+        assert self.picture is not None
+        return "data:image/png;base64," + base64.b64encode(self.picture.data()).decode("ascii")
+
+
+def render(recipe: Recipe, result: Mapping[str, Any], sections: Sequence[Section], remarks: Sequence[str]) -> str:
+    """The whole page. ``result``: as ``result.json`` has it; ``remarks``: worth knowing of the images."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string((files("alexnet.visualize") / "page.html.jinja").read_text(encoding="utf-8"))
+    counted = [
+        (name, f"{value['top1']:.1%}", f"{value['images']:,}")
+        for name, value in sorted(result.get("per_class", {}).items(), key=lambda item: item[1]["top1"] or 0.0)
+        if value["images"]
+    ]
+    return template.render(
+        title=recipe.name,
+        measure=describe_measure(result) if result["split"] else "nothing was measured: there are no test images",
+        seed=result["seed"],
+        expected=f"{recipe.claim.expects} ({recipe.claim.source})" if recipe.claim.expects else "",
+        departures=departs(recipe, result["source"]),
+        facts=[*facts(result), *(remark.strip() for remark in remarks)],
+        sections=sections,
+        classes=counted[:HARDEST],
+        all_classes=len(counted),
+        fields=assignments(recipe),
+    )

@@ -1,0 +1,116 @@
+"""Images with five bars each, the true class marked: some as they come, the most confident mistakes, the least certain.
+
+After the paper's figure 4, left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet.data.store import Store
+from alexnet.inference.predictor import Predictor
+from alexnet.training.evaluate import log_probabilities
+from alexnet.visualize.canvas import BLUE, GREY, ORANGE, Picture, new_figure, shortened, show_image
+
+if TYPE_CHECKING:
+    from matplotlib.figure import SubFigure
+
+BARS = 5
+ACROSS = 6
+LABEL = 22
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """One image's: ``pixels`` ``(H, W, C)``, its true label, and the probability of each class ``(classes,)``."""
+
+    pixels: NDArray[np.uint8]
+    label: int
+    probabilities: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Group:
+    """A row of the picture: its title and its images."""
+
+    title: str
+    answers: Sequence[Answer]
+
+
+def show_predictions(predictor: Predictor, store: Store, index: NDArray[np.int64], title: str) -> Picture:
+    """Of a store's images ``index``: some, the most confident mistakes, the least certain."""
+    batches = log_probabilities(predictor.model, store, index, predictor.machine)
+    probabilities = np.concatenate([output.exp().cpu().numpy() for output, _ in batches])
+    groups = []
+    for name, places in choose(probabilities, store.labels[index], ACROSS).items():
+        seen, labels = predictor.visible(store.read(index[places])), store.labels[index[places]]
+        rows = zip(seen, labels, places, strict=True)
+        groups.append(Group(name, [Answer(pixels, int(label), probabilities[place]) for pixels, label, place in rows]))
+    return draw_predictions(groups, predictor.model.readable_classes, title)
+
+
+def choose(probabilities: NDArray[np.float32], labels: NDArray[np.int64], count: int) -> dict[str, NDArray[np.int64]]:
+    """Title → places of up to ``count`` images in ``probabilities`` ``(N, classes)``: some at even distances, the
+    mistakes of highest probability, and those whose two best classes are closest to each other.
+    """
+    best = probabilities.argmax(axis=1)
+    confidence = probabilities[np.arange(len(labels)), best]
+    wrong = np.flatnonzero(best != labels)
+    some = np.linspace(0, len(labels) - 1, min(count, len(labels))).round().astype(np.int64)
+    groups = {"as they come": some, "the most confident mistakes": wrong[np.argsort(-confidence[wrong], kind="stable")]}
+    if probabilities.shape[1] > 1:
+        two = np.partition(probabilities, -2, axis=1)[:, -2:]
+        groups["the least certain"] = np.argsort(two[:, 1] - two[:, 0], kind="stable")
+    return {title: places[:count] for title, places in groups.items() if len(places)}
+
+
+def draw_predictions(groups: Sequence[Group], names: Sequence[str], title: str) -> Picture:
+    """A row for each group; ``names``: what people call each class. The true class's bar has another colour."""
+    figure = new_figure(2.0 * ACROSS, 0.5 + 3.1 * len(groups), title)
+    parts = figure.subfigures(len(groups), 1, squeeze=False)
+    for part, group in zip(parts[:, 0], groups, strict=True):
+        _draw_group(part, group, names)
+    lines = [f"{group.title}: {', '.join(_in_words(answer, names) for answer in group.answers)}" for group in groups]
+    return Picture(figure, f"{title}. {'. '.join(lines)}")
+
+
+def _draw_group(part: SubFigure, group: Group, names: Sequence[str]) -> None:
+    part.suptitle(group.title, fontsize=11)
+    axes = part.subplots(2, ACROSS, height_ratios=[1.25, 1], squeeze=False)
+    for column in range(ACROSS):
+        if column >= len(group.answers):
+            axes[0, column].set_visible(False)
+            axes[1, column].set_visible(False)
+            continue
+        answer = group.answers[column]
+        show_image(axes[0, column], answer.pixels, shortened(names[answer.label], LABEL))
+        _draw_bars(axes[1, column], answer, names)
+
+
+def _draw_bars(axes: object, answer: Answer, names: Sequence[str]) -> None:
+    """The best classes, best on top, each named on its bar."""
+    from matplotlib.axes import Axes
+
+    assert isinstance(axes, Axes)
+    best = np.argsort(-answer.probabilities, kind="stable")[:BARS]
+    shares = answer.probabilities[best]
+    places = np.arange(len(best))
+    colours = [ORANGE if number == answer.label else BLUE for number in best]
+    axes.barh(places, shares, color=colours, alpha=0.45, height=0.86)
+    for place, number in zip(places, best, strict=True):
+        mark = "✓ " if number == answer.label else ""
+        axes.text(0.02, float(place), mark + shortened(names[number], LABEL), va="center", fontsize=7.5, clip_on=True)
+    axes.set(xlim=(0, 1), ylim=(BARS - 0.5, -0.5), yticks=[])
+    axes.set_xticks([0, 0.5, 1], ["0", "½", "1"], fontsize=7, color=GREY)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def _in_words(answer: Answer, names: Sequence[str]) -> str:
+    best = int(answer.probabilities.argmax())
+    said = f"“{names[best]}” with {answer.probabilities[best]:.0%}"
+    return f"{said}, rightly" if best == answer.label else f"“{names[answer.label]}” taken for {said}"

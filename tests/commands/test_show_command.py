@@ -1,0 +1,151 @@
+"""``alexnet show`` as a person meets it: every picture from a run, words and JSON beside it, and mistakes in a line."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alexnet import cli, train
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+SETTINGS = ["train.epochs=1", "data.image_size=24"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with colour images of three classes, two runs on them, and a photograph."""
+    root = tmp_path_factory.mktemp("show")
+    draws = np.random.default_rng(0)
+    for number, name in enumerate(("red", "green", "blue")):
+        for place, images in (("colours", 20), ("more", 5)):
+            (root / place / name).mkdir(parents=True)
+            for count in range(images):
+                pixels = draws.integers(0, 90, (24, 24, 3)).astype(np.uint8)
+                pixels[:, :, number] += 120
+                Image.fromarray(pixels).save(root / place / name / f"{count}.png")
+    for seed in (0, 1):
+        changes = [*SETTINGS, "model.width=0.25", "train.batch_size=16"]
+        train(
+            "photos-small", data=root / "colours", out=root / f"run{seed}", seed=seed, overrides=changes, device="cpu"
+        )
+    Image.fromarray(np.full((90, 120, 3), 130, np.uint8)).save(root / "photo.png")
+    return root
+
+
+@pytest.fixture
+def here(place, monkeypatch):
+    monkeypatch.chdir(place)
+    return place
+
+
+RUNS = [
+    ["curves", "run0", "run1"],
+    ["filters", "run0", "run1"],
+    ["activations", "run0", "--image", "photo.png"],
+    ["activations", "run0/model", "--image", "photo.png", "--layer", "relu2", "--layer", "fc8"],
+    ["attributions", "run0", "--image", "photo.png", "--class", "green"],
+    ["attributions", "run0", "--image", "photo.png"],
+    ["predictions", "run0"],
+    ["predictions", "run0/model", "--data", "colours"],
+    ["confusion", "run0"],
+    ["neighbours", "run0", "--image", "photo.png", "--image", "colours/red/0.png"],
+    ["embedding", "run0", "--data", "more"],
+    ["receptive-field", "small"],
+    ["receptive-field", "small", "--image", "photo.png"],
+    ["augmentations", "small-cifar10-2012", "--image", "photo.png"],
+    ["architecture", "caffenet"],
+]
+
+
+@pytest.mark.parametrize("words", RUNS, ids=" ".join)
+def test_every_picture_is_drawn_and_said(words, here, tmp_path, capsys):
+    out = tmp_path / "picture.png"
+    assert cli.main(["show", *words, "--out", str(out), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["what"], told["picture"]) == (words[0], str(out))
+    assert told["says"]
+    with Image.open(out) as picture:
+        assert min(picture.size) > 200
+        assert picture.info["Description"] == told["says"]
+
+
+def test_a_picture_of_a_run_lies_in_its_folder_and_one_of_a_name_here(here, capsys):
+    assert cli.main(["show", "filters", "run1/model"]) == 0
+    assert (here / "run1" / "filters.png").is_file()
+    assert "run1: 8 first-layer kernels in two halves of one column" in capsys.readouterr().out
+    assert cli.main(["show", "architecture", "lenet5"]) == 0
+    assert (here / "architecture-lenet5.png").is_file()
+    assert cli.main(["show", "curves", "run0", "--out", "lines.svg"]) == 0
+    assert "<svg" in (here / "lines.svg").read_text(encoding="utf-8")
+
+
+def test_a_nearest_image_is_itself_and_the_index_is_made_once(here, capsys):
+    words = ["show", "neighbours", "run0", "--image", "colours/red/0.png", "--image", "colours/blue/1.png", "--json"]
+    assert cli.main(words) == 0
+    made = (here / "run0" / "features" / "features.npy").stat().st_mtime_ns
+    found = json.loads(capsys.readouterr().out)["figures"]
+    assert len(found["0.png"]) == 6
+    assert cli.main(words) == 0
+    assert (here / "run0" / "features" / "features.npy").stat().st_mtime_ns == made
+
+
+@pytest.mark.report
+def test_a_report_can_be_made_anew(here, capsys, monkeypatch):
+    assert cli.main(["show", "report", "run0", "--out", "again.html"]) == 0
+    assert "What it takes for what" in (here / "again.html").read_text(encoding="utf-8")
+    import builtins
+
+    real = builtins.__import__
+
+    def without_captum(name, *given, **more):
+        if name.startswith("captum"):
+            raise ImportError(name)
+        return real(name, *given, **more)
+
+    monkeypatch.setattr(builtins, "__import__", without_captum)
+    assert cli.main(["show", "report", "run0", "--out", "less.html"]) == 0
+    assert "Not shown: attributions are Captum" in (here / "less.html").read_text(encoding="utf-8")
+    capsys.readouterr()
+    assert cli.main(["show", "attributions", "run0", "--image", "photo.png"]) == 2
+    assert "pip install &#39;alexnet[explain]&#39;" in (here / "less.html").read_text(encoding="utf-8")
+    assert "is not installed: pip install 'alexnet[explain]'" in capsys.readouterr().err
+
+
+MISTAKES = [
+    (["curvs", "run0"], "argument WHAT: invalid choice: 'curvs'"),
+    (["curves", "nowhere"], "nowhere is no run folder"),
+    (["filters", "nowhere"], "nowhere is no run: expected a folder that alexnet train left"),
+    (["confusion", "run0", "run1"], "show confusion is of one run: leave out run1"),
+    (["architecture", "papr"], "unknown variant 'papr': did you mean 'paper'?"),
+    (["augmentations", "small-digit", "--image", "photo.png"], "unknown recipe 'small-digit': did you mean"),
+    (["activations", "run0"], "show activations needs an image: give --image FILE"),
+    (["neighbours", "run0"], "show neighbours needs an image: give --image FILE"),
+    (["activations", "run0", "--image", "cat.png"], "--image cat.png: there is no such file"),
+    (["activations", "run0", "--image", "photo.png", "--image", "photo.png"], "is of one image: leave out photo.png"),
+    (["activations", "run0", "--image", "photo.png", "--layer", "relu9"], "unknown layer 'relu9': did you mean 'relu"),
+    (["attributions", "run0", "--image", "photo.png", "--class", "grean"], "unknown class 'grean': did you mean 'gree"),
+    (["curves", "run0", "--class", "green"], "show curves is of no class: --class goes with attributions"),
+    (["curves", "run0", "--out", "a.jpg"], "--out a.jpg: pictures are written as PNG or SVG"),
+    (["curves", "run0", "--out", "/proc/none/a.png"], "cannot write /proc/none/a.png"),
+    (["confusion", "run0/model"], "run0/model is a model without its run"),
+    (["embedding", "run0"], "a map needs at least 8 images, not 6"),
+    (["report", "nowhere"], "nowhere is no run folder"),
+]
+
+
+@pytest.mark.parametrize(
+    ("words", "line"), MISTAKES, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
+def test_a_mistake_costs_one_line(words, line, here, capsys):
+    if words == ["confusion", "run0/model"]:
+        (here / "run0" / "run.json").rename(here / "aside.json")
+    try:
+        assert cli.main(["show", *words]) == 2
+    finally:
+        if (here / "aside.json").exists():
+            (here / "aside.json").rename(here / "run0" / "run.json")
+    out, err = capsys.readouterr()
+    assert out == ""
+    (said,) = [text for text in err.splitlines() if text.startswith("alexnet: ")]
+    assert line in said

@@ -1,0 +1,262 @@
+"""What pictures show: the right numbers at the right places, for one class and for a thousand, and words for all."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from alexnet.core.errors import UserError
+from alexnet.model.network import LinearLayer
+from alexnet.model.variants import VARIANTS, create_model
+from alexnet.recipes import RECIPES
+from alexnet.visualize import canvas
+from alexnet.visualize.activations import draw_activations
+from alexnet.visualize.architecture import show_architecture, stages
+from alexnet.visualize.augmentations import show_augmentations
+from alexnet.visualize.confusion import draw_confusion, order_by_confusion
+from alexnet.visualize.embedding import draw_embedding, flatten
+from alexnet.visualize.fields import show_fields
+from alexnet.visualize.filters import as_tiles, columns_of, draw_filters
+from alexnet.visualize.neighbours import Neighbour, draw_neighbours
+from alexnet.visualize.predictions import Answer, Group, choose, draw_predictions
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+SLIM = {"hidden": (LinearLayer(8), LinearLayer(8))}
+
+
+def png(picture) -> Image.Image:
+    """The picture, read back: whole, not empty, of a sensible size."""
+    image = Image.open(io.BytesIO(picture.data()))
+    image.load()
+    assert min(image.size) > 200
+    assert len(np.unique(np.asarray(image.convert("L")))) > 10
+    assert picture.says
+    return image
+
+
+def texts(figure) -> list[str]:
+    from matplotlib.text import Text
+
+    return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
+
+
+def photograph(side=64, channels=3):
+    ramp = np.linspace(0, 255, side).astype(np.uint8)
+    across, down = np.broadcast_to(ramp, (side, side)), np.broadcast_to(ramp[:, None], (side, side))
+    pixels = np.stack([across, down, np.full((side, side), 90, np.uint8)], axis=2)
+    return np.ascontiguousarray(pixels[:, :, :channels])
+
+
+def encoded(pixels) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "png")
+    return file.getvalue()
+
+
+# Shared
+
+
+def test_a_picture_is_a_file_of_the_kind_its_name_says(tmp_path):
+    picture = draw_confusion(np.eye(3, dtype=np.int64), ["a", "$b$", "c"], "three")
+    for name, start in (("a.png", b"\x89PNG"), ("b.SVG", b"<?xml")):
+        picture.save(tmp_path / name)
+        assert (tmp_path / name).read_bytes().startswith(start)
+    assert "$b$" in (tmp_path / "b.SVG").read_text(encoding="utf-8").replace("\\", "")
+    again = [draw_confusion(np.eye(3, dtype=np.int64), ["a", "$b$", "c"], "three").data(".svg") for _ in range(2)]
+    assert again[0] == again[1]
+    with pytest.raises(UserError, match=r"pictures are written as PNG or SVG, end the name in \.png or \.svg"):
+        canvas.demand_format(tmp_path / "picture.jpg")
+
+
+def test_classes_have_marks_of_their_own():
+    marks = canvas.class_marks(48)
+    assert len(set(marks)) == 48
+    assert len(canvas.class_marks(1000)) == 1000
+    assert len({colour for colour, _ in canvas.class_marks(1000)}) > 200
+
+
+def test_tiles_stand_in_rows():
+    images = np.arange(1, 6)[:, None, None, None] * np.ones((5, 2, 3, 1))
+    sheet = canvas.tiles(images, 2, gap=1, ground=0.0)[:, :, 0]
+    assert sheet.shape == (3 * 3 + 1, 2 * 4 + 1)
+    assert sheet[1, 1] == 1
+    assert sheet[1, 5] == 2
+    assert sheet[7, 1] == 5
+    assert sheet[7, 5] == 0
+    assert (sheet[::3] == 0).all()
+
+
+# Kernels
+
+
+def test_kernels_are_stretched_about_zero():
+    kernels = torch.tensor([[[[-2.0, 0.0], [1.0, 2.0]]], [[[0.0, 0.0], [0.0, 0.0]]]])
+    tiles = as_tiles(kernels)
+    assert tiles.shape == (2, 2, 2, 1)
+    assert tiles[0, :, :, 0].tolist() == [[0.0, 0.5], [0.75, 1.0]]
+    assert (tiles[1] == 0.5).all()
+
+
+def test_columns_are_shown_apart_and_one_tower_as_the_control():
+    networks = {name: create_model(name, 2, 3, 80, seed=0, **SLIM) for name in ("paper", "one-tower")}
+    assert [columns_of(network) for network in networks.values()] == [2, 1]
+    with torch.no_grad():
+        networks["paper"].conv1.weight[:48] = networks["paper"].conv1.weight[:48, :1]  # grey
+    picture = draw_filters(networks)
+    png(picture)
+    assert picture.figures["paper"]["colour"]["first"] == pytest.approx(0, abs=1e-9)
+    assert picture.figures["paper"]["colour"]["p"] < 0.001
+    assert picture.figures["one-tower"]["colour"]["p"] > 0.001
+    written = texts(picture.figure)
+    assert {"column 1", "column 2", "half 1", "half 2"} <= set(written)
+    assert "paper: 96 first-layer kernels in two columns; colour index 0.00 and 0.6" in picture.says
+
+
+def test_grey_kernels_have_no_colour():
+    picture = draw_filters({"digits": create_model("small", 10, 1, 28, seed=0)})
+    png(picture)
+    assert "colour" not in picture.figures["digits"]
+
+
+# Activity
+
+
+def test_active_units_are_counted_for_each_layer():
+    maps = torch.zeros(40, 3, 3)
+    maps[:10] = 1.0
+    units = torch.tensor([1.0, -1.0, 2.0])
+    picture = draw_activations(photograph(), {"relu1": maps, "fc8": units}, "it")
+    png(picture)
+    assert picture.figures["active"] == {"relu1": 0.25, "fc8": pytest.approx(2 / 3)}
+    assert any("the 32 strongest maps" in text for text in texts(picture.figure))
+
+
+# Predictions
+
+
+def test_groups_are_chosen_by_what_they_say():
+    sure_and_wrong, sure, torn = [0.9, 0.05, 0.05], [0.05, 0.9, 0.05], [0.4, 0.39, 0.21]
+    probabilities = np.array([sure, sure_and_wrong, torn, sure], np.float32)
+    labels = np.array([1, 2, 0, 1])
+    chosen = choose(probabilities, labels, 2)
+    assert chosen["as they come"].tolist() == [0, 3]
+    assert chosen["the most confident mistakes"].tolist() == [1]
+    assert chosen["the least certain"][0] == 2
+    assert "the most confident mistakes" not in choose(probabilities[:1], labels[:1], 2)
+    assert list(choose(np.ones((3, 1), np.float32), np.zeros(3, np.int64), 2)) == ["as they come"]
+
+
+@pytest.mark.parametrize("classes", [1, 2, 1000])
+def test_predictions_of_one_and_of_a_thousand_classes(classes):
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(classes)).astype(np.float32)
+    answers = [Answer(photograph(), 0, probabilities)]
+    names = [f"class {number} with a name that goes on and on, $100" for number in range(classes)]
+    picture = draw_predictions([Group("as they come", answers)], names, "title")
+    png(picture)
+    bars = [text for text in texts(picture.figure) if text.startswith(("class", "✓"))]
+    assert len(bars) == min(5, classes) + 1
+    assert all(len(text) < 30 for text in bars)
+
+
+# Confusion
+
+
+def test_confused_classes_lie_together():
+    matrix = 20 * np.eye(6, dtype=np.int64)
+    for one, other in ((0, 3), (1, 4), (2, 5)):
+        matrix[one, other] = matrix[other, one] = 9
+    order = order_by_confusion(matrix).tolist()
+    assert sorted(order) == list(range(6))
+    assert all(abs(order.index(one) - order.index(other)) == 1 for one, other in ((0, 3), (1, 4), (2, 5)))
+    assert order_by_confusion(np.array([[3]])).tolist() == [0]
+
+
+@pytest.mark.parametrize("classes", [1, 2, 10, 100, 1000])
+def test_a_matrix_of_any_size_can_be_drawn(classes):
+    matrix = np.random.default_rng(0).poisson(0.02, (classes, classes)) + 5 * np.eye(classes, dtype=np.int64)
+    matrix[-1] = 0  # a class without images
+    names = [f"n{number:08d}" for number in range(classes)]
+    picture = draw_confusion(matrix.astype(np.int64), names, "many")
+    png(picture)
+    assert (names[0] in texts(picture.figure)) == (classes <= 60)
+
+
+# Neighbours and maps
+
+
+def test_neighbours_stand_behind_their_photograph():
+    row = [Neighbour(photograph(16), f"class {number}", number / 3) for number in range(6)]
+    picture = draw_neighbours([("a.jpg", photograph()), ("b.jpg", photograph())], [row, row[:2]], "relu7")
+    png(picture)
+    assert "b.jpg: class 0, class 1" in picture.says
+    assert picture.figures["a.jpg"][5] == ("class 5", 5 / 3)
+
+
+@pytest.mark.parametrize("classes", [1, 4, 200])
+def test_a_map_keeps_groups_together(classes):
+    draws = np.random.default_rng(0)
+    labels = np.repeat(np.arange(classes), 200 // classes)
+    features = (8 * draws.normal(size=(classes, 10))[labels] + draws.normal(size=(len(labels), 10))).astype(np.float32)
+    places = flatten(features)
+    assert places.shape == (len(labels), 2)
+    assert places.min() == 0
+    assert places.max() == pytest.approx(1)
+    pixels = np.zeros((len(labels), 8, 8, 1), np.uint8)
+    picture = draw_embedding(places, labels, pixels, [f"class {n}" for n in range(classes)], "map")
+    png(picture)
+    if classes < 200:
+        assert picture.figures["nearest_is_of_own_class"] > 0.9
+
+
+def test_too_few_images_make_no_map():
+    with pytest.raises(UserError, match="a map needs at least 8 images, not 3"):
+        flatten(np.zeros((3, 4), np.float32))
+
+
+# Of names
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_s_architecture_can_be_drawn(name):
+    picture = show_architecture(name)
+    png(picture)
+    assert picture.figures["columns"] == (2 if name in ("paper", "cuda-convnet", "bvlc-alexnet", "caffenet") else 1)
+
+
+def test_the_paper_s_stages():
+    found = {stage.name: stage for stage in stages(create_model("paper", 10, 3, 224, seed=0, **SLIM))}
+    assert found["conv2"].shape == (256, 27, 27)
+    assert (found["conv2"].kernel, found["conv2"].joined, found["conv3"].joined) == (5, False, True)
+    assert found["conv2"].then == ("relu", "norm", "pool → 13")
+    assert list(found) == ["input", "conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
+
+
+@pytest.mark.parametrize(("name", "last"), [("paper", 195), ("small", None), ("lenet5", None), ("cifar-18pct", None)])
+def test_fields_by_arithmetic_are_those_by_gradient(name, last):
+    picture = show_fields(name, encoded(photograph(300)))
+    png(picture)
+    for sides in picture.figures.values():
+        assert sides["gradient"] == [sides["arithmetic"]] * 2
+    if last:
+        assert list(picture.figures.values())[-1]["arithmetic"] == last
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_s_augmentation_can_be_shown(name):
+    from alexnet.recipes import get_recipe
+
+    picture = show_augmentations(get_recipe(name), encoded(photograph(300)))
+    png(picture)
+    crop = get_recipe(name).augment.crop
+    assert ("ten test views" in picture.says) == (crop is not None)
+
+
+def test_a_bad_image_costs_a_line():
+    from alexnet.recipes import get_recipe
+
+    with pytest.raises(UserError, match="the image: "):
+        show_augmentations(get_recipe("photos"), b"no image")
+    with pytest.raises(UserError, match="the image: "):
+        show_fields("small", b"no image")
