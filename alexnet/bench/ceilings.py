@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,11 @@ class Ceilings:
     def gflops(self, precision: str) -> float:
         """The product's rate in ``"fp32"`` or ``"bf16"``."""
         return self.bf16_gflops if precision == "bf16" else self.fp32_gflops
+
+
+def highest(*measured: Ceilings) -> Ceilings:
+    """The highest of each rate: a machine that was slow for a moment can do what it did in another."""
+    return Ceilings(*(max(rates) for rates in zip(*map(astuple, measured), strict=True)))
 
 
 def measure_ceilings(machine: Machine) -> Ceilings:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from alexnet.bench.ceilings import Ceilings
-from alexnet.bench.turns import Contestant, Timed, ratios, take_turns
+from alexnet.bench.turns import Contestant, Timed, ratios
 from alexnet.runtime.device import GIGA
 
 OURS, STOCK = "ours", "stock"
@@ -62,13 +62,6 @@ class Row:
     stock_peak_memory: int
     first_seconds: float
     rounds: Mapping[str, tuple[float, ...]]
-
-
-def hold(
-    contest: Contest, ceilings: Ceilings, rounds: int, seconds: float, watch: Callable[[int], None] = lambda turns: None
-) -> Row:
-    """Hold a contest; see :func:`~alexnet.bench.turns.take_turns`."""
-    return make_row(contest, ceilings, take_turns(contest.contestants, rounds, seconds, watch))
 
 
 def make_row(contest: Contest, ceilings: Ceilings, timed: Mapping[str, Timed]) -> Row:

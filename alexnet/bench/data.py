@@ -15,16 +15,20 @@ import numpy as np
 import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchvision import transforms as pictures
+from torchvision.datasets import ImageFolder
 from torchvision.transforms import functional as transforms
 
 from alexnet.bench.contest import OURS, STOCK, Contest
 from alexnet.bench.stock import network_of
-from alexnet.bench.training import our_steps, step_flop, steps_on
+from alexnet.bench.training import SMALLER, deterministic_steps, our_steps, step_flop, stock_steps_on
 from alexnet.bench.turns import Contestant, Work
 from alexnet.core.errors import UserError
 from alexnet.core.randomness import integers, uniform
 from alexnet.data.building import decode_record, encoded
-from alexnet.data.loader import Loader, Order
+from alexnet.data.loader import Loader, Order, pixels_of
 from alexnet.data.sources import Record, Source
 from alexnet.data.store import open_store
 from alexnet.runtime.device import Machine, choose_machine
@@ -50,6 +54,16 @@ def store_contest(variant: str, batch: int, precision: str, device: str, store: 
         contestants,
         flop=step_flop(variant),
     )
+
+
+def loader_contest(variant: str, batch: int, precision: str, device: str, store: Path, photographs: Path) -> Contest:
+    """Training steps from a store, beside stock steps on what a tutorial's ``DataLoader`` makes of the same files."""
+    contestants = {
+        OURS: Contestant(steps_from_store, (variant, batch, precision, device, store)),
+        STOCK: Contestant(steps_from_files, (variant, batch, device, photographs)),
+    }
+    what, beside = "training step from photographs", "DataLoader with Pillow, stock PyTorch, fp32"
+    return Contest(what, beside, variant, batch, precision, contestants, flop=step_flop(variant))
 
 
 def prepare_contest(source: Source) -> Contest:
@@ -117,5 +131,25 @@ def steps_from_store(variant: str, batch: int, precision: str, device: str, path
 def _steps_from_store(variant: str, batch: int, machine: Machine, path: Path) -> Iterator[int]:
     network, store = network_of(variant), open_store(path)
     order = Order(store.subset("train"), batch, seed=0)
-    with Loader(store.read, store.labels, order, machine.device, 0, FOREVER) as batches:
-        yield from steps_on(network, batches, store.side, machine)
+    read = pixels_of(store.images, store.read, machine.device)
+    with Loader(read, store.labels, order, machine.device, 0, FOREVER) as batches:
+        yield from deterministic_steps(network, batches, store.side, machine)
+
+
+def steps_from_files(variant: str, batch: int, device: str, photographs: Path) -> tuple[Machine, Work]:
+    """Training steps as tutorials have them: files decoded and augmented by Pillow in the workers of a loader."""
+    machine = Machine(torch.device(device), bf16=False)
+    return machine, stock_steps_on(network_of(variant), _file_batches(variant, batch, photographs), machine.device)
+
+
+def _file_batches(variant: str, batch: int, photographs: Path) -> Iterator[tuple[Tensor, Tensor]]:
+    side = network_of(variant).image_size
+    steps = [
+        pictures.Resize(round(side * SMALLER)), pictures.RandomCrop(side), pictures.RandomHorizontalFlip(),
+        pictures.ToTensor(), pictures.Normalize((0.5,) * 3, (0.25,) * 3),
+    ]  # fmt: skip
+    folder = ImageFolder(photographs, pictures.Compose(steps))
+    workers = torch.get_num_threads()
+    loader = DataLoader(folder, batch, shuffle=True, num_workers=workers, drop_last=True, persistent_workers=True)
+    while True:
+        yield from loader

@@ -46,4 +46,4 @@ def cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 def figure(images_per_second: float) -> str:
     """Three figures at least."""
-    return f"{images_per_second:,.0f}" if images_per_second >= 100 else f"{images_per_second:.1f}"
+    return f"{images_per_second:,.0f}" if images_per_second >= 100 else f"{images_per_second:.3g}"

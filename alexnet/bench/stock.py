@@ -6,13 +6,13 @@ compute, which a test holds.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 
 from torch import Tensor, nn
 
-from alexnet.core.errors import UserError
 from alexnet.model.layers import Dropout, InMapNorm, padding_amounts
-from alexnet.model.network import Activation, AlexNet, Architecture, ConvLayer
+from alexnet.model.network import Activation, AlexNet, Architecture, Classifier, ConvLayer
 from alexnet.model.variants import create_model, get_variant
 
 ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
@@ -36,20 +36,26 @@ class ColumnNorm(nn.LocalResponseNorm):
         return super().forward(columns).reshape(x.shape)
 
 
-def network_of(variant: str) -> AlexNet:
-    """A variant at the size, classes and channels that its authors gave it, ours.
-
-    Raises ``UserError`` for an unknown name, and for a baseline, which has no stock form here.
-    """
+def network_of(variant: str) -> Classifier:
+    """A variant at the size, classes and channels that its authors gave it, ours. Raises ``UserError``."""
     row = get_variant(variant)
-    network = create_model(variant, row.num_classes, row.in_channels, seed=0)
-    if not isinstance(network, AlexNet):
-        raise UserError(f"variant {variant!r} is no AlexNet, and only those have a stock form to be timed against")
-    return network
+    return create_model(variant, row.num_classes, row.in_channels, seed=0)
 
 
-def stock_network(network: AlexNet) -> nn.Sequential:
-    """``network`` rebuilt from torch's layers, with copies of its weights, in its type and its mode."""
+def stock_network(network: Classifier) -> nn.Module:
+    """``network`` as torch has it, with copies of its weights, in its type and its mode.
+
+    AlexNets are rebuilt from torch's layers. The baselines are written with them already: theirs are copies that
+    compute as they are written.
+    """
+    if isinstance(network, AlexNet):
+        return _rebuilt(network)
+    plain = copy.deepcopy(network)
+    plain.use_plain_forms()
+    return plain
+
+
+def _rebuilt(network: AlexNet) -> nn.Sequential:
     a, size, channels = network.architecture, network.image_size, network.in_channels
     layers: list[nn.Module] = []
     for layer, next_size in zip(a.convs, a.map_sizes(size), strict=True):

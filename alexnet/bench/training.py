@@ -72,12 +72,18 @@ def our_steps(variant: str, batch: int, precision: str, device: str) -> tuple[Ma
     pixels, labels = some_pixels(batch, side, network.in_channels, network.num_classes, machine.device)
     index = np.arange(batch)
     same = (Batch(step, 0, index, index, pixels, labels) for step in itertools.count())
-    return machine, steps_on(network, same, side, machine)
+    return machine, deterministic_steps(network, same, side, machine)
 
 
 def stored_side(network: Classifier) -> int:
     """The side of stored images of which a network's input is cut: 256 for 224."""
     return round(network.image_size * SMALLER)
+
+
+def deterministic_steps(network: Classifier, batches: Iterable[Batch], stored: int, machine: Machine) -> Iterator[int]:
+    """:func:`steps_on` by the algorithms that trainings use, which give the same bits each time."""
+    with machine.deterministic():
+        yield from steps_on(network, batches, stored, machine)
 
 
 def steps_on(network: Classifier, batches: Iterable[Batch], stored: int, machine: Machine) -> Iterator[int]:
@@ -104,16 +110,21 @@ def stock_steps(variant: str, batch: int, device: str) -> tuple[Machine, Work]:
 
 def _stock_steps(variant: str, batch: int, device: torch.device) -> Iterator[int]:
     ours = network_of(variant)
+    ready = ready_images(batch, ours.image_size, ours.in_channels, ours.num_classes, device)
+    yield from stock_steps_on(ours, itertools.repeat(ready), device)
+
+
+def stock_steps_on(ours: Classifier, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device) -> Iterator[int]:
+    """That loop on batches of images and labels, by the stock form of our network. Yields each one's images."""
     network = stock_network(ours).to(device).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=OPTIM.rate, momentum=0.9, weight_decay=5e-4)
     loss_of = nn.CrossEntropyLoss()
-    images, labels = ready_images(batch, ours.image_size, ours.in_channels, ours.num_classes, device)
-    while True:
-        loss = loss_of(network(images), labels)
+    for images, labels in batches:
+        loss = loss_of(network(images.to(device)), labels.to(device))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        yield batch
+        yield len(images)
 
 
 def our_norm(batch: int, precision: str, device: str) -> tuple[Machine, Work]:

@@ -153,6 +153,11 @@ class Loader:
         return Batch(step, epoch, index, position, pixels, labels)
 
 
+def pixels_of(images: NDArray[np.uint8], read: Read, device: torch.device) -> Read:
+    """What reads ``images`` for a device: a small set stays on a GPU whole, all else is ``read`` batch by batch."""
+    return resident(images, device) if device.type == "cuda" and images.nbytes <= RESIDENT else read
+
+
 def resident(images: NDArray[np.uint8], device: torch.device) -> Read:
     """What reads ``images`` ``(N, H, W, C)`` after they were copied to the device as a whole: no pixels cross over in a
     step.

@@ -4,11 +4,14 @@ In float64 they agree to rounding. In fp32 outputs do; gradients jump where ReLU
 compared in float64 only. In bf16 a gradient may be as far from the one in float64 as stock autocast's is.
 """
 
+import copy
+
 import pytest
 import torch
 
 from alexnet.bench.stock import network_of, stock_network
-from alexnet.core.errors import UserError
+from alexnet.model.baselines import BASELINES
+from alexnet.model.layers import draw_masks
 from alexnet.model.variants import VARIANTS
 from alexnet.runtime.device import Machine
 
@@ -66,6 +69,54 @@ def test_stock_keeps_the_mode_it_is_given(randomised):
     assert stock_network(randomised("torchvision").train()).training
 
 
-def test_a_baseline_has_no_stock_form():
-    with pytest.raises(UserError, match="variant 'lenet5' is no AlexNet"):
-        network_of("lenet5")
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_baseline_is_written_with_torch_s_layers_already(name):
+    network = network_of(name).double().eval()
+    stock = stock_network(network)
+    assert stock is not network
+    x, _ = images_for(network, 2)
+    torch.testing.assert_close(network(x), stock(x), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_training_step_is_the_plain_one_s(name, randomised):
+    """With the batch's own statistics and the same dropout masks, forward and backward."""
+    ours = randomised(name).train()
+    plain = copy.deepcopy(ours)
+    plain.use_plain_forms()
+    x, y = images_for(ours, 4)
+    masks = draw_masks(ours.dropout_sites, 4, 0, 0, CPU)
+    ours = ours.to(memory_format=torch.channels_last)
+    outputs, slopes = [], []
+    for network, images in ((ours, x.contiguous(memory_format=torch.channels_last)), (plain, x)):
+        logits = network(images, masks)
+        loss = torch.nn.functional.cross_entropy(logits, y)
+        outputs.append(logits.detach())
+        slopes.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(network.parameters()))]))
+    torch.testing.assert_close(*outputs, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(*slopes, rtol=1e-9, atol=1e-9 * float(slopes[1].abs().max()))
+    averages = [dict(network.named_buffers()) for network in (ours, plain)]
+    for key, value in averages[0].items():
+        torch.testing.assert_close(value, averages[1][key], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_baseline_s_fast_path_is_near_its_plain_one(name, randomised):
+    exact = randomised(name)
+    x, _ = images_for(exact, 4)
+    reference, short = exact(x), randomised(name).float()
+    for machine, near in ((Machine(CPU, bf16=False), 1e-5), (Machine(CPU, bf16=True), 2e-2)):
+        frozen = machine.freeze(short)
+        with torch.inference_mode(), machine.autocast():
+            assert distance(frozen(machine.arrange(x.float())).double(), reference) < near
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_weights_rounded_once_give_the_same_bits(name, randomised):
+    """What a predictor holds, beside autocast, which rounds them for every batch."""
+    network, machine = randomised(name).float(), Machine(CPU, bf16=True)
+    x, _ = images_for(network, 2)
+    images = machine.arrange(x.float())
+    frozen, placed = machine.freeze(network), machine.place(network)
+    with torch.inference_mode(), machine.autocast():
+        assert torch.equal(frozen(images), placed(images))

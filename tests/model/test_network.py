@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from alexnet.model.layers import draw_masks
 from alexnet.model.variants import VARIANTS, create_model, get_architecture
@@ -321,6 +322,33 @@ def test_map_sizes_are_those_of_the_network(name, slim):
         with torch.no_grad():
             network(torch.zeros(1, 1, size, size))  # fc6 fits what comes
         assert network.fc6.in_features == architecture.convs[4].filters * architecture.map_sizes(size)[-1] ** 2
+
+
+RAISE_ON_CUDA = (  # under use_deterministic_algorithms, by torch's documentation; a CPU would not tell
+    "adaptive_avg_pool", "adaptive_max_pool", "pool3d", "fractional_max_pool", "max_unpool", "reflection_pad",
+    "replication_pad", "upsample", "grid_sampler", "cumsum", "histc", "bincount", "kthvalue", "median", "put_",
+    "nll_loss2d", "scatter", "index_add", "index_put", "embedding_bag", "ctc_loss",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_step_has_no_operation_that_raises_on_a_gpu(name, slim):
+    class Names(TorchDispatchMode):
+        def __init__(self):
+            super().__init__()
+            self.seen = set()
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            self.seen.add(str(function))
+            return function(*args, **(kwargs or {}))
+
+    network = create_model(name, CLASSES, seed=0, in_channels=3, **slim(name)).train()
+    images = torch.randn(2, 3, network.image_size, network.image_size)
+    masks = draw_masks(network.dropout_sites, 2, 0, 0, torch.device("cpu"))
+    with Names() as names:
+        network(images, masks).square().sum().backward()
+    assert any("convolution_backward" in seen for seen in names.seen)
+    assert [seen for seen in names.seen if any(word in seen for word in RAISE_ON_CUDA)] == []
 
 
 @pytest.mark.parametrize("name", VARIANTS)

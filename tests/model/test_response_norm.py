@@ -96,6 +96,9 @@ def test_it_runs_under_deterministic_algorithms_without_a_gradient_and_on_no_dev
     try:
         with torch.inference_mode():
             y = norm(x)
+        leaf = x.clone().requires_grad_()
+        one, other = (torch.autograd.grad(norm(leaf).sum(), leaf)[0] for _ in range(2))
+        assert torch.equal(one, other)
     finally:
         torch.use_deterministic_algorithms(False)
     torch.testing.assert_close(y, nn.LocalResponseNorm(5, 5e-4, 0.75, 2.0)(x))

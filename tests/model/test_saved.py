@@ -264,3 +264,25 @@ def test_any_damage_is_an_error_or_changes_no_weight(sound, tmp_path):
         except UserError:
             continue
         assert all(torch.equal(expected[key], loaded[key]) for key in expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("../../etc/passwd", "../../etc/passwd"),  # a name is shown and never a path
+        ("two\nlines", "two\\nlines"),
+        ("evil\u202etxt.exe", "evil\\u202etxt.exe"),
+        ("bell\a", "bell\\x07"),
+        ("x" * 300, "x" * 300),
+        ("", ""),
+    ],
+)
+def test_names_in_a_description_are_shown_escaped(copy, name, shown):
+    description = json.loads((copy / "model.json").read_text(encoding="utf-8"))
+    for field in ("classes", "readable_classes"):
+        description[field][0] = name
+    description.pop("sha256_of_the_rest")
+    text = json.dumps({**description, "sha256_of_the_rest": sha256_json(description)})
+    (copy / "model.json").write_text(text, encoding="utf-8")
+    loaded = load_model(copy)
+    assert loaded.classes[0] == loaded.readable_classes[0] == shown

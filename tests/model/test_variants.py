@@ -73,28 +73,6 @@ def test_below_the_smallest_size_the_error_names_it(name):
             create_model(name, 10, 3, size)
 
 
-@pytest.fixture
-def deterministic():
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
-@pytest.mark.usefixtures("deterministic")
-@pytest.mark.parametrize("name", VARIANTS)
-def test_every_variant_runs_where_only_deterministic_operations_may(name, slim):
-    row = VARIANTS[name]
-    network = create_model(name, 10, row.in_channels, seed=0, **slim(name))
-    images = torch.randn(2, row.in_channels, network.image_size, network.image_size)
-    steps = []
-    for _ in range(2):
-        torch.manual_seed(0)
-        network.zero_grad()
-        network(images).square().sum().backward()
-        steps.append([parameter.grad.clone() for parameter in network.parameters()])
-    assert all(torch.equal(one, other) for one, other in zip(*steps, strict=True))
-
-
 def constants(std, bias, **departures):
     """Layer → (σ, bias), the same everywhere but in the layers that are named."""
     return {layer: departures.get(layer, (std, bias)) for layer in LAYERS}
