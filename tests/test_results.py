@@ -164,6 +164,8 @@ def test_the_pages_say_what_the_results_say():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert pages.between(readme, pages.RESULTS, results_table(found)) == readme
     assert pages.between(readme, pages.SPEEDS, pages.speeds_table(found)) == readme
+    reliability = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    assert pages.between(reliability, pages.ENDURANCE, pages.endurance_table(found)) == reliability
     assert (ROOT / "docs" / "paper.md").read_text(encoding="utf-8") == pages.paper_page(found)
     with Image.open(ROOT / "docs" / "figure1.png") as picture:
         assert picture.info["Description"] == training_errors(pages.figure_1_nets(found))
@@ -218,6 +220,11 @@ def test_the_pages_are_written_whole(tmp_path):
     places = "".join(f"<!-- {name}: begin -->\nold\n<!-- {name}: end -->\n" for name in ("results", "speeds"))
     places = f"before\n{places}after\n"
     (tmp_path / "README.md").write_text(places, encoding="utf-8")
+    marks = "<!-- endurance: begin -->\n<!-- endurance: end -->\n"
+    (tmp_path / "docs" / "reliability.md").write_text(marks, encoding="utf-8")
+    trial = {"what": "a kill", "trials": 1000, "failures": [], "remark": "naive: 93 of 100"}
+    kept = {"what": "endurance", "hardware": BENCH["hardware"], "trials": [trial]}
+    write_json(tmp_path / "results" / "bench_endurance_chip_2026-01-01.json", kept)
     line = {"step": 1, "train_loss": 1.0}
     for name in ("fig1-relu", "fig1-tanh"):
         epochs = [{**line, "epoch": n, "train_top1": n / 10} for n in range(1, 9)]
@@ -238,6 +245,8 @@ def test_the_pages_are_written_whole(tmp_path):
     assert readme.endswith("\n<!-- speeds: end -->\nafter\n")
     assert "old" not in readme
     assert "| C12 | " in (tmp_path / "docs" / "paper.md").read_text(encoding="utf-8")
+    endured = (tmp_path / "docs" / "reliability.md").read_text(encoding="utf-8")
+    assert "| a kill | 1,000 | 0 | naive: 93 of 100 |" in endured
     with Image.open(tmp_path / "docs" / "figure1.png") as picture:
         assert picture.size[0] > 600
     (tmp_path / "README.md").write_text("no place", encoding="utf-8")

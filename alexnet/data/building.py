@@ -25,12 +25,14 @@ from PIL import Image
 
 from alexnet.core.errors import UserError
 from alexnet.core.files import sha256_file, sha256_json, write_json
+from alexnet.core.names import printable
 from alexnet.data.containers import SUFFIXES, kind_of
 from alexnet.data.decode import ImageRefusedError, fit, preprocessing, read_pixels
 from alexnet.data.sources import Record, Source
 from alexnet.data.splits import SMALLEST_CLASS, SPLITS, content_hash, deal
 
-SCHEMA = 2
+SCHEMA = 3
+NAMES = "names.txt"  # a line for each image
 CHUNK = 64  # records a worker takes at a time
 CHUNK_BYTES = 16 << 20  # of files that came with them: a tar of large members waits on the disk, not in memory
 HEADER_BYTES = 128  # of an .npy file, whatever the number of images
@@ -59,7 +61,11 @@ def build(
     refused: list[dict[str, str]] = []
     notes: collections.Counter[str] = collections.Counter()
     outcomes = decode_all(source.records(), side, channels, workers)
-    with (folder / "images.npy").open("wb") as file, contextlib.closing(outcomes):
+    with (
+        (folder / "images.npy").open("wb") as file,
+        (folder / NAMES).open("w", encoding="utf-8") as names,
+        contextlib.closing(outcomes),
+    ):
         file.write(array_header(np.uint8, (0, side, side, channels)))
         for done, item in enumerate(outcomes, 1):
             if item.pixels is None:
@@ -68,6 +74,7 @@ def build(
                 refused.append({"name": item.record.name, "reason": item.reason})
             else:
                 file.write(np.ascontiguousarray(item.pixels).data)
+                names.write(printable(item.record.name) + "\n")
                 labels.append(item.record.label)
                 hashes.append(item.digest)
                 codes.append(SPLITS.index(item.record.split) if item.record.split else -1)
@@ -228,7 +235,7 @@ def _describe(
         "warnings": [*source.warnings, *_warnings(source, labels, splits, hashes, found["dealt"])],
         "files": {
             file.name: {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
-            for file in sorted(folder.glob("*.npy"))
+            for file in sorted([*folder.glob("*.npy"), folder / NAMES])
         },
     }
     write_json(folder / "store.json", {**meta, "sha256": sha256_json(meta)})

@@ -2,8 +2,8 @@
 
 As in 2012, photographs become 256 × 256 (short side scaled, centre cut); a set whose images all have one size up to
 128 keeps it. ``images.npy`` ``(N, S, S, C)`` ``uint8`` with ``labels.npy``, ``splits.npy``, ``hashes.npy`` (of each
-image's content) and ``mean.npy`` beside it, all described by ``store.json``. A store is built beside (``building.py``)
-and renamed into place: whole or absent.
+image's content), ``mean.npy`` and ``names.txt`` beside it, all described by ``store.json``. A store is built beside
+(``building.py``) and renamed into place: whole or absent. All but the images are hashed again at each opening.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from alexnet.core.errors import UserError
 from alexnet.core.files import publish_folder, read_json, sha256_file, sha256_json
 from alexnet.data.augment import Colours
-from alexnet.data.building import HEADER_BYTES, SCHEMA, Progress, build, encoded, read_array, stop_at
+from alexnet.data.building import HEADER_BYTES, NAMES, SCHEMA, Progress, build, encoded, read_array, stop_at
 from alexnet.data.decode import ImageRefusedError, image_size, preprocessing
 from alexnet.data.sources import Record, Source, data_home
 from alexnet.data.splits import SPLITS
@@ -90,7 +90,7 @@ class Store:
     @property
     def digest(self) -> str:
         """What the store holds, as one hash: equal for equal pixels, labels, splits and classes, wherever it lies."""
-        files = {name: item["sha256"] for name, item in self.meta["files"].items()}
+        files = {name: item["sha256"] for name, item in self.meta["files"].items() if name != NAMES}
         return sha256_json({"files": files, "classes": self.meta["classes"]})
 
     @property
@@ -113,6 +113,13 @@ class Store:
                     f"the store {self.path} has become shorter: remove that folder and run the command again"
                 )
         return pixels
+
+    def names(self, index: NDArray[np.int64]) -> list[str]:
+        """What some images are called in their source: a path inside it, or "train/00017" in a set of arrays."""
+        wanted = set(index.tolist())
+        with (self.path / NAMES).open(encoding="utf-8") as file:
+            found = {number: line.rstrip("\n") for number, line in enumerate(file) if number in wanted}
+        return [found[number] for number in index.tolist()]
 
     def subset(self, split: str) -> NDArray[np.int64]:
         """The indices of ``"train"``, ``"val"`` or ``"test"``, rising; empty if there is no such split."""
@@ -205,6 +212,7 @@ def open_store(path: Path) -> Store:
             raise ValueError(f"labels.npy holds a label outside 0 … {len(meta['classes']) - 1}")
         if splits.min() < 0 or splits.max() >= len(SPLITS):
             raise ValueError("splits.npy holds a number that is no split")
+        _demand_written(path, meta)
         descriptor = os.open(path / "images.npy", os.O_RDONLY)
     except (OSError, ValueError) as error:
         raise UserError(
@@ -213,6 +221,13 @@ def open_store(path: Path) -> Store:
     store = Store(path, meta, images, labels, hashes, splits, mean_image, descriptor)
     weakref.finalize(store, os.close, descriptor)
     return store
+
+
+def _demand_written(path: Path, meta: dict[str, Any]) -> None:
+    """Raise ``ValueError`` where a file beside the images is not what was written; those are too large to be read."""
+    for name, item in meta["files"].items():
+        if name != "images.npy" and sha256_file(path / name) != item["sha256"]:
+            raise ValueError(f"{name} is not what was written: its sha256 differs")
 
 
 def _read_meta(path: Path) -> dict[str, Any]:

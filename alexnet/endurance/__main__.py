@@ -27,7 +27,7 @@ from alexnet.endurance.damage import damage_checkpoints
 from alexnet.endurance.images import damage_images
 from alexnet.endurance.power import cut_power
 from alexnet.endurance.saving import kill_while_saving
-from alexnet.endurance.training import kill_while_training, resume_everywhere, stop_by_signals
+from alexnet.endurance.training import kill_the_command, kill_while_training, resume_everywhere, stop_by_signals
 from alexnet.endurance.trial import Tally
 from alexnet.reproduce.results import circumstances, demand_clean, keep_comparison
 from alexnet.runtime.device import Machine
@@ -44,6 +44,7 @@ class Scale:
     saves: int
     cuts: int
     kills: int
+    commands: int
     seeds: int
     signals: int
     every: int
@@ -51,8 +52,8 @@ class Scale:
     images: int
 
 
-QUICK = Scale(saves=40, cuts=10, kills=8, seeds=1, signals=4, every=7, damages=120, images=1000)
-FULL = Scale(saves=1000, cuts=300, kills=60, seeds=3, signals=20, every=1, damages=1200, images=10_000)
+QUICK = Scale(saves=40, cuts=10, kills=8, commands=0, seeds=1, signals=4, every=7, damages=120, images=1000)
+FULL = Scale(saves=1000, cuts=300, kills=60, commands=20, seeds=3, signals=20, every=1, damages=1200, images=10_000)
 
 
 def trials(folder: Path, scale: Scale, draws: random.Random) -> Iterator[Tally]:
@@ -67,6 +68,8 @@ def trials(folder: Path, scale: Scale, draws: random.Random) -> Iterator[Tally]:
     yield cut_power(place("power"), scale.cuts, draws)
     for seed in range(scale.seeds):
         yield kill_while_training(place(f"killed-{seed}"), store, scale.kills, seed, draws)
+    if scale.commands:
+        yield kill_the_command(place("command"), scale.commands, draws)
     yield stop_by_signals(place("signals"), store, scale.signals, draws)
     yield resume_everywhere(place("resumed"), store, scale.every)
     yield damage_checkpoints(place("damage"), scale.damages, draws)

@@ -76,7 +76,7 @@ def _zero_page(path: Path, draws: random.Random, flag: Path) -> None:
 
 def _truncate(path: Path, draws: random.Random, flag: Path) -> None:
     file = _any_file(path, draws)
-    os.truncate(file, draws.randrange(file.stat().st_size))
+    os.truncate(file, draws.randrange(file.stat().st_size - 1))  # a last line break alone says nothing
 
 
 def _lengthen(path: Path, draws: random.Random, flag: Path) -> None:

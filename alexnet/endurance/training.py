@@ -8,6 +8,8 @@ import json
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +35,7 @@ SMALL = ["train.precision=fp32", "data.image_size=16", "model.width=0.25", "trai
 LONG = override(get_recipe("small-digits"), SMALL)
 SHORT = override(LONG, ["train.batch_size=256", "train.epochs=5"])  # 30 steps
 DEPTHS = (0, 3, 8)  # batches that are ready ahead of the step: none, as usual, many
-CLOCK = {"seconds", "images_per_second"}  # what two equal trainings differ in
+CLOCK = {"seconds", "images_per_second", "matrix_gflops"}  # what two equal trainings differ in
 GRACE = 30.0  # seconds that a cluster gives a job between SIGTERM and SIGKILL
 SIGNALS = {signal.SIGTERM: 143, signal.SIGUSR1: 138, signal.SIGINT: 130}
 
@@ -84,7 +86,34 @@ def kill_while_training(folder: Path, store: Store, kills: int, seed: int, draws
             killed += status != 0
         tally.count(survived=digest(run) == wanted, otherwise=f"other bits after {killed} kills")
     tally.remark = f"{killed} kills; {seconds:.1f} s undisturbed"
+    tally.figures = {"kills": killed}
     return tally
+
+
+def kill_the_command(folder: Path, kills: int, draws: random.Random) -> Tally:
+    """``alexnet train`` itself, from the shell, in the machine's own precision on all its threads, killed so often."""
+    tally = Tally("SIGKILL at random instants of alexnet train, all threads: bits at the end")
+    start = time.perf_counter()
+    subprocess.run(_command(folder / "alone"), check=True, capture_output=True)
+    seconds, wanted, killed = time.perf_counter() - start, digest(folder / "alone"), 0
+    while killed < kills and not tally.failures:
+        run, ended = folder / f"killed-{tally.trials}", False
+        while not ended:
+            with subprocess.Popen(_command(run), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+                try:
+                    ended = process.wait(seconds * draws.random()) == 0
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    killed += 1
+        tally.count(survived=digest(run) == wanted, otherwise=f"other bits after {killed} kills")
+    tally.remark = f"{killed} kills; {seconds:.1f} s undisturbed, start included"
+    tally.figures = {"kills": killed}
+    return tally
+
+
+def _command(run: Path) -> list[str]:
+    changes = [word for change in ("train.epochs=8", "data.image_size=16") for word in ("--set", change)]
+    return [sys.executable, "-m", "alexnet", "train", "small-digits", "--out", str(run), *changes]
 
 
 def _train(folder: Path, recipe: Recipe, store: Store, seed: int) -> int:
@@ -117,6 +146,7 @@ def stop_by_signals(folder: Path, store: Store, times: int, draws: random.Random
         tally.count(survived=digest(run) == wanted, otherwise="a training ended with other bits")
     tally.count(survived=slowest < GRACE, otherwise=f"one took {slowest:.1f} s to end")
     tally.remark = f"{heard} signals; the slowest answer after {slowest:.2f} s"
+    tally.figures = {"signals": heard, "slowest_seconds": slowest}
     return tally
 
 

@@ -11,12 +11,15 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Tally:
-    """``failures``: a sentence for each time that a promise was broken; ``remark``: figures beside the count."""
+    """``failures``: a sentence for each time that a promise was broken; ``remark``: in words what stands beside the
+    count, ``figures`` its numbers.
+    """
 
     what: str
     trials: int = 0
     failures: list[str] = field(default_factory=list)
     remark: str = ""
+    figures: dict[str, float] = field(default_factory=dict)
 
     def count(self, *, survived: bool, otherwise: str) -> None:
         """One more trial; ``otherwise`` is noted where it was not survived."""

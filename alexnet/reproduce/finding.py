@@ -106,6 +106,11 @@ class Results:
         """Those of some trainings of which no run was finished."""
         return [name for name in trainings if not self.runs(name)]
 
+    def note(self, training: str) -> str:
+        """What a reader of its newest figures must know."""
+        files = self._files.get(training, [])
+        return str(files[-1][1].get("note", "")) if files else ""
+
     def ensemble(self, training: str) -> Mapping[str, Any] | None:
         """What the average of a training's seeds came to; None where it was not counted."""
         averaged = [value["ensemble"] for _, value in self._files.get(training, []) if "ensemble" in value]

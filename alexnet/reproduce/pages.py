@@ -1,4 +1,5 @@
-"""What the project says of its measurements, written from ``results/``: the README's table and ``docs/paper.md``.
+"""What the project says of its measurements, written from ``results/``: the README's tables, ``docs/paper.md``, and the
+table of ``docs/reliability.md``.
 
 ``python -m alexnet.reproduce.pages`` rewrites both, and the picture of figure 1. A test fails when they and
 ``results/`` drift apart.
@@ -35,7 +36,8 @@ code as the Computer History Museum released it in 2025, network `layers-145.cfg
 `cuda-convnet`. Files are below `alexnet/`; C1 to C34 are the claims of the second table. This page is written from
 `results/` by `python -m alexnet.reproduce.pages`."""
 AVERAGES = {"ten views": views_effect, "ensembles": ensemble_effect}  # what the paper averages over, by training
-RESULTS, SPEEDS = "results", "speeds"  # the README's two tables, each between comments <!-- results: begin -->, end
+RELIABILITY = Path("docs/reliability.md")
+RESULTS, SPEEDS, ENDURANCE = "results", "speeds", "endurance"  # tables, each between <!-- results: begin --> and end
 
 
 def results_table(results: Results) -> str:
@@ -51,6 +53,16 @@ def speeds_table(results: Results) -> str:
     rows = [cells(row) for value in benches for row in value["rows"]]
     machines = {describe_machine(value) for value in benches}
     return f"{markdown_table(HEADER, rows)}\n\n{LEGEND}. {'; '.join(sorted(machines))}." if rows else ""
+
+
+def endurance_table(results: Results) -> str:
+    """What the newest full set of endurance trials came to; empty before there is one."""
+    if (found := results.comparison("endurance")) is None:
+        return ""
+    path, value = found
+    rows = [(t["what"], f"{t['trials']:,}", f"{len(t['failures']):,}", t["remark"]) for t in value["trials"]]
+    table = markdown_table(("what", "trials", "not survived", ""), rows)
+    return f"{table}\n\nFrom `results/{path.name}`, on {value['hardware']['hardware']}."
 
 
 def _result_row(value: dict[str, Any]) -> tuple[str, ...]:
@@ -146,7 +158,7 @@ def _ablations(results: Results) -> list[str]:
             f"`{BASE}`: {epochs} epochs of CIFAR-10 (JPEG), {len(runs)} seeds, on {runs[0]['hardware']['hardware']}; "
             "each row changes what it says and nothing else, so that all see as many images, not as many seconds. "
             "Differences are of pairs of one seed, with 95 % intervals. Accuracy on train is the last epoch's as it "
-            "went, augmented and with dropout, so it is not to be held against that on test. Seconds are a training's, the "
+            "went, augmented and with dropout, so it is not to be held against that on test. Seconds: the "
             "median; some ran beside other work."
         )
         head = ("changed", "paper", "test top-1, mean (lowest – highest)", "difference", "train top-1", "seconds")
@@ -166,7 +178,8 @@ def _derived(results: Results) -> list[str]:
         seconds = f"{statistics.median(run['seconds'] for run in runs):,.0f}" if runs else "–"
         machine = (runs or results.diverged(name))[0]["hardware"]["hardware"]
         changes = ", ".join(f"`{change}`" for change in experiment.changes)
-        rows.append((f"`{name}`", f"`{experiment.recipe or name}` with {changes}", top1, seconds, machine))
+        note = f"; {text}" if (text := results.note(name)) else ""
+        rows.append((f"`{name}`", f"`{experiment.recipe or name}` with {changes}{note}", top1, seconds, machine))
     if not rows:
         return []
     about = "Recipes shortened to what a machine could give, or changed in one thing to answer a question."
@@ -191,22 +204,30 @@ def write_pages(root: Path) -> None:
     Raises ``UserError`` where there is no place for the table.
     """
     results = Results(root / "results")
-    text = (root / README).read_text(encoding="utf-8") if (root / README).is_file() else ""
-    for name, table in ((RESULTS, results_table(results)), (SPEEDS, speeds_table(results))):
-        text = between(text, name, table)
-    write_bytes(root / README, text.encode())
+    tables = {
+        README: {RESULTS: results_table(results), SPEEDS: speeds_table(results)},
+        RELIABILITY: {ENDURANCE: endurance_table(results)},
+    }
+    for page, parts in tables.items():
+        text = (root / page).read_text(encoding="utf-8") if (root / page).is_file() else ""
+        for name, table in parts.items():
+            text = between(text, name, table, page)
+        write_bytes(root / page, text.encode())
     write_bytes(root / PAPER, paper_page(results).encode())
     if all((nets := figure_1_nets(results)).values()):
         draw_training_errors(nets, root / FIGURE_1)
 
 
-def between(text: str, name: str, content: str) -> str:
-    """``text`` with what stands between the comments of a name replaced. Raises ``UserError`` where they are not."""
+def between(text: str, name: str, content: str, page: Path = README) -> str:
+    """``text`` of a page with what stands between the comments of a name replaced.
+
+    Raises ``UserError`` where they are not.
+    """
     begin, end = (f"<!-- {name}: {edge} -->" for edge in ("begin", "end"))
     before, found, rest = text.partition(begin)
     _, closed, after = rest.partition(end)
     if not (found and closed):
-        raise UserError(f"{README} has no place for its {name}: it needs the lines {begin} and {end}")
+        raise UserError(f"{page} has no place for its {name}: it needs the lines {begin} and {end}")
     return f"{before}{begin}\n{content}\n{end}{after}"
 
 

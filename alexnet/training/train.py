@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from alexnet.config import Recipe
 from alexnet.core.errors import DivergedError, StoppedError, UserError
 from alexnet.data.augment import augment, draw
-from alexnet.data.loader import DEPTH, RESIDENT, Batch, Loader, Order, resident
+from alexnet.data.loader import DEPTH, Batch, Loader, Order, pixels_of
 from alexnet.data.store import Store
 from alexnet.model.layers import draw_masks
 from alexnet.model.saved import SavedModel
@@ -131,8 +131,7 @@ class Training:
     def loader(self, depth: int = DEPTH) -> Loader:
         """The batches still to come, ``depth`` of them kept ready."""
         store, device = self.store, self.machine.device
-        small = device.type == "cuda" and store.images.nbytes <= RESIDENT
-        read = resident(store.images, device) if small else store.read
+        read = pixels_of(store.images, store.read, device)
         return Loader(read, store.labels, self.order, device, self.state.step, self.last_step, depth)
 
     def step(self, batch: Batch) -> None:
@@ -195,9 +194,10 @@ class Training:
         if step:
             _, index, _ = self.order.at(step - 1)
             several = ", …" if len(index) > NAMED_IMAGES else ""
-            images = f"{', '.join(f'{number}' for number in index[:NAMED_IMAGES])}{several}"
             finding = "the loss or a gradient is not a finite number"
-            raise self.divergence(f"{finding} (images {images} of the store)", step)
+            raise self.divergence(
+                f"{finding} (images {', '.join(self.store.names(index[:NAMED_IMAGES]))}{several})", step
+            )
 
     def demand_finite(self, finite: bool, finding: str) -> None:
         """Stop a training that can no longer come to anything. Raises ``DivergedError``."""

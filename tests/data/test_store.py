@@ -24,7 +24,7 @@ from alexnet.data.store import natural_side, open_or_prepare, open_store, verify
 
 pytestmark = pytest.mark.usefixtures("home")  # nothing is written to the user's cache folder
 
-FILES = ("hashes.npy", "images.npy", "labels.npy", "mean.npy", "splits.npy", "store.json")
+FILES = ("hashes.npy", "images.npy", "labels.npy", "mean.npy", "names.txt", "splits.npy", "store.json")
 
 
 def noise(count, height=8, width=None, channels=3, seed=0):
@@ -560,6 +560,18 @@ DAMAGE = {
         lambda path: write_array(path / "labels.npy", np.full(30, 3)),
         "labels.npy holds a label outside 0 … 2",
     ),
+    "a class that is missing": (
+        lambda path: write_array(path / "labels.npy", np.arange(30) % 2),
+        "labels.npy is not what was written: its sha256 differs",
+    ),
+    "a split that is empty": (
+        lambda path: write_array(path / "splits.npy", np.zeros(30, np.int8)),
+        "splits.npy is not what was written: its sha256 differs",
+    ),
+    "names of another set": (
+        lambda path: (path / "names.txt").write_text("a\n" * 30),
+        "names.txt is not what was written: its sha256 differs",
+    ),
     "a negative label": (lambda path: write_array(path / "labels.npy", np.full(30, -1)), "outside 0 … 2"),
     "a split that is none": (
         lambda path: write_array(path / "splits.npy", np.full(30, 3, np.int8)),
@@ -573,7 +585,10 @@ DAMAGE = {
     "store.json of zeros": (lambda path: (path / "store.json").write_bytes(bytes(99)), "Expecting value"),
     "store.json of noise": (lambda path: (path / "store.json").write_bytes(b"\xff\xfe\x80"), "codec"),
     "store.json a list": (lambda path: (path / "store.json").write_text("[1]"), "does not describe a store of schema"),
-    "another schema": (lambda path: rewrite(path, lambda meta: meta.update(schema=99)), "a store of schema 2"),
+    "another schema": (
+        lambda path: rewrite(path, lambda meta: meta.update(schema=99)),
+        f"a store of schema {building.SCHEMA}",
+    ),
     "one digit of store.json": (
         lambda path: (path / "store.json").write_text(
             (path / "store.json").read_text().replace('"images": 30', '"images": 31')
@@ -610,8 +625,11 @@ def test_one_flipped_bit_is_found_by_verification(prepared, name):
     assert verify_store(prepared) == []
     data = bytearray((prepared / name).read_bytes())
     data[-8] ^= 2  # the low byte of the last label, which becomes 0; a split that goes from test to train
-    (prepared / name).write_bytes(data)
-    assert open_store(prepared) is not None  # sizes, headers and ranges are as they should be
+    (prepared / name).write_bytes(data)  # sizes, headers and ranges are as they should be
+    if name != "images.npy":
+        assert list(complaint(open_store, prepared)[1]) == [f"{name} is not what was written: its sha256 differs"]
+        return
+    assert open_store(prepared) is not None  # nobody reads gigabytes to open a store
     (sentence,) = verify_store(prepared)
     assert (
         sentence == f"{prepared / name}: its sha256 is not the one in store.json: remove the store and prepare it again"
@@ -664,6 +682,7 @@ def test_numpy_maps_10_million_images(tmp_path):
     assert np.load(path, mmap_mode="r", allow_pickle=False).shape == shape
 
 
+LARGE = ("images.npy", "store.json")
 PROBE = """
 import sys
 from pathlib import Path
@@ -694,7 +713,9 @@ def test_training_from_a_store_of_64_gib_takes_no_memory(array_source):
     os.truncate(path / "images.npy", building.HEADER_BYTES + count * side * side * 3)  # sparse: zeros, no disk
     for name, kind in (("labels", np.int64), ("hashes", np.uint64), ("splits", np.int8)):
         write_array(path / f"{name}.npy", np.zeros(count, kind))
-    rewrite(path, lambda meta: meta.update(images=count))
+    files = {"images.npy": {}}
+    files |= {file.name: {"sha256": sha256_file(file)} for file in path.iterdir() if file.name not in LARGE}
+    rewrite(path, lambda meta: meta.update(images=count, files=files))
     output = subprocess.run([sys.executable, "-c", PROBE, path], capture_output=True, text=True, check=True).stdout
     images, total, megabytes = output.split()
     assert (int(images), int(total)) == (count, 0)

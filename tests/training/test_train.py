@@ -429,7 +429,7 @@ def test_measuring_does_not_disturb_the_training(make, tmp_path):
 # ------------------------------------------ what goes wrong -------------------------------------------
 
 
-BAD_STEP = r"the loss or a gradient is not a finite number \(images ([\d, …]+) of the store\) at step (\d+) of tinier"
+BAD_STEP = r"the loss or a gradient is not a finite number \(images ([\d, …]+)\) at step (\d+) of tinier"
 
 
 def test_a_loss_that_is_not_finite_stops_the_training(make, tmp_path, notes):
@@ -437,7 +437,7 @@ def test_a_loss_that_is_not_finite_stops_the_training(make, tmp_path, notes):
     with pytest.raises(UserError) as caught:
         training.fit(nothing)
     (step, images) = re.match(BAD_STEP, caught.value.line).groups()[::-1]
-    assert images == ", ".join(map(str, training.order.at(int(step) - 1)[1][:8])) + ", …"
+    assert images == ", ".join(training.store.names(training.order.at(int(step) - 1)[1][:8])) + ", …"
     assert "lower the rate, e.g. --set optim.rate=1e+37, and start again in another folder" in caught.value.line
     assert notes.calls[-1] == ("finish",)
     for line in training.run.metrics():
@@ -463,7 +463,7 @@ def test_a_bad_step_is_noticed_within_twenty_and_named_with_its_images(make, tmp
         training.fit(nothing)
     assert training.order.steps_per_epoch == 100
     step, images = re.match(BAD_STEP, caught.value.line).groups()[::-1]
-    assert (int(step), images) == (43, str(training.order.at(42)[1][0]))
+    assert (int(step), images) == (43, *training.store.names(training.order.at(42)[1]))
     assert 43 <= calls <= 43 + 20
 
 

@@ -29,6 +29,7 @@ T = TypeVar("T")
 _GZIP_MAGIC = b"\x1f\x8b"
 _IDX_UINT8 = 8
 _IDX_LIMIT = 1 << 30  # bytes: a damaged header asks for any amount of memory
+_EXPANSION = 64  # times a file's size: images shrink to a fifth, zeros to a thousandth
 _CLASSES = 10  # of either MNIST
 
 
@@ -48,12 +49,13 @@ _REBUILD: dict[tuple[str, str], Callable[..., Any]] = {
 
 def read_idx(images: Path, labels: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """``(N, 28, 28, 1)`` pixels and ``(N,)`` labels below 10. Raises ``UserError`` for anything else."""
-    pixels = _idx(images, 3)
+    promised = _open_idx(images, lambda file: _shape(images, file, 3))  # before any memory is taken for them
+    if promised[1:] != (28, 28):
+        raise _damaged(images, f"images of {promised[1]}×{promised[2]}, expected 28×28")
     truth = _idx(labels, 1)
-    if pixels.shape[1:] != (28, 28):
-        raise _damaged(images, f"images of {pixels.shape[1]}×{pixels.shape[2]}, expected 28×28")
-    if len(pixels) != len(truth):
-        raise _damaged(labels, f"{len(truth)} labels for {len(pixels)} images")
+    if promised[0] != len(truth):
+        raise _damaged(labels, f"{len(truth)} labels for {promised[0]} images")
+    pixels = _idx(images, 3)
     if truth.size and truth.max() >= _CLASSES:
         raise _damaged(labels, f"label {truth.max()}, expected 0 to {_CLASSES - 1}")
     return pixels[..., np.newaxis], truth.astype(np.int64)
@@ -66,18 +68,24 @@ def idx_count(path: Path) -> int:
 
 def _idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     def read(file: io.BufferedIOBase) -> NDArray[np.uint8]:
-        shape = _header(path, file)
-        if len(shape) != dimensions:
-            raise _damaged(path, f"{len(shape)} dimensions, expected {dimensions}")
+        shape = _shape(path, file, dimensions)
         size = math.prod(shape)
-        if size > _IDX_LIMIT:
-            raise _damaged(path, f"its header promises {size} bytes")
         data = file.read(size + 1)  # one more than there should be, to notice it
         if len(data) != size:
             raise _damaged(path, f"{'more than ' * (len(data) > size)}{min(len(data), size)} bytes, expected {size}")
         return np.frombuffer(data, dtype=np.uint8).reshape(shape)
 
     return _open_idx(path, read)
+
+
+def _shape(path: Path, file: io.BufferedIOBase, dimensions: int) -> tuple[int, ...]:
+    """What the header says, of so many dimensions and of no more bytes than a file of this size can hold."""
+    shape = _header(path, file)
+    if len(shape) != dimensions:
+        raise _damaged(path, f"{len(shape)} dimensions, expected {dimensions}")
+    if (size := math.prod(shape)) > min(_IDX_LIMIT, _EXPANSION * path.stat().st_size):
+        raise _damaged(path, f"its header promises {size} bytes")
+    return shape
 
 
 def _header(path: Path, file: io.BufferedIOBase) -> tuple[int, ...]:

@@ -215,6 +215,7 @@ def test_a_download_s_progress_reaches_the_person(capsys, monkeypatch, terminal)
         (0, lambda data: data[:2] + b"\x0d" + data[3:], "element type 0x0d"),
         (0, lambda data: data[:9], "cut short in its header"),
         (0, lambda data: data[:4] + b"\xff\xff\xff\xff" + data[8:], "promises"),
+        (0, lambda data: idx(np.zeros((600, 28, 28), dtype=np.uint8)), "promises 470400 bytes"),  # half a kilobyte
         (0, lambda data: idx(np.zeros((6, 14, 14), dtype=np.uint8)), "images of 14×14"),
         (0, lambda data: idx(np.zeros(6, dtype=np.uint8)), "1 dimensions, expected 3"),
         (1, lambda data: idx(np.zeros(5, dtype=np.uint8)), "5 labels for 6 images"),
