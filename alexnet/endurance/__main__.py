@@ -75,7 +75,7 @@ def trials(folder: Path, scale: Scale, draws: random.Random) -> Iterator[Tally]:
     yield damage_checkpoints(place("damage"), scale.damages, draws)
     yield damage_images(scale.images, draws)
     yield disk.limit_files(place("limit"))
-    yield disk.fail_syncs(place("syncs"))
+    yield disk.fail_calls(place("calls"))
     for name in SMALL_DISK:
         yield elsewhere(name, place(name))
 

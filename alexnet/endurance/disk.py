@@ -1,4 +1,4 @@
-"""Disks that refuse: full after so many bytes, an error at any sync, read-only. The last good checkpoint stands.
+"""Disks that refuse: full after so many bytes, an error at any request, read-only. The last good checkpoint stands.
 
 A full disk is a real one: a small file system in memory, mounted in a name space of this process's own, where the
 system allows that (``unshare -Urm``); beside it the system's limit on the size of one file, which any process may set.
@@ -6,13 +6,14 @@ system allows that (``unshare -Urm``); beside it the system's limit on the size 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -21,6 +22,7 @@ from alexnet.endurance.trial import Child, Tally
 from alexnet.runtime.checkpoint import list_checkpoints, load_checkpoint
 
 STEP = 64 * 1024
+CALLS = ("os.fsync", "os.rename", "os.mkdir")
 BYTES = 1024 * 1024  # of a checkpoint's tensors, about
 FLOATS = BYTES // 4
 MOUNT = 'mount -t tmpfs -o size="$1" tmpfs "$2" && shift 2 && exec "$@"'
@@ -65,27 +67,37 @@ def limit_files(folder: Path) -> Tally:
     return tally
 
 
-def fail_syncs(folder: Path) -> Tally:
-    """Saves in which the first, second … request to the disk ends with an input/output error."""
-    tally = Tally("an input/output error at every sync of a save")
+def fail_calls(folder: Path) -> Tally:
+    """Saves in which the first, second … request of one kind to the disk ends with an input/output error."""
+    tally = Tally("an input/output error at every request of a save")
     save_numbered(folder, 1, FLOATS)
-    for number in range(1, 100):
-        shutil.rmtree(folder / "step-00000002", ignore_errors=True)
-        calls = 0
-
-        def fsync(handle: int, real: Callable[[int], None] = os.fsync, number: int = number) -> None:
-            nonlocal calls
-            calls += 1
-            if calls == number:
-                raise OSError(errno.EIO, os.strerror(errno.EIO))
-            real(handle)
-
-        with mock.patch("os.fsync", fsync):
-            refused = _refused(lambda: save_numbered(folder, 2, FLOATS))
-        if calls < number:
-            break
-        _judge(tally, folder, refused, f"sync {number}", must_refuse=True)
+    for name in CALLS:
+        for number in range(1, 100):
+            shutil.rmtree(folder / "step-00000002", ignore_errors=True)
+            with _failing(name, number) as calls:
+                refused = _refused(lambda: save_numbered(folder, 2, FLOATS))
+            if len(calls) < number:
+                break
+            # one that is refused is no matter where the folder is there already
+            _judge(tally, folder, refused, f"{name} {number}", must_refuse=name != "os.mkdir")
+    tally.remark = ", ".join(name.removeprefix("os.") for name in CALLS)
     return tally
+
+
+@contextlib.contextmanager
+def _failing(name: str, number: int) -> Iterator[list[None]]:
+    """A context in which the ``number``-th call of a function of ``os`` fails; yields a list as long as the calls."""
+    calls: list[None] = []
+    real: Callable[..., object] = getattr(os, name.removeprefix("os."))
+
+    def call(*given: object, **more: object) -> object:
+        calls.append(None)
+        if len(calls) == number:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(*given, **more)
+
+    with mock.patch(name, call):
+        yield calls
 
 
 def forbid_writing(folder: Path) -> Tally:
