@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from alexnet import cli, train
+from alexnet.commands.pictures import PICTURES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SETTINGS = ["train.epochs=1", "data.image_size=24"]
@@ -56,6 +57,11 @@ RUNS = [
     ["augmentations", "small-cifar10-2012", "--image", "photo.png"],
     ["architecture", "caffenet"],
 ]
+
+
+def test_help_names_what_there_is():
+    assert set(cli.SHOWN) == {*PICTURES, "report"}
+    assert {words[0] for words in RUNS} == set(PICTURES)
 
 
 @pytest.mark.parametrize("words", RUNS, ids=" ".join)

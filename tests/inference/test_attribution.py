@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 
 from alexnet.inference.attribution import METHODS, attribute
 from alexnet.model.layers import draw_masks
-from alexnet.model.variants import create_model
+from alexnet.model.variants import VARIANTS, create_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIDE, SHAPE = 28, 7
@@ -107,9 +107,13 @@ def test_the_network_is_left_as_it_was(trained):
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
-@pytest.mark.parametrize("name", ["paper", "cuda-convnet", "keras", "lenet5", "cifar-11pct"])
-def test_every_kind_of_network_can_be_asked(name):
-    network = create_model(name, 4, 1, {"lenet5": 28, "cifar-11pct": 24}.get(name, 80), seed=0)
-    side = network.image_size
-    found = attribute(network, torch.randn(1, side, side, generator=torch.Generator().manual_seed(0)), 2)
-    assert {value.shape for value in found.values()} == {(side, side)}
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_can_be_asked(name, slim):
+    row = VARIANTS[name]
+    side = {"small": 28, "lenet5": 28}.get(name, 80 if row.architecture else None)
+    network = create_model(name, 4, row.in_channels, side, seed=0, **slim(name, 8))
+    shape = (row.in_channels, network.image_size, network.image_size)
+    found = attribute(network, torch.randn(shape, generator=torch.Generator().manual_seed(0)), 2)
+    assert list(found) == list(METHODS)
+    assert {tuple(value.shape) for value in found.values()} == {shape[1:]}
+    assert all(torch.isfinite(value).all() for value in found.values())
