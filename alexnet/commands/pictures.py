@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from alexnet.commands.request import Request, short
+from alexnet.commands.request import Request, named_apart, run_folder, short
 from alexnet.inference.features import open_index
 from alexnet.model.saved import load_model, model_folder
 from alexnet.recipes import get_recipe
@@ -27,12 +27,13 @@ from alexnet.visualize.canvas import Picture
 
 
 def _curves(request: Request) -> Picture:
-    runs = [Run(Path(name)) for name in request.targets]
-    results = [run.result if run.finished else None for run in runs]
-    finals = [result if result and result["split"] else None for result in results]
-    return curves.draw_curves(
-        [curves.read_history(run, run.recipe, final) for run, final in zip(runs, finals, strict=True)]
-    )
+    histories = []
+    for target, name in named_apart(request.targets).items():
+        run = Run(run_folder(target))
+        final = run.result if run.finished else None
+        final = final if final and final["split"] else None
+        histories.append(curves.read_history(run, run.recipe, final, name if len(request.targets) > 1 else ""))
+    return curves.draw_curves(histories)
 
 
 def _activations(request: Request) -> Picture:
@@ -43,7 +44,9 @@ def _activations(request: Request) -> Picture:
 
 def _attributions(request: Request) -> Picture:
     predictor = request.predictor()
-    return attributions.show_attributions(predictor, predictor.read(request.images[0]), request.chosen)
+    image = request.images[0]
+    what = f"{short(request.targets[0])}, {Path(image).name}"
+    return attributions.show_attributions(predictor, predictor.read(image), request.chosen, what)
 
 
 def _neighbours(request: Request) -> Picture:
@@ -61,9 +64,15 @@ def _embedding(request: Request) -> Picture:
     return embedding.show_embedding(predictor, store, index, request.layer(predictor), title, request.reporter)
 
 
+def _augmentations(request: Request) -> Picture:
+    recipe = get_recipe(request.targets[0])
+    pixels = augmentations.stored_pixels(recipe, Path(request.images[0]).read_bytes())
+    return augmentations.show_augmentations(recipe, pixels)
+
+
 PICTURES: dict[str, Callable[[Request], Picture]] = {
     "curves": _curves,
-    "filters": lambda r: filters.draw_filters({short(name): load_model(name).network for name in r.targets}),
+    "filters": lambda r: filters.draw_filters({n: load_model(t).network for t, n in named_apart(r.targets).items()}),
     "activations": _activations,
     "attributions": _attributions,
     "predictions": lambda r: predictions.show_predictions(p := r.predictor(), *r.test_images(p)),
@@ -71,8 +80,6 @@ PICTURES: dict[str, Callable[[Request], Picture]] = {
     "neighbours": _neighbours,
     "embedding": _embedding,
     "receptive-field": lambda r: receptive.show_fields(r.targets[0], Path(r.images[0]).read_bytes()),
-    "augmentations": lambda r: augmentations.show_augmentations(
-        get_recipe(r.targets[0]), Path(r.images[0]).read_bytes()
-    ),
+    "augmentations": _augmentations,
     "architecture": lambda request: architecture.show_architecture(request.targets[0]),
 }

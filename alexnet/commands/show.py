@@ -6,25 +6,22 @@ import argparse
 from pathlib import Path
 
 from alexnet.commands.console import print_json
+from alexnet.commands.fitting import REPORT, WHAT, demand_fitting
 from alexnet.commands.pictures import PICTURES
 from alexnet.commands.progress import make_reporter
 from alexnet.commands.report import rebuild
-from alexnet.commands.request import Request
+from alexnet.commands.request import Request, run_folder
 from alexnet.core.errors import UserError
 from alexnet.runtime.device import choose_machine
 from alexnet.visualize.canvas import demand_format
 
-SEVERAL = ("curves", "filters")  # of which one picture shows more than one
-OF_NAMES = ("receptive-field", "augmentations", "architecture")  # of a variant or a recipe, not of a run
-ONE_IMAGE = ("activations", "attributions", "augmentations", "receptive-field")
-LINES = ("curves", "architecture")  # that are worth an SVG
-REPORT = "report"
+LINES = ("curves", "architecture")  # which are worth an SVG beside the PNG
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Draw, write the file, and say what it shows."""
     what, out = arguments.what, arguments.out
-    _demand_fitting(arguments)
+    demand_fitting(arguments)
     path = Path(out) if out else _default(what, arguments.targets[0])
     if what == REPORT:
         rebuild(arguments.targets[0], path, arguments)
@@ -34,6 +31,8 @@ def main(arguments: argparse.Namespace) -> int:
         picture = PICTURES[what](_request(arguments))
         try:
             picture.save(path)
+            if what in LINES and not out:
+                picture.save(path.with_suffix(".svg"))
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror or error}; give another --out") from error
         says, figures = picture.says, dict(picture.figures)
@@ -63,25 +62,6 @@ def _images(what: str) -> list[str]:
 
 def _default(what: str, target: str) -> Path:
     """Where a picture goes that was given no place: into the run's folder, or, of a name, here."""
-    if what in OF_NAMES:
+    if WHAT[what].of != "run":
         return Path(f"{what}-{target}.png")
-    folder = Path(target).parent if Path(target).name == "model" else Path(target)
-    return folder / (f"{what}.html" if what == REPORT else f"{what}.png")
-
-
-def _demand_fitting(arguments: argparse.Namespace) -> None:
-    """Raise ``UserError`` for what does not go together, before anything is computed."""
-    what, images = arguments.what, arguments.image
-    kind = {"architecture": "variant", "receptive-field": "variant", "augmentations": "recipe"}.get(what, "run")
-    if len(arguments.targets) > 1 and what not in SEVERAL:
-        raise UserError(f"show {what} is of one {kind}: leave out {arguments.targets[1]}")
-    if what in ONE_IMAGE and len(images) > 1:
-        raise UserError(f"show {what} is of one image: leave out {images[1]}")
-    if what in (*ONE_IMAGE, "neighbours") and not images and what != "receptive-field":
-        raise UserError(f"show {what} needs an image: give --image FILE")
-    for name in images:
-        if not Path(name).is_file():
-            raise UserError(f"--image {name}: there is no such file")
-    if what == "attributions" or not arguments.chosen:
-        return
-    raise UserError(f"show {what} is of no class: --class goes with attributions")
+    return run_folder(target) / (f"{what}.html" if what == REPORT else f"{what}.png")

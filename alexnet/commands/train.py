@@ -9,24 +9,20 @@ from pathlib import Path
 from alexnet.commands import report
 from alexnet.commands.choose import choose
 from alexnet.commands.console import print_json
-from alexnet.commands.prepare import prepare, remarks
+from alexnet.commands.finish import fit_and_finish
+from alexnet.commands.prepare import prepare
 from alexnet.commands.progress import make_reporter
 from alexnet.config import Recipe
 from alexnet.core.errors import UserError
-from alexnet.core.files import folder_bytes, write_bytes, write_json
+from alexnet.core.files import folder_bytes
 from alexnet.data.sources import reopened_by
-from alexnet.data.store import Store
-from alexnet.model.saved import SavedModel
 from alexnet.model.variants import get_variant
-from alexnet.runtime.device import Machine, choose_machine, matrix_rate
+from alexnet.runtime.device import choose_machine
 from alexnet.runtime.log import Reporter, Silent
 from alexnet.runtime.run import Run, claim, start_or_continue
-from alexnet.training.outcome import conclude
-from alexnet.training.train import Training
-from alexnet.visualize.curves import CurveDrawer
 from alexnet.visualize.measure import describe_measure
-from alexnet.visualize.report import write_report
 
+LEFT = ("report.html", "report.md", "curves.png")
 LARGE = 100e6  # bytes of checkpoints that are worth a word
 
 
@@ -66,34 +62,11 @@ def train(
                 report.add(run, store, machine, reporter)
                 return run
     run = start_or_continue(folder, recipe, seed, place, store.digest)
+    if not (run.folder / "report.html").exists():
+        report.add(run, store, machine, reporter)
     done = f"{run.folder} is finished already, {run.result['steps']:,} steps"
     reporter.say(f"{done}; to train anew give another folder with --out")
     return run
-
-
-def fit_and_finish(recipe: Recipe, store: Store, run: Run, seed: int, machine: Machine, reporter: Reporter) -> None:
-    """Train to the end from wherever the run stands, and write what it leaves."""
-    with machine.enough_memory(f"add --set train.batch_size={max(1, recipe.train.batch_size // 2)}"):
-        matrix_gflops = matrix_rate(machine)
-        training = Training(recipe, store, run, seed, machine, reporter)
-        curves = CurveDrawer(recipe)
-        finish(training, training.fit(curves), curves, matrix_gflops)
-
-
-def finish(training: Training, model: SavedModel, curves: CurveDrawer, matrix_gflops: float) -> None:
-    """Write what a training leaves: model, curves, report and result. Raises ``UserError`` if the disk refuses."""
-    run, recipe = training.run, training.recipe
-    try:
-        result = conclude(training, model, matrix_gflops)
-        curves.draw(run, result if result["split"] else None)
-        write_bytes(run.folder / "report.md", write_report(recipe, result, remarks(training.store)).encode())
-        write_json(run.folder / "result.json", result)  # last: it says that everything is there
-    except OSError as error:
-        kept = "the training itself is done" if training.safe else "no checkpoint of its end could be written either"
-        raise UserError(
-            f"cannot write the outcome to {run.folder}: {error.strerror or error}; {kept}: make room and give the same "
-            "command again, which goes on from the last checkpoint"
-        ) from error
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -109,7 +82,7 @@ def main(arguments: argparse.Namespace) -> int:
     elif result["split"]:
         print(describe_measure(result))
     if not arguments.json:
-        print(f"the run is in {run.folder}: report.html, curves.png, model/")
+        print(f"the run is in {run.folder}: {', '.join(n for n in LEFT if (run.folder / n).exists())}, model/")
         if (size := folder_bytes(run.checkpoints)) > LARGE:
             print(f"{run.checkpoints} holds {size / 1e9:.1f} GB that a finished run no longer needs: it may be removed")
     return 0

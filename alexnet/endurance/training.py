@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from alexnet.commands.train import finish
+from alexnet.commands.finish import finish
 from alexnet.config import Recipe, override
 from alexnet.core.errors import StoppedError
 from alexnet.data.loader import DEPTH, Batch

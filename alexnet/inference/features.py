@@ -28,10 +28,10 @@ SCHEMA = 1
 
 @dataclass(frozen=True, eq=False)
 class FeatureIndex:
-    """``features`` ``(N, units)`` fp16 of the store's images ``images`` ``(N,)``."""
+    """``features`` ``(N, units)`` of the store's images ``images`` ``(N,)``."""
 
     images: NDArray[np.int64]
-    features: NDArray[np.float16]
+    features: NDArray[np.float16] | NDArray[np.float32]
 
     def nearest(self, point: NDArray[np.float32], count: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """The ``count`` images nearest to ``point`` ``(units,)``, nearest first, and their Euclidean distances.

@@ -53,7 +53,7 @@ def draw_activations(pixels: NDArray[np.uint8], outputs: Mapping[str, Tensor], t
     ``pixels`` ``(S, S, C)``: what the network saw; ``outputs``: layer → ``(maps, H, W)`` or ``(units,)``.
     """
     rows = math.ceil((1 + len(outputs)) / COLUMNS)
-    figure = new_figure(11, 0.4 + 2.6 * rows, title)
+    figure = new_figure(11, 0.6 + 2.6 * rows, f"{title} (each map from its lowest to its highest value)")
     places = figure.subplots(rows, COLUMNS, squeeze=False).flatten()
     show_image(places[0], pixels, "what the network sees")
     shares = {}

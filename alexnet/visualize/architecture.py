@@ -7,7 +7,7 @@ Blocks are drawn from the network's own layers. Sides and depths grow with a roo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,9 +61,16 @@ def stages(network: Classifier) -> list[Stage]:
         else:
             what = name.rstrip("0123456789").replace("_", " ")
             last = found.pop()
+            assert last.name != "input"
             word = f"{what} → {shape[1]}" if "pool" in what or what == "adapt" else what
             found.append(Stage(last.name, last.shape, last.kernel, last.stride, last.joined, (*last.then, word)))
-    return found
+    return [replace(stage, then=(*stage.then, *_dropped(network, stage.name))) for stage in found]
+
+
+def _dropped(network: Classifier, name: str) -> list[str]:
+    """Dropout, where a layer's output is its site."""
+    site = "pool5" if name == "conv5" else name
+    return [f"dropout {network.dropout_sites[site][1]:g}"] if site in network.dropout_sites else []
 
 
 def show_architecture(variant: str) -> Picture:
@@ -80,8 +87,8 @@ def draw_architecture(network: Classifier, name: str, parameters: int) -> Pictur
     layers = stages(network)
     columns = 2 if any(not layer.joined for layer in layers) else 1
     starts = _starts(layers, columns)
-    width, height = starts[-1] + 1.2, ROW * columns + 1.6
-    figure = new_figure(max(9.0, 0.86 * width), 0.86 * height + 0.5, f"{name}: {parameters:,} parameters")
+    width, height = starts[-1] + 1.2, ROW * (columns - 1) + 5.1
+    figure = new_figure(0.8 * width, 0.8 * height + 0.5, f"{name}: {parameters:,} parameters")
     axes = figure.subplots()
     assert isinstance(axes, Axes)
     for number, layer in enumerate(layers):
@@ -92,7 +99,7 @@ def draw_architecture(network: Classifier, name: str, parameters: int) -> Pictur
                 _windows(axes, layers[number - 1], starts[number - 1], layer, (starts[number], y), columns, number == 1)
             _block(axes, layer, (starts[number], y), rows)
         _caption(axes, layer, starts[number], number)
-    axes.set(xlim=(-0.4, width), ylim=(-2.3, ROW * columns + 0.4), aspect="equal")
+    axes.set(xlim=(-0.4, width), ylim=(-2.3, ROW * (columns - 1) + 2.8), aspect="equal")
     axes.axis("off")
     sizes = ", ".join(f"{layer.name} {' × '.join(map(str, layer.shape))}" for layer in layers)
     words = f"{name} in {columns} column{'s' if columns > 1 else ''}, {parameters:,} parameters: {sizes}"

@@ -15,8 +15,8 @@ from alexnet.model.saved import SavedModel
 from alexnet.visualize.canvas import Picture, bare, new_figure, plain, show_image
 
 
-def show_attributions(predictor: Predictor, pixels: NDArray[np.uint8], chosen: str | None) -> Picture:
-    """Where in one image ``(S, S, C)``, read by the predictor, a class is found.
+def show_attributions(predictor: Predictor, pixels: NDArray[np.uint8], chosen: str | None, what: str) -> Picture:
+    """Where in one image ``(S, S, C)``, read by the predictor, a class is found; ``what``: run and image, for a title.
 
     ``chosen``: the class, by its name or what people call it; None for the most likely. Raises ``UserError`` for one
     that the model does not know, and where Captum is not installed.
@@ -26,7 +26,7 @@ def show_attributions(predictor: Predictor, pixels: NDArray[np.uint8], chosen: s
     target = int(probabilities.argmax()) if chosen is None else _class_number(predictor.model, chosen)
     found = attribute(predictor.machine.place(predictor.model.network), predictor.view(batch)[0], target)
     name = predictor.model.readable_classes[target]
-    return draw_attributions(predictor.visible(batch)[0], found, name, float(probabilities[target]))
+    return draw_attributions(predictor.visible(batch)[0], found, name, float(probabilities[target]), what)
 
 
 def _class_number(model: SavedModel, name: str) -> int:
@@ -37,17 +37,20 @@ def _class_number(model: SavedModel, name: str) -> int:
 
 
 def draw_attributions(
-    pixels: NDArray[np.uint8], maps: Mapping[str, Tensor], chosen: str, probability: float
+    pixels: NDArray[np.uint8], maps: Mapping[str, Tensor], chosen: str, probability: float, what: str
 ) -> Picture:
     """The image, then each method's map over it.
 
     ``pixels`` ``(S, S, C)``; ``maps``: method → ``(S, S)``, none below 0; ``chosen``: the class they speak for, with
     its ``probability``.
     """
-    figure = new_figure(3.1 * (1 + len(maps)), 3.7, f"what speaks for {chosen!r} ({probability:.1%})")
+    title = (
+        f"{what}: what speaks for {chosen!r}, which is given {probability:.1%} (each map from nothing to its own most)"
+    )
+    figure = new_figure(3.1 * (1 + len(maps)), 3.9, title)
     places = figure.subplots(1, 1 + len(maps))
     show_image(places[0], pixels, "what the network sees")
-    centres = {}
+    thirds = {}
     for axes, (name, found) in zip(places[1:], maps.items(), strict=True):
         values = found.float().cpu().numpy().astype(np.float64)
         show_image(axes, pixels)
@@ -55,24 +58,22 @@ def draw_attributions(
         axes.imshow(strength, cmap="inferno", vmin=0, vmax=1, alpha=0.85 * np.sqrt(strength))
         axes.set_title(plain(name), fontsize=10)
         bare(axes)
-        centres[name] = _centre(values)
-    lies = "; ".join(f"{name} lies about {_place(*centre)}" for name, centre in centres.items() if centre)
-    return Picture(
-        figure, f"What speaks for {chosen} in the image, which it is given {probability:.1%}: {lies}", centres
-    )
+        thirds[name] = _thirds(values)
+    lies = "; ".join(f"{name} most in {_place(shares)}" for name, shares in thirds.items())
+    return Picture(figure, f"{title}: {lies}", {name: shares.tolist() for name, shares in thirds.items()})
 
 
-def _centre(values: NDArray[np.float64]) -> tuple[float, float] | None:
-    """The centre of a map's mass as shares of height and width; None for a map of zeros."""
-    total = values.sum()
-    if total <= 0:
-        return None
-    down, across = (np.arange(size) + 0.5 for size in values.shape)
-    height, width = values.shape
-    return float(values.sum(axis=1) @ down / total / height), float(values.sum(axis=0) @ across / total / width)
+def _thirds(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The share of a map's mass in each of nine fields ``(3, 3)``; zeros for a map of zeros."""
+    fields = [[part.sum() for part in np.array_split(band, 3, axis=1)] for band in np.array_split(values, 3)]
+    shares = np.array(fields)
+    return shares / shares.sum() if shares.sum() > 0 else shares
 
 
-def _place(down: float, across: float) -> str:
-    """A place in the image in words."""
-    rows, columns = ("the upper third", "the middle", "the lower third"), ("left", "centre", "right")
-    return f"{rows[min(2, int(3 * down))]}, {columns[min(2, int(3 * across))]}"
+def _place(shares: NDArray[np.float64]) -> str:
+    """The heaviest field in words, with its share."""
+    if not shares.any():
+        return "no place"
+    row, column = divmod(int(shares.argmax()), 3)
+    rows, columns = ("the upper", "the middle", "the lower"), ("left", "centre", "right")
+    return f"{rows[row]} {columns[column]} ninth ({shares.max():.0%})"

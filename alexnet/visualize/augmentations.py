@@ -1,9 +1,8 @@
-"""One image as training shows it to the network, epoch by epoch, and as a test does, in ten views."""
+"""One image as training shows it to the network, epoch by epoch, and as a test does, in ten views where it crops."""
 
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import Literal
 
 import numpy as np
 import torch
@@ -16,53 +15,61 @@ from alexnet.core.typed import spell
 from alexnet.data.augment import Colours, augment, draw, views
 from alexnet.data.building import principal_components, statistics
 from alexnet.data.decode import ImageRefusedError, read_pixels
-from alexnet.data.store import LARGEST_KEPT_SIDE, PHOTOGRAPH_SIDE
+from alexnet.data.store import PHOTOGRAPH_SIDE
 from alexnet.model.variants import build, get_variant
 from alexnet.visualize.canvas import Picture, new_figure, show_image
 
 ACROSS = 5
+BUILTIN_PIXELS = {  # side and channels, as a store of the set has them
+    "digits": (8, 1), "mnist": (28, 1), "fashion-mnist": (28, 1), "cifar10": (32, 3), "cifar100": (32, 3),
+    "tiny-imagenet": (64, 3),
+}  # fmt: skip
 
 
-def show_augmentations(recipe: Recipe, image: bytes) -> Picture:
-    """One image file's contents through a recipe's augmentation, as the image of number 0 in 25 epochs.
+def stored_pixels(recipe: Recipe, image: bytes) -> NDArray[np.uint8]:
+    """An image file's pixels as a store of the recipe's own images would keep them: ``(S, S, C)``.
 
-    The means and principal components are the image's own: those of a whole set need the set. Raises ``UserError`` for
-    an image that cannot be read or that the recipe's crop does not fit.
+    Raises ``UserError`` for an image that cannot be read.
     """
-    channels = recipe.data.channels or 3
-    side = recipe.data.stored or _stored_side(recipe, image)
+    side, channels = BUILTIN_PIXELS.get(recipe.data.source, (PHOTOGRAPH_SIDE, 3))
     try:
-        pixels = read_pixels(image, side, channels)
+        return read_pixels(image, recipe.data.stored or side, recipe.data.channels or channels)
     except ImageRefusedError as error:
         raise UserError(f"the image: {error}") from error
-    _, _, covariance = statistics(pixels[None], np.zeros(1, np.int64))
-    values, vectors = principal_components(covariance)
-    colours = Colours(np.sqrt(np.maximum(values, 0.0)), vectors) if channels == 3 else None
+
+
+def show_augmentations(recipe: Recipe, pixels: NDArray[np.uint8], colours: Colours | None = None) -> Picture:
+    """One stored image ``(S, S, C)`` through a recipe's augmentation, as the image of number 0 in 25 epochs.
+
+    ``colours``: the principal components of a set's colours; the image's own where that is not at hand. Raises
+    ``UserError`` where the recipe's crop does not fit.
+    """
+    side, channels = pixels.shape[0], pixels.shape[2]
     spec = recipe.augment if channels == 3 else replace(recipe.augment, color_noise="none")
     crop = spec.crop or side
     if crop > side + 2 * spec.pad:
         raise UserError(f"{recipe.name} cuts {crop} pixels and the image is kept at {side}: give a larger one")
-    bare: Literal[1, 3] = 3 if channels == 3 else 1
-    size = recipe.data.image_size or _own_size(recipe)
+    what = _in_words(recipe.augment)
+    if colours is None and spec.color_noise != "none":
+        colours, what = _own_colours(pixels), f"{what} (along the colours of this image, not of a set)"
     mean = pixels.mean(axis=(0, 1))
-    shown = Preprocessing(bare, side, crop, size, "channel", tuple(map(float, mean)), (1.0,) * channels)
-    batch = torch.from_numpy(pixels[None])
-    zero = np.zeros(1, np.int64)
+    size = recipe.data.image_size or _own_size(recipe)
+    shown = Preprocessing(
+        1 if channels == 1 else 3, side, crop, size, "channel", tuple(map(float, mean)), (1.0,) * channels
+    )
+    batch, zero = torch.from_numpy(pixels[None]), np.zeros(1, np.int64)
     training = [
         augment(batch, draw(spec, side, 0, epoch, zero, zero, colours), spec, shown, None)
         for epoch in range(ACROSS * ACROSS)
     ]
     tests = list(views(batch, shown, None, 10 if crop < side else 1))
-    seen, tested = _pixels(training, mean), _pixels(tests, mean)
-    return draw_augmentations(pixels, seen, tested, recipe.name, _in_words(recipe.augment))
+    return draw_augmentations(pixels, _pixels(training, mean), _pixels(tests, mean), recipe.name, what)
 
 
-def _stored_side(recipe: Recipe, image: bytes) -> int:
-    """The side that the recipe's own images are kept at, by its crop; else the rule for photographs."""
-    if recipe.augment.crop and recipe.augment.crop <= LARGEST_KEPT_SIDE:
-        return max(recipe.augment.crop, min(PHOTOGRAPH_SIDE, round(recipe.augment.crop * 8 / 7)))
-    small = recipe.data.image_size is not None and recipe.data.image_size <= LARGEST_KEPT_SIDE
-    return recipe.data.image_size or PHOTOGRAPH_SIDE if small else PHOTOGRAPH_SIDE
+def _own_colours(pixels: NDArray[np.uint8]) -> Colours:
+    _, _, covariance = statistics(pixels[None], np.zeros(1, np.int64))
+    values, vectors = principal_components(covariance)
+    return Colours(np.sqrt(np.maximum(values, 0.0)), vectors)
 
 
 def _own_size(recipe: Recipe) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 PALETTE = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 SHAPES = ("o", "s", "^", "D", "v", "P")
+LINE_COLOURS = PALETTE[:7]  # yellow is no colour for a line on white
+MARKS = len(PALETTE) * len(SHAPES)
 DOTS_PER_INCH = 110
+LETTERS_PER_INCH = 9.5  # of a title
 FORMATS = (".png", ".svg")
 LONGEST_LABEL = 28
 
@@ -68,8 +72,13 @@ def new_figure(width: float, height: float, title: str = "") -> Figure:
     figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
     FigureCanvasAgg(figure)
     if title:
-        figure.suptitle(plain(title))
+        figure.suptitle(wrapped(title, width))
     return figure
+
+
+def wrapped(title: str, width: float) -> str:
+    """A title in lines that fit so many inches, broken inside long names too."""
+    return plain("\n".join(textwrap.wrap(title, int(width * LETTERS_PER_INCH))))
 
 
 def plain(text: str) -> str:
@@ -111,13 +120,7 @@ def tiles(images: NDArray[np.float64], columns: int, gap: int = 1, ground: float
     return sheet
 
 
-def class_marks(count: int) -> list[tuple[Any, str]]:
-    """A colour and a shape for each of ``count`` classes, no two alike while the palette times the shapes lasts; for
-    more, shades along viridis: neighbours in the list look alike then, and names are written at their places.
-    """
-    from matplotlib import colormaps
-
-    if count <= len(PALETTE) * len(SHAPES):
-        return [(PALETTE[number % len(PALETTE)], SHAPES[number // len(PALETTE)]) for number in range(count)]
-    shades = colormaps["viridis"](np.linspace(0, 0.95, count))
-    return [(tuple(shade), SHAPES[0]) for shade in shades]
+def class_marks(count: int) -> list[tuple[str, str]]:
+    """A colour and a shape for each of up to ``MARKS`` classes, no two alike; neighbours differ in both."""
+    colours, shapes = len(PALETTE), len(SHAPES)
+    return [(PALETTE[n % colours], SHAPES[(n % colours + n // colours) % shapes]) for n in range(min(count, MARKS))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +16,12 @@ from alexnet.inference.predictor import Predictor
 from alexnet.training.evaluate import Counts, log_probabilities
 from alexnet.visualize.canvas import BLUE, GREY, Picture, new_figure, shortened
 
-NAMED = 60  # classes whose names fit beside the matrix
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SHOWN = 100  # classes whose names fit beside a matrix
+LABEL = 24
 NUMBERED = 20  # classes whose counts fit into it
-ORDERED = 1000  # above, the best order of a tree's leaves takes minutes: the tree's own is taken
 
 
 def show_confusion(predictor: Predictor, store: Store, index: NDArray[np.int64], title: str) -> Picture:
@@ -42,51 +46,71 @@ def order_by_confusion(matrix: NDArray[np.int64]) -> NDArray[np.int64]:
     distance = 1 - (shares + shares.T) / 2
     np.fill_diagonal(distance, 0)
     condensed = squareform(distance, checks=False)
-    tree = linkage(condensed, "average")
-    if len(matrix) <= ORDERED:
-        tree = optimal_leaf_ordering(tree, condensed)
+    tree = optimal_leaf_ordering(linkage(condensed, "average"), condensed)
     return np.asarray(leaves_list(tree), np.int64)
 
 
 def draw_confusion(matrix: NDArray[np.int64], names: Sequence[str], title: str) -> Picture:
-    """The matrix in that order, as shares of each true class on a scale of roots, and accuracies beside it."""
+    """The matrix in that order, as shares of each true class on a scale of roots, and accuracies beside it.
+
+    Of more than ``SHOWN`` classes those are drawn that are confused most.
+    """
     from matplotlib.colors import PowerNorm
 
-    classes = len(matrix)
-    order = order_by_confusion(matrix)
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    side = float(np.clip(0.24 * classes + 3, 5.5, 11))
+    chosen = most_confused(matrix)
+    order = chosen[order_by_confusion(matrix[np.ix_(chosen, chosen)])]
+    classes, images = len(order), np.maximum(matrix.sum(axis=1), 1)
+    shares, accuracy = matrix[np.ix_(order, order)] / images[order, None], np.diag(matrix) / images
+    if classes < len(matrix):
+        title = f"{title}: the {classes} of {len(matrix):,} classes that are confused most"
+    side = float(np.clip(0.24 * classes + 3, 5.5, 16))
     figure = new_figure(side + 3.5, side, title)
     left, right = figure.subplots(1, 2, width_ratios=[side, 2.2])
-    image = left.imshow(
-        shares[np.ix_(order, order)], cmap="viridis", norm=PowerNorm(0.5, 0, 1), interpolation="nearest"
-    )
+    image = left.imshow(shares, cmap="viridis", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
     figure.colorbar(image, ax=left, label="share of the true class (root scale)", shrink=0.6, pad=0.01)
     left.set(xlabel="taken for", ylabel="true class")
-    labels = [shortened(names[number], 18) for number in order]
-    if classes <= NAMED:
-        size = 9 if classes <= NUMBERED else 6.5
-        left.set_xticks(range(classes), labels, rotation=90, fontsize=size)
-        left.set_yticks(range(classes), labels, fontsize=size)
+    labels = [shortened(names[number], LABEL) for number in order]
+    size = 9 if classes <= NUMBERED else 6.5
+    left.set_xticks(range(classes), labels, rotation=90, fontsize=size)
+    left.set_yticks(range(classes), labels, fontsize=size)
     if classes <= NUMBERED:
-        for row, true in enumerate(order):
-            for column, said in enumerate(order):
-                if count := matrix[true, said]:
-                    colour = "black" if shares[true, said] > 0.4 else "white"
-                    left.text(column, row, f"{count:,}", ha="center", va="center", fontsize=6.5, color=colour)
-    accuracy = np.diag(shares)
-    right.barh(range(classes), accuracy[order], color=BLUE, height=1.0 if classes > NAMED else 0.8)
+        _number(left, matrix[np.ix_(order, order)], shares)
+    right.barh(range(classes), accuracy[order], color=BLUE, height=0.8)
     if (counted := matrix.sum(axis=1) > 0).any():
         right.axvline(accuracy[counted].mean(), color=GREY, linestyle="--", linewidth=1)
-    right.set(xlim=(0, 1), ylim=(classes - 0.5, -0.5), yticks=[], xlabel="accuracy of each class\n(dashed: their mean)")
+    label = "accuracy of each class\n(dashed: the mean of all)"
+    right.set(xlim=(0, 1), ylim=(classes - 0.5, -0.5), yticks=[], xlabel=label)
     right.spines[["top", "right"]].set_visible(False)
-    return Picture(figure, _in_words(matrix, names, title), {"order": order.tolist()})
+    figures = {
+        "order": [names[number] for number in order],
+        "accuracy": dict(zip(names, accuracy.tolist(), strict=True)),
+    }
+    return Picture(figure, _in_words(matrix, names, accuracy, title), figures)
 
 
-def _in_words(matrix: NDArray[np.int64], names: Sequence[str], title: str) -> str:
-    wrong = matrix.copy()
-    np.fill_diagonal(wrong, 0)
+def most_confused(matrix: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Up to ``SHOWN`` classes, rising: those with most images of theirs, or taken for theirs, among the mistakes."""
+    wrong = matrix - np.diag(np.diag(matrix))
+    involved = wrong.sum(axis=0) + wrong.sum(axis=1)
+    return np.sort(np.argsort(-involved, kind="stable")[:SHOWN])
+
+
+def _number(axes: Axes, counts: NDArray[np.int64], shares: NDArray[np.float64]) -> None:
+    for row, column in np.argwhere(counts):
+        colour = "black" if shares[row, column] > 0.4 else "white"
+        style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 6.5, "color": colour}
+        axes.text(float(column), float(row), f"{counts[row, column]:,}", **style)
+
+
+def _in_words(matrix: NDArray[np.int64], names: Sequence[str], accuracy: NDArray[np.float64], title: str) -> str:
+    wrong = matrix - np.diag(np.diag(matrix))
     best = np.argsort(-wrong.flatten(), kind="stable")[:3]
     pairs = [divmod(int(place), len(matrix)) for place in best if wrong.flat[place]]
     said = [f"“{names[true]}” taken for “{names[said]}” ({wrong[true, said]:,})" for true, said in pairs]
-    return f"{title}: {', '.join(said) if said else 'no mistakes'}"
+    counted = np.flatnonzero(matrix.sum(axis=1))
+    ends = ""
+    if len(counted) > 1:
+        low, high = counted[accuracy[counted].argmin()], counted[accuracy[counted].argmax()]
+        hardest, easiest = (f"“{names[number]}” ({accuracy[number]:.0%})" for number in (low, high))
+        ends = f"; the hardest class is {hardest}, the easiest {easiest}"
+    return f"{title}: {', '.join(said) if said else 'no mistakes'}{ends}"

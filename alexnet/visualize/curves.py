@@ -13,10 +13,11 @@ from alexnet.core.files import write_bytes
 from alexnet.recipes import departures_from_name
 from alexnet.runtime.log import read_lines
 from alexnet.runtime.run import Run
-from alexnet.visualize.canvas import BLUE, GREEN, GREY, ORANGE, PALETTE, Picture, new_figure, shortened
+from alexnet.visualize.canvas import BLUE, GREEN, GREY, LINE_COLOURS, ORANGE, Picture, new_figure, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SECONDS_BETWEEN_DRAWINGS = 10.0
 FIGURE_1_ERROR = 0.25  # the level at which the paper compares ReLU and tanh
@@ -26,6 +27,7 @@ SPLIT_STYLES: dict[str, dict[str, Any]] = {
     "val": {"marker": "o", "markersize": 3, "linestyle": "--"},
     "test": {"marker": "s", "markersize": 3, "linestyle": ":"},
 }
+STAR: dict[str, Any] = {"marker": "*", "markersize": 14, "markerfacecolor": "none", "markeredgewidth": 1.5}
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,12 @@ class History:
         return [line for line in self.metrics if "train_loss" in line]
 
 
-def read_history(run: Run, recipe: Recipe, final: Mapping[str, Any] | None = None) -> History:
-    """A run's records, finished or not; ``final``: its result, once there is one."""
+def read_history(run: Run, recipe: Recipe, final: Mapping[str, Any] | None = None, name: str = "") -> History:
+    """A run's records, finished or not; ``final``: its result, once there is one; ``name``: the recipe's if empty."""
     events = read_lines(path) if (path := run.folder / "events.jsonl").is_file() else []
     speeds = {event["step"]: event["images_per_second"] for event in events if event.get("event") == "speed"}
     expected = recipe.claim.top1 if departures_from_name(recipe) == [] else None
-    return History(recipe.name, run.metrics(), speeds, expected, final)
+    return History(name or recipe.name, run.metrics(), speeds, expected, final)
 
 
 class CurveDrawer:
@@ -81,17 +83,23 @@ class CurveDrawer:
 
 
 def draw_curves(runs: Sequence[History]) -> Picture:
-    """Loss and accuracy above, rate and speed below; of one run a colour each split, of several a colour each run."""
-    figure = new_figure(9.6, 6.4, runs[0].name if len(runs) == 1 else f"{len(runs)} trainings")
+    """Loss and accuracy above, rate and speed below; of one run a colour each split, of several a colour each run.
+
+    ``runs``: their names differ.
+    """
+    several = len(runs) > 1
+    rows = 3 + len(runs) // 2 if several else 0  # of the legend
+    figure = new_figure(9.6, 6.4 + 0.22 * rows, f"{len(runs)} trainings" if several else runs[0].name)
     (loss, accuracy), (rate, speed) = figure.subplots(2, 2)
-    for run, colour in zip(runs, [None] if len(runs) == 1 else _colours(len(runs)), strict=True):
+    colours = [LINE_COLOURS[number % len(LINE_COLOURS)] if several else "" for number in range(len(runs))]
+    for run, colour in zip(runs, colours, strict=True):
         _draw_splits(loss, run, "loss", colour)
         _draw_splits(accuracy, run, "top1", colour)
         steps = [line["step"] for line in run.lines]
         rate.plot(steps, [line["rate"] for line in run.lines], color=colour or GREY)
         speed.plot(list(run.speeds), list(run.speeds.values()), color=colour or GREY)
-    for band in dict.fromkeys(run.expected for run in runs if run.expected):
-        accuracy.axhspan(*band, color=GREEN, alpha=0.15, label="expected on test")
+        if run.expected:
+            accuracy.axhspan(*run.expected, color=colour or GREEN, alpha=0.12, label="expected on test")
     loss.set(ylabel="loss (nats)")
     accuracy.set(ylabel="accuracy", ylim=(0, 1.04))  # the star of a perfect count is seen whole
     rate.set(ylabel="learning rate")
@@ -99,14 +107,29 @@ def draw_curves(runs: Sequence[History]) -> Picture:
     last = max([line["step"] for run in runs for line in run.lines], default=1)
     for axes in (loss, accuracy, rate, speed):
         _tidy(axes, last)
-    for axes in (loss, accuracy):
-        if axes.get_legend_handles_labels()[1]:
-            axes.legend(frameon=False, fontsize="small")
+    if several:
+        _add_key(figure, runs, colours)
+    else:
+        for axes in (loss, accuracy):
+            if axes.get_legend_handles_labels()[1]:
+                axes.legend(frameon=False, fontsize="small")
     return Picture(figure, "; ".join(_in_words(run) for run in runs), {run.name: run.final for run in runs})
 
 
-def _colours(count: int) -> list[str]:
-    return [PALETTE[number % len(PALETTE)] for number in range(count)]
+def _add_key(figure: Figure, runs: Sequence[History], colours: Sequence[str]) -> None:
+    """Below the panels: each run's colour and final count, and what the kinds of line, stars and bands are."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    entries: list[Line2D | Patch] = []
+    for run, colour in zip(runs, colours, strict=True):
+        final = f", {run.final['split']} {run.final['top1']:.2%}" if run.final else ""
+        entries.append(Line2D([], [], color=colour, linewidth=3, label=f"{shortened(run.name, 44)}{final}"))
+    entries += [Line2D([], [], color=GREY, label=split, **style) for split, style in SPLIT_STYLES.items()]
+    entries.append(Line2D([], [], color=GREY, label="final count", linestyle="", **STAR))
+    if any(run.expected for run in runs):
+        entries.append(Patch(color=GREY, alpha=0.2, label="band in a run's colour: expected on test"))
+    figure.legend(handles=entries, loc="outside lower center", ncols=2, frameon=False, fontsize="small")
 
 
 def _tidy(axes: Axes, last_step: int) -> None:
@@ -119,9 +142,8 @@ def _tidy(axes: Axes, last_step: int) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_splits(axes: Axes, run: History, suffix: str, colour: str | None) -> None:
-    """Training as it went, and each counted split at the end of its epochs; ``colour``: the run's, None for splits'."""
-    before = f"{shortened(run.name)}, " if colour else ""
+def _draw_splits(axes: Axes, run: History, suffix: str, colour: str) -> None:
+    """Training as it went, and each counted split at the end of its epochs; ``colour``: the run's, or empty."""
     name = "loss" if suffix == "loss" else "accuracy"
     points = {"train": [(line["step"], line[name]) for line in run.lines]}
     for split in ("val", "test"):
@@ -129,20 +151,19 @@ def _draw_splits(axes: Axes, run: History, suffix: str, colour: str | None) -> N
     for split, some in points.items():
         if some:
             style = {"color": colour or SPLIT_COLOURS[split], **SPLIT_STYLES[split]}
-            axes.plot(*zip(*some, strict=True), label=f"{before}{split}", **style)
+            axes.plot(*zip(*some, strict=True), label=split, **style)
     if suffix == "top1" and run.final and run.epochs:
-        _draw_star(axes, run, colour, before)
+        _draw_star(axes, run, colour)
 
 
-def _draw_star(axes: Axes, run: History, colour: str | None, before: str) -> None:
+def _draw_star(axes: Axes, run: History, colour: str) -> None:
     """The final count, at the epoch whose weights were counted; hollow, so that a point below it can be seen."""
     assert run.final is not None
     split, share, epoch = run.final["split"], run.final["top1"], run.final["kept_epoch"]
     step = next((line["step"] for line in run.epochs if line["epoch"] == epoch), run.epochs[-1]["step"])
     when = "in the end" if epoch == run.epochs[-1]["epoch"] else f"weights of epoch {epoch}"
-    style: dict[str, Any] = {"markersize": 14, "markerfacecolor": "none", "markeredgewidth": 1.5, "zorder": 3}
-    label = f"{before}{split}, {when}: {share:.2%}"
-    axes.plot(step, share, "*", color=colour or SPLIT_COLOURS[split], label=label, **style)
+    label = f"{split}, {when}: {share:.2%}"
+    axes.plot(step, share, color=colour or SPLIT_COLOURS[split], label=label, zorder=3, linestyle="", **STAR)
 
 
 def _in_words(run: History) -> str:

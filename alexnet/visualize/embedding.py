@@ -17,7 +17,7 @@ from alexnet.data.store import Store
 from alexnet.inference.features import compute_features
 from alexnet.inference.predictor import Predictor
 from alexnet.runtime.log import Reporter
-from alexnet.visualize.canvas import Picture, bare, class_marks, new_figure, shortened
+from alexnet.visualize.canvas import MARKS, Picture, bare, class_marks, new_figure, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,7 +28,8 @@ FEWEST = 8  # images of which a map can be made
 PERPLEXITY = 30.0
 THUMBNAILS = 120
 THUMBNAIL_SHARE = 0.045  # of the map's width
-NAMED = 48  # classes that a legend holds
+CLEAREST = 12  # of more classes than there are marks, so many have one
+FAINT = "#C8C8C8"
 
 
 def show_embedding(
@@ -70,25 +71,39 @@ def draw_embedding(
     """``places`` ``(N, 2)`` in 0 … 1 with ``labels`` ``(N,)`` and the images ``pixels`` ``(N, H, W, C)``."""
     figure = new_figure(11, 8.6, title)
     axes = figure.subplots()
+    own = _own_nearest(places, labels)
     present = np.unique(labels)
-    for (colour, shape), label in zip(class_marks(len(present)), present, strict=True):
+    named = present if len(present) <= MARKS else _clearest(present, labels, own)
+    rest = ~np.isin(labels, named)
+    if rest.any():
+        axes.scatter(
+            places[rest, 0], places[rest, 1], s=10, color=FAINT, label=f"{len(present) - len(named)} other classes"
+        )
+    for (colour, shape), label in zip(class_marks(len(named)), named, strict=True):
         some = places[labels == label]
         axes.scatter(
-            some[:, 0], some[:, 1], s=14, color=colour, marker=shape, alpha=0.75, label=shortened(names[label])
+            some[:, 0],
+            some[:, 1],
+            s=30,
+            color=colour,
+            marker=shape,
+            alpha=0.8,
+            linewidths=0,
+            label=shortened(names[label]),
         )
     for number in _spread(places, THUMBNAILS):
         _thumbnail(axes, places[number], pixels[number])
-    bare(axes).set(xlim=(-0.04, 1.04), ylim=(-0.04, 1.04), aspect="equal")
-    if len(present) <= NAMED:
-        figure.legend(loc="outside right upper", frameon=False, fontsize=8, ncols=1 + (len(present) > NAMED // 2))
-    else:
-        for label in present:
-            axes.annotate(
-                shortened(names[label], 16), np.median(places[labels == label], axis=0), fontsize=5, ha="center"
-            )
-    closest = _agreement(places, labels)
-    says = f"{title}: of {len(labels):,} images on the map, {closest:.0%} lie nearest to one of their own class"
-    return Picture(figure, says, {"nearest_is_of_own_class": closest})
+    room = 0.04 + 1.2 * THUMBNAIL_SHARE
+    bare(axes).set(xlim=(-0.04, 1 + room), ylim=(-0.04, 1 + room), aspect="equal")
+    figure.legend(loc="outside right upper", frameon=False, fontsize=8, ncols=1 + (len(named) > MARKS // 2))
+    says = f"{title}: of {len(labels):,} images on the map, {own.mean():.0%} lie nearest to one of their own class"
+    return Picture(figure, says, {"nearest_is_of_own_class": float(own.mean())})
+
+
+def _clearest(present: NDArray[np.int64], labels: NDArray[np.int64], own: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The few classes of which most images lie beside one of their own, where there are too many to tell by colour."""
+    shares = np.array([own[labels == label].mean() for label in present])
+    return np.sort(present[np.argsort(-shares, kind="stable")[:CLEAREST]])
 
 
 def _thumbnail(axes: Axes, place: NDArray[np.float64], pixels: NDArray[np.uint8]) -> None:
@@ -110,9 +125,9 @@ def _spread(places: NDArray[np.float64], count: int) -> list[int]:
     return kept
 
 
-def _agreement(places: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """The share of images whose nearest neighbour on the map is of their class."""
+def _own_nearest(places: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether each image's nearest neighbour on the map is of its class."""
     from sklearn.neighbors import NearestNeighbors
 
     nearest = NearestNeighbors(n_neighbors=2).fit(places).kneighbors(return_distance=False)[:, 0]
-    return float((labels == labels[nearest]).mean())
+    return np.asarray(labels == labels[nearest])

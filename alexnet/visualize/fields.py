@@ -56,7 +56,10 @@ def show_fields(variant: str, image: bytes) -> Picture:
     fields = [Field(name, sides[name].receptive_field or 0, reach(network, name).numpy()) for name in shown]
     window = largest + largest // 4
     cropped = [replace(field, reach=_middle(field.reach, window)) for field in fields]
-    return draw_fields(_pixels(image, window), cropped, f"{variant}: what the middle unit of each layer sees")
+    title = (
+        f"{variant}: what the middle unit of each layer sees (bright: by many paths; dashed: the arithmetic's square)"
+    )
+    return draw_fields(_pixels(image, window), cropped, title)
 
 
 def _has_window(layer: Layer) -> bool:
@@ -97,7 +100,7 @@ def draw_fields(pixels: NDArray[np.uint8], fields: Sequence[Field], title: str) 
         middle = (left + width / 2 - 0.5, top + height / 2 - 0.5)
         _square(axes, middle, field.side)
         axes.set(xlim=(-0.5, len(pixels) - 0.5), ylim=(len(pixels) - 0.5, -0.5))
-        axes.set_title(f"{field.layer}\narithmetic {field.side}, gradient {height} × {width}", fontsize=9)
+        axes.set_title(f"{field.layer}\narithmetic {field.side}, gradient {height} × {width} pixels", fontsize=9)
         said[field.layer] = {"arithmetic": field.side, "gradient": [height, width]}
     for axes in places:
         bare(axes)

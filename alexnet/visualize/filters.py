@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 TILES_ACROSS = 8
 BINS = 12
 COLUMN_COLOURS = (BLUE, ORANGE)
+SCALES = {"colour": "0 grey … 1 no grey in it", "orientation": "0 none … 1 one direction"}
 
 
 def first_kernels(network: Classifier) -> Tensor:
@@ -46,6 +47,8 @@ def columns_of(network: Classifier) -> int:
 def draw_filters(networks: Mapping[str, Classifier]) -> Picture:
     """A row for each network, by its name: its kernels in two halves, and the halves' distributions."""
     shown = {name: (first_kernels(network), columns_of(network)) for name, network in networks.items()}
+    if all(columns == 2 for _, columns in shown.values()):
+        shown |= {f"{name}, dealt at random": (_dealt(kernels), 1) for name, (kernels, _) in shown.items()}
     figure = new_figure(11, max(3.2, sum(_height(kernels) for kernels, _ in shown.values())))
     parts = figure.subfigures(len(shown), 1, squeeze=False, height_ratios=[_height(k) for k, _ in shown.values()])
     says, figures = [], {}
@@ -53,6 +56,11 @@ def draw_filters(networks: Mapping[str, Classifier]) -> Picture:
         figures[name] = _draw_network(part, name, kernels, columns)
         says.append(_in_words(name, len(kernels), columns, figures[name]))
     return Picture(figure, "; ".join(says), figures)
+
+
+def _dealt(kernels: Tensor) -> Tensor:
+    """The same kernels in another order: halves that no card has made, the control where there is no other."""
+    return kernels[torch.randperm(len(kernels), generator=torch.Generator().manual_seed(0))]
 
 
 def _height(kernels: Tensor) -> float:
@@ -63,7 +71,7 @@ def _height(kernels: Tensor) -> float:
 
 def _draw_network(part: SubFigure, name: str, kernels: Tensor, columns: int) -> dict[str, Any]:
     kind = "two columns" if columns == 2 else "one column, its halves as a control"
-    part.suptitle(f"{shortened(name, 60)}: {len(kernels)} kernels of {kernels.shape[2]} × {kernels.shape[3]}, {kind}")
+    part.suptitle(f"{shortened(name, 48)}: {len(kernels)} kernels of {kernels.shape[2]} × {kernels.shape[3]}, {kind}")
     indices = {"orientation": orientation_index(kernels)}
     if kernels.shape[1] == 3:
         indices = {"colour": colour_index(kernels), **indices}
@@ -87,8 +95,9 @@ def _draw_distribution(axes: Any, what: str, index: Tensor, halves: Sequence[str
     for some, colour, name in zip((index[:half], index[half:]), COLUMN_COLOURS, halves, strict=True):
         style = {"histtype": "stepfilled", "alpha": 0.45, "edgecolor": colour, "linewidth": 1.5}
         axes.hist(some.numpy(), bins=np.linspace(0, 1, BINS + 1), color=colour, label=name, **style)
-    axes.set_title(f"{what} index\nmeans {first:.2f} and {second:.2f}, p = {p:.2g}", fontsize=9)
-    axes.set(xlabel="0 none … 1 all", ylabel="kernels", xlim=(0, 1))
+    title = f"{what} index\nmeans {first:.2f} and {second:.2f}, permutation test p = {p:.2g}"
+    axes.set_title(title, fontsize=8)
+    axes.set(xlabel=SCALES[what], ylabel="kernels", xlim=(0, 1))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize="small")
     return {"first": first, "second": second, "p": p}

@@ -46,7 +46,8 @@ def show_neighbours(
 def draw_neighbours(queries: Sequence[Query], found: Sequence[Sequence[Neighbour]], layer: str) -> Picture:
     """A row for each of ``queries``, (name, pixels as the network saw them), then its neighbours, nearest first."""
     across = 1 + max(len(row) for row in found)
-    figure = new_figure(1.55 * across, 0.6 + 1.95 * len(queries), f"the nearest training images, by {layer}")
+    title = f"the nearest training images, with their Euclidean distance in {layer}"
+    figure = new_figure(1.55 * across, 0.8 + 1.95 * len(queries), title)
     places = figure.subplots(len(queries), across, squeeze=False)
     for row, (name, pixels), neighbours in zip(places, queries, found, strict=True):
         show_image(row[0], pixels, shortened(name, LABEL))

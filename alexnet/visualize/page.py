@@ -13,7 +13,7 @@ from typing import Any
 
 from alexnet.config import Recipe, assignments
 from alexnet.visualize.canvas import Picture
-from alexnet.visualize.measure import describe_measure
+from alexnet.visualize.measure import describe_images, describe_measure
 from alexnet.visualize.report import departs, facts
 
 HARDEST = 30  # classes in the table, where there are more
@@ -34,14 +34,22 @@ class Section:
         return "data:image/png;base64," + base64.b64encode(self.picture.data()).decode("ascii")
 
 
-def render(recipe: Recipe, result: Mapping[str, Any], sections: Sequence[Section], remarks: Sequence[str]) -> str:
-    """The whole page. ``result``: as ``result.json`` has it; ``remarks``: worth knowing of the images."""
+def render(
+    recipe: Recipe,
+    result: Mapping[str, Any],
+    sections: Sequence[Section],
+    remarks: Sequence[str],
+    names: Mapping[str, str],
+) -> str:
+    """The whole page. ``result``: as ``result.json`` has it; ``remarks``: worth knowing of the images; ``names``: what
+    people call each class.
+    """
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files("alexnet.visualize") / "page.html.jinja").read_text(encoding="utf-8"))
     counted = [
-        (name, f"{value['top1']:.1%}", f"{value['images']:,}")
+        (names.get(name, name), f"{value['top1']:.1%}", f"{value['images']:,}")
         for name, value in sorted(result.get("per_class", {}).items(), key=lambda item: item[1]["top1"] or 0.0)
         if value["images"]
     ]
@@ -55,5 +63,6 @@ def render(recipe: Recipe, result: Mapping[str, Any], sections: Sequence[Section
         sections=sections,
         classes=counted[:HARDEST],
         all_classes=len(counted),
+        counted=describe_images(result) if result["split"] else "",
         fields=assignments(recipe),
     )

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 BARS = 5
 ACROSS = 6
 LABEL = 22
+IMAGES = 2000  # of a set, at even distances, that answers are chosen from
+TINY = np.finfo(np.float32).tiny
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +45,10 @@ class Group:
 
 
 def show_predictions(predictor: Predictor, store: Store, index: NDArray[np.int64], title: str) -> Picture:
-    """Of a store's images ``index``: some, the most confident mistakes, the least certain."""
+    """Of a store's images ``index``, at most ``IMAGES``: some, the most confident mistakes, the least certain."""
+    if len(index) > IMAGES:
+        title = f"{title}: {IMAGES:,} of {len(index):,} images"
+        index = index[np.linspace(0, len(index) - 1, IMAGES).round().astype(np.int64)]
     batches = log_probabilities(predictor.model, store, index, predictor.machine)
     probabilities = np.concatenate([output.exp().cpu().numpy() for output, _ in batches])
     groups = []
@@ -65,13 +70,15 @@ def choose(probabilities: NDArray[np.float32], labels: NDArray[np.int64], count:
     groups = {"as they come": some, "the most confident mistakes": wrong[np.argsort(-confidence[wrong], kind="stable")]}
     if probabilities.shape[1] > 1:
         two = np.partition(probabilities, -2, axis=1)[:, -2:]
-        groups["the least certain"] = np.argsort(two[:, 1] - two[:, 0], kind="stable")
+        entropy = -(probabilities * np.log(np.maximum(probabilities, TINY))).sum(axis=1)  # bf16 has many equal pairs
+        groups["the least certain"] = np.lexsort((-entropy, two[:, 1] - two[:, 0]))
     return {title: places[:count] for title, places in groups.items() if len(places)}
 
 
 def draw_predictions(groups: Sequence[Group], names: Sequence[str], title: str) -> Picture:
     """A row for each group; ``names``: what people call each class. The true class's bar has another colour."""
-    figure = new_figure(2.0 * ACROSS, 0.5 + 3.1 * len(groups), title)
+    key = "above each image its class; bars: the five most probable, orange the true one"
+    figure = new_figure(2.0 * ACROSS, 0.8 + 3.2 * len(groups), f"{title} ({key})")
     parts = figure.subfigures(len(groups), 1, squeeze=False)
     for part, group in zip(parts[:, 0], groups, strict=True):
         _draw_group(part, group, names)
@@ -107,6 +114,7 @@ def _draw_bars(axes: object, answer: Answer, names: Sequence[str]) -> None:
         axes.text(0.02, float(place), mark + shortened(names[number], LABEL), va="center", fontsize=7.5, clip_on=True)
     axes.set(xlim=(0, 1), ylim=(BARS - 0.5, -0.5), yticks=[])
     axes.set_xticks([0, 0.5, 1], ["0", "½", "1"], fontsize=7, color=GREY)
+    axes.set_xlabel("probability", fontsize=7, color=GREY, labelpad=1)
     axes.spines[["top", "right", "left"]].set_visible(False)
 
 

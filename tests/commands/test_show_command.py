@@ -8,6 +8,7 @@ from PIL import Image
 
 from alexnet import cli, train
 from alexnet.commands.pictures import PICTURES
+from alexnet.commands.show import WHAT
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SETTINGS = ["train.epochs=1", "data.image_size=24"]
@@ -60,7 +61,7 @@ RUNS = [
 
 
 def test_help_names_what_there_is():
-    assert set(cli.SHOWN) == {*PICTURES, "report"}
+    assert set(cli.SHOWN) == {*PICTURES, "report"} == set(WHAT)
     assert {words[0] for words in RUNS} == set(PICTURES)
 
 
@@ -82,8 +83,19 @@ def test_a_picture_of_a_run_lies_in_its_folder_and_one_of_a_name_here(here, caps
     assert "run1: 8 first-layer kernels in two halves of one column" in capsys.readouterr().out
     assert cli.main(["show", "architecture", "lenet5"]) == 0
     assert (here / "architecture-lenet5.png").is_file()
-    assert cli.main(["show", "curves", "run0", "--out", "lines.svg"]) == 0
+    assert (here / "architecture-lenet5.svg").is_file()
+    assert cli.main(["show", "curves", "run0/model", "--out", "lines.svg"]) == 0
     assert "<svg" in (here / "lines.svg").read_text(encoding="utf-8")
+
+
+def test_runs_of_one_name_are_told_apart(here, tmp_path, capsys):
+    import shutil
+
+    for place in ("a", "b"):
+        shutil.copytree(here / "run0", tmp_path / place / "run")
+    words = ["curves", str(tmp_path / "a" / "run"), str(tmp_path / "b" / "run" / "model"), str(tmp_path / "a" / "run")]
+    assert cli.main(["show", *words, "--out", "two.png", "--json"]) == 0
+    assert list(json.loads(capsys.readouterr().out)["figures"]) == ["a/run", "b/run"]
 
 
 def test_a_nearest_image_is_itself_and_the_index_is_made_once(here, capsys):
@@ -127,11 +139,17 @@ MISTAKES = [
     (["augmentations", "small-digit", "--image", "photo.png"], "unknown recipe 'small-digit': did you mean"),
     (["activations", "run0"], "show activations needs an image: give --image FILE"),
     (["neighbours", "run0"], "show neighbours needs an image: give --image FILE"),
-    (["activations", "run0", "--image", "cat.png"], "--image cat.png: there is no such file"),
-    (["activations", "run0", "--image", "photo.png", "--image", "photo.png"], "is of one image: leave out photo.png"),
+    (["activations", "run0", "--image", "photoo.png"], "unknown image 'photoo.png': did you mean 'photo.png'?"),
+    (["activations", "run0", "--image", "no/cat.png"], "--image no/cat.png: there is no such file"),
+    (["activations", "run0", "--image", "colours"], "--image colours: is a folder; give one image file"),
+    (["activations", "run0", *["--image", "photo.png"] * 2], "is of one image: leave out --image photo.png"),
+    (["confusion", "run0", "--image", "photo.png"], "show confusion takes no image: leave out --image photo.png"),
+    (["confusion", "run0", "--layer", "relu1"], "show confusion has no use for --layer: it goes with activations, "),
+    (["curves", "run0", "--data", "colours"], "show curves has no use for --data: it goes with predictions, "),
+    (["embedding", "run0", "--layer", "relu6", "--layer", "x"], "show embedding is by one layer: leave out --layer x"),
     (["activations", "run0", "--image", "photo.png", "--layer", "relu9"], "unknown layer 'relu9': did you mean 'relu"),
     (["attributions", "run0", "--image", "photo.png", "--class", "grean"], "unknown class 'grean': did you mean 'gree"),
-    (["curves", "run0", "--class", "green"], "show curves is of no class: --class goes with attributions"),
+    (["curves", "run0", "--class", "green"], "show curves has no use for --class: it goes with attributions"),
     (["curves", "run0", "--out", "a.jpg"], "--out a.jpg: pictures are written as PNG or SVG"),
     (["curves", "run0", "--out", "/proc/none/a.png"], "cannot write /proc/none/a.png"),
     (["confusion", "run0/model"], "run0/model is a model without its run"),

@@ -151,7 +151,7 @@ def test_an_outcome_that_cannot_be_written_costs_a_line_and_nothing_else(tmp_pat
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as full:
-        full.setattr("alexnet.commands.train.conclude", refuse)
+        full.setattr("alexnet.commands.finish.conclude", refuse)
         if not checkpoint:
             full.setattr("alexnet.training.state.save_checkpoint", refuse)
         assert cli.main(words) == 2

@@ -69,10 +69,23 @@ def test_what_is_drawn_is_what_was_written():
 
 def test_several_runs_lie_over_each_other_in_colours_of_their_own():
     picture = draw_curves([overfitting("one"), overfitting("two")])
-    accuracy = picture.figure.axes[1]
-    colours = {line.get_label(): line.get_color() for line in accuracy.get_lines()}
-    assert colours["one, train"] == colours["one, val"] != colours["two, train"] == colours["two, val"]
+    colours = [line.get_color() for line in picture.figure.axes[1].get_lines()]
+    assert len(set(colours[:3])) == len(set(colours[3:])) == 1
+    assert colours[0] != colours[3]
+    assert list(picture.figures) == ["one", "two"]
+    (legend,) = picture.figure.legends
+    written = [text.get_text() for text in legend.get_texts()]
+    assert written[:2] == ["one, test 20.00%", "two, test 20.00%"]
+    assert {"train", "val", "test", "final count"} < set(written)
     assert "one: training loss from 1.67 to 0.33 in 50 steps, test accuracy 20.00% in the end" in picture.says
+
+
+@pytest.mark.parametrize("count", [2, 8])
+def test_panels_keep_their_place_beside_a_long_legend(count):
+    picture = draw_curves([overfitting(f"a run with a long name, the one of number {n}") for n in range(count)])
+    picture.data()  # lays it out; a warning would be an error
+    widths = [axes.get_position().width for axes in picture.figure.axes]
+    assert min(widths) > 0.3
 
 
 def test_speeds_are_read_from_the_events(tmp_path):

@@ -43,7 +43,7 @@ class Outline(HTMLParser):
 def page(result=RESULT, sections=None):
     picture = draw_confusion(np.eye(3, dtype=np.int64), ["a", "b", "<i>"], "three <classes>")
     sections = sections or [Section("What it takes for what", picture), Section("Not here", None, "no <library>")]
-    return render(get_recipe("small-digits"), result, sections, ["2 files <refused>"])
+    return render(get_recipe("small-digits"), result, sections, ["2 files <refused>"], {"<b>9</b> & more": "nine"})
 
 
 def test_a_page_is_one_file_and_what_came_from_outside_is_text():
@@ -52,6 +52,7 @@ def test_a_page_is_one_file_and_what_came_from_outside_is_text():
     assert "&lt;b&gt;0&lt;/b&gt; &amp; more" in text
     assert "Not shown: no &lt;library&gt;." in text
     assert "2 files &lt;refused&gt;" in text
+    assert "<td>nine</td>" in text
     addresses = re.findall(r'(?:src|href)="([^"]*)"', text)
     assert addresses
     assert all(address.startswith("data:") for address in addresses)
@@ -106,13 +107,23 @@ def test_the_report_in_a_browser(tmp_path):
         browser.get(report.as_uri())
         assert browser.title == "small-digits: a training of AlexNet"
         images = browser.find_elements(By.TAG_NAME, "img")
-        assert len(images) >= 6
+        assert len(images) == 11
         assert all(browser.execute_script("return arguments[0].naturalWidth", image) > 200 for image in images)
         assert browser.get_log("browser") == []
         assert "Not shown" not in browser.find_element(By.TAG_NAME, "main").text
-        for width in (390, 1200):  # a phone's page does not scroll sideways
-            browser.set_window_size(width, 900)
-            assert browser.execute_script("return document.documentElement.scrollWidth") <= max(width, 500)
+        grounds = set()
+        for width, scheme in ((360, "light"), (360, "dark"), (1200, "light")):  # no page scrolls sideways
+            metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+            browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+            media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+            browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+            assert browser.execute_script("return window.innerWidth") == width
+            assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+            hint = browser.find_element(By.CLASS_NAME, "hint")
+            assert hint.is_displayed() == (width < 500)
+            ground = "return getComputedStyle(document.body).backgroundColor"
+            grounds.add((scheme, browser.execute_script(ground)))
+        assert len(grounds) == 2
         printed = base64.b64decode(browser.print_page())
         assert printed.startswith(b"%PDF")
         assert len(printed) > 50_000

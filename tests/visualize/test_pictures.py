@@ -1,10 +1,12 @@
 """What pictures show: the right numbers at the right places, for one class and for a thousand, and words for all."""
 
 import io
+import itertools
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.text import Text
 from PIL import Image
 
 from alexnet.core.errors import UserError
@@ -14,7 +16,7 @@ from alexnet.recipes import RECIPES
 from alexnet.visualize import canvas
 from alexnet.visualize.activations import draw_activations
 from alexnet.visualize.architecture import show_architecture, stages
-from alexnet.visualize.augmentations import show_augmentations
+from alexnet.visualize.augmentations import show_augmentations, stored_pixels
 from alexnet.visualize.confusion import draw_confusion, order_by_confusion
 from alexnet.visualize.embedding import draw_embedding, flatten
 from alexnet.visualize.fields import show_fields
@@ -27,18 +29,26 @@ SLIM = {"hidden": (LinearLayer(8), LinearLayer(8))}
 
 
 def png(picture) -> Image.Image:
-    """The picture, read back: whole, not empty, of a sensible size."""
+    """The picture, read back: whole, not empty, of a sensible size, and no text beyond its edges."""
     image = Image.open(io.BytesIO(picture.data()))
     image.load()
     assert min(image.size) > 200
     assert len(np.unique(np.asarray(image.convert("L")))) > 10
     assert picture.says
+    for text in picture.figure.findobj(Text):
+        if text.get_text().strip() and text.get_visible() and all(parent.get_visible() for parent in _above(text)):
+            box = text.get_window_extent()
+            inside = box.x0 >= -3 and box.x1 <= image.width + 3 and box.y0 >= -3 and box.y1 <= image.height + 3
+            assert inside or text.get_clip_on(), (text.get_text(), box, image.size)
     return image
 
 
-def texts(figure) -> list[str]:
-    from matplotlib.text import Text
+def _above(artist):
+    """The axes and figures that an artist is drawn in."""
+    return [parent for parent in (artist.axes, artist.figure) if parent is not None and hasattr(parent, "get_visible")]
 
+
+def texts(figure) -> list[str]:
     return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
 
 
@@ -73,8 +83,9 @@ def test_a_picture_is_a_file_of_the_kind_its_name_says(tmp_path):
 def test_classes_have_marks_of_their_own():
     marks = canvas.class_marks(48)
     assert len(set(marks)) == 48
-    assert len(canvas.class_marks(1000)) == 1000
-    assert len({colour for colour, _ in canvas.class_marks(1000)}) > 200
+    assert all(one[0] != other[0] for one, other in itertools.pairwise(marks))
+    assert all(one[1] != other[1] for one, other in itertools.pairwise(marks[:8]))
+    assert len(canvas.class_marks(1000)) == canvas.MARKS
 
 
 def test_tiles_stand_in_rows():
@@ -111,6 +122,9 @@ def test_columns_are_shown_apart_and_one_tower_as_the_control():
     assert picture.figures["one-tower"]["colour"]["p"] > 0.001
     written = texts(picture.figure)
     assert {"column 1", "column 2", "half 1", "half 2"} <= set(written)
+    control = draw_filters({"paper": networks["paper"]})
+    png(control)
+    assert control.figures["paper"]["colour"]["p"] < 0.001 < control.figures["paper, dealt at random"]["colour"]["p"]
     assert "paper: 96 first-layer kernels in two columns; colour index 0.00 and 0.6" in picture.says
 
 
@@ -180,7 +194,11 @@ def test_a_matrix_of_any_size_can_be_drawn(classes):
     names = [f"n{number:08d}" for number in range(classes)]
     picture = draw_confusion(matrix.astype(np.int64), names, "many")
     png(picture)
-    assert (names[0] in texts(picture.figure)) == (classes <= 60)
+    shown = [text for text in texts(picture.figure) if text in names]
+    assert len(set(shown)) == min(classes, 100)
+    assert len(picture.figures["order"]) == min(classes, 100)
+    assert set(picture.figures["accuracy"]) == set(names)
+    assert ("confused most" in picture.says) == (classes > 100)
 
 
 # Neighbours and maps
@@ -230,6 +248,7 @@ def test_the_paper_s_stages():
     assert found["conv2"].shape == (256, 27, 27)
     assert (found["conv2"].kernel, found["conv2"].joined, found["conv3"].joined) == (5, False, True)
     assert found["conv2"].then == ("relu", "norm", "pool → 13")
+    assert found["fc6"].then == ("relu", "dropout 0.5")
     assert list(found) == ["input", "conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
 
 
@@ -247,16 +266,21 @@ def test_fields_by_arithmetic_are_those_by_gradient(name, last):
 def test_every_recipe_s_augmentation_can_be_shown(name):
     from alexnet.recipes import get_recipe
 
-    picture = show_augmentations(get_recipe(name), encoded(photograph(300)))
+    recipe = get_recipe(name)
+    pixels = stored_pixels(recipe, encoded(photograph(300)))
+    picture = show_augmentations(recipe, pixels)
     png(picture)
-    crop = get_recipe(name).augment.crop
-    assert ("ten test views" in picture.says) == (crop is not None)
+    assert ("ten test views" in picture.says) == (recipe.augment.crop not in (None, len(pixels)))
+    assert ("not of a set" in picture.says) == (recipe.augment.color_noise != "none")
+    expected = {"digits": (8, 1), "fashion-mnist": (28, 1), "cifar10": (32, 3), "tiny-imagenet": (64, 3)}
+    assert (pixels.shape[0], pixels.shape[2]) == expected.get(recipe.data.source, (256, 3))
+    assert f"as stored, {len(pixels)} × {len(pixels)}" in texts(picture.figure)
 
 
 def test_a_bad_image_costs_a_line():
     from alexnet.recipes import get_recipe
 
     with pytest.raises(UserError, match="the image: "):
-        show_augmentations(get_recipe("photos"), b"no image")
+        stored_pixels(get_recipe("photos"), b"no image")
     with pytest.raises(UserError, match="the image: "):
         show_fields("small", b"no image")

@@ -1,0 +1,96 @@
+"""The pictures of a report, each a title and how it is drawn: those of a training, and those of images it never saw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet.commands.evaluate import choose_images
+from alexnet.core.errors import UserError
+from alexnet.data.store import Store
+from alexnet.inference.features import FeatureIndex, compute_features
+from alexnet.inference.predictor import Predictor
+from alexnet.inference.taps import last_hidden_layer
+from alexnet.model.summary import summarise
+from alexnet.runtime.log import Silent
+from alexnet.runtime.run import Run
+from alexnet.visualize import (
+    activations,
+    architecture,
+    attributions,
+    augmentations,
+    confusion,
+    curves,
+    embedding,
+    fields,
+    filters,
+    neighbours,
+    predictions,
+)
+from alexnet.visualize.canvas import Picture
+
+IMAGES = 2000  # of the test images, at even distances, that pictures are made of
+Drawing = Callable[[], Picture]
+
+
+def of_training(run: Run, predictor: Predictor, store: Store) -> dict[str, Drawing]:
+    """What needs no image that was held out."""
+    recipe, result, network = run.recipe, run.result, predictor.model.network
+    history = curves.read_history(run, recipe, result if result["split"] else None)
+    one = store.read(store.subset("train")[:1])[0]
+    colours = store.colours if store.channels == 3 else None
+    name, parameters = recipe.model.variant, summarise(network).parameters
+    return {
+        "How it went": lambda: curves.draw_curves([history]),
+        "The network": lambda: architecture.draw_architecture(network, name, parameters),
+        "What its units see": lambda: fields.show_fields(name, _photograph()),
+        "What training made of an image": lambda: augmentations.show_augmentations(recipe, one, colours),
+        "Its first kernels": lambda: filters.draw_filters({recipe.name: network}),
+    }
+
+
+def of_images(run: Run, predictor: Predictor, store: Store) -> dict[str, Drawing]:
+    """What is made of images that the network was not trained on, a sample of them where there are many."""
+    split, index = choose_images([predictor.model], store)
+    some = spread(index, IMAGES)
+    title = f"{len(some):,} {split} images of {store.name}, one view"
+    layer = last_hidden_layer(predictor.model.network)
+
+    def one() -> tuple[NDArray[np.uint8], str]:
+        if not len(some):
+            raise UserError(f"{store.name} has no images that the network was not trained on")
+        return store.read(some[:1])[0], f"{run.recipe.name}, {store.names(some[:1])[0]}"
+
+    def of_all(draw: Callable[[], Picture]) -> Drawing:
+        return lambda: (one(), draw())[1]
+
+    def near() -> Picture:
+        (pixels, what), train = one(), spread(store.subset("train"), IMAGES)
+        known = FeatureIndex(train, np.concatenate(list(compute_features(predictor, store, train, layer, Silent()))))
+        return neighbours.show_neighbours(predictor, store, known, [(what, pixels)], layer)
+
+    return {
+        "What it says of images": of_all(lambda: predictions.show_predictions(predictor, store, some, title)),
+        "What it takes for what": of_all(lambda: confusion.show_confusion(predictor, store, some, title)),
+        "Which images it finds alike": of_all(
+            lambda: embedding.show_embedding(predictor, store, some, layer, f"{store.name}, {split}", Silent())
+        ),
+        "What lies nearest to one of them": near,
+        "What its layers make of it": lambda: activations.show_activations(predictor, one()[0], [], one()[1]),
+        "Where in it the network looks": lambda: attributions.show_attributions(predictor, one()[0], None, one()[1]),
+    }
+
+
+def spread(index: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """At most so many of ``index``, at even distances."""
+    return index[np.linspace(0, len(index) - 1, min(most, len(index))).round().astype(np.int64)]
+
+
+def _photograph() -> bytes:
+    """One that comes along, for what is not of any set."""
+    import sklearn.datasets
+
+    return (Path(sklearn.datasets.__file__).parent / "images" / "flower.jpg").read_bytes()

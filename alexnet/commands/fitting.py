@@ -1,0 +1,64 @@
+"""What each picture of ``alexnet show`` is of, and which options mean something to it."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from alexnet.core.errors import UserError, unknown
+
+REPORT = "report"
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """What a picture is of, how many of it and of images, and which options mean something to it."""
+
+    of: str = "run"
+    several: bool = False
+    images: tuple[int, int] = (0, 0)  # fewest, most
+    options: tuple[str, ...] = ()
+
+
+ONE, MANY = (1, 1), (1, 50)
+WHAT = {
+    "curves": Fitting(several=True),
+    "filters": Fitting(several=True),
+    "activations": Fitting(images=ONE, options=("layer",)),
+    "attributions": Fitting(images=ONE, options=("class",)),
+    "predictions": Fitting(options=("data",)),
+    "confusion": Fitting(options=("data",)),
+    "neighbours": Fitting(images=MANY, options=("data", "layer")),
+    "embedding": Fitting(options=("data", "layer")),
+    "receptive-field": Fitting("variant", images=(0, 1)),
+    "augmentations": Fitting("recipe", images=ONE),
+    "architecture": Fitting("variant"),
+    REPORT: Fitting(options=("data",)),
+}
+
+
+def demand_fitting(arguments: argparse.Namespace) -> None:
+    """Raise ``UserError`` for what does not go together, before anything is computed."""
+    what, images, fitting = arguments.what, arguments.image, WHAT[arguments.what]
+    if len(arguments.targets) > 1 and not fitting.several:
+        raise UserError(f"show {what} is of one {fitting.of}: leave out {arguments.targets[1]}")
+    fewest, most = fitting.images
+    if len(images) > most:
+        kind = "takes no image" if not most else f"is of {'one image' if most == 1 else f'{most} images at most'}"
+        raise UserError(f"show {what} {kind}: leave out --image {images[most]}")
+    if len(images) < fewest:
+        raise UserError(f"show {what} needs an image: give --image FILE")
+    given = {"class": arguments.chosen, "layer": arguments.layer, "data": arguments.data}
+    for option, value in given.items():
+        if value and option not in fitting.options:
+            those = ", ".join(name for name, other in WHAT.items() if option in other.options)
+            raise UserError(f"show {what} has no use for --{option}: it goes with {those}")
+    if len(arguments.layer) > 1 and what != "activations":
+        raise UserError(f"show {what} is by one layer: leave out --layer {arguments.layer[1]}")
+    for path in map(Path, images):
+        if path.is_dir():
+            raise UserError(f"--image {path}: is a folder; give one image file")
+        if not path.is_file():
+            beside = [str(path.with_name(other.name)) for other in path.parent.glob("*") if other.is_file()]
+            raise unknown("image", str(path), beside) if beside else UserError(f"--image {path}: there is no such file")
