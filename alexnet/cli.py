@@ -93,7 +93,7 @@ def _reproduce(add: Add) -> None:
 
 
 def _show(add: Add) -> None:
-    add("what", metavar="WHAT", choices=SHOWN, help=f"one of: {', '.join(SHOWN)}")
+    add("what", metavar="WHAT", help=f"one of: {', '.join(SHOWN)}")
     of = "run folders (several for curves and filters); a VARIANT for receptive-field and architecture, a RECIPE for "
     add("targets", nargs="+", metavar="RUN", help=f"{of}augmentations")
     add("--out", metavar="FILE", help="where the picture goes, .png or .svg (default: the run's folder)")

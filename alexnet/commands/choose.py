@@ -23,6 +23,10 @@ def choose(
         source = open_source(str(data), root, say)
         recipe = override(recipe_for(natural_side(source)), overrides)
     else:
+        if isinstance(recipe, str) and (Path(recipe) / "run.json").is_file():
+            raise UserError(
+                f"{recipe!r} is a run, not a recipe: to continue it give its own command and --out {recipe}"
+            )
         if isinstance(recipe, str) and recipe not in RECIPES and (recipe in BUILTIN_SOURCES or Path(recipe).exists()):
             raise UserError(f"{recipe!r} is no recipe but images to train on: write --data {recipe}")
         recipe = get_recipe(recipe or DEFAULT) if not isinstance(recipe, Recipe) else recipe

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,8 @@ WHAT = {
 
 def demand_fitting(arguments: argparse.Namespace) -> None:
     """Raise ``UserError`` for what does not go together, before anything is computed."""
+    if arguments.what not in WHAT:
+        raise unknown("picture", arguments.what, WHAT)
     what, images, fitting = arguments.what, arguments.image, WHAT[arguments.what]
     if len(arguments.targets) > 1 and not fitting.several:
         raise UserError(f"show {what} is of one {fitting.of}: leave out {arguments.targets[1]}")
@@ -60,5 +63,7 @@ def demand_fitting(arguments: argparse.Namespace) -> None:
         if path.is_dir():
             raise UserError(f"--image {path}: is a folder; give one image file")
         if not path.is_file():
-            beside = [str(path.with_name(other.name)) for other in path.parent.glob("*") if other.is_file()]
-            raise unknown("image", str(path), beside) if beside else UserError(f"--image {path}: there is no such file")
+            beside = [other.name for other in path.parent.glob("*") if other.is_file()]
+            near = difflib.get_close_matches(path.name, beside, n=1)
+            hint = f"; did you mean {path.with_name(near[0])}?" if near else ""
+            raise UserError(f"--image {path}: there is no such file{hint}")

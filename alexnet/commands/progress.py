@@ -69,12 +69,16 @@ class Bar:
     def __init__(self) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.table import Column
 
+        whole = Column(no_wrap=True, min_width=9)  # what one waits for is seen on any terminal: figures give way
         columns: list[Any] = [
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.description}"), BarColumn(bar_width=12), MofNCompleteColumn(table_column=whole.copy()),
+            TimeRemainingColumn(table_column=whole.copy()),
+            TextColumn("{task.fields[figures]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
         ]  # fmt: skip
-        self._make: Callable[[], Progress] = lambda: Progress(*columns, console=Console(stderr=True, highlight=False))
+        console = Console(stderr=True, highlight=False)
+        self._make: Callable[[], Progress] = lambda: Progress(*columns, console=console, expand=True)
         self._progress: Progress | None = None
 
     def begin(self, title: str, total: int, done: int = 0) -> None:

@@ -8,6 +8,7 @@ import textwrap
 
 from alexnet.commands.console import print_json
 from alexnet.commands.queue import TIMED, run_queue
+from alexnet.core.errors import UserError
 from alexnet.reproduce import textbook
 from alexnet.reproduce.claims import DOCUMENTS, STATEMENTS, get_statement
 from alexnet.reproduce.experiments import EXPERIMENTS, Experiment
@@ -20,6 +21,8 @@ VERDICT = 70  # characters of it in the table of all
 
 def main(arguments: argparse.Namespace) -> int:
     """Check the statements asked for, or all of them, and print what was found."""
+    if arguments.missing and not arguments.run:
+        raise UserError("--missing says what --run trains: give both")
     chosen = [get_statement(name) for name in arguments.claims] or list(STATEMENTS.values())
     results = Results(results_folder())
     if arguments.run:

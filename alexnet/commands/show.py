@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from alexnet.commands.console import print_json
@@ -20,9 +21,9 @@ LINES = ("curves", "architecture")  # which are worth an SVG beside the PNG
 
 def main(arguments: argparse.Namespace) -> int:
     """Draw, write the file, and say what it shows."""
-    what, out = arguments.what, arguments.out
     demand_fitting(arguments)
-    path = Path(out) if out else _default(what, arguments.targets[0])
+    what, out = arguments.what, arguments.out
+    path = Path(out) if out else _default(what, arguments.targets)
     if what == REPORT:
         rebuild(arguments.targets[0], path, arguments)
         says, figures = f"the report of {arguments.targets[0]}", {}
@@ -60,8 +61,10 @@ def _images(what: str) -> list[str]:
     return [str(Path(sklearn.datasets.__file__).parent / "images" / "flower.jpg")]
 
 
-def _default(what: str, target: str) -> Path:
-    """Where a picture goes that was given no place: into the run's folder, or, of a name, here."""
+def _default(what: str, targets: Sequence[str]) -> Path:
+    """Where a picture goes that was given no place: into the run's folder, or, of a name or several runs, here."""
     if WHAT[what].of != "run":
-        return Path(f"{what}-{target}.png")
-    return run_folder(target) / (f"{what}.html" if what == REPORT else f"{what}.png")
+        return Path(f"{what}-{targets[0]}.png")
+    if len(targets) > 1:
+        return Path(f"{what}-of-{len(targets)}.png")
+    return run_folder(targets[0]) / (f"{what}.html" if what == REPORT else f"{what}.png")

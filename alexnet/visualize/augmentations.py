@@ -103,7 +103,7 @@ def draw_augmentations(
     """
     figure = new_figure(12, 6.6, f"{title}: {what}")
     left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=[1.35, 1])[0]
-    left.suptitle("training: epochs 1 to 25", fontsize=11)
+    left.suptitle("training: 25 draws, one an epoch", fontsize=11)
     for axes, view in zip(left.subplots(ACROSS, ACROSS).flatten(), training, strict=True):
         show_image(axes, view)
     stored, seen = right.subfigures(2, 1, squeeze=False)[:, 0]

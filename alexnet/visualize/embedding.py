@@ -96,7 +96,7 @@ def draw_embedding(
     room = 0.04 + 1.2 * THUMBNAIL_SHARE
     bare(axes).set(xlim=(-0.04, 1 + room), ylim=(-0.04, 1 + room), aspect="equal")
     figure.legend(loc="outside right upper", frameon=False, fontsize=8, ncols=1 + (len(named) > MARKS // 2))
-    says = f"{title}: of {len(labels):,} images on the map, {own.mean():.0%} lie nearest to one of their own class"
+    says = f"{title}: {own.sum():,} of {len(labels):,} images on the map lie nearest to one of their own class"
     return Picture(figure, says, {"nearest_is_of_own_class": float(own.mean())})
 
 

@@ -96,6 +96,10 @@ def test_runs_of_one_name_are_told_apart(here, tmp_path, capsys):
     words = ["curves", str(tmp_path / "a" / "run"), str(tmp_path / "b" / "run" / "model"), str(tmp_path / "a" / "run")]
     assert cli.main(["show", *words, "--out", "two.png", "--json"]) == 0
     assert list(json.loads(capsys.readouterr().out)["figures"]) == ["a/run", "b/run"]
+    own = (tmp_path / "a" / "run" / "curves.png").read_bytes()
+    assert cli.main(["show", *words]) == 0
+    assert (tmp_path / "a" / "run" / "curves.png").read_bytes() == own  # no run's picture is another's
+    assert (here / "curves-of-3.png").is_file()
 
 
 def test_a_nearest_image_is_itself_and_the_index_is_made_once(here, capsys):
@@ -131,7 +135,7 @@ def test_a_report_can_be_made_anew(here, capsys, monkeypatch):
 
 
 MISTAKES = [
-    (["curvs", "run0"], "argument WHAT: invalid choice: 'curvs'"),
+    (["curvs", "run0"], "unknown picture 'curvs': did you mean 'curves'?"),
     (["curves", "nowhere"], "nowhere is no run folder"),
     (["filters", "nowhere"], "nowhere is no run: expected a folder that alexnet train left"),
     (["confusion", "run0", "run1"], "show confusion is of one run: leave out run1"),
@@ -139,7 +143,10 @@ MISTAKES = [
     (["augmentations", "small-digit", "--image", "photo.png"], "unknown recipe 'small-digit': did you mean"),
     (["activations", "run0"], "show activations needs an image: give --image FILE"),
     (["neighbours", "run0"], "show neighbours needs an image: give --image FILE"),
-    (["activations", "run0", "--image", "photoo.png"], "unknown image 'photoo.png': did you mean 'photo.png'?"),
+    (
+        ["activations", "run0", "--image", "photoo.png"],
+        "--image photoo.png: there is no such file; did you mean photo.png?",
+    ),
     (["activations", "run0", "--image", "no/cat.png"], "--image no/cat.png: there is no such file"),
     (["activations", "run0", "--image", "colours"], "--image colours: is a folder; give one image file"),
     (["activations", "run0", *["--image", "photo.png"] * 2], "is of one image: leave out --image photo.png"),

@@ -17,57 +17,57 @@ from alexnet.model.layers import draw_masks
 from alexnet.model.variants import VARIANTS, create_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-SIDE, SHAPE = 28, 7
+CHANNELS, SIDE, SHAPE, STEPS = 1, 28, 7, 100
 
 
-def shapes(count, seed):
-    """Images ``(N, 1, SIDE, SIDE)`` of faint noise with one bright square, cross, ring or bar, its class and mask."""
-    draws = np.random.default_rng(seed)
-    stencils = np.zeros((4, SHAPE, SHAPE), np.float32)
-    stencils[0] = 1
-    stencils[1, 2:5], stencils[1, :, 2:5] = 1, 1
-    stencils[2] = 1
-    stencils[2, 2:5, 2:5] = 0
-    stencils[3, :, 2:5] = 1
-    images = draws.normal(0, 0.1, (count, 1, SIDE, SIDE)).astype(np.float32)
-    labels, masks = draws.integers(0, 4, count), np.zeros((count, SIDE, SIDE), bool)
+def shapes(count, seed, channels=CHANNELS, side=SIDE, size=SHAPE):
+    """Images ``(N, C, S, S)`` of faint noise with one bright square, cross, ring or bar, its class and mask."""
+    draws, third = np.random.default_rng(seed), size // 3
+    stencils = np.zeros((4, size, size), np.float32)
+    middle = slice(third, size - third)
+    stencils[0], stencils[2] = 1, 1
+    stencils[2, middle, middle] = 0
+    stencils[1, middle], stencils[1, :, middle] = 1, 1
+    stencils[3, :, middle] = 1
+    images = draws.normal(0, 0.1, (count, channels, side, side)).astype(np.float32)
+    labels, masks = draws.integers(0, 4, count), np.zeros((count, side, side), bool)
     for image, label, mask in zip(images, labels, masks, strict=True):
-        top, left = draws.integers(0, SIDE - SHAPE, 2)
-        place = np.s_[top : top + SHAPE, left : left + SHAPE]
-        image[0][place] += 2 * stencils[label]
+        top, left = draws.integers(0, side - size, 2)
+        place = np.s_[top : top + size, left : left + size]
+        image[:, place[0], place[1]] += 2 * stencils[label] * draws.uniform(0.5, 1, (channels, 1, 1)).astype(np.float32)
         mask[place] = True
     return torch.from_numpy(images), torch.from_numpy(labels), masks
 
 
 @pytest.fixture(scope="module")
-def trained(one_thread):
-    """A small AlexNet that tells the shapes apart, and 50 images with what is bright in them."""
-    network = create_model("small", 4, 1, SIDE, seed=0).train()
+def trained():
+    """A network that tells the shapes apart, and 50 images with what is bright in them."""
+    network = create_model("small", 4, CHANNELS, SIDE, seed=0).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
-    for step in range(120):
-        images, labels, _ = shapes(64, step)
-        masks = draw_masks(network.dropout_sites, 64, 0, step, torch.device("cpu"))
+    for step in range(STEPS):
+        images, labels, _ = shapes(48, step)
+        masks = draw_masks(network.dropout_sites, 48, 0, step, torch.device("cpu"))
         optimizer.zero_grad()
         F.cross_entropy(network(images, masks), labels).backward()
         optimizer.step()
     network.eval()
     images, labels, masks = shapes(50, 10_000)
     with torch.no_grad():
-        assert (network(images).argmax(1) == labels).float().mean() > 0.95
+        assert (network(images).argmax(1) == labels).float().mean() > 0.9
     return network, images, labels, masks
 
 
 @pytest.fixture(scope="module")
 def maps(trained):
-    """Method → maps ``(50, SIDE, SIDE)`` for the true classes."""
+    """Method → maps ``(50, S, S)`` for the true classes."""
     network, images, labels, _ = trained
     found = [attribute(network, image, int(label)) for image, label in zip(images, labels, strict=True)]
     return {name: np.stack([item[name].numpy() for item in found]) for name in METHODS}
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_maps_are_of_the_image_and_not_negative(maps, method):
-    assert maps[method].shape == (50, SIDE, SIDE)
+def test_maps_are_of_the_image_and_not_negative(trained, maps, method):
+    assert maps[method].shape == (50, *trained[1].shape[2:])
     assert np.isfinite(maps[method]).all()
     assert maps[method].min() >= 0
     assert (maps[method].max(axis=(1, 2)) > 0).mean() > 0.9
@@ -75,11 +75,10 @@ def test_maps_are_of_the_image_and_not_negative(maps, method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_mass_lies_on_the_bright_object(trained, maps, method):
-    """Its share of the mass is at least twice its share of the area, on the mean of 50 images."""
+    """Its share of the mass is at least twice its share of the area, on the mean of 50 images; an empty map has 0."""
     masks = trained[3]
-    shares = [
-        found[mask].sum() / found.sum() for found, mask in zip(maps[method], masks, strict=True) if found.sum() > 0
-    ]
+    shares = [found[mask].sum() / max(found.sum(), 1e-30) for found, mask in zip(maps[method], masks, strict=True)]
+    assert len(shares) == 50
     assert np.mean(shares) >= 2 * masks.mean()
 
 
@@ -92,11 +91,11 @@ def test_a_network_of_random_weights_looks_elsewhere(trained, maps, method):
     with torch.no_grad():
         drawn.fc8.weight.normal_(0, 0.05, generator=torch.Generator().manual_seed(1))
     correlations = []
-    for image, label, before in list(zip(images, labels, maps[method], strict=True))[:20]:
+    for image, label, before in zip(images, labels, maps[method], strict=True):
         after = METHODS[method](drawn.eval().requires_grad_(True), image[None], int(label)).detach().numpy()
         if before.std() > 0 and after.std() > 0:
             correlations.append(spearmanr(before.ravel(), after.ravel()).statistic)
-    assert len(correlations) >= 5
+    assert len(correlations) >= 40
     assert np.mean(correlations) < 0.5
 
 
