@@ -95,7 +95,7 @@ def _draw_distribution(axes: Any, what: str, index: Tensor, halves: Sequence[str
     for some, colour, name in zip((index[:half], index[half:]), COLUMN_COLOURS, halves, strict=True):
         style = {"histtype": "stepfilled", "alpha": 0.45, "edgecolor": colour, "linewidth": 1.5}
         axes.hist(some.numpy(), bins=np.linspace(0, 1, BINS + 1), color=colour, label=name, **style)
-    title = f"{what} index\nmeans {first:.2f} and {second:.2f}, permutation test p = {p:.2g}"
+    title = f"{what} index: means {first:.2f}, {second:.2f}\npermutation test: p = {p:.2g}"
     axes.set_title(title, fontsize=8)
     axes.set(xlabel=SCALES[what], ylabel="kernels", xlim=(0, 1))
     axes.spines[["top", "right"]].set_visible(False)
