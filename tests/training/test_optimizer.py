@@ -317,4 +317,7 @@ def test_fused_updates_are_the_plain_ones(update):
             net(x.to(memory_format=torch.channels_last)).square().sum().backward()
             optimizer.step()
         ends.append(torch.cat([p.detach().flatten() for p in net.parameters()]))
-    torch.testing.assert_close(*ends, rtol=1e-10, atol=1e-12)
+    # Adam divides a gradient by its own size: where it is nearly 0, the last bits of a sum, which depend on where in
+    # memory a tensor happens to lie, come back seven orders larger. Another order of memory would be off by weights.
+    near = 1e-10 if update == "sgd" else 1e-7
+    torch.testing.assert_close(*ends, rtol=near, atol=near)
