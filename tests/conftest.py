@@ -21,11 +21,22 @@ def own_home(tmp_path_factory):
         yield home
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_reports():
+    """Trainings leave no report.html, which takes longer than they do; yields what makes one."""
+    from alexnet.commands import report
+
+    real = report.add
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "add", lambda *given: None)
+        yield real
+
+
 @pytest.fixture(autouse=True)
-def no_reports(request, monkeypatch):
-    """Trainings leave no report.html, which takes longer than they do; tests marked ``report`` see them."""
-    if "report" not in request.keywords:
-        monkeypatch.setattr("alexnet.commands.report.add", lambda *given: None)
+def reports_where_they_are_the_matter(request, no_reports, monkeypatch):
+    """Tests marked ``report`` see them."""
+    if "report" in request.keywords:
+        monkeypatch.setattr("alexnet.commands.report.add", no_reports)
 
 
 @pytest.fixture(scope="session")

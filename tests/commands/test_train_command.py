@@ -71,6 +71,7 @@ def test_a_run_folder_is_complete(digits_run):
     names = {path.name for path in digits_run.folder.iterdir()}
     assert names == {
         "run.json", "result.json", "report.md", "curves.png", "metrics.jsonl", "events.jsonl", "checkpoints", "model",
+        ".lock",
     }  # fmt: skip
     with Image.open(digits_run.folder / "curves.png") as picture:
         assert picture.size[0] > 1000
