@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from alexnet.commands.evaluate import choose_images
 from alexnet.core.errors import UserError
+from alexnet.data.splits import spread
 from alexnet.data.store import Store
 from alexnet.inference.features import FeatureIndex, compute_features
 from alexnet.inference.predictor import Predictor
@@ -82,11 +83,6 @@ def of_images(run: Run, predictor: Predictor, store: Store) -> dict[str, Drawing
         "What its layers make of it": lambda: activations.show_activations(predictor, one()[0], [], one()[1]),
         "Where in it the network looks": lambda: attributions.show_attributions(predictor, one()[0], None, one()[1]),
     }
-
-
-def spread(index: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """At most so many of ``index``, at even distances."""
-    return index[np.linspace(0, len(index) - 1, min(most, len(index))).round().astype(np.int64)]
 
 
 def _photograph() -> bytes:

@@ -73,3 +73,8 @@ def _quotas(counts: NDArray[np.int64], fraction: float) -> NDArray[np.int64]:
     for label in order[:missing]:
         quota[label] += 1
     return np.array(quota, dtype=np.int64)
+
+
+def spread(index: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """At most so many of ``index``, at even distances."""
+    return index[np.linspace(0, len(index) - 1, min(most, len(index))).round().astype(np.int64)]

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from alexnet.data.splits import spread
 from alexnet.data.store import Store
 from alexnet.model.activity import active_shares
 from alexnet.model.kernels import colour_index, column_difference, orientation_index
@@ -32,7 +33,7 @@ def measure_network(model: SavedModel, store: Store, index: NDArray[np.int64], m
     network = model.network
     if not isinstance(network, AlexNet) or not len(index):
         return {}
-    some = index[np.linspace(0, len(index) - 1, min(IMAGES, len(index))).round().astype(np.int64)]
+    some = spread(index, IMAGES)
     batches = (view for _, seen in inputs(model, store, some, machine) for view in seen)
     with machine.autocast():
         measured: dict[str, Any] = {"active_units": active_shares(network, batches)}

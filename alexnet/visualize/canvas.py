@@ -121,6 +121,6 @@ def tiles(images: NDArray[np.float64], columns: int, gap: int = 1, ground: float
 
 
 def class_marks(count: int) -> list[tuple[str, str]]:
-    """A colour and a shape for each of up to ``MARKS`` classes, no two alike; neighbours differ in both."""
+    """A colour and a shape for each of up to ``MARKS`` classes, no two alike."""
     colours, shapes = len(PALETTE), len(SHAPES)
     return [(PALETTE[n % colours], SHAPES[(n % colours + n // colours) % shapes]) for n in range(min(count, MARKS))]

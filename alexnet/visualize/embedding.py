@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.core.errors import UserError
+from alexnet.data.splits import spread
 from alexnet.data.store import Store
 from alexnet.inference.features import compute_features
 from alexnet.inference.predictor import Predictor
@@ -39,7 +40,7 @@ def show_embedding(
 
     Raises ``UserError`` for too few images and for a layer that the network does not have.
     """
-    some = index[np.linspace(0, len(index) - 1, min(IMAGES, len(index))).round().astype(np.int64)]
+    some = spread(index, IMAGES)
     places = flatten(np.concatenate(list(compute_features(predictor, store, some, layer, reporter))))
     names = predictor.model.readable_classes
     seen = predictor.visible(store.read(some))

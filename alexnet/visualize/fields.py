@@ -24,7 +24,7 @@ class Field:
     """The field of a layer's middle unit.
 
     ``side``: by arithmetic; ``reach`` ``(S, S)``: how strongly each pixel moves the unit, by gradient, 0 where it does
-    not; ``place``: of the unit's middle, (down, across) in pixels.
+    not.
     """
 
     layer: str

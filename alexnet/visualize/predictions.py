@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet.data.splits import spread
 from alexnet.data.store import Store
 from alexnet.inference.predictor import Predictor
 from alexnet.training.evaluate import log_probabilities
@@ -48,7 +49,7 @@ def show_predictions(predictor: Predictor, store: Store, index: NDArray[np.int64
     """Of a store's images ``index``, at most ``IMAGES``: some, the most confident mistakes, the least certain."""
     if len(index) > IMAGES:
         title = f"{title}: {IMAGES:,} of {len(index):,} images"
-        index = index[np.linspace(0, len(index) - 1, IMAGES).round().astype(np.int64)]
+        index = spread(index, IMAGES)
     batches = log_probabilities(predictor.model, store, index, predictor.machine)
     probabilities = np.concatenate([output.exp().cpu().numpy() for output, _ in batches])
     groups = []
@@ -66,7 +67,7 @@ def choose(probabilities: NDArray[np.float32], labels: NDArray[np.int64], count:
     best = probabilities.argmax(axis=1)
     confidence = probabilities[np.arange(len(labels)), best]
     wrong = np.flatnonzero(best != labels)
-    some = np.linspace(0, len(labels) - 1, min(count, len(labels))).round().astype(np.int64)
+    some = spread(np.arange(len(labels)), count)
     groups = {"as they come": some, "the most confident mistakes": wrong[np.argsort(-confidence[wrong], kind="stable")]}
     if probabilities.shape[1] > 1:
         two = np.partition(probabilities, -2, axis=1)[:, -2:]
