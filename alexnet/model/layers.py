@@ -2,6 +2,7 @@
 
 Convolutions that round their output up or pad one side more than the other, normalization inside a map, dropout whose
 masks are inputs, and the five ways in which published AlexNets start. Normalization across maps: ``response_norm.py``.
+Convolutions and linear layers have a second, faster form for CPUs without wide vectors, unless they are ``plain``.
 
 Sources: "paper" is Krizhevsky, Sutskever and Hinton, "ImageNet Classification with Deep Convolutional Neural Networks"
 (NIPS 2012); "cuda-convnet" is the code that its authors ran, released by the Computer History Museum in 2025.
@@ -20,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet.core.randomness import derive_key
+from alexnet.model import winograd
 
 Padding = int | Literal["ceil", "same"]
 DropoutScaling = Literal["train", "test"]
@@ -50,11 +52,21 @@ def window_count(size: int, kernel: int, stride: int, *, ceil: bool = False) -> 
     return (math.ceil(steps) if ceil else math.floor(steps)) + 1
 
 
+def multiplies_narrowly(x: Tensor) -> bool:
+    """Whether products with ``x`` are a CPU's, in fp32 or fp64, by vectors of 256 bits: where the faster forms of
+    convolutions and linear layers were found to be faster. There a product takes long beside the memory that it moves.
+    """
+    full = x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
+    return x.device.type == "cpu" and full and torch.backends.cpu.get_cpu_capability() == "AVX2"
+
+
 class Conv2d(nn.Conv2d):
     """A convolution that also knows the paddings ``"ceil"`` and ``"same"`` (see :func:`padding_amounts`).
 
     ``(N, C, H, W)`` → ``(N, filters, H', W')``, floating point.
     """
+
+    plain = False
 
     def __init__(self, channels: int, filters: int, kernel: int, stride: int, padding: Padding, groups: int) -> None:
         symmetric = padding if isinstance(padding, int) else 0
@@ -70,7 +82,43 @@ class Conv2d(nn.Conv2d):
             top, bottom = self.amounts(x.shape[2])
             left, right = self.amounts(x.shape[3])
             x = F.pad(x, (left, right, top, bottom))
-        return super().forward(x)
+        filtering = self.filtering(x)
+        if filtering is None:
+            return super().forward(x)
+        assert self.bias is not None and isinstance(self.padding[0], int)
+        return winograd.convolve(x, self.weight, self.bias, self.padding[0], self.groups, filtering)
+
+    def filtering(self, x: Tensor) -> winograd.Filtering | None:
+        """How ``x``, padded already where the rule is a name, is convolved faster than as it is written; if it can be.
+
+        >>> Conv2d(3, 96, 11, stride=4, padding=0, groups=1).filtering(torch.zeros(1, 3, 224, 224)) is None
+        True
+        """
+        if self.plain or self.stride[0] > 1 or not multiplies_narrowly(x):
+            return None
+        taps = self.kernel_size[0]
+        height, width = (side + 2 * int(self.padding[0]) - taps + 1 for side in x.shape[2:])
+        channels, filters = self.in_channels // self.groups, self.out_channels // self.groups
+        return winograd.choose(len(x), channels, filters, height, width, taps)
+
+
+class Linear(nn.Linear):
+    """A linear layer whose weights are multiplied in blocks of rows, where torch's library (MKL) is slow with all rows
+    at once: up to 2.5 times as fast on an AMD CPU (docs/log.md). ``(N, F)`` → ``(N, units)``.
+    """
+
+    BLOCKS = 8
+    LEAST = 64  # rows in a block: fewer are no matter for a matrix product
+    plain = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        blocks, images = math.gcd(self.BLOCKS, self.out_features), len(x)
+        if self.plain or self.out_features < blocks * self.LEAST or not multiplies_narrowly(x):
+            return super().forward(x)
+        rows = self.weight.view(blocks, -1, self.in_features)
+        if images == 1:  # a product with one vector is another routine, and faster with the vector on the left
+            return torch.bmm(x.expand(blocks, 1, -1), rows.mT).view(1, -1) + self.bias
+        return torch.bmm(rows, x.T.expand(blocks, -1, images)).view(-1, images).T + self.bias
 
 
 def autocast_off(device: torch.device) -> AbstractContextManager[object]:

@@ -24,6 +24,7 @@ from alexnet.model.layers import (
     DropoutScaling,
     Initialisation,
     InMapNorm,
+    Linear,
     Masks,
     Padding,
     initialise_layer,
@@ -147,7 +148,7 @@ class Classifier(nn.Module):
     def use_plain_forms(self) -> None:
         """Have layers that have a fast form compute as they are written: the same numbers, to rounding."""
         for module in self.modules():
-            if isinstance(module, ResponseNorm):
+            if isinstance(module, ResponseNorm | Conv2d | Linear):
                 module.plain = True
 
 
@@ -183,9 +184,9 @@ class AlexNet(Classifier):
         self.pool = nn.MaxPool2d(a.pool_kernel, a.pool_stride, ceil_mode=a.pool_rounding == "up")
         if a.adaptive_pool is not None:
             self.adapt = AdaptivePool(a.adaptive_pool)
-        self.fc6 = nn.Linear(channels * (a.adaptive_pool or side) ** 2, a.hidden[0].units)
-        self.fc7 = nn.Linear(a.hidden[0].units, a.hidden[1].units)
-        self.fc8 = nn.Linear(a.hidden[1].units, num_classes)
+        self.fc6 = Linear(channels * (a.adaptive_pool or side) ** 2, a.hidden[0].units)
+        self.fc7 = Linear(a.hidden[0].units, a.hidden[1].units)
+        self.fc8 = Linear(a.hidden[1].units, num_classes)
         self.dropout = Dropout(a.dropout, a.dropout_scaling)
 
     def forward(self, x: Tensor, masks: Masks | None = None) -> Tensor:
