@@ -234,6 +234,11 @@ def test_the_pages_are_written_whole(tmp_path):
         value |= {"runs": [{**run, **more} for run in value["runs"]], "source": "cifar10", "set": "cifar10"}
         write_json(tmp_path / "results" / f"{name}_cifar10_chip_2026-01-01.json", value)
     write_json(tmp_path / "results" / "bench_train_chip_2026-01-01.json", BENCH)
+    narrow = {**BENCH["hardware"], "matrix_dtype": "float32", "instructions": "AVX2"}
+    slower = [{**BENCH["rows"][0], "ours": 23.4}]
+    write_json(
+        tmp_path / "results" / "bench_train_chip-avx2_2026-01-02.json", {**BENCH, "hardware": narrow, "rows": slower}
+    )
     pages.write_pages(tmp_path)
     readme = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert readme.startswith("before\n<!-- results: begin -->\n| recipe, on ")
@@ -242,6 +247,8 @@ def test_the_pages_are_written_whole(tmp_path):
         in readme
     )
     assert "a chip, 2 threads, torch 2.15: fp32 433, bf16 823 GFLOP/s in a product, 78 GB/s in a copy." in readme
+    other = "| training step | torchvision | 64 | bf16 | 23.4 | stock PyTorch, fp32 | "
+    assert [readme.count(part) for part in ("**a chip**", "**a chip, AVX2**", other)] == [1, 1, 1]
     assert readme.endswith("\n<!-- speeds: end -->\nafter\n")
     assert "old" not in readme
     assert "| C12 | " in (tmp_path / "docs" / "paper.md").read_text(encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from alexnet.runtime.device import machine_name
 from alexnet.visualize.tables import table
 
 GIBI = 2**30
@@ -20,7 +21,7 @@ def describe(value: Mapping[str, Any]) -> str:
 def describe_machine(value: Mapping[str, Any]) -> str:
     """The machine and its ceilings, in a line."""
     hardware, ceilings = value["hardware"], value["ceilings"]
-    machine = f"{hardware['hardware']}, {hardware['threads']} threads, torch {hardware['torch']}"
+    machine = f"{machine_name(hardware)}, {hardware['threads']} threads, torch {hardware['torch']}"
     rates = [f"fp32 {ceilings['fp32_gflops']:,.0f}"]
     if ceilings["bf16_gflops"]:
         rates.append(f"bf16 {ceilings['bf16_gflops']:,.0f}")

@@ -14,6 +14,7 @@ from alexnet.recipes import RECIPES
 from alexnet.reproduce.experiments import EXPERIMENTS
 from alexnet.reproduce.finding import Results, divergence, results_folder
 from alexnet.reproduce.training_claims import shares
+from alexnet.runtime.device import machine_name
 from alexnet.visualize.tables import table
 
 
@@ -53,7 +54,7 @@ def status(recipe: str, results: Results) -> str:
         parts = [f"{name} {shares([run['top1'] for run in results.runs(name)])}" for name in shorter]
         begun = f"not run to its end; of it: {', '.join(parts)}" if parts else "not run to its end"
         return divergence(results, recipe) or begun
-    machine, seconds = runs[0]["hardware"]["hardware"], statistics.median(run["seconds"] for run in runs)
+    machine, seconds = machine_name(runs[0]["hardware"]), statistics.median(run["seconds"] for run in runs)
     return f"{shares([run['top1'] for run in runs])} on test, {seconds:,.0f} s on {machine}"
 
 

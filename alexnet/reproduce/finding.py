@@ -12,6 +12,7 @@ from alexnet.core.errors import UserError
 from alexnet.core.files import read_json
 from alexnet.core.typed import from_json
 from alexnet.reproduce.experiments import recipe_named
+from alexnet.runtime.device import machine_name
 
 CONFIRMED, CORRECTED, REFUTED = "confirmed", "corrected", "refuted"
 SETS = {"cifar10": "CIFAR-10", "fashion-mnist": "Fashion-MNIST", "tiny-imagenet": "Tiny ImageNet, 100 classes"}
@@ -72,7 +73,7 @@ class Results:
 
     def __init__(self, folder: Path) -> None:
         self._files: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
-        self._comparisons: dict[tuple[str, str], tuple[Path, dict[str, Any]]] = {}
+        self._comparisons: dict[tuple[str, str, str], tuple[Path, dict[str, Any]]] = {}
         for path in sorted(folder.glob("*_*.json"), key=lambda path: (path.stem.rpartition("_")[2], path.name)):
             try:
                 self._add(path, read_json(path))
@@ -81,7 +82,10 @@ class Results:
 
     def _add(self, path: Path, value: dict[str, Any]) -> None:
         if path.name.startswith("bench_"):
-            self._comparisons[value.get("recipe") or value["what"], value["hardware"]["device"]] = path, value
+            hardware = value["hardware"]
+            kind = value.get("recipe") or value["what"], hardware["device"], machine_name(hardware)
+            self._comparisons.pop(kind, None)  # the newest goes last
+            self._comparisons[kind] = path, value
         elif is_todays(value):
             self._files.setdefault(value["recipe"]["name"], []).append((path, value))
 
@@ -136,10 +140,11 @@ class Results:
 
     def comparison(self, training: str, device: str = "cpu") -> tuple[Path, dict[str, Any]] | None:
         """The newest speeds of a training beside another's loop on one kind of device, and their file."""
-        return self._comparisons.get((training, device))
+        fitting = [found for (name, kind, _), found in self._comparisons.items() if (name, kind) == (training, device)]
+        return fitting[-1] if fitting else None
 
     def benches(self) -> list[dict[str, Any]]:
-        """What ``alexnet bench`` kept, the newest of each kind and device."""
+        """What ``alexnet bench`` kept, the newest of each kind and machine."""
         return [value for _, value in self._comparisons.values() if "rows" in value]
 
     def evidence(self, *trainings: str) -> str:

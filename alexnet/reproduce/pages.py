@@ -26,6 +26,7 @@ from alexnet.reproduce.experiments import EXPERIMENTS, LONGER, TIMES_LONGER
 from alexnet.reproduce.finding import Finding, Results, Runs, divergence, project_root
 from alexnet.reproduce.paper import SENTENCES
 from alexnet.reproduce.training_claims import shares
+from alexnet.runtime.device import machine_name
 from alexnet.visualize.curves import draw_training_errors
 
 README, PAPER, FIGURE_1 = Path("README.md"), Path("docs/paper.md"), Path("docs/figure1.png")  # in the checkout
@@ -48,11 +49,16 @@ def results_table(results: Results) -> str:
 
 
 def speeds_table(results: Results) -> str:
-    """The README's table of speeds: a row for each that ``alexnet bench`` measured, the machine after it."""
-    benches = results.benches()
-    rows = [cells(row) for value in benches for row in value["rows"]]
-    machines = {describe_machine(value) for value in benches}
-    return f"{markdown_table(HEADER, rows)}\n\n{LEGEND}. {'; '.join(sorted(machines))}." if rows else ""
+    """The README's tables of speeds, one a machine: what ``alexnet bench`` measured, and the machine's ceilings."""
+    machines: dict[str, list[dict[str, Any]]] = {}
+    for value in results.benches():
+        machines.setdefault(machine_name(value["hardware"]), []).append(value)
+    parts = []
+    for name, benches in sorted(machines.items()):
+        rows = [cells(row) for value in benches for row in value["rows"]]
+        ceilings = sorted({describe_machine(value) for value in benches})
+        parts += [f"**{name}**", markdown_table(HEADER, rows), f"{'; '.join(ceilings)}."]
+    return "\n\n".join([*parts, f"{LEGEND}."]) if parts else ""
 
 
 def endurance_table(results: Results) -> str:
@@ -62,7 +68,7 @@ def endurance_table(results: Results) -> str:
     path, value = found
     rows = [(t["what"], f"{t['trials']:,}", f"{len(t['failures']):,}", t["remark"]) for t in value["trials"]]
     table = markdown_table(("what", "trials", "not survived", ""), rows)
-    return f"{table}\n\nFrom `results/{path.name}`, on {value['hardware']['hardware']}."
+    return f"{table}\n\nFrom `results/{path.name}`, on {machine_name(value['hardware'])}."
 
 
 def _result_row(value: dict[str, Any]) -> tuple[str, ...]:
@@ -77,7 +83,7 @@ def _result_row(value: dict[str, Any]) -> tuple[str, ...]:
         "–" if claim.top1 is None else " – ".join(f"{100 * share:g}%" for share in claim.top1),
         f"{statistics.median(run['seconds'] for run in runs):,.0f}",
         f"{statistics.median(run['images_per_second'] for run in runs):,.0f}",
-        f"{runs[0]['hardware']['hardware']}, {runs[0]['hardware']['precision']}, {rate:,.0f} GFLOP/s",
+        f"{machine_name(runs[0]['hardware'])}, {runs[0]['hardware']['precision']}, {rate:,.0f} GFLOP/s",
     )
 
 
@@ -155,7 +161,7 @@ def _ablations(results: Results) -> list[str]:
         runs = results.runs(BASE + suffix)
         epochs = EXPERIMENTS[BASE + suffix].build().train.epochs
         about = (
-            f"`{BASE}`: {epochs} epochs of CIFAR-10 (JPEG), {len(runs)} seeds, on {runs[0]['hardware']['hardware']}; "
+            f"`{BASE}`: {epochs} epochs of CIFAR-10 (JPEG), {len(runs)} seeds, on {machine_name(runs[0]['hardware'])}; "
             "each row changes what it says and nothing else, so that all see as many images, not as many seconds. "
             "Differences are of pairs of one seed, with 95 % intervals. Accuracy on train is the last epoch's as it "
             "went, augmented and with dropout, so it is not to be held against that on test. Seconds: the "
@@ -176,7 +182,7 @@ def _derived(results: Results) -> list[str]:
             continue
         top1 = shares([run["top1"] for run in runs]) if runs else divergence(results, name)
         seconds = f"{statistics.median(run['seconds'] for run in runs):,.0f}" if runs else "–"
-        machine = (runs or results.diverged(name))[0]["hardware"]["hardware"]
+        machine = machine_name((runs or results.diverged(name))[0]["hardware"])
         changes = ", ".join(f"`{change}`" for change in experiment.changes)
         note = f"; {text}" if (text := results.note(name)) else ""
         rows.append((f"`{name}`", f"`{experiment.recipe or name}` with {changes}{note}", top1, seconds, machine))

@@ -22,7 +22,7 @@ from alexnet.core.files import write_json
 from alexnet.core.typed import to_json
 from alexnet.data.sources import BUILTIN_SOURCES
 from alexnet.reproduce.finding import results_folder
-from alexnet.runtime.device import Machine, describe_hardware
+from alexnet.runtime.device import Machine, describe_hardware, machine_name
 from alexnet.runtime.run import Run, source_commit
 
 LIBRARIES = ("torchvision", "numpy", "pillow", "safetensors", "scikit-learn")
@@ -116,7 +116,7 @@ def _today() -> str:
 
 
 def _slug(hardware: Mapping[str, Any]) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", hardware["hardware"].lower()).strip("-")
+    return re.sub(r"[^a-z0-9]+", "-", machine_name(hardware).lower()).strip("-")
 
 
 def _commit(run: Run) -> str:

@@ -35,6 +35,7 @@ from alexnet.reproduce.finding import (
     pending,
     unmeasured,
 )
+from alexnet.runtime.device import machine_name
 
 Run = Mapping[str, Any]
 SIGNIFICANT = 0.05
@@ -191,7 +192,7 @@ def samples_per_second(results: Results) -> Finding:
     path, value = found
     ours, stock = (statistics.median(turn[name] for turn in value["rounds"]) for name in ("ours", "stock"))
     ratio = statistics.median(turn["ours"] / turn["stock"] for turn in value["rounds"])
-    machine = f"{value['hardware']['hardware']}, {value['hardware']['precision']}"
+    machine = f"{machine_name(value['hardware'])}, {value['hardware']['precision']}"
     measured = f"{ours:,.0f} a second here, {stock:,.0f} by the textbook's own loop in fp32: {ratio:.1f} × ({machine})"
     return Finding(measured, no_v100, f"results/{path.name}")
 

@@ -12,7 +12,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,6 +190,19 @@ def describe_hardware(machine: Machine) -> dict[str, object]:
         "torch": torch.__version__,
         "system": f"{platform.system()} {platform.machine()}",
     }
+
+
+def machine_name(hardware: Mapping[str, Any]) -> str:
+    """What :func:`describe_hardware` found, in a few words: "2 cores of AMD EPYC, AVX2".
+
+    A CPU's vectors say more of its speed than its model does. In records from before they were written down, that it
+    multiplied bf16 says which they were.
+    """
+    if hardware["device"] != "cpu":
+        return str(hardware["hardware"])
+    multiplied = hardware.get("matrix_dtype") or ("bfloat16" if hardware.get("precision") == "bf16" else "")
+    vectors = "AVX-512 BF16" if multiplied == "bfloat16" else hardware.get("instructions")
+    return f"{hardware['hardware']}, {vectors}" if vectors else str(hardware["hardware"])
 
 
 def _cpu_info(field: str) -> str:

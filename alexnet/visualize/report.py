@@ -8,6 +8,7 @@ from typing import Any
 from alexnet.config import Recipe, assignments
 from alexnet.core.typed import spell
 from alexnet.recipes import departures_from_name, get_recipe
+from alexnet.runtime.device import machine_name
 from alexnet.visualize.measure import describe_measure
 
 WORST = 10
@@ -57,7 +58,7 @@ def facts(result: Mapping[str, Any]) -> list[str]:
     hardware = result["hardware"]
     return [
         f"images: {result['source']} ({splits})",
-        f"{result['steps']:,} steps at {speed} on {hardware['hardware']}, {hardware['precision']}, "
+        f"{result['steps']:,} steps at {speed} on {machine_name(hardware)}, {hardware['precision']}, "
         f"beside {result['matrix_gflops']:,.0f} GFLOP/s of the machine's own matrix product",
         f"torch {hardware['torch']}, Python {hardware['python']}",
     ]

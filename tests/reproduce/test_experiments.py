@@ -134,11 +134,14 @@ def test_the_speed_is_timed_where_it_is_asked_for(checkout, monkeypatch):
     assert cli.main(["reproduce", "c17", "--run", "--device", "cpu"]) == 0
     assert len(timed) == 1
     value = {"recipe": "d2l-fashion-mnist", "date": "2026-01-01", "commit": "0" * 40}
-    value["hardware"] = {"hardware": "Two Chips", "device": "cpu", "precision": "bf16"}
+    value["hardware"] = {"hardware": "Two Chips", "device": "cpu", "precision": "bf16", "matrix_dtype": "bfloat16"}
     value["rounds"] = [{"ours": 100.0, "stock": 40.0}, {"ours": 90.0, "stock": 30.0}]
-    assert keep_comparison(value).name == "bench_d2l-fashion-mnist_two-chips_2026-01-01.json"
+    assert keep_comparison(value).name == "bench_d2l-fashion-mnist_two-chips-avx-512-bf16_2026-01-01.json"
     finding = STATEMENTS["C17"].check(Results(checkout / "results"))
-    assert "95 a second here, 35 by the textbook's own loop in fp32: 2.8 × (Two Chips, bf16)" in finding.measured
+    assert (
+        "95 a second here, 35 by the textbook's own loop in fp32: 2.8 × (Two Chips, AVX-512 BF16, bf16)"
+        in finding.measured
+    )
     assert cli.main(["reproduce", "c17", "--run", "--missing", "--device", "cpu"]) == 0
     assert len(timed) == 1
 

@@ -5,7 +5,14 @@ import torch
 
 from alexnet.core.errors import UserError
 from alexnet.runtime import device
-from alexnet.runtime.device import Machine, choose_machine, describe_hardware, matrix_rate, multiplies_bf16
+from alexnet.runtime.device import (
+    Machine,
+    choose_machine,
+    describe_hardware,
+    machine_name,
+    matrix_rate,
+    multiplies_bf16,
+)
 
 CPU = torch.device("cpu")
 
@@ -157,3 +164,17 @@ def test_a_gpu_is_deterministic_for_a_training_and_as_it_was_after():
     assert flags() == before
     with Machine(torch.device("cpu"), bf16=False).deterministic():
         assert flags() == before
+
+
+@pytest.mark.parametrize(
+    ("hardware", "name"),
+    [
+        ({"device": "cpu", "matrix_dtype": "float32", "instructions": "AVX2"}, "a chip, AVX2"),
+        ({"device": "cpu", "matrix_dtype": "bfloat16", "instructions": "AVX512"}, "a chip, AVX-512 BF16"),
+        ({"device": "cpu", "precision": "bf16"}, "a chip, AVX-512 BF16"),
+        ({"device": "cpu", "precision": "fp32"}, "a chip"),
+        ({"device": "cuda", "matrix_dtype": "bfloat16", "instructions": "AVX2"}, "a chip"),
+    ],
+)
+def test_a_machine_is_told_by_its_vectors(hardware, name):
+    assert machine_name({"hardware": "a chip", **hardware}) == name
