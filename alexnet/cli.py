@@ -94,8 +94,8 @@ def _reproduce(add: Add) -> None:
 
 def _show(add: Add) -> None:
     add("what", metavar="WHAT", help=f"one of: {', '.join(SHOWN)}")
-    of = "run folders (several for curves and filters); a VARIANT for receptive-field and architecture, a RECIPE for "
-    add("targets", nargs="+", metavar="RUN", help=f"{of}augmentations")
+    of = "run folders, several for curves and filters; receptive-field takes a VARIANT, architecture either"
+    add("targets", nargs="+", metavar="RUN", help=f"{of}, augmentations a RECIPE")
     add("--out", metavar="FILE", help="where the picture goes, .png or .svg (default: the run's folder)")
     add("--image", action="append", default=[], metavar="FILE", help="an image to show something of; repeatable")
     add("--class", dest="chosen", metavar="CLASS", help="for attributions: the class (default: the most likely)")

@@ -15,7 +15,6 @@ from alexnet.data.store import Store
 from alexnet.inference.features import FeatureIndex, compute_features
 from alexnet.inference.predictor import Predictor
 from alexnet.inference.taps import last_hidden_layer
-from alexnet.model.summary import summarise
 from alexnet.runtime.log import Silent
 from alexnet.runtime.run import Run
 from alexnet.visualize import (
@@ -43,10 +42,10 @@ def of_training(run: Run, predictor: Predictor, store: Store) -> dict[str, Drawi
     history = curves.read_history(run, recipe, result if result["split"] else None)
     one = store.read(store.subset("train")[:1])[0]
     colours = store.colours if store.channels == 3 else None
-    name, parameters = recipe.model.variant, summarise(network).parameters
+    name = recipe.model.variant
     return {
         "How it went": lambda: curves.draw_curves([history]),
-        "The network": lambda: architecture.draw_architecture(network, name, parameters),
+        "The network": lambda: architecture.draw_architecture(network, name),
         "What its units see": lambda: fields.show_fields(name, _photograph()),
         "What training made of an image": lambda: augmentations.show_augmentations(recipe, one, colours),
         "Its first kernels": lambda: filters.draw_filters({recipe.name: network}),

@@ -10,6 +10,7 @@ from pathlib import Path
 from alexnet.core.errors import UserError, unknown
 
 REPORT = "report"
+VARIANT_OR_RUN = "variant or run"
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ WHAT = {
     "embedding": Fitting(options=("data", "layer")),
     "receptive-field": Fitting("variant", images=(0, 1)),
     "augmentations": Fitting("recipe", images=ONE),
-    "architecture": Fitting("variant"),
+    "architecture": Fitting(VARIANT_OR_RUN),
     REPORT: Fitting(options=("data",)),
 }
 

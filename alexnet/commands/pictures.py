@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from alexnet.commands.request import Request, named_apart, run_folder, short
+from alexnet.commands.request import Request, is_run, named_apart, run_folder, short
 from alexnet.inference.features import open_index
 from alexnet.model.saved import load_model, model_folder
 from alexnet.recipes import get_recipe
@@ -70,6 +70,14 @@ def _augmentations(request: Request) -> Picture:
     return augmentations.show_augmentations(recipe, pixels)
 
 
+def _architecture(request: Request) -> Picture:
+    """Of a variant as its authors built it, or of a run's network."""
+    target = request.targets[0]
+    if is_run(target):
+        return architecture.draw_architecture(load_model(target).network, short(target))
+    return architecture.show_architecture(target)
+
+
 PICTURES: dict[str, Callable[[Request], Picture]] = {
     "curves": _curves,
     "filters": lambda r: filters.draw_filters({n: load_model(t).network for t, n in named_apart(r.targets).items()}),
@@ -81,5 +89,5 @@ PICTURES: dict[str, Callable[[Request], Picture]] = {
     "embedding": _embedding,
     "receptive-field": lambda r: receptive.show_fields(r.targets[0], Path(r.images[0]).read_bytes()),
     "augmentations": _augmentations,
-    "architecture": lambda request: architecture.show_architecture(request.targets[0]),
+    "architecture": _architecture,
 }

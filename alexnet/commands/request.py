@@ -59,6 +59,11 @@ def run_folder(target: str) -> Path:
     return path.parent if inside else path
 
 
+def is_run(target: str) -> bool:
+    """Whether what could be a variant's name is a run's folder."""
+    return Path(target).is_dir()
+
+
 def short(run: str) -> str:
     """A run's folder, without the way to it."""
     return run_folder(run).resolve().name

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alexnet.commands.console import print_json
-from alexnet.commands.fitting import REPORT, WHAT, demand_fitting
+from alexnet.commands.fitting import REPORT, VARIANT_OR_RUN, WHAT, demand_fitting
 from alexnet.commands.pictures import PICTURES
 from alexnet.commands.progress import make_reporter
 from alexnet.commands.report import rebuild
-from alexnet.commands.request import Request, run_folder
+from alexnet.commands.request import Request, is_run, run_folder
 from alexnet.core.errors import UserError
 from alexnet.runtime.device import choose_machine
 from alexnet.visualize.canvas import demand_format
@@ -63,7 +63,7 @@ def _images(what: str) -> list[str]:
 
 def _default(what: str, targets: Sequence[str]) -> Path:
     """Where a picture goes that was given no place: into the run's folder, or, of a name or several runs, here."""
-    if WHAT[what].of != "run":
+    if WHAT[what].of != "run" and not (WHAT[what].of == VARIANT_OR_RUN and is_run(targets[0])):
         return Path(f"{what}-{targets[0]}.png")
     if len(targets) > 1:
         return Path(f"{what}-of-{len(targets)}.png")

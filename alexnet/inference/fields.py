@@ -30,6 +30,7 @@ def reach(network: Classifier, layer: str) -> Tensor:
     the number of paths to the unit. Raises ``UserError`` for a layer that the network does not have.
     """
     network = copy.deepcopy(network).double().eval()
+    network.use_plain_forms()  # a fast form's rounding reaches pixels that the unit does not see
     for parameter in network.parameters():
         nn.init.constant_(parameter, POSITIVE)
     for name, module in list(network.named_modules()):

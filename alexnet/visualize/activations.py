@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,7 +15,10 @@ from alexnet.core.errors import unknown
 from alexnet.inference.predictor import Predictor
 from alexnet.inference.taps import layer_outputs, layer_shapes
 from alexnet.model.network import Classifier
-from alexnet.visualize.canvas import Picture, bare, new_figure, shortened, show_image, tiles
+from alexnet.visualize.canvas import PHONE, Picture, bare, new_figure, shortened, show_image, tiles
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MAPS = 32  # of a layer, those that answer most
 ACROSS = 8
@@ -52,22 +55,33 @@ def draw_activations(pixels: NDArray[np.uint8], outputs: Mapping[str, Tensor], t
 
     ``pixels`` ``(S, S, C)``: what the network saw; ``outputs``: layer → ``(maps, H, W)`` or ``(units,)``.
     """
-    rows = math.ceil((1 + len(outputs)) / COLUMNS)
-    figure = new_figure(11, 0.6 + 2.6 * rows, f"{title} (each map from its lowest to its highest value)")
-    places = figure.subplots(rows, COLUMNS, squeeze=False).flatten()
+    layers = {name: output.float().cpu().numpy() for name, output in outputs.items()}
+    shares = {name: float((values > 0).mean()) for name, values in layers.items()}
+    active = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+    return Picture(
+        _sheet(pixels, layers, title, 11, COLUMNS),
+        f"{title}: units above 0 in each layer: {active}",
+        {"active": shares},
+        lambda: _sheet(pixels, layers, title, PHONE, 2),
+    )
+
+
+def _sheet(
+    pixels: NDArray[np.uint8], layers: Mapping[str, NDArray[np.float32]], title: str, width: float, across: int
+) -> Figure:
+    """The image and the layers, so many ``across``."""
+    rows = math.ceil((1 + len(layers)) / across)
+    figure = new_figure(width, 0.6 + 2.6 * rows, f"{title} (each map from its lowest to its highest value)")
+    places = figure.subplots(rows, across, squeeze=False).flatten()
     show_image(places[0], pixels, "what the network sees")
-    shares = {}
-    for axes, (name, output) in zip(places[1:], outputs.items(), strict=False):
-        values = output.float().cpu().numpy()
-        shares[name] = float((values > 0).mean())
+    for axes, (name, values) in zip(places[1:], layers.items(), strict=False):
         picture, what = _picture(values)
         bare(axes).imshow(picture, cmap="viridis", aspect="auto" if values.ndim == 1 else "equal", vmin=0, vmax=1)
         size = " × ".join(map(str, values.shape))
-        axes.set_title(f"{shortened(name)}: {size}\n{shares[name]:.0%} of units above 0; {what}", fontsize=8)
-    for axes in places[1 + len(outputs) :]:
+        axes.set_title(f"{shortened(name)}: {size}\n{(values > 0).mean():.0%} of units above 0;\n{what}", fontsize=8)
+    for axes in places[1 + len(layers) :]:
         axes.set_visible(False)
-    active = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
-    return Picture(figure, f"{title}: units above 0 in each layer: {active}", {"active": shares})
+    return figure
 
 
 def _picture(values: NDArray[np.float32]) -> tuple[NDArray[np.float64], str]:

@@ -77,13 +77,14 @@ def show_architecture(variant: str) -> Picture:
     """A variant by its name, with its authors' classes and channels. Raises ``UserError`` for an unknown name."""
     row = get_variant(variant)
     network = build(variant, row.architecture, row.num_classes, row.in_channels, None, device="meta")
-    return draw_architecture(network, variant, summarise(network).parameters)
+    return draw_architecture(network, variant)
 
 
-def draw_architecture(network: Classifier, name: str, parameters: int) -> Picture:
-    """The figure; ``parameters``: how many numbers are trained, for the title."""
+def draw_architecture(network: Classifier, name: str) -> Picture:
+    """The figure of a network as it is, whatever its size and classes."""
     from matplotlib.axes import Axes
 
+    parameters = summarise(network).parameters
     layers = stages(network)
     columns = 2 if any(not layer.joined for layer in layers) else 1
     starts = _starts(layers, columns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,10 @@ from alexnet.core.errors import unknown
 from alexnet.inference.attribution import attribute
 from alexnet.inference.predictor import Predictor
 from alexnet.model.saved import SavedModel
-from alexnet.visualize.canvas import Picture, bare, new_figure, plain, show_image
+from alexnet.visualize.canvas import PHONE, Picture, bare, new_figure, plain, show_image
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def show_attributions(predictor: Predictor, pixels: NDArray[np.uint8], chosen: str | None, what: str) -> Picture:
@@ -47,20 +51,34 @@ def draw_attributions(
     title = (
         f"{what}: what speaks for {chosen!r}, which is given {probability:.1%} (each map from nothing to its own most)"
     )
-    figure = new_figure(3.1 * (1 + len(maps)), 3.9, title)
-    places = figure.subplots(1, 1 + len(maps))
+    heat = {name: found.float().cpu().numpy().astype(np.float64) for name, found in maps.items()}
+    thirds = {name: _thirds(values) for name, values in heat.items()}
+    lies = "; ".join(f"{name} most in {_place(shares)}" for name, shares in thirds.items())
+    return Picture(
+        _sheet(pixels, heat, title, 3.1, 1 + len(maps)),
+        f"{title}: {lies}",
+        {name: shares.tolist() for name, shares in thirds.items()},
+        lambda: _sheet(pixels, heat, title, PHONE / 2, 2),
+    )
+
+
+def _sheet(
+    pixels: NDArray[np.uint8], heat: Mapping[str, NDArray[np.float64]], title: str, inches: float, across: int
+) -> Figure:
+    """The image, and each map over it, so many ``inches`` wide and ``across``."""
+    rows = -(-(1 + len(heat)) // across)
+    figure = new_figure(inches * across, 0.8 + inches * rows, title)
+    places = figure.subplots(rows, across, squeeze=False).flatten()
+    for axes in places[1 + len(heat) :]:
+        axes.set_visible(False)
     show_image(places[0], pixels, "what the network sees")
-    thirds = {}
-    for axes, (name, found) in zip(places[1:], maps.items(), strict=True):
-        values = found.float().cpu().numpy().astype(np.float64)
+    for axes, (name, values) in zip(places[1:], heat.items(), strict=False):
         show_image(axes, pixels)
         strength = values / values.max() if values.max() > 0 else values
         axes.imshow(strength, cmap="inferno", vmin=0, vmax=1, alpha=0.85 * np.sqrt(strength))
         axes.set_title(plain(name), fontsize=10)
         bare(axes)
-        thirds[name] = _thirds(values)
-    lies = "; ".join(f"{name} most in {_place(shares)}" for name, shares in thirds.items())
-    return Picture(figure, f"{title}: {lies}", {name: shares.tolist() for name, shares in thirds.items()})
+    return figure
 
 
 def _thirds(values: NDArray[np.float64]) -> NDArray[np.float64]:

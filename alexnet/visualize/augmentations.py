@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,7 +18,10 @@ from alexnet.data.building import principal_components, statistics
 from alexnet.data.decode import ImageRefusedError, read_pixels
 from alexnet.data.store import PHOTOGRAPH_SIDE
 from alexnet.model.variants import build, get_variant
-from alexnet.visualize.canvas import Picture, new_figure, show_image
+from alexnet.visualize.canvas import PHONE, Picture, new_figure, show_image
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 ACROSS = 5
 BUILTIN_PIXELS = {  # side and channels, as a store of the set has them
@@ -101,8 +105,24 @@ def draw_augmentations(
     ``pixels`` ``(H, W, C)``, ``training`` ``(25, S, S, C)`` and ``tests`` ``(1 or 10, S, S, C)``, uint8; ``what``: the
     augmentation in words.
     """
-    figure = new_figure(12, 6.6, f"{title}: {what}")
-    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=[1.35, 1])[0]
+    views = "ten test views" if len(tests) > 1 else "the one test view"
+    return Picture(
+        _sheet(pixels, training, tests, f"{title}: {what}", upright=False),
+        f"The image as {title} trains on it: {what}; 25 training views and {views}",
+        upright=lambda: _sheet(pixels, training, tests, f"{title}: {what}", upright=True),
+    )
+
+
+def _sheet(
+    pixels: NDArray[np.uint8], training: NDArray[np.uint8], tests: NDArray[np.uint8], title: str, *, upright: bool
+) -> Figure:
+    """Training views beside what is tested on, or above it."""
+    if upright:
+        figure = new_figure(PHONE, 2.3 * PHONE, title)
+        left, right = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.1, 1])[:, 0]
+    else:
+        figure = new_figure(12, 6.6, title)
+        left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=[1.35, 1])[0]
     left.suptitle("training: 25 draws, one an epoch", fontsize=11)
     for axes, view in zip(left.subplots(ACROSS, ACROSS).flatten(), training, strict=True):
         show_image(axes, view)
@@ -112,5 +132,4 @@ def draw_augmentations(
     rows = -(-len(tests) // ACROSS)
     for axes, view in zip(seen.subplots(rows, min(ACROSS, len(tests)), squeeze=False).flatten(), tests, strict=True):
         show_image(axes, view)
-    views = "ten test views" if len(tests) > 1 else "the one test view"
-    return Picture(figure, f"The image as {title} trains on it: {what}; 25 training views and {views}")
+    return figure

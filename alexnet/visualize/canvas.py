@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,17 +31,26 @@ LINE_COLOURS = PALETTE[:7]  # yellow is no colour for a line on white
 MARKS = len(PALETTE) * len(SHAPES)
 DOTS_PER_INCH = 110
 LETTERS_PER_INCH = 9.5  # of a title
+PHONE = 4.6  # inches, of a figure that is laid out for one
 FORMATS = (".png", ".svg")
 LONGEST_LABEL = 28
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A drawn figure; ``says``: what it shows, for those who cannot see it; ``figures``: the numbers in it."""
+    """A drawn figure; ``says``: what it shows, for those who cannot see it; ``figures``: the numbers in it.
+
+    ``upright`` draws the same for a screen as narrow as a phone's; None where it cannot be laid out so.
+    """
 
     figure: Figure
     says: str
     figures: Mapping[str, Any] = field(default_factory=dict)
+    upright: Callable[[], Figure] | None = None
+
+    def for_phones(self) -> Picture | None:
+        """The same laid out for a narrow screen, if it can be."""
+        return Picture(self.upright(), self.says, self.figures) if self.upright else None
 
     def data(self, suffix: str = ".png") -> bytes:
         """The picture as a file's contents, PNG or SVG; ``says`` goes with it, as its description."""

@@ -14,10 +14,11 @@ from alexnet.core.errors import UserError
 from alexnet.data.store import Store
 from alexnet.inference.predictor import Predictor
 from alexnet.training.evaluate import Counts, log_probabilities
-from alexnet.visualize.canvas import BLUE, GREY, Picture, new_figure, shortened
+from alexnet.visualize.canvas import BLUE, GREY, PHONE, Picture, new_figure, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SHOWN = 100  # classes whose names fit beside a matrix
 LABEL = 24
@@ -55,37 +56,67 @@ def draw_confusion(matrix: NDArray[np.int64], names: Sequence[str], title: str) 
 
     Of more than ``SHOWN`` classes those are drawn that are confused most.
     """
-    from matplotlib.colors import PowerNorm
-
     chosen = most_confused(matrix)
     order = chosen[order_by_confusion(matrix[np.ix_(chosen, chosen)])]
-    classes, images = len(order), np.maximum(matrix.sum(axis=1), 1)
-    shares, accuracy = matrix[np.ix_(order, order)] / images[order, None], np.diag(matrix) / images
+    classes, accuracy = len(order), np.diag(matrix) / np.maximum(matrix.sum(axis=1), 1)
     if classes < len(matrix):
         title = f"{title}: the {classes} of {len(matrix):,} classes that are confused most"
-    side = float(np.clip(0.24 * classes + 3, 5.5, 16))
-    figure = new_figure(side + 3.5, side, title)
-    left, right = figure.subplots(1, 2, width_ratios=[side, 2.2])
-    image = left.imshow(shares, cmap="viridis", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
-    figure.colorbar(image, ax=left, label="share of the true class (root scale)", shrink=0.6, pad=0.01)
-    left.set(xlabel="taken for", ylabel="true class")
-    labels = [shortened(names[number], LABEL) for number in order]
-    size = 9 if classes <= NUMBERED else 6.5
-    left.set_xticks(range(classes), labels, rotation=90, fontsize=size)
-    left.set_yticks(range(classes), labels, fontsize=size)
-    if classes <= NUMBERED:
-        _number(left, matrix[np.ix_(order, order)], shares)
-    right.barh(range(classes), accuracy[order], color=BLUE, height=0.8)
-    if (counted := matrix.sum(axis=1) > 0).any():
-        right.axvline(accuracy[counted].mean(), color=GREY, linestyle="--", linewidth=1)
-    label = "accuracy of each class\n(dashed: the mean of all)"
-    right.set(xlim=(0, 1), ylim=(classes - 0.5, -0.5), yticks=[], xlabel=label)
-    right.spines[["top", "right"]].set_visible(False)
     figures = {
         "order": [names[number] for number in order],
         "accuracy": dict(zip(names, accuracy.tolist(), strict=True)),
     }
-    return Picture(figure, _in_words(matrix, names, accuracy, title), figures)
+    says = _in_words(matrix, names, accuracy, title)
+    upright = (lambda: _above(matrix, order, names, title)) if classes <= NUMBERED else None
+    return Picture(_beside(matrix, order, names, title), says, figures, upright)
+
+
+def _beside(matrix: NDArray[np.int64], order: NDArray[np.int64], names: Sequence[str], title: str) -> Figure:
+    """The matrix on the left, accuracies on the right, a row each class."""
+    side = float(np.clip(0.24 * len(order) + 3, 5.5, 16))
+    figure = new_figure(side + 3.5, side, title)
+    left, right = figure.subplots(1, 2, width_ratios=[side, 2.2])
+    _draw_matrix(figure, left, matrix, order, names)
+    _draw_accuracies(right, matrix, order)
+    right.set(yticks=[])
+    return figure
+
+
+def _above(matrix: NDArray[np.int64], order: NDArray[np.int64], names: Sequence[str], title: str) -> Figure:
+    """The matrix above the accuracies, whose rows are named again."""
+    figure = new_figure(PHONE, PHONE + 2.4 + 0.17 * len(order), title)
+    above, below = figure.subplots(2, 1, height_ratios=[PHONE + 1.2, 1 + 0.17 * len(order)])
+    _draw_matrix(figure, above, matrix, order, names)
+    _draw_accuracies(below, matrix, order)
+    below.set_yticks(range(len(order)), [shortened(names[number], LABEL) for number in order], fontsize=7)
+    return figure
+
+
+def _draw_matrix(
+    figure: Figure, axes: Axes, matrix: NDArray[np.int64], order: NDArray[np.int64], names: Sequence[str]
+) -> None:
+    from matplotlib.colors import PowerNorm
+
+    classes, counts = len(order), matrix[np.ix_(order, order)]
+    shares = counts / np.maximum(matrix.sum(axis=1), 1)[order, None]
+    image = axes.imshow(shares, cmap="viridis", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
+    figure.colorbar(image, ax=axes, label="share of the true class (root scale)", shrink=0.6, pad=0.01)
+    axes.set(xlabel="taken for", ylabel="true class")
+    labels = [shortened(names[number], LABEL) for number in order]
+    size = 9 if classes <= NUMBERED else 6.5
+    axes.set_xticks(range(classes), labels, rotation=90, fontsize=size)
+    axes.set_yticks(range(classes), labels, fontsize=size)
+    if classes <= NUMBERED:
+        _number(axes, counts, shares)
+
+
+def _draw_accuracies(axes: Axes, matrix: NDArray[np.int64], order: NDArray[np.int64]) -> None:
+    accuracy = np.diag(matrix) / np.maximum(matrix.sum(axis=1), 1)
+    axes.barh(range(len(order)), accuracy[order], color=BLUE, height=0.8)
+    if (counted := matrix.sum(axis=1) > 0).any():
+        axes.axvline(accuracy[counted].mean(), color=GREY, linestyle="--", linewidth=1)
+    label = "accuracy of each class\n(dashed: the mean of all)"
+    axes.set(xlim=(0, 1), ylim=(len(order) - 0.5, -0.5), xlabel=label)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def most_confused(matrix: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -13,13 +13,14 @@ from alexnet.core.files import write_bytes
 from alexnet.recipes import departures_from_name
 from alexnet.runtime.log import read_lines
 from alexnet.runtime.run import Run
-from alexnet.visualize.canvas import BLUE, GREEN, GREY, LINE_COLOURS, ORANGE, Picture, new_figure, shortened
+from alexnet.visualize.canvas import BLUE, GREEN, GREY, LINE_COLOURS, ORANGE, PHONE, Picture, new_figure, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 SECONDS_BETWEEN_DRAWINGS = 10.0
+PANEL = 3.2  # inches, its height with its axis
 FIGURE_1_ERROR = 0.25  # the level at which the paper compares ReLU and tanh
 SPLIT_COLOURS = {"train": BLUE, "val": ORANGE, "test": GREEN}
 SPLIT_STYLES: dict[str, dict[str, Any]] = {
@@ -87,10 +88,17 @@ def draw_curves(runs: Sequence[History]) -> Picture:
 
     ``runs``: their names differ.
     """
+    says = "; ".join(_in_words(run) for run in runs)
+    figures = {run.name: run.final for run in runs}
+    return Picture(_panels(runs, 9.6, 2), says, figures, lambda: _panels(runs, PHONE, 1))
+
+
+def _panels(runs: Sequence[History], width: float, across: int) -> Figure:
     several = len(runs) > 1
-    rows = 3 + len(runs) // 2 if several else 0  # of the legend
-    figure = new_figure(9.6, 6.4 + 0.22 * rows, f"{len(runs)} trainings" if several else runs[0].name)
-    (loss, accuracy), (rate, speed) = figure.subplots(2, 2)
+    rows = (3 + len(runs) // across) * several  # of the legend
+    title = f"{len(runs)} trainings" if several else runs[0].name
+    figure = new_figure(width, PANEL * 4 / across + 0.22 * rows, title)
+    loss, accuracy, rate, speed = figure.subplots(4 // across, across).flatten()
     colours = [LINE_COLOURS[number % len(LINE_COLOURS)] if several else "" for number in range(len(runs))]
     for run, colour in zip(runs, colours, strict=True):
         _draw_splits(loss, run, "loss", colour)
@@ -108,15 +116,15 @@ def draw_curves(runs: Sequence[History]) -> Picture:
     for axes in (loss, accuracy, rate, speed):
         _tidy(axes, last)
     if several:
-        _add_key(figure, runs, colours)
+        _add_key(figure, runs, colours, across)
     else:
         for axes in (loss, accuracy):
             if axes.get_legend_handles_labels()[1]:
                 axes.legend(frameon=False, fontsize="small")
-    return Picture(figure, "; ".join(_in_words(run) for run in runs), {run.name: run.final for run in runs})
+    return figure
 
 
-def _add_key(figure: Figure, runs: Sequence[History], colours: Sequence[str]) -> None:
+def _add_key(figure: Figure, runs: Sequence[History], colours: Sequence[str], across: int) -> None:
     """Below the panels: each run's colour and final count, and what the kinds of line, stars and bands are."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
@@ -129,7 +137,7 @@ def _add_key(figure: Figure, runs: Sequence[History], colours: Sequence[str]) ->
     entries.append(Line2D([], [], color=GREY, label="final count", linestyle="", **STAR))
     if any(run.expected for run in runs):
         entries.append(Patch(color=GREY, alpha=0.2, label="band in a run's colour: expected on test"))
-    figure.legend(handles=entries, loc="outside lower center", ncols=2, frameon=False, fontsize="small")
+    figure.legend(handles=entries, loc="outside lower center", ncols=across, frameon=False, fontsize="small")
 
 
 def _tidy(axes: Axes, last_step: int) -> None:

@@ -6,8 +6,8 @@ groups on such a map mean nothing; what lies close together was close.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,11 @@ from alexnet.data.store import Store
 from alexnet.inference.features import compute_features
 from alexnet.inference.predictor import Predictor
 from alexnet.runtime.log import Reporter
-from alexnet.visualize.canvas import MARKS, Picture, bare, class_marks, new_figure, shortened
+from alexnet.visualize.canvas import MARKS, PHONE, Picture, bare, class_marks, new_figure, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 IMAGES = 1500  # on one map
 COMPONENTS = 50
@@ -70,15 +71,43 @@ def draw_embedding(
     title: str,
 ) -> Picture:
     """``places`` ``(N, 2)`` in 0 … 1 with ``labels`` ``(N,)`` and the images ``pixels`` ``(N, H, W, C)``."""
-    figure = new_figure(11, 8.6, title)
-    axes = figure.subplots()
     own = _own_nearest(places, labels)
+    says = f"{title}: {own.sum():,} of {len(labels):,} images on the map lie nearest to one of their own class"
     present = np.unique(labels)
     named = present if len(present) <= MARKS else _clearest(present, labels, own)
+
+    def draw(figure: Figure, thumbnails: int, legend: Mapping[str, Any]) -> Figure:
+        _draw_map(figure.subplots(), places, labels, pixels, named, names, thumbnails)
+        figure.legend(frameon=False, fontsize=8, **legend)
+        return figure
+
+    beside = {"loc": "outside right upper", "ncols": 1 + (len(named) > MARKS // 2)}
+    below = {"loc": "outside lower center", "ncols": 2}
+    return Picture(
+        draw(new_figure(11, 8.6, title), THUMBNAILS, beside),
+        says,
+        {"nearest_is_of_own_class": float(own.mean())},
+        lambda: draw(new_figure(PHONE, 1.2 * PHONE + 0.09 * len(named), title), THUMBNAILS // 3, below),
+    )
+
+
+def _draw_map(
+    axes: Axes,
+    places: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    pixels: NDArray[np.uint8],
+    named: NDArray[np.int64],
+    names: Sequence[str],
+    thumbnails: int,
+) -> None:
     rest = ~np.isin(labels, named)
     if rest.any():
         axes.scatter(
-            places[rest, 0], places[rest, 1], s=10, color=FAINT, label=f"{len(present) - len(named)} other classes"
+            places[rest, 0],
+            places[rest, 1],
+            s=10,
+            color=FAINT,
+            label=f"{len(np.unique(labels[rest]))} other classes",
         )
     for (colour, shape), label in zip(class_marks(len(named)), named, strict=True):
         some = places[labels == label]
@@ -92,13 +121,10 @@ def draw_embedding(
             linewidths=0,
             label=shortened(names[label]),
         )
-    for number in _spread(places, THUMBNAILS):
+    for number in _spread(places, thumbnails):
         _thumbnail(axes, places[number], pixels[number])
     room = 0.04 + 1.2 * THUMBNAIL_SHARE
     bare(axes).set(xlim=(-0.04, 1 + room), ylim=(-0.04, 1 + room), aspect="equal")
-    figure.legend(loc="outside right upper", frameon=False, fontsize=8, ncols=1 + (len(named) > MARKS // 2))
-    says = f"{title}: {own.sum():,} of {len(labels):,} images on the map lie nearest to one of their own class"
-    return Picture(figure, says, {"nearest_is_of_own_class": float(own.mean())})
 
 
 def _clearest(present: NDArray[np.int64], labels: NDArray[np.int64], own: NDArray[np.bool_]) -> NDArray[np.int64]:

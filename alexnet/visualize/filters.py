@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from alexnet.core.errors import UserError
 from alexnet.model.kernels import colour_index, column_difference, orientation_index
 from alexnet.model.network import Classifier
-from alexnet.visualize.canvas import BLUE, ORANGE, Picture, bare, new_figure, shortened, tiles
+from alexnet.visualize.canvas import BLUE, ORANGE, PHONE, Picture, bare, new_figure, shortened, tiles, wrapped
 
 if TYPE_CHECKING:
-    from matplotlib.figure import SubFigure
+    from matplotlib.figure import Figure, SubFigure
 
 TILES_ACROSS = 8
+ROWS_ON_PHONES = 2  # kernels above, distributions below
 BINS = 12
 COLUMN_COLOURS = (BLUE, ORANGE)
 SCALES = {"colour": "0 grey … 1 no grey in it", "orientation": "0 none … 1 one direction"}
@@ -49,13 +50,36 @@ def draw_filters(networks: Mapping[str, Classifier]) -> Picture:
     shown = {name: (first_kernels(network), columns_of(network)) for name, network in networks.items()}
     if all(columns == 2 for _, columns in shown.values()):
         shown |= {f"{name}, dealt at random": (_dealt(kernels), 1) for name, (kernels, _) in shown.items()}
-    figure = new_figure(11, max(3.2, sum(_height(kernels) for kernels, _ in shown.values())))
-    parts = figure.subfigures(len(shown), 1, squeeze=False, height_ratios=[_height(k) for k, _ in shown.values()])
-    says, figures = [], {}
+    figures = {name: _figures(kernels, columns) for name, (kernels, columns) in shown.items()}
+    says = [_in_words(name, len(kernels), columns, figures[name]) for name, (kernels, columns) in shown.items()]
+    return Picture(
+        _networks(shown, 11, 1), "; ".join(says), figures, upright=lambda: _networks(shown, PHONE, ROWS_ON_PHONES)
+    )
+
+
+def _figures(kernels: Tensor, columns: int) -> dict[str, Any]:
+    """How many there are, and of each index its mean in both halves and whether these differ."""
+    found: dict[str, Any] = {"kernels": len(kernels), "columns": columns}
+    for what, index in _indices(kernels).items():
+        first, second, p = column_difference(index)
+        found[what] = {"first": first, "second": second, "p": p}
+    return found
+
+
+def _indices(kernels: Tensor) -> dict[str, Tensor]:
+    """What is asked of each kernel: colour only where there is any."""
+    colour = {"colour": colour_index(kernels)} if kernels.shape[1] == 3 else {}
+    return {**colour, "orientation": orientation_index(kernels)}
+
+
+def _networks(shown: Mapping[str, tuple[Tensor, int]], width: float, rows: int) -> Figure:
+    """A part for each network, kernels and distributions beside each other or in two rows."""
+    heights = [_height(kernels) * (1.7 if rows > 1 else 1) for kernels, _ in shown.values()]
+    figure = new_figure(width, max(3.2, sum(heights)))
+    parts = figure.subfigures(len(shown), 1, squeeze=False, height_ratios=heights)
     for part, (name, (kernels, columns)) in zip(parts[:, 0], shown.items(), strict=True):
-        figures[name] = _draw_network(part, name, kernels, columns)
-        says.append(_in_words(name, len(kernels), columns, figures[name]))
-    return Picture(figure, "; ".join(says), figures)
+        _draw_network(part, name, kernels, columns, width, rows)
+    return figure
 
 
 def _dealt(kernels: Tensor) -> Tensor:
@@ -69,26 +93,27 @@ def _height(kernels: Tensor) -> float:
     return max(2.8, 0.42 * rows + 1.0)
 
 
-def _draw_network(part: SubFigure, name: str, kernels: Tensor, columns: int) -> dict[str, Any]:
+def _draw_network(part: SubFigure, name: str, kernels: Tensor, columns: int, width: float, rows: int) -> None:
     kind = "two columns" if columns == 2 else "one column, its halves as a control"
-    part.suptitle(f"{shortened(name, 48)}: {len(kernels)} kernels of {kernels.shape[2]} × {kernels.shape[3]}, {kind}")
-    indices = {"orientation": orientation_index(kernels)}
-    if kernels.shape[1] == 3:
-        indices = {"colour": colour_index(kernels), **indices}
-    axes = part.subplots(1, 2 + len(indices), width_ratios=[1.5, 1.5, *[1] * len(indices)])
+    title = f"{shortened(name, 48)}: {len(kernels)} kernels of {kernels.shape[2]} × {kernels.shape[3]}, {kind}"
+    part.suptitle(wrapped(title, width))
+    indices = _indices(kernels)
+    if rows > 1:
+        axes = part.subplots(rows, 2).flatten()
+        axes[-1].set_visible(len(indices) > 1)
+    else:
+        axes = part.subplots(1, 2 + len(indices), width_ratios=[1.5, 1.5, *[1] * len(indices)])
     half = len(kernels) // 2
     halves = [f"column {number}" if columns == 2 else f"half {number}" for number in (1, 2)]
     for place, some, title in zip(axes, (kernels[:half], kernels[half:]), halves, strict=False):
         sheet = tiles(as_tiles(some), TILES_ACROSS)
         bare(place).imshow(sheet.squeeze(2) if sheet.shape[2] == 1 else sheet, cmap="gray", vmin=0, vmax=1)
         place.set_title(title, fontsize=10)
-    found: dict[str, Any] = {"kernels": len(kernels), "columns": columns}
-    for place, (what, index) in zip(axes[2:], indices.items(), strict=True):
-        found[what] = _draw_distribution(place, what, index, halves)
-    return found
+    for place, (what, index) in zip(axes[2:], indices.items(), strict=False):
+        _draw_distribution(place, what, index, halves)
 
 
-def _draw_distribution(axes: Any, what: str, index: Tensor, halves: Sequence[str]) -> dict[str, float]:
+def _draw_distribution(axes: Any, what: str, index: Tensor, halves: Sequence[str]) -> None:
     """The index's histogram in each half, and whether they differ."""
     first, second, p = column_difference(index)
     half = len(index) // 2
@@ -100,7 +125,6 @@ def _draw_distribution(axes: Any, what: str, index: Tensor, halves: Sequence[str
     axes.set(xlabel=SCALES[what], ylabel="kernels", xlim=(0, 1))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize="small")
-    return {"first": first, "second": second, "p": p}
 
 
 def as_tiles(kernels: Tensor) -> NDArray[np.float64]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,13 @@ from alexnet.inference.features import FeatureIndex
 from alexnet.inference.predictor import Predictor
 from alexnet.visualize.canvas import ORANGE, Picture, new_figure, shortened, show_image
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 LABEL = 20
 NEAREST = 6  # shown, as in the paper
+WIDTH = 1.55  # inches, of an image
+ON_PHONES = 3  # in a row
 
 
 Query = tuple[str, NDArray[np.uint8]]
@@ -45,25 +51,32 @@ def show_neighbours(
 
 def draw_neighbours(queries: Sequence[Query], found: Sequence[Sequence[Neighbour]], layer: str) -> Picture:
     """A row for each of ``queries``, (name, pixels as the network saw them), then its neighbours, nearest first."""
-    across = 1 + max(len(row) for row in found)
+    most = 1 + max(len(row) for row in found)
     title = f"the nearest training images, with their Euclidean distance in {layer}"
-    figure = new_figure(1.55 * across, 0.8 + 1.95 * len(queries), title)
-    places = figure.subplots(len(queries), across, squeeze=False)
-    for row, (name, pixels), neighbours in zip(places, queries, found, strict=True):
-        show_image(row[0], pixels, shortened(name, LABEL))
-        for side in row[0].spines.values():
-            side.set(visible=True, color=ORANGE, linewidth=2.5)
-        for axes in row[1:]:
-            axes.set_visible(False)
-        for axes, neighbour in zip(row[1:], neighbours, strict=False):
-            axes.set_visible(True)
-            show_image(axes, neighbour.pixels, f"{shortened(neighbour.name, LABEL)}\n{neighbour.distance:.3g}")
     said = [
         f"{name}: {', '.join(neighbour.name for neighbour in neighbours)}"
         for (name, _), neighbours in zip(queries, found, strict=True)
     ]
     return Picture(
-        figure,
+        _rows(queries, found, title, most),
         f"The training images nearest to each, by {layer}, with their distances. {'. '.join(said)}",
         {name: [(n.name, n.distance) for n in row] for (name, _), row in zip(queries, found, strict=True)},
+        lambda: _rows(queries, found, title, ON_PHONES),
     )
+
+
+def _rows(queries: Sequence[Query], found: Sequence[Sequence[Neighbour]], title: str, across: int) -> Figure:
+    """For each of ``queries`` as many rows as its neighbours need."""
+    each = -(-(1 + max(len(row) for row in found)) // across)
+    figure = new_figure(WIDTH * across, 0.8 + 1.95 * each * len(queries), title)
+    places = figure.subplots(each * len(queries), across, squeeze=False).reshape(len(queries), -1)
+    for axes in places[:, 1:].flatten():
+        axes.set_visible(False)
+    for row, (name, pixels), neighbours in zip(places, queries, found, strict=True):
+        show_image(row[0], pixels, shortened(name, LABEL))
+        for side in row[0].spines.values():
+            side.set(visible=True, color=ORANGE, linewidth=2.5)
+        for axes, neighbour in zip(row[1:], neighbours, strict=False):
+            axes.set_visible(True)
+            show_image(axes, neighbour.pixels, f"{shortened(neighbour.name, LABEL)}\n{neighbour.distance:.3g}")
+    return figure

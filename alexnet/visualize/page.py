@@ -31,7 +31,18 @@ class Section:
     def data(self) -> str:
         """The picture as it stands in a page."""
         assert self.picture is not None
-        return "data:image/png;base64," + base64.b64encode(self.picture.data()).decode("ascii")
+        return _as_address(self.picture)
+
+    @property
+    def data_for_phones(self) -> str:
+        """The same for a narrow screen; empty where it has but one layout."""
+        assert self.picture is not None
+        upright = self.picture.for_phones()
+        return _as_address(upright) if upright else ""
+
+
+def _as_address(picture: Picture) -> str:
+    return "data:image/png;base64," + base64.b64encode(picture.data()).decode("ascii")
 
 
 def render(

@@ -16,13 +16,13 @@ from alexnet.data.splits import spread
 from alexnet.data.store import Store
 from alexnet.inference.predictor import Predictor
 from alexnet.training.evaluate import log_probabilities
-from alexnet.visualize.canvas import BLUE, GREY, ORANGE, Picture, new_figure, shortened, show_image
+from alexnet.visualize.canvas import BLUE, GREY, ORANGE, PHONE, Picture, new_figure, shortened, show_image
 
 if TYPE_CHECKING:
-    from matplotlib.figure import SubFigure
+    from matplotlib.figure import Figure
 
 BARS = 5
-ACROSS = 6
+ACROSS, ON_PHONES = 6, 2
 LABEL = 22
 IMAGES = 2000  # of a set, at even distances, that answers are chosen from
 TINY = np.finfo(np.float32).tiny
@@ -79,25 +79,31 @@ def choose(probabilities: NDArray[np.float32], labels: NDArray[np.int64], count:
 def draw_predictions(groups: Sequence[Group], names: Sequence[str], title: str) -> Picture:
     """A row for each group; ``names``: what people call each class. The true class's bar has another colour."""
     key = "above each image its class; bars: the five most probable, orange the true one"
-    figure = new_figure(2.0 * ACROSS, 0.8 + 3.2 * len(groups), f"{title} ({key})")
+    headed = f"{title} ({key})"
+    lines = [f"{group.title}: {', '.join(_in_words(answer, names) for answer in group.answers)}" for group in groups]
+    return Picture(
+        _rows(groups, names, headed, 2.0 * ACROSS, ACROSS),
+        f"{title}. {'. '.join(lines)}",
+        upright=lambda: _rows(groups, names, headed, PHONE, ON_PHONES),
+    )
+
+
+def _rows(groups: Sequence[Group], names: Sequence[str], title: str, width: float, across: int) -> Figure:
+    """The groups below each other, each in as many rows as it needs."""
+    rows = ACROSS // across
+    figure = new_figure(width, 0.8 + 3.2 * rows * len(groups), title)
     parts = figure.subfigures(len(groups), 1, squeeze=False)
     for part, group in zip(parts[:, 0], groups, strict=True):
-        _draw_group(part, group, names)
-    lines = [f"{group.title}: {', '.join(_in_words(answer, names) for answer in group.answers)}" for group in groups]
-    return Picture(figure, f"{title}. {'. '.join(lines)}")
-
-
-def _draw_group(part: SubFigure, group: Group, names: Sequence[str]) -> None:
-    part.suptitle(group.title, fontsize=11)
-    axes = part.subplots(2, ACROSS, height_ratios=[1.25, 1], squeeze=False)
-    for column in range(ACROSS):
-        if column >= len(group.answers):
-            axes[0, column].set_visible(False)
-            axes[1, column].set_visible(False)
-            continue
-        answer = group.answers[column]
-        show_image(axes[0, column], answer.pixels, shortened(names[answer.label], LABEL))
-        _draw_bars(axes[1, column], answer, names)
+        part.suptitle(group.title, fontsize=11)
+        axes = part.subplots(2 * rows, across, height_ratios=[1.25, 1] * rows, squeeze=False)
+        for place in axes.flatten():
+            place.set_visible(False)
+        for number, answer in enumerate(group.answers):
+            row, column = divmod(number, across)
+            axes[2 * row, column].set_visible(True)
+            show_image(axes[2 * row, column], answer.pixels, shortened(names[answer.label], LABEL))
+            _draw_bars(axes[2 * row + 1, column], answer, names)
+    return figure
 
 
 def _draw_bars(axes: object, answer: Answer, names: Sequence[str]) -> None:
@@ -109,6 +115,7 @@ def _draw_bars(axes: object, answer: Answer, names: Sequence[str]) -> None:
     shares = answer.probabilities[best]
     places = np.arange(len(best))
     colours = [ORANGE if number == answer.label else BLUE for number in best]
+    axes.set_visible(True)
     axes.barh(places, shares, color=colours, alpha=0.45, height=0.86)
     for place, number in zip(places, best, strict=True):
         mark = "✓ " if number == answer.label else ""

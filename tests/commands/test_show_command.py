@@ -57,6 +57,7 @@ RUNS = [
     ["receptive-field", "small", "--image", "photo.png"],
     ["augmentations", "small-cifar10-2012", "--image", "photo.png"],
     ["architecture", "caffenet"],
+    ["architecture", "run0"],
 ]
 
 
@@ -84,6 +85,9 @@ def test_a_picture_of_a_run_lies_in_its_folder_and_one_of_a_name_here(here, caps
     assert cli.main(["show", "architecture", "lenet5"]) == 0
     assert (here / "architecture-lenet5.png").is_file()
     assert (here / "architecture-lenet5.svg").is_file()
+    assert cli.main(["show", "architecture", "run1/model"]) == 0
+    assert (here / "run1" / "architecture.svg").is_file()
+    assert "run1 in 1 column" in capsys.readouterr().out
     assert cli.main(["show", "curves", "run0/model", "--out", "lines.svg"]) == 0
     assert "<svg" in (here / "lines.svg").read_text(encoding="utf-8")
 

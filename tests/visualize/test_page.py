@@ -20,7 +20,7 @@ RESULT = {
     "per_class": CLASSES, "seed": 0,
     "source": "digits", "splits": {"train": 1437, "val": 0, "test": 40}, "steps": 460, "seconds": 8.0,
     "images_per_second": 3800.0, "matrix_gflops": 800.0,
-    "hardware": {"hardware": "a chip", "precision": "fp32", "torch": "2.11", "python": "3.11"},
+    "hardware": {"hardware": "a chip", "device": "cpu", "precision": "fp32", "torch": "2.11", "python": "3.11"},
 }  # fmt: skip
 
 
@@ -53,8 +53,8 @@ def test_a_page_is_one_file_and_what_came_from_outside_is_text():
     assert "Not shown: no &lt;library&gt;." in text
     assert "2 files &lt;refused&gt;" in text
     assert "<td>nine</td>" in text
-    addresses = re.findall(r'(?:src|href)="([^"]*)"', text)
-    assert addresses
+    addresses = re.findall(r'(?:src|srcset|href)="([^"]*)"', text)
+    assert len(addresses) == 3  # the page's mark, a picture, and the same for phones
     assert all(address.startswith("data:") for address in addresses)
     assert "http" not in re.sub(r"data:[^\"]*", "", text)
 
@@ -111,7 +111,7 @@ def test_the_report_in_a_browser(tmp_path):
         assert all(browser.execute_script("return arguments[0].naturalWidth", image) > 200 for image in images)
         assert browser.get_log("browser") == []
         assert "Not shown" not in browser.find_element(By.TAG_NAME, "main").text
-        grounds = set()
+        grounds, layouts = set(), set()
         for width, scheme in ((360, "light"), (360, "dark"), (1200, "light")):  # no page scrolls sideways
             metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
             browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
@@ -119,11 +119,15 @@ def test_the_report_in_a_browser(tmp_path):
             browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
             assert browser.execute_script("return window.innerWidth") == width
             assert browser.execute_script("return document.documentElement.scrollWidth") <= width
-            hint = browser.find_element(By.CLASS_NAME, "hint")
+            hint = browser.find_element(By.CLASS_NAME, "hint")  # above one that only fits lying down
             assert hint.is_displayed() == (width < 500)
+            shown = [browser.execute_script("return arguments[0].currentSrc.length", image) for image in images]
+            layouts.add((width, *shown))
             ground = "return getComputedStyle(document.body).backgroundColor"
             grounds.add((scheme, browser.execute_script(ground)))
         assert len(grounds) == 2
+        phone, desk = sorted(layouts)
+        assert sum(one != other for one, other in zip(phone[1:], desk[1:], strict=True)) == 9
         printed = base64.b64decode(browser.print_page())
         assert printed.startswith(b"%PDF")
         assert len(printed) > 50_000

@@ -17,6 +17,7 @@ from alexnet.visualize import canvas
 from alexnet.visualize.activations import draw_activations
 from alexnet.visualize.architecture import show_architecture, stages
 from alexnet.visualize.augmentations import show_augmentations, stored_pixels
+from alexnet.visualize.canvas import DOTS_PER_INCH, PHONE
 from alexnet.visualize.confusion import draw_confusion, order_by_confusion
 from alexnet.visualize.embedding import draw_embedding, flatten
 from alexnet.visualize.fields import show_fields
@@ -29,7 +30,9 @@ SLIM = {"hidden": (LinearLayer(8), LinearLayer(8))}
 
 
 def png(picture) -> Image.Image:
-    """The picture, read back: whole, not empty, of a sensible size, and no text beyond its edges."""
+    """The picture, read back: whole, not empty, of a sensible size, no text beyond its edges; also the phones' form."""
+    if narrow := picture.for_phones():
+        assert png(narrow).width <= 1.05 * PHONE * DOTS_PER_INCH
     image = Image.open(io.BytesIO(picture.data()))
     image.load()
     assert min(image.size) > 200

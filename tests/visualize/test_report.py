@@ -12,7 +12,7 @@ RESULT = {
     "per_class": CLASSES, "seed": 0,
     "source": "digits", "splits": {"train": 1437, "val": 0, "test": 40}, "steps": 460, "seconds": 8.0,
     "images_per_second": 3800.0, "matrix_gflops": 800.0,
-    "hardware": {"hardware": "a chip", "precision": "fp32", "torch": "2.11", "python": "3.11"},
+    "hardware": {"hardware": "a chip", "device": "cpu", "precision": "fp32", "torch": "2.11", "python": "3.11"},
 }  # fmt: skip
 
 
