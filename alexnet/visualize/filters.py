@@ -74,7 +74,7 @@ def _indices(kernels: Tensor) -> dict[str, Tensor]:
 
 def _networks(shown: Mapping[str, tuple[Tensor, int]], width: float, rows: int) -> Figure:
     """A part for each network, kernels and distributions beside each other or in two rows."""
-    heights = [_height(kernels) * (1.7 if rows > 1 else 1) for kernels, _ in shown.values()]
+    heights = [_height(kernels) * (1.55 if rows > 1 else 1) for kernels, _ in shown.values()]
     figure = new_figure(width, max(3.2, sum(heights)))
     parts = figure.subfigures(len(shown), 1, squeeze=False, height_ratios=heights)
     for part, (name, (kernels, columns)) in zip(parts[:, 0], shown.items(), strict=True):
@@ -120,7 +120,7 @@ def _draw_distribution(axes: Any, what: str, index: Tensor, halves: Sequence[str
     for some, colour, name in zip((index[:half], index[half:]), COLUMN_COLOURS, halves, strict=True):
         style = {"histtype": "stepfilled", "alpha": 0.45, "edgecolor": colour, "linewidth": 1.5}
         axes.hist(some.numpy(), bins=np.linspace(0, 1, BINS + 1), color=colour, label=name, **style)
-    title = f"{what} index: means {first:.2f}, {second:.2f}\npermutation test: p = {p:.2g}"
+    title = f"{what} index\nmeans {first:.2f}, {second:.2f}\npermutation test: p = {p:.2g}"
     axes.set_title(title, fontsize=8)
     axes.set(xlabel=SCALES[what], ylabel="kernels", xlim=(0, 1))
     axes.spines[["top", "right"]].set_visible(False)

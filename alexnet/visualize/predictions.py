@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BARS = 5
-ACROSS, ON_PHONES = 6, 2
+ACROSS, ON_PHONES = 6, 3
 LABEL = 22
 IMAGES = 2000  # of a set, at even distances, that answers are chosen from
 TINY = np.finfo(np.float32).tiny
