@@ -14,6 +14,7 @@ from alexnet.core.errors import UserError
 from alexnet.data.store import Store
 from alexnet.inference.predictor import Predictor
 from alexnet.inference.taps import last_hidden_layer
+from alexnet.model.variants import VARIANTS
 from alexnet.runtime.device import Machine
 from alexnet.runtime.log import Reporter
 
@@ -60,8 +61,8 @@ def run_folder(target: str) -> Path:
 
 
 def is_run(target: str) -> bool:
-    """Whether what could be a variant's name is a run's folder."""
-    return Path(target).is_dir()
+    """Whether what could be a variant's name is a folder instead; a name stays a name beside a folder called so."""
+    return target not in VARIANTS and Path(target).is_dir()
 
 
 def short(run: str) -> str:

@@ -63,7 +63,8 @@ def _images(what: str) -> list[str]:
 
 def _default(what: str, targets: Sequence[str]) -> Path:
     """Where a picture goes that was given no place: into the run's folder, or, of a name or several runs, here."""
-    if WHAT[what].of != "run" and not (WHAT[what].of == VARIANT_OR_RUN and is_run(targets[0])):
+    of = WHAT[what].of
+    if not (of == "run" or (of == VARIANT_OR_RUN and is_run(targets[0]))):
         return Path(f"{what}-{targets[0]}.png")
     if len(targets) > 1:
         return Path(f"{what}-of-{len(targets)}.png")

@@ -72,7 +72,7 @@ def choose(images: int, channels: int, filters: int, height: int, width: int, ta
     """The fastest filtering for that many outputs, or None where a direct convolution is faster still."""
     known = [Filtering(side - taps + 1, taps) for side in POINTS if side > taps > 1]
     work = [filtering.work(images, channels, filters, height, width) for filtering in known]
-    direct = images * height * width * taps**2 * channels * filters
+    direct = images * max(height, 0) * max(width, 0) * taps**2 * channels * filters  # torch says what has no output
     return known[work.index(min(work))] if min(work, default=direct) < direct else None
 
 
@@ -263,7 +263,8 @@ class _Convolve(torch.autograd.Function):
                     dkernels.baddbmm_(tiling.at_points(some).mT, products)
                 if for_x:
                     tiling.add_up(torch.bmm(products, kernels.mT), dsome)
-            dfilters.copy_(_filters_transposed(dkernels, tiling.filtering))
+            if for_weight:
+                dfilters.copy_(_filters_transposed(dkernels, tiling.filtering))
         return (
             dx.permute(0, 3, 1, 2) if for_x else None,
             dweight if for_weight else None,

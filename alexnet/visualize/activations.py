@@ -15,7 +15,7 @@ from alexnet.core.errors import unknown
 from alexnet.inference.predictor import Predictor
 from alexnet.inference.taps import layer_outputs, layer_shapes
 from alexnet.model.network import Classifier
-from alexnet.visualize.canvas import PHONE, Picture, bare, new_figure, shortened, show_image, tiles
+from alexnet.visualize.canvas import PHONE, Picture, bare, grid, new_figure, shortened, show_image, tiles
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,15 +72,13 @@ def _sheet(
     """The image and the layers, so many ``across``."""
     rows = math.ceil((1 + len(layers)) / across)
     figure = new_figure(width, 0.6 + 2.6 * rows, f"{title} (each map from its lowest to its highest value)")
-    places = figure.subplots(rows, across, squeeze=False).flatten()
+    places = grid(figure, 1 + len(layers), across)
     show_image(places[0], pixels, "what the network sees")
-    for axes, (name, values) in zip(places[1:], layers.items(), strict=False):
+    for axes, (name, values) in zip(places[1:], layers.items(), strict=True):
         picture, what = _picture(values)
         bare(axes).imshow(picture, cmap="viridis", aspect="auto" if values.ndim == 1 else "equal", vmin=0, vmax=1)
         size = " × ".join(map(str, values.shape))
         axes.set_title(f"{shortened(name)}: {size}\n{(values > 0).mean():.0%} of units above 0;\n{what}", fontsize=8)
-    for axes in places[1 + len(layers) :]:
-        axes.set_visible(False)
     return figure
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from alexnet.core.errors import unknown
 from alexnet.inference.attribution import attribute
 from alexnet.inference.predictor import Predictor
 from alexnet.model.saved import SavedModel
-from alexnet.visualize.canvas import PHONE, Picture, bare, new_figure, plain, show_image
+from alexnet.visualize.canvas import PHONE, Picture, bare, grid, new_figure, plain, show_image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,13 +67,11 @@ def _sheet(
     pixels: NDArray[np.uint8], heat: Mapping[str, NDArray[np.float64]], title: str, inches: float, across: int
 ) -> Figure:
     """The image, and each map over it, so many ``inches`` wide and ``across``."""
-    rows = -(-(1 + len(heat)) // across)
+    rows = math.ceil((1 + len(heat)) / across)
     figure = new_figure(inches * across, 0.8 + inches * rows, title)
-    places = figure.subplots(rows, across, squeeze=False).flatten()
-    for axes in places[1 + len(heat) :]:
-        axes.set_visible(False)
+    places = grid(figure, 1 + len(heat), across)
     show_image(places[0], pixels, "what the network sees")
-    for axes, (name, values) in zip(places[1:], heat.items(), strict=False):
+    for axes, (name, values) in zip(places[1:], heat.items(), strict=True):
         show_image(axes, pixels)
         strength = values / values.max() if values.max() > 0 else values
         axes.imshow(strength, cmap="inferno", vmin=0, vmax=1, alpha=0.85 * np.sqrt(strength))

@@ -21,7 +21,7 @@ from alexnet.model.variants import build, get_variant
 from alexnet.visualize.canvas import PHONE, Picture, new_figure, show_image
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 ACROSS = 5
 BUILTIN_PIXELS = {  # side and channels, as a store of the set has them
@@ -106,23 +106,31 @@ def draw_augmentations(
     augmentation in words.
     """
     views = "ten test views" if len(tests) > 1 else "the one test view"
-    return Picture(
-        _sheet(pixels, training, tests, f"{title}: {what}", upright=False),
-        f"The image as {title} trains on it: {what}; 25 training views and {views}",
-        upright=lambda: _sheet(pixels, training, tests, f"{title}: {what}", upright=True),
-    )
 
-
-def _sheet(
-    pixels: NDArray[np.uint8], training: NDArray[np.uint8], tests: NDArray[np.uint8], title: str, *, upright: bool
-) -> Figure:
-    """Training views beside what is tested on, or above it."""
-    if upright:
-        figure = new_figure(PHONE, 2.3 * PHONE, title)
-        left, right = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.1, 1])[:, 0]
-    else:
-        figure = new_figure(12, 6.6, title)
+    def beside() -> Figure:
+        figure = new_figure(12, 6.6, f"{title}: {what}")
         left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=[1.35, 1])[0]
+        _draw_views(left, right, pixels, training, tests)
+        return figure
+
+    def above() -> Figure:
+        figure = new_figure(PHONE, 2.3 * PHONE, f"{title}: {what}")
+        upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.1, 1])[:, 0]
+        _draw_views(upper, lower, pixels, training, tests)
+        return figure
+
+    says = f"The image as {title} trains on it: {what}; 25 training views and {views}"
+    return Picture(beside(), says, upright=above)
+
+
+def _draw_views(
+    left: SubFigure,
+    right: SubFigure,
+    pixels: NDArray[np.uint8],
+    training: NDArray[np.uint8],
+    tests: NDArray[np.uint8],
+) -> None:
+    """Training views in one part of a figure; in the other the stored image, and the views that it is tested on."""
     left.suptitle("training: 25 draws, one an epoch", fontsize=11)
     for axes, view in zip(left.subplots(ACROSS, ACROSS).flatten(), training, strict=True):
         show_image(axes, view)
@@ -132,4 +140,3 @@ def _sheet(
     rows = -(-len(tests) // ACROSS)
     for axes, view in zip(seen.subplots(rows, min(ACROSS, len(tests)), squeeze=False).flatten(), tests, strict=True):
         show_image(axes, view)
-    return figure

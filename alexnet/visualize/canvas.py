@@ -109,6 +109,14 @@ def bare(axes: Axes) -> Axes:
     return axes
 
 
+def grid(figure: Figure, count: int, across: int) -> list[Axes]:
+    """Axes in rows of ``across``, the first ``count``; what is left of the last row stays empty."""
+    places = figure.subplots(math.ceil(count / across), across, squeeze=False).flatten()
+    for axes in places[count:]:
+        axes.set_visible(False)
+    return list(places[:count])
+
+
 def show_image(axes: Axes, pixels: NDArray[np.uint8], title: str = "") -> None:
     """Draw ``(H, W, C)`` pixels, grey or colour, each pixel as it is."""
     grey = pixels.shape[2] == 1

@@ -66,27 +66,39 @@ def draw_confusion(matrix: NDArray[np.int64], names: Sequence[str], title: str) 
         "accuracy": dict(zip(names, accuracy.tolist(), strict=True)),
     }
     says = _in_words(matrix, names, accuracy, title)
-    upright = (lambda: _above(matrix, order, names, title)) if classes <= NUMBERED else None
-    return Picture(_beside(matrix, order, names, title), says, figures, upright)
+    upright = (lambda: _above(matrix, accuracy, order, names, title)) if classes <= NUMBERED else None
+    return Picture(_beside(matrix, accuracy, order, names, title), says, figures, upright)
 
 
-def _beside(matrix: NDArray[np.int64], order: NDArray[np.int64], names: Sequence[str], title: str) -> Figure:
+def _beside(
+    matrix: NDArray[np.int64],
+    accuracy: NDArray[np.float64],
+    order: NDArray[np.int64],
+    names: Sequence[str],
+    title: str,
+) -> Figure:
     """The matrix on the left, accuracies on the right, a row each class."""
     side = float(np.clip(0.24 * len(order) + 3, 5.5, 16))
     figure = new_figure(side + 3.5, side, title)
     left, right = figure.subplots(1, 2, width_ratios=[side, 2.2])
     _draw_matrix(figure, left, matrix, order, names)
-    _draw_accuracies(right, matrix, order)
+    _draw_accuracies(right, matrix, accuracy, order)
     right.set(yticks=[])
     return figure
 
 
-def _above(matrix: NDArray[np.int64], order: NDArray[np.int64], names: Sequence[str], title: str) -> Figure:
+def _above(
+    matrix: NDArray[np.int64],
+    accuracy: NDArray[np.float64],
+    order: NDArray[np.int64],
+    names: Sequence[str],
+    title: str,
+) -> Figure:
     """The matrix above the accuracies, whose rows are named again."""
     figure = new_figure(PHONE, PHONE + 2.4 + 0.17 * len(order), title)
     above, below = figure.subplots(2, 1, height_ratios=[PHONE + 1.2, 1 + 0.17 * len(order)])
     _draw_matrix(figure, above, matrix, order, names)
-    _draw_accuracies(below, matrix, order)
+    _draw_accuracies(below, matrix, accuracy, order)
     below.set_yticks(range(len(order)), [shortened(names[number], LABEL) for number in order], fontsize=7)
     return figure
 
@@ -109,8 +121,9 @@ def _draw_matrix(
         _number(axes, counts, shares)
 
 
-def _draw_accuracies(axes: Axes, matrix: NDArray[np.int64], order: NDArray[np.int64]) -> None:
-    accuracy = np.diag(matrix) / np.maximum(matrix.sum(axis=1), 1)
+def _draw_accuracies(
+    axes: Axes, matrix: NDArray[np.int64], accuracy: NDArray[np.float64], order: NDArray[np.int64]
+) -> None:
     axes.barh(range(len(order)), accuracy[order], color=BLUE, height=0.8)
     if (counted := matrix.sum(axis=1) > 0).any():
         axes.axvline(accuracy[counted].mean(), color=GREY, linestyle="--", linewidth=1)

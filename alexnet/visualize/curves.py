@@ -95,7 +95,7 @@ def draw_curves(runs: Sequence[History]) -> Picture:
 
 def _panels(runs: Sequence[History], width: float, across: int) -> Figure:
     several = len(runs) > 1
-    rows = (3 + len(runs) // across) * several  # of the legend
+    rows = 3 + len(runs) // across if several else 0  # of the legend
     title = f"{len(runs)} trainings" if several else runs[0].name
     figure = new_figure(width, PANEL * 4 / across + 0.22 * rows, title)
     loss, accuracy, rate, speed = figure.subplots(4 // across, across).flatten()

@@ -6,7 +6,9 @@ same halves, as the control: what its halves differ by is what chance does.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,35 +52,45 @@ def draw_filters(networks: Mapping[str, Classifier]) -> Picture:
     shown = {name: (first_kernels(network), columns_of(network)) for name, network in networks.items()}
     if all(columns == 2 for _, columns in shown.values()):
         shown |= {f"{name}, dealt at random": (_dealt(kernels), 1) for name, (kernels, _) in shown.items()}
-    figures = {name: _figures(kernels, columns) for name, (kernels, columns) in shown.items()}
-    says = [_in_words(name, len(kernels), columns, figures[name]) for name, (kernels, columns) in shown.items()]
+    measured = {name: Kernels(kernels, columns) for name, (kernels, columns) in shown.items()}
     return Picture(
-        _networks(shown, 11, 1), "; ".join(says), figures, upright=lambda: _networks(shown, PHONE, ROWS_ON_PHONES)
+        _networks(measured, 11, 1),
+        "; ".join(_in_words(name, kernels) for name, kernels in measured.items()),
+        {name: kernels.figures for name, kernels in measured.items()},
+        upright=lambda: _networks(measured, PHONE, ROWS_ON_PHONES),
     )
 
 
-def _figures(kernels: Tensor, columns: int) -> dict[str, Any]:
-    """How many there are, and of each index its mean in both halves and whether these differ."""
-    found: dict[str, Any] = {"kernels": len(kernels), "columns": columns}
-    for what, index in _indices(kernels).items():
-        first, second, p = column_difference(index)
-        found[what] = {"first": first, "second": second, "p": p}
-    return found
+@dataclass(frozen=True, eq=False)
+class Kernels:
+    """A network's first ``kernels`` ``(N, C, k, k)`` in so many ``columns``, and what is measured of them, once."""
+
+    kernels: Tensor
+    columns: int
+
+    @functools.cached_property
+    def indices(self) -> dict[str, Tensor]:
+        """What is asked of each kernel: colour only where there is any."""
+        colour = {"colour": colour_index(self.kernels)} if self.kernels.shape[1] == 3 else {}
+        return {**colour, "orientation": orientation_index(self.kernels)}
+
+    @functools.cached_property
+    def figures(self) -> dict[str, Any]:
+        """How many there are, and of each index its mean in both halves and whether these differ."""
+        found: dict[str, Any] = {"kernels": len(self.kernels), "columns": self.columns}
+        for what, index in self.indices.items():
+            first, second, p = column_difference(index)
+            found[what] = {"first": first, "second": second, "p": p}
+        return found
 
 
-def _indices(kernels: Tensor) -> dict[str, Tensor]:
-    """What is asked of each kernel: colour only where there is any."""
-    colour = {"colour": colour_index(kernels)} if kernels.shape[1] == 3 else {}
-    return {**colour, "orientation": orientation_index(kernels)}
-
-
-def _networks(shown: Mapping[str, tuple[Tensor, int]], width: float, rows: int) -> Figure:
+def _networks(shown: Mapping[str, Kernels], width: float, rows: int) -> Figure:
     """A part for each network, kernels and distributions beside each other or in two rows."""
-    heights = [_height(kernels) * (1.55 if rows > 1 else 1) for kernels, _ in shown.values()]
+    heights = [_height(each.kernels) * (1.55 if rows > 1 else 1) for each in shown.values()]
     figure = new_figure(width, max(3.2, sum(heights)))
     parts = figure.subfigures(len(shown), 1, squeeze=False, height_ratios=heights)
-    for part, (name, (kernels, columns)) in zip(parts[:, 0], shown.items(), strict=True):
-        _draw_network(part, name, kernels, columns, width, rows)
+    for part, (name, each) in zip(parts[:, 0], shown.items(), strict=True):
+        _draw_network(part, name, each, width, rows)
     return figure
 
 
@@ -93,11 +105,11 @@ def _height(kernels: Tensor) -> float:
     return max(2.8, 0.42 * rows + 1.0)
 
 
-def _draw_network(part: SubFigure, name: str, kernels: Tensor, columns: int, width: float, rows: int) -> None:
+def _draw_network(part: SubFigure, name: str, measured: Kernels, width: float, rows: int) -> None:
+    kernels, columns, indices = measured.kernels, measured.columns, measured.indices
     kind = "two columns" if columns == 2 else "one column, its halves as a control"
     title = f"{shortened(name, 48)}: {len(kernels)} kernels of {kernels.shape[2]} × {kernels.shape[3]}, {kind}"
     part.suptitle(wrapped(title, width))
-    indices = _indices(kernels)
     if rows > 1:
         axes = part.subplots(rows, 2).flatten()
         axes[-1].set_visible(len(indices) > 1)
@@ -110,17 +122,16 @@ def _draw_network(part: SubFigure, name: str, kernels: Tensor, columns: int, wid
         bare(place).imshow(sheet.squeeze(2) if sheet.shape[2] == 1 else sheet, cmap="gray", vmin=0, vmax=1)
         place.set_title(title, fontsize=10)
     for place, (what, index) in zip(axes[2:], indices.items(), strict=False):
-        _draw_distribution(place, what, index, halves)
+        _draw_distribution(place, what, index, measured.figures[what], halves)
 
 
-def _draw_distribution(axes: Any, what: str, index: Tensor, halves: Sequence[str]) -> None:
+def _draw_distribution(axes: Any, what: str, index: Tensor, found: Mapping[str, float], halves: Sequence[str]) -> None:
     """The index's histogram in each half, and whether they differ."""
-    first, second, p = column_difference(index)
     half = len(index) // 2
     for some, colour, name in zip((index[:half], index[half:]), COLUMN_COLOURS, halves, strict=True):
         style = {"histtype": "stepfilled", "alpha": 0.45, "edgecolor": colour, "linewidth": 1.5}
         axes.hist(some.numpy(), bins=np.linspace(0, 1, BINS + 1), color=colour, label=name, **style)
-    title = f"{what} index\nmeans {first:.2f}, {second:.2f}\npermutation test: p = {p:.2g}"
+    title = f"{what} index\nmeans {found['first']:.2f}, {found['second']:.2f}\npermutation test: p = {found['p']:.2g}"
     axes.set_title(title, fontsize=8)
     axes.set(xlabel=SCALES[what], ylabel="kernels", xlim=(0, 1))
     axes.spines[["top", "right"]].set_visible(False)
@@ -133,11 +144,11 @@ def as_tiles(kernels: Tensor) -> NDArray[np.float64]:
     return (0.5 + 0.5 * kernels / largest).permute(0, 2, 3, 1).double().numpy()
 
 
-def _in_words(name: str, count: int, columns: int, found: Mapping[str, Any]) -> str:
-    kind = "two columns" if columns == 2 else "two halves of one column"
+def _in_words(name: str, kernels: Kernels) -> str:
+    found = kernels.figures
+    kind = "two columns" if kernels.columns == 2 else "two halves of one column"
     differ = [
         f"{what} index {found[what]['first']:.2f} and {found[what]['second']:.2f} (p = {found[what]['p']:.2g})"
-        for what in ("colour", "orientation")
-        if what in found
+        for what in kernels.indices
     ]
-    return f"{name}: {count} first-layer kernels in {kind}; {', '.join(differ)}"
+    return f"{name}: {len(kernels.kernels)} first-layer kernels in {kind}; {', '.join(differ)}"

@@ -5,6 +5,7 @@ After the paper's figure 4, left.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -96,13 +97,12 @@ def _rows(groups: Sequence[Group], names: Sequence[str], title: str, width: floa
     for part, group in zip(parts[:, 0], groups, strict=True):
         part.suptitle(group.title, fontsize=11)
         axes = part.subplots(2 * rows, across, height_ratios=[1.25, 1] * rows, squeeze=False)
-        for place in axes.flatten():
+        pairs = [(axes[2 * row, column], axes[2 * row + 1, column]) for row in range(rows) for column in range(across)]
+        for (image, bars), answer in zip(pairs, group.answers, strict=False):
+            show_image(image, answer.pixels, shortened(names[answer.label], LABEL))
+            _draw_bars(bars, answer, names)
+        for place in itertools.chain(*pairs[len(group.answers) :]):
             place.set_visible(False)
-        for number, answer in enumerate(group.answers):
-            row, column = divmod(number, across)
-            axes[2 * row, column].set_visible(True)
-            show_image(axes[2 * row, column], answer.pixels, shortened(names[answer.label], LABEL))
-            _draw_bars(axes[2 * row + 1, column], answer, names)
     return figure
 
 
@@ -115,7 +115,6 @@ def _draw_bars(axes: object, answer: Answer, names: Sequence[str]) -> None:
     shares = answer.probabilities[best]
     places = np.arange(len(best))
     colours = [ORANGE if number == answer.label else BLUE for number in best]
-    axes.set_visible(True)
     axes.barh(places, shares, color=colours, alpha=0.45, height=0.86)
     for place, number in zip(places, best, strict=True):
         mark = "✓ " if number == answer.label else ""

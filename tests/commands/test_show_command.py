@@ -85,6 +85,9 @@ def test_a_picture_of_a_run_lies_in_its_folder_and_one_of_a_name_here(here, caps
     assert cli.main(["show", "architecture", "lenet5"]) == 0
     assert (here / "architecture-lenet5.png").is_file()
     assert (here / "architecture-lenet5.svg").is_file()
+    (here / "paper").mkdir()
+    assert cli.main(["show", "architecture", "paper"]) == 0
+    assert (here / "architecture-paper.png").is_file()
     assert cli.main(["show", "architecture", "run1/model"]) == 0
     assert (here / "run1" / "architecture.svg").is_file()
     assert "run1 in 1 column" in capsys.readouterr().out

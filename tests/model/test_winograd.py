@@ -95,6 +95,7 @@ def test_every_layout_in_memory_gives_the_same():
         ((1, 192, 384, 13, 13, 3), None),  # one image: the weights would cost more than they save
         ((64, 3, 64, 55, 55, 11), None),  # no points for so many taps
         ((64, 64, 64, 13, 13, 1), None),
+        ((64, 64, 64, -1, -1, 3), None),  # no output at all
         ((64, 4, 4, 13, 13, 3), None),  # too few channels to make up for the transforms
     ],
 )
