@@ -117,12 +117,12 @@ def augment(
     device = pixels.device
     top, left, flip = (to_device(drawn, device) for drawn in (draws.top, draws.left, draws.flip))
     if draws.extent is None:
-        x = cut(pixels, top, left, flip, preprocessing.crop)
+        x = cut(pixels, top, left, flip, preprocessing.crop, spec.pad)
     else:
         x = cut_and_resize(pixels, top, left, flip, to_device(draws.extent, device), preprocessing.crop)
     if draws.colour is not None:
         x = x + to_device(draws.colour.astype(np.float32), device)[:, :, None, None]
-    x = scale(x, preprocessing, mean_image, top, left, flip)
+    x = scale(x, preprocessing, mean_image, top, left, flip, spec.pad)
     if spec.color_noise == "cuda-convnet":
         x = x / (1 + spec.color_noise_std)
     if spec.rotation:
@@ -170,18 +170,26 @@ def ten_windows(stored: int, side: int, order: ViewOrder) -> list[tuple[int, int
     return [(*window, False) for window in five] + [(*window, True) for window in mirrored]
 
 
-def cut(pixels: Tensor, top: Tensor, left: Tensor, flip: Tensor, side: int) -> Tensor:
-    """A window of ``side`` pixels out of each image, mirrored where ``flip``; outside an edge the image is reflected.
+def cut(pixels: Tensor, top: Tensor, left: Tensor, flip: Tensor, side: int, margin: int = 0) -> Tensor:
+    """A window of ``side`` pixels out of each image, mirrored where ``flip``; it may lie up to ``margin`` pixels beyond
+    an edge, where the image is reflected without repeating its edge.
 
-    ``pixels`` ``(N, H, W, C)``, any dtype; ``top``, ``left`` ``(N,)`` int64; ``flip`` ``(N,)`` bool.
-    Returns ``(N, C, side, side)`` fp32, channels last in memory.
+    ``pixels`` ``(N, H, W, C)``, any dtype, or ``(1, H, W, C)`` for N windows of one image; ``top``, ``left`` ``(N,)``
+    int64; ``flip`` ``(N,)`` bool. Returns ``(N, C, side, side)`` fp32, channels last in memory.
+
+    Mirrored images are laid beside the others, so that a row of a window is in one piece and copied as one: three times
+    as fast as fetching pixel by pixel (docs/log.md).
     """
-    steps = torch.arange(side, device=pixels.device)
-    rows = top[:, None] + steps
-    columns = left[:, None] + torch.where(flip[:, None], side - 1 - steps, steps)
-    image = torch.arange(len(pixels), device=pixels.device)[:, None, None]
-    rows, columns = _reflect(rows, pixels.shape[1]), _reflect(columns, pixels.shape[2])
-    return pixels[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).float()
+    if margin:
+        rows, columns = (_reflected(size, margin, pixels.device) for size in pixels.shape[1:3])
+        pixels = pixels[:, rows[:, None], columns]
+    images = pixels.permute(0, 3, 1, 2)
+    both = torch.stack([images, images.flip(3)]).permute(0, 1, 3, 4, 2)
+    windows = both.unfold(2, side, 1).unfold(3, side, 1).movedim(4, 6)  # (2, N, tops, lefts, side, side, C), a view
+    top, left = top + margin, left + margin
+    left = torch.where(flip, pixels.shape[2] - side - left, left)
+    image = torch.arange(len(pixels), device=pixels.device)
+    return windows[flip.long(), image, top, left].permute(0, 3, 1, 2).float()
 
 
 def cut_and_resize(pixels: Tensor, top: Tensor, left: Tensor, flip: Tensor, extent: Tensor, side: int) -> Tensor:
@@ -212,18 +220,25 @@ def _resampling(start: Tensor, length: Tensor, size: int, side: int) -> Tensor:
     return weights / weights.sum(dim=2, keepdim=True)
 
 
-def _reflect(index: Tensor, size: int) -> Tensor:
-    """Indices mirrored at both edges, without repeating the edge pixel; right for less than ``size`` beyond either."""
-    return (size - 1) - ((size - 1) - index.abs()).abs()
+def _reflected(size: int, margin: int, device: torch.device) -> Tensor:
+    """Which of ``size`` pixels lies at each place from ``-margin`` to ``size + margin``, less than ``size`` beyond."""
+    places = torch.arange(-margin, size + margin, device=device)
+    return (size - 1) - ((size - 1) - places.abs()).abs()
 
 
 def scale(
-    x: Tensor, preprocessing: Preprocessing, mean_image: Tensor | None, top: Tensor, left: Tensor, flip: Tensor
+    x: Tensor,
+    preprocessing: Preprocessing,
+    mean_image: Tensor | None,
+    top: Tensor,
+    left: Tensor,
+    flip: Tensor,
+    margin: int = 0,
 ) -> Tensor:
     """Pixels 0 … 255 as the numbers the network was trained on: (x − mean)/deviation, or x − the mean image.
 
-    ``mean_image`` ``(H, W, C)`` fp32 of the stored side; it is cropped and mirrored with the image, or always its
-    centre.
+    ``mean_image`` ``(H, W, C)`` fp32 of the stored side; it is cropped and mirrored with the image (``top`` to
+    ``margin``: see :func:`cut`), or always its centre.
     """
     if preprocessing.scaling in ("mean-image", "mean-image-centre"):
         if mean_image is None:
@@ -231,12 +246,13 @@ def scale(
         if preprocessing.scaling == "mean-image-centre":
             offset = torch.full((1,), centre_window(mean_image.shape[0], x.shape[2])[0], device=x.device)
             return x - cut(mean_image[None], offset, offset, torch.zeros_like(offset, dtype=torch.bool), x.shape[2])
-        return x - cut(mean_image.expand(len(x), *mean_image.shape), top, left, flip, x.shape[2])
+        return x - cut(mean_image[None], top, left, flip, x.shape[2], margin)
+    rows = x.permute(0, 2, 3, 1).flatten(2)  # (N, S, S · C): a row's numbers in one piece, three times as fast
     mean, deviation = (
-        to_device(np.array(values, np.float32), x.device)[:, None, None]
+        to_device(np.tile(np.array(values, np.float32), x.shape[3]), x.device)
         for values in (preprocessing.mean, preprocessing.deviation)
     )
-    return (x - mean) / deviation
+    return ((rows - mean) / deviation).view(len(x), *x.shape[2:], x.shape[1]).permute(0, 3, 1, 2)
 
 
 def rotate(x: Tensor, angle: Tensor) -> Tensor:
