@@ -2,7 +2,8 @@
 
 Convolutions that round their output up or pad one side more than the other, normalization inside a map, dropout whose
 masks are inputs, and the five ways in which published AlexNets start. Normalization across maps: ``response_norm.py``.
-Convolutions and linear layers have a second, faster form for CPUs without wide vectors, unless they are ``plain``.
+Convolutions and linear layers have a second, faster form for CPUs without wide vectors, unless they are ``plain``;
+convolutions have a third for predictors.
 
 Sources: "paper" is Krizhevsky, Sutskever and Hinton, "ImageNet Classification with Deep Convolutional Neural Networks"
 (NIPS 2012); "cuda-convnet" is the code that its authors ran, released by the Computer History Museum in 2025.
@@ -14,14 +15,14 @@ import contextlib
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet.core.randomness import derive_key
-from alexnet.model import winograd
+from alexnet.model import packing, winograd
 
 Padding = int | Literal["ceil", "same"]
 DropoutScaling = Literal["train", "test"]
@@ -67,6 +68,8 @@ class Conv2d(nn.Conv2d):
     """
 
     plain = False
+    fixed = False  # whether its weights stay as they are and may be laid out once
+    packed: packing.Packed | None = None  # for the shape that was seen last
 
     def __init__(self, channels: int, filters: int, kernel: int, stride: int, padding: Padding, groups: int) -> None:
         symmetric = padding if isinstance(padding, int) else 0
@@ -83,10 +86,22 @@ class Conv2d(nn.Conv2d):
             left, right = self.amounts(x.shape[3])
             x = F.pad(x, (left, right, top, bottom))
         filtering = self.filtering(x)
-        if filtering is None:
+        if filtering is not None:
+            assert self.bias is not None and isinstance(self.padding[0], int)
+            return winograd.convolve(x, self.weight, self.bias, self.padding[0], self.groups, filtering)
+        if not self.fixed or torch.is_grad_enabled() or x.device.type != "cpu":
             return super().forward(x)
-        assert self.bias is not None and isinstance(self.padding[0], int)
-        return winograd.convolve(x, self.weight, self.bias, self.padding[0], self.groups, filtering)
+        if self.packed is None or self.packed.shape != x.shape:
+            self.packed = packing.pack(self, x.shape)
+        return packing.convolve(self, x, self.packed)
+
+    def fix_weights(self) -> None:
+        """Predict with the weights as they are now; where that is faster, they are laid out once (``packing.py``)."""
+        self.fixed, self.packed = packing.can_pack(self), None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy is made of: its weights are its own, and may change."""
+        return {**self.__dict__, "fixed": False, "packed": None}
 
     def filtering(self, x: Tensor) -> winograd.Filtering | None:
         """How ``x``, padded already where the rule is a name, is convolved faster than as it is written; if it can be.

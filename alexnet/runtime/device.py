@@ -29,11 +29,14 @@ Module = TypeVar("Module", bound=torch.nn.Module)
 
 
 @runtime_checkable
-class HasPlainForms(Protocol):
-    """A network whose layers can compute as they are written (see ``Classifier.use_plain_forms``)."""
+class HasForms(Protocol):
+    """A network whose layers can compute in more than one way; see ``Classifier``."""
 
     def use_plain_forms(self) -> None:
-        """From now on."""
+        """As they are written, from now on."""
+
+    def fix_weights(self) -> None:
+        """To predict with the weights as they are now."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Machine:
         """The module on the device, its convolutions' weights channels last, as the images are; or as it is written."""
         if not self.plain:
             return module.to(self.device).to(memory_format=torch.channels_last)
-        if isinstance(module, HasPlainForms):
+        if isinstance(module, HasForms):
             module.use_plain_forms()
         return module.to(self.device)
 
@@ -69,7 +72,7 @@ class Machine:
 
     def freeze(self, module: Module) -> Module:
         """A copy to predict with, in evaluation mode on the device: the weights that autocast would round to bf16 for
-        every batch are rounded once, so its outputs are the same bits.
+        every batch are rounded once, and laid out once for a CPU's kernels, so its outputs are the same bits.
         """
         rounded = {
             id(weight): torch.nn.Parameter(weight.detach().to(self.device, torch.bfloat16), requires_grad=False)
@@ -77,7 +80,10 @@ class Machine:
             if self.bf16 and isinstance(part, torch.nn.Conv2d | torch.nn.Linear)
             for weight in part.parameters(recurse=False)
         }
-        return self.place(copy.deepcopy(module, rounded)).eval().requires_grad_(False)
+        frozen = self.place(copy.deepcopy(module, rounded)).eval().requires_grad_(False)
+        if not self.plain and isinstance(frozen, HasForms):
+            frozen.fix_weights()
+        return frozen
 
     @contextlib.contextmanager
     def deterministic(self) -> Iterator[None]:

@@ -120,3 +120,4 @@ def test_weights_rounded_once_give_the_same_bits(name, randomised):
     frozen, placed = machine.freeze(network), machine.place(network)
     with torch.inference_mode(), machine.autocast():
         assert torch.equal(frozen(images), placed(images))
+        assert torch.equal(frozen(images[:1]), placed(images[:1]))

@@ -124,6 +124,9 @@ def test_a_plain_machine_leaves_the_layout_and_asks_for_plain_forms():
         def use_plain_forms(self):
             self.plain = True
 
+        def fix_weights(self):
+            raise AssertionError("only a frozen copy's weights are fixed")
+
     images = torch.zeros(2, 3, 8, 8)
     fast, plain = Machine(CPU, False).place(Network(3, 8, 3)), Machine(CPU, False, plain=True).place(Network(3, 8, 3))
     assert (fast.plain, plain.plain) == (False, True)

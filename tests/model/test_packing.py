@@ -1,0 +1,87 @@
+"""Weights laid out once: the same bits, for predicting only."""
+
+import copy
+
+import pytest
+import torch
+
+from alexnet.model.layers import Conv2d
+from alexnet.model.packing import can_pack
+from alexnet.runtime.device import Machine
+
+CPU = torch.device("cpu")
+GEOMETRIES = {  # (channels, filters, kernel, stride, padding, groups)
+    "the first of the paper's": (3, 96, 11, 4, 0, 1),
+    "two towers": (96, 256, 5, 1, 2, 2),
+    "rounded up": (3, 32, 5, 2, "ceil", 1),
+    "Keras's padding": (8, 16, 3, 2, "same", 1),
+}
+
+
+def a_convolution(geometry):
+    torch.manual_seed(0)
+    layer = Conv2d(*geometry)
+    torch.nn.init.normal_(layer.weight)
+    return layer.to(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_same_bits_whatever_the_sizes(name, dtype):
+    layer = a_convolution(GEOMETRIES[name]).to(dtype)
+    fixed = a_convolution(GEOMETRIES[name]).to(dtype)
+    fixed.fix_weights()
+    assert fixed.fixed == can_pack(fixed)
+    for images, side in ((1, 27), (4, 27), (4, 30), (1, 27)):
+        x = torch.randn(images, layer.in_channels, side, side, dtype=dtype).to(memory_format=torch.channels_last)
+        with torch.inference_mode():
+            expected, y = layer(x), fixed(x)
+        assert torch.equal(y, expected)
+        assert y.dtype == dtype
+        assert y.is_contiguous(memory_format=torch.channels_last)
+        assert (fixed.packed is not None) == fixed.fixed
+
+
+def test_fixing_them_again_takes_the_weights_as_they_are_then():
+    layer = a_convolution(GEOMETRIES["two towers"])
+    layer.fix_weights()
+    x = torch.randn(2, 96, 13, 13)
+    with torch.inference_mode():
+        before = layer(x)
+        layer.weight.mul_(2)  # exact in binary, and so is the bias that follows
+        layer.bias.mul_(2)
+        layer.fix_weights()
+        assert torch.equal(layer(x), 2 * before)
+
+
+def test_a_copy_has_weights_of_its_own():
+    layer = a_convolution(GEOMETRIES["two towers"])
+    layer.fix_weights()
+    x = torch.randn(2, 96, 13, 13)
+    with torch.inference_mode():
+        before = layer(x)
+    changed = copy.deepcopy(layer)
+    with torch.no_grad():
+        changed.weight.zero_()
+        changed.bias.zero_()
+        assert not changed(x).any()
+        assert torch.equal(layer(x), before)
+
+
+def test_gradients_go_through_a_frozen_network_as_ever(randomised):
+    network = randomised("small").float()
+    machine = Machine(CPU, bf16=False)
+    frozen, placed = machine.freeze(network), machine.place(network).eval()
+    slopes = []
+    for each in (frozen, placed):
+        x = torch.ones(1, network.in_channels, network.image_size, network.image_size, requires_grad=True)
+        each(x).sum().backward()
+        slopes.append(x.grad)
+    assert float(slopes[1].abs().max()) > 0
+    assert torch.equal(*slopes)
+
+
+def test_a_plain_machine_and_double_precision_keep_the_layers_as_they_are(randomised):
+    assert not can_pack(a_convolution(GEOMETRIES["two towers"]).double())
+    frozen = Machine(CPU, bf16=False, plain=True).freeze(randomised("small").float())
+    assert not any(layer.fixed for layer in frozen.modules() if isinstance(layer, Conv2d))
