@@ -46,25 +46,21 @@ class Window:
                 start = max(0, sign * shift)
                 yield to.narrow(2, start - sign * shift, length), source.narrow(2, start, length)
 
-    def denominator(self, x: Tensor) -> Tensor:
-        """The bracket, k + a Σ x², ``(rows, maps)``."""
-        d = torch.mul(x, x).mul_(self.a).add_(self.k)
+    def root(self, x: Tensor) -> Tensor:
+        """d^−½ of the bracket d = k + a Σ x², ``(rows, maps)``."""
+        d = torch.addcmul(x.new_full((), self.k), x, x, value=self.a)
         for to, source in self.pairs(d, x, 1):
             to.addcmul_(source, source, value=self.a)
-        return d
+        return d.rsqrt_()
 
-    def power(self, d: Tensor) -> Tensor:
-        """d^−β: for the 3/4 of every published network by two roots, which cost a quarter of a power."""
-        if self.beta == 0.75:
-            root = d.rsqrt()
-            return root.sqrt().mul_(root)
-        return d.pow(-self.beta)
+    def power(self, root: Tensor) -> Tensor:
+        """d^−β: for the 3/4 of every published network by another root, which costs a quarter of a power."""
+        return root.sqrt().mul_(root) if self.beta == 0.75 else root.pow(2 * self.beta)
 
-    def gradient(self, x: Tensor, g: Tensor) -> Tensor:
+    def gradient(self, x: Tensor, g: Tensor, root: Tensor) -> Tensor:
         """What the loss's gradient is with respect to ``x``, where it is ``g`` with respect to the output."""
-        d = self.denominator(x)
-        direct = self.power(d).mul_(g)
-        through = torch.div(direct, d, out=d).mul_(x)
+        direct = self.power(root).mul_(g)
+        through = torch.mul(root, root).mul_(direct).mul_(x)
         total = through.clone()
         for to, source in self.pairs(total, through, -1):
             to.add_(source)
@@ -72,25 +68,31 @@ class Window:
 
 
 class _Normalize(torch.autograd.Function):
-    """The two passes over blocks of rows; only ``x`` is kept between them, for the rest is cheaper to do again."""
+    """The two passes over blocks of rows. Between them ``x`` is kept, and d^−½, which takes longer to make anew than to
+    fetch.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, window: Window) -> Tensor:
         ctx.window = window
-        ctx.save_for_backward(x)
         y = torch.empty_like(x, memory_format=torch.channels_last)
+        roots = []
         for some, out in zip(_blocks(x), _blocks(y), strict=True):
             wide = _widen(some)
-            out.copy_(window.power(window.denominator(wide)).mul_(wide))
+            root = window.root(wide)
+            out.copy_(window.power(root).mul_(wide))
+            if ctx.needs_input_grad[0]:
+                roots.append(root)
+        ctx.save_for_backward(x, *roots)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
-        (x,) = ctx.saved_tensors
+        x, *roots = ctx.saved_tensors
         result = torch.empty_like(x, memory_format=torch.channels_last)
-        for some, arriving, out in zip(_blocks(x), _blocks(g), _blocks(result), strict=True):
-            out.copy_(ctx.window.gradient(_widen(some), _widen(arriving)))
+        for some, arriving, root, out in zip(_blocks(x), _blocks(g), roots, _blocks(result), strict=True):
+            out.copy_(ctx.window.gradient(_widen(some), _widen(arriving), root))
         return result, None
 
 
