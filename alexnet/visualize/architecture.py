@@ -6,11 +6,12 @@ Blocks are drawn from the network's own layers. Sides and depths grow with a roo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from alexnet.inference.taps import layer_shapes
@@ -18,15 +19,19 @@ from alexnet.model.layers import LocallyConnected
 from alexnet.model.network import Classifier
 from alexnet.model.summary import summarise
 from alexnet.model.variants import build, get_variant
-from alexnet.visualize.canvas import BLUE, GREY, ORANGE, Picture, new_figure
+from alexnet.visualize.canvas import BLUE, GREY, ORANGE, PHONE, Picture, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SKEW = np.array([0.34, 0.30])  # where a step of one pixel into the depth of the sheet goes
-GAP = 1.15  # between blocks
 ROW = 3.3  # between columns
+TALLEST = 2.8  # the input, from its foot to its back
+LARGEST_ON_PHONES = 0.65  # inches of one of these units
+CAPTION_ON_PHONES = 1.65  # inches
 Point = tuple[float, float]
+Points = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -82,29 +87,87 @@ def show_architecture(variant: str) -> Picture:
 
 def draw_architecture(network: Classifier, name: str) -> Picture:
     """The figure of a network as it is, whatever its size and classes."""
-    from matplotlib.axes import Axes
-
     parameters = summarise(network).parameters
     layers = stages(network)
     columns = 2 if any(not layer.joined for layer in layers) else 1
-    starts = _starts(layers, columns)
-    width, height = starts[-1] + 1.2, ROW * (columns - 1) + 5.1
-    figure = new_figure(0.8 * width, 0.8 * height + 0.5, f"{name}: {parameters:,} parameters")
-    axes = figure.subplots()
-    assert isinstance(axes, Axes)
+    title = f"{name}: {parameters:,} parameters"
+    sizes = ", ".join(f"{layer.name} {' × '.join(map(str, layer.shape))}" for layer in layers)
+    return Picture(
+        _draw(layers, columns, title, LYING),
+        f"{name} in {columns} column{'s' if columns > 1 else ''}, {parameters:,} parameters: {sizes}",
+        {"columns": columns, "layers": {layer.name: list(layer.shape) for layer in layers}},
+        upright=lambda: _draw(layers, columns, title, _for_phones(columns)),
+    )
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the figure is laid on a sheet: ``turn`` takes its points ``(N, 2)``, as they lie from left to right, there.
+
+    ``inches``: of a unit; ``captions``: room for them before the feet, and ``gap`` between blocks, in units;
+    ``letters``: the captions' size in points.
+    """
+
+    turn: Callable[[Points], Points]
+    inches: float
+    captions: float
+    gap: float
+    letters: float
+
+
+def _lying(points: Points) -> Points:
+    """From left to right, as the paper has it."""
+    return points
+
+
+def _standing(points: Points) -> Points:
+    """From top to bottom, the first column on the left and captions on the right."""
+    return -points[:, ::-1]
+
+
+LYING = Layout(_lying, inches=0.8, captions=2.3, gap=1.15, letters=7.0)
+
+
+def _for_phones(columns: int) -> Layout:
+    """Standing, as large as the width allows."""
+    blocks = ROW * (columns - 1) + TALLEST
+    inches = min(LARGEST_ON_PHONES, (PHONE - CAPTION_ON_PHONES) / blocks)
+    return Layout(_standing, inches, captions=PHONE / inches - blocks, gap=0.9 / inches, letters=8.5)
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """What is drawn on."""
+
+    axes: Axes
+    layout: Layout
+
+    def place(self, *points: Sequence[float] | Points) -> Points:
+        """Where points of the lying figure are: ``(N, 2)``."""
+        return self.layout.turn(np.array(points, float))
+
+
+def _draw(layers: Sequence[Stage], columns: int, title: str, layout: Layout) -> Figure:
+    """The whole figure."""
+    starts = _starts(layers, columns, layout.gap)
+    extent = [[-0.4, -layout.captions], [starts[-1] + 1.2, ROW * (columns - 1) + TALLEST]]
+    low, high = np.sort(layout.turn(np.array(extent)), axis=0)
+    width, height = layout.inches * (high - low)
+    figure = new_figure(width, height + 0.5, title)
+    sheet = Sheet(figure.add_subplot(), layout)
     for number, layer in enumerate(layers):
         rows = columns if number and not _is_output(number, layers) else 1
         for row in range(rows):
             y = _row(row, rows, columns)
             if number:
-                _windows(axes, layers[number - 1], starts[number - 1], layer, (starts[number], y), columns, number == 1)
-            _block(axes, layer, (starts[number], y), rows)
-        _caption(axes, layer, starts[number], number)
-    axes.set(xlim=(-0.4, width), ylim=(-2.3, ROW * (columns - 1) + 2.8), aspect="equal")
-    axes.axis("off")
-    sizes = ", ".join(f"{layer.name} {' × '.join(map(str, layer.shape))}" for layer in layers)
-    words = f"{name} in {columns} column{'s' if columns > 1 else ''}, {parameters:,} parameters: {sizes}"
-    return Picture(figure, words, {"columns": columns, "layers": {layer.name: list(layer.shape) for layer in layers}})
+                _windows(
+                    sheet, layers[number - 1], starts[number - 1], layer, (starts[number], y), columns, number == 1
+                )
+            _block(sheet, layer, (starts[number], y), rows)
+        _caption(sheet, layer, starts[number])
+    sheet.axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
+    sheet.axes.axis("off")
+    return figure
 
 
 def _is_output(number: int, layers: Sequence[Stage]) -> bool:
@@ -124,17 +187,17 @@ def _size(layer: Stage, rows: int) -> tuple[float, float]:
     return 0.07 * (maps / rows) ** 0.5, 0.17 * side**0.46
 
 
-def _starts(layers: Sequence[Stage], columns: int) -> list[float]:
+def _starts(layers: Sequence[Stage], columns: int, gap: float) -> list[float]:
     """Where each block begins, from left to right."""
     starts, x = [], 0.0
     for number, layer in enumerate(layers):
         depth, side = _size(layer, columns if number else 1)
         starts.append(x)
-        x += depth + (SKEW[0] * side if len(layer.shape) == 3 else 0.3) + GAP
+        x += depth + (SKEW[0] * side if len(layer.shape) == 3 else 0.3) + gap
     return starts
 
 
-def _block(axes: Axes, layer: Stage, foot: Point, rows: int) -> None:
+def _block(sheet: Sheet, layer: Stage, foot: Point, rows: int) -> None:
     """A box whose length is the maps and whose other sides are the map's."""
     depth, side = _size(layer, rows)
     back = SKEW * (side if len(layer.shape) == 3 else 0.3)
@@ -146,10 +209,10 @@ def _block(axes: Axes, layer: Stage, foot: Point, rows: int) -> None:
         "#BBD3E6": [a + along, a + along + back, a + along + up + back, a + along + up],
     }
     for colour, corners in faces.items():
-        axes.fill(*np.array(corners).T, facecolor=colour, edgecolor=BLUE, linewidth=0.9, zorder=2)
+        sheet.axes.fill(*sheet.place(*corners).T, facecolor=colour, edgecolor=BLUE, linewidth=0.9, zorder=2)
 
 
-def _windows(axes: Axes, before: Stage, start: float, layer: Stage, foot: Point, columns: int, first: bool) -> None:
+def _windows(sheet: Sheet, before: Stage, start: float, layer: Stage, foot: Point, columns: int, first: bool) -> None:
     """The window that one unit looks through, on the end of each block that feeds it, and its rays to the unit."""
     unit = np.array(foot) + np.array([0.0, _size(layer, columns)[1] * 0.55])
     rows = 1 if first else columns
@@ -164,20 +227,24 @@ def _windows(axes: Axes, before: Stage, start: float, layer: Stage, foot: Point,
             low = corner + SKEW * tall * (0.5 - share / 2) + [0.0, tall * (0.5 - share / 2)]
             across, up = SKEW * tall * share, np.array([0.0, tall * share])
             corners = [low, low + across, low + across + up, low + up]
-            axes.fill(*np.array(corners).T, facecolor="none", edgecolor=ORANGE, linewidth=1.0, zorder=3)
+            sheet.axes.fill(*sheet.place(*corners).T, facecolor="none", edgecolor=ORANGE, linewidth=1.0, zorder=3)
         else:
             back = SKEW * (tall if len(before.shape) == 3 else 0.3)
             corners = [corner + back / 2, corner + back / 2 + [0.0, tall]]
         for point in corners:
-            axes.plot(*np.array([point, unit]).T, color=ORANGE, linewidth=0.5, alpha=0.8, zorder=3)
+            sheet.axes.plot(*sheet.place(point, unit).T, color=ORANGE, linewidth=0.5, alpha=0.8, zorder=3)
 
 
-def _caption(axes: Axes, layer: Stage, x: float, number: int) -> None:
-    """Name, shape, window, and what follows, below the lowest column."""
+def _caption(sheet: Sheet, layer: Stage, x: float) -> None:
+    """Name, shape, window, and what follows, before the feet of the lowest column."""
     shape = " × ".join(map(str, layer.shape))
     lines = [shape]
     if layer.kernel:
         lines.append(f"{layer.kernel} × {layer.kernel}" + (f", stride {layer.stride}" if layer.stride > 1 else ""))
         lines[-1] += "" if layer.joined else ", in column"
-    axes.text(x, -0.3, layer.name, fontsize=9, fontweight="bold", va="top")
-    axes.text(x, -0.62, "\n".join([*lines, *layer.then]), fontsize=7, va="top", color=GREY, linespacing=1.35)
+    place = tuple(sheet.place((x, -0.3))[0])
+    sheet.axes.text(place[0], place[1], layer.name, fontsize=9, fontweight="bold", va="top")
+    sheet.axes.annotate(
+        "\n".join([*lines, *layer.then]), place, (0, -13), textcoords="offset points", va="top", color=GREY,
+        fontsize=sheet.layout.letters, linespacing=1.35,
+    )  # fmt: skip

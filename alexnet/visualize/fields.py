@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,15 @@ from alexnet.inference.fields import reach
 from alexnet.model.network import LinearLayer
 from alexnet.model.summary import Layer, summarise
 from alexnet.model.variants import build, get_variant
-from alexnet.visualize.canvas import ORANGE, Picture, bare, new_figure, show_image
+from alexnet.visualize.canvas import ORANGE, PHONE, Picture, grid, new_figure, show_image
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 WHITE = "#FFFFFF"
+ACROSS, ACROSS_ON_PHONES = 3, 2
+PANEL = 2.9  # inches
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,35 +92,37 @@ def draw_fields(pixels: NDArray[np.uint8], fields: Sequence[Field], title: str) 
 
     ``pixels`` ``(S, S, C)``, of the side that the fields were measured on.
     """
-    across = min(4, len(fields))
-    down = -(-len(fields) // across)
-    figure = new_figure(2.9 * across, 0.7 + 3.2 * down, title)
-    places = figure.subplots(down, across, squeeze=False).flatten()
-    for axes in places[len(fields) :]:
-        axes.set_visible(False)
-    said = {}
-    for axes, field in zip(places, fields, strict=False):
-        top, left, height, width = field.box
-        show_image(axes, pixels)
-        strength = np.sqrt(field.reach / field.reach.max())
-        axes.imshow(strength, cmap="viridis", vmin=0, vmax=1, alpha=np.where(field.reach > 0, 0.65, 0.0))
-        middle = (left + width / 2 - 0.5, top + height / 2 - 0.5)
-        _square(axes, middle, field.side)
-        axes.set(xlim=(-0.5, len(pixels) - 0.5), ylim=(len(pixels) - 0.5, -0.5))
-        axes.set_title(f"{field.layer}\narithmetic {field.side}, gradient {height} × {width} pixels", fontsize=9)
-        said[field.layer] = {"arithmetic": field.side, "gradient": [height, width]}
-    for axes in places:
-        bare(axes)
+    said = {field.layer: {"arithmetic": field.side, "gradient": list(field.box[2:])} for field in fields}
     words = ", ".join(f"{name} {sides['arithmetic']} pixels" for name, sides in said.items())
-    return Picture(figure, f"{title}: the side of what one unit sees: {words}", said)
+
+    def panels(across: int, side: float) -> Figure:
+        figure = new_figure(side * across, 0.7 + (side + 0.45) * -(-len(fields) // across), title)
+        for axes, field in zip(grid(figure, len(fields), across), fields, strict=True):
+            _panel(axes, pixels, field)
+        return figure
+
+    return Picture(
+        panels(min(ACROSS, len(fields)), PANEL),
+        f"{title}: the side of what one unit sees: {words}",
+        said,
+        upright=lambda: panels(ACROSS_ON_PHONES, PHONE / ACROSS_ON_PHONES),
+    )
 
 
-def _square(axes: object, middle: tuple[float, float], side: int) -> None:
+def _panel(axes: Axes, pixels: NDArray[np.uint8], field: Field) -> None:
+    """One layer's."""
+    top, left, height, width = field.box
+    show_image(axes, pixels, f"{field.layer}\narithmetic {field.side},\ngradient {height} × {width} pixels")
+    strength = np.sqrt(field.reach / field.reach.max())
+    axes.imshow(strength, cmap="viridis", vmin=0, vmax=1, alpha=np.where(field.reach > 0, 0.65, 0.0))
+    _square(axes, (left + width / 2 - 0.5, top + height / 2 - 0.5), field.side)
+    axes.set(xlim=(-0.5, len(pixels) - 0.5), ylim=(len(pixels) - 0.5, -0.5))
+
+
+def _square(axes: Axes, middle: tuple[float, float], side: int) -> None:
     """The arithmetic's square, on a light ground so that it is seen on any image."""
-    from matplotlib.axes import Axes
     from matplotlib.patches import Rectangle
 
-    assert isinstance(axes, Axes)
     corner = (middle[0] - side / 2, middle[1] - side / 2)
     for colour, width, style in ((WHITE, 2.4, "-"), (ORANGE, 1.3, "--")):
         axes.add_patch(Rectangle(corner, side, side, fill=False, edgecolor=colour, linewidth=width, linestyle=style))
