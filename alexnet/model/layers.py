@@ -70,6 +70,7 @@ class Conv2d(nn.Conv2d):
     plain = False
     fixed = False  # whether its weights stay as they are and may be laid out once
     packed: packing.Packed | None = None  # for the shape that was seen last
+    kernels: winograd.Kernels | None = None  # for the filtering that was taken last
 
     def __init__(self, channels: int, filters: int, kernel: int, stride: int, padding: Padding, groups: int) -> None:
         symmetric = padding if isinstance(padding, int) else 0
@@ -85,26 +86,36 @@ class Conv2d(nn.Conv2d):
             top, bottom = self.amounts(x.shape[2])
             left, right = self.amounts(x.shape[3])
             x = F.pad(x, (left, right, top, bottom))
-        filtering = self.filtering(x)
+        keeps = self.fixed and not torch.is_grad_enabled() and x.device.type == "cpu"
+        filtering = self.filtering(x, winograd.KEPT if keeps else winograd.FILTER)
         if filtering is not None:
-            assert self.bias is not None and isinstance(self.padding[0], int)
-            return winograd.convolve(x, self.weight, self.bias, self.padding[0], self.groups, filtering)
-        if not self.fixed or torch.is_grad_enabled() or x.device.type != "cpu":
+            return self._filter(x, filtering, keeps)
+        if not keeps or not packing.can_pack(self):
             return super().forward(x)
         if self.packed is None or self.packed.shape != x.shape:
             self.packed = packing.pack(self, x.shape)
         return packing.convolve(self, x, self.packed)
 
+    def _filter(self, x: Tensor, filtering: winograd.Filtering, keeps: bool) -> Tensor:
+        """By Winograd's rule, with weights at its points that are made for this batch or kept."""
+        assert self.bias is not None and isinstance(self.padding[0], int)
+        if not keeps:
+            return winograd.convolve(x, self.weight, self.bias, self.padding[0], self.groups, filtering)
+        if self.kernels is None or self.kernels.filtering != filtering:
+            self.kernels = winograd.bring_to_points(self.weight, self.groups, filtering)
+        return winograd.convolve_with(x, self.kernels, self.bias, self.padding[0])
+
     def fix_weights(self) -> None:
-        """Predict with the weights as they are now; where that is faster, they are laid out once (``packing.py``)."""
-        self.fixed, self.packed = packing.can_pack(self), None
+        """Predict with the weights as they are now: what they are brought into, and that pays, is made once."""
+        self.fixed, self.packed, self.kernels = True, None, None
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy is made of: its weights are its own, and may change."""
-        return {**self.__dict__, "fixed": False, "packed": None}
+        return {**self.__dict__, "fixed": False, "packed": None, "kernels": None}
 
-    def filtering(self, x: Tensor) -> winograd.Filtering | None:
+    def filtering(self, x: Tensor, weight: float = winograd.FILTER) -> winograd.Filtering | None:
         """How ``x``, padded already where the rule is a name, is convolved faster than as it is written; if it can be.
+        ``weight``: what one at a point costs (see :func:`winograd.choose`).
 
         >>> Conv2d(3, 96, 11, stride=4, padding=0, groups=1).filtering(torch.zeros(1, 3, 224, 224)) is None
         True
@@ -114,7 +125,7 @@ class Conv2d(nn.Conv2d):
         taps = self.kernel_size[0]
         height, width = (side + 2 * int(self.padding[0]) - taps + 1 for side in x.shape[2:])
         channels, filters = self.in_channels // self.groups, self.out_channels // self.groups
-        return winograd.choose(len(x), channels, filters, height, width, taps)
+        return winograd.choose(len(x), channels, filters, height, width, taps, weight)
 
 
 class Linear(nn.Linear):

@@ -8,12 +8,11 @@ compiler emits, and where a build lacks them, layers compute as always.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-
-DTYPES = (torch.float32, torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -27,9 +26,17 @@ class Packed:
 def can_pack(convolution: nn.Conv2d) -> bool:
     """Whether this torch can, for a layer on this device, in its precision."""
     weight = convolution.weight
+    return weight.device.type == "cpu" and weight.dtype in _dtypes() and not isinstance(convolution.padding, str)
+
+
+@functools.cache
+def _dtypes() -> tuple[torch.dtype, ...]:
+    """What these operations compute in here: oneDNN lays out bf16 only on CPUs that have instructions for it."""
     here: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    here = here and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
-    return here and weight.device.type == "cpu" and weight.dtype in DTYPES and not isinstance(convolution.padding, str)
+    if not (here and hasattr(torch.ops.mkldnn, "_convolution_pointwise")):
+        return ()
+    bf16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return (torch.float32, torch.bfloat16) if bf16 else (torch.float32,)
 
 
 def pack(convolution: nn.Conv2d, shape: torch.Size) -> Packed:

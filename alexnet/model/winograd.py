@@ -35,7 +35,8 @@ POINTS = {
 CACHED = 2**22  # numbers at the points at once: 16 MB of fp32, which stay in a CPU's last cache
 PRODUCT = 4 / 3  # time of a multiply-add at the points, where one of a direct convolution takes 1
 TRANSFORM = 100  # the same of a number brought to the points or back
-FILTER = 140  # the same of a weight at a point
+FILTER = 140  # the same of a weight brought to a point
+KEPT = 24  # the same of a weight that was brought there before, and is read
 
 
 @dataclass(frozen=True)
@@ -60,18 +61,20 @@ class Filtering:
         """Products for each pair of channels, for that many outputs: each tile has one at each point."""
         return self.tiles(height) * self.tiles(width) * self.side**2
 
-    def work(self, images: int, channels: int, filters: int, height: int, width: int) -> float:
-        """The time that a convolution of ``channels`` to ``filters`` takes, a direct multiply-add being 1: an estimate
-        that foretold fourteen layers' times to a fifth, or better (docs/log.md).
+    def work(self, images: int, channels: int, filters: int, height: int, width: int, weight: float = FILTER) -> float:
+        """The time that a convolution of ``channels`` to ``filters`` takes, a direct multiply-add being 1 and a weight
+        at a point ``weight``: an estimate that foretold fourteen layers' times to a fifth, or better (docs/log.md).
         """
         numbers, pairs = images * self.points(height, width), channels * filters
-        return PRODUCT * numbers * pairs + TRANSFORM * numbers * (channels + filters) + FILTER * self.side**2 * pairs
+        return PRODUCT * numbers * pairs + TRANSFORM * numbers * (channels + filters) + weight * self.side**2 * pairs
 
 
-def choose(images: int, channels: int, filters: int, height: int, width: int, taps: int) -> Filtering | None:
+def choose(
+    images: int, channels: int, filters: int, height: int, width: int, taps: int, weight: float = FILTER
+) -> Filtering | None:
     """The fastest filtering for that many outputs, or None where a direct convolution is faster still."""
     known = [Filtering(side - taps + 1, taps) for side in POINTS if side > taps > 1]
-    work = [filtering.work(images, channels, filters, height, width) for filtering in known]
+    work = [filtering.work(images, channels, filters, height, width, weight) for filtering in known]
     direct = images * max(height, 0) * max(width, 0) * taps**2 * channels * filters  # torch says what has no output
     return known[work.index(min(work))] if min(work, default=direct) < direct else None
 
@@ -82,6 +85,32 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor, padding: int, groups: int,
     """
     tiling = _Tiling(filtering, padding, x.shape[2], x.shape[3])
     return _Convolve.apply(x, weight, bias, tiling, groups)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """A convolution's weights at a filtering's points, ``(points², C, filters)`` for each group."""
+
+    filtering: Filtering
+    groups: tuple[Tensor, ...]
+
+
+def bring_to_points(weight: Tensor, groups: int, filtering: Filtering) -> Kernels:
+    """From ``weight`` ``(filters, C / groups, r, r)``, without gradients."""
+    with torch.no_grad():
+        return Kernels(filtering, tuple(_filters_at_points(each, filtering) for each in weight.chunk(groups)))
+
+
+def convolve_with(x: Tensor, kernels: Kernels, bias: Tensor, padding: int) -> Tensor:
+    """:func:`convolve` with weights that are at the points already, the same bits; without gradients."""
+    tiling = _Tiling(kernels.filtering, padding, x.shape[2], x.shape[3])
+    y = x.new_empty(len(x), *tiling.covered(0), len(bias))
+    maps = zip(*(each.chunk(len(kernels.groups), dim=-1) for each in (_last(x), y)), strict=True)
+    for filters, (given, result) in zip(kernels.groups, maps, strict=True):
+        for some, out in _blocks(tiling, filters, given, result):
+            tiling.read_off(torch.bmm(tiling.at_points(some), filters), out)
+    height, width = tiling.output
+    return torch.add(y[:, :height, :width], bias).permute(0, 3, 1, 2)
 
 
 class _Matrices(NamedTuple):
@@ -239,13 +268,7 @@ class _Convolve(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, tiling: _Tiling, groups: int) -> Tensor:
         ctx.tiling, ctx.groups = tiling, groups
         ctx.save_for_backward(x, weight)
-        y = x.new_empty(len(x), *tiling.covered(0), len(weight))
-        for filters, maps, result in _columns(groups, [weight], [_last(x), y]):
-            kernels = _filters_at_points(filters, tiling.filtering)
-            for some, out in _blocks(tiling, kernels, maps, result):
-                tiling.read_off(torch.bmm(tiling.at_points(some), kernels), out)
-        height, width = tiling.output
-        return torch.add(y[:, :height, :width], bias).permute(0, 3, 1, 2)
+        return convolve_with(x, bring_to_points(weight, groups, tiling.filtering), bias, tiling.padding)
 
     @staticmethod
     @once_differentiable

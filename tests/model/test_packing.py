@@ -1,10 +1,11 @@
-"""Weights laid out once: the same bits, for predicting only."""
+"""Weights laid out once: the same bits, for predicting only; on narrow vectors, at Winograd's points."""
 
 import copy
 
 import pytest
 import torch
 
+from alexnet.model import winograd
 from alexnet.model.layers import Conv2d
 from alexnet.model.packing import can_pack
 from alexnet.runtime.device import Machine
@@ -18,6 +19,18 @@ GEOMETRIES = {  # (channels, filters, kernel, stride, padding, groups)
 }
 
 
+@pytest.fixture
+def wide(monkeypatch):
+    """Vectors for which direct convolutions are the fastest."""
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+
+
+@pytest.fixture
+def narrow(monkeypatch):
+    """Vectors for which Winograd's are."""
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+
+
 def a_convolution(geometry):
     torch.manual_seed(0)
     layer = Conv2d(*geometry)
@@ -27,11 +40,10 @@ def a_convolution(geometry):
 
 @pytest.mark.parametrize("name", GEOMETRIES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_same_bits_whatever_the_sizes(name, dtype):
+def test_the_same_bits_whatever_the_sizes(wide, name, dtype):
     layer = a_convolution(GEOMETRIES[name]).to(dtype)
     fixed = a_convolution(GEOMETRIES[name]).to(dtype)
     fixed.fix_weights()
-    assert fixed.fixed == can_pack(fixed)
     for images, side in ((1, 27), (4, 27), (4, 30), (1, 27)):
         x = torch.randn(images, layer.in_channels, side, side, dtype=dtype).to(memory_format=torch.channels_last)
         with torch.inference_mode():
@@ -39,10 +51,46 @@ def test_the_same_bits_whatever_the_sizes(name, dtype):
         assert torch.equal(y, expected)
         assert y.dtype == dtype
         assert y.is_contiguous(memory_format=torch.channels_last)
-        assert (fixed.packed is not None) == fixed.fixed
+        assert (fixed.packed is not None) == can_pack(fixed)
 
 
-def test_fixing_them_again_takes_the_weights_as_they_are_then():
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("images", [1, 4])
+def test_weights_at_the_points_are_kept_for_the_same_bits(narrow, groups, images):
+    layer, fixed = (a_convolution((64 * groups, 192, 5, 1, 2, groups)) for _ in range(2))
+    fixed.fix_weights()
+    x = torch.randn(images, 64 * groups, 27, 27)
+    with torch.inference_mode():
+        y = fixed(x)
+        assert fixed.packed is None
+        kept = fixed.kernels
+        assert torch.equal(fixed(x), y)
+        assert fixed.kernels is kept
+        bias, filtering = layer.bias, kept.filtering
+        assert torch.equal(y, winograd.convolve(x, layer.weight, bias, 2, groups, filtering))
+        layer.plain = True
+        torch.testing.assert_close(y, layer(x), rtol=1e-4, atol=1e-3)
+        fixed(x[:, :, :4, :4])  # another filtering, or none
+        assert torch.equal(fixed(x), y)
+
+
+def test_keeping_them_makes_it_worth_while_for_one_image(narrow):
+    layer = a_convolution((64, 192, 5, 1, 2, 1))
+    one = torch.randn(1, 64, 27, 27)
+    with torch.inference_mode():
+        layer(one)
+        assert layer.kernels is None
+        assert layer.filtering(one) is None
+        layer.fix_weights()
+        layer(one)
+    assert layer.kernels is not None
+    layer(one).sum().backward()
+    assert layer.weight.grad is not None
+
+
+@pytest.mark.parametrize("vectors", ["wide", "narrow"])
+def test_fixing_them_again_takes_the_weights_as_they_are_then(request, vectors):
+    request.getfixturevalue(vectors)
     layer = a_convolution(GEOMETRIES["two towers"])
     layer.fix_weights()
     x = torch.randn(2, 96, 13, 13)
@@ -54,7 +102,9 @@ def test_fixing_them_again_takes_the_weights_as_they_are_then():
         assert torch.equal(layer(x), 2 * before)
 
 
-def test_a_copy_has_weights_of_its_own():
+@pytest.mark.parametrize("vectors", ["wide", "narrow"])
+def test_a_copy_has_weights_of_its_own(request, vectors):
+    request.getfixturevalue(vectors)
     layer = a_convolution(GEOMETRIES["two towers"])
     layer.fix_weights()
     x = torch.randn(2, 96, 13, 13)
