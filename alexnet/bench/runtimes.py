@@ -1,7 +1,7 @@
-"""Other runtimes, where they are installed: ONNX Runtime in fp32 and OpenVINO in bf16, each as its makers advise.
+"""Other runtimes, where they are installed: ONNX Runtime in fp32 and OpenVINO in bf16 if the CPU multiplies it.
 
-Both run the network of torch's own layers (``stock.py``), exported to ONNX in the process that is timed, so that what
-is compared with ours is their arithmetic and not somebody's rewriting of the network.
+Each is set as its makers advise. Both run the network of torch's own layers (``stock.py``), exported to ONNX in the
+process that is timed, so that what is compared with ours is their arithmetic and not somebody's rewriting of it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from alexnet.bench.inference import contest_beside
 from alexnet.bench.stock import network_of, stock_network
 from alexnet.bench.training import ready_images
 from alexnet.bench.turns import Contestant, Work
-from alexnet.runtime.device import Machine
+from alexnet.runtime.device import Machine, multiplies_bf16
 
 CPU = torch.device("cpu")
 Outputs = Callable[[NDArray[np.float32]], object]
@@ -32,10 +32,10 @@ Outputs = Callable[[NDArray[np.float32]], object]
 
 def runtime_contests(variant: str, batch: int, precision: str) -> Iterator[Contest]:
     """Logits of a batch on the CPU, ours in ``precision`` beside each runtime that is installed."""
-    for beside, (modules, prepare) in RUNTIMES.items():
+    for name, (modules, prepare, machine) in RUNTIMES.items():
         if all(importlib.util.find_spec(module) for module in modules):
             other = Contestant(prepare, (variant, batch))
-            yield contest_beside(beside, other, variant, batch, precision, CPU.type)
+            yield contest_beside(f"{name}, {machine().precision}", other, variant, batch, precision, CPU.type)
 
 
 def onnx_runtime_outputs(variant: str, batch: int) -> tuple[Machine, Work]:
@@ -45,23 +45,33 @@ def onnx_runtime_outputs(variant: str, batch: int) -> tuple[Machine, Work]:
     options.intra_op_num_threads = torch.get_num_threads()
     session = runtime.InferenceSession(exported(variant), options, providers=["CPUExecutionProvider"])
     (name,) = (value.name for value in session.get_inputs())
-    return Machine(CPU, bf16=False), _outputs(lambda images: session.run(None, {name: images}), variant, batch)
+    return in_fp32(), _outputs(lambda images: session.run(None, {name: images}), variant, batch)
 
 
 def openvino_outputs(variant: str, batch: int) -> tuple[Machine, Work]:
-    """OpenVINO's request on the CPU: bf16, its hint for latency, with as many threads as torch, inputs not copied."""
+    """OpenVINO's request on the CPU: its hint for latency, with as many threads as torch, inputs not copied."""
     openvino: Any = importlib.import_module("openvino")
-    core = openvino.Core()
-    hints = {"INFERENCE_PRECISION_HINT": "bf16", "PERFORMANCE_HINT": "LATENCY"}
+    core, machine = openvino.Core(), in_bf16_if_native()
+    hints = {"INFERENCE_PRECISION_HINT": "bf16" if machine.bf16 else "f32", "PERFORMANCE_HINT": "LATENCY"}
     hints["INFERENCE_NUM_THREADS"] = str(torch.get_num_threads())
     model = core.read_model(io.BytesIO(exported(variant)))
     request = core.compile_model(model, "CPU", hints).create_infer_request()
-    return Machine(CPU, bf16=True), _outputs(lambda images: request.infer({0: images}, True), variant, batch)
+    return machine, _outputs(lambda images: request.infer({0: images}, True), variant, batch)
 
 
-RUNTIMES: dict[str, tuple[tuple[str, ...], Callable[[str, int], tuple[Machine, Work]]]] = {
-    "ONNX Runtime, fp32": (("onnx", "onnxruntime"), onnx_runtime_outputs),
-    "OpenVINO, bf16": (("onnx", "openvino"), openvino_outputs),
+def in_fp32() -> Machine:
+    """The CPU as ONNX Runtime computes on it."""
+    return Machine(CPU, bf16=False)
+
+
+def in_bf16_if_native() -> Machine:
+    """The CPU as OpenVINO computes on it: told to use bf16 where it is emulated, it stays with fp32."""
+    return Machine(CPU, bf16=multiplies_bf16(CPU))
+
+
+RUNTIMES: dict[str, tuple[tuple[str, ...], Callable[[str, int], tuple[Machine, Work]], Callable[[], Machine]]] = {
+    "ONNX Runtime": (("onnx", "onnxruntime"), onnx_runtime_outputs, in_fp32),
+    "OpenVINO": (("onnx", "openvino"), openvino_outputs, in_bf16_if_native),
 }
 
 

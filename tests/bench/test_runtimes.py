@@ -28,10 +28,11 @@ def test_what_is_exported_computes_what_ours_does(variant):
 
 @pytest.mark.parametrize("name", RUNTIMES)
 def test_a_runtime_works_through_its_batches(name):
-    modules, prepare = RUNTIMES[name]
+    modules, prepare, machine = RUNTIMES[name]
     for module in modules:
         pytest.importorskip(module, reason="it is no dependency: pip install 'alexnet[bench]'")
-    _, work = prepare("torchvision", 2)
+    used, work = prepare("torchvision", 2)
+    assert used == machine()
     assert [next(work) for _ in range(2)] == [2, 2]
 
 
@@ -40,3 +41,11 @@ def test_only_what_is_installed_is_timed(monkeypatch):
     monkeypatch.setattr(runtimes.importlib.util, "find_spec", lambda name: None if name == "openvino" else found("io"))
     (contest,) = runtime_contests("torchvision", 1, "bf16")
     assert (contest.beside, contest.batch, set(contest.contestants)) == ("ONNX Runtime, fp32", 1, {"ours", "stock"})
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_a_runtime_is_named_with_the_precision_that_it_computes_in(monkeypatch, native):
+    monkeypatch.setattr(runtimes, "multiplies_bf16", lambda device: native)
+    monkeypatch.setattr(runtimes.importlib.util, "find_spec", lambda name: True)
+    named = [contest.beside for contest in runtime_contests("torchvision", 1, "fp32")]
+    assert named == ["ONNX Runtime, fp32", "OpenVINO, bf16" if native else "OpenVINO, fp32"]
