@@ -6,6 +6,7 @@ After the paper's figure 4, left.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -91,10 +92,10 @@ def draw_predictions(groups: Sequence[Group], names: Sequence[str], title: str) 
 
 def _rows(groups: Sequence[Group], names: Sequence[str], title: str, width: float, across: int) -> Figure:
     """The groups below each other, each in as many rows as it needs."""
-    rows = ACROSS // across
-    figure = new_figure(width, 0.8 + 3.2 * rows * len(groups), title)
-    parts = figure.subfigures(len(groups), 1, squeeze=False)
-    for part, group in zip(parts[:, 0], groups, strict=True):
+    needed = [math.ceil(len(group.answers) / across) for group in groups]
+    figure = new_figure(width, 0.8 + 3.2 * sum(needed), title)
+    parts = figure.subfigures(len(groups), 1, squeeze=False, height_ratios=needed)
+    for part, group, rows in zip(parts[:, 0], groups, needed, strict=True):
         part.suptitle(group.title, fontsize=11)
         axes = part.subplots(2 * rows, across, height_ratios=[1.25, 1] * rows, squeeze=False)
         pairs = [(axes[2 * row, column], axes[2 * row + 1, column]) for row in range(rows) for column in range(across)]

@@ -177,6 +177,16 @@ def test_predictions_of_one_and_of_a_thousand_classes(classes):
     assert all(len(text) < 30 for text in bars)
 
 
+def test_a_phone_has_rows_for_the_answers_that_there_are():
+    answers = [Answer(photograph(), 0, np.array([0.9, 0.1], np.float32)) for _ in range(6)]
+    few, many = (
+        draw_predictions([Group("as they come", answers), Group("mistakes", answers[:count])], ["a", "b"], "title")
+        for count in (2, 6)
+    )
+    assert png(few.for_phones()).height < png(many.for_phones()).height
+    assert png(few).height == png(many).height
+
+
 # Confusion
 
 
