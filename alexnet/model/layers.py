@@ -92,18 +92,20 @@ class Conv2d(nn.Conv2d):
             return self._filter(x, filtering, keeps)
         if not keeps or not packing.can_pack(self):
             return super().forward(x)
-        if self.packed is None or self.packed.shape != x.shape:
-            self.packed = packing.pack(self, x.shape)
-        return packing.convolve(self, x, self.packed)
+        packed = self.packed  # once, for another thread may bring images of another size meanwhile
+        if packed is None or packed.shape != x.shape:
+            packed = self.packed = packing.pack(self, x.shape)
+        return packing.convolve(self, x, packed)
 
     def _filter(self, x: Tensor, filtering: winograd.Filtering, keeps: bool) -> Tensor:
         """By Winograd's rule, with weights at its points that are made for this batch or kept."""
         assert self.bias is not None and isinstance(self.padding[0], int)
         if not keeps:
             return winograd.convolve(x, self.weight, self.bias, self.padding[0], self.groups, filtering)
-        if self.kernels is None or self.kernels.filtering != filtering:
-            self.kernels = winograd.bring_to_points(self.weight, self.groups, filtering)
-        return winograd.convolve_with(x, self.kernels, self.bias, self.padding[0])
+        kernels = self.kernels
+        if kernels is None or kernels.filtering != filtering:
+            kernels = self.kernels = winograd.bring_to_points(self.weight, self.groups, filtering)
+        return winograd.convolve_with(x, kernels, self.bias, self.padding[0])
 
     def fix_weights(self) -> None:
         """Predict with the weights as they are now: what they are brought into, and that pays, is made once."""

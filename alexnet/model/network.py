@@ -152,7 +152,7 @@ class Classifier(nn.Module):
                 module.plain = True
 
     def fix_weights(self) -> None:
-        """Have convolutions predict with the weights as they are now: the same bits, sooner."""
+        """Have convolutions predict with the weights as they are now: the same but for rounding, sooner."""
         for module in self.modules():
             if isinstance(module, Conv2d):
                 module.fix_weights()

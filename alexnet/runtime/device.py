@@ -72,7 +72,8 @@ class Machine:
 
     def freeze(self, module: Module) -> Module:
         """A copy to predict with, in evaluation mode on the device: the weights that autocast would round to bf16 for
-        every batch are rounded once, and laid out once for a CPU's kernels, so its outputs are the same bits.
+        every batch are rounded once, and brought once into what a CPU's kernels read. Its outputs are the same bits in
+        bf16 and on wide vectors, and the same but for fp32's rounding where Winograd's filtering pays from then on.
         """
         rounded = {
             id(weight): torch.nn.Parameter(weight.detach().to(self.device, torch.bfloat16), requires_grad=False)
