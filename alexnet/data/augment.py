@@ -8,7 +8,7 @@ Shapes: pixels are ``(N, H, W, C)`` ``uint8``; views are ``(N, C, S, S)`` fp32, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -140,13 +140,12 @@ def views(
     """Test views of stored pixels: the centre, or four corners and the centre with their mirror images."""
     side, stored = preprocessing.crop, pixels.shape[1]
     windows = [centre_window(stored, side)] if count == 1 else ten_windows(stored, side, order)
-    images = len(pixels)
+    images, margin = len(pixels), margin_of(windows, stored, side)
     for top, left, mirrored in windows:
         y, x = (torch.full((images,), offset, device=pixels.device) for offset in (top, left))
         flip = torch.full((images,), mirrored, device=pixels.device)
-        yield enlarge(
-            scale(cut(pixels, y, x, flip, side), preprocessing, mean_image, y, x, flip), preprocessing.image_size
-        )
+        view = scale(cut(pixels, y, x, flip, side, margin), preprocessing, mean_image, y, x, flip, margin)
+        yield enlarge(view, preprocessing.image_size)
 
 
 def centre_window(stored: int, side: int) -> tuple[int, int, bool]:
@@ -168,6 +167,12 @@ def ten_windows(stored: int, side: int, order: ViewOrder) -> list[tuple[int, int
     five = [*corners[:2], centre, *corners[2:]] if order == "cuda-convnet" else [*corners, centre]
     mirrored = [(top, end - left) for top, left in five] if order == "tencrop" else five
     return [(*window, False) for window in five] + [(*window, True) for window in mirrored]
+
+
+def margin_of(windows: Sequence[tuple[int, int, bool]], stored: int, side: int) -> int:
+    """How many pixels windows of ``side`` lie beyond an edge at most: of stored images that are smaller, some do."""
+    offsets = [offset for top, left, _ in windows for offset in (top, left)]
+    return max(0, -min(offsets), max(offsets) + side - stored)
 
 
 def cut(pixels: Tensor, top: Tensor, left: Tensor, flip: Tensor, side: int, margin: int = 0) -> Tensor:
@@ -244,8 +249,10 @@ def scale(
         if mean_image is None:
             raise ValueError(f"scaling {preprocessing.scaling!r} needs the mean image")
         if preprocessing.scaling == "mean-image-centre":
-            offset = torch.full((1,), centre_window(mean_image.shape[0], x.shape[2])[0], device=x.device)
-            return x - cut(mean_image[None], offset, offset, torch.zeros_like(offset, dtype=torch.bool), x.shape[2])
+            window, side = centre_window(mean_image.shape[0], x.shape[2]), x.shape[2]
+            offset = torch.full((1,), window[0], device=x.device)
+            unturned = torch.zeros_like(offset, dtype=torch.bool)
+            return x - cut(mean_image[None], offset, offset, unturned, side, margin_of([window], len(mean_image), side))
         return x - cut(mean_image[None], top, left, flip, x.shape[2], margin)
     rows = x.permute(0, 2, 3, 1).flatten(2)  # (N, S, S · C): a row's numbers in one piece, three times as fast
     mean, deviation = (

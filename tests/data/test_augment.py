@@ -362,6 +362,27 @@ def test_the_centre_is_torchvisions(side):
     assert (top, left, mirrored) == (round((256 - side) / 2),) * 2 + (False,)
 
 
+@pytest.mark.parametrize("scaling", ["unit", "mean-image", "mean-image-centre"])
+@pytest.mark.parametrize(("stored", "side"), [(28, 32), (28, 31), (28, 29)])
+@pytest.mark.parametrize("count", [1, 10])
+def test_views_larger_than_what_is_stored_are_of_the_reflected_image(count, stored, side, scaling):
+    pixels, mean, beyond = noise(2, stored), noise(1, stored, seed=1)[0].astype(np.float32), side - stored
+    reflected, around = (np.pad(each, [*[(0, 0)] * (each.ndim - 3), *[(beyond, beyond)] * 2, (0, 0)], "reflect")
+                         for each in (pixels.astype(np.float32), mean))  # fmt: skip
+    windows = [centre_window(stored, side)] if count == 1 else ten_windows(stored, side, "tencrop")
+    found = list(views(torch.from_numpy(pixels), plain(stored, side, scaling=scaling), torch.from_numpy(mean), count))
+    for view, (top, left, mirrored) in zip(found, windows, strict=True):
+        top, left, centre = top + beyond, left + beyond, centre_window(stored, side)[0] + beyond
+        expected = reflected[:, top : top + side, left : left + side]
+        if scaling == "mean-image":
+            expected = expected - around[top : top + side, left : left + side]
+        if mirrored:
+            expected = expected[:, :, ::-1]
+        if scaling == "mean-image-centre":
+            expected = expected - around[centre : centre + side, centre : centre + side]
+        assert np.array_equal(as_images(view), expected)
+
+
 def test_views_are_scaled_and_sized_like_training():
     pixels = torch.from_numpy(noise(4))
     preprocessing = plain(16, 12, 24, "channel", (100.0, 110.0, 120.0), (50.0, 60.0, 70.0))
