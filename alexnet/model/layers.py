@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -64,7 +64,8 @@ def multiplies_narrowly(x: Tensor) -> bool:
 class Conv2d(nn.Conv2d):
     """A convolution that also knows the paddings ``"ceil"`` and ``"same"`` (see :func:`padding_amounts`).
 
-    ``(N, C, H, W)`` → ``(N, filters, H', W')``, floating point.
+    ``(N, C, H, W)`` → ``(N, filters, H', W')``, floating point. The form for CPUs without wide vectors has a gradient
+    of first order only: for second ones, or ``torch.func``, set ``plain``.
     """
 
     plain = False
@@ -90,7 +91,7 @@ class Conv2d(nn.Conv2d):
         filtering = self.filtering(x, winograd.KEPT if keeps else winograd.FILTER)
         if filtering is not None:
             return self._filter(x, filtering, keeps)
-        if not keeps or not packing.can_pack(self):
+        if not keeps or not packing.can_pack(self, x):
             return super().forward(x)
         packed = self.packed  # once, for another thread may bring images of another size meanwhile
         if packed is None or packed.shape != x.shape:
@@ -108,8 +109,23 @@ class Conv2d(nn.Conv2d):
         return winograd.convolve_with(x, kernels, self.bias, self.padding[0])
 
     def fix_weights(self) -> None:
-        """Predict with the weights as they are now: what they are brought into, and that pays, is made once."""
-        self.fixed, self.packed, self.kernels = True, None, None
+        """Predict with the weights as they are now, until they are loaded, moved or converted: what they are brought
+        into, where that pays, is made once.
+        """
+        self.release_weights()
+        self.fixed = True
+
+    def release_weights(self) -> None:
+        """Read the weights at each call again."""
+        self.fixed, self.packed, self.kernels = False, None, None
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self.release_weights()
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call, no-any-return]
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        self.release_weights()
+        super()._load_from_state_dict(*arguments)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy is made of: its weights are its own, and may change."""
@@ -132,7 +148,7 @@ class Conv2d(nn.Conv2d):
 
 class Linear(nn.Linear):
     """A linear layer whose weights are multiplied in blocks of rows, where torch's library (MKL) is slow with all rows
-    at once: up to 2.5 times as fast on an AMD CPU (docs/log.md). ``(N, F)`` → ``(N, units)``.
+    at once: up to 2.5 times as fast on an AMD CPU (docs/log.md). ``(N, F)`` → ``(N, units)``; other shapes as in torch.
     """
 
     BLOCKS = 8
@@ -141,7 +157,8 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         blocks, images = math.gcd(self.BLOCKS, self.out_features), len(x)
-        if self.plain or self.out_features < blocks * self.LEAST or not multiplies_narrowly(x):
+        few = self.out_features < blocks * self.LEAST
+        if self.plain or few or x.dim() != 2 or not images or not multiplies_narrowly(x):
             return super().forward(x)
         rows = self.weight.view(blocks, -1, self.in_features)
         if images == 1:  # a product with one vector is another routine, and faster with the vector on the left

@@ -17,16 +17,18 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Packed:
-    """A convolution's weights as oneDNN reads them for inputs of ``shape`` ``(N, C, H, W)``."""
+    """A convolution's weights, in their dtype, as oneDNN reads them for inputs of ``shape`` ``(N, C, H, W)``."""
 
     shape: torch.Size
     weights: Tensor
 
 
-def can_pack(convolution: nn.Conv2d) -> bool:
-    """Whether this torch can, for a layer on this device, in its precision."""
+def can_pack(convolution: nn.Conv2d, x: Tensor) -> bool:
+    """Whether this torch can, for a layer on a CPU, in the precision in which it convolves ``x``."""
     weight = convolution.weight
-    return weight.device.type == "cpu" and weight.dtype in _dtypes() and not isinstance(convolution.padding, str)
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    fits = x.device == weight.device and x.shape[1] == convolution.in_channels
+    return fits and weight.device.type == "cpu" and weight.dtype == dtype and dtype in _dtypes()
 
 
 @functools.cache
@@ -42,14 +44,18 @@ def _dtypes() -> tuple[torch.dtype, ...]:
 def pack(convolution: nn.Conv2d, shape: torch.Size) -> Packed:
     """The weights laid out for inputs of ``shape``, on which the kernel and so its layout depend."""
     plain = convolution.weight.detach().contiguous().to_mkldnn()
-    geometry = convolution.padding, convolution.stride, convolution.dilation, convolution.groups
-    return Packed(shape, torch.ops.aten.mkldnn_reorder_conv2d_weight(plain, *geometry, shape))
+    return Packed(shape, torch.ops.aten.mkldnn_reorder_conv2d_weight(plain, *_geometry(convolution), shape))
 
 
 def convolve(convolution: nn.Conv2d, x: Tensor, packed: Packed) -> Tensor:
-    """``convolution(x)``, the same bits, in its weights' dtype; without gradients."""
-    geometry = convolution.padding, convolution.stride, convolution.dilation, convolution.groups
+    """``convolution(x)``, the same bits, without gradients: ``x`` ``packed.shape`` → ``(N, filters, H', W')`` in the
+    weights' dtype, to which ``x`` is rounded as autocast would. For what :func:`can_pack` allows.
+    """
     y: Tensor = torch.ops.mkldnn._convolution_pointwise(
-        x.to(packed.weights.dtype), packed.weights, convolution.bias, *geometry, "none", [], None
+        x.to(packed.weights.dtype), packed.weights, convolution.bias, *_geometry(convolution), "none", [], None
     )
     return y
+
+
+def _geometry(convolution: nn.Conv2d) -> tuple[object, ...]:
+    return convolution.padding, convolution.stride, convolution.dilation, convolution.groups

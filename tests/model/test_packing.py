@@ -51,7 +51,7 @@ def test_the_same_bits_whatever_the_sizes(wide, name, dtype):
         assert torch.equal(y, expected)
         assert y.dtype == dtype
         assert y.is_contiguous(memory_format=torch.channels_last)
-        assert (fixed.packed is not None) == can_pack(fixed)
+        assert (fixed.packed is not None) == can_pack(fixed, x)
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -103,6 +103,39 @@ def test_fixing_them_again_takes_the_weights_as_they_are_then(request, vectors):
 
 
 @pytest.mark.parametrize("vectors", ["wide", "narrow"])
+def test_weights_that_are_loaded_or_converted_are_no_longer_fixed(request, vectors):
+    request.getfixturevalue(vectors)
+    layer, other = a_convolution(GEOMETRIES["two towers"]), a_convolution(GEOMETRIES["two towers"])
+    torch.nn.init.normal_(other.weight)
+    x = torch.randn(2, 96, 13, 13)
+    with torch.inference_mode():
+        layer.fix_weights()
+        assert not torch.equal(layer(x), other(x))
+        layer.load_state_dict(other.state_dict())
+        assert torch.equal(layer(x), other(x))
+        layer.fix_weights()
+        layer(x)
+        layer.double()
+        torch.testing.assert_close(layer(x.double()), other.double()(x.double()))
+
+
+def test_autocast_gives_what_it_gives_without_fixed_weights(wide):
+    layer, fixed = a_convolution(GEOMETRIES["two towers"]), a_convolution(GEOMETRIES["two towers"])
+    fixed.fix_weights()
+    x = torch.randn(2, 96, 13, 13)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert layer(x).dtype == torch.bfloat16
+        assert torch.equal(fixed(x), layer(x))
+
+
+def test_a_mistake_is_said_as_torch_says_it(wide):
+    layer = a_convolution(GEOMETRIES["two towers"])
+    layer.fix_weights()
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="to have 96 channels, but got 3 channels"):
+        layer(torch.zeros(1, 3, 13, 13))
+
+
+@pytest.mark.parametrize("vectors", ["wide", "narrow"])
 def test_a_copy_has_weights_of_its_own(request, vectors):
     request.getfixturevalue(vectors)
     layer = a_convolution(GEOMETRIES["two towers"])
@@ -132,6 +165,6 @@ def test_gradients_go_through_a_frozen_network_as_ever(randomised):
 
 
 def test_a_plain_machine_and_double_precision_keep_the_layers_as_they_are(randomised):
-    assert not can_pack(a_convolution(GEOMETRIES["two towers"]).double())
+    assert not can_pack(a_convolution(GEOMETRIES["two towers"]).double(), torch.zeros(1, 96, 9, 9).double())
     frozen = Machine(CPU, bf16=False, plain=True).freeze(randomised("small").float())
     assert not any(layer.fixed for layer in frozen.modules() if isinstance(layer, Conv2d))
