@@ -3,10 +3,12 @@
 import json
 
 import pytest
+import torch
 
 from alexnet.cli import main
 from alexnet.commands.evaluate import evaluate
 from alexnet.commands.train import train
+from alexnet.model import winograd
 
 NORMALIZED = ("model.normalization=response", "train.epochs=8", "train.precision=fp32")
 
@@ -21,6 +23,24 @@ def test_a_short_training_ends_within_the_spread_of_seeds_on_both_paths(tmp_path
     assert first == pytest.approx(twin, abs=1e-3)  # the same draws; rounding has not spread yet
     (by_fast,), (by_plain,) = evaluate(plain.folder, precision="fp32"), evaluate(plain.folder, plain=True)
     assert by_fast["loss"] == pytest.approx(by_plain["loss"], rel=1e-2)
+
+
+def test_so_does_one_by_winograd_s_filtering(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    filtered = []
+    whole = winograd.convolve
+    monkeypatch.setattr(winograd, "convolve", lambda x, *given: (filtered.append(len(x)), whole(x, *given))[1])
+    wide = ("model.width=2", "train.epochs=3", "optim.rate=0.02", "train.precision=fp32")
+    fast = [train("small-digits", out=tmp_path / f"fast-{seed}", seed=seed, overrides=wide) for seed in range(3)]
+    assert len(filtered) > 3 * 3 * 22  # more than once a step
+    filtered.clear()
+    plain = train("small-digits", out=tmp_path / "plain", overrides=wide, plain=True)
+    assert not filtered
+    found = [run.result["loss"] for run in fast]
+    margin = max(found) - min(found)
+    assert min(found) - margin <= plain.result["loss"] <= max(found) + margin
+    first, twin = ([line["loss"] for line in run.metrics() if "loss" in line][:3] for run in (fast[0], plain))
+    assert first == pytest.approx(twin, abs=1e-3)
 
 
 def test_the_option_reaches_the_training_and_a_checkpoint_says_so(tmp_path, capsys):

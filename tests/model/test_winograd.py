@@ -123,6 +123,13 @@ def test_layers_take_the_faster_forms_where_they_are_faster(monkeypatch, capabil
     assert conv.filtering(maps.to("meta")) is None
 
 
+@pytest.mark.parametrize("shape", [(0, 96), (2, 3, 96), (96,)])
+def test_a_linear_layer_takes_other_shapes_as_torch_does(monkeypatch, shape):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    linear, x = Linear(96, 512), torch.ones(shape)
+    assert torch.equal(linear(x), F.linear(x, linear.weight, linear.bias))
+
+
 @pytest.mark.parametrize("images", [1, 2, 37])
 @pytest.mark.parametrize("units", [512, 1000, 1024])
 def test_a_linear_layer_in_blocks_is_the_same_layer(monkeypatch, images, units):
