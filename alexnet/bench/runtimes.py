@@ -51,11 +51,13 @@ def onnx_runtime_outputs(variant: str, batch: int) -> tuple[Machine, Work]:
 def openvino_outputs(variant: str, batch: int) -> tuple[Machine, Work]:
     """OpenVINO's request on the CPU: its hint for latency, with as many threads as torch, inputs not copied."""
     openvino: Any = importlib.import_module("openvino")
-    core, machine = openvino.Core(), in_bf16_if_native()
-    hints = {"INFERENCE_PRECISION_HINT": "bf16" if machine.bf16 else "f32", "PERFORMANCE_HINT": "LATENCY"}
+    core = openvino.Core()
+    hints = {"INFERENCE_PRECISION_HINT": "bf16", "PERFORMANCE_HINT": "LATENCY"}
     hints["INFERENCE_NUM_THREADS"] = str(torch.get_num_threads())
     model = core.read_model(io.BytesIO(exported(variant)))
-    request = core.compile_model(model, "CPU", hints).create_infer_request()
+    compiled = core.compile_model(model, "CPU", hints)
+    machine = Machine(CPU, bf16=compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.bf16)
+    request = compiled.create_infer_request()
     return machine, _outputs(lambda images: request.infer({0: images}, True), variant, batch)
 
 

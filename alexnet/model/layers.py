@@ -71,7 +71,7 @@ class Conv2d(nn.Conv2d):
     plain = False
     fixed = False  # whether its weights stay as they are and may be laid out once
     packed: packing.Packed | None = None  # for the shape that was seen last
-    kernels: winograd.Kernels | None = None  # for the filtering that was taken last
+    at_points: winograd.WeightsAtPoints | None = None  # for the filtering that was taken last
 
     def __init__(self, channels: int, filters: int, kernel: int, stride: int, padding: Padding, groups: int) -> None:
         symmetric = padding if isinstance(padding, int) else 0
@@ -103,10 +103,10 @@ class Conv2d(nn.Conv2d):
         assert self.bias is not None and isinstance(self.padding[0], int)
         if not keeps:
             return winograd.convolve(x, self.weight, self.bias, self.padding[0], self.groups, filtering)
-        kernels = self.kernels
-        if kernels is None or kernels.filtering != filtering:
-            kernels = self.kernels = winograd.bring_to_points(self.weight, self.groups, filtering)
-        return winograd.convolve_with(x, kernels, self.bias, self.padding[0])
+        weights = self.at_points
+        if weights is None or weights.filtering != filtering:
+            weights = self.at_points = winograd.bring_to_points(self.weight, self.groups, filtering)
+        return winograd.convolve_with(x, weights, self.bias, self.padding[0])
 
     def fix_weights(self) -> None:
         """Predict with the weights as they are now, until they are loaded, moved or converted: what they are brought
@@ -117,7 +117,7 @@ class Conv2d(nn.Conv2d):
 
     def release_weights(self) -> None:
         """Read the weights at each call again."""
-        self.fixed, self.packed, self.kernels = False, None, None
+        self.fixed, self.packed, self.at_points = False, None, None
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self.release_weights()
@@ -129,7 +129,7 @@ class Conv2d(nn.Conv2d):
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy is made of: its weights are its own, and may change."""
-        return {**self.__dict__, "fixed": False, "packed": None, "kernels": None}
+        return {**self.__dict__, "fixed": False, "packed": None, "at_points": None}
 
     def filtering(self, x: Tensor, weight: float = winograd.FILTER) -> winograd.Filtering | None:
         """How ``x``, padded already where the rule is a name, is convolved faster than as it is written; if it can be.

@@ -1,10 +1,10 @@
-"""Convolutions with a third of the multiplications, for CPUs that multiply slowly beside how fast they remember.
+"""Convolutions with a quarter of the multiplications, for CPUs that multiply slowly beside how fast they remember.
 
 Winograd's minimal filtering (S. Winograd, "Arithmetic Complexity of Computations", 1980; for networks: Lavin and Gray,
 CVPR 2016, arXiv:1509.09308): m outputs of a filter of r taps are coefficients of a product of polynomials. Both factors
 are evaluated at m + r − 1 points, multiplied there, and the outputs are read off: m + r − 1 multiplications for m · r.
 In two dimensions the saving is squared, less what tiles waste at the border: 4.6-fold for AlexNet's 5 × 5 filters and
-2.6- to 4.7-fold for its 3 × 3 ones. Over channels and tiles, the products at one point are a matrix product.
+3.4- to 4-fold for its 3 × 3 ones. Over channels and tiles, the products at one point are a matrix product.
 
 It is exact but for rounding, which grows with the number of points and their size; ours are the best of the small
 fractions tried (docs/log.md).
@@ -88,25 +88,25 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor, padding: int, groups: int,
 
 
 @dataclass(frozen=True)
-class Kernels:
+class WeightsAtPoints:
     """A convolution's weights at a filtering's points, ``(points², C, filters)`` for each group."""
 
     filtering: Filtering
     groups: tuple[Tensor, ...]
 
 
-def bring_to_points(weight: Tensor, groups: int, filtering: Filtering) -> Kernels:
+def bring_to_points(weight: Tensor, groups: int, filtering: Filtering) -> WeightsAtPoints:
     """From ``weight`` ``(filters, C / groups, r, r)``, without gradients."""
     with torch.no_grad():
-        return Kernels(filtering, tuple(_filters_at_points(each, filtering) for each in weight.chunk(groups)))
+        return WeightsAtPoints(filtering, tuple(_filters_at_points(each, filtering) for each in weight.chunk(groups)))
 
 
-def convolve_with(x: Tensor, kernels: Kernels, bias: Tensor, padding: int) -> Tensor:
+def convolve_with(x: Tensor, weights: WeightsAtPoints, bias: Tensor, padding: int) -> Tensor:
     """:func:`convolve` with weights that are at the points already, the same bits; without gradients."""
-    tiling = _Tiling(kernels.filtering, padding, x.shape[2], x.shape[3])
+    tiling = _Tiling(weights.filtering, padding, x.shape[2], x.shape[3])
     y = x.new_empty(len(x), *tiling.covered(0), len(bias))
-    maps = zip(*(each.chunk(len(kernels.groups), dim=-1) for each in (_last(x), y)), strict=True)
-    for filters, (given, result) in zip(kernels.groups, maps, strict=True):
+    maps = zip(*(each.chunk(len(weights.groups), dim=-1) for each in (_last(x), y)), strict=True)
+    for filters, (given, result) in zip(weights.groups, maps, strict=True):
         for some, out in _blocks(tiling, filters, given, result):
             tiling.read_off(torch.bmm(tiling.at_points(some), filters), out)
     height, width = tiling.output

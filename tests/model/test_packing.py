@@ -8,6 +8,7 @@ import torch
 from alexnet.model import winograd
 from alexnet.model.layers import Conv2d
 from alexnet.model.packing import can_pack
+from alexnet.model.variants import VARIANTS
 from alexnet.runtime.device import Machine
 
 CPU = torch.device("cpu")
@@ -63,9 +64,9 @@ def test_weights_at_the_points_are_kept_for_the_same_bits(narrow, groups, images
     with torch.inference_mode():
         y = fixed(x)
         assert fixed.packed is None
-        kept = fixed.kernels
+        kept = fixed.at_points
         assert torch.equal(fixed(x), y)
-        assert fixed.kernels is kept
+        assert fixed.at_points is kept
         bias, filtering = layer.bias, kept.filtering
         assert torch.equal(y, winograd.convolve(x, layer.weight, bias, 2, groups, filtering))
         layer.plain = True
@@ -79,11 +80,11 @@ def test_keeping_them_makes_it_worth_while_for_one_image(narrow):
     one = torch.randn(1, 64, 27, 27)
     with torch.inference_mode():
         layer(one)
-        assert layer.kernels is None
+        assert layer.at_points is None
         assert layer.filtering(one) is None
         layer.fix_weights()
         layer(one)
-    assert layer.kernels is not None
+    assert layer.at_points is not None
     layer(one).sum().backward()
     assert layer.weight.grad is not None
 
@@ -162,6 +163,20 @@ def test_gradients_go_through_a_frozen_network_as_ever(randomised):
         slopes.append(x.grad)
     assert float(slopes[1].abs().max()) > 0
     assert torch.equal(*slopes)
+
+
+@pytest.mark.parametrize("vectors", ["wide", "narrow"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_predicts_what_its_plain_path_does(request, randomised, variant, vectors):
+    request.getfixturevalue(vectors)
+    network = randomised(variant).float()
+    frozen, plain = (Machine(CPU, bf16=False, plain=plain).freeze(network) for plain in (False, True))
+    draws = torch.Generator().manual_seed(0)
+    x = torch.randn(9, network.in_channels, network.image_size, network.image_size, generator=draws)
+    with torch.inference_mode():
+        for images in (1, 9, 1):
+            ours, theirs = frozen(x[:images]), plain(x[:images])
+            assert (ours - theirs).norm() / theirs.norm() < 1e-5  # DESIGN's fourth rule
 
 
 def test_a_plain_machine_and_double_precision_keep_the_layers_as_they_are(randomised):
