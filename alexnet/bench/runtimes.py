@@ -24,7 +24,7 @@ from alexnet.bench.inference import contest_beside
 from alexnet.bench.stock import network_of, stock_network
 from alexnet.bench.training import ready_images
 from alexnet.bench.turns import Contestant, Work
-from alexnet.runtime.device import Machine, multiplies_bf16
+from alexnet.runtime.device import Machine, choose_machine
 
 CPU = torch.device("cpu")
 Outputs = Callable[[NDArray[np.float32]], object]
@@ -32,10 +32,11 @@ Outputs = Callable[[NDArray[np.float32]], object]
 
 def runtime_contests(variant: str, batch: int, precision: str) -> Iterator[Contest]:
     """Logits of a batch on the CPU, ours in ``precision`` beside each runtime that is installed."""
-    for name, (modules, prepare, machine) in RUNTIMES.items():
+    for name, (modules, prepare, theirs) in RUNTIMES.items():
         if all(importlib.util.find_spec(module) for module in modules):
             other = Contestant(prepare, (variant, batch))
-            yield contest_beside(f"{name}, {machine().precision}", other, variant, batch, precision, CPU.type)
+            beside = f"{name}, {choose_machine(CPU.type, theirs).precision}"
+            yield contest_beside(beside, other, variant, batch, precision, CPU.type)
 
 
 def onnx_runtime_outputs(variant: str, batch: int) -> tuple[Machine, Work]:
@@ -45,7 +46,7 @@ def onnx_runtime_outputs(variant: str, batch: int) -> tuple[Machine, Work]:
     options.intra_op_num_threads = torch.get_num_threads()
     session = runtime.InferenceSession(exported(variant), options, providers=["CPUExecutionProvider"])
     (name,) = (value.name for value in session.get_inputs())
-    return in_fp32(), _outputs(lambda images: session.run(None, {name: images}), variant, batch)
+    return Machine(CPU, bf16=False), _outputs(lambda images: session.run(None, {name: images}), variant, batch)
 
 
 def openvino_outputs(variant: str, batch: int) -> tuple[Machine, Work]:
@@ -61,20 +62,11 @@ def openvino_outputs(variant: str, batch: int) -> tuple[Machine, Work]:
     return machine, _outputs(lambda images: request.infer({0: images}, True), variant, batch)
 
 
-def in_fp32() -> Machine:
-    """The CPU as ONNX Runtime computes on it."""
-    return Machine(CPU, bf16=False)
-
-
-def in_bf16_if_native() -> Machine:
-    """The CPU as OpenVINO computes on it: told to use bf16 where it is emulated, it stays with fp32."""
-    return Machine(CPU, bf16=multiplies_bf16(CPU))
-
-
-RUNTIMES: dict[str, tuple[tuple[str, ...], Callable[[str, int], tuple[Machine, Work]], Callable[[], Machine]]] = {
-    "ONNX Runtime": (("onnx", "onnxruntime"), onnx_runtime_outputs, in_fp32),
-    "OpenVINO": (("onnx", "openvino"), openvino_outputs, in_bf16_if_native),
+RUNTIMES: dict[str, tuple[tuple[str, ...], Callable[[str, int], tuple[Machine, Work]], str]] = {
+    "ONNX Runtime": (("onnx", "onnxruntime"), onnx_runtime_outputs, "fp32"),
+    "OpenVINO": (("onnx", "openvino"), openvino_outputs, "auto"),  # told bf16, it stays with fp32 as we do
 }
+"""Name → the modules that it needs, what prepares it, and its precision, as :func:`choose_machine` takes it."""
 
 
 def exported(variant: str) -> bytes:

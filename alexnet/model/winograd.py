@@ -105,7 +105,7 @@ def convolve_with(x: Tensor, weights: WeightsAtPoints, bias: Tensor, padding: in
     """:func:`convolve` with weights that are at the points already, the same bits; without gradients."""
     tiling = _Tiling(weights.filtering, padding, x.shape[2], x.shape[3])
     y = x.new_empty(len(x), *tiling.covered(0), len(bias))
-    maps = zip(*(each.chunk(len(weights.groups), dim=-1) for each in (_last(x), y)), strict=True)
+    maps = _columns(len(weights.groups), [], [_last(x), y])
     for filters, (given, result) in zip(weights.groups, maps, strict=True):
         for some, out in _blocks(tiling, filters, given, result):
             tiling.read_off(torch.bmm(tiling.at_points(some), filters), out)

@@ -9,6 +9,8 @@ import torch
 from alexnet.bench import runtimes
 from alexnet.bench.runtimes import RUNTIMES, exported, runtime_contests
 from alexnet.bench.stock import network_of
+from alexnet.runtime import device
+from alexnet.runtime.device import choose_machine
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -28,11 +30,11 @@ def test_what_is_exported_computes_what_ours_does(variant):
 
 @pytest.mark.parametrize("name", RUNTIMES)
 def test_a_runtime_works_through_its_batches(name):
-    modules, prepare, machine = RUNTIMES[name]
+    modules, prepare, precision = RUNTIMES[name]
     for module in modules:
         pytest.importorskip(module, reason="it is no dependency: pip install 'alexnet[bench]'")
     used, work = prepare("torchvision", 2)
-    assert used == machine()
+    assert used == choose_machine("cpu", precision)
     assert [next(work) for _ in range(2)] == [2, 2]
 
 
@@ -45,7 +47,7 @@ def test_only_what_is_installed_is_timed(monkeypatch):
 
 @pytest.mark.parametrize("native", [False, True])
 def test_a_runtime_is_named_with_the_precision_that_it_computes_in(monkeypatch, native):
-    monkeypatch.setattr(runtimes, "multiplies_bf16", lambda device: native)
+    monkeypatch.setattr(device, "multiplies_bf16", lambda where: native)
     monkeypatch.setattr(runtimes.importlib.util, "find_spec", lambda name: True)
     named = [contest.beside for contest in runtime_contests("torchvision", 1, "fp32")]
     assert named == ["ONNX Runtime, fp32", "OpenVINO, bf16" if native else "OpenVINO, fp32"]

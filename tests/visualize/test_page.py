@@ -84,6 +84,12 @@ def test_a_training_without_test_images_has_a_page_too():
     assert "By class" not in text
 
 
+def resize(browser, width):
+    """The screen of a phone or of a desk."""
+    metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+
 @pytest.mark.report
 def test_the_report_in_a_browser(tmp_path):
     """A real training's, in headless Chromium: nothing on the console, every picture loads, and it prints."""
@@ -116,8 +122,7 @@ def test_the_report_in_a_browser(tmp_path):
         assert "Not shown" not in browser.find_element(By.TAG_NAME, "main").text
         grounds, layouts = set(), set()
         for width, scheme in ((360, "light"), (360, "dark"), (1200, "light")):  # no page scrolls sideways
-            metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
-            browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+            resize(browser, width)
             media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
             browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
             assert browser.execute_script("return window.innerWidth") == width
@@ -134,8 +139,7 @@ def test_the_report_in_a_browser(tmp_path):
         assert len(printed) > 50_000
         browser.get(lying.as_uri())
         for width in (360, 1200):  # a narrow screen swipes the picture, not the page, and is told to
-            metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
-            browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+            resize(browser, width)
             assert browser.execute_script("return document.documentElement.scrollWidth") <= width
             assert browser.find_element(By.CLASS_NAME, "hint").is_displayed() == (width < 500)
 
