@@ -1,6 +1,6 @@
 """Where the arithmetic happens and in what precision, and how fast this machine is.
 
-bf16 is taken where the machine multiplies it natively (AVX-512 BF16, NVIDIA from compute capability 8.0):
+bf16 is taken where the machine multiplies it natively (AVX-512 BF16, AMX, NVIDIA from compute capability 8.0):
 elsewhere it is emulated and slower than fp32.
 """
 
@@ -10,6 +10,7 @@ import contextlib
 import copy
 import os
 import platform
+import re
 import statistics
 import time
 from collections.abc import Iterator, Mapping
@@ -191,7 +192,7 @@ def describe_hardware(machine: Machine) -> dict[str, object]:
         "hardware": hardware,
         "precision": machine.precision,
         "matrix_dtype": matrix_dtype(machine),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "instructions": "AMX" if "amx_bf16" in _cpu_flags() else torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -202,14 +203,16 @@ def describe_hardware(machine: Machine) -> dict[str, object]:
 def machine_name(hardware: Mapping[str, Any]) -> str:
     """What :func:`describe_hardware` found, in a few words: "2 cores of AMD EPYC, AVX2".
 
-    A CPU's vectors say more of its speed than its model does. In records from before they were written down, that it
-    multiplied bf16 says which they were.
+    A CPU's vectors and matrix units say more of its speed than its model does. In records from before they were
+    written down, that it multiplied bf16 says which they were.
     """
     if hardware["device"] != "cpu":
         return str(hardware["hardware"])
     multiplied = hardware.get("matrix_dtype") or ("bfloat16" if hardware.get("precision") == "bf16" else "")
-    vectors = "AVX-512 BF16" if multiplied == "bfloat16" else hardware.get("instructions")
-    return f"{hardware['hardware']}, {vectors}" if vectors else str(hardware["hardware"])
+    units = hardware.get("instructions")
+    if multiplied == "bfloat16" and units != "AMX":
+        units = "AVX-512 BF16"
+    return f"{hardware['hardware']}, {units}" if units else str(hardware["hardware"])
 
 
 def _cpu_info(field: str) -> str:
@@ -225,4 +228,5 @@ def _cpu_flags() -> set[str]:
 
 
 def _cpu_name() -> str:
-    return _cpu_info("model name") or platform.machine()
+    """Without the marks of trade in it."""
+    return re.sub(r"\((R|TM)\)", "", _cpu_info("model name")) or platform.machine()

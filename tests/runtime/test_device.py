@@ -76,11 +76,20 @@ def test_a_precision_that_is_asked_for_is_used(precision, bf16):
 )
 def test_bf16_is_taken_where_the_processor_multiplies_it(monkeypatch, tmp_path, flags, native):
     info = tmp_path / "cpuinfo"
-    info.write_text(f"processor : 0\nmodel name : A Chip\nflags\t: {flags}\n\nprocessor : 1\nflags : other\n")
+    info.write_text(f"processor : 0\nmodel name : A(R) Chip\nflags\t: {flags}\n\nprocessor : 1\nflags : other\n")
     monkeypatch.setattr(device, "Path", lambda _: info)
     assert multiplies_bf16(CPU) is native
     assert choose_machine("cpu", "auto").bf16 is native
-    assert "cores of A Chip" in describe_hardware(choose_machine("cpu"))["hardware"]
+    assert describe_hardware(choose_machine("cpu"))["hardware"].endswith("cores of A Chip")
+
+
+@pytest.mark.parametrize(("flags", "units"), [("avx512_bf16 amx_tile amx_bf16", "AMX"), ("avx512_bf16 amx_tile", "X")])
+def test_matrix_units_are_written_down_where_they_multiply_bf16(monkeypatch, tmp_path, flags, units):
+    info = tmp_path / "cpuinfo"
+    info.write_text(f"flags\t: {flags}\n")
+    monkeypatch.setattr(device, "Path", lambda _: info)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "X")
+    assert describe_hardware(choose_machine("cpu"))["instructions"] == units
 
 
 def test_a_system_that_does_not_describe_its_processor_gets_fp32(monkeypatch, tmp_path):
@@ -174,6 +183,7 @@ def test_a_gpu_is_deterministic_for_a_training_and_as_it_was_after():
     [
         ({"device": "cpu", "matrix_dtype": "float32", "instructions": "AVX2"}, "a chip, AVX2"),
         ({"device": "cpu", "matrix_dtype": "bfloat16", "instructions": "AVX512"}, "a chip, AVX-512 BF16"),
+        ({"device": "cpu", "matrix_dtype": "bfloat16", "instructions": "AMX"}, "a chip, AMX"),
         ({"device": "cpu", "precision": "bf16"}, "a chip, AVX-512 BF16"),
         ({"device": "cpu", "precision": "fp32"}, "a chip"),
         ({"device": "cuda", "matrix_dtype": "bfloat16", "instructions": "AVX2"}, "a chip"),
