@@ -29,7 +29,7 @@ def test_a_concept_names_what_does_it_and_what_shows_it(concept):
             assert re.search(rf"\b{re.escape(word)}\b", text), f"{word} is not in {file.relative_to(ROOT)}"
 
 
-@pytest.mark.parametrize("page", ["concepts.md", "decisions.md", "log.md", "reliability.md"])
+@pytest.mark.parametrize("page", ["concepts.md", "decisions.md", "log.md", "reliability.md", "speed.md"])
 def test_files_that_a_page_names_exist(page):
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     for name in re.findall(r"`((?:alexnet|tests|docs)/[\w./-]+\.\w+)`", text):

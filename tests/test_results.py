@@ -13,7 +13,7 @@ from alexnet.core.errors import DivergedError, UserError
 from alexnet.core.files import read_json, write_json
 from alexnet.core.typed import to_json
 from alexnet.recipes import RECIPES, get_recipe
-from alexnet.reproduce import pages, results
+from alexnet.reproduce import pages, results, speeds
 from alexnet.reproduce.ablations import ABLATIONS, BASE
 from alexnet.reproduce.experiments import EXPERIMENTS, FIGURE_1_RATES, LONGER
 from alexnet.reproduce.finding import Results, is_todays
@@ -28,7 +28,7 @@ TRAININGS = [path for path in sorted((ROOT / "results").glob("*_*.json")) if not
 
 BENCH = {
     "what": "train",
-    "hardware": {"device": "cpu", "hardware": "a chip", "threads": 2, "torch": "2.15"},
+    "hardware": {"device": "cpu", "hardware": "a chip", "precision": "bf16", "threads": 2, "torch": "2.15"},
     "ceilings": {"fp32_gflops": 433.0, "bf16_gflops": 823.0, "copy_gigabytes": 78.0},
     "rows": [
         {
@@ -163,7 +163,9 @@ def test_the_pages_say_what_the_results_say():
     found = Results(ROOT / "results")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert pages.between(readme, pages.RESULTS, results_table(found)) == readme
-    assert pages.between(readme, pages.SPEEDS, pages.speeds_table(found)) == readme
+    assert pages.between(readme, pages.SPEEDS, speeds.side_by_side(found.benches())) == readme
+    speed = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
+    assert pages.between(speed, pages.SPEEDS, speeds.in_full(found.benches())) == speed
     reliability = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
     assert pages.between(reliability, pages.ENDURANCE, pages.endurance_table(found)) == reliability
     assert (ROOT / "docs" / "paper.md").read_text(encoding="utf-8") == pages.paper_page(found)
@@ -220,6 +222,7 @@ def test_the_pages_are_written_whole(tmp_path):
     places = "".join(f"<!-- {name}: begin -->\nold\n<!-- {name}: end -->\n" for name in ("results", "speeds"))
     places = f"before\n{places}after\n"
     (tmp_path / "README.md").write_text(places, encoding="utf-8")
+    (tmp_path / "docs" / "speed.md").write_text("<!-- speeds: begin -->\n<!-- speeds: end -->\n", encoding="utf-8")
     marks = "<!-- endurance: begin -->\n<!-- endurance: end -->\n"
     (tmp_path / "docs" / "reliability.md").write_text(marks, encoding="utf-8")
     trial = {"what": "a kill", "trials": 1000, "failures": [], "remark": "naive: 93 of 100"}
@@ -234,7 +237,7 @@ def test_the_pages_are_written_whole(tmp_path):
         value |= {"runs": [{**run, **more} for run in value["runs"]], "source": "cifar10", "set": "cifar10"}
         write_json(tmp_path / "results" / f"{name}_cifar10_chip_2026-01-01.json", value)
     write_json(tmp_path / "results" / "bench_train_chip_2026-01-01.json", BENCH)
-    narrow = {**BENCH["hardware"], "matrix_dtype": "float32", "instructions": "AVX2"}
+    narrow = {**BENCH["hardware"], "precision": "fp32", "matrix_dtype": "float32", "instructions": "AVX2"}
     slower = [{**BENCH["rows"][0], "ours": 23.4}]
     write_json(
         tmp_path / "results" / "bench_train_chip-avx2_2026-01-02.json", {**BENCH, "hardware": narrow, "rows": slower}
@@ -242,13 +245,16 @@ def test_the_pages_are_written_whole(tmp_path):
     pages.write_pages(tmp_path)
     readme = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert readme.startswith("before\n<!-- results: begin -->\n| recipe, on ")
+    assert "| what | beside | a chip, AVX-512 BF16: bf16 | a chip, AVX2: fp32 |" in readme
+    assert "| training step, `torchvision`, 64 images | stock PyTorch | 2.66 × (171) | 2.66 × (23.4) |" in readme
+    speed = (tmp_path / "docs" / "speed.md").read_text(encoding="utf-8")
     assert (
         "| training step | torchvision | 64 | bf16 | 171 | stock PyTorch, fp32 | 64.8 | 2.66 × (2.58 – 2.69) | "
-        in readme
+        in speed
     )
-    assert "a chip, 2 threads, torch 2.15: fp32 433, bf16 823 GFLOP/s in a product, 78 GB/s in a copy." in readme
+    assert "train`: a chip, AVX-512 BF16, 2 threads, torch 2.15: fp32 433, bf16 823 GFLOP/s in a product" in speed
     other = "| training step | torchvision | 64 | bf16 | 23.4 | stock PyTorch, fp32 | "
-    assert [readme.count(part) for part in ("**a chip**", "**a chip, AVX2**", other)] == [1, 1, 1]
+    assert [speed.count(part) for part in ("## a chip, AVX-512 BF16\n", "## a chip, AVX2\n", other)] == [1, 1, 1]
     assert readme.endswith("\n<!-- speeds: end -->\nafter\n")
     assert "old" not in readme
     assert "| C12 | " in (tmp_path / "docs" / "paper.md").read_text(encoding="utf-8")

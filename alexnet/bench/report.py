@@ -46,5 +46,7 @@ def cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def figure(images_per_second: float) -> str:
-    """Three figures at least."""
+    """Three figures at least; of less than one image a second, how long it takes."""
+    if images_per_second < 1:
+        return f"1 in {1 / images_per_second:.2f} s"
     return f"{images_per_second:,.0f}" if images_per_second >= 100 else f"{images_per_second:.3g}"

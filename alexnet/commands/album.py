@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.commands.evaluate import choose_images
+from alexnet.commands.request import photograph
 from alexnet.core.errors import UserError
 from alexnet.data.splits import spread
 from alexnet.data.store import Store
@@ -46,7 +46,7 @@ def of_training(run: Run, predictor: Predictor, store: Store) -> dict[str, Drawi
     return {
         "How it went": lambda: curves.draw_curves([history]),
         "The network": lambda: architecture.draw_architecture(network, name),
-        "What its units see": lambda: fields.show_fields(name, _photograph()),
+        "What its units see": lambda: fields.show_fields(name, photograph().read_bytes()),
         "What training made of an image": lambda: augmentations.show_augmentations(recipe, one, colours),
         "Its first kernels": lambda: filters.draw_filters({recipe.name: network}),
     }
@@ -82,10 +82,3 @@ def of_images(run: Run, predictor: Predictor, store: Store) -> dict[str, Drawing
         "What its layers make of it": lambda: activations.show_activations(predictor, one()[0], [], one()[1]),
         "Where in it the network looks": lambda: attributions.show_attributions(predictor, one()[0], None, one()[1]),
     }
-
-
-def _photograph() -> bytes:
-    """One that comes along, for what is not of any set."""
-    import sklearn.datasets
-
-    return (Path(sklearn.datasets.__file__).parent / "images" / "flower.jpg").read_bytes()

@@ -53,6 +53,13 @@ class Request:
         return self.layers[0] if self.layers else last_hidden_layer(predictor.model.network)
 
 
+def photograph() -> Path:
+    """The photograph that comes along, for pictures where any will do."""
+    import sklearn.datasets
+
+    return Path(sklearn.datasets.__file__).parent / "images" / "flower.jpg"
+
+
 def run_folder(target: str) -> Path:
     """The run's folder, of it or of its ``model/``."""
     path = Path(target)

@@ -11,7 +11,7 @@ from alexnet.commands.fitting import REPORT, VARIANT_OR_RUN, WHAT, demand_fittin
 from alexnet.commands.pictures import PICTURES
 from alexnet.commands.progress import make_reporter
 from alexnet.commands.report import rebuild
-from alexnet.commands.request import Request, is_run, run_folder
+from alexnet.commands.request import Request, is_run, photograph, run_folder
 from alexnet.core.errors import UserError
 from alexnet.runtime.device import choose_machine
 from alexnet.visualize.canvas import demand_format
@@ -45,20 +45,12 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _request(arguments: argparse.Namespace) -> Request:
+    along = [str(photograph())] if arguments.what == "receptive-field" else []
     return Request(
-        targets=tuple(arguments.targets), images=tuple(arguments.image or _images(arguments.what)),
+        targets=tuple(arguments.targets), images=tuple(arguments.image or along),
         chosen=arguments.chosen, layers=tuple(arguments.layer), data=arguments.data, data_root=arguments.data_root,
         machine=choose_machine(arguments.device, arguments.precision or "auto"), reporter=make_reporter(),
     )  # fmt: skip
-
-
-def _images(what: str) -> list[str]:
-    """The photograph that comes along, where any will do."""
-    if what != "receptive-field":
-        return []
-    import sklearn.datasets
-
-    return [str(Path(sklearn.datasets.__file__).parent / "images" / "flower.jpg")]
 
 
 def _default(what: str, targets: Sequence[str]) -> Path:

@@ -276,7 +276,8 @@ class _Convolve(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         for_x, for_weight, for_bias = ctx.needs_input_grad[:3]
         tiling = ctx.tiling
-        dx, dweight = torch.empty_like(_last(x)), torch.empty_like(weight)
+        dweight = torch.empty_like(weight)
+        dx = torch.empty_like(_last(x)) if for_x else _last(x)  # shared out with the rest, and written only for_x
         for filters, dfilters, *maps in _columns(ctx.groups, [weight, dweight], [_last(x), _last(g), dx]):
             kernels = _filters_at_points(filters, tiling.filtering)
             dkernels = torch.zeros_like(kernels)

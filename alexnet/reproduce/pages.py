@@ -1,7 +1,7 @@
-"""What the project says of its measurements, written from ``results/``: the README's tables, ``docs/paper.md``, and the
-table of ``docs/reliability.md``.
+"""What the project says of its measurements, written from ``results/``: ``docs/paper.md``, and the tables of the
+README, of ``docs/speed.md`` and of ``docs/reliability.md``.
 
-``python -m alexnet.reproduce.pages`` rewrites both, and the picture of figure 1. A test fails when they and
+``python -m alexnet.reproduce.pages`` rewrites them, and the picture of figure 1. A test fails when they and
 ``results/`` drift apart.
 """
 
@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from alexnet.bench.report import HEADER, LEGEND, cells, describe_machine
 from alexnet.config import Recipe
 from alexnet.core.errors import UserError
 from alexnet.core.files import write_bytes
@@ -25,9 +24,11 @@ from alexnet.reproduce.effects import ablation_rows, effect, ensemble_effect, vi
 from alexnet.reproduce.experiments import EXPERIMENTS, LONGER, TIMES_LONGER
 from alexnet.reproduce.finding import Finding, Results, Runs, divergence, project_root
 from alexnet.reproduce.paper import SENTENCES
+from alexnet.reproduce.speeds import in_full, side_by_side
 from alexnet.reproduce.training_claims import shares
 from alexnet.runtime.device import machine_name
 from alexnet.visualize.curves import draw_training_errors
+from alexnet.visualize.tables import markdown_table
 
 README, PAPER, FIGURE_1 = Path("README.md"), Path("docs/paper.md"), Path("docs/figure1.png")  # in the checkout
 INTRODUCTION = """\
@@ -37,7 +38,7 @@ code as the Computer History Museum released it in 2025, network `layers-145.cfg
 `cuda-convnet`. Files are below `alexnet/`; C1 to C34 are the claims of the second table. This page is written from
 `results/` by `python -m alexnet.reproduce.pages`."""
 AVERAGES = {"ten views": views_effect, "ensembles": ensemble_effect}  # what the paper averages over, by training
-RELIABILITY = Path("docs/reliability.md")
+SPEED, RELIABILITY = Path("docs/speed.md"), Path("docs/reliability.md")
 RESULTS, SPEEDS, ENDURANCE = "results", "speeds", "endurance"  # tables, each between <!-- results: begin --> and end
 
 
@@ -46,19 +47,6 @@ def results_table(results: Results) -> str:
     rows = [_result_row(value) for _, value in results.files() if value["recipe"]["name"] in RECIPES and value["runs"]]
     head = ("recipe, on", "test top-1, mean (lowest – highest) of seeds", "expected", "seconds", "images/s", "where")
     return markdown_table(head, rows)
-
-
-def speeds_table(results: Results) -> str:
-    """The README's tables of speeds, one a machine: what ``alexnet bench`` measured, and the machine's ceilings."""
-    machines: dict[str, list[dict[str, Any]]] = {}
-    for value in results.benches():
-        machines.setdefault(machine_name(value["hardware"]), []).append(value)
-    parts = []
-    for name, benches in sorted(machines.items()):
-        rows = [cells(row) for value in benches for row in value["rows"]]
-        ceilings = sorted({describe_machine(value) for value in benches})
-        parts += [f"**{name}**", markdown_table(HEADER, rows), f"{'; '.join(ceilings)}."]
-    return "\n\n".join([*parts, f"{LEGEND}."]) if parts else ""
 
 
 def endurance_table(results: Results) -> str:
@@ -193,25 +181,20 @@ def _derived(results: Results) -> list[str]:
     return ["## Other trainings", about, markdown_table(head, rows)]
 
 
-def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; a bar inside a cell would end it, so it becomes a slash."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
-
-
 def figure_1_nets(results: Results) -> dict[str, Runs]:
     """The measured runs of figure 1, by unit."""
     return {unit: results.runs(f"fig1-{unit.lower()}") for unit in ("ReLU", "tanh")}
 
 
 def write_pages(root: Path) -> None:
-    """Write both pages of the checkout at ``root``, and the picture where its two nets were measured.
+    """Write the pages of the checkout at ``root``, and the picture where its two nets were measured.
 
     Raises ``UserError`` where there is no place for the table.
     """
     results = Results(root / "results")
     tables = {
-        README: {RESULTS: results_table(results), SPEEDS: speeds_table(results)},
+        README: {RESULTS: results_table(results), SPEEDS: side_by_side(results.benches())},
+        SPEED: {SPEEDS: in_full(results.benches())},
         RELIABILITY: {ENDURANCE: endurance_table(results)},
     }
     for page, parts in tables.items():
