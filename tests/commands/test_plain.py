@@ -10,7 +10,8 @@ from alexnet.commands.evaluate import evaluate
 from alexnet.commands.train import train
 from alexnet.model import winograd
 
-NORMALIZED = ("model.normalization=response", "train.epochs=8", "train.precision=fp32")
+# At the recipe's own rate, meant for batch normalization, seeds end anywhere between 77 and 99 % after so few epochs.
+NORMALIZED = ("model.normalization=response", "train.epochs=8", "optim.rate=0.02", "train.precision=fp32")
 
 
 def test_a_short_training_ends_within_the_spread_of_seeds_on_both_paths(tmp_path):
