@@ -45,9 +45,11 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _request(arguments: argparse.Namespace) -> Request:
-    along = [str(photograph())] if arguments.what == "receptive-field" else []
+    images = arguments.image
+    if arguments.what == "receptive-field" and not images:
+        images = [str(photograph())]
     return Request(
-        targets=tuple(arguments.targets), images=tuple(arguments.image or along),
+        targets=tuple(arguments.targets), images=tuple(images),
         chosen=arguments.chosen, layers=tuple(arguments.layer), data=arguments.data, data_root=arguments.data_root,
         machine=choose_machine(arguments.device, arguments.precision or "auto"), reporter=make_reporter(),
     )  # fmt: skip

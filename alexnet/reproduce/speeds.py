@@ -13,7 +13,7 @@ from alexnet.visualize.tables import markdown_table
 Bench = Mapping[str, Any]
 """What ``alexnet bench`` kept: one of ``KINDS``, on one machine."""
 
-KINDS = ("train", "infer", "data")
+KINDS = ("train", "infer", "data")  # in the order of their rows
 PRECISIONS = (", fp32", ", bf16")
 BESIDE_LEGEND = """\
 How many times as fast as the other, the median of turns in one run, and our images per second. Ours and OpenVINO
@@ -48,7 +48,7 @@ def side_by_side(benches: Sequence[Bench]) -> str:
                 label = label._replace(precision=row["precision"])
             told.setdefault(label, {})[_machine(bench)] = f"{row['ratio']:.2f} × ({figure(row['ours'])})"
     machines = sorted({_machine(bench) for bench in benches})
-    rows = [(*label.words, *(cells.get(name, "–") for name in machines)) for label, cells in told.items()]
+    rows = [(*label.words, *(ratios.get(name, "–") for name in machines)) for label, ratios in told.items()]
     return f"{markdown_table(('what', 'beside', *machines), rows)}\n\n{BESIDE_LEGEND}" if rows else ""
 
 
