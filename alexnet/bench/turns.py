@@ -8,6 +8,7 @@ is then its own.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import resource
 import statistics
@@ -105,10 +106,11 @@ class _Process:
 
     def ask(self, what: str, seconds: float = 0.0) -> float:
         """Its answer to ``"first"``, ``"turn"`` or ``"peak"``. Raises ``UserError`` where there is none."""
-        try:
+        with contextlib.suppress(OSError):  # one that has ended cannot be asked, but may have left its last words
             self._pipe.send((what, seconds))
+        try:
             answer = self._pipe.recv()
-        except (EOFError, OSError):  # it has ended, before or after it was asked
+        except (EOFError, OSError):  # it ended without a word
             self._process.join()
             answer = f"its process ended with status {self._process.exitcode}"
         if isinstance(answer, str):

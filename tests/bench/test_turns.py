@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from alexnet.bench.turns import Contestant, Timed, ratios, take_turns
+from alexnet.bench.turns import Contestant, Timed, _Process, ratios, take_turns
 from alexnet.core.errors import UserError
 from alexnet.runtime.device import Machine
 
@@ -71,6 +71,14 @@ def test_a_contestant_that_fails_is_named_with_its_last_words(prepare, reason):
     with pytest.raises(UserError) as caught:
         take_turns({"even": Contestant(sleeps, (0.01,)), "odd": Contestant(prepare)}, rounds=1, seconds=0.01)
     assert caught.value.line == reason
+
+
+def test_last_words_are_heard_though_the_process_ended_before_it_was_asked():
+    process = _Process("odd", Contestant(fails_at_once))
+    process._process.join()
+    with pytest.raises(UserError, match="odd could not be timed: RuntimeError: no such thing"):
+        process.ask("first")
+    process.end()
 
 
 def test_ratios_are_taken_within_a_round():
