@@ -3,6 +3,7 @@
 import hashlib
 import math
 import os
+import signal
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,6 +20,14 @@ def own_home(tmp_path_factory):
         home = tmp_path_factory.mktemp("home")
         patch.setenv("ALEXNET_HOME", str(home))
         yield home
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c():
+    """A shell has what it starts in the background ignore Ctrl-C; tests send it, and expect what it does in front."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session", autouse=True)
