@@ -83,6 +83,7 @@ class Conv2d(nn.Conv2d):
         return padding_amounts(size, self.kernel_size[0], self.stride[0], self.rule)
 
     def forward(self, x: Tensor) -> Tensor:
+        """``(N, C, H, W)`` → ``(N, filters, H', W')``, by Winograd's algorithm where that is faster."""
         if isinstance(self.rule, str):
             top, bottom = self.amounts(x.shape[2])
             left, right = self.amounts(x.shape[3])
@@ -156,6 +157,7 @@ class Linear(nn.Linear):
     plain = False
 
     def forward(self, x: Tensor) -> Tensor:
+        """``x @ weight.T + bias``, in blocks where they pay."""
         blocks, images = math.gcd(self.BLOCKS, self.out_features), len(x)
         few = self.out_features < blocks * self.LEAST
         if self.plain or few or x.dim() != 2 or not images or not multiplies_narrowly(x):

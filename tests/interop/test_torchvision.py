@@ -25,16 +25,16 @@ def ours():
 @pytest.mark.parametrize("side", [224, 256, 63])  # at 256 and 63 pool5 is not 6×6 and the adaptive pool acts
 def test_from_torchvision(ours, theirs, side):
     ours.load_state_dict(from_torchvision(theirs.state_dict()))
-    compare(ours, theirs, side)
+    assert_same_function(ours, theirs, side)
 
 
 def test_to_torchvision(ours, theirs):
     ours.initialise(7)
     theirs.load_state_dict(to_torchvision(ours.state_dict()))
-    compare(ours, theirs, 224)
+    assert_same_function(ours, theirs, 224)
 
 
-def compare(ours, theirs, side):
+def assert_same_function(ours, theirs, side):
     """In fp64, where no tie of a ReLU or a pool is decided by rounding."""
     images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(side), dtype=torch.float64)
     for training in (False, True):  # without dropout both are the same function

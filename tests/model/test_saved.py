@@ -144,12 +144,12 @@ def test_a_changed_digit_of_the_description_is_noticed(copy):
 @pytest.mark.parametrize("damage", [b"", b"{}", b"[]", b"null", b"3", b'{"schema": 1}', b"\xff\xfe", b"[" * 100_000])
 def test_a_broken_description_is_refused(copy, damage):
     (copy / "model.json").write_bytes(damage)
-    refused(copy)
+    assert refused(copy)
 
 
 def test_missing_tensors_are_refused(copy):
     (copy / "model.safetensors").unlink()
-    refused(copy)
+    assert refused(copy)
 
 
 def test_another_schema_is_refused_by_number(copy):
@@ -181,7 +181,7 @@ def test_another_schema_is_refused_by_number(copy):
 )
 def test_a_description_of_another_network_is_refused(copy, fields):
     change(copy, **fields)
-    refused(copy)
+    assert refused(copy)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_a_description_of_another_network_is_refused(copy, fields):
 )
 def test_an_architecture_that_is_none_is_refused(copy, fields):
     change_architecture(copy, **fields)
-    refused(copy)
+    assert refused(copy)
 
 
 def test_a_hostile_size_takes_no_memory(copy):
@@ -240,7 +240,7 @@ def test_a_pickle_in_disguise_is_not_opened(copy, tmp_path, write):
     else:
         data = write(Payload(trap))
     replace_tensors(copy, data)
-    refused(copy)
+    assert refused(copy)
     assert not trap.exists()
 
 

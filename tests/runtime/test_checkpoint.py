@@ -45,7 +45,7 @@ def two(tmp_path):
     return tmp_path, save(tmp_path, 2)
 
 
-def demand_fallback(root, *mentioned):
+def assert_fallback(root, *mentioned):
     """The checkpoint of step 1 is used, and the complaint about that of step 2 says what was wrong."""
     found, damaged = load_newest(root)
     assert found.step == 1
@@ -142,7 +142,7 @@ def test_any_flipped_bit_is_noticed(two, name):
         damaged = bytearray(whole)
         damaged[place // 8] ^= 1 << place % 8
         (newer / name).write_bytes(damaged)
-        demand_fallback(root)
+        assert_fallback(root)
     (newer / name).write_bytes(whole)
     assert load_newest(root)[0].step == 2
 
@@ -164,22 +164,22 @@ def test_any_damage_is_noticed(tmp_path_factory, data):
         return  # an empty line more says the same
     if damaged != whole:
         file.write_bytes(damaged)
-        demand_fallback(root)
+        assert_fallback(root)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"])
 def test_a_missing_or_empty_file_is_noticed(two, name):
     root, newer = two
     (newer / name).write_bytes(b"")
-    demand_fallback(root, name)
+    assert_fallback(root, name)
     (newer / name).unlink()
-    demand_fallback(root, name)
+    assert_fallback(root, name)
 
 
 def test_an_extra_file_is_noticed(two):
     root, newer = two
     (newer / "extra.bin").write_bytes(b"x")
-    demand_fallback(root, "extra.bin")
+    assert_fallback(root, "extra.bin")
 
 
 def test_files_of_another_checkpoint_are_noticed(two):
@@ -187,7 +187,7 @@ def test_files_of_another_checkpoint_are_noticed(two):
     for name in ("model.safetensors", "state.json"):
         saved = (newer / name).read_bytes()
         (newer / name).write_bytes((root / "step-00000001" / name).read_bytes())
-        demand_fallback(root, name)
+        assert_fallback(root, name)
         (newer / name).write_bytes(saved)
 
 
@@ -197,14 +197,14 @@ def test_swapped_files_are_noticed(two):
     contents = one.read_bytes(), other.read_bytes()
     one.write_bytes(contents[1])
     other.write_bytes(contents[0])
-    demand_fallback(root, "model.safetensors")
+    assert_fallback(root, "model.safetensors")
 
 
 def test_a_renamed_checkpoint_is_noticed(two):
     root, newer = two
     shutil.rmtree(newer)
     shutil.copytree(root / "step-00000001", newer)
-    demand_fallback(root, "another step's")
+    assert_fallback(root, "another step's")
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_a_renamed_checkpoint_is_noticed(two):
 def test_a_manifest_of_another_form_is_noticed(two, manifest, mentioned):
     root, newer = two
     (newer / "manifest.json").write_text(manifest, encoding="utf-8")
-    demand_fallback(root, mentioned)
+    assert_fallback(root, mentioned)
 
 
 class Bomb:
@@ -242,7 +242,7 @@ def test_a_pickle_with_a_true_manifest_is_refused_and_not_run(two, tmp_path, nam
     mark = tmp_path / "it-ran"
     (newer / name).write_bytes(pickle.dumps(Bomb(mark)))
     rewrite_manifest(newer)
-    demand_fallback(root, "cannot be read")
+    assert_fallback(root, "cannot be read")
     assert not mark.exists()
 
 
@@ -251,7 +251,7 @@ def test_a_state_of_another_form_is_refused(two, state):
     root, newer = two
     (newer / "state.json").write_text(state, encoding="utf-8")
     rewrite_manifest(newer)
-    demand_fallback(root, "cannot be read")
+    assert_fallback(root, "cannot be read")
 
 
 def test_when_all_are_damaged_each_is_named(two):
@@ -288,7 +288,7 @@ def test_an_unreadable_file_is_damage(two, monkeypatch):
         return sha256_file(path)
 
     monkeypatch.setattr("alexnet.runtime.checkpoint.sha256_file", failing)
-    demand_fallback(root, "Input/output error")
+    assert_fallback(root, "Input/output error")
 
 
 @pytest.mark.parametrize("room", [0, 64, 700])
