@@ -141,9 +141,12 @@ def _device(add: Add) -> None:
     add("--device", metavar="DEVICE", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
 
 
+PRECISION = "int8 is for trained networks, their weights, on a CPU (default: bf16 where the machine does it well)"
+
+
 def _machine(add: Add) -> None:
     _device(add)
-    add("--precision", choices=("auto", "fp32", "bf16"), help="(default: bf16 where the machine does it well)")
+    add("--precision", choices=("auto", "fp32", "bf16", "int8"), help=PRECISION)
 
 
 def _plain(add: Add) -> None:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from alexnet.bench.turns import rate
+from alexnet.model.quantized import Int8Product
 from alexnet.runtime.device import GIGA, Machine, multiplies_bf16
 
 COPY_BYTES = 256 * 2**20  # more than any cache holds
@@ -19,16 +20,18 @@ SECONDS = 0.5
 @dataclass(frozen=True)
 class Ceilings:
     """``fp32_gflops`` and ``bf16_gflops``: a square matrix product, by whichever of torch's two libraries is faster, 0
-    where bf16 is emulated; ``copy_gigabytes``: bytes read and written per second by a copy within memory, / 10⁹.
+    where bf16 is emulated; ``copy_gigabytes``: bytes read and written per second by a copy within memory, / 10⁹;
+    ``int8_gflops``: a product of whole numbers, 0 where nobody asked for it.
     """
 
     fp32_gflops: float
     bf16_gflops: float
     copy_gigabytes: float
+    int8_gflops: float = 0.0
 
     def gflops(self, precision: str) -> float:
-        """The product's rate in ``"fp32"`` or ``"bf16"``."""
-        return self.bf16_gflops if precision == "bf16" else self.fp32_gflops
+        """The product's rate in ``"fp32"``, ``"bf16"`` or ``"int8"``."""
+        return {"fp32": self.fp32_gflops, "bf16": self.bf16_gflops, "int8": self.int8_gflops}[precision]
 
 
 def highest(*measured: Ceilings) -> Ceilings:
@@ -36,10 +39,11 @@ def highest(*measured: Ceilings) -> Ceilings:
     return Ceilings(*(max(rates) for rates in zip(*map(astuple, measured), strict=True)))
 
 
-def measure_ceilings(machine: Machine) -> Ceilings:
+def measure_ceilings(machine: Machine, *, int8: bool = False) -> Ceilings:
     """Some seconds on a CPU, less on a GPU."""
     bf16 = product_rate(machine, torch.bfloat16) if multiplies_bf16(machine.device) else 0.0
-    return Ceilings(product_rate(machine, torch.float32), bf16, copy_rate(machine))
+    whole = int8_rate(machine) if int8 else 0.0
+    return Ceilings(product_rate(machine, torch.float32), bf16, copy_rate(machine), whole)
 
 
 def product_rate(machine: Machine, dtype: torch.dtype, size: int = 4096) -> float:
@@ -59,6 +63,20 @@ def product_rate(machine: Machine, dtype: torch.dtype, size: int = 4096) -> floa
     for work in ways:
         next(work)
     return max(rate(work, SECONDS, machine) for work in ways) / GIGA
+
+
+def int8_rate(machine: Machine, size: int = 4096) -> float:
+    """Billions of additions and multiplications a second of a ``size``³ product of uint8 by int8."""
+    product, a = Int8Product(torch.ones(size, size)), torch.ones((size, size), dtype=torch.uint8)
+
+    def products() -> Iterator[int]:
+        while True:
+            product(a)
+            yield 2 * size**3
+
+    work = products()
+    next(work)
+    return rate(work, SECONDS, machine) / GIGA
 
 
 def copy_rate(machine: Machine, size: int = COPY_BYTES) -> float:

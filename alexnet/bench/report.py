@@ -25,6 +25,8 @@ def describe_machine(value: Mapping[str, Any]) -> str:
     rates = [f"fp32 {ceilings['fp32_gflops']:,.0f}"]
     if ceilings["bf16_gflops"]:
         rates.append(f"bf16 {ceilings['bf16_gflops']:,.0f}")
+    if ceilings.get("int8_gflops"):
+        rates.append(f"int8 {ceilings['int8_gflops']:,.0f}")
     return f"{machine}: {', '.join(rates)} GFLOP/s in a product, {ceilings['copy_gigabytes']:,.0f} GB/s in a copy"
 
 

@@ -24,7 +24,7 @@ from alexnet.commands.progress import make_reporter
 from alexnet.data.sources import open_source
 from alexnet.data.store import open_or_prepare
 from alexnet.reproduce.results import circumstances, demand_clean, keep_comparison
-from alexnet.runtime.device import Machine, choose_machine
+from alexnet.runtime.device import Machine, choose_machine, multiplies_int8
 from alexnet.runtime.log import Reporter, stage
 from alexnet.runtime.run import source_commit
 
@@ -48,10 +48,12 @@ def contests(arguments: argparse.Namespace, machine: Machine, folder: Path, repo
             if not arguments.variant:
                 yield from (norm_contest(NORM_BATCH, kind, device) for kind in dict.fromkeys((precision, "fp32")))
         case "infer":
-            for variant, batch in sizes:
-                yield inference_contest(variant, batch, precision, device)
-                if machine.device.type == "cpu":
-                    yield from runtime_contests(variant, batch, precision)
+            told = arguments.precision or not multiplies_int8(machine.device)
+            for kind in (precision,) if told else (precision, "int8"):
+                for variant, batch in sizes:
+                    yield inference_contest(variant, batch, kind, device)
+                    if machine.device.type == "cpu":
+                        yield from runtime_contests(variant, batch, kind)
             yield start_contest(variants[0], precision, device, folder)
         case "data":
             if not arguments.data:
@@ -69,15 +71,16 @@ def bench(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
     """Hold the contests; what ``--json`` prints: the rows, and the machine, its ceilings and the commit beside them."""
     machine = choose_machine(arguments.device, arguments.precision or "auto")
     rows: list[Row] = []
-    ceilings = measure_ceilings(machine)
     with tempfile.TemporaryDirectory() as folder:
         planned = list(contests(arguments, machine, Path(folder), reporter))
+        ceilings = measure_ceilings(machine)
         for contest in planned:
             name = " ".join(filter(None, (contest.what, contest.variant, f"batch {contest.batch}", contest.precision)))
             with stage(reporter, name, arguments.rounds * len(contest.contestants)):
-                before = measure_ceilings(machine)
+                int8 = contest.precision == "int8"
+                before = measure_ceilings(machine, int8=int8)
                 timed = take_turns(contest.contestants, arguments.rounds, arguments.seconds, reporter.advance)
-                around = highest(before, measure_ceilings(machine))
+                around = highest(before, measure_ceilings(machine, int8=int8))
             rows.append(make_row(contest, around, timed))
             ceilings = highest(ceilings, around)
     return {

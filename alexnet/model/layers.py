@@ -45,6 +45,17 @@ def padding_amounts(size: int, kernel: int, stride: int, padding: Padding) -> tu
     return padding, padding
 
 
+def pad(x: Tensor, kernel: int, stride: int, padding: Padding) -> Tensor:
+    """``x`` ``(N, C, H, W)`` with the zeros that a ``padding`` with a name asks for; as it is where that is a number,
+    which convolutions add themselves.
+    """
+    if not isinstance(padding, str):
+        return x
+    top, bottom = padding_amounts(x.shape[2], kernel, stride, padding)
+    left, right = padding_amounts(x.shape[3], kernel, stride, padding)
+    return F.pad(x, (left, right, top, bottom))
+
+
 def window_count(size: int, kernel: int, stride: int, *, ceil: bool = False) -> int:
     """How many windows fit along an axis; with ``ceil`` a last, partly empty one counts too. 0 if not even one fits."""
     if size < kernel:
@@ -84,10 +95,7 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, H, W)`` → ``(N, filters, H', W')``, by Winograd's algorithm where that is faster."""
-        if isinstance(self.rule, str):
-            top, bottom = self.amounts(x.shape[2])
-            left, right = self.amounts(x.shape[3])
-            x = F.pad(x, (left, right, top, bottom))
+        x = pad(x, self.kernel_size[0], self.stride[0], self.rule)
         keeps = self.fixed and not torch.is_grad_enabled() and x.device.type == "cpu"
         filtering = self.filtering(x, winograd.KEPT if keeps else winograd.FILTER)
         if filtering is not None:

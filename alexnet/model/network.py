@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet.core.errors import unknown
+from alexnet.model import quantized
 from alexnet.model.layers import (
     AdaptivePool,
     Conv2d,
@@ -157,6 +158,20 @@ class Classifier(nn.Module):
             if isinstance(module, Conv2d):
                 module.fix_weights()
 
+    def int8_layers(self) -> dict[nn.Module, nn.Module]:
+        """Layer → what computes the same with int8 weights, for all that can be."""
+        layers: dict[nn.Module, nn.Module] = {}
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Conv2d) and module.weight.shape[1] >= quantized.LEAST_CHANNELS:
+                layers[module] = quantized.Int8Conv2d(module, signed=self.reads_signed(name))
+            if isinstance(module, nn.Linear):
+                layers[module] = quantized.Int8Linear(module, signed=self.reads_signed(name))
+        return layers
+
+    def reads_signed(self, layer: str) -> bool:
+        """Whether the numbers that a layer is given can be negative."""
+        return True
+
 
 class AlexNet(Classifier):
     """``(N, in_channels, image_size, image_size)`` float → ``(N, num_classes)`` logits.
@@ -224,6 +239,15 @@ class AlexNet(Classifier):
                 case "pool":
                     x = self.pool(x)
         return x
+
+    def reads_signed(self, layer: str) -> bool:
+        """Whether the numbers that a layer is given can be negative: not behind a ReLU, but for batch norm after it."""
+        number, convs = int(layer[-1]), self.architecture.convs
+        if number == 1:
+            return True
+        before = convs[number - 2].then if number <= len(convs) + 1 else ("activation",)
+        signs = [operation for operation in before if operation in ("activation", "batch-norm")]
+        return self.architecture.activation == "tanh" or signs[-1:] != ["activation"]
 
     def activate(self, x: Tensor) -> Tensor:
         """The non-linearity."""

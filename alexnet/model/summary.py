@@ -21,6 +21,7 @@ from torch.func import functional_call
 
 from alexnet.model.layers import AdaptivePool, InMapNorm, LocallyConnected
 from alexnet.model.network import Classifier
+from alexnet.model.quantized import Int8Conv2d, Int8Linear
 from alexnet.model.response_norm import ResponseNorm
 
 KINDS: dict[type[nn.Module], str] = {
@@ -33,6 +34,8 @@ KINDS: dict[type[nn.Module], str] = {
     AdaptivePool: "adaptive pool",
     LocallyConnected: "locally connected",
     nn.Linear: "fully connected",
+    Int8Conv2d: "convolution",
+    Int8Linear: "fully connected",
 }
 FP32_BYTES = 4
 

@@ -17,11 +17,14 @@ KINDS = ("train", "infer", "data")  # in the order of their rows
 PRECISIONS = (", fp32", ", bf16")
 BESIDE_LEGEND = """\
 How many times as fast as the other, the median of turns in one run, and our images per second. Ours and OpenVINO
-compute in the precision that a machine is named with, stock PyTorch and ONNX Runtime in fp32."""
+compute in the precision that a machine is named with, stock PyTorch and ONNX Runtime in fp32; int8 weights are ours
+alone, by `--precision int8`."""
 
 
 class Label(NamedTuple):
-    """What is told of several machines in one row. ``precision``: empty unless some machine has a row for each."""
+    """What is told of several machines in one row. ``precision``: empty unless some machine has a row for each, or it
+    is int8, which predictions are made with only where that is asked for.
+    """
 
     what: str
     variant: str
@@ -75,4 +78,5 @@ def _label(row: Mapping[str, Any]) -> Label:
     beside = row["beside"]
     for precision in PRECISIONS:
         beside = beside.removesuffix(precision)
-    return Label(row["what"], row["variant"], row["batch"], "", beside)
+    weights = "int8 weights" if row["precision"] == "int8" else ""
+    return Label(row["what"], row["variant"], row["batch"], weights, beside)

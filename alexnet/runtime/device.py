@@ -39,16 +39,21 @@ class HasForms(Protocol):
     def fix_weights(self) -> None:
         """To predict with the weights as they are now."""
 
+    def int8_layers(self) -> dict[torch.nn.Module, torch.nn.Module]:
+        """Layer → what computes the same with int8 weights."""
+
 
 @dataclass(frozen=True)
 class Machine:
     """A device and the precision to use on it. ``bf16`` means autocast: weights and losses stay fp32. ``plain``: no
-    fast forms, no layout in memory of our choice, no fused update; what the fast path is held to.
+    fast forms, no layout in memory of our choice, no fused update; what the fast path is held to. ``int8``: predictors
+    have int8 weights where they can, and compute the rest in bf16 or fp32.
     """
 
     device: torch.device
     bf16: bool
     plain: bool = False
+    int8: bool = False
 
     def autocast(self) -> AbstractContextManager[object]:
         """The precision as a context; a no-op in fp32."""
@@ -56,8 +61,8 @@ class Machine:
 
     @property
     def precision(self) -> str:
-        """``"bf16"`` or ``"fp32"``."""
-        return "bf16" if self.bf16 else "fp32"
+        """``"int8"``, ``"bf16"`` or ``"fp32"``."""
+        return "int8" if self.int8 else "bf16" if self.bf16 else "fp32"
 
     def place(self, module: Module) -> Module:
         """The module on the device, its convolutions' weights channels last, as the images are; or as it is written."""
@@ -75,14 +80,17 @@ class Machine:
         """A copy to predict with, in evaluation mode on the device: the weights that autocast would round to bf16 for
         every batch are rounded once, and brought once into what a CPU's kernels read. Its outputs are the same bits in
         bf16 and on wide vectors, and the same but for fp32's rounding where Winograd's filtering pays from then on.
+        With int8 weights (see ``model/quantized.py``) they are within some hundredths of what they were.
         """
-        rounded = {
+        copies: dict[int, object] = {
             id(weight): torch.nn.Parameter(weight.detach().to(self.device, torch.bfloat16), requires_grad=False)
             for part in module.modules()
             if self.bf16 and isinstance(part, torch.nn.Conv2d | torch.nn.Linear)
             for weight in part.parameters(recurse=False)
         }
-        frozen = self.place(copy.deepcopy(module, rounded)).eval().requires_grad_(False)
+        if self.int8 and isinstance(module, HasForms):
+            copies |= {id(layer): other for layer, other in module.int8_layers().items()}
+        frozen = self.place(copy.deepcopy(module, copies)).eval().requires_grad_(False)
         if not self.plain and isinstance(frozen, HasForms):
             frozen.fix_weights()
         return frozen
@@ -131,7 +139,8 @@ def choose_machine(device: str | None = None, precision: str = "auto", *, plain:
     """The device by name (None: a GPU if there is one) and the precision it does well, or the one asked for.
 
     On a CPU the process keeps its freed memory from now on (see ``memory.py``), unless it is to be ``plain``.
-    Raises ``UserError`` for a device that is not there.
+    ``"int8"``: of the weights of predictors, on CPUs; the rest as ``"auto"``. Raises ``UserError`` for a device that is
+    not there, or does not do what is asked for.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it once; see Machine.deterministic
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -144,12 +153,28 @@ def choose_machine(device: str | None = None, precision: str = "auto", *, plain:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"device {name!r} cannot be used here: try --device cpu", [reason]) from error
-    machine = Machine(chosen, precision == "bf16" or (precision == "auto" and multiplies_bf16(chosen)), plain)
+    if precision == "int8":
+        _demand_int8(chosen, plain=plain)
+    well = precision in ("auto", "int8") and multiplies_bf16(chosen)
+    machine = Machine(chosen, precision == "bf16" or well, plain, precision == "int8")
     if chosen.type == "cpu" and not plain:
         keep_freed_memory()
     if chosen.type == "cuda" and not machine.bf16:
         torch.backends.cudnn.allow_tf32 = False  # else convolutions round fp32 to ten bits
     return machine
+
+
+def _demand_int8(device: torch.device, *, plain: bool) -> None:
+    if plain:
+        raise UserError("--precision int8 is a fast form, and --plain leaves those out: give one of the two")
+    if not multiplies_int8(device):
+        raise UserError(f"int8 products are oneDNN's, on CPUs, and {device} here has none: leave --precision int8 out")
+
+
+def multiplies_int8(device: torch.device) -> bool:
+    """Whether this torch has int8 products for the device; how fast they are is another matter."""
+    here: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return device.type == "cpu" and here and hasattr(torch.ops.onednn, "qconv_pointwise")
 
 
 def multiplies_bf16(device: torch.device) -> bool:

@@ -43,6 +43,15 @@ def test_a_person_sees_a_table_and_the_machine(capsys):
     assert " × (" in shown
 
 
+def test_inference_is_timed_with_int8_weights_too(capsys):
+    assert main(["bench", "infer", "--variant", "torchvision", "--batch", "1", *QUICK, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    rows = [row for row in document["rows"] if row["beside"] == "stock PyTorch, fp32"]
+    assert [row["precision"] for row in rows] == [document["hardware"]["precision"], "int8"]
+    assert rows[1]["ceiling"] == "int8 matrix product"
+    assert document["ceilings"]["int8_gflops"] > 0
+
+
 def test_images_on_their_way(capsys, few_photographs):
     assert main(["bench", "data", "--variant", "torchvision", "--batch", "4", *QUICK, "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]

@@ -44,6 +44,15 @@ def test_so_does_one_by_winograd_s_filtering(tmp_path, monkeypatch):
     assert first == pytest.approx(twin, abs=1e-3)
 
 
+def test_int8_weights_cost_less_than_half_a_point(tmp_path):
+    run = train("small-digits", out=tmp_path / "run", overrides=("train.epochs=8",))
+    (full,), (rounded,) = (evaluate(run.folder, precision=precision) for precision in ("fp32", "int8"))
+    assert full["top1"] > 0.9
+    assert abs(rounded["top1"] - full["top1"]) <= 0.005
+    assert rounded["loss"] == pytest.approx(full["loss"], rel=0.05)
+    assert rounded["loss"] != full["loss"]
+
+
 def test_the_option_reaches_the_training_and_a_checkpoint_says_so(tmp_path, capsys):
     words = ["train", "small-digits", "--set", "train.epochs=1", "--precision", "fp32"]
     for option, plain in (("--plain", True), (None, False)):

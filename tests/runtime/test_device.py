@@ -62,6 +62,20 @@ def test_other_errors_are_not_taken_for_memory():
         torch.ones(2, 3) @ torch.ones(2, 3)
 
 
+def test_int8_is_of_weights_and_the_rest_is_as_the_machine_does_it_well():
+    machine = choose_machine("cpu", "int8")
+    assert (machine.int8, machine.precision) == (True, "int8")
+    assert machine.bf16 == choose_machine("cpu").bf16
+
+
+def test_int8_is_refused_where_it_is_not_to_be_had(monkeypatch):
+    with pytest.raises(UserError, match="--plain leaves those out"):
+        choose_machine("cpu", "int8", plain=True)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    with pytest.raises(UserError, match="int8 products are oneDNN's, on CPUs, and cpu here has none"):
+        choose_machine("cpu", "int8")
+
+
 @pytest.mark.parametrize(("precision", "bf16"), [("fp32", False), ("bf16", True)])
 def test_a_precision_that_is_asked_for_is_used(precision, bf16):
     machine = choose_machine("cpu", precision)
@@ -135,6 +149,9 @@ def test_a_plain_machine_leaves_the_layout_and_asks_for_plain_forms():
 
         def fix_weights(self):
             raise AssertionError("only a frozen copy's weights are fixed")
+
+        def int8_layers(self):
+            raise AssertionError("only a frozen copy's weights are rounded")
 
     images = torch.zeros(2, 3, 8, 8)
     fast, plain = Machine(CPU, False).place(Network(3, 8, 3)), Machine(CPU, False, plain=True).place(Network(3, 8, 3))
