@@ -94,10 +94,10 @@ def _reproduce(add: Add) -> None:
 
 def _show(add: Add) -> None:
     add("what", metavar="WHAT", help=f"one of: {', '.join(SHOWN)}")
-    of = "run folders, several for curves and filters; receptive-field takes a VARIANT, architecture either"
+    of = "run folders, several for curves and filters; receptive-field and architecture take a VARIANT too"
     add("targets", nargs="+", metavar="RUN", help=f"{of}, augmentations a RECIPE")
     add("--out", metavar="FILE", help="where the picture goes, .png or .svg (default: the run's folder)")
-    add("--image", action="append", default=[], metavar="FILE", help="an image to show something of; repeatable")
+    add("--image", action="append", default=[], metavar="FILE", help="an image, repeatable (default: a test image)")
     add("--class", dest="chosen", metavar="CLASS", help="for attributions: the class (default: the most likely)")
     add("--layer", action="append", default=[], metavar="LAYER", help="e.g. relu5; repeatable (default: what suits)")
     add("--data", metavar="SOURCE", help=f"instead of the run's own images: {SOURCE}")

@@ -10,31 +10,31 @@ from pathlib import Path
 from alexnet.core.errors import UserError, unknown
 
 REPORT = "report"
-VARIANT_OR_RUN = "variant or run"
+VARIANT_OR_RUN, RECIPE_OR_RUN = "variant or run", "recipe or run"
 
 
 @dataclass(frozen=True)
 class Fitting:
-    """What a picture is of, how many of it and of images, and which options mean something to it."""
+    """What a picture is of, of how many, how many images it can be given, and which options mean something to it."""
 
     of: str = "run"
     several: bool = False
-    images: tuple[int, int] = (0, 0)  # fewest, most
+    images: int = 0
     options: tuple[str, ...] = ()
 
 
-ONE, MANY = (1, 1), (1, 50)
+ONE, SOME, MANY = 1, 24, 50
 WHAT = {
     "curves": Fitting(several=True),
     "filters": Fitting(several=True),
-    "activations": Fitting(images=ONE, options=("layer",)),
-    "attributions": Fitting(images=ONE, options=("class",)),
-    "predictions": Fitting(options=("data",)),
+    "activations": Fitting(images=ONE, options=("data", "layer")),
+    "attributions": Fitting(images=ONE, options=("data", "class")),
+    "predictions": Fitting(images=SOME, options=("data",)),
     "confusion": Fitting(options=("data",)),
     "neighbours": Fitting(images=MANY, options=("data", "layer")),
     "embedding": Fitting(options=("data", "layer")),
-    "receptive-field": Fitting("variant", images=(0, 1)),
-    "augmentations": Fitting("recipe", images=ONE),
+    "receptive-field": Fitting(VARIANT_OR_RUN, images=ONE),
+    "augmentations": Fitting(RECIPE_OR_RUN, images=ONE),
     "architecture": Fitting(VARIANT_OR_RUN),
     REPORT: Fitting(options=("data",)),
 }
@@ -47,12 +47,9 @@ def demand_fitting(arguments: argparse.Namespace) -> None:
     what, images, fitting = arguments.what, arguments.image, WHAT[arguments.what]
     if len(arguments.targets) > 1 and not fitting.several:
         raise UserError(f"show {what} is of one {fitting.of}: leave out {arguments.targets[1]}")
-    fewest, most = fitting.images
-    if len(images) > most:
+    if len(images) > (most := fitting.images):
         kind = "takes no image" if not most else f"is of {'one image' if most == 1 else f'{most} images at most'}"
         raise UserError(f"show {what} {kind}: leave out --image {images[most]}")
-    if len(images) < fewest:
-        raise UserError(f"show {what} needs an image: give --image FILE")
     given = {"class": arguments.chosen, "layer": arguments.layer, "data": arguments.data}
     for option, value in given.items():
         if value and option not in fitting.options:

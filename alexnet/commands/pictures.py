@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from alexnet.commands.request import Request, is_run, named_apart, run_folder, short
 from alexnet.inference.features import open_index
@@ -37,25 +36,32 @@ def _curves(request: Request) -> Picture:
 
 
 def _activations(request: Request) -> Picture:
-    predictor, image = request.predictor(), request.images[0]
-    title = f"{short(request.targets[0])} sees {Path(image).name}"
-    return activations.show_activations(predictor, predictor.read(image), list(request.layers), title)
+    predictor = request.predictor()
+    ((name, pixels),) = request.shown_images(predictor)
+    title = f"{short(request.targets[0])} sees {name}"
+    return activations.show_activations(predictor, pixels, list(request.layers), title)
 
 
 def _attributions(request: Request) -> Picture:
     predictor = request.predictor()
-    image = request.images[0]
-    what = f"{short(request.targets[0])}, {Path(image).name}"
-    return attributions.show_attributions(predictor, predictor.read(image), request.chosen, what)
+    ((name, pixels),) = request.shown_images(predictor)
+    return attributions.show_attributions(predictor, pixels, request.chosen, f"{short(request.targets[0])}, {name}")
+
+
+def _predictions(request: Request) -> Picture:
+    """Of images that are given, or of those that the run was not trained on."""
+    predictor = request.predictor()
+    if not request.images:
+        return predictions.show_predictions(predictor, *request.test_images(predictor))
+    return predictions.show_images(predictor, request.shown_images(predictor), short(request.targets[0]))
 
 
 def _neighbours(request: Request) -> Picture:
     predictor = request.predictor()
     store, layer = request.store(predictor), request.layer(predictor)
-    queries = [(Path(name).name, predictor.read(name)) for name in request.images]
     folder = model_folder(request.targets[0]).parent / "features"
     index = open_index(folder, predictor, store, store.subset("train"), layer, request.reporter)
-    return neighbours.show_neighbours(predictor, store, index, queries, layer)
+    return neighbours.show_neighbours(predictor, store, index, request.shown_images(predictor), layer)
 
 
 def _embedding(request: Request) -> Picture:
@@ -65,9 +71,17 @@ def _embedding(request: Request) -> Picture:
 
 
 def _augmentations(request: Request) -> Picture:
-    recipe = get_recipe(request.targets[0])
-    pixels = augmentations.stored_pixels(recipe, Path(request.images[0]).read_bytes())
-    return augmentations.show_augmentations(recipe, pixels)
+    """Of a recipe by name, or as a run was trained."""
+    target = request.targets[0]
+    recipe = Run(run_folder(target)).recipe if is_run(target) else get_recipe(target)
+    return augmentations.show_augmentations(recipe, augmentations.stored_pixels(recipe, request.photograph()))
+
+
+def _fields(request: Request) -> Picture:
+    """Of a variant, or of the one that a run trained."""
+    target = request.targets[0]
+    variant = load_model(target).variant if is_run(target) else target
+    return receptive.show_fields(variant, request.photograph())
 
 
 def _architecture(request: Request) -> Picture:
@@ -83,11 +97,11 @@ PICTURES: dict[str, Callable[[Request], Picture]] = {
     "filters": lambda r: filters.draw_filters({n: load_model(t).network for t, n in named_apart(r.targets).items()}),
     "activations": _activations,
     "attributions": _attributions,
-    "predictions": lambda r: predictions.show_predictions(p := r.predictor(), *r.test_images(p)),
+    "predictions": _predictions,
     "confusion": lambda r: confusion.show_confusion(p := r.predictor(), *r.test_images(p)),
     "neighbours": _neighbours,
     "embedding": _embedding,
-    "receptive-field": lambda r: receptive.show_fields(r.targets[0], Path(r.images[0]).read_bytes()),
+    "receptive-field": _fields,
     "augmentations": _augmentations,
     "architecture": _architecture,
 }

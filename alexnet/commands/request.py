@@ -15,6 +15,7 @@ from alexnet.data.store import Store
 from alexnet.inference.predictor import Predictor
 from alexnet.inference.taps import last_hidden_layer
 from alexnet.model.variants import VARIANTS
+from alexnet.recipes import RECIPES
 from alexnet.runtime.device import Machine
 from alexnet.runtime.log import Reporter
 
@@ -48,6 +49,18 @@ class Request:
             raise UserError(f"{store.name} has no images that {self.targets[0]} was not trained on: give --data others")
         return store, index, f"{short(self.targets[0])} on {store.name}, {split}"
 
+    def shown_images(self, predictor: Predictor) -> list[tuple[str, NDArray[np.uint8]]]:
+        """Name and pixels of the images given, or of the first that the run was not trained on."""
+        if self.images:
+            return [(Path(image).name, predictor.read(image)) for image in self.images]
+        store, index, _ = self.test_images(predictor)
+        name = predictor.model.readable_classes[store.labels[index[0]]]
+        return [(f"{name} ({store.names(index[:1])[0]})", store.read(index[:1])[0])]
+
+    def photograph(self) -> bytes:
+        """The image file given, or the photograph that comes along."""
+        return Path(self.images[0]).read_bytes() if self.images else photograph().read_bytes()
+
     def layer(self, predictor: Predictor) -> str:
         """The layer asked for, or the last hidden one."""
         return self.layers[0] if self.layers else last_hidden_layer(predictor.model.network)
@@ -68,8 +81,8 @@ def run_folder(target: str) -> Path:
 
 
 def is_run(target: str) -> bool:
-    """Whether what could be a variant's name is a folder instead; a name stays a name beside a folder called so."""
-    return target not in VARIANTS and Path(target).is_dir()
+    """Whether what could be a variant's or a recipe's name is a folder; a name stays one beside a folder called so."""
+    return target not in VARIANTS and target not in RECIPES and Path(target).is_dir()
 
 
 def short(run: str) -> str:

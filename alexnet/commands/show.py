@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alexnet.commands.console import print_json
-from alexnet.commands.fitting import REPORT, VARIANT_OR_RUN, WHAT, demand_fitting
+from alexnet.commands.fitting import REPORT, WHAT, demand_fitting
 from alexnet.commands.pictures import PICTURES
 from alexnet.commands.progress import make_reporter
 from alexnet.commands.report import rebuild
-from alexnet.commands.request import Request, is_run, photograph, run_folder
+from alexnet.commands.request import Request, is_run, run_folder
 from alexnet.core.errors import UserError
 from alexnet.runtime.device import choose_machine
 from alexnet.visualize.canvas import demand_format
@@ -45,11 +45,8 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _request(arguments: argparse.Namespace) -> Request:
-    images = arguments.image
-    if arguments.what == "receptive-field" and not images:
-        images = [str(photograph())]
     return Request(
-        targets=tuple(arguments.targets), images=tuple(images),
+        targets=tuple(arguments.targets), images=tuple(arguments.image),
         chosen=arguments.chosen, layers=tuple(arguments.layer), data=arguments.data, data_root=arguments.data_root,
         machine=choose_machine(arguments.device, arguments.precision or "auto"), reporter=make_reporter(),
     )  # fmt: skip
@@ -57,8 +54,7 @@ def _request(arguments: argparse.Namespace) -> Request:
 
 def _default(what: str, targets: Sequence[str]) -> Path:
     """Where a picture goes that was given no place: into the run's folder, or, of a name or several runs, here."""
-    of = WHAT[what].of
-    if not (of == "run" or (of == VARIANT_OR_RUN and is_run(targets[0]))):
+    if WHAT[what].of != "run" and not is_run(targets[0]):
         return Path(f"{what}-{targets[0]}.png")
     if len(targets) > 1:
         return Path(f"{what}-of-{len(targets)}.png")

@@ -21,6 +21,7 @@ from alexnet.runtime.device import choose_machine
 from alexnet.runtime.log import Reporter, Silent
 from alexnet.runtime.run import Run, claim, start_or_continue
 from alexnet.visualize.measure import describe_measure
+from alexnet.visualize.report import readings
 
 LEFT = ("report.html", "report.md", "curves.png")
 LARGE = 100e6  # bytes of checkpoints that are worth a word
@@ -80,7 +81,7 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({**result, "run": str(run.folder)})
     elif result["split"]:
-        print(describe_measure(result))
+        print("\n".join([describe_measure(result), *readings(run.recipe, result)]))
     if not arguments.json:
         print(f"the run is in {run.folder}: {', '.join(n for n in LEFT if (run.folder / n).exists())}, model/")
         if (size := folder_bytes(run.checkpoints)) > LARGE:

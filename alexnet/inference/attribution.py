@@ -3,7 +3,7 @@
 Grad-CAM weighs the last maps by their mean gradient and keeps what speaks for the class (Selvaraju et al. 2017);
 saliency is the gradient's magnitude at each pixel, the largest of its channels (Simonyan, Vedaldi and Zisserman 2014);
 occlusion is how much the score falls when a patch is covered with the image's mean colour (Zeiler and Fergus 2014).
-Captum is an extra: ``pip install 'alexnet[explain]'``.
+Captum is an extra, ``explain``.
 """
 
 from __future__ import annotations
@@ -80,4 +80,4 @@ def _demand_captum() -> None:
     try:
         import captum.attr  # noqa: F401
     except ImportError as error:
-        raise UserError("attributions are Captum's, which is not installed: pip install 'alexnet[explain]'") from error
+        raise UserError("attributions are Captum's, which is not installed: pip install captum") from error

@@ -31,7 +31,7 @@ RECIPES = (
         claim=Claim(
             source="a widespread tutorial, to the letter: CIFAR-10 at 224 pixels, Adam at 1e-3, five epochs",
             expects="a falling loss; no accuracy is reported",
-            cost="about forty minutes on two CPU cores with bf16",
+            cost="forty minutes to an hour on two CPU cores with bf16",
         ),
     ),
     Recipe(
@@ -43,7 +43,7 @@ RECIPES = (
         claim=Claim(
             source="this project: torchvision-cifar10 with one change, a tenth of its rate",
             expects="a lower loss than the tutorial's after as many steps",
-            cost="about forty minutes on two CPU cores with bf16",
+            cost="forty minutes to an hour on two CPU cores with bf16",
         ),
     ),
     Recipe(

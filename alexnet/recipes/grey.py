@@ -20,7 +20,7 @@ QUICK = Recipe(
         source="this project: what a CPU can do in about a minute",
         expects="test accuracy of at least 90 %",
         top1=(0.90, 0.94),
-        cost="about a minute on two CPU cores with bf16",
+        cost="one or two minutes on two CPU cores with bf16",
     ),
 )  # fmt: skip
 
@@ -52,7 +52,7 @@ RECIPES = (
             source="Dive into Deep Learning §8.1",
             expects="training loss 0.33, training accuracy 88 %, test accuracy 89 % after 10 epochs",
             top1=(0.88, 0.90),
-            cost="about an hour and a half on two CPU cores with bf16",
+            cost="one and a half to two hours on two CPU cores with bf16",
         ),
     ),
     Recipe(

@@ -11,8 +11,7 @@ RECIPES = (
         data=DataSpec(source="", channels=3, image_size=224, scaling="channel", validation=0.1),
         augment=AugmentSpec(crop=224, flip=True),
         optim=OptimSpec(
-            update="sgd", rate=0.005, momentum=0.9, nesterov=True, weight_decay=5e-4, decay_biases=False,
-            schedule="one-cycle", warmup=0.25,
+            update="adamw", rate=1e-4, weight_decay=0.01, decay_biases=False, schedule="one-cycle", warmup=0.25,
         ),
         train=TrainSpec(batch_size=64, epochs=30, label_smoothing=0.1, keep="best-on-val"),
         claim=Claim(

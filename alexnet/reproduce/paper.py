@@ -90,7 +90,7 @@ SENTENCES = (
     ),
     Sentence(
         "§4.1", "one view instead of ten: 39.0 and 18.3 % instead of 37.5 and 17.0 %",
-        "`train.views`; `alexnet evaluate --views`", "`tests/training/test_evaluate.py`",
+        "`train.views`; `alexnet evaluate --views 10`", "`tests/training/test_evaluate.py`",
         "the same (log 145-2010)", ("ten views",),
     ),
     Sentence(

@@ -103,9 +103,11 @@ class State:
         self.first_bad += torch.where(first, self.step, 0)
 
     def remember(self, error: float, keep_best: bool) -> None:
-        """Add a validation error; of equal ones the earliest is the best."""
+        """Add a validation error; of equal ones the latest is the best, for the rate has fallen since the others, and
+        in small sets they are equal by chance: the first may be of a network that answers one class to everything.
+        """
         self.errors.append(error)
-        if keep_best and error < self.best_error:
+        if keep_best and error <= self.best_error:
             self.best_error = error
             self.best = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
 

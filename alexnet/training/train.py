@@ -123,10 +123,11 @@ class Training:
 
     @property
     def kept_epoch(self) -> int:
-        """The epoch whose weights the model holds, from 1: the last, or the first of lowest validation error."""
+        """The epoch whose weights the model holds, from 1: the last, or the last of lowest validation error."""
         errors = self.state.errors
-        best = self.recipe.train.keep == "best-on-val" and errors
-        return errors.index(min(errors)) + 1 if best else self.epochs_begun
+        if not (self.recipe.train.keep == "best-on-val" and errors):
+            return self.epochs_begun
+        return max(epoch for epoch, error in enumerate(errors, 1) if error == min(errors))
 
     def loader(self, depth: int = DEPTH) -> Loader:
         """The batches still to come, ``depth`` of them kept ready."""

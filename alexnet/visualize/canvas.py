@@ -25,10 +25,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
-PALETTE = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+LINE_COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's, without yellow
 SHAPES = ("o", "s", "^", "D", "v", "P")
-LINE_COLOURS = PALETTE[:7]  # yellow is no colour for a line on white
-MARKS = len(PALETTE) * len(SHAPES)
+# One for each of ten classes, the commonest number, as far apart as can be for every kind of eye (Petroff,
+# "Accessible Color Sequences for Data Visualization", 2021).
+MARK_COLOURS = (
+    "#3F90DA", "#FFA90E", "#BD1F01", "#94A4A2", "#832DB6", "#A96B59", "#E76300", "#B9AC70", "#717581", "#92DADD",
+)  # fmt: skip
+MARKS = len(MARK_COLOURS) * len(SHAPES)
 DOTS_PER_INCH = 110
 LETTERS_PER_INCH = 9.5  # of a title
 PHONE = 4.6  # inches, of a figure that is laid out for one
@@ -139,5 +143,6 @@ def tiles(images: NDArray[np.float64], columns: int, gap: int = 1, ground: float
 
 def class_marks(count: int) -> list[tuple[str, str]]:
     """A colour and a shape for each of up to ``MARKS`` classes, no two alike."""
-    colours, shapes = len(PALETTE), len(SHAPES)
-    return [(PALETTE[n % colours], SHAPES[(n % colours + n // colours) % shapes]) for n in range(min(count, MARKS))]
+    colours, shapes = len(MARK_COLOURS), len(SHAPES)
+    pairs = ((n % colours, (n % colours + n // colours) % shapes) for n in range(min(count, MARKS)))
+    return [(MARK_COLOURS[colour], SHAPES[shape]) for colour, shape in pairs]

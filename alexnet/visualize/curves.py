@@ -169,9 +169,15 @@ def _draw_star(axes: Axes, run: History, colour: str) -> None:
     assert run.final is not None
     split, share, epoch = run.final["split"], run.final["top1"], run.final["kept_epoch"]
     step = next((line["step"] for line in run.epochs if line["epoch"] == epoch), run.epochs[-1]["step"])
-    when = "in the end" if epoch == run.epochs[-1]["epoch"] else f"weights of epoch {epoch}"
-    label = f"{split}, {when}: {share:.2%}"
+    label = f"{split}, {_when(run)}: {share:.2%}"
     axes.plot(step, share, color=colour or SPLIT_COLOURS[split], label=label, zorder=3, linestyle="", **STAR)
+
+
+def _when(run: History) -> str:
+    """Whose weights the final count is of."""
+    assert run.final is not None
+    epoch = run.final["kept_epoch"]
+    return "in the end" if epoch == run.epochs[-1]["epoch"] else f"by the weights of epoch {epoch}"
 
 
 def _in_words(run: History) -> str:
@@ -181,7 +187,7 @@ def _in_words(run: History) -> str:
     first, last = run.lines[0], run.lines[-1]
     ended = f"{run.name}: training loss from {first['loss']:.2f} to {last['loss']:.2f} in {last['step']:,} steps"
     final = run.final
-    return ended + (f", {final['split']} accuracy {final['top1']:.2%} in the end" if final else "")
+    return ended + (f", {final['split']} accuracy {final['top1']:.2%} {_when(run)}" if final and run.epochs else "")
 
 
 def draw_training_errors(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:

@@ -87,7 +87,7 @@ def draw_embedding(
         draw(new_figure(11, 8.6, title), THUMBNAILS, beside),
         says,
         {"nearest_is_of_own_class": float(own.mean())},
-        lambda: draw(new_figure(PHONE, 1.2 * PHONE + 0.09 * len(named), title), THUMBNAILS // 3, below),
+        lambda: draw(new_figure(PHONE, 1.2 * PHONE + 0.09 * len(named), title), THUMBNAILS // 6, below),
     )
 
 

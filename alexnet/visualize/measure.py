@@ -31,6 +31,12 @@ def describe_images(result: Mapping[str, Any]) -> str:
     return f"{result['images']:,} {result['split']} {noun}" + (", ten views" if result["views"] == 10 else "")
 
 
+def commonest_class(result: Mapping[str, Any]) -> tuple[str, float]:
+    """The class that most of the counted images have, and its share of them: what one answer to all would reach."""
+    name, counted = max(result["per_class"].items(), key=lambda item: item[1]["images"])
+    return name, counted["images"] / result["images"]
+
+
 def wilson_interval(hits: int, images: int) -> tuple[float, float]:
     """The 95 % confidence interval of a share that was counted as ``hits`` of ``images`` (Wilson, 1927)."""
     share, z = hits / images, 1.96

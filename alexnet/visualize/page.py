@@ -14,7 +14,7 @@ from typing import Any
 from alexnet.config import Recipe, assignments
 from alexnet.visualize.canvas import Picture
 from alexnet.visualize.measure import describe_images, describe_measure
-from alexnet.visualize.report import departs, facts
+from alexnet.visualize.report import departs, facts, readings
 
 HARDEST = 30  # classes in the table, where there are more
 
@@ -69,6 +69,7 @@ def render(
         measure=describe_measure(result) if result["split"] else "nothing was measured: there are no test images",
         seed=result["seed"],
         expected=f"{recipe.claim.expects} ({recipe.claim.source})" if recipe.claim.expects else "",
+        readings=readings(recipe, result),
         departures=departs(recipe, result["source"]),
         facts=[*facts(result), *(remark.strip() for remark in remarks)],
         sections=sections,

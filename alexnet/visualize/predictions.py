@@ -26,17 +26,21 @@ if TYPE_CHECKING:
 BARS = 5
 ACROSS, ON_PHONES = 6, 3
 LABEL = 22
+KEY = "bars: the five most probable"
 IMAGES = 2000  # of a set, at even distances, that answers are chosen from
 TINY = np.finfo(np.float32).tiny
 
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """One image's: ``pixels`` ``(H, W, C)``, its true label, and the probability of each class ``(classes,)``."""
+    """One image's: ``pixels`` ``(H, W, C)``, its title, the probability of each class ``(classes,)``, and its true
+    label, if that is known.
+    """
 
     pixels: NDArray[np.uint8]
-    label: int
+    title: str
     probabilities: NDArray[np.float32]
+    label: int | None = None
 
 
 @dataclass(frozen=True)
@@ -54,12 +58,20 @@ def show_predictions(predictor: Predictor, store: Store, index: NDArray[np.int64
         index = spread(index, IMAGES)
     batches = log_probabilities(predictor.model, store, index, predictor.machine)
     probabilities = np.concatenate([output.exp().cpu().numpy() for output, _ in batches])
-    groups = []
+    groups, names = [], predictor.model.readable_classes
     for name, places in choose(probabilities, store.labels[index], ACROSS).items():
         seen, labels = predictor.visible(store.read(index[places])), store.labels[index[places]]
-        rows = zip(seen, labels, places, strict=True)
-        groups.append(Group(name, [Answer(pixels, int(label), probabilities[place]) for pixels, label, place in rows]))
-    return draw_predictions(groups, predictor.model.readable_classes, title)
+        rows = zip(seen, labels, probabilities[places], strict=True)
+        groups.append(Group(name, [Answer(pixels, names[label], found, int(label)) for pixels, label, found in rows]))
+    return draw_predictions(groups, names, f"{title} (above each image its class; {KEY}, orange the true one)")
+
+
+def show_images(predictor: Predictor, images: Sequence[tuple[str, NDArray[np.uint8]]], title: str) -> Picture:
+    """Of images whose classes nobody has told, (name, pixels as the predictor read them)."""
+    pixels = [some for _, some in images]
+    rows = zip(predictor.visible(pixels), images, predictor.probabilities(pixels), strict=True)
+    answers = [Answer(seen, name, found) for seen, (name, _), found in rows]
+    return draw_predictions([Group("", answers)], predictor.model.readable_classes, f"{title} ({KEY})")
 
 
 def choose(probabilities: NDArray[np.float32], labels: NDArray[np.int64], count: int) -> dict[str, NDArray[np.int64]]:
@@ -80,13 +92,15 @@ def choose(probabilities: NDArray[np.float32], labels: NDArray[np.int64], count:
 
 def draw_predictions(groups: Sequence[Group], names: Sequence[str], title: str) -> Picture:
     """A row for each group; ``names``: what people call each class. The true class's bar has another colour."""
-    key = "above each image its class; bars: the five most probable, orange the true one"
-    headed = f"{title} ({key})"
-    lines = [f"{group.title}: {', '.join(_in_words(answer, names) for answer in group.answers)}" for group in groups]
+    lines = [
+        f"{group.title}{': ' * bool(group.title)}{', '.join(_in_words(answer, names) for answer in group.answers)}"
+        for group in groups
+    ]
+    across = min(ACROSS, max(2, *(len(group.answers) for group in groups)))
     return Picture(
-        _rows(groups, names, headed, 2.0 * ACROSS, ACROSS),
+        _rows(groups, names, title, 2.0 * max(across, 3), across),
         f"{title}. {'. '.join(lines)}",
-        upright=lambda: _rows(groups, names, headed, PHONE, ON_PHONES),
+        upright=lambda: _rows(groups, names, title, PHONE, min(across, ON_PHONES)),
     )
 
 
@@ -100,7 +114,7 @@ def _rows(groups: Sequence[Group], names: Sequence[str], title: str, width: floa
         axes = part.subplots(2 * rows, across, height_ratios=[1.25, 1] * rows, squeeze=False)
         pairs = [(axes[2 * row, column], axes[2 * row + 1, column]) for row in range(rows) for column in range(across)]
         for (image, bars), answer in zip(pairs, group.answers, strict=False):
-            show_image(image, answer.pixels, shortened(names[answer.label], LABEL))
+            show_image(image, answer.pixels, shortened(answer.title, LABEL))
             _draw_bars(bars, answer, names)
         for place in itertools.chain(*pairs[len(group.answers) :]):
             place.set_visible(False)
@@ -129,4 +143,6 @@ def _draw_bars(axes: object, answer: Answer, names: Sequence[str]) -> None:
 def _in_words(answer: Answer, names: Sequence[str]) -> str:
     best = int(answer.probabilities.argmax())
     said = f"“{names[best]}” with {answer.probabilities[best]:.0%}"
-    return f"{said}, rightly" if best == answer.label else f"“{names[answer.label]}” taken for {said}"
+    if answer.label is None:
+        return f"{answer.title}: {said}"
+    return f"{said}, rightly" if best == answer.label else f"“{answer.title}” taken for {said}"

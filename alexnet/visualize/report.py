@@ -9,7 +9,7 @@ from alexnet.config import Recipe, assignments
 from alexnet.core.typed import spell
 from alexnet.recipes import departures_from_name, get_recipe
 from alexnet.runtime.device import machine_name
-from alexnet.visualize.measure import describe_measure
+from alexnet.visualize.measure import commonest_class, describe_measure, wilson_interval
 
 WORST = 10
 
@@ -26,16 +26,30 @@ def _outcome(recipe: Recipe, result: Mapping[str, Any]) -> list[str]:
         lines += ["This set has neither test nor validation images, so nothing was measured.", ""]
     else:
         lines += [f"**{describe_measure(result)}**, seed {result['seed']}.", ""]
-    if split == "val" and recipe.train.keep == "best-on-val":
-        lines += ["There are no test images: the figure is from the validation images that also chose the weights.", ""]
-    if split == "test" and recipe.train.keep == "best-on-val":
-        epoch, of = result["kept_epoch"], recipe.train.epochs
-        lines += [f"The weights are those of epoch {epoch} of {of}, the best on validation.", ""]
+    for reading in readings(recipe, result):
+        lines += [reading, ""]
     if recipe.claim.expects:
         lines += [f"Expected: {recipe.claim.expects} ({recipe.claim.source}).", ""]
     if changed := departs(recipe, result["source"]):
         lines += [f"But this training departs from the recipe of that name: {'; '.join(changed)}.", ""]
     return [*lines, "![loss, accuracy and rate](curves.png)", ""]
+
+
+def readings(recipe: Recipe, result: Mapping[str, Any]) -> list[str]:
+    """How the measure is to be read, a sentence each: whose weights were counted, and whether that beats one answer."""
+    if result["split"] is None:
+        return []
+    said = []
+    if recipe.train.keep == "best-on-val" and result["split"] == "val":
+        said.append("There are no test images: the figure is from the validation images that also chose the weights.")
+    elif recipe.train.keep == "best-on-val":
+        epoch, of = result["kept_epoch"], recipe.train.epochs
+        said.append(f"The weights are those of epoch {epoch} of {of}, the best on validation.")
+    name, share = commonest_class(result)
+    lowest, _ = wilson_interval(round(result["top1"] * result["images"]), result["images"])
+    if len(result["per_class"]) > 1 and lowest <= share:
+        said.append(f"That is not clearly better than always answering {name}, which is right for {share:.2%}.")
+    return said
 
 
 def departs(recipe: Recipe, source: str) -> list[str]:

@@ -387,15 +387,16 @@ def test_a_val_split_of_the_set_is_used_whole(make, make_digits_store, tmp_path)
     assert training.val_index.tolist() == list(range(60, 80))
 
 
-def test_the_best_on_val_is_kept_the_earliest_of_equals(make, tmp_path, monkeypatch):
+def test_the_best_on_val_is_kept_the_latest_of_equals(make, tmp_path, monkeypatch):
     training = make(tmp_path, override(BATCH_NORM, [*HELD_OUT, "train.epochs=4"]))
     accuracies = iter([0.5, 0.9, 0.9, 0.7])
     monkeypatch.setattr(training, "measure", lambda *_: {"val_loss": 1.0, "val_top1": next(accuracies)})
     after = []
     kept = weights(training.fit(lambda run: after.append(weights(training))))
     assert training.state.errors == pytest.approx([0.5, 0.1, 0.1, 0.3])
-    assert same(kept, after[1])
-    assert not same(kept, after[2])
+    assert same(kept, after[2])
+    assert not same(kept, after[1])
+    assert training.kept_epoch == 3
 
 
 def test_the_last_is_kept_unless_the_recipe_says_otherwise(make, tmp_path):

@@ -84,8 +84,9 @@ def test_a_picture_is_a_file_of_the_kind_its_name_says(tmp_path):
 
 
 def test_classes_have_marks_of_their_own():
-    marks = canvas.class_marks(48)
-    assert len(set(marks)) == 48
+    marks = canvas.class_marks(canvas.MARKS)
+    assert len(set(marks)) == canvas.MARKS == 60
+    assert len({colour for colour, _ in marks[:10]}) == 10
     assert all(one[0] != other[0] for one, other in itertools.pairwise(marks))
     assert all(one[1] != other[1] for one, other in itertools.pairwise(marks[:8]))
     assert len(canvas.class_marks(1000)) == canvas.MARKS
@@ -168,8 +169,8 @@ def test_groups_are_chosen_by_what_they_say():
 @pytest.mark.parametrize("classes", [1, 2, 1000])
 def test_predictions_of_one_and_of_a_thousand_classes(classes):
     probabilities = np.random.default_rng(0).dirichlet(np.ones(classes)).astype(np.float32)
-    answers = [Answer(photograph(), 0, probabilities)]
     names = [f"class {number} with a name that goes on and on, $100" for number in range(classes)]
+    answers = [Answer(photograph(), names[0], probabilities, 0)]
     picture = draw_predictions([Group("as they come", answers)], names, "title")
     png(picture)
     bars = [text for text in texts(picture.figure) if text.startswith(("class", "✓"))]
@@ -178,7 +179,7 @@ def test_predictions_of_one_and_of_a_thousand_classes(classes):
 
 
 def test_a_phone_has_rows_for_the_answers_that_there_are():
-    answers = [Answer(photograph(), 0, np.array([0.9, 0.1], np.float32)) for _ in range(6)]
+    answers = [Answer(photograph(), "a", np.array([0.9, 0.1], np.float32), 0) for _ in range(6)]
     few, many = (
         draw_predictions([Group("as they come", answers), Group("mistakes", answers[:count])], ["a", "b"], "title")
         for count in (2, 6)

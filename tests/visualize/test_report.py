@@ -4,7 +4,7 @@ import pytest
 
 from alexnet.config import override
 from alexnet.recipes import RECIPES, get_recipe
-from alexnet.visualize.report import write_report
+from alexnet.visualize.report import readings, write_report
 
 CLASSES = {str(number): {"images": 4, "top1": 0.75} for number in range(10)}
 RESULT = {
@@ -31,3 +31,16 @@ def test_a_report_says_how_a_training_departs_from_the_recipe_of_its_name():
     assert "departs from the recipe of that name: optim.bias_drops none → 2.0,3.0; train.epochs 90 → 1; images " in text
     assert "images imagenet → digits." in text
     assert "departs" not in write_report(get_recipe("small-digits"), RESULT, [])
+
+
+def test_it_is_said_where_one_answer_to_all_would_do_as_well():
+    recipe = get_recipe("photos")
+    counts = {"dogs": {"images": 10, "top1": 0.0}, "things": {"images": 12, "top1": 1.0}}
+    result = {**RESULT, "images": 22, "top1": 12 / 22, "per_class": counts, "kept_epoch": 5}
+    assert readings(recipe, result) == [
+        "The weights are those of epoch 5 of 30, the best on validation.",
+        "That is not clearly better than always answering things, which is right for 54.55%.",
+    ]
+    assert len(readings(recipe, {**result, "top1": 21 / 22})) == 1
+    assert len(readings(recipe, {**result, "per_class": {"things": counts["things"]}})) == 1
+    assert readings(recipe, {**result, "split": None}) == []
