@@ -15,6 +15,7 @@ from alexnet.data.store import Store
 from alexnet.inference.features import FeatureIndex, compute_features
 from alexnet.inference.predictor import Predictor
 from alexnet.inference.taps import last_hidden_layer
+from alexnet.model.network import architecture_of
 from alexnet.runtime.log import Silent
 from alexnet.runtime.run import Run
 from alexnet.visualize import (
@@ -46,7 +47,7 @@ def of_training(run: Run, predictor: Predictor, store: Store) -> dict[str, Drawi
     return {
         "How it went": lambda: curves.draw_curves([history]),
         "The network": lambda: architecture.draw_architecture(network, name),
-        "What its units see": lambda: fields.show_fields(name, photograph().read_bytes()),
+        "What its units see": lambda: fields.show_fields(name, photograph(), architecture_of(network)),
         "What training made of an image": lambda: augmentations.show_augmentations(recipe, one, colours),
         "Its first kernels": lambda: filters.draw_filters({recipe.name: network}),
     }

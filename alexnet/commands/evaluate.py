@@ -20,7 +20,7 @@ from alexnet.model.saved import SavedModel, load_model, model_folder
 from alexnet.runtime.device import choose_machine
 from alexnet.runtime.log import Reporter, Silent
 from alexnet.runtime.run import Run
-from alexnet.training.evaluate import evaluate_models, unseen
+from alexnet.training.evaluate import demand_classes, evaluate_models, unseen
 from alexnet.training.outcome import final_split
 from alexnet.visualize.measure import describe_counts
 
@@ -66,7 +66,7 @@ def evaluate(
 def open_store_for(
     run: Path | str, model: SavedModel, data: Path | str | None, data_root: Path | None, reporter: Reporter
 ) -> Store:
-    """The images to count, as the model wants them: the ones given, or those that the run was trained on."""
+    """The images given, or those of the run, as the model wants them. Raises ``UserError``, for other classes too."""
     if data is None:
         if not (trained := trained_on(run)):
             raise UserError(f"{run} is a model without its run, so its images are not known: give --data SOURCE")
@@ -76,6 +76,7 @@ def open_store_for(
         if place.is_absolute() and not place.exists():
             raise UserError(f"the images of {run} are no longer at {place}: say where with --data")
     source = open_source(str(data), data_root, reporter.say)
+    demand_classes(model, source.classes, source.name)
     store, _ = prepare(source, model.preprocessing.stored, model.preprocessing.channels, reporter)
     return store
 
@@ -104,9 +105,8 @@ def choose_images(models: Sequence[SavedModel], store: Store) -> tuple[str, NDAr
 def main(arguments: argparse.Namespace) -> int:
     """Count and print."""
     rows = evaluate(
-        *arguments.runs, data=arguments.data, views=arguments.views, device=arguments.device,
-        precision=arguments.precision or "auto", plain=arguments.plain, data_root=arguments.data_root,
-        reporter=make_reporter(),
+        *arguments.runs, data=arguments.data, views=arguments.views, device=arguments.device, plain=arguments.plain,
+        precision=arguments.precision or "auto", data_root=arguments.data_root, reporter=make_reporter(),
     )  # fmt: skip
     if arguments.json:
         print_json(rows if len(rows) > 1 else rows[0])

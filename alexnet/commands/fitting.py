@@ -10,6 +10,8 @@ from pathlib import Path
 from alexnet.core.errors import UserError, unknown
 
 REPORT = "report"
+AS_TRAINED = ("activations", "attributions")
+NAMED = 5  # files, of those that are where one is not
 VARIANT_OR_RUN, RECIPE_OR_RUN = "variant or run", "recipe or run"
 
 
@@ -61,7 +63,20 @@ def demand_fitting(arguments: argparse.Namespace) -> None:
         if path.is_dir():
             raise UserError(f"--image {path}: is a folder; give one image file")
         if not path.is_file():
-            beside = [other.name for other in path.parent.glob("*") if other.is_file()]
-            near = difflib.get_close_matches(path.name, beside, n=1)
-            hint = f"; did you mean {path.with_name(near[0])}?" if near else ""
-            raise UserError(f"--image {path}: there is no such file{hint}")
+            raise UserError(f"--image {path}: there is no such file{_hint(path)}")
+    if arguments.precision == "int8" and what in AS_TRAINED:
+        raise UserError(f"show {what} is of the weights as they were trained: leave out --precision int8")
+    if what == REPORT and arguments.out and not arguments.out.endswith(".html"):
+        raise UserError(f"--out {arguments.out}: a report is a page, end the name in .html")
+
+
+def _hint(path: Path) -> str:
+    """The nearest name in the folder where a file is not, or some of those that are there."""
+    beside = sorted(other.name for other in path.parent.glob("*") if other.is_file())
+    near = difflib.get_close_matches(path.name, beside, n=1)
+    if near:
+        return f"; did you mean {path.with_name(near[0])}?"
+    if not beside:
+        return f", nor any other in {path.parent}"
+    more = f" and {len(beside) - NAMED} more" if len(beside) > NAMED else ""
+    return f"; in {path.parent} there are {', '.join(beside[:NAMED])}{more}"

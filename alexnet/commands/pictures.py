@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from alexnet.commands.request import Request, is_run, named_apart, run_folder, short
 from alexnet.inference.features import open_index
+from alexnet.model.network import architecture_of
 from alexnet.model.saved import load_model, model_folder
 from alexnet.recipes import get_recipe
 from alexnet.runtime.run import Run
@@ -80,8 +81,10 @@ def _augmentations(request: Request) -> Picture:
 def _fields(request: Request) -> Picture:
     """Of a variant, or of the one that a run trained."""
     target = request.targets[0]
-    variant = load_model(target).variant if is_run(target) else target
-    return receptive.show_fields(variant, request.photograph())
+    if not is_run(target):
+        return receptive.show_fields(target, request.photograph())
+    model = load_model(target)
+    return receptive.show_fields(model.variant, request.photograph(), architecture_of(model.network))
 
 
 def _architecture(request: Request) -> Picture:

@@ -21,15 +21,11 @@ def make_reporter() -> Reporter:
     return Bar() if sys.stderr.isatty() else Lines()
 
 
-FORMATS = {
-    "images_per_second": "{:,.0f} images/s", "loss": "loss {:.4f}", "accuracy": "accuracy {:.3f}",
-    "measured": "{:,.0f} images measured",
-}  # fmt: skip
-ON_A_BAR = {"images_per_second": "{:,.0f}/s", "loss": "loss {:.2f}", "accuracy": "acc {:.2f}", "measured": "{:,.0f}"}
-"""The same beside a bar, where 80 columns are to hold it all."""
-
-
-def _figures(figures: dict[str, float], formats: dict[str, str]) -> str:
+def _figures(figures: dict[str, float]) -> str:
+    """So short that 80 columns hold them beside a bar."""
+    formats = {
+        "images_per_second": "{:,.0f}/s", "loss": "loss {:.2f}", "accuracy": "acc {:.2f}", "measured": "{:,.0f} seen",
+    }  # fmt: skip
     return "  ".join(formats[name].format(value) for name, value in figures.items())
 
 
@@ -57,7 +53,7 @@ class Lines:
         share = f"{done:,}/{self._total:,}" if self._total else f"{done:,}"
         pace = (now - self._start) / max(1, done - self._first)
         left = f"  {_duration(pace * (self._total - done))} left" if self._total else ""
-        self.say(f"  {share}  {_figures(figures, FORMATS)}{left}")
+        self.say(f"  {share}  {_figures(figures)}{left}")
 
     def finish(self) -> None:
         """Nothing to tidy."""
@@ -77,7 +73,7 @@ class Bar:
 
         whole = Column(no_wrap=True, min_width=9)  # what one waits for is seen on any terminal: figures give way
         columns: list[Any] = [
-            TextColumn("{task.description}"), BarColumn(bar_width=10), MofNCompleteColumn(table_column=whole.copy()),
+            TextColumn("{task.description}"), BarColumn(bar_width=7), MofNCompleteColumn(table_column=whole.copy()),
             TimeRemainingColumn(table_column=whole.copy()),
             TextColumn("{task.fields[figures]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
         ]  # fmt: skip
@@ -95,7 +91,7 @@ class Bar:
     def advance(self, done: int, **figures: float) -> None:
         """Move the bar."""
         if self._progress:
-            self._progress.update(self._task, completed=done, figures=_figures(figures, ON_A_BAR))
+            self._progress.update(self._task, completed=done, figures=_figures(figures))
 
     def finish(self) -> None:
         """Leave the bar as it stands."""

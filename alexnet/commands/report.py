@@ -56,6 +56,10 @@ def build(run: Run, store: Store, machine: Machine, reporter: Reporter) -> str:
                 sections.append(page.Section(title, draw()))
             except UserError as error:
                 sections.append(page.Section(title, None, error.line))
+            except Exception as error:  # a picture that fails costs none of the others
+                said = f"{type(error).__name__}: {error}".splitlines()[0]
+                reporter.say(f"warning: the report has no {title!r}: {said}")
+                sections.append(page.Section(title, None, said))
             reporter.advance(number)
     names = dict(zip(predictor.model.classes, predictor.model.readable_classes, strict=True))
     return page.render(run.recipe, run.result, sections, remarks(store), names)

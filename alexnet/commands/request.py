@@ -57,9 +57,9 @@ class Request:
         name = predictor.model.readable_classes[store.labels[index[0]]]
         return [(f"{name} ({store.names(index[:1])[0]})", store.read(index[:1])[0])]
 
-    def photograph(self) -> bytes:
+    def photograph(self) -> Path:
         """The image file given, or the photograph that comes along."""
-        return Path(self.images[0]).read_bytes() if self.images else photograph().read_bytes()
+        return Path(self.images[0]) if self.images else photograph()
 
     def layer(self, predictor: Predictor) -> str:
         """The layer asked for, or the last hidden one."""

@@ -22,6 +22,7 @@ from alexnet.model.network import Classifier
 PATCHES_ACROSS = 8  # an image is eight patches wide, which overlap by half
 SMALLEST_PATCH = 3
 PATCHES_AT_ONCE = 32
+ROUNDING = 1e-5  # of a score in fp32: what is below says nothing
 
 
 def attribute(network: Classifier, image: Tensor, target: int) -> dict[str, Tensor]:
@@ -66,7 +67,8 @@ def occlusion(network: Classifier, images: Tensor, target: int) -> Tensor:
             strides=(channels, max(1, patch // 2), max(1, patch // 2)),
             baselines=images.mean(dim=(2, 3), keepdim=True).expand_as(images), perturbations_per_eval=PATCHES_AT_ONCE,
         )  # fmt: skip
-    return found[0].mean(dim=0).clamp_min(0)
+    lower = found[0].mean(dim=0)
+    return lower.where(lower > ROUNDING, 0.0)
 
 
 METHODS: dict[str, Callable[[Classifier, Tensor, int], Tensor]] = {

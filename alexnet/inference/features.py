@@ -72,6 +72,7 @@ def open_index(
         "store": store.digest,
         "images": hashlib.sha256(images.tobytes()).hexdigest(),
         "layer": layer,
+        "precision": predictor.machine.precision,
     }
     if not _is_of(folder, identity, len(images)):
         with publish_folder(folder) as beside:

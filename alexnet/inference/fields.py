@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from alexnet.inference.taps import layer_outputs
 from alexnet.model.network import Classifier
 
-POSITIVE = 0.1  # every weight, so that no path from a pixel to a unit is closed
+BIAS = 0.1
 
 
 def receptive_field(network: Classifier, layer: str) -> int:
@@ -26,13 +26,14 @@ def receptive_field(network: Classifier, layer: str) -> int:
 def reach(network: Classifier, layer: str) -> Tensor:
     """How strongly each pixel moves the centre unit of a layer of maps: ``(S, S)`` float64, 0 where it does not.
 
-    All weights are made positive and maximum pools averages, in a copy, so that what differs from pixel to pixel is
-    the number of paths to the unit. Raises ``UserError`` for a layer that the network does not have.
+    All weights are made positive, so that no path from a pixel to a unit is closed, and so small that no unit
+    saturates, and maximum pools averages, in a copy: what differs from pixel to pixel is the number of paths to the
+    unit. Raises ``UserError`` for a layer that the network does not have.
     """
     network = copy.deepcopy(network).double().eval()
     network.use_plain_forms()  # a fast form's rounding reaches pixels that the unit does not see
     for parameter in network.parameters():
-        nn.init.constant_(parameter, POSITIVE)
+        nn.init.constant_(parameter, 1 / parameter[0].numel() if parameter.dim() > 1 else BIAS)
     for name, module in list(network.named_modules()):
         if isinstance(module, nn.MaxPool2d):
             assert "." not in name

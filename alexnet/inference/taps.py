@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
@@ -40,7 +41,11 @@ def visiting(network: Classifier, visit: Visit) -> Iterator[None]:
         module: name for name, module in network.named_modules() if isinstance(module, kinds)
     }
 
+    here = threading.get_ident()
+
     def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        if threading.get_ident() != here:  # another thread's images on the same network
+            return output
         return walk.module(modules[module], output)
 
     handles = [module.register_forward_hook(note) for module in modules]

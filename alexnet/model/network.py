@@ -299,3 +299,8 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,
 }
+
+
+def architecture_of(network: Classifier) -> Architecture | None:
+    """The row that an AlexNet was built by; None for a network of another kind."""
+    return network.architecture if isinstance(network, AlexNet) else None

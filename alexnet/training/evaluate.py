@@ -184,14 +184,19 @@ def _demand_same(models: Sequence[SavedModel], stores: Sequence[Store], index: N
     if not len(index):
         raise UserError(f"{first.name} has no images to evaluate on")
     for model, store in zip(models, stores, strict=True):
-        if list(model.classes) != store.classes:
-            raise UserError(
-                f"the model's {len(model.classes)} classes are not the {len(store.classes)} of {store.name}: "
-                "give --data with the classes it was trained on",
-                [f"model: {', '.join(model.classes[:8])} …", f"images: {', '.join(store.classes[:8])} …"],
-            )
+        demand_classes(model, store.classes, store.name)
         if view_problem := _unequal(first, store):
             raise UserError(view_problem)
+
+
+def demand_classes(model: SavedModel, classes: Sequence[str], name: str) -> None:
+    """Raise ``UserError`` unless the images called ``name`` have the model's classes."""
+    if list(model.classes) != list(classes):
+        raise UserError(
+            f"the model's {len(model.classes)} classes are not the {len(classes)} of {name}: "
+            "give --data with the classes it was trained on",
+            [f"model: {', '.join(model.classes[:8])} …", f"images: {', '.join(classes[:8])} …"],
+        )
 
 
 def _unequal(first: Store, other: Store) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from alexnet.config import AugmentSpec, Preprocessing, Recipe
 from alexnet.core.errors import UserError
+from alexnet.core.names import printable
 from alexnet.core.typed import spell
 from alexnet.data.augment import Colours, augment, draw, views
 from alexnet.data.building import principal_components, statistics
@@ -30,16 +32,16 @@ BUILTIN_PIXELS = {  # side and channels, as a store of the set has them
 }  # fmt: skip
 
 
-def stored_pixels(recipe: Recipe, image: bytes) -> NDArray[np.uint8]:
+def stored_pixels(recipe: Recipe, image: Path) -> NDArray[np.uint8]:
     """An image file's pixels as a store of the recipe's own images would keep them: ``(S, S, C)``.
 
     Raises ``UserError`` for an image that cannot be read.
     """
     side, channels = BUILTIN_PIXELS.get(recipe.data.source, (PHOTOGRAPH_SIDE, 3))
     try:
-        return read_pixels(image, recipe.data.stored or side, recipe.data.channels or channels)
+        return read_pixels(image.read_bytes(), recipe.data.stored or side, recipe.data.channels or channels)
     except ImageRefusedError as error:
-        raise UserError(f"the image: {error}") from error
+        raise UserError(f"{printable(str(image))}: {error}") from error
 
 
 def show_augmentations(recipe: Recipe, pixels: NDArray[np.uint8], colours: Colours | None = None) -> Picture:

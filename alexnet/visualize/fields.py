@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.core.errors import UserError
+from alexnet.core.names import printable
 from alexnet.data.decode import ImageRefusedError, read_pixels
 from alexnet.inference.fields import reach
-from alexnet.model.network import LinearLayer
+from alexnet.model.network import Architecture, LinearLayer
 from alexnet.model.summary import Layer, summarise
 from alexnet.model.variants import build, get_variant
 from alexnet.visualize.canvas import ORANGE, PHONE, Picture, grid, new_figure, show_image
@@ -45,14 +47,14 @@ class Field:
         return int(rows[0]), int(columns[0]), int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
 
 
-def show_fields(variant: str, image: bytes) -> Picture:
-    """Of a variant by its name, on an image file's contents: all convolutions and the last pool.
+def show_fields(variant: str, image: Path, architecture: Architecture | None = None) -> Picture:
+    """Of a variant by its name, on an image file: all convolutions and the last pool.
 
-    The network is built for an image so large that no field reaches beyond it. Raises ``UserError`` for an unknown name
-    or an image that cannot be read.
+    ``architecture``: one that departs from the variant's. The network is built for an image so large that no field
+    reaches beyond it. Raises ``UserError`` for an unknown name or an image that cannot be read.
     """
-    row = get_variant(variant)
-    slim = None if row.architecture is None else replace(row.architecture, hidden=(LinearLayer(8), LinearLayer(8)))
+    whole = architecture or get_variant(variant).architecture
+    slim = None if whole is None else replace(whole, hidden=(LinearLayer(8), LinearLayer(8)))
     own = build(variant, slim, 2, 1, None, device="meta")
     sides = {layer.name: layer for layer in summarise(own).layers if layer.receptive_field and _has_window(layer)}
     largest = max(layer.receptive_field or 0 for layer in sides.values())
@@ -80,11 +82,11 @@ def _middle(reached: NDArray[np.float64], side: int) -> NDArray[np.float64]:
     return reached[top : top + side, left : left + side]
 
 
-def _pixels(image: bytes, side: int) -> NDArray[np.uint8]:
+def _pixels(image: Path, side: int) -> NDArray[np.uint8]:
     try:
-        return read_pixels(image, side, 3)
+        return read_pixels(image.read_bytes(), side, 3)
     except ImageRefusedError as error:
-        raise UserError(f"the image: {error}") from error
+        raise UserError(f"{printable(str(image))}: {error}") from error
 
 
 def draw_fields(pixels: NDArray[np.uint8], fields: Sequence[Field], title: str) -> Picture:

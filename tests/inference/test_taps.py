@@ -1,5 +1,7 @@
 """Layers by name: what they told is what they computed, the network is not disturbed, in place or not."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -99,3 +101,19 @@ def test_gradients_flow_through_what_was_told():
     outputs = layer_outputs(network, x, ("relu5", "fc8"))
     (gradient,) = torch.autograd.grad(outputs["fc8"].sum(), outputs["relu5"])
     assert gradient.abs().sum() > 0
+
+
+def test_threads_on_one_network_do_not_hear_each_other():
+    network = create_model("small", 5, 3, 28, seed=0).eval()
+    draws = torch.Generator().manual_seed(0)
+    images = [torch.randn(1, 3, 28, 28, generator=draws) for _ in range(4)]
+    with torch.inference_mode():
+        alone = [layer_outputs(network, image, ("conv2", "fc7")) for image in images]
+
+    def ask(number):
+        with torch.inference_mode():
+            found = layer_outputs(network, images[number % 4], ("conv2", "fc7"))
+        return all(torch.equal(found[name], alone[number % 4][name]) for name in found) and len(found) == 2
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(ask, range(100)))

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 
 from alexnet.core.errors import UserError
 from alexnet.model.network import LinearLayer
-from alexnet.model.variants import VARIANTS, create_model
+from alexnet.model.variants import VARIANTS, create_model, get_architecture
 from alexnet.recipes import RECIPES
 from alexnet.visualize import canvas
 from alexnet.visualize.activations import draw_activations
@@ -266,22 +267,34 @@ def test_the_paper_s_stages():
     assert list(found) == ["input", "conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
 
 
-@pytest.mark.parametrize(("name", "last"), [("paper", 195), ("small", None), ("lenet5", None), ("cifar-18pct", None)])
-def test_fields_by_arithmetic_are_those_by_gradient(name, last):
-    picture = show_fields(name, encoded(photograph(300)))
+def written(folder, contents):
+    (folder / "image.png").write_bytes(contents)
+    return folder / "image.png"
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_fields_by_arithmetic_are_those_by_gradient(name, tmp_path):
+    picture = show_fields(name, written(tmp_path, encoded(photograph(300))))
     png(picture)
     for sides in picture.figures.values():
         assert sides["gradient"] == [sides["arithmetic"]] * 2
-    if last:
-        assert list(picture.figures.values())[-1]["arithmetic"] == last
+    if name == "paper":
+        assert list(picture.figures.values())[-1]["arithmetic"] == 195
+
+
+def test_fields_are_those_of_an_architecture_that_departs(tmp_path):
+    image = written(tmp_path, encoded(photograph(300)))
+    narrow = replace(get_architecture("small"), pool_kernel=2)
+    last = [list(show_fields("small", image, it).figures.values())[-1] for it in (None, narrow)]
+    assert last[0]["arithmetic"] > last[1]["arithmetic"]
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_s_augmentation_can_be_shown(name):
+def test_every_recipe_s_augmentation_can_be_shown(name, tmp_path):
     from alexnet.recipes import get_recipe
 
     recipe = get_recipe(name)
-    pixels = stored_pixels(recipe, encoded(photograph(300)))
+    pixels = stored_pixels(recipe, written(tmp_path, encoded(photograph(300))))
     picture = show_augmentations(recipe, pixels)
     png(picture)
     assert ("ten test views" in picture.says) == (recipe.augment.crop not in (None, len(pixels)))
@@ -291,10 +304,10 @@ def test_every_recipe_s_augmentation_can_be_shown(name):
     assert f"as stored, {len(pixels)} × {len(pixels)}" in texts(picture.figure)
 
 
-def test_a_bad_image_costs_a_line():
+def test_a_bad_image_costs_a_line(tmp_path):
     from alexnet.recipes import get_recipe
 
-    with pytest.raises(UserError, match="the image: "):
-        stored_pixels(get_recipe("photos"), b"no image")
-    with pytest.raises(UserError, match="the image: "):
-        show_fields("small", b"no image")
+    with pytest.raises(UserError, match=r"image\.png: "):
+        stored_pixels(get_recipe("photos"), written(tmp_path, b"no image"))
+    with pytest.raises(UserError, match=r"image\.png: "):
+        show_fields("small", written(tmp_path, b"no image"))
