@@ -74,9 +74,9 @@ def bench(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         planned = list(contests(arguments, machine, Path(folder), reporter))
         ceilings = measure_ceilings(machine)
-        for contest in planned:
+        for number, contest in enumerate(planned, 1):
             name = " ".join(filter(None, (contest.what, contest.variant, f"batch {contest.batch}", contest.precision)))
-            with stage(reporter, name, arguments.rounds * len(contest.contestants)):
+            with stage(reporter, f"{number} of {len(planned)}: {name}", arguments.rounds * len(contest.contestants)):
                 int8 = contest.precision == "int8"
                 before = measure_ceilings(machine, int8=int8)
                 timed = take_turns(contest.contestants, arguments.rounds, arguments.seconds, reporter.advance)
