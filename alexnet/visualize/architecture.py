@@ -125,7 +125,7 @@ def _standing(points: Points) -> Points:
     return -points[:, ::-1]
 
 
-LYING = Layout(_lying, inches=0.8, captions=2.3, gap=1.15, letters=7.0)
+LYING = Layout(_lying, inches=0.8, captions=2.0, gap=1.15, letters=9.0)
 
 
 def _for_phones(columns: int) -> Layout:
@@ -150,7 +150,7 @@ class Sheet:
 def _draw(layers: Sequence[Stage], columns: int, title: str, layout: Layout) -> Figure:
     """The whole figure."""
     starts = _starts(layers, columns, layout.gap)
-    extent = [[-0.4, -layout.captions], [starts[-1] + 1.2, ROW * (columns - 1) + TALLEST]]
+    extent = [[-0.4, -layout.captions], [starts[-1] + 1.2, _top(layers, columns)]]
     low, high = np.sort(layout.turn(np.array(extent)), axis=0)
     width, height = layout.inches * (high - low)
     figure = new_figure(width, height + 0.5, title)
@@ -168,6 +168,17 @@ def _draw(layers: Sequence[Stage], columns: int, title: str, layout: Layout) -> 
     sheet.axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
     sheet.axes.axis("off")
     return figure
+
+
+def _top(layers: Sequence[Stage], columns: int) -> float:
+    """The height of what stands highest, with a little air."""
+    tops = []
+    for number, layer in enumerate(layers):
+        rows = columns if number and not _is_output(number, layers) else 1
+        side = _size(layer, rows)[1]
+        back = float(SKEW[1]) * (side if len(layer.shape) == 3 else 0.3)
+        tops.append(_row(0, rows, columns) + side + back)
+    return max(tops) + 0.15
 
 
 def _is_output(number: int, layers: Sequence[Stage]) -> bool:
@@ -243,8 +254,9 @@ def _caption(sheet: Sheet, layer: Stage, x: float) -> None:
         lines.append(f"{layer.kernel} × {layer.kernel}" + (f", stride {layer.stride}" if layer.stride > 1 else ""))
         lines[-1] += "" if layer.joined else ", in column"
     place = tuple(sheet.place((x, -0.3))[0])
-    sheet.axes.text(place[0], place[1], layer.name, fontsize=9, fontweight="bold", va="top")
+    sheet.axes.text(place[0], place[1], layer.name, fontsize=sheet.layout.letters + 2, fontweight="bold", va="top")
     sheet.axes.annotate(
-        "\n".join([*lines, *layer.then]), place, (0, -13), textcoords="offset points", va="top", color=GREY,
+        "\n".join([*lines, *layer.then]), place, (0, -6 - sheet.layout.letters),
+        textcoords="offset points", va="top", color=GREY,
         fontsize=sheet.layout.letters, linespacing=1.35,
     )  # fmt: skip
