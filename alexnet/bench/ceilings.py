@@ -54,29 +54,14 @@ def product_rate(machine: Machine, dtype: torch.dtype, size: int = 4096) -> floa
     a = torch.ones((size, size), dtype=dtype, device=machine.device)
     maps, kernels = a.view(1, side, side, size).permute(0, 3, 1, 2), a.view(size, size, 1, 1)
 
-    def products(multiply: Callable[[], object]) -> Iterator[int]:
-        while True:
-            multiply()
-            yield 2 * size**3
-
-    ways = (products(lambda: torch.mm(a, a)), products(lambda: F.conv2d(maps, kernels)))
-    for work in ways:
-        next(work)
-    return max(rate(work, SECONDS, machine) for work in ways) / GIGA
+    ways = (lambda: torch.mm(a, a), lambda: F.conv2d(maps, kernels))
+    return max(_rate(way, 2 * size**3, machine) for way in ways)
 
 
 def int8_rate(machine: Machine, size: int = 4096) -> float:
     """Billions of additions and multiplications a second of a ``size``³ product of uint8 by int8."""
     product, a = Int8Product(torch.ones(size, size)), torch.ones((size, size), dtype=torch.uint8)
-
-    def products() -> Iterator[int]:
-        while True:
-            product(a)
-            yield 2 * size**3
-
-    work = products()
-    next(work)
-    return rate(work, SECONDS, machine) / GIGA
+    return _rate(lambda: product(a), 2 * size**3, machine)
 
 
 def copy_rate(machine: Machine, size: int = COPY_BYTES) -> float:
@@ -84,11 +69,17 @@ def copy_rate(machine: Machine, size: int = COPY_BYTES) -> float:
     source = torch.ones(size, dtype=torch.uint8, device=machine.device)
     target = torch.empty_like(source)
 
-    def copies() -> Iterator[int]:
-        while True:
-            target.copy_(source)
-            yield 2 * size
+    return _rate(lambda: target.copy_(source), 2 * size, machine)
 
-    work = copies()
-    next(work)
-    return rate(work, SECONDS, machine) / GIGA
+
+def _rate(do: Callable[[], object], each: int, machine: Machine) -> float:
+    """Billions a second of what is done ``each`` time, after one time that does not count."""
+
+    def work() -> Iterator[int]:
+        while True:
+            do()
+            yield each
+
+    pieces = work()
+    next(pieces)
+    return rate(pieces, SECONDS, machine) / GIGA

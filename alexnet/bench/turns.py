@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from alexnet.core.errors import UserError
+from alexnet.core.errors import UserError, in_a_line
 from alexnet.runtime.device import Machine
 
 Work = Iterator[int]  # does a piece of work each time the next is asked for, and yields how many images it was
@@ -142,7 +142,7 @@ def _answer(pipe: Connection, contestant: Contestant) -> None:
     except (EOFError, KeyboardInterrupt):  # whoever asks has left, or is told by the same Ctrl-C
         return
     except Exception as error:
-        pipe.send(f"{type(error).__name__}: {error}".splitlines()[0])
+        pipe.send(in_a_line(error))
 
 
 def rate(work: Work, seconds: float, machine: Machine) -> float:

@@ -10,7 +10,7 @@ from alexnet.commands.evaluate import open_store_for
 from alexnet.commands.prepare import remarks
 from alexnet.commands.progress import make_reporter
 from alexnet.commands.request import run_folder
-from alexnet.core.errors import UserError
+from alexnet.core.errors import UserError, in_a_line
 from alexnet.core.files import write_bytes
 from alexnet.data.store import Store
 from alexnet.inference.predictor import Predictor
@@ -41,8 +41,7 @@ def add(run: Run, store: Store, machine: Machine, reporter: Reporter) -> None:
     try:
         write_bytes(run.folder / "report.html", build(run, store, machine, reporter).encode())
     except Exception as error:
-        said = f"{type(error).__name__}: {error}".splitlines()[0]
-        reporter.say(f"warning: no report.html: {said}; alexnet show report {run.folder} tries anew")
+        reporter.say(f"warning: no report.html: {in_a_line(error)}; alexnet show report {run.folder} tries anew")
 
 
 def build(run: Run, store: Store, machine: Machine, reporter: Reporter) -> str:
@@ -57,9 +56,8 @@ def build(run: Run, store: Store, machine: Machine, reporter: Reporter) -> str:
             except UserError as error:
                 sections.append(page.Section(title, None, error.line))
             except Exception as error:  # a picture that fails costs none of the others
-                said = f"{type(error).__name__}: {error}".splitlines()[0]
-                reporter.say(f"warning: the report has no {title!r}: {said}")
-                sections.append(page.Section(title, None, said))
+                reporter.say(f"warning: the report has no {title!r}: {in_a_line(error)}")
+                sections.append(page.Section(title, None, in_a_line(error)))
             reporter.advance(number)
     names = dict(zip(predictor.model.classes, predictor.model.readable_classes, strict=True))
     return page.render(run.recipe, run.result, sections, remarks(store), names)

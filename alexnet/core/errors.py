@@ -40,6 +40,11 @@ class StoppedError(Exception):
         self.status = status
 
 
+def in_a_line(error: BaseException) -> str:
+    """An error of any kind as one line: its type and the first line of what it says."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that is not in a table: it names the nearest one, or all of them where nothing is near."""
     names = sorted(known)

@@ -89,10 +89,6 @@ class Conv2d(nn.Conv2d):
         super().__init__(channels, filters, kernel, stride, symmetric, groups=groups)
         self.rule: Padding = padding
 
-    def amounts(self, size: int) -> tuple[int, int]:
-        """Zeros before and after an axis of ``size`` pixels."""
-        return padding_amounts(size, self.kernel_size[0], self.stride[0], self.rule)
-
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, H, W)`` → ``(N, filters, H', W')``, by Winograd's algorithm where that is faster."""
         x = pad(x, self.kernel_size[0], self.stride[0], self.rule)

@@ -82,14 +82,16 @@ class Machine:
         bf16 and on wide vectors, and the same but for fp32's rounding where Winograd's filtering pays from then on.
         With int8 weights (see ``model/quantized.py``) they are within some hundredths of what they were.
         """
-        copies: dict[int, object] = {
+        int8: Mapping[torch.nn.Module, torch.nn.Module] = {}
+        if self.int8 and isinstance(module, HasForms):
+            int8 = module.int8_layers()
+        rounded = {
             id(weight): torch.nn.Parameter(weight.detach().to(self.device, torch.bfloat16), requires_grad=False)
             for part in module.modules()
-            if self.bf16 and isinstance(part, torch.nn.Conv2d | torch.nn.Linear)
+            if self.bf16 and isinstance(part, torch.nn.Conv2d | torch.nn.Linear) and part not in int8
             for weight in part.parameters(recurse=False)
         }
-        if self.int8 and isinstance(module, HasForms):
-            copies |= {id(layer): other for layer, other in module.int8_layers().items()}
+        copies = rounded | {id(layer): other for layer, other in int8.items()}
         frozen = self.place(copy.deepcopy(module, copies)).eval().requires_grad_(False)
         if not self.plain and isinstance(frozen, HasForms):
             frozen.fix_weights()

@@ -127,7 +127,7 @@ class Training:
         errors = self.state.errors
         if not (self.recipe.train.keep == "best-on-val" and errors):
             return self.epochs_begun
-        return max(epoch for epoch, error in enumerate(errors, 1) if error == min(errors))
+        return len(errors) - errors[::-1].index(min(errors))
 
     def loader(self, depth: int = DEPTH) -> Loader:
         """The batches still to come, ``depth`` of them kept ready."""

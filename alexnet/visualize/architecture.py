@@ -156,7 +156,7 @@ def _draw(layers: Sequence[Stage], columns: int, title: str, layout: Layout) -> 
     figure = new_figure(width, height + 0.5, title)
     sheet = Sheet(figure.add_subplot(), layout)
     for number, layer in enumerate(layers):
-        rows = columns if number and not _is_output(number, layers) else 1
+        rows = _divided(number, layers, columns)
         for row in range(rows):
             y = _row(row, rows, columns)
             if number:
@@ -174,15 +174,16 @@ def _top(layers: Sequence[Stage], columns: int) -> float:
     """The height of what stands highest, with a little air."""
     tops = []
     for number, layer in enumerate(layers):
-        rows = columns if number and not _is_output(number, layers) else 1
+        rows = _divided(number, layers, columns)
         side = _size(layer, rows)[1]
         back = float(SKEW[1]) * (side if len(layer.shape) == 3 else 0.3)
         tops.append(_row(0, rows, columns) + side + back)
     return max(tops) + 0.15
 
 
-def _is_output(number: int, layers: Sequence[Stage]) -> bool:
-    return number == len(layers) - 1
+def _divided(number: int, layers: Sequence[Stage], columns: int) -> int:
+    """Into how many blocks a layer falls: neither the input nor the output is divided."""
+    return columns if 0 < number < len(layers) - 1 else 1
 
 
 def _row(row: int, rows: int, columns: int) -> float:

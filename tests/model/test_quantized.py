@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from alexnet.inference.taps import layer_outputs, layer_shapes
-from alexnet.model.layers import Conv2d
+from alexnet.model.layers import Conv2d, pad
 from alexnet.model.quantized import Int8Conv2d, Int8Linear
 from alexnet.model.variants import VARIANTS, create_model
 from alexnet.runtime.device import Machine
@@ -60,7 +60,7 @@ def test_convolutions_are_as_near_as_rounding_allows(name, signed):
     quantized = Int8Conv2d(layer, signed=signed)
     for side in (13, 27, 13):
         x = some_images(signed, layer.in_channels, side, side).to(memory_format=torch.channels_last)
-        padded = F.pad(x, [*layer.amounts(side), *layer.amounts(side)]) if isinstance(layer.rule, str) else x
+        padded = pad(x, layer.kernel_size[0], layer.stride[0], layer.rule)
 
         def apply(images, weight):
             return F.conv2d(images, weight, None, layer.stride, layer.padding, 1, layer.groups)
