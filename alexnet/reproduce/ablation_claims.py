@@ -86,8 +86,8 @@ def _kernels(results: Results, name: str) -> list[Mapping[str, Any]]:
 
 COLUMNS = {BASE: "two columns", "ablate-columns": "halves of an undivided layer"}
 LARGE_COLUMNS = {  # 96 kernels of 11 × 11, as the document speaks of
-    "cuda-convnet-tiny-imagenet": "two columns of the authors' network",
-    "one-tower-tiny-imagenet": "halves of the retelling's one tower",
+    "cuda-convnet-tiny-imagenet-12-epochs": "two columns of the authors' network",
+    "one-tower-tiny-imagenet-12-epochs": "halves of the retelling's one tower",
 }
 
 

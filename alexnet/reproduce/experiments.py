@@ -25,6 +25,8 @@ STEPS_FIXED = "torchvision-cifar10-fixed-400-steps"
 STEPS_FP32 = f"{STEPS}-fp32"
 WHOLE_NORMALIZED = "torchvision-cifar10-batch-norm"
 TIMES_LONGER, LONGER = 5, "-longer"
+FIRST_EPOCHS = 3  # of an ImageNet training
+KERNEL_EPOCHS = 12  # until its first kernels have a form
 NONE: tuple[int, ...] = ()
 ONE, THREE, FIVE = (0,), (0, 1, 2), (0, 1, 2, 3, 4)
 FIGURE_1_RATES = {  # until the best is not the largest
@@ -88,10 +90,13 @@ def _shortened(percent: str, minutes: float) -> Experiment:
     return Experiment(f"{name}-30-epochs", minutes, ONE, NONE, name, ("train.epochs=30", f"optim.drops={drops}"))
 
 
-def _on_tiny_imagenet(variant: str, minutes: float, cpu_seeds: tuple[int, ...] = ONE) -> Experiment:
+def _on_tiny_imagenet(
+    variant: str, minutes: float, cpu_seeds: tuple[int, ...] = ONE, epochs: int = FIRST_EPOCHS
+) -> Experiment:
     """An ImageNet training begun on the largest set at hand: crops of 56 pixels, enlarged to what its layers need."""
-    changes = ("data.source=tiny-imagenet", "data.image_size=64", "augment.crop=56", "train.epochs=3")
-    return Experiment(f"{variant}-tiny-imagenet", minutes, cpu_seeds, THREE, f"{variant}-imagenet", changes)
+    changes = ("data.source=tiny-imagenet", "data.image_size=64", "augment.crop=56", f"train.epochs={epochs}")
+    longer = "" if epochs == FIRST_EPOCHS else f"-{epochs}-epochs"
+    return Experiment(f"{variant}-tiny-imagenet{longer}", minutes, cpu_seeds, THREE, f"{variant}-imagenet", changes)
 
 
 def _half_on_tiny_imagenet() -> Experiment:
@@ -138,9 +143,11 @@ _EXPERIMENTS = (
     _shortened("11", 13),
     Experiment("small-tiny-imagenet-best", 16, ONE),
     _on_tiny_imagenet("paper", 10),
-    _on_tiny_imagenet("cuda-convnet", 10),
+    _on_tiny_imagenet("cuda-convnet", 3),
     _half_on_tiny_imagenet(),
-    _on_tiny_imagenet("one-tower", 8),
+    _on_tiny_imagenet("one-tower", 2),
+    _on_tiny_imagenet("cuda-convnet", 10, epochs=KERNEL_EPOCHS),
+    _on_tiny_imagenet("one-tower", 8, epochs=KERNEL_EPOCHS),
     Experiment(
         "keras-cifar10-64-pixels", 4, ONE, NONE, "keras-cifar10", ("data.image_size=64", "train.epochs=1")
     ),
