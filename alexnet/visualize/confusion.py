@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,11 +19,12 @@ from alexnet.visualize.canvas import BLUE, GREY, PHONE, Picture, new_figure, sho
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
+    from matplotlib.image import AxesImage
 
-SHOWN = 100  # classes whose names fit beside a matrix
+NAMED = 20  # classes whose names fit beside a matrix, and counts into it
 LABEL = 24
-NUMBERED = 20  # classes whose counts fit into it
+EXTREMES = 10
 
 
 def show_confusion(predictor: Predictor, store: Store, index: NDArray[np.int64], title: str) -> Picture:
@@ -54,96 +56,171 @@ def order_by_confusion(matrix: NDArray[np.int64]) -> NDArray[np.int64]:
 def draw_confusion(matrix: NDArray[np.int64], names: Sequence[str], title: str) -> Picture:
     """The matrix in that order, as shares of each true class on a scale of roots, and accuracies beside it.
 
-    Of more than ``SHOWN`` classes those are drawn that are confused most.
+    ``matrix`` ``(classes, classes)``: counts, true class by row. Of more than ``NAMED`` classes names have no room: the
+    whole is drawn without them, then once more those that are confused most, and the hardest and easiest.
     """
-    chosen = most_confused(matrix)
-    order = chosen[order_by_confusion(matrix[np.ix_(chosen, chosen)])]
-    classes, accuracy = len(order), np.diag(matrix) / np.maximum(matrix.sum(axis=1), 1)
-    if classes < len(matrix):
-        title = f"{title}: the {classes} of {len(matrix):,} classes that are confused most"
+    accuracy = np.diag(matrix) / np.maximum(matrix.sum(axis=1), 1)
+    counted = Confusion(matrix, tuple(names), accuracy, order_by_confusion(matrix))
     figures = {
-        "order": [names[number] for number in order],
+        "order": [names[number] for number in counted.order],
         "accuracy": dict(zip(names, accuracy.tolist(), strict=True)),
     }
+    beside, above = (_few_beside, _few_above) if len(matrix) <= NAMED else (_many_beside, _many_above)
     says = _in_words(matrix, names, accuracy, title)
-    upright = (lambda: _above(matrix, accuracy, order, names, title)) if classes <= NUMBERED else None
-    return Picture(_beside(matrix, accuracy, order, names, title), says, figures, upright)
+    return Picture(beside(counted, title), says, figures, lambda: above(counted, title))
 
 
-def _beside(
-    matrix: NDArray[np.int64],
-    accuracy: NDArray[np.float64],
-    order: NDArray[np.int64],
-    names: Sequence[str],
-    title: str,
-) -> Figure:
+@dataclass(frozen=True, eq=False)
+class Confusion:
+    """What was counted: ``matrix`` ``(classes, classes)``, each class's accuracy, and an ``order`` of some of them."""
+
+    matrix: NDArray[np.int64]
+    names: Sequence[str]
+    accuracy: NDArray[np.float64]
+    order: NDArray[np.int64]
+
+    @property
+    def shares(self) -> NDArray[np.float64]:
+        """In the order, of each true class's images; 0 for a class that has none."""
+        within = self.matrix[np.ix_(self.order, self.order)]
+        return np.asarray(within / np.maximum(self.matrix.sum(axis=1), 1)[self.order, None])
+
+    @property
+    def mean(self) -> float | None:
+        """Of the accuracies of all classes that have images; None where there is no such class."""
+        present = self.matrix.sum(axis=1) > 0
+        return float(self.accuracy[present].mean()) if present.any() else None
+
+    def of(self, chosen: NDArray[np.int64]) -> Confusion:
+        """The same, of ``chosen`` classes, in an order of theirs."""
+        return replace(self, order=chosen[order_by_confusion(self.matrix[np.ix_(chosen, chosen)])])
+
+    def extremes(self) -> NDArray[np.int64]:
+        """The hardest and the easiest of the classes that have images, hardest first."""
+        present = np.flatnonzero(self.matrix.sum(axis=1))
+        rising = present[np.argsort(self.accuracy[present], kind="stable")]
+        return np.concatenate([rising[:EXTREMES], rising[EXTREMES:][-EXTREMES:]])
+
+
+def _few_beside(counted: Confusion, title: str) -> Figure:
     """The matrix on the left, accuracies on the right, a row each class."""
-    side = float(np.clip(0.24 * len(order) + 3, 5.5, 16))
+    side = float(np.clip(0.24 * len(counted.order) + 3, 5.5, 16))
     figure = new_figure(side + 3.5, side, title)
     left, right = figure.subplots(1, 2, width_ratios=[side, 2.2])
-    _draw_matrix(figure, left, matrix, order, names)
-    _draw_accuracies(right, matrix, accuracy, order)
+    _add_scale(figure, left, _draw_named(left, counted, 9))
+    _draw_accuracies(right, counted, counted.order)
     right.set(yticks=[])
     return figure
 
 
-def _above(
-    matrix: NDArray[np.int64],
-    accuracy: NDArray[np.float64],
-    order: NDArray[np.int64],
-    names: Sequence[str],
-    title: str,
-) -> Figure:
+def _few_above(counted: Confusion, title: str) -> Figure:
     """The matrix above the accuracies, whose rows are named again."""
-    figure = new_figure(PHONE, PHONE + 2.4 + 0.17 * len(order), title)
-    above, below = figure.subplots(2, 1, height_ratios=[PHONE + 1.2, 1 + 0.17 * len(order)])
-    _draw_matrix(figure, above, matrix, order, names)
-    _draw_accuracies(below, matrix, accuracy, order)
-    below.set_yticks(range(len(order)), [shortened(names[number], LABEL) for number in order], fontsize=7)
+    rows = 0.17 * len(counted.order)
+    figure = new_figure(PHONE, PHONE + 2.4 + rows, title)
+    above, below = figure.subplots(2, 1, height_ratios=[PHONE + 1.2, 1 + rows])
+    _add_scale(figure, above, _draw_named(above, counted, 7))
+    _draw_accuracies(below, counted, counted.order)
     return figure
 
 
-def _draw_matrix(
-    figure: Figure, axes: Axes, matrix: NDArray[np.int64], order: NDArray[np.int64], names: Sequence[str]
-) -> None:
+def _many_beside(counted: Confusion, title: str) -> Figure:
+    """The whole and the accuracies above, those that are confused most below."""
+    figure = new_figure(11, 15, title)
+    upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=[5.6, 9])[:, 0]
+    left, right = upper.subplots(1, 2, width_ratios=[5, 3])
+    _draw_whole(upper, left, counted)
+    _draw_extremes(right, counted)
+    _draw_most_confused(lower, counted, 9)
+    return figure
+
+
+def _many_above(counted: Confusion, title: str) -> Figure:
+    """The same below each other."""
+    figure = new_figure(PHONE, 3.1 * PHONE, title)
+    parts = figure.subfigures(3, 1, squeeze=False, height_ratios=[1, 0.95, 1.15])[:, 0]
+    _draw_whole(parts[0], parts[0].subplots(), counted)
+    _draw_extremes(parts[1].subplots(), counted)
+    _draw_most_confused(parts[2], counted, 6.5)
+    return figure
+
+
+def _draw_whole(figure: SubFigure, axes: Axes, counted: Confusion) -> None:
+    """Every class, by its place in the order."""
+    from matplotlib.ticker import MaxNLocator
+
+    _add_scale(figure, axes, _draw_shares(axes, counted))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axes.set(xlabel="taken for (place in the order)", ylabel="true class (place in the order)")
+    axes.set_title(f"all {len(counted.matrix):,} classes, confused ones side by side", fontsize=10)
+
+
+def _draw_extremes(axes: Axes, counted: Confusion) -> None:
+    """The accuracies of the hardest and the easiest classes."""
+    extremes = counted.extremes()
+    _draw_accuracies(axes, counted, extremes)
+    axes.set_title(f"the hardest and the easiest {len(extremes) // 2}", fontsize=10)
+
+
+def _draw_most_confused(figure: SubFigure, counted: Confusion, size: float) -> None:
+    """A matrix of the classes in the most frequent mistakes, named and numbered."""
+    some = counted.of(most_confused(counted.matrix))
+    if not len(some.order):
+        figure.text(0.5, 0.5, "no mistakes", ha="center")
+        return
+    axes = figure.subplots()
+    _draw_named(axes, some, size)
+    axes.set_title(f"the {len(some.order)} in the most frequent mistakes, with counts", fontsize=10)
+
+
+def _draw_named(axes: Axes, counted: Confusion, size: float) -> AxesImage:
+    """A matrix with names on both sides, and counts in it."""
+    image = _draw_shares(axes, counted)
+    axes.set(xlabel="taken for", ylabel="true class")
+    labels = [shortened(counted.names[number], LABEL) for number in counted.order]
+    axes.set_xticks(range(len(labels)), labels, rotation=90, fontsize=size)
+    axes.set_yticks(range(len(labels)), labels, fontsize=size)
+    shares, counts = counted.shares, counted.matrix[np.ix_(counted.order, counted.order)]
+    for row, column in np.argwhere(counts):
+        colour = "black" if shares[row, column] > 0.4 else "white"
+        style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": min(size, 8), "color": colour}
+        axes.text(float(column), float(row), f"{counts[row, column]:,}", **style)
+    return image
+
+
+def _draw_shares(axes: Axes, counted: Confusion) -> AxesImage:
+    """Unlabelled; where there are more classes than pixels, their mean."""
     from matplotlib.colors import PowerNorm
 
-    classes, counts = len(order), matrix[np.ix_(order, order)]
-    shares = counts / np.maximum(matrix.sum(axis=1), 1)[order, None]
-    image = axes.imshow(shares, cmap="viridis", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
+    return axes.imshow(counted.shares, cmap="viridis", norm=PowerNorm(0.5, 0, 1), interpolation="auto")
+
+
+def _add_scale(figure: Figure | SubFigure, axes: Axes, image: AxesImage) -> None:
     figure.colorbar(image, ax=axes, label="share of the true class (root scale)", shrink=0.6, pad=0.01)
-    axes.set(xlabel="taken for", ylabel="true class")
-    labels = [shortened(names[number], LABEL) for number in order]
-    size = 9 if classes <= NUMBERED else 6.5
-    axes.set_xticks(range(classes), labels, rotation=90, fontsize=size)
-    axes.set_yticks(range(classes), labels, fontsize=size)
-    if classes <= NUMBERED:
-        _number(axes, counts, shares)
 
 
-def _draw_accuracies(
-    axes: Axes, matrix: NDArray[np.int64], accuracy: NDArray[np.float64], order: NDArray[np.int64]
-) -> None:
-    axes.barh(range(len(order)), accuracy[order], color=BLUE, height=0.8)
-    if (counted := matrix.sum(axis=1) > 0).any():
-        axes.axvline(accuracy[counted].mean(), color=GREY, linestyle="--", linewidth=1)
+def _draw_accuracies(axes: Axes, counted: Confusion, shown: NDArray[np.int64]) -> None:
+    """A named bar for each of the classes ``shown``."""
+    axes.barh(range(len(shown)), counted.accuracy[shown], color=BLUE, height=0.8)
+    if counted.mean is not None:
+        axes.axvline(counted.mean, color=GREY, linestyle="--", linewidth=1)
+    axes.set_yticks(range(len(shown)), [shortened(counted.names[number], LABEL) for number in shown], fontsize=7)
     label = "accuracy of each class\n(dashed: the mean of all)"
-    axes.set(xlim=(0, 1), ylim=(len(order) - 0.5, -0.5), xlabel=label)
+    axes.set(xlim=(0, 1), ylim=(len(shown) - 0.5, -0.5), xlabel=label)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def most_confused(matrix: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Up to ``SHOWN`` classes, rising: those with most images of theirs, or taken for theirs, among the mistakes."""
+    """Up to ``NAMED`` classes, rising: those in the pairs that are confused most often, taken pair by pair."""
     wrong = matrix - np.diag(np.diag(matrix))
-    involved = wrong.sum(axis=0) + wrong.sum(axis=1)
-    return np.sort(np.argsort(-involved, kind="stable")[:SHOWN])
-
-
-def _number(axes: Axes, counts: NDArray[np.int64], shares: NDArray[np.float64]) -> None:
-    for row, column in np.argwhere(counts):
-        colour = "black" if shares[row, column] > 0.4 else "white"
-        style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 6.5, "color": colour}
-        axes.text(float(column), float(row), f"{counts[row, column]:,}", **style)
+    both = np.triu(wrong + wrong.T)
+    chosen: list[int] = []
+    for place in np.argsort(-both, axis=None, kind="stable"):
+        pair = [number for number in divmod(int(place), len(matrix)) if number not in chosen]
+        if not both.flat[place] or len(chosen) + len(pair) > NAMED:
+            break
+        chosen += pair
+    return np.sort(np.array(chosen, np.int64))
 
 
 def _in_words(matrix: NDArray[np.int64], names: Sequence[str], accuracy: NDArray[np.float64], title: str) -> str:
@@ -153,7 +230,7 @@ def _in_words(matrix: NDArray[np.int64], names: Sequence[str], accuracy: NDArray
     said = [f"“{names[true]}” taken for “{names[said]}” ({wrong[true, said]:,})" for true, said in pairs]
     counted = np.flatnonzero(matrix.sum(axis=1))
     ends = ""
-    if len(counted) > 1:
+    if len(counted) and np.ptp(accuracy[counted]) > 0:
         low, high = counted[accuracy[counted].argmin()], counted[accuracy[counted].argmax()]
         hardest, easiest = (f"“{names[number]}” ({accuracy[number]:.0%})" for number in (low, high))
         ends = f"; the hardest class is {hardest}, the easiest {easiest}"

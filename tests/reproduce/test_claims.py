@@ -167,7 +167,7 @@ TEXTBOOK = {"losses": (1.0, 0.33), "train": (0.7, 0.88)}
         (
             "C19", {"small_cifar10_2012": [run(**kernels(0.3, 0.3, 0.9))],
                     "ablate_columns": [run(**kernels(0.3, 0.3, 0.9))],
-                    "cuda_convnet_tiny_imagenet": [run(**kernels(0.1, 0.6, 0.001))]},
+                    "cuda_convnet_tiny_imagenet_12_epochs": [run(**kernels(0.1, 0.6, 0.001))]},
             "at this scale: two columns differ in colour in 0 and orientation in 0 of 1 seeds; halves of an undivided "
             "layer differ in colour in 0 and orientation in 0 of 1 seeds; two columns of the authors' network differ "
             "in colour in 1", "two columns of the authors' network, colour 0.60 and 0.10",

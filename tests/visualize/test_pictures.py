@@ -19,7 +19,7 @@ from alexnet.visualize.activations import draw_activations
 from alexnet.visualize.architecture import show_architecture, stages
 from alexnet.visualize.augmentations import show_augmentations, stored_pixels
 from alexnet.visualize.canvas import DOTS_PER_INCH, PHONE
-from alexnet.visualize.confusion import draw_confusion, order_by_confusion
+from alexnet.visualize.confusion import draw_confusion, most_confused, order_by_confusion
 from alexnet.visualize.embedding import draw_embedding, flatten
 from alexnet.visualize.fields import show_fields
 from alexnet.visualize.filters import as_tiles, columns_of, draw_filters
@@ -210,10 +210,24 @@ def test_a_matrix_of_any_size_can_be_drawn(classes):
     picture = draw_confusion(matrix.astype(np.int64), names, "many")
     png(picture)
     shown = [text for text in texts(picture.figure) if text in names]
-    assert len(set(shown)) == min(classes, 100)
-    assert len(picture.figures["order"]) == min(classes, 100)
+    assert len(set(shown)) == classes if classes <= 20 else 20 < len(set(shown)) <= 40
+    assert sorted(picture.figures["order"]) == names
     assert set(picture.figures["accuracy"]) == set(names)
-    assert ("confused most" in picture.says) == (classes > 100)
+    assert ("the hardest class" in picture.says) == (classes > 2)  # of two the one without images is not counted
+
+
+def test_of_many_classes_the_commonest_mistakes_are_seen_with_their_names_and_counts():
+    matrix = 50 * np.eye(100, dtype=np.int64)
+    for one in range(0, 30, 2):
+        matrix[one, one + 1] = 40 - one
+    assert most_confused(matrix).tolist() == list(range(20))
+    written = texts(draw_confusion(matrix, [f"class {number}" for number in range(100)], "many").figure)
+    assert {"class 0", "class 19", "40", "22"} < set(written)
+    assert "class 20" not in written
+    right = draw_confusion(50 * np.eye(100, dtype=np.int64), [f"class {number}" for number in range(100)], "right")
+    png(right)
+    assert right.says == "right: no mistakes"
+    assert "no mistakes" in texts(right.figure)
 
 
 # Neighbours and maps
