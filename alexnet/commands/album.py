@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.commands.evaluate import choose_images
-from alexnet.commands.request import photograph
+from alexnet.commands.request import named_image
 from alexnet.core.errors import UserError
 from alexnet.data.splits import spread
 from alexnet.data.store import Store
@@ -41,14 +41,14 @@ def of_training(run: Run, predictor: Predictor, store: Store) -> dict[str, Drawi
     """What needs no image that was held out."""
     recipe, result, network = run.recipe, run.result, predictor.model.network
     history = curves.read_history(run, recipe, result if result["split"] else None)
-    one = store.read(store.subset("train")[:1])[0]
+    one = store.read(store.subset("train")[:1])
     colours = store.colours if store.channels == 3 else None
     name = recipe.model.variant
     return {
         "How it went": lambda: curves.draw_curves([history]),
         "The network": lambda: architecture.draw_architecture(network, name),
-        "What its units see": lambda: fields.show_fields(name, photograph(), architecture_of(network)),
-        "What training made of an image": lambda: augmentations.show_augmentations(recipe, one, colours),
+        "What its units see": lambda: fields.show_fields(name, predictor.visible(one)[0], architecture_of(network)),
+        "What training made of an image": lambda: augmentations.show_augmentations(recipe, one[0], colours),
         "Its first kernels": lambda: filters.draw_filters({recipe.name: network}),
     }
 
@@ -60,18 +60,18 @@ def of_images(run: Run, predictor: Predictor, store: Store) -> dict[str, Drawing
     title = f"{len(some):,} {split} images of {store.name}, one view"
     layer = last_hidden_layer(predictor.model.network)
 
-    def one() -> tuple[NDArray[np.uint8], str]:
+    def one() -> tuple[str, NDArray[np.uint8]]:
         if not len(some):
             raise UserError(f"{store.name} has no images that the network was not trained on")
-        return store.read(some[:1])[0], f"{run.recipe.name}, {store.names(some[:1])[0]}"
+        return named_image(predictor, store, some[0])
 
     def of_all(draw: Callable[[], Picture]) -> Drawing:
         return lambda: (one(), draw())[1]
 
     def near() -> Picture:
-        (pixels, what), train = one(), spread(store.subset("train"), IMAGES)
+        query, train = one(), spread(store.subset("train"), IMAGES)
         known = FeatureIndex(train, np.concatenate(list(compute_features(predictor, store, train, layer, Silent()))))
-        return neighbours.show_neighbours(predictor, store, known, [(what, pixels)], layer)
+        return neighbours.show_neighbours(predictor, store, known, [query], layer)
 
     return {
         "What it says of images": of_all(lambda: predictions.show_predictions(predictor, store, some, title)),
@@ -80,6 +80,6 @@ def of_images(run: Run, predictor: Predictor, store: Store) -> dict[str, Drawing
             lambda: embedding.show_embedding(predictor, store, some, layer, f"{store.name}, {split}", Silent())
         ),
         "What lies nearest to one of them": near,
-        "What its layers make of it": lambda: activations.show_activations(predictor, one()[0], [], one()[1]),
-        "Where in it the network looks": lambda: attributions.show_attributions(predictor, one()[0], None, one()[1]),
+        "What its layers make of it": lambda: activations.show_activations(predictor, one()[1], [], one()[0]),
+        "Where in it the network looks": lambda: attributions.show_attributions(predictor, one()[1], None, one()[0]),
     }

@@ -60,8 +60,8 @@ def _predictions(request: Request) -> Picture:
 def _neighbours(request: Request) -> Picture:
     predictor = request.predictor()
     store, layer = request.store(predictor), request.layer(predictor)
-    folder = model_folder(request.targets[0]).parent / "features"
-    index = open_index(folder, predictor, store, store.subset("train"), layer, request.reporter)
+    features = model_folder(request.targets[0]).parent / "features"
+    index = open_index(features / layer, predictor, store, store.subset("train"), layer, request.reporter)
     return neighbours.show_neighbours(predictor, store, index, request.shown_images(predictor), layer)
 
 

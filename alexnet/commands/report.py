@@ -21,8 +21,8 @@ from alexnet.runtime.run import Run
 from alexnet.visualize import page
 
 
-def rebuild(target: str, path: Path, arguments: argparse.Namespace) -> None:
-    """The report of a finished run, written anew to ``path``. Raises ``UserError``."""
+def rebuild(target: str, path: Path, arguments: argparse.Namespace) -> list[page.Section]:
+    """The report of a finished run, written anew to ``path``; what it shows. Raises ``UserError``."""
     run = Run(run_folder(target))
     if run.description and not run.finished:
         raise UserError(f"{target} is a training that has not finished: a report is of one that has")
@@ -31,7 +31,7 @@ def rebuild(target: str, path: Path, arguments: argparse.Namespace) -> None:
     model = load_model(run.folder)
     store = open_store_for(run.folder, model, arguments.data, arguments.data_root, reporter)
     try:
-        write_bytes(path, build(run, store, machine, reporter).encode())
+        return write(path, run, store, machine, reporter)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}; give another --out") from error
 
@@ -39,25 +39,32 @@ def rebuild(target: str, path: Path, arguments: argparse.Namespace) -> None:
 def add(run: Run, store: Store, machine: Machine, reporter: Reporter) -> None:
     """The report at the end of a training. One that fails, in whatever way, is a warning: the run stands."""
     try:
-        write_bytes(run.folder / "report.html", build(run, store, machine, reporter).encode())
+        write(run.folder / "report.html", run, store, machine, reporter)
     except Exception as error:
         reporter.say(f"warning: no report.html: {in_a_line(error)}; alexnet show report {run.folder} tries anew")
 
 
-def build(run: Run, store: Store, machine: Machine, reporter: Reporter) -> str:
-    """The page, as text. A picture that this run has not enough for, or no library, is left out with the reason."""
+def write(path: Path, run: Run, store: Store, machine: Machine, reporter: Reporter) -> list[page.Section]:
+    """The page, and what it shows. Raises ``OSError`` if the disk refuses."""
     predictor = Predictor(run.folder, machine)
+    sections = draw(run, predictor, store, reporter)
+    names = dict(zip(predictor.model.classes, predictor.model.readable_classes, strict=True))
+    write_bytes(path, page.render(run.recipe, run.result, sections, remarks(store), names).encode())
+    return sections
+
+
+def draw(run: Run, predictor: Predictor, store: Store, reporter: Reporter) -> list[page.Section]:
+    """The pictures. One that this run has not enough for, or no library, is left out with the reason."""
     drawings = of_training(run, predictor, store) | of_images(run, predictor, store)
     sections = []
     with stage(reporter, "drawing the report", len(drawings)):
-        for number, (title, draw) in enumerate(drawings.items(), 1):
+        for number, (title, picture) in enumerate(drawings.items(), 1):
             try:
-                sections.append(page.Section(title, draw()))
+                sections.append(page.Section(title, picture()))
             except UserError as error:
                 sections.append(page.Section(title, None, error.line))
             except Exception as error:  # a picture that fails costs none of the others
                 reporter.say(f"warning: the report has no {title!r}: {in_a_line(error)}")
                 sections.append(page.Section(title, None, in_a_line(error)))
             reporter.advance(number)
-    names = dict(zip(predictor.model.classes, predictor.model.readable_classes, strict=True))
-    return page.render(run.recipe, run.result, sections, remarks(store), names)
+    return sections

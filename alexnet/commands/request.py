@@ -54,8 +54,7 @@ class Request:
         if self.images:
             return [(Path(image).name, predictor.read(image)) for image in self.images]
         store, index, _ = self.test_images(predictor)
-        name = predictor.model.readable_classes[store.labels[index[0]]]
-        return [(f"{name} ({store.names(index[:1])[0]})", store.read(index[:1])[0])]
+        return [named_image(predictor, store, index[0])]
 
     def photograph(self) -> Path:
         """The image file given, or the photograph that comes along."""
@@ -64,6 +63,13 @@ class Request:
     def layer(self, predictor: Predictor) -> str:
         """The layer asked for, or the last hidden one."""
         return self.layers[0] if self.layers else last_hidden_layer(predictor.model.network)
+
+
+def named_image(predictor: Predictor, store: Store, number: np.int64) -> tuple[str, NDArray[np.uint8]]:
+    """An image of a store: what people call its class, with its file, and its pixels ``(S, S, C)``."""
+    one = np.array([number])
+    name = predictor.model.readable_classes[int(store.labels[number])]
+    return f"{name} ({store.names(one)[0]})", store.read(one)[0]
 
 
 def photograph() -> Path:

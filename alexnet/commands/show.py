@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from alexnet.commands.console import print_json
 from alexnet.commands.fitting import REPORT, WHAT, demand_fitting
@@ -25,8 +26,9 @@ def main(arguments: argparse.Namespace) -> int:
     what, out = arguments.what, arguments.out
     path = Path(out) if out else _default(what, arguments.targets)
     if what == REPORT:
-        rebuild(arguments.targets[0], path, arguments)
-        says, figures = f"the report of {arguments.targets[0]}", {}
+        sections = rebuild(arguments.targets[0], path, arguments)
+        says = f"the report of {arguments.targets[0]}"
+        figures: Mapping[str, Any] = {each.title: each.says for each in sections}
     else:
         demand_format(path)
         picture = PICTURES[what](_request(arguments))
@@ -36,9 +38,9 @@ def main(arguments: argparse.Namespace) -> int:
                 picture.save(path.with_suffix(".svg"))
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror or error}; give another --out") from error
-        says, figures = picture.says, dict(picture.figures)
+        says, figures = picture.says, picture.figures
     if arguments.json:
-        print_json({"what": what, "picture": str(path), "says": says, "figures": figures})
+        print_json({"what": what, "picture": str(path), "says": says, "figures": dict(figures)})
     else:
         print(f"{says}\n{path}")
     return 0

@@ -16,6 +16,7 @@ from alexnet.config import Recipe
 from alexnet.core.errors import UserError
 from alexnet.core.files import folder_bytes
 from alexnet.data.sources import reopened_by
+from alexnet.model.saved import RUNS
 from alexnet.model.variants import get_variant
 from alexnet.runtime.device import choose_machine
 from alexnet.runtime.log import Reporter, Silent
@@ -53,7 +54,7 @@ def train(
     store, _ = prepare(source, recipe.data.stored, recipe.data.channels, reporter)
     if out is not None and not str(out).strip():
         raise UserError("--out is empty: give a folder, or leave it out for runs/RECIPE")
-    folder = Path(out or Path("runs") / recipe.name)
+    folder = Path(out or RUNS / recipe.name)
     place = reopened_by(recipe.data.source, source, Path(data_root) if data_root else None)
     if not Run(folder).finished:
         with claim(folder):

@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Iterable
 
 MOST_IN_A_LINE = 12  # names that a person reads in one line
+MOST_IN_ALL = 100  # of a thousand classes the rest is left out
 
 
 class UserError(ValueError):
@@ -48,9 +49,11 @@ def in_a_line(error: BaseException) -> str:
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that is not in a table: it names the nearest one, or all of them where nothing is near."""
     names = sorted(known)
+    more = f" and {len(names) - MOST_IN_ALL:,} more" if len(names) > MOST_IN_ALL else ""
+    details = [f"known: {', '.join(names[:MOST_IN_ALL])}{more}"]
     nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if nearest:
-        return UserError(f"unknown {kind} {name!r}: did you mean {nearest[0]!r}?", [f"known: {', '.join(names)}"])
+        return UserError(f"unknown {kind} {name!r}: did you mean {nearest[0]!r}?", details)
     if len(names) > MOST_IN_A_LINE:
-        return UserError(f"unknown {kind} {name!r}, and none is near it", [f"known: {', '.join(names)}"])
+        return UserError(f"unknown {kind} {name!r}, and none is near it", details)
     return UserError(f"unknown {kind} {name!r}: choose one of {', '.join(names)}")

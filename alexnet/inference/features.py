@@ -1,8 +1,8 @@
 """Images as points: a layer's outputs over a whole set, kept beside the run, and the nearest of them to a photograph.
 
 The paper (§6.1, figure 4) took the 4096 outputs of the last hidden layer and the Euclidean distance between them. An
-index is computed once, ``RUN/features/``: ``features.npy`` ``(N, units)`` fp16, memory-mapped, and ``features.json``,
-which says of which model, images and layer it is. One that belongs to something else is made anew.
+index is computed once, ``RUN/features/LAYER/``: ``features.npy`` ``(N, units)`` fp16, memory-mapped, and
+``features.json``, which says of which model, images and layer it is. One that belongs to something else is made anew.
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@ An image goes the way that training's went: decoded by ``data/decode.py``, cut a
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,9 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet.core.errors import UserError
-from alexnet.core.names import printable
 from alexnet.data.augment import views
-from alexnet.data.decode import ImageRefusedError, read_pixels
+from alexnet.data.photograph import read_photograph
 from alexnet.inference.taps import layer_outputs
 from alexnet.model.saved import load_model
 from alexnet.runtime.device import Machine, choose_machine
@@ -52,13 +50,8 @@ class Predictor:
 
         ``name``: what to call it in the error if it is refused. Raises ``UserError``.
         """
-        data = image if isinstance(image, bytes) else _read(Path(image))
-        name = name or ("the image" if isinstance(image, bytes) else printable(str(image)))
         preprocessing = self.model.preprocessing
-        try:
-            return read_pixels(data, preprocessing.stored, preprocessing.channels)
-        except ImageRefusedError as error:
-            raise UserError(f"{name}: {error}") from error
+        return read_photograph(image, preprocessing.stored, preprocessing.channels, name)
 
     def probabilities(self, pixels: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> NDArray[np.float32]:
         """``(N, classes)`` for N images from :meth:`read`."""
@@ -94,15 +87,3 @@ class Predictor:
         best = np.argsort(-probabilities, kind="stable")[:top_k]
         model = self.model
         return [Prediction(model.readable_classes[i], model.classes[i], float(probabilities[i])) for i in best]
-
-
-def _read(path: Path) -> bytes:
-    try:
-        kind = path.stat().st_mode
-        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):  # a pipe might keep us waiting for ever
-            raise UserError(
-                f"{printable(str(path))}: is no regular file: give an image file, or - for one on standard input"
-            )
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{printable(str(path))}: cannot be read: {error.strerror or error}") from error

@@ -25,6 +25,7 @@ from alexnet.model.baselines import BASELINES
 from alexnet.model.network import AlexNet, Architecture, Classifier, ConvLayer, LinearLayer
 
 SCHEMA = 1
+RUNS = Path("runs")  # where trainings go that were given no other place
 MEAN_IMAGE = "preprocessing.mean_image"
 SEEN = "training.seen"
 # What reading a file of another shape than expected raises, from the disk to the network built of it.
@@ -87,6 +88,8 @@ def model_folder(run: Path | str) -> Path:
         raise UserError(
             f"{path} is a training that has not finished: continue it with the command that began it and --out {path}"
         )
+    if not path.exists() and (usual := RUNS / path).is_dir():
+        raise UserError(f"{path} is no run: did you mean {usual}?")
     raise UserError(f"{path} is no run: expected a folder that alexnet train left, or its model/")
 
 

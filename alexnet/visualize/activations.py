@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,19 +25,34 @@ if TYPE_CHECKING:
 MAPS = 32  # of a layer, those that answer most
 ACROSS = 8
 COLUMNS = 4  # of layers in the picture
+RESTS_AT = {"relu": 0.0, "tanh": 0.0, "sigmoid": 0.5}  # above which a unit is said to be active
 
 
 def shown_layers(network: Classifier, names: list[str]) -> list[str]:
-    """The layers asked for, or, of all, those with units that are active or not: ``relu1``, ``relu2`` … ``fc8`` last.
+    """The layers asked for, or each from where its units are active or not: ``relu1``, ``norm1``, ``pool1`` … ``fc8``.
 
+    What comes before an activation (``conv1``) looks as that does but for its sign, and is shown if asked for.
     Raises ``UserError`` for a layer that the network does not have.
     """
     known = list(layer_shapes(network))
     for name in names:
         if name not in known:
             raise unknown("layer", name, known)
-    active = [name for name in known if name.startswith(("relu", "tanh", "sigmoid"))]
-    return names or [*active, known[-1]]
+    return names or [name for _, stage in itertools.groupby(known, _number) for name in _from_activation(list(stage))]
+
+
+def _number(layer: str) -> str:
+    return re.sub(r"\D", "", layer)
+
+
+def _from_activation(stage: Sequence[str]) -> Sequence[str]:
+    """What a numbered layer does, from its activation on; all of it where it has none, as the last."""
+    return stage[next((place for place, name in enumerate(stage) if _rest(name) is not None), 0) :]
+
+
+def _rest(layer: str) -> float | None:
+    """What the output of an activation has to exceed to be called active; None for other layers."""
+    return RESTS_AT.get(layer.rstrip("0123456789"))
 
 
 def show_activations(predictor: Predictor, pixels: NDArray[np.uint8], layers: list[str], title: str) -> Picture:
@@ -47,29 +64,42 @@ def show_activations(predictor: Predictor, pixels: NDArray[np.uint8], layers: li
     batch = pixels[None]
     with torch.inference_mode():
         outputs = layer_outputs(network, predictor.view(batch), shown_layers(network, layers))
-    return draw_activations(predictor.visible(batch)[0], {name: output[0] for name, output in outputs.items()}, title)
+    *_, logits = layer_shapes(network)
+    first = {name: output[0] for name, output in outputs.items()}
+    answer = predictor.model.readable_classes[int(first[logits].argmax())] if logits in first else ""
+    return draw_activations(predictor.visible(batch)[0], first, title, {logits: f"highest: {answer}"})
 
 
-def draw_activations(pixels: NDArray[np.uint8], outputs: Mapping[str, Tensor], title: str) -> Picture:
+def draw_activations(
+    pixels: NDArray[np.uint8], outputs: Mapping[str, Tensor], title: str, notes: Mapping[str, str]
+) -> Picture:
     """The image and, for each layer, its strongest maps, or all its units for a layer of units.
 
-    ``pixels`` ``(S, S, C)``: what the network saw; ``outputs``: layer → ``(maps, H, W)`` or ``(units,)``.
+    ``pixels`` ``(S, S, C)``: what the network saw; ``outputs``: layer → ``(maps, H, W)`` or ``(units,)``; ``notes``:
+    layer → what else is worth saying of it.
     """
     layers = {name: output.float().cpu().numpy() for name, output in outputs.items()}
-    shares = {name: float((values > 0).mean()) for name, values in layers.items()}
-    active = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+    rests = {name: rest for name in layers if (rest := _rest(name)) is not None}
+    shares = {name: float((layers[name] > rest).mean()) for name, rest in rests.items()}
+    said = {name: f"{share:.0%} of units above {rests[name]:g}" for name, share in shares.items()} | dict(notes)
+    active = f": {', '.join(f'{name} {words}' for name, words in said.items() if name in layers)}" if said else ""
     return Picture(
-        _sheet(pixels, layers, title, 11, COLUMNS),
-        f"{title}: units above 0 in each layer: {active}",
+        _sheet(pixels, layers, title, said, 11, COLUMNS),
+        f"{title}, layer by layer ({', '.join(layers)}){active}",
         {"active": shares},
-        lambda: _sheet(pixels, layers, title, PHONE, 2),
+        lambda: _sheet(pixels, layers, title, said, PHONE, 2),
     )
 
 
 def _sheet(
-    pixels: NDArray[np.uint8], layers: Mapping[str, NDArray[np.float32]], title: str, width: float, across: int
+    pixels: NDArray[np.uint8],
+    layers: Mapping[str, NDArray[np.float32]],
+    title: str,
+    said: Mapping[str, str],
+    width: float,
+    across: int,
 ) -> Figure:
-    """The image and the layers, so many ``across``."""
+    """The image and the layers, so many ``across``; ``said``: what is said of some layers."""
     rows = math.ceil((1 + len(layers)) / across)
     figure = new_figure(width, 0.6 + 2.6 * rows, f"{title} (each map from its lowest to its highest value)")
     places = grid(figure, 1 + len(layers), across)
@@ -78,7 +108,8 @@ def _sheet(
         picture, what = _picture(values)
         bare(axes).imshow(picture, cmap="viridis", aspect="auto" if values.ndim == 1 else "equal", vmin=0, vmax=1)
         size = " × ".join(map(str, values.shape))
-        axes.set_title(f"{shortened(name)}: {size}\n{(values > 0).mean():.0%} of units above 0;\n{what}", fontsize=8)
+        lines = [f"{shortened(name)}: {size}", *([shortened(said[name])] if name in said else []), what]
+        axes.set_title("\n".join(lines), fontsize=8)
     return figure
 
 

@@ -96,7 +96,7 @@ def draw_architecture(network: Classifier, name: str) -> Picture:
         _draw(layers, columns, title, LYING),
         f"{name} in {columns} column{'s' if columns > 1 else ''}, {parameters:,} parameters: {sizes}",
         {"columns": columns, "layers": {layer.name: list(layer.shape) for layer in layers}},
-        upright=lambda: _draw(layers, columns, title, _for_phones(columns)),
+        lambda: _draw(layers, columns, title, _for_phones(columns)),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,11 +13,10 @@ from torch import Tensor
 
 from alexnet.config import AugmentSpec, Preprocessing, Recipe
 from alexnet.core.errors import UserError
-from alexnet.core.names import printable
 from alexnet.core.typed import spell
 from alexnet.data.augment import Colours, augment, draw, views
 from alexnet.data.building import principal_components, statistics
-from alexnet.data.decode import ImageRefusedError, read_pixels
+from alexnet.data.photograph import read_photograph
 from alexnet.data.store import PHOTOGRAPH_SIDE
 from alexnet.model.variants import build, get_variant
 from alexnet.visualize.canvas import PHONE, Picture, new_figure, show_image
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
 ACROSS = 5
+UNITS = {"crop": " pixels", "pad": " pixels", "rotation": " degrees", "color_noise_until": " epochs"}
 BUILTIN_PIXELS = {  # side and channels, as a store of the set has them
     "digits": (8, 1), "mnist": (28, 1), "fashion-mnist": (28, 1), "cifar10": (32, 3), "cifar100": (32, 3),
     "tiny-imagenet": (64, 3),
@@ -38,10 +38,7 @@ def stored_pixels(recipe: Recipe, image: Path) -> NDArray[np.uint8]:
     Raises ``UserError`` for an image that cannot be read.
     """
     side, channels = BUILTIN_PIXELS.get(recipe.data.source, (PHOTOGRAPH_SIDE, 3))
-    try:
-        return read_pixels(image.read_bytes(), recipe.data.stored or side, recipe.data.channels or channels)
-    except ImageRefusedError as error:
-        raise UserError(f"{printable(str(image))}: {error}") from error
+    return read_photograph(image, recipe.data.stored or side, recipe.data.channels or channels)
 
 
 def show_augmentations(recipe: Recipe, pixels: NDArray[np.uint8], colours: Colours | None = None) -> Picture:
@@ -69,7 +66,28 @@ def show_augmentations(recipe: Recipe, pixels: NDArray[np.uint8], colours: Colou
         for epoch in range(ACROSS * ACROSS)
     ]
     tests = list(views(batch, shown, None, 10 if crop < side else 1))
-    return draw_augmentations(pixels, _pixels(training, mean), _pixels(tests, mean), recipe.name, what)
+    drawn = Views(pixels, _pixels(training, mean), _pixels(tests, mean), recipe.train.views == 10)
+    return draw_augmentations(drawn, recipe.name, what)
+
+
+@dataclass(frozen=True, eq=False)
+class Views:
+    """An image as stored ``(H, W, C)``, in ``training`` ``(25, S, S, C)``, and in 1 or 10 ``tests`` ``(N, S, S, C)``.
+
+    ``averaged``: whether the recipe's final count is by all ten; else by the centre.
+    """
+
+    stored: NDArray[np.uint8]
+    training: NDArray[np.uint8]
+    tests: NDArray[np.uint8]
+    averaged: bool
+
+    @property
+    def in_words(self) -> str:
+        """What the test views are, and which of them are counted."""
+        if len(self.tests) == 1:
+            return "one view, the whole image"
+        return "ten views, averaged" if self.averaged else "ten views, of which the centre alone is counted"
 
 
 def _own_colours(pixels: NDArray[np.uint8]) -> Colours:
@@ -90,55 +108,47 @@ def _pixels(seen: list[Tensor], mean: NDArray[np.float64]) -> NDArray[np.uint8]:
 
 
 def _in_words(spec: AugmentSpec) -> str:
-    """What is done, field by field, as ``--set`` takes it."""
+    """What is done, field by field, as ``--set`` takes it, and in what unit."""
     changed = [
-        f"{field.name}={spell(getattr(spec, field.name))}"
+        f"{field.name}={spell(getattr(spec, field.name))}{UNITS.get(field.name, '')}"
         for field in fields(spec)
         if getattr(spec, field.name) != field.default
     ]
     return ", ".join(changed) or "no augmentation"
 
 
-def draw_augmentations(
-    pixels: NDArray[np.uint8], training: NDArray[np.uint8], tests: NDArray[np.uint8], title: str, what: str
-) -> Picture:
+def draw_augmentations(drawn: Views, title: str, what: str) -> Picture:
     """The stored image, 5 × 5 training views on the left, the test views on the right.
 
-    ``pixels`` ``(H, W, C)``, ``training`` ``(25, S, S, C)`` and ``tests`` ``(1 or 10, S, S, C)``, uint8; ``what``: the
-    augmentation in words.
+    ``what``: the augmentation in words.
     """
-    views = "ten test views" if len(tests) > 1 else "the one test view"
 
     def beside() -> Figure:
         figure = new_figure(12, 6.6, f"{title}: {what}")
         left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=[1.35, 1])[0]
-        _draw_views(left, right, pixels, training, tests)
+        _draw_views(left, right, drawn)
         return figure
 
     def above() -> Figure:
         figure = new_figure(PHONE, 2.3 * PHONE, f"{title}: {what}")
         upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.1, 1])[:, 0]
-        _draw_views(upper, lower, pixels, training, tests)
+        _draw_views(upper, lower, drawn)
         return figure
 
-    says = f"The image as {title} trains on it: {what}; 25 training views and {views}"
-    return Picture(beside(), says, upright=above)
+    says = f"The image as {title} trains on it: {what}; 25 training views; tested by {drawn.in_words}"
+    figures = {"training": len(drawn.training), "test": len(drawn.tests), "averaged": drawn.averaged, "by": what}
+    return Picture(beside(), says, figures, above)
 
 
-def _draw_views(
-    left: SubFigure,
-    right: SubFigure,
-    pixels: NDArray[np.uint8],
-    training: NDArray[np.uint8],
-    tests: NDArray[np.uint8],
-) -> None:
+def _draw_views(left: SubFigure, right: SubFigure, drawn: Views) -> None:
     """Training views in one part of a figure; in the other the stored image, and the views that it is tested on."""
     left.suptitle("training: 25 draws, one an epoch", fontsize=11)
-    for axes, view in zip(left.subplots(ACROSS, ACROSS).flatten(), training, strict=True):
+    for axes, view in zip(left.subplots(ACROSS, ACROSS).flatten(), drawn.training, strict=True):
         show_image(axes, view)
     stored, seen = right.subfigures(2, 1, squeeze=False)[:, 0]
-    show_image(stored.subplots(), pixels, f"as stored, {len(pixels)} × {len(pixels)}")
-    seen.suptitle("test: ten views" if len(tests) > 1 else "test: one view, for there is no crop", fontsize=11)
-    rows = -(-len(tests) // ACROSS)
-    for axes, view in zip(seen.subplots(rows, min(ACROSS, len(tests)), squeeze=False).flatten(), tests, strict=True):
+    show_image(stored.subplots(), drawn.stored, f"as stored, {len(drawn.stored)} × {len(drawn.stored)}")
+    seen.suptitle(f"test: {drawn.in_words}", fontsize=11)
+    count = len(drawn.tests)
+    places = seen.subplots(-(-count // ACROSS), min(ACROSS, count), squeeze=False).flatten()
+    for axes, view in zip(places, drawn.tests, strict=True):
         show_image(axes, view)

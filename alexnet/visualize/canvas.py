@@ -6,11 +6,13 @@ lightness rises steadily. Pictures are opaque and light, so that they read alike
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 import textwrap
+import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,34 +40,43 @@ LETTERS_PER_INCH = 9.5  # of a title
 PHONE = 4.6  # inches, of a figure that is laid out for one
 FORMATS = (".png", ".svg")
 LONGEST_LABEL = 28
+# Asked in this order for what the first lacks: the writing of most of the world, where one of the others is installed.
+FONTS = (
+    "DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "Noto Sans Devanagari",
+    "Noto Sans Thai", "Unifont",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
     """A drawn figure; ``says``: what it shows, for those who cannot see it; ``figures``: the numbers in it.
 
-    ``upright`` draws the same for a screen as narrow as a phone's; None where it cannot be laid out so.
+    ``upright`` draws the same for a screen as narrow as a phone's.
     """
 
     figure: Figure
     says: str
-    figures: Mapping[str, Any] = field(default_factory=dict)
-    upright: Callable[[], Figure] | None = None
-
-    def for_phones(self) -> Picture | None:
-        """The same laid out for a narrow screen, if it can be."""
-        return Picture(self.upright(), self.says, self.figures) if self.upright else None
+    figures: Mapping[str, Any]
+    upright: Callable[[], Figure]
 
     def data(self, suffix: str = ".png") -> bytes:
         """The picture as a file's contents, PNG or SVG; ``says`` goes with it, as its description."""
-        about = {"Date": None} if suffix == ".svg" else {}
-        contents = io.BytesIO()
-        self.figure.savefig(contents, format=suffix.removeprefix("."), metadata={**about, "Description": self.says})
-        return contents.getvalue()
+        return encoded(self.figure, self.says, suffix)
 
     def save(self, path: Path) -> None:
         """Write it, in the format that the name's ending says. Raises ``OSError`` if the disk refuses."""
         write_bytes(path, self.data(path.suffix.lower()))
+
+
+def encoded(figure: Figure, says: str, suffix: str = ".png") -> bytes:
+    """A figure as a file's contents, PNG or SVG, with ``says`` as its description."""
+    about = {"Date": None} if suffix == ".svg" else {}
+    contents = io.BytesIO()
+    with warnings.catch_warnings():
+        # A letter that no font here has becomes a box; ``says`` has the name in full.
+        warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from", category=UserWarning)
+        figure.savefig(contents, format=suffix.removeprefix("."), metadata={**about, "Description": says})
+    return contents.getvalue()
 
 
 def demand_format(path: Path) -> None:
@@ -80,6 +91,7 @@ def new_figure(width: float, height: float, title: str = "") -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    matplotlib.rcParams["font.family"] = _installed_fonts()
     matplotlib.rcParams["svg.hashsalt"] = "alexnet"  # else each SVG of the same picture differs
     matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text: it can be searched, and read out
     figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
@@ -87,6 +99,19 @@ def new_figure(width: float, height: float, title: str = "") -> Figure:
     if title:
         figure.suptitle(wrapped(title, width))
     return figure
+
+
+@functools.cache
+def _installed_fonts() -> list[str]:
+    from matplotlib.font_manager import fontManager
+
+    here = set(fontManager.get_font_names())
+    return [name for name in FONTS if name in here]
+
+
+def share(probability: float) -> str:
+    """A probability as people say it: ``"87%"``, and ``"less than 1%"`` where rounding would make it none."""
+    return f"{probability:.0%}" if probability >= 0.01 else "less than 1%"
 
 
 def wrapped(title: str, width: float) -> str:

@@ -8,12 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from alexnet.config import Recipe
 from alexnet.core.files import write_bytes
 from alexnet.recipes import departures_from_name
 from alexnet.runtime.log import read_lines
 from alexnet.runtime.run import Run
-from alexnet.visualize.canvas import BLUE, GREEN, GREY, LINE_COLOURS, ORANGE, PHONE, Picture, new_figure, shortened
+from alexnet.visualize.canvas import (
+    BLUE,
+    GREEN,
+    GREY,
+    LINE_COLOURS,
+    ORANGE,
+    PHONE,
+    Picture,
+    encoded,
+    new_figure,
+    shortened,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,7 +41,10 @@ SPLIT_STYLES: dict[str, dict[str, Any]] = {
     "val": {"marker": "o", "markersize": 3, "linestyle": "--"},
     "test": {"marker": "s", "markersize": 3, "linestyle": ":"},
 }
-STAR: dict[str, Any] = {"marker": "*", "markersize": 14, "markerfacecolor": "none", "markeredgewidth": 1.5}
+STAR: dict[str, Any] = {
+    "clip_on": False, "marker": "*", "markersize": 14, "markerfacecolor": "none", "markeredgewidth": 1.5,
+}  # fmt: skip
+SPIKE = 4.0  # times what 95 % of losses stay below: a loss above it would flatten all others
 
 
 @dataclass(frozen=True)
@@ -99,7 +115,7 @@ def _panels(runs: Sequence[History], width: float, across: int) -> Figure:
     title = f"{len(runs)} trainings" if several else runs[0].name
     figure = new_figure(width, PANEL * 4 / across + 0.22 * rows, title)
     loss, accuracy, rate, speed = figure.subplots(4 // across, across).flatten()
-    colours = [LINE_COLOURS[number % len(LINE_COLOURS)] if several else "" for number in range(len(runs))]
+    colours = _colours(len(runs)) if several else [""]
     for run, colour in zip(runs, colours, strict=True):
         _draw_splits(loss, run, "loss", colour)
         _draw_splits(accuracy, run, "top1", colour)
@@ -108,7 +124,7 @@ def _panels(runs: Sequence[History], width: float, across: int) -> Figure:
         speed.plot(list(run.speeds), list(run.speeds.values()), color=colour or GREY)
         if run.expected:
             accuracy.axhspan(*run.expected, color=colour or GREEN, alpha=0.12, label="expected on test")
-    loss.set(ylabel="loss (nats)")
+    loss.set(ylabel=_cut_spikes(loss, runs))
     accuracy.set(ylabel="accuracy", ylim=(0, 1.04))  # the star of a perfect count is seen whole
     rate.set(ylabel="learning rate")
     speed.set(ylabel="images/s")
@@ -122,6 +138,16 @@ def _panels(runs: Sequence[History], width: float, across: int) -> Figure:
             if axes.get_legend_handles_labels()[1]:
                 axes.legend(frameon=False, fontsize="small")
     return figure
+
+
+def _colours(count: int) -> list[str]:
+    """One for each of several runs, all different: more than a palette holds are steps along viridis."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    if count <= len(LINE_COLOURS):
+        return list(LINE_COLOURS[:count])
+    return [to_hex(colour) for colour in colormaps["viridis"](np.linspace(0, 0.95, count))]
 
 
 def _add_key(figure: Figure, runs: Sequence[History], colours: Sequence[str], across: int) -> None:
@@ -138,6 +164,16 @@ def _add_key(figure: Figure, runs: Sequence[History], colours: Sequence[str], ac
     if any(run.expected for run in runs):
         entries.append(Patch(color=GREY, alpha=0.2, label="band in a run's colour: expected on test"))
     figure.legend(handles=entries, loc="outside lower center", ncols=across, frameon=False, fontsize="small")
+
+
+def _cut_spikes(axes: Axes, runs: Sequence[History]) -> str:
+    """Leave a few losses far above all others out of the panel; its label, which says so."""
+    losses = [line["loss"] for run in runs for line in run.lines]
+    usual = float(np.quantile(losses, 0.95)) if losses else 0.0
+    if not losses or max(losses) <= SPIKE * usual:
+        return "loss (nats)"
+    axes.set_ylim(0, 1.5 * usual)
+    return f"loss (nats), cut: it rose to {max(losses):.3g}"
 
 
 def _tidy(axes: Axes, last_step: int) -> None:
@@ -211,7 +247,7 @@ def draw_training_errors(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: 
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
-    Picture(figure, training_errors(runs)).save(path)
+    write_bytes(path, encoded(figure, training_errors(runs)))
 
 
 def training_errors(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:

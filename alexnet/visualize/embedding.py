@@ -72,9 +72,12 @@ def draw_embedding(
 ) -> Picture:
     """``places`` ``(N, 2)`` in 0 … 1 with ``labels`` ``(N,)`` and the images ``pixels`` ``(N, H, W, C)``."""
     own = _own_nearest(places, labels)
-    says = f"{title}: {own.sum():,} of {len(labels):,} images on the map lie nearest to one of their own class"
+    says = f"{title}, t-SNE: {own.sum():,} of {len(labels):,} images on the map lie nearest to one of their own class"
     present = np.unique(labels)
-    named = present if len(present) <= MARKS else _clearest(present, labels, own)
+    named = present
+    if len(present) > MARKS:
+        named = _clearest(present, labels, own)
+        says += f"; the {len(named)} classes that lie closest together are in colour, the others grey"
 
     def draw(figure: Figure, thumbnails: int, legend: Mapping[str, Any]) -> Figure:
         _draw_map(figure.subplots(), places, labels, pixels, named, names, thumbnails)

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.core.errors import UserError
-from alexnet.core.names import printable
-from alexnet.data.decode import ImageRefusedError, read_pixels
+from alexnet.data.photograph import read_photograph
 from alexnet.inference.fields import reach
 from alexnet.model.network import Architecture, LinearLayer
 from alexnet.model.summary import Layer, summarise
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WHITE = "#FFFFFF"
+MID_GREY = 128
 ACROSS, ACROSS_ON_PHONES = 3, 2
 PANEL = 2.9  # inches
 
@@ -47,10 +46,11 @@ class Field:
         return int(rows[0]), int(columns[0]), int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
 
 
-def show_fields(variant: str, image: Path, architecture: Architecture | None = None) -> Picture:
-    """Of a variant by its name, on an image file: all convolutions and the last pool.
+def show_fields(variant: str, image: Path | NDArray[np.uint8], architecture: Architecture | None = None) -> Picture:
+    """Of a variant by its name, on an image: all convolutions and the last pool.
 
-    ``architecture``: one that departs from the variant's. The network is built for an image so large that no field
+    ``image``: a file, or ``(S, S, C)`` as a network saw it, which is drawn to scale. ``architecture``: one that departs
+    from the variant's. The network is built for an image so large that no field
     reaches beyond it. Raises ``UserError`` for an unknown name or an image that cannot be read.
     """
     whole = architecture or get_variant(variant).architecture
@@ -68,7 +68,7 @@ def show_fields(variant: str, image: Path, architecture: Architecture | None = N
     title = (
         f"{variant}: what the middle unit of each layer sees (bright: by many paths; dashed: the arithmetic's square)"
     )
-    return draw_fields(_pixels(image, window), cropped, title)
+    return draw_fields(_ground(image, window), cropped, title)
 
 
 def _has_window(layer: Layer) -> bool:
@@ -82,11 +82,15 @@ def _middle(reached: NDArray[np.float64], side: int) -> NDArray[np.float64]:
     return reached[top : top + side, left : left + side]
 
 
-def _pixels(image: Path, side: int) -> NDArray[np.uint8]:
-    try:
-        return read_pixels(image.read_bytes(), side, 3)
-    except ImageRefusedError as error:
-        raise UserError(f"{printable(str(image))}: {error}") from error
+def _ground(image: Path | NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """What fields are drawn on, ``(side, side, C)``: a file scaled to it, or the middle of pixels on mid-grey."""
+    if isinstance(image, Path):
+        return read_photograph(image, side, 3)
+    ground = np.full((side, side, image.shape[2]), MID_GREY, np.uint8)
+    within, over = max(0, side - len(image)) // 2, max(0, len(image) - side) // 2
+    most = min(side, len(image))
+    ground[within : within + most, within : within + most] = image[over : over + most, over : over + most]
+    return ground
 
 
 def draw_fields(pixels: NDArray[np.uint8], fields: Sequence[Field], title: str) -> Picture:
@@ -107,7 +111,7 @@ def draw_fields(pixels: NDArray[np.uint8], fields: Sequence[Field], title: str) 
         panels(min(ACROSS, len(fields)), PANEL),
         f"{title}: the side of what one unit sees: {words}",
         said,
-        upright=lambda: panels(ACROSS_ON_PHONES, PHONE / ACROSS_ON_PHONES),
+        lambda: panels(ACROSS_ON_PHONES, PHONE / ACROSS_ON_PHONES),
     )
 
 

@@ -57,7 +57,7 @@ def draw_filters(networks: Mapping[str, Classifier]) -> Picture:
         _networks(measured, 11, 1),
         "; ".join(_in_words(name, kernels) for name, kernels in measured.items()),
         {name: kernels.figures for name, kernels in measured.items()},
-        upright=lambda: _networks(measured, PHONE, ROWS_ON_PHONES),
+        lambda: _networks(measured, PHONE, ROWS_ON_PHONES),
     )
 
 

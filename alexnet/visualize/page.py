@@ -9,12 +9,15 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alexnet.config import Recipe, assignments
-from alexnet.visualize.canvas import Picture
+from alexnet.visualize.canvas import Picture, encoded
 from alexnet.visualize.measure import describe_images, describe_measure
 from alexnet.visualize.report import departs, facts, readings
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 HARDEST = 30  # classes in the table, where there are more
 
@@ -28,21 +31,25 @@ class Section:
     reason: str = ""
 
     @property
+    def says(self) -> str:
+        """What the picture shows, or why there is none."""
+        return self.picture.says if self.picture else f"Not shown: {self.reason}."
+
+    @property
     def data(self) -> str:
         """The picture as it stands in a page."""
         assert self.picture is not None
-        return _as_address(self.picture)
+        return _as_address(self.picture.figure, self.picture.says)
 
     @property
     def data_for_phones(self) -> str:
-        """The same for a narrow screen; empty where it has but one layout."""
+        """The same for a narrow screen."""
         assert self.picture is not None
-        upright = self.picture.for_phones()
-        return _as_address(upright) if upright else ""
+        return _as_address(self.picture.upright(), self.picture.says)
 
 
-def _as_address(picture: Picture) -> str:
-    return "data:image/png;base64," + base64.b64encode(picture.data()).decode("ascii")
+def _as_address(figure: Figure, says: str) -> str:
+    return "data:image/png;base64," + base64.b64encode(encoded(figure, says)).decode("ascii")
 
 
 def render(

@@ -9,7 +9,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from alexnet.data.splits import spread
 from alexnet.data.store import Store
 from alexnet.inference.predictor import Predictor
 from alexnet.training.evaluate import log_probabilities
-from alexnet.visualize.canvas import BLUE, GREY, ORANGE, PHONE, Picture, new_figure, shortened, show_image
+from alexnet.visualize.canvas import BLUE, GREY, ORANGE, PHONE, Picture, new_figure, share, shortened, show_image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -100,7 +100,8 @@ def draw_predictions(groups: Sequence[Group], names: Sequence[str], title: str) 
     return Picture(
         _rows(groups, names, title, 2.0 * max(across, 3), across),
         f"{title}. {'. '.join(lines)}",
-        upright=lambda: _rows(groups, names, title, PHONE, min(across, ON_PHONES)),
+        {group.title or "given": [_in_figures(answer, names) for answer in group.answers] for group in groups},
+        lambda: _rows(groups, names, title, PHONE, min(across, ON_PHONES)),
     )
 
 
@@ -142,7 +143,17 @@ def _draw_bars(axes: object, answer: Answer, names: Sequence[str]) -> None:
 
 def _in_words(answer: Answer, names: Sequence[str]) -> str:
     best = int(answer.probabilities.argmax())
-    said = f"“{names[best]}” with {answer.probabilities[best]:.0%}"
+    said = f"“{names[best]}” with {share(float(answer.probabilities[best]))}"
     if answer.label is None:
         return f"{answer.title}: {said}"
     return f"{said}, rightly" if best == answer.label else f"“{answer.title}” taken for {said}"
+
+
+def _in_figures(answer: Answer, names: Sequence[str]) -> dict[str, Any]:
+    """The same as numbers: the image, its class if that is known, and the probabilities that are drawn."""
+    best = np.argsort(-answer.probabilities, kind="stable")[:BARS]
+    return {
+        "image": answer.title,
+        "class": None if answer.label is None else names[answer.label],
+        "probabilities": {names[number]: float(answer.probabilities[number]) for number in best},
+    }

@@ -67,8 +67,8 @@ TAKEN_OUT = {  # what is done to the code, and the test that must notice
         "tests/data/test_loader.py::test_each_image_comes_once_an_epoch",
     ),
     "predict prepares images its own way": (
-        "real = alexnet.inference.predictor.read_pixels\n"
-        "patch('alexnet.inference.predictor.read_pixels', lambda data, *rest: real(data, *rest)[:, ::-1])",
+        "real = alexnet.data.photograph.read_pixels\n"
+        "patch('alexnet.data.photograph.read_pixels', lambda data, *rest: real(data, *rest)[:, ::-1])",
         "tests/inference/test_predictor.py::test_a_photograph_is_prepared_as_the_store_prepared_it",
     ),
     "images may have any size": (

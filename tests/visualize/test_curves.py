@@ -1,5 +1,7 @@
 """The picture of a training: written whole, with the claim's band only where the claim applies."""
 
+from dataclasses import replace
+
 import pytest
 from matplotlib.axes import Axes
 from PIL import Image
@@ -80,12 +82,21 @@ def test_several_runs_lie_over_each_other_in_colours_of_their_own():
     assert "one: training loss from 1.67 to 0.33 in 50 steps, test accuracy 20.00% in the end" in picture.says
 
 
+def test_a_loss_far_above_all_others_does_not_flatten_them():
+    run = overfitting("one")
+    quiet = [{"step": s, "epoch": 1, "loss": 1.0, "accuracy": 0.5, "rate": 0.1} for s in range(1, 100)]
+    axes = draw_curves([replace(run, metrics=[{**quiet[0], "loss": 812.0}, *quiet])]).figure.axes[0]
+    assert axes.get_ylim()[1] < 2
+    assert axes.get_ylabel() == "loss (nats), cut: it rose to 812"
+
+
 @pytest.mark.parametrize("count", [2, 8])
 def test_panels_keep_their_place_beside_a_long_legend(count):
     picture = draw_curves([overfitting(f"a run with a long name, the one of number {n}") for n in range(count)])
     picture.data()  # lays it out; a warning would be an error
     widths = [axes.get_position().width for axes in picture.figure.axes]
     assert min(widths) > 0.3
+    assert len({line.get_color() for line in picture.figure.axes[2].get_lines()}) == count
 
 
 def test_speeds_are_read_from_the_events(tmp_path):

@@ -15,7 +15,7 @@ from alexnet.model.network import LinearLayer
 from alexnet.model.variants import VARIANTS, create_model, get_architecture
 from alexnet.recipes import RECIPES
 from alexnet.visualize import canvas
-from alexnet.visualize.activations import draw_activations
+from alexnet.visualize.activations import draw_activations, shown_layers
 from alexnet.visualize.architecture import show_architecture, stages
 from alexnet.visualize.augmentations import show_augmentations, stored_pixels
 from alexnet.visualize.canvas import DOTS_PER_INCH, PHONE
@@ -32,14 +32,17 @@ SLIM = {"hidden": (LinearLayer(8), LinearLayer(8))}
 
 def png(picture) -> Image.Image:
     """The picture, read back: whole, not empty, of a sensible size, no text beyond its edges; also the phones' form."""
-    if narrow := picture.for_phones():
-        assert png(narrow).width <= 1.05 * PHONE * DOTS_PER_INCH
-    image = Image.open(io.BytesIO(picture.data()))
+    assert picture.says
+    assert png_of(picture.upright()).width <= 1.05 * PHONE * DOTS_PER_INCH
+    return png_of(picture.figure)
+
+
+def png_of(figure) -> Image.Image:
+    image = Image.open(io.BytesIO(canvas.encoded(figure, "")))
     image.load()
     assert min(image.size) > 200
     assert len(np.unique(np.asarray(image.convert("L")))) > 10
-    assert picture.says
-    for text in picture.figure.findobj(Text):
+    for text in figure.findobj(Text):
         if text.get_text().strip() and text.get_visible() and all(parent.get_visible() for parent in _above(text)):
             box = text.get_window_extent()
             inside = box.x0 >= -3 and box.x1 <= image.width + 3 and box.y0 >= -3 and box.y1 <= image.height + 3
@@ -91,6 +94,16 @@ def test_classes_have_marks_of_their_own():
     assert all(one[0] != other[0] for one, other in itertools.pairwise(marks))
     assert all(one[1] != other[1] for one, other in itertools.pairwise(marks[:8]))
     assert len(canvas.class_marks(1000)) == canvas.MARKS
+
+
+def test_a_name_in_letters_that_no_font_has_is_drawn_without_a_word_and_said_in_full():
+    picture = draw_confusion(np.eye(2, dtype=np.int64), ["犬 \U00012000", "кот"], "two")
+    png(picture)  # a warning would be an error
+    assert picture.figures["order"] == ["犬 \U00012000", "кот"]
+
+
+def test_a_probability_is_never_said_to_be_none():
+    assert [canvas.share(value) for value in (0.874, 0.01, 0.004, 0.0)] == ["87%", "1%", *["less than 1%"] * 2]
 
 
 def test_tiles_stand_in_rows():
@@ -146,10 +159,23 @@ def test_active_units_are_counted_for_each_layer():
     maps = torch.zeros(40, 3, 3)
     maps[:10] = 1.0
     units = torch.tensor([1.0, -1.0, 2.0])
-    picture = draw_activations(photograph(), {"relu1": maps, "fc8": units}, "it")
+    outputs = {"relu1": maps, "norm1": maps, "sigmoid2": maps / 2, "fc8": units}
+    picture = draw_activations(photograph(), outputs, "it", {"fc8": "highest: a cat"})
     png(picture)
-    assert picture.figures["active"] == {"relu1": 0.25, "fc8": pytest.approx(2 / 3)}
-    assert any("the 32 strongest maps" in text for text in texts(picture.figure))
+    assert picture.figures["active"] == {"relu1": 0.25, "sigmoid2": 0.0}  # a sigmoid that says neither is not active
+    written = texts(picture.figure)
+    assert any("the 32 strongest maps" in text for text in written)
+    assert any(text.startswith("relu1: 40 × 3 × 3\n25% of units above 0\n") for text in written)
+    assert any(text.startswith("fc8: 3\nhighest: a cat\n") for text in written)
+    assert picture.says.endswith("relu1 25% of units above 0, sigmoid2 0% of units above 0.5, fc8 highest: a cat")
+
+
+def test_each_layer_is_shown_from_its_activation_on():
+    shown = {name: shown_layers(create_model(name, 2, 3, 80, seed=0, **SLIM), []) for name in ("paper", "batchnorm")}
+    ends = ["relu3", "relu4", "relu5", "pool5", "relu6", "relu7", "fc8"]
+    assert shown["paper"] == ["relu1", "norm1", "pool1", "relu2", "norm2", "pool2", *ends]
+    assert shown["batchnorm"] == ["relu1", "pool1", "relu2", "pool2", *ends]
+    assert shown_layers(create_model("lenet5", seed=0), [])[:3] == ["sigmoid1", "pool1", "sigmoid2"]
 
 
 # Predictions
@@ -185,7 +211,7 @@ def test_a_phone_has_rows_for_the_answers_that_there_are():
         draw_predictions([Group("as they come", answers), Group("mistakes", answers[:count])], ["a", "b"], "title")
         for count in (2, 6)
     )
-    assert png(few.for_phones()).height < png(many.for_phones()).height
+    assert png_of(few.upright()).height < png_of(many.upright()).height
     assert png(few).height == png(many).height
 
 
@@ -253,6 +279,7 @@ def test_a_map_keeps_groups_together(classes):
     pixels = np.zeros((len(labels), 8, 8, 1), np.uint8)
     picture = draw_embedding(places, labels, pixels, [f"class {n}" for n in range(classes)], "map")
     png(picture)
+    assert ("the 12 classes that lie closest together are in colour" in picture.says) == (classes == 200)
     if classes < 200:
         assert picture.figures["nearest_is_of_own_class"] > 0.9
 
@@ -311,11 +338,21 @@ def test_every_recipe_s_augmentation_can_be_shown(name, tmp_path):
     pixels = stored_pixels(recipe, written(tmp_path, encoded(photograph(300))))
     picture = show_augmentations(recipe, pixels)
     png(picture)
-    assert ("ten test views" in picture.says) == (recipe.augment.crop not in (None, len(pixels)))
+    assert ("ten views" in picture.says) == (recipe.augment.crop not in (None, len(pixels)))
+    assert ("ten views, averaged" in picture.says) == (recipe.train.views == 10)
+    assert picture.figures["test"] == (10 if "ten views" in picture.says else 1)
     assert ("not of a set" in picture.says) == (recipe.augment.color_noise != "none")
     expected = {"digits": (8, 1), "fashion-mnist": (28, 1), "cifar10": (32, 3), "tiny-imagenet": (64, 3)}
     assert (pixels.shape[0], pixels.shape[2]) == expected.get(recipe.data.source, (256, 3))
     assert f"as stored, {len(pixels)} × {len(pixels)}" in texts(picture.figure)
+
+
+def test_an_image_as_a_network_saw_it_is_drawn_to_scale():
+    pixels = np.full((28, 28, 1), 255, np.uint8)
+    drawn = show_fields("small", pixels).figure.axes[0].images[0].get_array()
+    assert (drawn == 255).sum() == 28 * 28
+    assert drawn.shape[0] > 28
+    assert (show_fields("small", np.full((600, 600, 3), 7, np.uint8)).figure.axes[0].images[0].get_array() == 7).all()
 
 
 def test_a_bad_image_costs_a_line(tmp_path):
