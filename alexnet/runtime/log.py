@@ -70,6 +70,7 @@ class Clock:
     def restart(self) -> None:
         """Count images from nothing."""
         self._start, self._images = time.monotonic(), 0
+        self._lap_start, self._lap_images = self._start, 0
 
     def count(self, images: int) -> None:
         """So many more images are done."""
@@ -82,8 +83,15 @@ class Clock:
 
     @property
     def rate(self) -> float:
-        """Images a second."""
+        """Images a second, since the last restart."""
         return self._images / max(1e-9, time.monotonic() - self._start)
+
+    def lap(self) -> float:
+        """Images a second since the last lap or restart, whichever was later; a new lap begins."""
+        now = time.monotonic()
+        rate = (self._images - self._lap_images) / max(1e-9, now - self._lap_start)
+        self._lap_start, self._lap_images = now, self._images
+        return rate
 
 
 class RunLog:

@@ -185,7 +185,7 @@ class Training:
         self.demand_finite(math.isfinite(loss), f"the loss is {loss}")
         epoch = round(step / self.order.steps_per_epoch, 4)
         log.metrics(step=step, epoch=epoch, loss=loss, accuracy=accuracy, rate=self.rate(step - 1))
-        log.event("speed", step=step, images_per_second=round(clock.rate, 1))
+        log.event("speed", step=step, images_per_second=round(clock.lap(), 1))
         self.reporter.advance(step, loss=loss, accuracy=accuracy, images_per_second=clock.rate)
         self.warn_if_stalled(log, loss)
 

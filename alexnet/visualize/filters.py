@@ -133,9 +133,10 @@ def _draw_distribution(axes: Any, what: str, index: Tensor, found: Mapping[str, 
         axes.hist(some.numpy(), bins=np.linspace(0, 1, BINS + 1), color=colour, label=name, **style)
     title = f"{what} index\nmeans {found['first']:.2f}, {found['second']:.2f}\npermutation test: p = {found['p']:.2g}"
     axes.set_title(title, fontsize=8)
-    axes.set(xlabel=SCALES[what], ylabel="kernels", xlim=(0, 1))
+    room = 1.25 * axes.get_ylim()[1]  # above the bars, for the legend
+    axes.set(xlabel=SCALES[what], ylabel="kernels", xlim=(0, 1), ylim=(0, room))
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize="small")
+    axes.legend(frameon=False, fontsize=8, loc="upper center", ncols=2, columnspacing=1, handlelength=1.2)
 
 
 def as_tiles(kernels: Tensor) -> NDArray[np.float64]:

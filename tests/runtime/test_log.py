@@ -109,3 +109,20 @@ def test_a_clock_counts_all_sittings_and_only_work_in_its_rate(monkeypatch):
     now = 111.0
     clock.count(7)
     assert (clock.total, clock.rate) == (61.0, 7.0)
+
+
+def test_a_lap_is_the_rate_since_the_last_and_not_since_the_beginning(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    clock = Clock(earlier=0.0)
+    rates = []
+    for seconds, images in ((10.0, 10), (1.0, 100), (2.0, 100)):
+        now[0] += seconds
+        clock.count(images)
+        rates.append(clock.lap())
+    assert rates == [1.0, 100.0, 50.0]
+    assert clock.rate == pytest.approx(210 / 13)
+    clock.restart()
+    now[0] += 1.0
+    clock.count(3)
+    assert clock.lap() == 3.0
