@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,10 +66,11 @@ class Request:
 
 
 def named_image(predictor: Predictor, store: Store, number: np.int64) -> tuple[str, NDArray[np.uint8]]:
-    """An image of a store: what people call its class, with its file, and its pixels ``(S, S, C)``."""
+    """An image of a store: what people call its class, with its file's name, and its pixels ``(S, S, C)``."""
     one = np.array([number])
+    (path,) = store.names(one)
     name = predictor.model.readable_classes[int(store.labels[number])]
-    return f"{name} ({store.names(one)[0]})", store.read(one)[0]
+    return f"{name} ({PurePosixPath(path).name})", store.read(one)[0]
 
 
 def photograph() -> Path:

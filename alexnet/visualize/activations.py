@@ -6,7 +6,7 @@ import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -22,8 +22,8 @@ from alexnet.visualize.canvas import PHONE, Picture, bare, grid, new_figure, sho
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MAPS = 32  # of a layer, those that answer most
-ACROSS = 8
+MAPS = 30  # of a layer, those that answer most
+ACROSS = 6
 COLUMNS = 4  # of layers in the picture
 RESTS_AT = {"relu": 0.0, "tanh": 0.0, "sigmoid": 0.5}  # above which a unit is said to be active
 
@@ -106,7 +106,9 @@ def _sheet(
     show_image(places[0], pixels, "what the network sees")
     for axes, (name, values) in zip(places[1:], layers.items(), strict=True):
         picture, what = _picture(values)
-        bare(axes).imshow(picture, cmap="viridis", aspect="auto" if values.ndim == 1 else "equal", vmin=0, vmax=1)
+        aspect: Literal["auto", "equal"] = "auto" if values.size == len(values) else "equal"
+        bare(axes).imshow(picture, cmap="viridis", aspect=aspect, vmin=0, vmax=1)
+        axes.set_anchor("N")
         size = " × ".join(map(str, values.shape))
         lines = [f"{shortened(name)}: {size}", *([shortened(said[name])] if name in said else []), what]
         axes.set_title("\n".join(lines), fontsize=8)
@@ -114,8 +116,9 @@ def _sheet(
 
 
 def _picture(values: NDArray[np.float32]) -> tuple[NDArray[np.float64], str]:
-    """Maps as a sheet, each stretched over its own range; units as a block of squares, stretched together."""
-    if values.ndim == 1:
+    """Maps as a sheet, each stretched over its own range; units as a block of fields, stretched together."""
+    if values.size == len(values):  # units, or maps of one place
+        values = values.reshape(-1)
         width = math.ceil(math.sqrt(len(values)))
         block = np.full(width * math.ceil(len(values) / width), np.nan)
         block[: len(values)] = _stretched(values)

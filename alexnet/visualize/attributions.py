@@ -50,7 +50,7 @@ def draw_attributions(
     its ``probability``.
     """
     title = (
-        f"{what}: what speaks for {chosen!r}, which is given {probability:.1%} (each map from nothing to its own most)"
+        f"{what}: what speaks for “{chosen}”, which is given {probability:.1%} (each map from nothing to its own most)"
     )
     heat = {name: found.float().cpu().numpy().astype(np.float64) for name, found in maps.items()}
     thirds = {name: _thirds(values) for name, values in heat.items()}

@@ -125,8 +125,15 @@ def plain(text: str) -> str:
 
 
 def shortened(text: str, longest: int = LONGEST_LABEL) -> str:
-    """A name short enough for a label, ended by … where something is left out."""
+    """A name short enough for a label, ended by … where something is left out: of several names, all but the first."""
+    if len(text) > longest and ", " in text:
+        text = text.partition(", ")[0] + "…"
     return plain(text if len(text) <= longest else text[: longest - 1].rstrip(" ,") + "…")
+
+
+def in_two_lines(text: str, longest: int) -> str:
+    """A name in one or two lines of so many letters, ended by … where something is left out."""
+    return plain("\n".join(textwrap.wrap(text, longest, max_lines=2, placeholder="…")))
 
 
 def bare(axes: Axes) -> Axes:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from alexnet.data.store import Store
 from alexnet.inference.features import FeatureIndex
 from alexnet.inference.predictor import Predictor
-from alexnet.visualize.canvas import ORANGE, Picture, new_figure, shortened, show_image
+from alexnet.visualize.canvas import ORANGE, Picture, in_two_lines, new_figure, shortened, show_image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -73,7 +73,7 @@ def _rows(queries: Sequence[Query], found: Sequence[Sequence[Neighbour]], title:
     for axes in places[:, 1:].flatten():
         axes.set_visible(False)
     for row, (name, pixels), neighbours in zip(places, queries, found, strict=True):
-        show_image(row[0], pixels, shortened(name, LABEL))
+        show_image(row[0], pixels, in_two_lines(name, LABEL))
         for side in row[0].spines.values():
             side.set(visible=True, color=ORANGE, linewidth=2.5)
         for axes, neighbour in zip(row[1:], neighbours, strict=False):

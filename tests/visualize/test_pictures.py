@@ -159,12 +159,12 @@ def test_active_units_are_counted_for_each_layer():
     maps = torch.zeros(40, 3, 3)
     maps[:10] = 1.0
     units = torch.tensor([1.0, -1.0, 2.0])
-    outputs = {"relu1": maps, "norm1": maps, "sigmoid2": maps / 2, "fc8": units}
+    outputs = {"relu1": maps, "norm1": maps, "pool5": units[:, None, None], "sigmoid2": maps / 2, "fc8": units}
     picture = draw_activations(photograph(), outputs, "it", {"fc8": "highest: a cat"})
     png(picture)
     assert picture.figures["active"] == {"relu1": 0.25, "sigmoid2": 0.0}  # a sigmoid that says neither is not active
     written = texts(picture.figure)
-    assert any("the 32 strongest maps" in text for text in written)
+    assert any("the 30 strongest maps" in text for text in written)
     assert any(text.startswith("relu1: 40 × 3 × 3\n25% of units above 0\n") for text in written)
     assert any(text.startswith("fc8: 3\nhighest: a cat\n") for text in written)
     assert picture.says.endswith("relu1 25% of units above 0, sigmoid2 0% of units above 0.5, fc8 highest: a cat")
