@@ -49,7 +49,7 @@ class Section:
 
 
 def _as_address(figure: Figure, says: str) -> str:
-    return "data:image/png;base64," + base64.b64encode(encoded(figure, says)).decode("ascii")
+    return "data:image/webp;base64," + base64.b64encode(encoded(figure, says, ".webp")).decode("ascii")
 
 
 def render(

@@ -87,6 +87,14 @@ def test_a_picture_is_a_file_of_the_kind_its_name_says(tmp_path):
         canvas.demand_format(tmp_path / "picture.jpg")
 
 
+def test_a_page_has_the_same_pixels_in_fewer_bytes():
+    one, same = (draw_confusion(np.eye(3, dtype=np.int64), ["a", "b", "c"], "three").figure for _ in range(2))
+    png, webp = canvas.encoded(one, ""), canvas.encoded(same, "", ".webp")
+    assert len(webp) < len(png)
+    pixels = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in (png, webp)]
+    assert np.array_equal(*pixels)
+
+
 def test_classes_have_marks_of_their_own():
     marks = canvas.class_marks(canvas.MARKS)
     assert len(set(marks)) == canvas.MARKS == 60
