@@ -170,7 +170,7 @@ def _draw_most_confused(figure: SubFigure, counted: Confusion, size: float) -> N
         return
     axes = figure.subplots()
     _draw_named(axes, some, size)
-    axes.set_title(f"the {len(some.order)} in the most frequent mistakes, with counts", fontsize=10)
+    figure.suptitle(f"the {len(some.order)} in the most frequent mistakes, with counts", fontsize=10)
 
 
 def _draw_named(axes: Axes, counted: Confusion, size: float) -> AxesImage:

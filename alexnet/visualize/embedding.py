@@ -45,7 +45,7 @@ def show_embedding(
     places = flatten(np.concatenate(list(compute_features(predictor, store, some, layer, reporter))))
     names = predictor.model.readable_classes
     seen = predictor.visible(store.read(some))
-    return draw_embedding(places, store.labels[some], seen, names, f"{title}, by {layer}")
+    return draw_embedding(places, store.labels[some], seen, names, f"{title}, by {layer} (t-SNE)")
 
 
 def flatten(features: NDArray[np.float32], seed: int = 0) -> NDArray[np.float64]:
@@ -72,7 +72,7 @@ def draw_embedding(
 ) -> Picture:
     """``places`` ``(N, 2)`` in 0 … 1 with ``labels`` ``(N,)`` and the images ``pixels`` ``(N, H, W, C)``."""
     own = _own_nearest(places, labels)
-    says = f"{title}, t-SNE: {own.sum():,} of {len(labels):,} images on the map lie nearest to one of their own class"
+    says = f"{title}: {own.sum():,} of {len(labels):,} images on the map lie nearest to one of their own class"
     present = np.unique(labels)
     named = present
     if len(present) > MARKS:

@@ -7,7 +7,8 @@ same halves, as the control: what its halves differ by is what chance does.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +23,9 @@ from alexnet.model.network import Classifier
 from alexnet.visualize.canvas import BLUE, ORANGE, PHONE, Picture, bare, new_figure, shortened, tiles, wrapped
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-TILES_ACROSS = 8
-ROWS_ON_PHONES = 2  # kernels above, distributions below
 BINS = 12
 COLUMN_COLOURS = (BLUE, ORANGE)
 SCALES = {"colour": "0 grey … 1 no grey in it", "orientation": "0 none … 1 one direction"}
@@ -49,24 +49,28 @@ def columns_of(network: Classifier) -> int:
 
 def draw_filters(networks: Mapping[str, Classifier]) -> Picture:
     """A row for each network, by its name: its kernels in two halves, and the halves' distributions."""
-    shown = {name: (first_kernels(network), columns_of(network)) for name, network in networks.items()}
-    if all(columns == 2 for _, columns in shown.values()):
-        shown |= {f"{name}, dealt at random": (_dealt(kernels), 1) for name, (kernels, _) in shown.items()}
-    measured = {name: Kernels(kernels, columns) for name, (kernels, columns) in shown.items()}
+    measured = {name: _of(name, network) for name, network in networks.items()}
+    if all(each.columns == 2 for each in measured.values()):
+        measured |= {f"{name}, dealt at random": _dealt(each) for name, each in measured.items()}
     return Picture(
-        _networks(measured, 11, 1),
+        _networks(measured, BESIDE),
         "; ".join(_in_words(name, kernels) for name, kernels in measured.items()),
         {name: kernels.figures for name, kernels in measured.items()},
-        lambda: _networks(measured, PHONE, ROWS_ON_PHONES),
+        lambda: _networks(measured, BELOW),
     )
 
 
 @dataclass(frozen=True, eq=False)
 class Kernels:
-    """A network's first ``kernels`` ``(N, C, k, k)`` in so many ``columns``, and what is measured of them, once."""
+    """A network's first ``kernels`` ``(N, C, k, k)`` in so many ``columns``, and what is measured of them, once.
 
+    ``name``: the network's; ``kind``: what its halves are, in words.
+    """
+
+    name: str
     kernels: Tensor
     columns: int
+    kind: str
 
     @functools.cached_property
     def indices(self) -> dict[str, Tensor]:
@@ -84,45 +88,67 @@ class Kernels:
         return found
 
 
-def _networks(shown: Mapping[str, Kernels], width: float, rows: int) -> Figure:
-    """A part for each network, kernels and distributions beside each other or in two rows."""
-    heights = [_height(each.kernels) * (1.55 if rows > 1 else 1) for each in shown.values()]
-    figure = new_figure(width, max(3.2, sum(heights)))
+def _of(name: str, network: Classifier) -> Kernels:
+    columns = columns_of(network)
+    kind = "two columns" if columns == 2 else "one column, its halves as a control"
+    return Kernels(name, first_kernels(network), columns, kind)
+
+
+def _dealt(measured: Kernels) -> Kernels:
+    """The same kernels in another order: halves that no card has made, the control where there is no other."""
+    order = torch.randperm(len(measured.kernels), generator=torch.Generator().manual_seed(0))
+    return Kernels(measured.name, measured.kernels[order], 1, "dealt at random, as a control")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a network's part of the figure is laid out.
+
+    ``across``: tiles in a row of a half; ``inches``: rows of tiles → the part's height, for tiles as wide as they are
+    high; ``places``: the axes of both halves and of so many distributions.
+    """
+
+    width: float
+    across: int
+    inches: Callable[[int], float]
+    places: Callable[[SubFigure, int], Sequence[Axes]]
+
+
+def _places_beside(part: SubFigure, distributions: int) -> Sequence[Axes]:
+    return list(part.subplots(1, 2 + distributions, width_ratios=[1.5, 1.5, *[1] * distributions]))
+
+
+def _places_below(part: SubFigure, distributions: int) -> Sequence[Axes]:
+    halves, below = part.subfigures(2, 1, squeeze=False, height_ratios=[1.25, 1])[:, 0]
+    return [*halves.subplots(2, 1), *below.subplots(1, distributions, squeeze=False)[0]]
+
+
+BESIDE = Layout(11, 8, lambda rows: max(2.8, 0.42 * rows + 1.0), _places_beside)
+BELOW = Layout(PHONE, 12, lambda rows: 0.8 * rows + 4.2, _places_below)
+
+
+def _networks(shown: Mapping[str, Kernels], layout: Layout) -> Figure:
+    """A part for each network, below each other."""
+    heights = [layout.inches(math.ceil(len(each.kernels) / 2 / layout.across)) for each in shown.values()]
+    figure = new_figure(layout.width, max(3.2, sum(heights)))
     parts = figure.subfigures(len(shown), 1, squeeze=False, height_ratios=heights)
-    for part, (name, each) in zip(parts[:, 0], shown.items(), strict=True):
-        _draw_network(part, name, each, width, rows)
+    for part, each in zip(parts[:, 0], shown.values(), strict=True):
+        _draw_network(part, each, layout)
     return figure
 
 
-def _dealt(kernels: Tensor) -> Tensor:
-    """The same kernels in another order: halves that no card has made, the control where there is no other."""
-    return kernels[torch.randperm(len(kernels), generator=torch.Generator().manual_seed(0))]
-
-
-def _height(kernels: Tensor) -> float:
-    """Inches for a network's row: its tiles stay as wide as they are high."""
-    rows = -(-(len(kernels) // 2) // TILES_ACROSS)
-    return max(2.8, 0.42 * rows + 1.0)
-
-
-def _draw_network(part: SubFigure, name: str, measured: Kernels, width: float, rows: int) -> None:
-    kernels, columns, indices = measured.kernels, measured.columns, measured.indices
-    kind = "two columns" if columns == 2 else "one column, its halves as a control"
-    title = f"{shortened(name, 48)}: {len(kernels)} kernels of {kernels.shape[2]} × {kernels.shape[3]}, {kind}"
-    part.suptitle(wrapped(title, width))
-    if rows > 1:
-        axes = part.subplots(rows, 2).flatten()
-        axes[-1].set_visible(len(indices) > 1)
-    else:
-        axes = part.subplots(1, 2 + len(indices), width_ratios=[1.5, 1.5, *[1] * len(indices)])
-    half = len(kernels) // 2
-    halves = [f"column {number}" if columns == 2 else f"half {number}" for number in (1, 2)]
-    for place, some, title in zip(axes, (kernels[:half], kernels[half:]), halves, strict=False):
-        sheet = tiles(as_tiles(some), TILES_ACROSS)
+def _draw_network(part: SubFigure, measured: Kernels, layout: Layout) -> None:
+    kernels, indices, half = measured.kernels, measured.indices, len(measured.kernels) // 2
+    size = f"{len(kernels)} kernels of {kernels.shape[2]} × {kernels.shape[3]}"
+    part.suptitle(wrapped(f"{shortened(measured.name, 48)}: {size}, {measured.kind}", layout.width))
+    names = [f"column {number}" if measured.columns == 2 else f"half {number}" for number in (1, 2)]
+    first, second, *rest = layout.places(part, len(indices))
+    for place, some, name in zip((first, second), (kernels[:half], kernels[half:]), names, strict=True):
+        sheet = tiles(as_tiles(some), layout.across)
         bare(place).imshow(sheet.squeeze(2) if sheet.shape[2] == 1 else sheet, cmap="gray", vmin=0, vmax=1)
-        place.set_title(title, fontsize=10)
-    for place, (what, index) in zip(axes[2:], indices.items(), strict=False):
-        _draw_distribution(place, what, index, measured.figures[what], halves)
+        place.set_title(name, fontsize=10)
+    for place, (what, index) in zip(rest, indices.items(), strict=True):
+        _draw_distribution(place, what, index, measured.figures[what], names)
 
 
 def _draw_distribution(axes: Any, what: str, index: Tensor, found: Mapping[str, float], halves: Sequence[str]) -> None:
@@ -136,7 +162,7 @@ def _draw_distribution(axes: Any, what: str, index: Tensor, found: Mapping[str, 
     room = 1.25 * axes.get_ylim()[1]  # above the bars, for the legend
     axes.set(xlabel=SCALES[what], ylabel="kernels", xlim=(0, 1), ylim=(0, room))
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, loc="upper center", ncols=2, columnspacing=1, handlelength=1.2)
+    axes.legend(frameon=False, fontsize=7.5, loc="upper center", ncols=2, columnspacing=0.6, handlelength=1)
 
 
 def as_tiles(kernels: Tensor) -> NDArray[np.float64]:
@@ -147,9 +173,9 @@ def as_tiles(kernels: Tensor) -> NDArray[np.float64]:
 
 def _in_words(name: str, kernels: Kernels) -> str:
     found = kernels.figures
-    kind = "two columns" if kernels.columns == 2 else "two halves of one column"
+    halves = "columns" if kernels.columns == 2 else "halves of one column"
     differ = [
         f"{what} index {found[what]['first']:.2f} and {found[what]['second']:.2f} (p = {found[what]['p']:.2g})"
         for what in kernels.indices
     ]
-    return f"{name}: {len(kernels.kernels)} first-layer kernels in {kind}; {', '.join(differ)}"
+    return f"{name}: {len(kernels.kernels)} first-layer kernels in two {halves}; {', '.join(differ)}"

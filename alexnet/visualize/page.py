@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from alexnet.config import Recipe, assignments
 from alexnet.visualize.canvas import Picture, encoded
 from alexnet.visualize.measure import describe_images, describe_measure
-from alexnet.visualize.report import departs, facts, readings
+from alexnet.visualize.report import departs, expected, facts, readings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -75,7 +75,7 @@ def render(
         title=recipe.name,
         measure=describe_measure(result) if result["split"] else "nothing was measured: there are no test images",
         seed=result["seed"],
-        expected=f"{recipe.claim.expects} ({recipe.claim.source})" if recipe.claim.expects else "",
+        expected=expected(recipe),
         readings=readings(recipe, result),
         departures=departs(recipe, result["source"]),
         facts=[*facts(result), *(remark.strip() for remark in remarks)],

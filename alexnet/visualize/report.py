@@ -28,8 +28,8 @@ def _outcome(recipe: Recipe, result: Mapping[str, Any]) -> list[str]:
         lines += [f"**{describe_measure(result)}**, seed {result['seed']}.", ""]
     for reading in readings(recipe, result):
         lines += [reading, ""]
-    if recipe.claim.expects:
-        lines += [f"Expected: {recipe.claim.expects} ({recipe.claim.source}).", ""]
+    if expects := expected(recipe):
+        lines += [f"Expected: {expects}.", ""]
     if changed := departs(recipe, result["source"]):
         lines += [f"But this training departs from the recipe of that name: {'; '.join(changed)}.", ""]
     return [*lines, "![loss, accuracy and rate](curves.png)", ""]
@@ -50,6 +50,12 @@ def readings(recipe: Recipe, result: Mapping[str, Any]) -> list[str]:
     if len(result["per_class"]) > 1 and lowest <= share:
         said.append(f"That is not clearly better than always answering {name}, which is right for {share:.2%}.")
     return said
+
+
+def expected(recipe: Recipe) -> str:
+    """What the recipe's source leads one to expect; empty for a training that has another name than its recipe."""
+    named = departures_from_name(recipe) is not None
+    return f"{recipe.claim.expects} ({recipe.claim.source})" if named and recipe.claim.expects else ""
 
 
 def departs(recipe: Recipe, source: str) -> list[str]:

@@ -1,5 +1,7 @@
 """What a report says of a training."""
 
+from dataclasses import replace
+
 import pytest
 
 from alexnet.config import override
@@ -31,6 +33,12 @@ def test_a_report_says_how_a_training_departs_from_the_recipe_of_its_name():
     assert "departs from the recipe of that name: optim.bias_drops none → 2.0,3.0; train.epochs 90 → 1; images " in text
     assert "images imagenet → digits." in text
     assert "departs" not in write_report(get_recipe("small-digits"), RESULT, [])
+
+
+def test_a_training_of_another_name_is_not_said_to_be_expected_to_reach_what_its_recipe_does():
+    recipe = get_recipe("small-digits")
+    assert "Expected: " in write_report(recipe, RESULT, [])
+    assert "Expected: " not in write_report(replace(recipe, name="small-digits-begun"), RESULT, [])
 
 
 def test_it_is_said_where_one_answer_to_all_would_do_as_well():
