@@ -26,10 +26,20 @@ from alexnet.core.errors import StoppedError, UserError, unknown
 
 Add = Callable[..., object]
 
-SHOWN = (
-    "curves", "filters", "activations", "attributions", "predictions", "confusion", "neighbours", "embedding",
-    "receptive-field", "augmentations", "architecture", "report",
-)  # fmt: skip
+SHOWN = {
+    "curves": "loss, accuracy, rate and images/s; runs over each other",
+    "filters": "first-layer kernels by column: how coloured, how oriented",
+    "activations": "what each layer makes of an image; its active units",
+    "attributions": "where a class is found: Grad-CAM, saliency, occlusion",
+    "predictions": "images with their five most probable classes; mistakes",
+    "confusion": "which classes are taken for which, and the accuracy of each",
+    "neighbours": "the training images that the last hidden layer finds near",
+    "embedding": "a map of images by the last hidden layer",
+    "receptive-field": "how much of an image one unit of each layer sees",
+    "augmentations": "what training makes of an image, and the views of a test",
+    "architecture": "the network as blocks, as in the paper's figure 2",
+    "report": "all of these of a run, on one page",
+}
 
 SOURCE = "a built-in set, NAME:PATH for one kept at PATH (imagenet:PATH), a folder of class folders, or a tar of one"
 
@@ -93,7 +103,7 @@ def _reproduce(add: Add) -> None:
 
 
 def _show(add: Add) -> None:
-    add("what", metavar="WHAT", help=f"one of: {', '.join(SHOWN)}")
+    add("what", metavar="WHAT", help="a name from the list below")
     of = "run folders, several for curves and filters; receptive-field and architecture take a VARIANT too"
     add("targets", nargs="+", metavar="RUN", help=f"{of}, augmentations a RECIPE")
     add("--out", metavar="FILE", help="where the picture goes, .png or .svg (default: the run's folder)")
@@ -169,7 +179,7 @@ COMMANDS: dict[str, tuple[Callable[[Add], None], str]] = {
     "bench": (_bench, "speed beside stock PyTorch and beside what the machine can do, by turns"),
 }
 
-
+EPILOGS = {"show": "\n".join(["what there is to see:", *(f"  {name:<17}{line}" for name, line in SHOWN.items())])}
 COMPUTING = ("train", "evaluate", "predict", "show", "reproduce", "bench")
 BUSY = 0.4  # of all processors: one of two, taken by another program, is enough
 
@@ -192,7 +202,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="store_true", help="print the version and leave")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     for name, (add_arguments, line) in COMMANDS.items():
-        command = commands.add_parser(name, help=line, description=line[0].upper() + line[1:] + ".", allow_abbrev=False)
+        command = commands.add_parser(
+            name, help=line, description=line[0].upper() + line[1:] + ".", epilog=EPILOGS.get(name),
+            formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+        )  # fmt: skip
         add_arguments(command.add_argument)
         command.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     return parser
