@@ -13,10 +13,9 @@ from alexnet.commands.finish import fit_and_finish
 from alexnet.commands.prepare import prepare
 from alexnet.commands.progress import make_reporter
 from alexnet.config import Recipe
-from alexnet.core.errors import UserError
+from alexnet.core.errors import RUNS, UserError
 from alexnet.core.files import folder_bytes
 from alexnet.data.sources import reopened_by
-from alexnet.model.saved import RUNS
 from alexnet.model.variants import get_variant
 from alexnet.runtime.device import choose_machine
 from alexnet.runtime.log import Reporter, Silent

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
+RUNS = Path("runs")  # where trainings go that were given no other place
 MOST_IN_A_LINE = 12  # names that a person reads in one line
 MOST_IN_ALL = 100  # of a thousand classes the rest is left out
 
@@ -44,6 +46,13 @@ class StoppedError(Exception):
 def in_a_line(error: BaseException) -> str:
     """An error of any kind as one line: its type and the first line of what it says."""
     return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def no_run(folder: Path, otherwise: str) -> UserError:
+    """The error for a run that is not there: it names the one where trainings go by default, if that is."""
+    usual = RUNS / folder.name
+    meant = len(folder.parts) == 1 and not folder.exists() and usual.is_dir()
+    return UserError(f"{folder} is no run: did you mean {usual}?" if meant else otherwise)
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from alexnet.config import Preprocessing
-from alexnet.core.errors import UserError
+from alexnet.core.errors import UserError, no_run
 from alexnet.core.files import publish_folder, read_json, sha256_file, sha256_json, write_json
 from alexnet.core.names import printable
 from alexnet.core.typed import from_json, to_json
@@ -25,7 +25,6 @@ from alexnet.model.baselines import BASELINES
 from alexnet.model.network import AlexNet, Architecture, Classifier, ConvLayer, LinearLayer
 
 SCHEMA = 1
-RUNS = Path("runs")  # where trainings go that were given no other place
 MEAN_IMAGE = "preprocessing.mean_image"
 SEEN = "training.seen"
 # What reading a file of another shape than expected raises, from the disk to the network built of it.
@@ -88,9 +87,7 @@ def model_folder(run: Path | str) -> Path:
         raise UserError(
             f"{path} is a training that has not finished: continue it with the command that began it and --out {path}"
         )
-    if not path.exists() and (usual := RUNS / path).is_dir():
-        raise UserError(f"{path} is no run: did you mean {usual}?")
-    raise UserError(f"{path} is no run: expected a folder that alexnet train left, or its model/")
+    raise no_run(path, f"{path} is no run: expected a folder that alexnet train left, or its model/")
 
 
 def load_model(run: Path | str) -> SavedModel:

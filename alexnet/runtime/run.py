@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet.config import Recipe, difference
-from alexnet.core.errors import UserError
+from alexnet.core.errors import UserError, no_run
 from alexnet.core.files import read_json, write_json
 from alexnet.core.typed import from_json, to_json
 from alexnet.runtime.lock import alone
@@ -90,7 +90,8 @@ def _read(path: Path, names: tuple[str, ...] = ()) -> dict[str, Any]:
     try:
         value = read_json(path)
     except (OSError, ValueError) as error:
-        raise UserError(f"{path.parent} is no run folder: {path.name} is missing or damaged there") from error
+        line = f"{path.parent} is no run folder: {path.name} is missing or damaged there"
+        raise no_run(path.parent, line) from error
     if not isinstance(value, dict) or value.get("schema", SCHEMA) != SCHEMA or not value.keys() >= set(names):
         raise UserError(f"{path.parent} is no run folder of this version: {path.name} holds something else")
     return value

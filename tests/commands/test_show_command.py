@@ -119,11 +119,13 @@ def test_runs_of_one_name_are_told_apart(here, tmp_path, capsys):
 def test_a_nearest_image_is_itself_and_the_index_is_made_once(here, capsys):
     words = ["show", "neighbours", "run0", "--image", "colours/red/0.png", "--image", "colours/blue/1.png", "--json"]
     assert cli.main(words) == 0
-    made = (here / "run0" / "features" / "features.npy").stat().st_mtime_ns
+    made = (here / "run0" / "features" / "relu7" / "features.npy").stat().st_mtime_ns
     found = json.loads(capsys.readouterr().out)["figures"]
     assert len(found["0.png"]) == 6
     assert cli.main(words) == 0
-    assert (here / "run0" / "features" / "features.npy").stat().st_mtime_ns == made
+    assert cli.main([*words, "--layer", "relu6"]) == 0  # has an index of its own
+    assert (here / "run0" / "features" / "relu6" / "features.npy").is_file()
+    assert (here / "run0" / "features" / "relu7" / "features.npy").stat().st_mtime_ns == made
 
 
 @pytest.mark.report
@@ -184,6 +186,18 @@ MISTAKES = [
     (["embedding", "run0"], "a map needs at least 8 images, not 6"),
     (["report", "nowhere"], "nowhere is no run folder"),
 ]
+
+
+@pytest.mark.parametrize("what", ["curves", "predictions", "report"])
+def test_a_run_in_the_usual_place_is_the_one_meant(what, place, tmp_path, monkeypatch, capsys):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "small-digits").symlink_to(place / "run0")
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["show", what, "small-digits"]) == 2
+    assert "small-digits is no run: did you mean runs/small-digits?" in capsys.readouterr().err
+    (tmp_path / "small-digits").mkdir()  # it is there, and is something else
+    assert cli.main(["show", what, "small-digits"]) == 2
+    assert "did you mean" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
