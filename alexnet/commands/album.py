@@ -8,14 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.commands.evaluate import choose_images
-from alexnet.commands.request import named_image
+from alexnet.commands.request import named_image, short
 from alexnet.core.errors import UserError
 from alexnet.data.splits import spread
 from alexnet.data.store import Store
 from alexnet.inference.features import FeatureIndex, compute_features
 from alexnet.inference.predictor import Predictor
 from alexnet.inference.taps import last_hidden_layer
-from alexnet.model.network import architecture_of
 from alexnet.runtime.log import Silent
 from alexnet.runtime.run import Run
 from alexnet.visualize import (
@@ -33,7 +32,7 @@ from alexnet.visualize import (
 )
 from alexnet.visualize.canvas import Picture
 
-IMAGES = 2000  # of the test images, at even distances, that pictures are made of
+TRAINING_IMAGES = 2000  # of all, at even distances, that a report looks for neighbours among
 Drawing = Callable[[], Picture]
 
 
@@ -43,41 +42,41 @@ def of_training(run: Run, predictor: Predictor, store: Store) -> dict[str, Drawi
     history = curves.read_history(run, recipe, result if result["split"] else None)
     one = store.read(store.subset("train")[:1])
     colours = store.colours if store.channels == 3 else None
-    name = recipe.model.variant
+    name = short(str(run.folder))
     return {
         "How it went": lambda: curves.draw_curves([history]),
-        "The network": lambda: architecture.draw_architecture(network, name),
-        "What its units see": lambda: fields.show_fields(name, predictor.visible(one)[0], architecture_of(network)),
+        "The network": lambda: architecture.draw_architecture(network, f"{name} ({predictor.model.variant})"),
+        "What its units see": lambda: fields.show_fields_of(predictor.model, predictor.visible(one)[0], name),
         "What training made of an image": lambda: augmentations.show_augmentations(recipe, one[0], colours),
-        "Its first kernels": lambda: filters.draw_filters({recipe.name: network}),
+        "Its first kernels": lambda: filters.draw_filters({name: network}),
     }
 
 
 def of_images(run: Run, predictor: Predictor, store: Store) -> dict[str, Drawing]:
-    """What is made of images that the network was not trained on, a sample of them where there are many."""
+    """What is made of images that the network was not trained on; and what it took for what, as counted in the end."""
     split, index = choose_images([predictor.model], store)
-    some = spread(index, IMAGES)
-    title = f"{len(some):,} {split} images of {store.name}, one view"
+    name = short(str(run.folder))
+    title = f"{name} on {store.name}, {split}"
     layer = last_hidden_layer(predictor.model.network)
 
-    def one() -> tuple[str, NDArray[np.uint8]]:
-        if not len(some):
+    def held_out() -> NDArray[np.int64]:
+        if not len(index):
             raise UserError(f"{store.name} has no images that the network was not trained on")
-        return named_image(predictor, store, some[0])
+        return index
 
-    def of_all(draw: Callable[[], Picture]) -> Drawing:
-        return lambda: (one(), draw())[1]
+    def one() -> tuple[str, NDArray[np.uint8]]:
+        return named_image(predictor, store, held_out()[0])
 
     def near() -> Picture:
-        query, train = one(), spread(store.subset("train"), IMAGES)
+        query, train = one(), spread(store.subset("train"), TRAINING_IMAGES)
         known = FeatureIndex(train, np.concatenate(list(compute_features(predictor, store, train, layer, Silent()))))
-        return neighbours.show_neighbours(predictor, store, known, [query], layer)
+        return neighbours.show_neighbours(predictor, store, known, [query], layer, name)
 
     return {
-        "What it says of images": of_all(lambda: predictions.show_predictions(predictor, store, some, title)),
-        "What it takes for what": of_all(lambda: confusion.show_confusion(predictor, store, some, title)),
-        "Which images it finds alike": of_all(
-            lambda: embedding.show_embedding(predictor, store, some, layer, f"{store.name}, {split}", Silent())
+        "What it says of images": lambda: predictions.show_predictions(predictor, store, held_out(), title),
+        "What it takes for what": lambda: confusion.show_counted(run.result, predictor.model, name),
+        "Which images it finds alike": lambda: embedding.show_embedding(
+            predictor, store, held_out(), layer, title, Silent()
         ),
         "What lies nearest to one of them": near,
         "What its layers make of it": lambda: activations.show_activations(predictor, one()[1], [], one()[0]),

@@ -11,6 +11,7 @@ from alexnet.core.errors import UserError, unknown
 
 REPORT = "report"
 AS_TRAINED = ("activations", "attributions")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")  # of images, as a hint names them
 NAMED = 5  # files, of those that are where one is not
 VARIANT_OR_RUN, RECIPE_OR_RUN = "variant or run", "recipe or run"
 
@@ -35,8 +36,8 @@ WHAT = {
     "confusion": Fitting(options=("data",)),
     "neighbours": Fitting(images=MANY, options=("data", "layer")),
     "embedding": Fitting(options=("data", "layer")),
-    "receptive-field": Fitting(VARIANT_OR_RUN, images=ONE),
-    "augmentations": Fitting(RECIPE_OR_RUN, images=ONE),
+    "receptive-field": Fitting(VARIANT_OR_RUN, images=ONE, options=("data",)),
+    "augmentations": Fitting(RECIPE_OR_RUN, images=ONE, options=("data",)),
     "architecture": Fitting(VARIANT_OR_RUN),
     REPORT: Fitting(options=("data",)),
 }
@@ -72,7 +73,8 @@ def demand_fitting(arguments: argparse.Namespace) -> None:
 
 def _hint(path: Path) -> str:
     """The nearest name in the folder where a file is not, or some of those that are there."""
-    beside = sorted(other.name for other in path.parent.glob("*") if other.is_file())
+    files = sorted(other.name for other in path.parent.glob("*") if other.is_file())
+    beside = [name for name in files if Path(name).suffix.lower() in SUFFIXES] or files
     near = difflib.get_close_matches(path.name, beside, n=1)
     if near:
         return f"; did you mean {path.with_name(near[0])}?"

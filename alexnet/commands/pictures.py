@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from alexnet.commands.request import Request, is_run, named_apart, run_folder, short
 from alexnet.inference.features import open_index
-from alexnet.model.network import architecture_of
 from alexnet.model.saved import load_model, model_folder
 from alexnet.recipes import get_recipe
 from alexnet.runtime.run import Run
@@ -39,7 +38,7 @@ def _curves(request: Request) -> Picture:
 def _activations(request: Request) -> Picture:
     predictor = request.predictor()
     ((name, pixels),) = request.shown_images(predictor)
-    title = f"{short(request.targets[0])} sees {name}"
+    title = f"{short(request.targets[0])}, layer by layer, of {name}"
     return activations.show_activations(predictor, pixels, list(request.layers), title)
 
 
@@ -62,7 +61,8 @@ def _neighbours(request: Request) -> Picture:
     store, layer = request.store(predictor), request.layer(predictor)
     features = model_folder(request.targets[0]).parent / "features"
     index = open_index(features / layer, predictor, store, store.subset("train"), layer, request.reporter)
-    return neighbours.show_neighbours(predictor, store, index, request.shown_images(predictor), layer)
+    run = short(request.targets[0])
+    return neighbours.show_neighbours(predictor, store, index, request.shown_images(predictor), layer, run)
 
 
 def _embedding(request: Request) -> Picture:
@@ -72,26 +72,31 @@ def _embedding(request: Request) -> Picture:
 
 
 def _augmentations(request: Request) -> Picture:
-    """Of a recipe by name, or as a run was trained."""
+    """Of a recipe by name, or as a run was trained, on an image as the run's own are kept."""
     target = request.targets[0]
-    recipe = Run(run_folder(target)).recipe if is_run(target) else get_recipe(target)
-    return augmentations.show_augmentations(recipe, augmentations.stored_pixels(recipe, request.photograph()))
+    if not is_run(target):
+        recipe = get_recipe(target)
+        return augmentations.show_augmentations(recipe, augmentations.stored_pixels(recipe, request.photograph()))
+    ((_, pixels),) = request.shown_images(request.predictor())
+    return augmentations.show_augmentations(Run(run_folder(target)).recipe, pixels)
 
 
 def _fields(request: Request) -> Picture:
-    """Of a variant, or of the one that a run trained."""
+    """Of a variant, or of the one that a run trained, on an image as the run's network sees it."""
     target = request.targets[0]
     if not is_run(target):
         return receptive.show_fields(target, request.photograph())
-    model = load_model(target)
-    return receptive.show_fields(model.variant, request.photograph(), architecture_of(model.network))
+    predictor = request.predictor()
+    ((_, pixels),) = request.shown_images(predictor)
+    return receptive.show_fields_of(predictor.model, predictor.visible([pixels])[0], short(target))
 
 
 def _architecture(request: Request) -> Picture:
     """Of a variant as its authors built it, or of a run's network."""
     target = request.targets[0]
     if is_run(target):
-        return architecture.draw_architecture(load_model(target).network, short(target))
+        model = load_model(target)
+        return architecture.draw_architecture(model.network, f"{short(target)} ({model.variant})")
     return architecture.show_architecture(target)
 
 

@@ -49,7 +49,9 @@ def write(path: Path, run: Run, store: Store, machine: Machine, reporter: Report
     predictor = Predictor(run.folder, machine)
     sections = draw(run, predictor, store, reporter)
     names = dict(zip(predictor.model.classes, predictor.model.readable_classes, strict=True))
-    write_bytes(path, page.render(run.recipe, run.result, sections, remarks(store), names).encode())
+    write_bytes(
+        path, page.render(run.recipe, run.result, sections, remarks(store), names, run.folder.resolve().name).encode()
+    )
     return sections
 
 

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.commands.evaluate import choose_images, open_store_for
-from alexnet.core.errors import UserError
+from alexnet.core.errors import UserError, unknown
 from alexnet.data.store import Store
 from alexnet.inference.predictor import Predictor
-from alexnet.inference.taps import last_hidden_layer
+from alexnet.inference.taps import last_hidden_layer, layer_shapes
 from alexnet.model.variants import VARIANTS
 from alexnet.recipes import RECIPES
 from alexnet.runtime.device import Machine
@@ -61,8 +61,12 @@ class Request:
         return Path(self.images[0]) if self.images else photograph()
 
     def layer(self, predictor: Predictor) -> str:
-        """The layer asked for, or the last hidden one."""
-        return self.layers[0] if self.layers else last_hidden_layer(predictor.model.network)
+        """The layer asked for, or the last hidden one. Raises ``UserError`` for one that the network does not have."""
+        if not self.layers:
+            return last_hidden_layer(predictor.model.network)
+        if self.layers[0] not in (known := layer_shapes(predictor.model.network)):
+            raise unknown("layer", self.layers[0], known)
+        return self.layers[0]
 
 
 def named_image(predictor: Predictor, store: Store, number: np.int64) -> tuple[str, NDArray[np.uint8]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from alexnet.commands.report import rebuild
 from alexnet.commands.request import Request, is_run, run_folder
 from alexnet.core.errors import UserError
 from alexnet.runtime.device import choose_machine
-from alexnet.visualize.canvas import demand_format
+from alexnet.visualize.canvas import Picture, demand_format, missing_letters
 
 LINES = ("curves", "architecture")  # which are worth an SVG beside the PNG
 
@@ -26,24 +27,32 @@ def main(arguments: argparse.Namespace) -> int:
     what, out = arguments.what, arguments.out
     path = Path(out) if out else _default(what, arguments.targets)
     if what == REPORT:
+        files = [path]
         sections = rebuild(arguments.targets[0], path, arguments)
         says = f"the report of {arguments.targets[0]}"
         figures: Mapping[str, Any] = {each.title: each.says for each in sections}
     else:
         demand_format(path)
         picture = PICTURES[what](_request(arguments))
-        try:
-            picture.save(path)
-            if what in LINES and not out:
-                picture.save(path.with_suffix(".svg"))
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror or error}; give another --out") from error
+        files = [path, *([path.with_suffix(".svg")] if what in LINES and not out else [])]
+        _save(picture, files)
         says, figures = picture.says, picture.figures
     if arguments.json:
         print_json({"what": what, "picture": str(path), "says": says, "figures": dict(figures)})
     else:
-        print(f"{says}\n{path}")
+        print("\n".join([says, *map(str, files)]))
     return 0
+
+
+def _save(picture: Picture, files: Sequence[Path]) -> None:
+    """Write it in each file's format. Raises ``UserError`` if the disk refuses."""
+    for path in files:
+        try:
+            picture.save(path)
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror or error}; give another --out") from error
+    if letters := missing_letters(picture.figure):
+        print(f"note: no font here has {letters}, which are boxes in the picture", file=sys.stderr)
 
 
 def _request(arguments: argparse.Namespace) -> Request:

@@ -50,9 +50,11 @@ def in_a_line(error: BaseException) -> str:
 
 def no_run(folder: Path, otherwise: str) -> UserError:
     """The error for a run that is not there: it names the one where trainings go by default, if that is."""
+    if folder.exists():
+        return UserError(otherwise)
     usual = RUNS / folder.name
-    meant = len(folder.parts) == 1 and not folder.exists() and usual.is_dir()
-    return UserError(f"{folder} is no run: did you mean {usual}?" if meant else otherwise)
+    meant = len(folder.parts) == 1 and usual.is_dir()
+    return UserError(f"{folder} is no run: {f'did you mean {usual}?' if meant else 'there is no such folder'}")
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:

@@ -7,6 +7,7 @@ unpickled; both files are hashed, and names, shapes and types are compared befor
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,14 @@ def _assemble(description: dict[str, Any], tensors: dict[str, Tensor]) -> SavedM
     )
     if not len(classes) == len(readable) == network.num_classes:
         raise ValueError(f"{len(classes)} class names for {network.num_classes} outputs")
+    readable = _told_apart(classes, readable)
     return SavedModel(network.eval(), str(description["variant"]), classes, readable, preprocessing, mean_image, seen)
+
+
+def _told_apart(classes: tuple[str, ...], readable: tuple[str, ...]) -> tuple[str, ...]:
+    """What people call the classes, with the name in the data where two are called the same, as ILSVRC's cranes are."""
+    times = Counter(readable)
+    return tuple(f"{said} ({name})" if times[said] > 1 else said for name, said in zip(classes, readable, strict=True))
 
 
 def _kind(tensor: Tensor | None) -> str:

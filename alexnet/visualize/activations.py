@@ -17,13 +17,15 @@ from alexnet.core.errors import unknown
 from alexnet.inference.predictor import Predictor
 from alexnet.inference.taps import layer_outputs, layer_shapes
 from alexnet.model.network import Classifier
-from alexnet.visualize.canvas import PHONE, Picture, bare, grid, new_figure, shortened, show_image, tiles
+from alexnet.visualize.canvas import BLUE, PHONE, Picture, bare, grid, new_figure, shortened, show_image, tiles
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 MAPS = 30  # of a layer, those that answer most
 ACROSS = 6
+HIGHEST = 5  # of the scores
 COLUMNS = 4  # of layers in the picture
 RESTS_AT = {"relu": 0.0, "tanh": 0.0, "sigmoid": 0.5}  # above which a unit is said to be active
 
@@ -66,28 +68,29 @@ def show_activations(predictor: Predictor, pixels: NDArray[np.uint8], layers: li
         outputs = layer_outputs(network, predictor.view(batch), shown_layers(network, layers))
     *_, logits = layer_shapes(network)
     first = {name: output[0] for name, output in outputs.items()}
-    answer = predictor.model.readable_classes[int(first[logits].argmax())] if logits in first else ""
-    return draw_activations(predictor.visible(batch)[0], first, title, {logits: f"highest: {answer}"})
+    scores = {logits: predictor.model.readable_classes} if logits in first else {}
+    return draw_activations(predictor.visible(batch)[0], first, title, scores)
 
 
 def draw_activations(
-    pixels: NDArray[np.uint8], outputs: Mapping[str, Tensor], title: str, notes: Mapping[str, str]
+    pixels: NDArray[np.uint8], outputs: Mapping[str, Tensor], title: str, scores: Mapping[str, Sequence[str]]
 ) -> Picture:
     """The image and, for each layer, its strongest maps, or all its units for a layer of units.
 
-    ``pixels`` ``(S, S, C)``: what the network saw; ``outputs``: layer → ``(maps, H, W)`` or ``(units,)``; ``notes``:
-    layer → what else is worth saying of it.
+    ``pixels`` ``(S, S, C)``: what the network saw; ``outputs``: layer → ``(maps, H, W)`` or ``(units,)``; ``scores``:
+    the layer whose units stand for classes → their names.
     """
     layers = {name: output.float().cpu().numpy() for name, output in outputs.items()}
     rests = {name: rest for name in layers if (rest := _rest(name)) is not None}
     shares = {name: float((layers[name] > rest).mean()) for name, rest in rests.items()}
-    said = {name: f"{share:.0%} of units above {rests[name]:g}" for name, share in shares.items()} | dict(notes)
-    active = f": {', '.join(f'{name} {words}' for name, words in said.items() if name in layers)}" if said else ""
+    said = {name: f"{share:.0%} of units above {rests[name]:g}" for name, share in shares.items()}
+    said |= {name: f"highest for “{classes[int(layers[name].argmax())]}”" for name, classes in scores.items()}
+    active = f": {', '.join(f'{name} {words}' for name, words in said.items())}" if said else ""
     return Picture(
-        _sheet(pixels, layers, title, said, 11, COLUMNS),
-        f"{title}, layer by layer ({', '.join(layers)}){active}",
+        _sheet(pixels, layers, title, said, scores, 11, COLUMNS),
+        f"{title}: {', '.join(layers)}{active}",
         {"active": shares},
-        lambda: _sheet(pixels, layers, title, said, PHONE, 2),
+        lambda: _sheet(pixels, layers, title, said, scores, PHONE, 2),
     )
 
 
@@ -96,15 +99,19 @@ def _sheet(
     layers: Mapping[str, NDArray[np.float32]],
     title: str,
     said: Mapping[str, str],
+    scores: Mapping[str, Sequence[str]],
     width: float,
     across: int,
 ) -> Figure:
     """The image and the layers, so many ``across``; ``said``: what is said of some layers."""
     rows = math.ceil((1 + len(layers)) / across)
-    figure = new_figure(width, 0.6 + 2.6 * rows, f"{title} (each map from its lowest to its highest value)")
+    figure = new_figure(width, 0.6 + 2.6 * rows, f"{title} (each map from 0, or a lower lowest, to its highest)")
     places = grid(figure, 1 + len(layers), across)
     show_image(places[0], pixels, "what the network sees")
     for axes, (name, values) in zip(places[1:], layers.items(), strict=True):
+        if name in scores:
+            _draw_scores(axes, name, values, scores[name])
+            continue
         picture, what = _picture(values)
         aspect: Literal["auto", "equal"] = "auto" if values.size == len(values) else "equal"
         bare(axes).imshow(picture, cmap="viridis", aspect=aspect, vmin=0, vmax=1)
@@ -115,6 +122,21 @@ def _sheet(
     return figure
 
 
+def _draw_scores(axes: Axes, name: str, values: NDArray[np.float32], classes: Sequence[str]) -> None:
+    """The classes of the highest scores, a named bar each."""
+    best = np.argsort(-values, kind="stable")[:HIGHEST]
+    axes.barh(range(len(best)), values[best], color=BLUE, height=0.8)
+    axes.set_yticks(range(len(best)), [shortened(classes[number], 16) for number in best], fontsize=8)
+    axes.set(ylim=(HIGHEST - 0.5, -0.5))
+    axes.tick_params(axis="x", labelsize=7)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(f"{name}: {len(values)}\nscores before softmax\n{_of_all(len(best), len(values))}", fontsize=8)
+
+
+def _of_all(shown: int, count: int) -> str:
+    return f"the {shown} highest" if shown < count else "all of them"
+
+
 def _picture(values: NDArray[np.float32]) -> tuple[NDArray[np.float64], str]:
     """Maps as a sheet, each stretched over its own range; units as a block of fields, stretched together."""
     if values.size == len(values):  # units, or maps of one place
@@ -122,7 +144,7 @@ def _picture(values: NDArray[np.float32]) -> tuple[NDArray[np.float64], str]:
         width = math.ceil(math.sqrt(len(values)))
         block = np.full(width * math.ceil(len(values) / width), np.nan)
         block[: len(values)] = _stretched(values)
-        return block.reshape(-1, width), "all of them"
+        return block.reshape(-1, width), "all of them, stretched together"
     best = np.sort(np.argsort(-values.max(axis=(1, 2)), kind="stable")[:MAPS])
     maps = np.stack([_stretched(values[number]) for number in best])
     sheet = tiles(maps[..., None], ACROSS, ground=np.nan).squeeze(2)
@@ -130,6 +152,6 @@ def _picture(values: NDArray[np.float32]) -> tuple[NDArray[np.float64], str]:
 
 
 def _stretched(values: NDArray[Any]) -> NDArray[np.float64]:
-    """0 … 1 from the lowest to the highest; 0 where all are equal."""
-    low, high = float(values.min()), float(values.max())
+    """0 … 1 from 0, or the lowest if that is below, to the highest; 0 where all are 0."""
+    low, high = min(0.0, float(values.min())), float(values.max())
     return (values.astype(np.float64) - low) / (high - low) if high > low else np.zeros(values.shape)

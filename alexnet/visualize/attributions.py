@@ -14,10 +14,17 @@ from alexnet.core.errors import unknown
 from alexnet.inference.attribution import attribute
 from alexnet.inference.predictor import Predictor
 from alexnet.model.saved import SavedModel
-from alexnet.visualize.canvas import PHONE, Picture, bare, grid, new_figure, plain, show_image
+from alexnet.visualize.canvas import PHONE, Picture, bare, grid, new_figure, plain, share, show_image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+HOW = {
+    "Grad-CAM": "last maps, weighed by gradient",
+    "saliency": "gradient at each pixel",
+    "occlusion": "what is lost when covered",
+}
 
 
 def show_attributions(predictor: Predictor, pixels: NDArray[np.uint8], chosen: str | None, what: str) -> Picture:
@@ -49,15 +56,13 @@ def draw_attributions(
     ``pixels`` ``(S, S, C)``; ``maps``: method → ``(S, S)``, none below 0; ``chosen``: the class they speak for, with
     its ``probability``.
     """
-    title = (
-        f"{what}: what speaks for “{chosen}”, which is given {probability:.1%} (each map from nothing to its own most)"
-    )
+    title = f"{what}: what speaks for “{chosen}”, given {share(probability)} (each map from nothing to its own most)"
     heat = {name: found.float().cpu().numpy().astype(np.float64) for name, found in maps.items()}
     thirds = {name: _thirds(values) for name, values in heat.items()}
-    lies = "; ".join(f"{name} most in {_place(shares)}" for name, shares in thirds.items())
+    lies = "; ".join(f"{name} {_place(shares)}" for name, shares in thirds.items())
     return Picture(
         _sheet(pixels, heat, title, 3.1, 1 + len(maps)),
-        f"{title}: {lies}",
+        f"{title}: {lies}; an even spread would give each ninth 11%",
         {name: shares.tolist() for name, shares in thirds.items()},
         lambda: _sheet(pixels, heat, title, PHONE / 2, 2),
     )
@@ -75,7 +80,7 @@ def _sheet(
         show_image(axes, pixels)
         strength = values / values.max() if values.max() > 0 else values
         axes.imshow(strength, cmap="inferno", vmin=0, vmax=1, alpha=0.85 * np.sqrt(strength))
-        axes.set_title(plain(name), fontsize=10)
+        axes.set_title("\n".join([plain(name), *([HOW[name]] if name in HOW else [])]), fontsize=9)
         bare(axes)
     return figure
 
@@ -90,7 +95,7 @@ def _thirds(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def _place(shares: NDArray[np.float64]) -> str:
     """The heaviest field in words, with its share."""
     if not shares.any():
-        return "no place"
+        return "finds nothing"
     row, column = divmod(int(shares.argmax()), 3)
     rows, columns = ("the upper", "the middle", "the lower"), ("left", "centre", "right")
-    return f"{rows[row]} {columns[column]} ninth ({shares.max():.0%})"
+    return f"most in {rows[row]} {columns[column]} ninth ({shares.max():.0%})"

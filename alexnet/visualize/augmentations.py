@@ -19,12 +19,13 @@ from alexnet.data.building import principal_components, statistics
 from alexnet.data.photograph import read_photograph
 from alexnet.data.store import PHOTOGRAPH_SIDE
 from alexnet.model.variants import build, get_variant
-from alexnet.visualize.canvas import PHONE, Picture, new_figure, show_image
+from alexnet.visualize.canvas import PHONE, Picture, framed, new_figure, show_image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
 ACROSS = 5
+CENTRE = 4  # of ten views, in the order in which they are made
 UNITS = {"crop": " pixels", "pad": " pixels", "rotation": " degrees", "color_noise_until": " epochs"}
 BUILTIN_PIXELS = {  # side and channels, as a store of the set has them
     "digits": (8, 1), "mnist": (28, 1), "fashion-mnist": (28, 1), "cifar10": (32, 3), "cifar100": (32, 3),
@@ -87,7 +88,7 @@ class Views:
         """What the test views are, and which of them are counted."""
         if len(self.tests) == 1:
             return "one view, the whole image"
-        return "ten views, averaged" if self.averaged else "ten views, of which the centre alone is counted"
+        return "ten views, averaged" if self.averaged else "ten views, of which the framed one is counted"
 
 
 def _own_colours(pixels: NDArray[np.uint8]) -> Colours:
@@ -135,7 +136,7 @@ def draw_augmentations(drawn: Views, title: str, what: str) -> Picture:
         _draw_views(upper, lower, drawn)
         return figure
 
-    says = f"The image as {title} trains on it: {what}; 25 training views; tested by {drawn.in_words}"
+    says = f"An image as {title} trains on it: {what}; 25 training views; tested by {drawn.in_words}"
     figures = {"training": len(drawn.training), "test": len(drawn.tests), "averaged": drawn.averaged, "by": what}
     return Picture(beside(), says, figures, above)
 
@@ -150,5 +151,7 @@ def _draw_views(left: SubFigure, right: SubFigure, drawn: Views) -> None:
     seen.suptitle(f"test: {drawn.in_words}", fontsize=11)
     count = len(drawn.tests)
     places = seen.subplots(-(-count // ACROSS), min(ACROSS, count), squeeze=False).flatten()
-    for axes, view in zip(places, drawn.tests, strict=True):
+    for number, (axes, view) in enumerate(zip(places, drawn.tests, strict=True)):
         show_image(axes, view)
+        if count > 1 and not drawn.averaged and number == CENTRE:
+            framed(axes)

@@ -10,6 +10,7 @@ import functools
 import io
 import math
 import textwrap
+import unicodedata
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -68,8 +69,11 @@ class Picture:
         write_bytes(path, self.data(path.suffix.lower()))
 
 
-def encoded(figure: Figure, says: str, suffix: str = ".png") -> bytes:
-    """A figure as a file: PNG or SVG, with ``says`` as its description, or WebP, smaller and without loss."""
+def encoded(figure: Figure, says: str, suffix: str = ".png", dots: int = DOTS_PER_INCH) -> bytes:
+    """A figure as a file: PNG or SVG, with ``says`` as its description, or WebP, smaller and without loss.
+
+    ``dots``: pixels an inch.
+    """
     options: dict[str, dict[str, Any]] = {
         ".png": {"metadata": {"Description": says}},
         ".svg": {"metadata": {"Description": says, "Date": None}},
@@ -79,7 +83,7 @@ def encoded(figure: Figure, says: str, suffix: str = ".png") -> bytes:
     with warnings.catch_warnings():
         # A letter that no font here has becomes a box; ``says`` has the name in full.
         warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from", category=UserWarning)
-        figure.savefig(contents, format=suffix.removeprefix("."), **options[suffix])
+        figure.savefig(contents, format=suffix.removeprefix("."), dpi=dots, **options[suffix])
     return contents.getvalue()
 
 
@@ -113,14 +117,36 @@ def _installed_fonts() -> list[str]:
     return [name for name in FONTS if name in here]
 
 
+def missing_letters(figure: Figure) -> str:
+    """The letters in a figure's texts that no font here has; empty where there are none."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+    from matplotlib.text import Text
+
+    written = {letter for text in figure.findobj(Text) for letter in text.get_text() if letter.isprintable()}
+    fonts = (get_font(findfont(FontProperties(family=name))) for name in _installed_fonts())
+    known = {letter for font in fonts for letter in written if font.get_char_index(ord(letter))}
+    return "".join(sorted(written - known - {" "}))
+
+
 def share(probability: float) -> str:
     """A probability as people say it: ``"87%"``, and ``"less than 1%"`` where rounding would make it none."""
     return f"{probability:.0%}" if probability >= 0.01 else "less than 1%"
 
 
+def some_of(some: int, all_of_them: int) -> str:
+    """How many of a set are shown: ``"1,500 of 10,000"``, or only their number where that is all."""
+    return f"{some:,}" + (f" of {all_of_them:,}" if some < all_of_them else "")
+
+
 def wrapped(title: str, width: float) -> str:
     """A title in lines that fit so many inches, broken inside long names too."""
-    return plain("\n".join(textwrap.wrap(title, int(width * LETTERS_PER_INCH))))
+    return plain("\n".join(textwrap.wrap(title, _letters(title, int(width * LETTERS_PER_INCH)))))
+
+
+def _letters(text: str, room: int) -> int:
+    """How many of a text's letters have room where so many Latin ones do: those of East Asia are twice as wide."""
+    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
+    return max(1, room * len(text) // (len(text) + wide)) if text else room
 
 
 def plain(text: str) -> str:
@@ -132,12 +158,13 @@ def shortened(text: str, longest: int = LONGEST_LABEL) -> str:
     """A name short enough for a label, ended by … where something is left out: of several names, all but the first."""
     if len(text) > longest and ", " in text:
         text = text.partition(", ")[0] + "…"
+    longest = _letters(text, longest)
     return plain(text if len(text) <= longest else text[: longest - 1].rstrip(" ,") + "…")
 
 
 def in_two_lines(text: str, longest: int) -> str:
     """A name in one or two lines of so many letters, ended by … where something is left out."""
-    return plain("\n".join(textwrap.wrap(text, longest, max_lines=2, placeholder="…")))
+    return plain("\n".join(textwrap.wrap(text, _letters(text, longest), max_lines=2, placeholder="…")))
 
 
 def bare(axes: Axes) -> Axes:
@@ -164,6 +191,13 @@ def show_image(axes: Axes, pixels: NDArray[np.uint8], title: str = "") -> None:
     bare(axes).imshow(pixels[:, :, 0] if grey else pixels, interpolation="nearest", **style)
     if title:
         axes.set_title(title, fontsize=9)
+
+
+def framed(axes: Axes) -> Axes:
+    """An image with a frame about it, as the one that matters among others."""
+    for side in axes.spines.values():
+        side.set(visible=True, color=ORANGE, linewidth=2.5)
+    return axes
 
 
 def tiles(images: NDArray[np.float64], columns: int, gap: int = 1, ground: float = 1.0) -> NDArray[np.float64]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,10 @@ from scipy.spatial.distance import squareform
 from alexnet.core.errors import UserError
 from alexnet.data.store import Store
 from alexnet.inference.predictor import Predictor
+from alexnet.model.saved import SavedModel
 from alexnet.training.evaluate import Counts, log_probabilities
 from alexnet.visualize.canvas import BLUE, GREY, PHONE, Picture, new_figure, shortened
+from alexnet.visualize.measure import describe_images
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 NAMED = 20  # classes whose names fit beside a matrix, and counts into it
 LABEL = 24
 EXTREMES = 10
+EMPTY = "#C8C8C8"
+SPOKEN = 3  # mistakes, in words
 
 
 def show_confusion(predictor: Predictor, store: Store, index: NDArray[np.int64], title: str) -> Picture:
@@ -34,7 +38,26 @@ def show_confusion(predictor: Predictor, store: Store, index: NDArray[np.int64],
         counts.add(output, labels)
     if (matrix := counts.confusion_matrix()) is None:
         raise UserError(f"a matrix of {counts.classes:,} classes cannot be seen: alexnet evaluate lists the pairs")
-    return draw_confusion(matrix, predictor.model.readable_classes, title)
+    return draw_confusion(matrix, predictor.model.readable_classes, f"{title}, one view")
+
+
+def show_counted(result: Mapping[str, Any], model: SavedModel, name: str) -> Picture:
+    """What a training took for what when it was counted in the end. Raises ``UserError`` where nothing was counted."""
+    if result["split"] is None:
+        raise UserError("there are no images that the network was not trained on")
+    title = f"{name} on {result['source']}: {describe_images(result)}"
+    return draw_confusion(counted_matrix(result, model.classes), model.readable_classes, title)
+
+
+def counted_matrix(result: Mapping[str, Any], classes: Sequence[str]) -> NDArray[np.int64]:
+    """``(classes, classes)`` images, true class by row, from a result's wrong pairs and each class's accuracy."""
+    number = {name: place for place, name in enumerate(classes)}
+    matrix = np.zeros((len(classes), len(classes)), np.int64)
+    for pair in result["confusions"]:
+        matrix[number[pair["true"]], number[pair["predicted"]]] = pair["images"]
+    for name, counted in result["per_class"].items():
+        matrix[number[name], number[name]] = round((counted["top1"] or 0.0) * counted["images"])
+    return matrix
 
 
 def order_by_confusion(matrix: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -63,9 +86,18 @@ def draw_confusion(matrix: NDArray[np.int64], names: Sequence[str], title: str) 
     counted = Confusion(matrix, tuple(names), accuracy, order_by_confusion(matrix))
     figures = {
         "order": [names[number] for number in counted.order],
-        "accuracy": dict(zip(names, accuracy.tolist(), strict=True)),
+        "mistakes": [
+            {"true": names[true], "taken_for": names[said], "images": int(matrix[true, said])}
+            for true, said in _mistakes(matrix)
+        ],
+        "accuracy": {
+            name: share if images else None
+            for name, share, images in zip(names, accuracy.tolist(), matrix.sum(axis=1), strict=True)
+        },
     }
     beside, above = (_few_beside, _few_above) if len(matrix) <= NAMED else (_many_beside, _many_above)
+    hits, images = int(np.trace(matrix)), int(matrix.sum())
+    title = f"{title}: {hits / max(images, 1):.2%} of {images:,} right"
     says = _in_words(matrix, names, accuracy, title)
     return Picture(beside(counted, title), says, figures, lambda: above(counted, title))
 
@@ -81,9 +113,10 @@ class Confusion:
 
     @property
     def shares(self) -> NDArray[np.float64]:
-        """In the order, of each true class's images; 0 for a class that has none."""
-        within = self.matrix[np.ix_(self.order, self.order)]
-        return np.asarray(within / np.maximum(self.matrix.sum(axis=1), 1)[self.order, None])
+        """In the order, of each true class's images; not a number for a class that has none."""
+        images = self.matrix.sum(axis=1)[self.order, None]
+        within = self.matrix[np.ix_(self.order, self.order)] / np.maximum(images, 1)
+        return np.where(images > 0, within, np.nan)
 
     @property
     def mean(self) -> float | None:
@@ -127,20 +160,23 @@ def _many_beside(counted: Confusion, title: str) -> Figure:
     """The whole and the accuracies above, those that are confused most below."""
     figure = new_figure(11, 15, title)
     upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=[5.6, 9])[:, 0]
-    left, right = upper.subplots(1, 2, width_ratios=[5, 3])
-    _draw_whole(upper, left, counted)
-    _draw_extremes(right, counted)
+    left, right = upper.subfigures(1, 2, squeeze=False, width_ratios=[5, 3.2])[0]
+    _draw_whole(left, left.subplots(), counted)
+    above, below = right.subplots(2, 1, height_ratios=[1, 3.2])
+    _draw_all_accuracies(above, counted)
+    _draw_extremes(below, counted)
     _draw_most_confused(lower, counted, 9)
     return figure
 
 
 def _many_above(counted: Confusion, title: str) -> Figure:
     """The same below each other."""
-    figure = new_figure(PHONE, 3.1 * PHONE, title)
-    parts = figure.subfigures(3, 1, squeeze=False, height_ratios=[1, 0.95, 1.15])[:, 0]
+    figure = new_figure(PHONE, 3.5 * PHONE, title)
+    parts = figure.subfigures(4, 1, squeeze=False, height_ratios=[1, 0.4, 0.95, 1.15])[:, 0]
     _draw_whole(parts[0], parts[0].subplots(), counted)
-    _draw_extremes(parts[1].subplots(), counted)
-    _draw_most_confused(parts[2], counted, 6.5)
+    _draw_all_accuracies(parts[1].subplots(), counted)
+    _draw_extremes(parts[2].subplots(), counted)
+    _draw_most_confused(parts[3], counted, 7)
     return figure
 
 
@@ -155,10 +191,19 @@ def _draw_whole(figure: SubFigure, axes: Axes, counted: Confusion) -> None:
     axes.set_title(f"all {len(counted.matrix):,} classes, confused ones side by side", fontsize=10)
 
 
+def _draw_all_accuracies(axes: Axes, counted: Confusion) -> None:
+    """Of every class that has images, the hardest first."""
+    rising = np.sort(counted.accuracy[counted.matrix.sum(axis=1) > 0])
+    axes.fill_between(np.arange(len(rising)), rising, step="mid", color=BLUE)
+    axes.set(xlabel="classes, the hardest first", ylabel="accuracy", ylim=(0, 1), xlim=(0, max(1, len(rising) - 1)))
+    axes.spines[["top", "right"]].set_visible(False)
+
+
 def _draw_extremes(axes: Axes, counted: Confusion) -> None:
     """The accuracies of the hardest and the easiest classes."""
     extremes = counted.extremes()
     _draw_accuracies(axes, counted, extremes)
+    axes.axhline(len(extremes) // 2 - 0.5, color=GREY, linewidth=0.8)
     axes.set_title(f"the hardest and the easiest {len(extremes) // 2}", fontsize=10)
 
 
@@ -189,10 +234,12 @@ def _draw_named(axes: Axes, counted: Confusion, size: float) -> AxesImage:
 
 
 def _draw_shares(axes: Axes, counted: Confusion) -> AxesImage:
-    """Unlabelled; where there are more classes than pixels, their mean."""
+    """Unlabelled, grey for classes without images; where there are more classes than pixels, their mean."""
+    from matplotlib import colormaps
     from matplotlib.colors import PowerNorm
 
-    return axes.imshow(counted.shares, cmap="viridis", norm=PowerNorm(0.5, 0, 1), interpolation="auto")
+    colours = colormaps["viridis"].with_extremes(bad=EMPTY)
+    return axes.imshow(counted.shares, cmap=colours, norm=PowerNorm(0.5, 0, 1), interpolation="auto")
 
 
 def _add_scale(figure: Figure | SubFigure, axes: Axes, image: AxesImage) -> None:
@@ -205,7 +252,7 @@ def _draw_accuracies(axes: Axes, counted: Confusion, shown: NDArray[np.int64]) -
     if counted.mean is not None:
         axes.axvline(counted.mean, color=GREY, linestyle="--", linewidth=1)
     axes.set_yticks(range(len(shown)), [shortened(counted.names[number], LABEL) for number in shown], fontsize=7)
-    label = "accuracy of each class\n(dashed: the mean of all)"
+    label = "accuracy of each class\n(dashed: the mean of classes)"
     axes.set(xlim=(0, 1), ylim=(len(shown) - 0.5, -0.5), xlabel=label)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -223,15 +270,30 @@ def most_confused(matrix: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.sort(np.array(chosen, np.int64))
 
 
-def _in_words(matrix: NDArray[np.int64], names: Sequence[str], accuracy: NDArray[np.float64], title: str) -> str:
+def _mistakes(matrix: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """(true class, taken for) of each pair that was confused, the most frequent first."""
     wrong = matrix - np.diag(np.diag(matrix))
-    best = np.argsort(-wrong.flatten(), kind="stable")[:3]
-    pairs = [divmod(int(place), len(matrix)) for place in best if wrong.flat[place]]
-    said = [f"“{names[true]}” taken for “{names[said]}” ({wrong[true, said]:,})" for true, said in pairs]
+    frequent = np.argsort(-wrong, axis=None, kind="stable")[: np.count_nonzero(wrong)]
+    return [divmod(int(place), len(matrix)) for place in frequent]
+
+
+def _in_words(matrix: NDArray[np.int64], names: Sequence[str], accuracy: NDArray[np.float64], title: str) -> str:
+    mistakes = _mistakes(matrix)
+    said = [f"“{names[true]}” taken for “{names[said]}” ({matrix[true, said]:,})" for true, said in mistakes[:SPOKEN]]
+    if len(mistakes) > SPOKEN:
+        said.append(f"and {len(mistakes) - SPOKEN:,} other pairs")
     counted = np.flatnonzero(matrix.sum(axis=1))
     ends = ""
     if len(counted) and np.ptp(accuracy[counted]) > 0:
-        low, high = counted[accuracy[counted].argmin()], counted[accuracy[counted].argmax()]
-        hardest, easiest = (f"“{names[number]}” ({accuracy[number]:.0%})" for number in (low, high))
-        ends = f"; the hardest class is {hardest}, the easiest {easiest}"
-    return f"{title}: {', '.join(said) if said else 'no mistakes'}{ends}"
+        hardest, easiest = (
+            _end(names, accuracy, counted[accuracy[counted] == end]) for end in
+            (accuracy[counted].min(), accuracy[counted].max())
+        )  # fmt: skip
+        ends = f"; hardest is {hardest}, easiest {easiest}"
+    return f"{title}; {', '.join(said) if said else 'no mistakes'}{ends}"
+
+
+def _end(names: Sequence[str], accuracy: NDArray[np.float64], those: NDArray[np.int64]) -> str:
+    """The first of the classes that are equally hard or easy, and how many others are."""
+    others = f" and {len(those) - 1} more" if len(those) > 1 else ""
+    return f"“{names[those[0]]}”{others} ({accuracy[those[0]]:.0%})"

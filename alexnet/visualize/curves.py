@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -105,7 +106,7 @@ def draw_curves(runs: Sequence[History]) -> Picture:
     ``runs``: their names differ.
     """
     says = "; ".join(_in_words(run) for run in runs)
-    figures = {run.name: run.final for run in runs}
+    figures = {run.name: _in_figures(run) for run in runs}
     return Picture(_panels(runs, 9.6, 2), says, figures, lambda: _panels(runs, PHONE, 1))
 
 
@@ -120,8 +121,9 @@ def _panels(runs: Sequence[History], width: float, across: int) -> Figure:
         _draw_splits(loss, run, "loss", colour)
         _draw_splits(accuracy, run, "top1", colour)
         steps = [line["step"] for line in run.lines]
-        rate.plot(steps, [line["rate"] for line in run.lines], color=colour or GREY)
-        speed.plot(list(run.speeds), list(run.speeds.values()), color=colour or GREY)
+        style: dict[str, Any] = {"color": colour or GREY, "marker": "o" if len(steps) == 1 else None}
+        rate.plot(steps, [line["rate"] for line in run.lines], **style)
+        speed.plot(list(run.speeds), list(run.speeds.values()), **style)
         if run.expected:
             accuracy.axhspan(*run.expected, color=colour or GREEN, alpha=0.12, label="expected on test")
     loss.set(ylabel=_cut_spikes(loss, runs))
@@ -159,8 +161,11 @@ def _add_key(figure: Figure, runs: Sequence[History], colours: Sequence[str], ac
     for run, colour in zip(runs, colours, strict=True):
         final = f", {run.final['split']} {run.final['top1']:.2%}" if run.final else ""
         entries.append(Line2D([], [], color=colour, linewidth=3, label=f"{shortened(run.name, 44)}{final}"))
-    entries += [Line2D([], [], color=GREY, label=split, **style) for split, style in SPLIT_STYLES.items()]
-    entries.append(Line2D([], [], color=GREY, label="final count", linestyle="", **STAR))
+    counted = {name for run in runs for line in run.epochs for name in line}
+    drawn = {split: style for split, style in SPLIT_STYLES.items() if split == "train" or f"{split}_top1" in counted}
+    entries += [Line2D([], [], color=GREY, label=split, **style) for split, style in drawn.items()]
+    if any(run.final for run in runs):
+        entries.append(Line2D([], [], color=GREY, label="final count", linestyle="", **STAR))
     if any(run.expected for run in runs):
         entries.append(Patch(color=GREY, alpha=0.2, label="band in a run's colour: expected on test"))
     figure.legend(handles=entries, loc="outside lower center", ncols=across, frameon=False, fontsize="small")
@@ -194,7 +199,8 @@ def _draw_splits(axes: Axes, run: History, suffix: str, colour: str) -> None:
         points[split] = [(e["step"], e[f"{split}_{suffix}"]) for e in run.epochs if f"{split}_{suffix}" in e]
     for split, some in points.items():
         if some:
-            style = {"color": colour or SPLIT_COLOURS[split], **SPLIT_STYLES[split]}
+            alone = {"marker": "o"} if len(some) == 1 else {}  # of one point there is no line
+            style = {"color": colour or SPLIT_COLOURS[split], **SPLIT_STYLES[split], **alone}
             axes.plot(*zip(*some, strict=True), label=split, **style)
     if suffix == "top1" and run.final and run.epochs:
         _draw_star(axes, run, colour)
@@ -216,12 +222,30 @@ def _when(run: History) -> str:
     return "in the end" if epoch == run.epochs[-1]["epoch"] else f"by the weights of epoch {epoch}"
 
 
+def _steps(count: int) -> str:
+    return "1 step" if count == 1 else f"{count:,} steps"
+
+
+def _in_figures(run: History) -> dict[str, Any]:
+    """The ends of its curves, and the final count."""
+    first, last = (run.lines[0], run.lines[-1]) if run.lines else ({}, {})
+    final = run.final and {name: run.final[name] for name in ("split", "top1", "kept_epoch")}
+    return {
+        "steps": last.get("step", 0),
+        "loss": [first.get("loss"), last.get("loss")],
+        "accuracy": [first.get("accuracy"), last.get("accuracy")],
+        "rate": [first.get("rate"), last.get("rate")],
+        "images_per_second": statistics.median(run.speeds.values()) if run.speeds else None,
+        "final": final,
+    }
+
+
 def _in_words(run: History) -> str:
     """Where a training began and ended, for those who cannot see its curves."""
     if not run.lines:
         return f"{run.name}: nothing trained yet"
     first, last = run.lines[0], run.lines[-1]
-    ended = f"{run.name}: training loss from {first['loss']:.2f} to {last['loss']:.2f} in {last['step']:,} steps"
+    ended = f"{run.name}: training loss from {first['loss']:.2f} to {last['loss']:.2f} in {_steps(last['step'])}"
     final = run.final
     return ended + (f", {final['split']} accuracy {final['top1']:.2%} {_when(run)}" if final and run.epochs else "")
 

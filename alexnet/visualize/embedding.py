@@ -18,7 +18,7 @@ from alexnet.data.store import Store
 from alexnet.inference.features import compute_features
 from alexnet.inference.predictor import Predictor
 from alexnet.runtime.log import Reporter
-from alexnet.visualize.canvas import MARKS, PHONE, Picture, bare, class_marks, new_figure, shortened
+from alexnet.visualize.canvas import MARKS, PHONE, Picture, bare, class_marks, new_figure, shortened, some_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +45,8 @@ def show_embedding(
     places = flatten(np.concatenate(list(compute_features(predictor, store, some, layer, reporter))))
     names = predictor.model.readable_classes
     seen = predictor.visible(store.read(some))
-    return draw_embedding(places, store.labels[some], seen, names, f"{title}, by {layer} (t-SNE)")
+    title = f"{title}: {some_of(len(some), len(index))} images by {layer}, t-SNE, near is alike"
+    return draw_embedding(places, store.labels[some], seen, names, title)
 
 
 def flatten(features: NDArray[np.float32], seed: int = 0) -> NDArray[np.float64]:
@@ -72,7 +73,11 @@ def draw_embedding(
 ) -> Picture:
     """``places`` ``(N, 2)`` in 0 … 1 with ``labels`` ``(N,)`` and the images ``pixels`` ``(N, H, W, C)``."""
     own = _own_nearest(places, labels)
-    says = f"{title}: {own.sum():,} of {len(labels):,} images on the map lie nearest to one of their own class"
+    counts = np.bincount(labels)
+    by_chance = (counts * (counts - 1)).sum() / max(1, len(labels) - 1)
+    says = (
+        f"{title}: {own.sum():,} of {len(labels):,} lie nearest to one of their own class, {by_chance:,.0f} by chance"
+    )
     present = np.unique(labels)
     named = present
     if len(present) > MARKS:

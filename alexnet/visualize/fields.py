@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from alexnet.data.photograph import read_photograph
 from alexnet.inference.fields import reach
-from alexnet.model.network import Architecture, LinearLayer
+from alexnet.model.network import Architecture, LinearLayer, architecture_of
+from alexnet.model.saved import SavedModel
 from alexnet.model.summary import Layer, summarise
 from alexnet.model.variants import build, get_variant
 from alexnet.visualize.canvas import ORANGE, PHONE, Picture, grid, new_figure, show_image
@@ -46,12 +47,19 @@ class Field:
         return int(rows[0]), int(columns[0]), int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
 
 
-def show_fields(variant: str, image: Path | NDArray[np.uint8], architecture: Architecture | None = None) -> Picture:
+def show_fields_of(model: SavedModel, seen: NDArray[np.uint8], name: str) -> Picture:
+    """Of a trained network called ``name``, on an image ``(S, S, C)`` as it saw it, drawn to scale."""
+    return show_fields(model.variant, seen, architecture_of(model.network), f"{name} ({model.variant})")
+
+
+def show_fields(
+    variant: str, image: Path | NDArray[np.uint8], architecture: Architecture | None = None, name: str = ""
+) -> Picture:
     """Of a variant by its name, on an image: all convolutions and the last pool.
 
-    ``image``: a file, or ``(S, S, C)`` as a network saw it, which is drawn to scale. ``architecture``: one that departs
-    from the variant's. The network is built for an image so large that no field
-    reaches beyond it. Raises ``UserError`` for an unknown name or an image that cannot be read.
+    ``image``: a file, which is scaled to the largest field, or pixels ``(S, S, C)``, which are not. ``architecture``:
+    one that departs from the variant's; ``name``: what to call it. The network is built for an image so large that no
+    field reaches beyond it. Raises ``UserError`` for an unknown name or an image that cannot be read.
     """
     whole = architecture or get_variant(variant).architecture
     slim = None if whole is None else replace(whole, hidden=(LinearLayer(8), LinearLayer(8)))
@@ -65,9 +73,9 @@ def show_fields(variant: str, image: Path | NDArray[np.uint8], architecture: Arc
     fields = [Field(name, sides[name].receptive_field or 0, reach(network, name).numpy()) for name in shown]
     window = largest + largest // 4
     cropped = [replace(field, reach=_middle(field.reach, window)) for field in fields]
-    title = (
-        f"{variant}: what the middle unit of each layer sees (bright: by many paths; dashed: the arithmetic's square)"
-    )
+    title = f"{name or variant}: what the middle unit of each layer sees (bright: by many paths; dashed: by arithmetic)"
+    if not isinstance(image, Path) and len(image) < window:
+        title += f"; grey lies beyond the image of {len(image)} pixels"
     return draw_fields(_ground(image, window), cropped, title)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,12 +13,12 @@ from numpy.typing import NDArray
 from alexnet.data.store import Store
 from alexnet.inference.features import FeatureIndex
 from alexnet.inference.predictor import Predictor
-from alexnet.visualize.canvas import ORANGE, Picture, in_two_lines, new_figure, shortened, show_image
+from alexnet.visualize.canvas import Picture, framed, in_two_lines, new_figure, shortened, show_image, some_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LABEL = 20
+LABEL = 17
 NEAREST = 6  # shown, as in the paper
 WIDTH = 1.55  # inches, of an image
 ON_PHONES = 3  # in a row
@@ -37,30 +38,37 @@ class Neighbour:
 
 
 def show_neighbours(
-    predictor: Predictor, store: Store, index: FeatureIndex, queries: Sequence[Query], layer: str
+    predictor: Predictor, store: Store, index: FeatureIndex, queries: Sequence[Query], layer: str, run: str
 ) -> Picture:
-    """The nearest of a store's images to each of ``queries``, whose pixels the predictor read, by an index of it."""
+    """The nearest of a store's images to each of ``queries``, whose pixels the predictor read, by an index of its train
+    images, or of some of them.
+    """
     found = []
     for point in predictor.features([pixels for _, pixels in queries], layer):
         nearest, distances = index.nearest(point, NEAREST)
         seen = predictor.visible(store.read(nearest))
         names = [predictor.model.readable_classes[label] for label in store.labels[nearest]]
         found.append([Neighbour(*item) for item in zip(seen, names, map(float, distances), strict=True)])
-    return draw_neighbours([(name, predictor.visible(pixels[None])[0]) for name, pixels in queries], found, layer)
+    among = some_of(len(index.images), len(store.subset("train")))
+    title = f"{run}: the nearest of {among} train images of {store.name}, and how far they are (Euclidean, in {layer})"
+    return draw_neighbours([(name, predictor.visible(pixels[None])[0]) for name, pixels in queries], found, title)
 
 
-def draw_neighbours(queries: Sequence[Query], found: Sequence[Sequence[Neighbour]], layer: str) -> Picture:
+def draw_neighbours(queries: Sequence[Query], found: Sequence[Sequence[Neighbour]], title: str) -> Picture:
     """A row for each of ``queries``, (name, pixels as the network saw them), then its neighbours, nearest first."""
     most = 1 + max(len(row) for row in found)
-    title = f"the nearest training images, with their Euclidean distance in {layer}"
     said = [
-        f"{name}: {', '.join(neighbour.name for neighbour in neighbours)}"
+        f"{name}: {', '.join(f'{each.name} {each.distance:.{_places(neighbours)}f}' for each in neighbours)}"
         for (name, _), neighbours in zip(queries, found, strict=True)
+    ]
+    nearest = [
+        {"image": name, "nearest": [{"class": each.name, "distance": each.distance} for each in row]}
+        for (name, _), row in zip(queries, found, strict=True)
     ]
     return Picture(
         _rows(queries, found, title, most),
-        f"The training images nearest to each, by {layer}, with their distances. {'. '.join(said)}",
-        {name: [(n.name, n.distance) for n in row] for (name, _), row in zip(queries, found, strict=True)},
+        f"{title}. {'. '.join(said)}",
+        {"images": nearest},
         lambda: _rows(queries, found, title, ON_PHONES),
     )
 
@@ -73,10 +81,15 @@ def _rows(queries: Sequence[Query], found: Sequence[Sequence[Neighbour]], title:
     for axes in places[:, 1:].flatten():
         axes.set_visible(False)
     for row, (name, pixels), neighbours in zip(places, queries, found, strict=True):
-        show_image(row[0], pixels, in_two_lines(name, LABEL))
-        for side in row[0].spines.values():
-            side.set(visible=True, color=ORANGE, linewidth=2.5)
+        show_image(framed(row[0]), pixels, in_two_lines(name, LABEL))
         for axes, neighbour in zip(row[1:], neighbours, strict=False):
             axes.set_visible(True)
-            show_image(axes, neighbour.pixels, f"{shortened(neighbour.name, LABEL)}\n{neighbour.distance:.3g}")
+            distance = f"{neighbour.distance:,.{_places(neighbours)}f}"
+            show_image(axes, neighbour.pixels, f"{shortened(neighbour.name, LABEL)}\n{distance}")
     return figure
+
+
+def _places(neighbours: Sequence[Neighbour]) -> int:
+    """Decimal places that give the farthest three figures, and the others as many."""
+    farthest = max(neighbour.distance for neighbour in neighbours)
+    return max(0, 2 - math.floor(math.log10(farthest))) if farthest > 0 else 0

@@ -12,13 +12,15 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from alexnet.config import Recipe, assignments
-from alexnet.visualize.canvas import Picture, encoded
+from alexnet.visualize.canvas import DOTS_PER_INCH, Picture, encoded
 from alexnet.visualize.measure import describe_images, describe_measure
 from alexnet.visualize.report import departs, expected, facts, readings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+DOTS_ON_PHONES = 165  # an inch; their screens are finer
+LONGEST_CAPTION = 500  # letters; a longer one is folded
 HARDEST = 30  # classes in the table, where there are more
 
 
@@ -39,17 +41,17 @@ class Section:
     def data(self) -> str:
         """The picture as it stands in a page."""
         assert self.picture is not None
-        return _as_address(self.picture.figure, self.picture.says)
+        return _as_address(self.picture.figure, DOTS_PER_INCH)
 
     @property
     def data_for_phones(self) -> str:
         """The same for a narrow screen."""
         assert self.picture is not None
-        return _as_address(self.picture.upright(), self.picture.says)
+        return _as_address(self.picture.upright(), DOTS_ON_PHONES)
 
 
-def _as_address(figure: Figure, says: str) -> str:
-    return "data:image/webp;base64," + base64.b64encode(encoded(figure, says, ".webp")).decode("ascii")
+def _as_address(figure: Figure, dots: int) -> str:
+    return "data:image/webp;base64," + base64.b64encode(encoded(figure, "", ".webp", dots)).decode("ascii")
 
 
 def render(
@@ -58,9 +60,10 @@ def render(
     sections: Sequence[Section],
     remarks: Sequence[str],
     names: Mapping[str, str],
+    run: str,
 ) -> str:
     """The whole page. ``result``: as ``result.json`` has it; ``remarks``: worth knowing of the images; ``names``: what
-    people call each class.
+    people call each class; ``run``: the name of its folder.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -72,11 +75,12 @@ def render(
         if value["images"]
     ]
     return template.render(
-        title=recipe.name,
+        title=run,
+        recipe=recipe.name,
         measure=describe_measure(result) if result["split"] else "nothing was measured: there are no test images",
         seed=result["seed"],
         expected=expected(recipe),
-        readings=readings(recipe, result),
+        readings=readings(recipe, result, names),
         departures=departs(recipe, result["source"]),
         facts=[*facts(result), *(remark.strip() for remark in remarks)],
         sections=sections,
@@ -84,4 +88,5 @@ def render(
         all_classes=len(counted),
         counted=describe_images(result) if result["split"] else "",
         fields=assignments(recipe),
+        longest=LONGEST_CAPTION,
     )

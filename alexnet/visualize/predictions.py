@@ -18,29 +18,43 @@ from alexnet.data.splits import spread
 from alexnet.data.store import Store
 from alexnet.inference.predictor import Predictor
 from alexnet.training.evaluate import log_probabilities
-from alexnet.visualize.canvas import BLUE, GREY, ORANGE, PHONE, Picture, new_figure, share, shortened, show_image
+from alexnet.visualize.canvas import (
+    BLUE,
+    GREY,
+    ORANGE,
+    PHONE,
+    Picture,
+    new_figure,
+    share,
+    shortened,
+    show_image,
+    some_of,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BARS = 5
-ACROSS, ON_PHONES = 6, 3
+ACROSS, ON_PHONES = 6, 2
+NARROWEST = 3.6  # inches, for the title
 LABEL = 22
-KEY = "bars: the five most probable"
+LETTER = 0.082  # inches, of a title
+LEAST_CERTAIN = "the least certain: the two best are closest"
 IMAGES = 2000  # of a set, at even distances, that answers are chosen from
 TINY = np.finfo(np.float32).tiny
 
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """One image's: ``pixels`` ``(H, W, C)``, its title, the probability of each class ``(classes,)``, and its true
-    label, if that is known.
+    """One image's: ``pixels`` ``(H, W, C)``, its title, the probability of each class ``(classes,)``, its true label,
+    if that is known, and its file.
     """
 
     pixels: NDArray[np.uint8]
     title: str
     probabilities: NDArray[np.float32]
     label: int | None = None
+    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,17 +67,20 @@ class Group:
 
 def show_predictions(predictor: Predictor, store: Store, index: NDArray[np.int64], title: str) -> Picture:
     """Of a store's images ``index``, at most ``IMAGES``: some, the most confident mistakes, the least certain."""
-    if len(index) > IMAGES:
-        title = f"{title}: {IMAGES:,} of {len(index):,} images"
-        index = spread(index, IMAGES)
+    title = f"{title}: {some_of(min(len(index), IMAGES), len(index))} images"
+    index = spread(index, IMAGES)
     batches = log_probabilities(predictor.model, store, index, predictor.machine)
     probabilities = np.concatenate([output.exp().cpu().numpy() for output, _ in batches])
     groups, names = [], predictor.model.readable_classes
     for name, places in choose(probabilities, store.labels[index], ACROSS).items():
-        seen, labels = predictor.visible(store.read(index[places])), store.labels[index[places]]
-        rows = zip(seen, labels, probabilities[places], strict=True)
-        groups.append(Group(name, [Answer(pixels, names[label], found, int(label)) for pixels, label, found in rows]))
-    return draw_predictions(groups, names, f"{title} (above each image its class; {KEY}, orange the true one)")
+        some = index[places]
+        rows = zip(
+            predictor.visible(store.read(some)), store.labels[some].tolist(), probabilities[places], store.names(some),
+            strict=True,
+        )  # fmt: skip
+        answers = [Answer(pixels, names[label], found, label, file) for pixels, label, found, file in rows]
+        groups.append(Group(name, answers))
+    return draw_predictions(groups, names, f"{title} (above each image its class; {_key(names)}, orange the true one)")
 
 
 def show_images(predictor: Predictor, images: Sequence[tuple[str, NDArray[np.uint8]]], title: str) -> Picture:
@@ -71,7 +88,12 @@ def show_images(predictor: Predictor, images: Sequence[tuple[str, NDArray[np.uin
     pixels = [some for _, some in images]
     rows = zip(predictor.visible(pixels), images, predictor.probabilities(pixels), strict=True)
     answers = [Answer(seen, name, found) for seen, (name, _), found in rows]
-    return draw_predictions([Group("", answers)], predictor.model.readable_classes, f"{title} ({KEY})")
+    names = predictor.model.readable_classes
+    return draw_predictions([Group("", answers)], names, f"{title} ({_key(names)})")
+
+
+def _key(names: Sequence[str]) -> str:
+    return f"bars: the {BARS} most probable" if len(names) > BARS else "bars: the probability of each class"
 
 
 def choose(probabilities: NDArray[np.float32], labels: NDArray[np.int64], count: int) -> dict[str, NDArray[np.int64]]:
@@ -86,7 +108,7 @@ def choose(probabilities: NDArray[np.float32], labels: NDArray[np.int64], count:
     if probabilities.shape[1] > 1:
         two = np.partition(probabilities, -2, axis=1)[:, -2:]
         entropy = -(probabilities * np.log(np.maximum(probabilities, TINY))).sum(axis=1)  # bf16 has many equal pairs
-        groups["the least certain"] = np.lexsort((-entropy, two[:, 1] - two[:, 0]))
+        groups[LEAST_CERTAIN] = np.lexsort((-entropy, two[:, 1] - two[:, 0]))
     return {title: places[:count] for title, places in groups.items() if len(places)}
 
 
@@ -96,9 +118,9 @@ def draw_predictions(groups: Sequence[Group], names: Sequence[str], title: str) 
         f"{group.title}{': ' * bool(group.title)}{', '.join(_in_words(answer, names) for answer in group.answers)}"
         for group in groups
     ]
-    across = min(ACROSS, max(2, *(len(group.answers) for group in groups)))
+    across = min(ACROSS, max(len(group.answers) for group in groups))
     return Picture(
-        _rows(groups, names, title, 2.0 * max(across, 3), across),
+        _rows(groups, names, title, max(2.0 * across, NARROWEST), across),
         f"{title}. {'. '.join(lines)}",
         {group.title or "given": [_in_figures(answer, names) for answer in group.answers] for group in groups},
         lambda: _rows(groups, names, title, PHONE, min(across, ON_PHONES)),
@@ -115,7 +137,7 @@ def _rows(groups: Sequence[Group], names: Sequence[str], title: str, width: floa
         axes = part.subplots(2 * rows, across, height_ratios=[1.25, 1] * rows, squeeze=False)
         pairs = [(axes[2 * row, column], axes[2 * row + 1, column]) for row in range(rows) for column in range(across)]
         for (image, bars), answer in zip(pairs, group.answers, strict=False):
-            show_image(image, answer.pixels, shortened(answer.title, LABEL))
+            show_image(image, answer.pixels, shortened(answer.title, min(LABEL, int(width / across / LETTER))))
             _draw_bars(bars, answer, names)
         for place in itertools.chain(*pairs[len(group.answers) :]):
             place.set_visible(False)
@@ -135,7 +157,9 @@ def _draw_bars(axes: object, answer: Answer, names: Sequence[str]) -> None:
     for place, number in zip(places, best, strict=True):
         mark = "✓ " if number == answer.label else ""
         axes.text(0.02, float(place), mark + shortened(names[number], LABEL), va="center", fontsize=7.5, clip_on=True)
-    axes.set(xlim=(0, 1), ylim=(BARS - 0.5, -0.5), yticks=[])
+        probability = share(float(answer.probabilities[number])).replace("less than 1%", "<1%")
+        axes.text(1.0, float(place), probability, ha="right", va="center", fontsize=7, color=GREY, clip_on=True)
+    axes.set(xlim=(0, 1), ylim=(len(best) - 0.5, -0.5), yticks=[])
     axes.set_xticks([0, 0.5, 1], ["0", "½", "1"], fontsize=7, color=GREY)
     axes.set_xlabel("probability", fontsize=7, color=GREY, labelpad=1)
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -153,7 +177,7 @@ def _in_figures(answer: Answer, names: Sequence[str]) -> dict[str, Any]:
     """The same as numbers: the image, its class if that is known, and the probabilities that are drawn."""
     best = np.argsort(-answer.probabilities, kind="stable")[:BARS]
     return {
-        "image": answer.title,
+        "image": answer.file or answer.title,
         "class": None if answer.label is None else names[answer.label],
         "probabilities": {names[number]: float(answer.probabilities[number]) for number in best},
     }

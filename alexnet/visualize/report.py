@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from alexnet.config import Recipe, assignments
@@ -35,8 +36,11 @@ def _outcome(recipe: Recipe, result: Mapping[str, Any]) -> list[str]:
     return [*lines, "![loss, accuracy and rate](curves.png)", ""]
 
 
-def readings(recipe: Recipe, result: Mapping[str, Any]) -> list[str]:
-    """How the measure is to be read, a sentence each: whose weights were counted, and whether that beats one answer."""
+def readings(recipe: Recipe, result: Mapping[str, Any], names: Mapping[str, str] = MappingProxyType({})) -> list[str]:
+    """How the measure is to be read, a sentence each: whose weights were counted, and whether that beats one answer.
+
+    ``names``: what people call classes, where that is known.
+    """
     if result["split"] is None:
         return []
     said = []
@@ -48,7 +52,9 @@ def readings(recipe: Recipe, result: Mapping[str, Any]) -> list[str]:
     name, share = commonest_class(result)
     lowest, _ = wilson_interval(round(result["top1"] * result["images"]), result["images"])
     if len(result["per_class"]) > 1 and lowest <= share:
-        said.append(f"That is not clearly better than always answering {name}, which is right for {share:.2%}.")
+        said.append(
+            f"That is not clearly better than always answering {names.get(name, name)}, which is right for {share:.2%}."
+        )
     return said
 
 
@@ -76,9 +82,10 @@ def facts(result: Mapping[str, Any]) -> list[str]:
     splits = ", ".join(f"{count:,} {name}" for name, count in result["splits"].items())
     speed = f"{result['images_per_second']:,.0f} images/s over {result['seconds']:,.0f} s"
     hardware = result["hardware"]
+    steps = "1 step" if result["steps"] == 1 else f"{result['steps']:,} steps"
     return [
         f"images: {result['source']} ({splits})",
-        f"{result['steps']:,} steps at {speed} on {machine_name(hardware)}, {hardware['precision']}, "
+        f"{steps} at {speed} on {machine_name(hardware)}, {hardware['precision']}, "
         f"beside {result['matrix_gflops']:,.0f} GFLOP/s of the machine's own matrix product",
         f"torch {hardware['torch']}, Python {hardware['python']}",
     ]

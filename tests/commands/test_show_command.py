@@ -85,6 +85,22 @@ def test_every_picture_is_drawn_and_said(words, here, tmp_path, capsys):
         assert picture.info["Description"] == told["says"]
 
 
+def test_a_run_s_images_are_kept_and_seen_as_in_its_training(here, tmp_path, capsys):
+    for words in (["augmentations", "run0"], ["augmentations", "run0", "--image", "photo.png"]):
+        assert cli.main(["show", *words, "--out", str(tmp_path / "a.svg")]) == 0
+        assert "as stored, 24 × 24" in (tmp_path / "a.svg").read_text(encoding="utf-8")
+    assert cli.main(["show", "receptive-field", "run0", "--image", "photo.png"]) == 0
+    assert "run0 (small): what the middle unit" in (said := capsys.readouterr().out)
+    assert "grey lies beyond the image of 24 pixels" in said
+
+
+def test_letters_that_no_font_has_are_named(here, tmp_path, capsys):
+    name = tmp_path / "\U00012000.png"
+    name.write_bytes((here / "photo.png").read_bytes())
+    assert cli.main(["show", "predictions", "run0", "--image", str(name), "--out", str(tmp_path / "p.png")]) == 0
+    assert "note: no font here has \U00012000, which are boxes in the picture" in capsys.readouterr().err
+
+
 def test_a_picture_of_a_run_lies_in_its_folder_and_one_of_a_name_here(here, capsys):
     assert cli.main(["show", "filters", "run1/model"]) == 0
     assert (here / "run1" / "filters.png").is_file()
@@ -97,7 +113,7 @@ def test_a_picture_of_a_run_lies_in_its_folder_and_one_of_a_name_here(here, caps
     assert (here / "architecture-paper.png").is_file()
     assert cli.main(["show", "architecture", "run1/model"]) == 0
     assert (here / "run1" / "architecture.svg").is_file()
-    assert "run1 in 1 column" in capsys.readouterr().out
+    assert "run1 (small) in 1 column" in capsys.readouterr().out
     assert cli.main(["show", "curves", "run0/model", "--out", "lines.svg"]) == 0
     assert "<svg" in (here / "lines.svg").read_text(encoding="utf-8")
 
@@ -120,8 +136,10 @@ def test_a_nearest_image_is_itself_and_the_index_is_made_once(here, capsys):
     words = ["show", "neighbours", "run0", "--image", "colours/red/0.png", "--image", "colours/blue/1.png", "--json"]
     assert cli.main(words) == 0
     made = (here / "run0" / "features" / "relu7" / "features.npy").stat().st_mtime_ns
-    found = json.loads(capsys.readouterr().out)["figures"]
-    assert len(found["0.png"]) == 6
+    one, other = json.loads(capsys.readouterr().out)["figures"]["images"]
+    assert (one["image"], len(one["nearest"]), one["nearest"][0]["class"]) == ("0.png", 6, "red")
+    assert one["nearest"][0]["distance"] < one["nearest"][1]["distance"]
+    assert other["nearest"][0]["class"] == "blue"
     assert cli.main(words) == 0
     assert cli.main([*words, "--layer", "relu6"]) == 0  # has an index of its own
     assert (here / "run0" / "features" / "relu6" / "features.npy").is_file()
@@ -152,8 +170,10 @@ def test_a_report_can_be_made_anew(here, capsys, monkeypatch):
 
 MISTAKES = [
     (["curvs", "run0"], "unknown picture 'curvs': did you mean 'curves'?"),
-    (["curves", "nowhere"], "nowhere is no run folder"),
-    (["filters", "nowhere"], "nowhere is no run: expected a folder that alexnet train left"),
+    (["curves", "nowhere"], "nowhere is no run: there is no such folder"),
+    (["curves", "colours"], "colours is no run folder: run.json is missing"),
+    (["filters", "nowhere"], "nowhere is no run: there is no such folder"),
+    (["filters", "colours"], "colours is no run: expected a folder that alexnet train left"),
     (["confusion", "run0", "run1"], "show confusion is of one run: leave out run1"),
     (["architecture", "papr"], "unknown variant 'papr': did you mean 'paper'?"),
     (["augmentations", "small-digit", "--image", "photo.png"], "unknown recipe 'small-digit': did you mean"),
@@ -184,7 +204,7 @@ MISTAKES = [
     (["curves", "run0", "--out", "/proc/none/a.png"], "cannot write /proc/none/a.png"),
     (["confusion", "run0/model"], "run0/model is a model without its run"),
     (["embedding", "run0"], "a map needs at least 8 images, not 6"),
-    (["report", "nowhere"], "nowhere is no run folder"),
+    (["report", "nowhere"], "nowhere is no run: there is no such folder"),
 ]
 
 

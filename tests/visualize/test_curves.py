@@ -75,11 +75,23 @@ def test_several_runs_lie_over_each_other_in_colours_of_their_own():
     assert len(set(colours[:3])) == len(set(colours[3:])) == 1
     assert colours[0] != colours[3]
     assert list(picture.figures) == ["one", "two"]
+    told = picture.figures["one"]
+    assert (told["steps"], told["images_per_second"], told["final"]["top1"]) == (50, 130, 0.2)
+    assert told["loss"] == [2 - 1 / 3, pytest.approx(1 / 3)]
     (legend,) = picture.figure.legends
     written = [text.get_text() for text in legend.get_texts()]
     assert written[:2] == ["one, test 20.00%", "two, test 20.00%"]
-    assert {"train", "val", "test", "final count"} < set(written)
+    assert {"train", "val", "final count"} < set(written)
+    assert "test" not in written  # no run has a test curve
     assert "one: training loss from 1.67 to 0.33 in 50 steps, test accuracy 20.00% in the end" in picture.says
+
+
+def test_a_training_of_one_step_has_a_point():
+    line = {"step": 1, "epoch": 1, "loss": 0.7, "accuracy": 0.5, "rate": 0.1}
+    picture = draw_curves([History("one", [line], {1: 5.0})])
+    for axes in picture.figure.axes:
+        assert axes.get_lines()[0].get_marker() == "o"
+    assert picture.says.endswith("in 1 step")
 
 
 def test_a_loss_far_above_all_others_does_not_flatten_them():

@@ -43,7 +43,9 @@ class Outline(HTMLParser):
 def page(result=RESULT, sections=None):
     picture = draw_confusion(np.eye(3, dtype=np.int64), ["a", "b", "<i>"], "three <classes>")
     sections = sections or [Section("What it takes for what", picture), Section("Not here", None, "no <library>")]
-    return render(get_recipe("small-digits"), result, sections, ["2 files <refused>"], {"<b>9</b> & more": "nine"})
+    return render(
+        get_recipe("small-digits"), result, sections, ["2 files <refused>"], {"<b>9</b> & more": "nine"}, "my <run>"
+    )
 
 
 def test_a_page_is_one_file_and_what_came_from_outside_is_text():
@@ -53,6 +55,8 @@ def test_a_page_is_one_file_and_what_came_from_outside_is_text():
     assert "Not shown: no &lt;library&gt;." in text
     assert "2 files &lt;refused&gt;" in text
     assert "<td>nine</td>" in text
+    assert "<h1>my &lt;run&gt;</h1>" in text
+    assert "Recipe small-digits, seed 0." in text
     addresses = re.findall(r'(?:src|srcset|href)="([^"]*)"', text)
     assert len(addresses) == 3  # the page's mark, a picture, and the same for phones
     assert all(address.startswith("data:") for address in addresses)
@@ -111,7 +115,7 @@ def test_the_report_in_a_browser(tmp_path):
     service = webdriver.ChromeService(shutil.which("chromedriver"))
     with webdriver.Chrome(options=options, service=service) as browser:
         browser.get(report.as_uri())
-        assert browser.title == "small-digits: a training of AlexNet"
+        assert browser.title == "run: a training of AlexNet"
         images = browser.find_elements(By.TAG_NAME, "img")
         assert len(images) == 11
         assert all(browser.execute_script("return arguments[0].naturalWidth", image) > 200 for image in images)

@@ -7,11 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import FigureBase
 from matplotlib.text import Text
 from PIL import Image
 
 from alexnet.core.errors import UserError
 from alexnet.model.network import LinearLayer
+from alexnet.model.saved import SavedModel
 from alexnet.model.variants import VARIANTS, create_model, get_architecture
 from alexnet.recipes import RECIPES
 from alexnet.visualize import canvas
@@ -19,12 +21,12 @@ from alexnet.visualize.activations import draw_activations, shown_layers
 from alexnet.visualize.architecture import show_architecture, stages
 from alexnet.visualize.augmentations import show_augmentations, stored_pixels
 from alexnet.visualize.canvas import DOTS_PER_INCH, PHONE
-from alexnet.visualize.confusion import draw_confusion, most_confused, order_by_confusion
+from alexnet.visualize.confusion import counted_matrix, draw_confusion, most_confused, order_by_confusion, show_counted
 from alexnet.visualize.embedding import draw_embedding, flatten
 from alexnet.visualize.fields import show_fields
 from alexnet.visualize.filters import as_tiles, columns_of, draw_filters
 from alexnet.visualize.neighbours import Neighbour, draw_neighbours
-from alexnet.visualize.predictions import Answer, Group, choose, draw_predictions
+from alexnet.visualize.predictions import LEAST_CERTAIN, Answer, Group, choose, draw_predictions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SLIM = {"hidden": (LinearLayer(8), LinearLayer(8))}
@@ -42,12 +44,43 @@ def png_of(figure) -> Image.Image:
     image.load()
     assert min(image.size) > 200
     assert len(np.unique(np.asarray(image.convert("L")))) > 10
+    hidden = beyond_their_axis(figure)
     for text in figure.findobj(Text):
-        if text.get_text().strip() and text.get_visible() and all(parent.get_visible() for parent in _above(text)):
+        if text not in hidden and text.get_text().strip() and seen(text):
             box = text.get_window_extent()
             inside = box.x0 >= -3 and box.x1 <= image.width + 3 and box.y0 >= -3 and box.y1 <= image.height + 3
-            assert inside or text.get_clip_on(), (text.get_text(), box, image.size)
+            kept_in_its_axes = text.get_clip_on() and text.get_clip_box() is not None
+            assert inside or kept_in_its_axes, (text.get_text(), box, image.size)
+    for one, other in itertools.combinations(titles(figure), 2):
+        assert not overlap(one.get_window_extent(), other.get_window_extent()), (one.get_text(), other.get_text())
     return image
+
+
+def seen(text) -> bool:
+    return text.get_visible() and all(parent.get_visible() for parent in _above(text))
+
+
+def beyond_their_axis(figure) -> set[Text]:
+    """Labels of ticks that lie outside an axis: they are there and are not drawn."""
+    found = set()
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        low, high = sorted(axis.get_view_interval())
+        outside = [tick for tick in axis.get_major_ticks() if not low <= tick.get_loc() <= high]
+        found |= {label for tick in outside for label in (tick.label1, tick.label2)}
+    return found
+
+
+def titles(figure) -> list[Text]:
+    """Those of the axes, and of the figure and its parts."""
+    parts = figure.findobj(FigureBase)
+    found = [part._suptitle for part in parts if part._suptitle] + [axes.title for axes in figure.axes]
+    return [text for text in found if text.get_text() and seen(text)]
+
+
+def overlap(one, other) -> bool:
+    """Whether two boxes share more than an edge."""
+    across = min(one.x1, other.x1) - max(one.x0, other.x0)
+    return across > 1 and min(one.y1, other.y1) - max(one.y0, other.y0) > 1
 
 
 def _above(artist):
@@ -168,14 +201,23 @@ def test_active_units_are_counted_for_each_layer():
     maps[:10] = 1.0
     units = torch.tensor([1.0, -1.0, 2.0])
     outputs = {"relu1": maps, "norm1": maps, "pool5": units[:, None, None], "sigmoid2": maps / 2, "fc8": units}
-    picture = draw_activations(photograph(), outputs, "it", {"fc8": "highest: a cat"})
+    picture = draw_activations(photograph(), outputs, "it", {"fc8": ["dog", "flower", "cat"]})
     png(picture)
     assert picture.figures["active"] == {"relu1": 0.25, "sigmoid2": 0.0}  # a sigmoid that says neither is not active
     written = texts(picture.figure)
     assert any("the 30 strongest maps" in text for text in written)
     assert any(text.startswith("relu1: 40 × 3 × 3\n25% of units above 0\n") for text in written)
-    assert any(text.startswith("fc8: 3\nhighest: a cat\n") for text in written)
-    assert picture.says.endswith("relu1 25% of units above 0, sigmoid2 0% of units above 0.5, fc8 highest: a cat")
+    assert "fc8: 3\nscores before softmax\nall of them" in written
+    assert {"dog", "flower", "cat"} < set(written)
+    assert picture.says.endswith("relu1 25% of units above 0, sigmoid2 0% of units above 0.5, fc8 highest for “cat”")
+
+
+def test_a_map_that_is_even_and_strong_is_not_drawn_as_one_that_is_dead():
+    maps = torch.zeros(2, 2, 2)
+    maps[1] = 9.0
+    drawn = draw_activations(photograph(), {"pool5": maps}, "it", {}).figure.axes[1].images[0].get_array()
+    assert drawn[1, 1] == 0
+    assert drawn[1, 4] == 1
 
 
 def test_each_layer_is_shown_from_its_activation_on():
@@ -196,7 +238,7 @@ def test_groups_are_chosen_by_what_they_say():
     chosen = choose(probabilities, labels, 2)
     assert chosen["as they come"].tolist() == [0, 3]
     assert chosen["the most confident mistakes"].tolist() == [1]
-    assert chosen["the least certain"][0] == 2
+    assert chosen[LEAST_CERTAIN][0] == 2
     assert "the most confident mistakes" not in choose(probabilities[:1], labels[:1], 2)
     assert list(choose(np.ones((3, 1), np.float32), np.zeros(3, np.int64), 2)) == ["as they come"]
 
@@ -240,14 +282,15 @@ def test_confused_classes_lie_together():
 def test_a_matrix_of_any_size_can_be_drawn(classes):
     matrix = np.random.default_rng(0).poisson(0.02, (classes, classes)) + 5 * np.eye(classes, dtype=np.int64)
     matrix[-1] = 0  # a class without images
-    names = [f"n{number:08d}" for number in range(classes)]
+    names = [f"n{number:08d} whose name goes on and on" for number in range(classes)]
     picture = draw_confusion(matrix.astype(np.int64), names, "many")
     png(picture)
-    shown = [text for text in texts(picture.figure) if text in names]
+    shown = [text for text in texts(picture.figure) if text.startswith("n0")]
     assert len(set(shown)) == classes if classes <= 20 else 20 < len(set(shown)) <= 40
     assert sorted(picture.figures["order"]) == names
     assert set(picture.figures["accuracy"]) == set(names)
-    assert ("the hardest class" in picture.says) == (classes > 2)  # of two the one without images is not counted
+    assert ("hardest is" in picture.says) == (classes > 2)  # of two the one without images is not counted
+    assert list(picture.figures["accuracy"].values())[-1] is None
 
 
 def test_of_many_classes_the_commonest_mistakes_are_seen_with_their_names_and_counts():
@@ -260,8 +303,32 @@ def test_of_many_classes_the_commonest_mistakes_are_seen_with_their_names_and_co
     assert "class 20" not in written
     right = draw_confusion(50 * np.eye(100, dtype=np.int64), [f"class {number}" for number in range(100)], "right")
     png(right)
-    assert right.says == "right: no mistakes"
+    assert right.says == "right: 100.00% of 5,000 right; no mistakes"
     assert "no mistakes" in texts(right.figure)
+
+
+def test_what_was_counted_in_the_end_is_the_matrix():
+    result = {
+        "split": "test", "source": "a set", "images": 7, "views": 10,
+        "per_class": {
+            "a": {"images": 4, "top1": 0.75}, "b": {"images": 3, "top1": 2 / 3}, "c": {"images": 0, "top1": None},
+        },
+        "confusions": [{"true": "a", "predicted": "c", "images": 1}, {"true": "b", "predicted": "a", "images": 1}],
+    }  # fmt: skip
+    assert counted_matrix(result, ["a", "b", "c"]).tolist() == [[3, 0, 1], [1, 2, 0], [0, 0, 0]]
+    model = SavedModel(create_model("small", 3, 1, 28, seed=0), "small", ("a", "b", "c"), ("A", "B", "C"), None)
+    picture = show_counted(result, model, "run")
+    png(picture)
+    assert picture.says.startswith("run on a set: 7 test images, ten views: 71.43% of 7 right; “A” taken for “C” (1), ")
+    with pytest.raises(UserError, match="no images that the network was not trained on"):
+        show_counted({**result, "split": None}, model, "run")
+
+
+def test_what_is_equally_hard_is_said_to_be():
+    matrix = np.diag([4, 4, 0, 0, 2])
+    matrix[2, 3] = matrix[3, 2] = matrix[4, 0] = 2
+    says = draw_confusion(matrix, ["a", "b", "c", "d", "e"], "run").says
+    assert says.endswith("hardest is “c” and 1 more (0%), easiest “a” and 1 more (100%)")
 
 
 # Neighbours and maps
@@ -269,10 +336,18 @@ def test_of_many_classes_the_commonest_mistakes_are_seen_with_their_names_and_co
 
 def test_neighbours_stand_behind_their_photograph():
     row = [Neighbour(photograph(16), f"class {number}", number / 3) for number in range(6)]
-    picture = draw_neighbours([("a.jpg", photograph()), ("b.jpg", photograph())], [row, row[:2]], "relu7")
+    queries = [
+        ("a photograph with a long name.jpg", photograph()),
+        ("日本の犬の写真、とても長い名前.jpg", photograph()),
+    ]
+    picture = draw_neighbours(queries, [row, row[:2]], "the nearest of 50,000 train images of a set, by relu7")
     png(picture)
-    assert "b.jpg: class 0, class 1" in picture.says
-    assert picture.figures["a.jpg"][5] == ("class 5", 5 / 3)
+    assert "名前.jpg: class 0 0.000, class 1 0.333" in picture.says
+    first, second = picture.figures["images"]
+    assert first["nearest"][5] == {"class": "class 5", "distance": 5 / 3}
+    assert [len(each["nearest"]) for each in (first, second)] == [6, 2]
+    same = draw_neighbours([queries[0]] * 2, [row, row], "twice")
+    assert len(same.figures["images"]) == 2
 
 
 @pytest.mark.parametrize("classes", [1, 4, 200])
@@ -287,6 +362,8 @@ def test_a_map_keeps_groups_together(classes):
     pixels = np.zeros((len(labels), 8, 8, 1), np.uint8)
     picture = draw_embedding(places, labels, pixels, [f"class {n}" for n in range(classes)], "map")
     png(picture)
+    chance = (200 // classes - 1) * 200 / 199
+    assert f"{chance:,.0f} by chance" in picture.says
     assert ("the 12 classes that lie closest together are in colour" in picture.says) == (classes == 200)
     if classes < 200:
         assert picture.figures["nearest_is_of_own_class"] > 0.9

@@ -49,6 +49,7 @@ def test_it_is_said_where_one_answer_to_all_would_do_as_well():
         "The weights are those of epoch 5 of 30, the best on validation.",
         "That is not clearly better than always answering things, which is right for 54.55%.",
     ]
+    assert "always answering objects, which" in readings(recipe, result, {"things": "objects"})[1]
     assert len(readings(recipe, {**result, "top1": 21 / 22})) == 1
     assert len(readings(recipe, {**result, "per_class": {"things": counts["things"]}})) == 1
     assert readings(recipe, {**result, "split": None}) == []
