@@ -105,7 +105,9 @@ def _sheet(
 ) -> Figure:
     """The image and the layers, so many ``across``; ``said``: what is said of some layers."""
     rows = math.ceil((1 + len(layers)) / across)
-    figure = new_figure(width, 0.6 + 2.6 * rows, f"{title} (each map from 0, or a lower lowest, to its highest)")
+    figure = new_figure(
+        width, 0.6 + 2.6 * rows, f"{title} (dark: 0, or the lowest below it; bright: each map at its highest)"
+    )
     places = grid(figure, 1 + len(layers), across)
     show_image(places[0], pixels, "what the network sees")
     for axes, (name, values) in zip(places[1:], layers.items(), strict=True):
@@ -127,7 +129,7 @@ def _draw_scores(axes: Axes, name: str, values: NDArray[np.float32], classes: Se
     best = np.argsort(-values, kind="stable")[:HIGHEST]
     axes.barh(range(len(best)), values[best], color=BLUE, height=0.8)
     axes.set_yticks(range(len(best)), [shortened(classes[number], 16) for number in best], fontsize=8)
-    axes.set(ylim=(HIGHEST - 0.5, -0.5))
+    axes.set(ylim=(len(best) - 0.5, -0.5))
     axes.tick_params(axis="x", labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(f"{name}: {len(values)}\nscores before softmax\n{_of_all(len(best), len(values))}", fontsize=8)

@@ -70,20 +70,14 @@ class Picture:
 
 
 def encoded(figure: Figure, says: str, suffix: str = ".png", dots: int = DOTS_PER_INCH) -> bytes:
-    """A figure as a file: PNG or SVG, with ``says`` as its description, or WebP, smaller and without loss.
-
-    ``dots``: pixels an inch.
-    """
-    options: dict[str, dict[str, Any]] = {
-        ".png": {"metadata": {"Description": says}},
-        ".svg": {"metadata": {"Description": says, "Date": None}},
-        ".webp": {"pil_kwargs": {"lossless": True, "method": 1}},
-    }
+    """A figure as a file, PNG or SVG, with ``says`` as its description. ``dots``: pixels an inch."""
+    about = {"Date": None} if suffix == ".svg" else {}
     contents = io.BytesIO()
     with warnings.catch_warnings():
         # A letter that no font here has becomes a box; ``says`` has the name in full.
         warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from", category=UserWarning)
-        figure.savefig(contents, format=suffix.removeprefix("."), dpi=dots, **options[suffix])
+        kind, metadata = suffix.removeprefix("."), {**about, "Description": says}
+        figure.savefig(contents, format=kind, dpi=dots, metadata=metadata)
     return contents.getvalue()
 
 
@@ -193,11 +187,10 @@ def show_image(axes: Axes, pixels: NDArray[np.uint8], title: str = "") -> None:
         axes.set_title(title, fontsize=9)
 
 
-def framed(axes: Axes) -> Axes:
-    """An image with a frame about it, as the one that matters among others."""
+def framed(axes: Axes) -> None:
+    """Draw a frame about an image that is there, as the one that matters among others."""
     for side in axes.spines.values():
         side.set(visible=True, color=ORANGE, linewidth=2.5)
-    return axes
 
 
 def tiles(images: NDArray[np.float64], columns: int, gap: int = 1, ground: float = 1.0) -> NDArray[np.float64]:

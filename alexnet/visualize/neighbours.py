@@ -81,7 +81,8 @@ def _rows(queries: Sequence[Query], found: Sequence[Sequence[Neighbour]], title:
     for axes in places[:, 1:].flatten():
         axes.set_visible(False)
     for row, (name, pixels), neighbours in zip(places, queries, found, strict=True):
-        show_image(framed(row[0]), pixels, in_two_lines(name, LABEL))
+        show_image(row[0], pixels, in_two_lines(name, LABEL))
+        framed(row[0])
         for axes, neighbour in zip(row[1:], neighbours, strict=False):
             axes.set_visible(True)
             distance = f"{neighbour.distance:,.{_places(neighbours)}f}"

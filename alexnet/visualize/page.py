@@ -6,6 +6,7 @@ Pictures are inside it, each with what it shows in words; tables are tables; col
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 DOTS_ON_PHONES = 165  # an inch; their screens are finer
 LONGEST_CAPTION = 500  # letters; a longer one is folded
+LARGE, QUALITY = 250_000, 90  # bytes of a WebP without loss, and how good one with loss is, of 100
 HARDEST = 30  # classes in the table, where there are more
 
 
@@ -51,7 +53,21 @@ class Section:
 
 
 def _as_address(figure: Figure, dots: int) -> str:
-    return "data:image/webp;base64," + base64.b64encode(encoded(figure, "", ".webp", dots)).decode("ascii")
+    return "data:image/webp;base64," + base64.b64encode(as_webp(encoded(figure, "", dots=dots))).decode("ascii")
+
+
+def as_webp(png: bytes) -> bytes:
+    """A picture as WebP: without loss, unless that is ``LARGE``, as photographs make it."""
+    from PIL import Image
+
+    contents, smaller = io.BytesIO(), io.BytesIO()
+    with Image.open(io.BytesIO(png)) as image:
+        opaque = image.convert("RGB")
+    opaque.save(contents, "webp", lossless=True, method=1)
+    if len(contents.getvalue()) <= LARGE:
+        return contents.getvalue()
+    opaque.save(smaller, "webp", quality=QUALITY)
+    return smaller.getvalue()
 
 
 def render(

@@ -1,6 +1,7 @@
 """The report as a page: one file, no network, its text escaped; in a real browser it loads, is quiet and prints."""
 
 import base64
+import io
 import re
 import shutil
 from html.parser import HTMLParser
@@ -8,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from alexnet import train
 from alexnet.recipes import get_recipe
 from alexnet.visualize.confusion import draw_confusion
-from alexnet.visualize.page import Section, render
+from alexnet.visualize.page import Section, as_webp, render
 
 CLASSES = {f"<b>{number}</b> & more": {"images": 4, "top1": number / 10} for number in range(10)}
 RESULT = {
@@ -61,6 +63,31 @@ def test_a_page_is_one_file_and_what_came_from_outside_is_text():
     assert len(addresses) == 3  # the page's mark, a picture, and the same for phones
     assert all(address.startswith("data:") for address in addresses)
     assert "http" not in re.sub(r"data:[^\"]*", "", text)
+
+
+def test_a_page_has_the_same_pixels_in_fewer_bytes():
+    picture = draw_confusion(np.eye(3, dtype=np.int64), ["a", "b", "c"], "three")
+    png = picture.data()
+    assert len(as_webp(png)) < len(png)
+    one, same = (np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in (png, as_webp(png)))
+    assert np.array_equal(one, same)
+
+
+def test_a_page_of_photographs_does_not_weigh_what_noise_does():
+    noise, png = np.random.default_rng(0).integers(0, 256, (600, 600, 3)).astype(np.uint8), io.BytesIO()
+    Image.fromarray(noise).save(png, "png")
+    webp = as_webp(png.getvalue())
+    assert len(webp) < 0.6 * len(png.getvalue())
+    with Image.open(io.BytesIO(webp)) as image:
+        assert image.size == (600, 600)
+
+
+def test_a_long_caption_is_folded_and_still_what_describes_the_picture():
+    picture = draw_confusion(np.eye(3, dtype=np.int64), ["a" * 300, "b" * 300, "c"], "t" * 600)
+    text = page(sections=[Section("Much", picture)])
+    assert "<summary>in words</summary>" in text
+    assert Outline(text).all("img")[0]["aria-describedby"] in Outline(text).ids
+    assert "<summary>" not in page()
 
 
 def test_a_page_can_be_heard():
