@@ -40,20 +40,34 @@ class Section:
         return self.picture.says if self.picture else f"Not shown: {self.reason}."
 
     @property
-    def data(self) -> str:
+    def at_desk(self) -> Embedded:
         """The picture as it stands in a page."""
         assert self.picture is not None
-        return _as_address(self.picture.figure, DOTS_PER_INCH)
+        return _embedded(self.picture.figure, DOTS_PER_INCH)
 
     @property
-    def data_for_phones(self) -> str:
+    def for_phones(self) -> Embedded:
         """The same for a narrow screen."""
         assert self.picture is not None
-        return _as_address(self.picture.upright(), DOTS_ON_PHONES)
+        return _embedded(self.picture.upright(), DOTS_ON_PHONES)
 
 
-def _as_address(figure: Figure, dots: int) -> str:
-    return "data:image/webp;base64," + base64.b64encode(as_webp(encoded(figure, "", dots=dots))).decode("ascii")
+@dataclass(frozen=True)
+class Embedded:
+    """A picture inside a page: its ``address`` holds it whole; ``width`` and ``height`` in pixels, so that a page need
+    not move when it is there.
+    """
+
+    address: str
+    width: int
+    height: int
+
+
+def _embedded(figure: Figure, dots: int) -> Embedded:
+    png = encoded(figure, "", dots=dots)
+    address = "data:image/webp;base64," + base64.b64encode(as_webp(png)).decode("ascii")
+    width, height = (round(dots * inches) for inches in figure.get_size_inches())
+    return Embedded(address, width, height)
 
 
 def as_webp(png: bytes) -> bytes:

@@ -96,6 +96,7 @@ def test_a_page_can_be_heard():
     assert [len(outline.all(tag)) for tag in ("title", "h1", "main")] == [1, 1, 1]
     for image in outline.all("img"):
         assert image["alt"]
+        assert int(image["width"]) > int(image["height"]) > 200
         assert image["aria-describedby"] in outline.ids
     assert all(section["aria-labelledby"] in outline.ids for section in outline.all("section"))
     assert all(head["scope"] == "col" for head in outline.all("th"))
