@@ -54,10 +54,7 @@ def overfitting(name: str) -> History:
 
 
 def test_what_is_drawn_is_what_was_written():
-    (loss, accuracy), (rate, speed) = (
-        draw_curves([overfitting("one")]).figure.axes[:2],
-        draw_curves([overfitting("one")]).figure.axes[2:],
-    )
+    loss, accuracy, rate, speed = draw_curves([overfitting("one")]).figure.axes
     drawn = {line.get_label(): line.get_xydata().tolist() for line in accuracy.get_lines()}
     assert drawn["train"] == [[s, s / 55] for s in range(10, 60, 10)]
     assert drawn["val"] == [[s, 0.4] for s in range(10, 60, 10)]
