@@ -6,6 +6,7 @@ import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -85,43 +86,50 @@ def draw_activations(
     shares = {name: float((layers[name] > rest).mean()) for name, rest in rests.items()}
     said = {name: f"{share:.0%} of units above {rests[name]:g}" for name, share in shares.items()}
     said |= {name: f"highest for “{classes[int(layers[name].argmax())]}”" for name, classes in scores.items()}
-    active = f": {', '.join(f'{name} {words}' for name, words in said.items())}" if said else ""
+    shown = Shown(title, pixels, layers, said, scores)
+    words = f": {', '.join(f'{name} {what}' for name, what in said.items())}" if said else ""
     return Picture(
-        _sheet(pixels, layers, title, said, scores, 11, COLUMNS),
-        f"{title}: {', '.join(layers)}{active}",
+        _sheet(shown, 11, COLUMNS),
+        f"{title}: {', '.join(layers)}{words}",
         {"active": shares},
-        lambda: _sheet(pixels, layers, title, said, scores, PHONE, 2),
+        lambda: _sheet(shown, PHONE, 2),
     )
 
 
-def _sheet(
-    pixels: NDArray[np.uint8],
-    layers: Mapping[str, NDArray[np.float32]],
-    title: str,
-    said: Mapping[str, str],
-    scores: Mapping[str, Sequence[str]],
-    width: float,
-    across: int,
-) -> Figure:
-    """The image and the layers, so many ``across``; ``said``: what is said of some layers."""
-    rows = math.ceil((1 + len(layers)) / across)
-    figure = new_figure(
-        width, 0.6 + 2.6 * rows, f"{title} (dark: 0, or the lowest below it; bright: each map at its highest)"
-    )
-    places = grid(figure, 1 + len(layers), across)
-    show_image(places[0], pixels, "what the network sees")
-    for axes, (name, values) in zip(places[1:], layers.items(), strict=True):
-        if name in scores:
-            _draw_scores(axes, name, values, scores[name])
-            continue
-        picture, what = _picture(values)
-        aspect: Literal["auto", "equal"] = "auto" if values.size == len(values) else "equal"
-        bare(axes).imshow(picture, cmap="viridis", aspect=aspect, vmin=0, vmax=1)
-        axes.set_anchor("N")
-        size = " × ".join(map(str, values.shape))
-        lines = [f"{shortened(name)}: {size}", *([shortened(said[name])] if name in said else []), what]
-        axes.set_title("\n".join(lines), fontsize=8)
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """What is drawn: ``pixels`` and ``layers``; ``said``: of some layers; ``scores``: the class names of others."""
+
+    title: str
+    pixels: NDArray[np.uint8]
+    layers: Mapping[str, NDArray[np.float32]]
+    said: Mapping[str, str]
+    scores: Mapping[str, Sequence[str]]
+
+
+def _sheet(shown: Shown, width: float, across: int) -> Figure:
+    """The image and the layers, so many ``across``."""
+    count = 1 + len(shown.layers)
+    title = f"{shown.title} (dark: 0, or the lowest below it; bright: each map at its highest)"
+    figure = new_figure(width, 0.6 + 2.6 * math.ceil(count / across), title)
+    places = grid(figure, count, across)
+    show_image(places[0], shown.pixels, "what the network sees")
+    for axes, (name, values) in zip(places[1:], shown.layers.items(), strict=True):
+        if name in shown.scores:
+            _draw_scores(axes, name, values, shown.scores[name])
+        else:
+            _draw_maps(axes, name, values, shown.said.get(name, ""))
     return figure
+
+
+def _draw_maps(axes: Axes, name: str, values: NDArray[np.float32], said: str) -> None:
+    """A layer's maps, or its units; ``said``: of it, if anything."""
+    picture, what = _picture(values)
+    aspect: Literal["auto", "equal"] = "auto" if values.size == len(values) else "equal"
+    bare(axes).imshow(picture, cmap="viridis", aspect=aspect, vmin=0, vmax=1)
+    axes.set_anchor("N")
+    size = " × ".join(map(str, values.shape))
+    axes.set_title("\n".join(filter(None, (f"{shortened(name)}: {size}", said, what))), fontsize=8)
 
 
 def _draw_scores(axes: Axes, name: str, values: NDArray[np.float32], classes: Sequence[str]) -> None:
