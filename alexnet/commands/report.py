@@ -19,6 +19,7 @@ from alexnet.runtime.device import Machine, choose_machine
 from alexnet.runtime.log import Reporter, stage
 from alexnet.runtime.run import Run
 from alexnet.visualize import page
+from alexnet.visualize.canvas import about_letters
 
 
 def rebuild(target: str, path: Path, arguments: argparse.Namespace) -> list[page.Section]:
@@ -48,6 +49,8 @@ def write(path: Path, run: Run, store: Store, machine: Machine, reporter: Report
     """The page, and what it shows. Raises ``OSError`` if the disk refuses."""
     predictor = Predictor(run.folder, machine)
     sections = draw(run, predictor, store, reporter)
+    if note := about_letters([each.picture.figure for each in sections if each.picture]):
+        reporter.say(note)
     names = dict(zip(predictor.model.classes, predictor.model.readable_classes, strict=True))
     write_bytes(
         path, page.render(run.recipe, run.result, sections, remarks(store), names, run.folder.resolve().name).encode()

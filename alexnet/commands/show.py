@@ -16,7 +16,7 @@ from alexnet.commands.report import rebuild
 from alexnet.commands.request import Request, is_run, run_folder
 from alexnet.core.errors import UserError
 from alexnet.runtime.device import choose_machine
-from alexnet.visualize.canvas import Picture, demand_format, missing_letters
+from alexnet.visualize.canvas import Picture, about_letters, demand_format
 
 LINES = ("curves", "architecture")  # which are worth an SVG beside the PNG
 
@@ -51,8 +51,8 @@ def _save(picture: Picture, files: Sequence[Path]) -> None:
             picture.save(path)
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror or error}; give another --out") from error
-    if letters := missing_letters(picture.figure):
-        print(f"note: no font here has {letters}, which are boxes in the picture", file=sys.stderr)
+    if note := about_letters([picture.figure]):
+        print(note, file=sys.stderr)
 
 
 def _request(arguments: argparse.Namespace) -> Request:

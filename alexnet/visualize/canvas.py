@@ -12,7 +12,7 @@ import math
 import textwrap
 import unicodedata
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,15 +111,17 @@ def _installed_fonts() -> list[str]:
     return [name for name in FONTS if name in here]
 
 
-def missing_letters(figure: Figure) -> str:
-    """The letters in a figure's texts that no font here has; empty where there are none."""
+def about_letters(figures: Iterable[Figure]) -> str:
+    """A line on the letters in figures' texts that no font here has, and so are boxes; empty where there are none."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
     from matplotlib.text import Text
 
-    written = {letter for text in figure.findobj(Text) for letter in text.get_text() if letter.isprintable()}
+    texts = [text.get_text() for figure in figures for text in figure.findobj(Text)]
+    written = {letter for text in texts for letter in text if letter.isprintable()}
     fonts = (get_font(findfont(FontProperties(family=name))) for name in _installed_fonts())
     known = {letter for font in fonts for letter in written if font.get_char_index(ord(letter))}
-    return "".join(sorted(written - known - {" "}))
+    missing = "".join(sorted(written - known))
+    return f"note: no font here has {missing}, which are boxes in the picture" if missing else ""
 
 
 def share(probability: float) -> str:

@@ -133,6 +133,8 @@ def test_a_name_in_letters_that_no_font_has_is_drawn_without_a_word_and_said_in_
     picture = draw_confusion(np.eye(2, dtype=np.int64), ["犬 \U00012000", "кот"], "two")
     png(picture)  # a warning would be an error
     assert picture.figures["order"] == ["犬 \U00012000", "кот"]
+    assert "\U00012000, which are boxes" in canvas.about_letters([picture.figure])
+    assert canvas.about_letters([draw_confusion(np.eye(2, dtype=np.int64), ["кот", "½ ✓"], "two").figure]) == ""
 
 
 def test_a_probability_is_never_said_to_be_none():
