@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.commands.evaluate import choose_images
-from alexnet.commands.request import named_image, short
+from alexnet.commands.naming import short
+from alexnet.commands.request import named_image
 from alexnet.core.errors import UserError
 from alexnet.data.splits import spread
 from alexnet.data.store import Store
@@ -47,7 +48,7 @@ def of_training(run: Run, predictor: Predictor, store: Store) -> dict[str, Drawi
         "How it went": lambda: curves.draw_curves([history]),
         "The network": lambda: architecture.draw_architecture(network, f"{name} ({predictor.model.variant})"),
         "What its units see": lambda: fields.show_fields_of(predictor.model, predictor.visible(one)[0], name),
-        "What training made of an image": lambda: augmentations.show_augmentations(recipe, one[0], colours),
+        "What training makes of an image": lambda: augmentations.show_augmentations(recipe, one[0], colours, name),
         "Its first kernels": lambda: filters.draw_filters({name: network}),
     }
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from alexnet.commands.request import Request, is_run, named_apart, run_folder, short
+from alexnet.commands.naming import named_apart, run_folder, short
+from alexnet.commands.request import Request
 from alexnet.inference.features import open_index
 from alexnet.model.saved import load_model, model_folder
 from alexnet.recipes import get_recipe
@@ -29,9 +30,8 @@ def _curves(request: Request) -> Picture:
     histories = []
     for target, name in named_apart(request.targets).items():
         run = Run(run_folder(target))
-        final = run.result if run.finished else None
-        final = final if final and final["split"] else None
-        histories.append(curves.read_history(run, run.recipe, final, name if len(request.targets) > 1 else ""))
+        final = run.result if run.finished and run.result["split"] else None
+        histories.append(curves.read_history(run, run.recipe, final, name))
     return curves.draw_curves(histories)
 
 
@@ -74,17 +74,17 @@ def _embedding(request: Request) -> Picture:
 def _augmentations(request: Request) -> Picture:
     """Of a recipe by name, or as a run was trained, on an image as the run's own are kept."""
     target = request.targets[0]
-    if not is_run(target):
+    if request.is_named("augmentations"):
         recipe = get_recipe(target)
         return augmentations.show_augmentations(recipe, augmentations.stored_pixels(recipe, request.photograph()))
     ((_, pixels),) = request.shown_images(request.predictor())
-    return augmentations.show_augmentations(Run(run_folder(target)).recipe, pixels)
+    return augmentations.show_augmentations(Run(run_folder(target)).recipe, pixels, name=short(target))
 
 
 def _fields(request: Request) -> Picture:
     """Of a variant, or of the one that a run trained, on an image as the run's network sees it."""
     target = request.targets[0]
-    if not is_run(target):
+    if request.is_named("receptive-field"):
         return receptive.show_fields(target, request.photograph())
     predictor = request.predictor()
     ((_, pixels),) = request.shown_images(predictor)
@@ -94,10 +94,10 @@ def _fields(request: Request) -> Picture:
 def _architecture(request: Request) -> Picture:
     """Of a variant as its authors built it, or of a run's network."""
     target = request.targets[0]
-    if is_run(target):
-        model = load_model(target)
-        return architecture.draw_architecture(model.network, f"{short(target)} ({model.variant})")
-    return architecture.show_architecture(target)
+    if request.is_named("architecture"):
+        return architecture.show_architecture(target)
+    model = load_model(target)
+    return architecture.draw_architecture(model.network, f"{short(target)} ({model.variant})")
 
 
 PICTURES: dict[str, Callable[[Request], Picture]] = {

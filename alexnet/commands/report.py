@@ -7,9 +7,9 @@ from pathlib import Path
 
 from alexnet.commands.album import of_images, of_training
 from alexnet.commands.evaluate import open_store_for
+from alexnet.commands.naming import run_folder
 from alexnet.commands.prepare import remarks
 from alexnet.commands.progress import make_reporter
-from alexnet.commands.request import run_folder
 from alexnet.core.errors import UserError, in_a_line
 from alexnet.core.files import write_bytes
 from alexnet.data.store import Store
@@ -65,11 +65,11 @@ def draw(run: Run, predictor: Predictor, store: Store, reporter: Reporter) -> li
     with stage(reporter, "drawing the report", len(drawings)):
         for number, (title, picture) in enumerate(drawings.items(), 1):
             try:
-                sections.append(page.Section(title, picture()))
+                sections.append(page.section(title, picture()))
             except UserError as error:
-                sections.append(page.Section(title, None, error.line))
+                sections.append(page.left_out(title, error.line))
             except Exception as error:  # a picture that fails costs none of the others
                 reporter.say(f"warning: the report has no {title!r}: {in_a_line(error)}")
-                sections.append(page.Section(title, None, in_a_line(error)))
+                sections.append(page.left_out(title, in_a_line(error)))
             reporter.advance(number)
     return sections

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.commands.evaluate import choose_images, open_store_for
-from alexnet.core.errors import UserError, unknown
+from alexnet.commands.naming import short
+from alexnet.core.errors import RUNS, UserError, no_run, unknown
+from alexnet.core.names import printable
 from alexnet.data.store import Store
 from alexnet.inference.predictor import Predictor
 from alexnet.inference.taps import last_hidden_layer, layer_shapes
@@ -18,6 +20,9 @@ from alexnet.model.variants import VARIANTS
 from alexnet.recipes import RECIPES
 from alexnet.runtime.device import Machine
 from alexnet.runtime.log import Reporter
+
+# What can be given for a run, where that is more than runs.
+NAMES: dict[str, Collection[str]] = {"receptive-field": VARIANTS, "architecture": VARIANTS, "augmentations": RECIPES}
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,20 @@ class Request:
     data_root: Path | None
     machine: Machine
     reporter: Reporter
+
+    def is_named(self, what: str) -> bool:
+        """Whether the target is a variant's or a recipe's name and no run; a name stays one beside a folder called so.
+
+        Raises ``UserError`` for a run without its folder, and for images that a name has no use for.
+        """
+        target, known = self.targets[0], NAMES[what]
+        if target not in known and Path(target).is_dir():
+            return False
+        if target not in known and (RUNS / target).is_dir():
+            raise no_run(Path(target), "")
+        if self.data:
+            raise UserError(f"{target} is no run, and --data is for a run's images: leave it out, or give --image")
+        return True
 
     def predictor(self) -> Predictor:
         """The model of the one run."""
@@ -52,7 +71,7 @@ class Request:
     def shown_images(self, predictor: Predictor) -> list[tuple[str, NDArray[np.uint8]]]:
         """Name and pixels of the images given, or of the first that the run was not trained on."""
         if self.images:
-            return [(Path(image).name, predictor.read(image)) for image in self.images]
+            return [(printable(Path(image).name), predictor.read(image)) for image in self.images]
         store, index, _ = self.test_images(predictor)
         return [named_image(predictor, store, index[0])]
 
@@ -82,30 +101,3 @@ def photograph() -> Path:
     import sklearn.datasets
 
     return Path(sklearn.datasets.__file__).parent / "images" / "flower.jpg"
-
-
-def run_folder(target: str) -> Path:
-    """The run's folder, of it or of its ``model/``."""
-    path = Path(target)
-    inside = path.name == "model" and (path / "model.json").is_file() and (path.parent / "run.json").is_file()
-    return path.parent if inside else path
-
-
-def is_run(target: str) -> bool:
-    """Whether what could be a variant's or a recipe's name is a folder; a name stays one beside a folder called so."""
-    return target not in VARIANTS and target not in RECIPES and Path(target).is_dir()
-
-
-def short(run: str) -> str:
-    """A run's folder, without the way to it."""
-    return run_folder(run).resolve().name
-
-
-def named_apart(runs: Sequence[str]) -> dict[str, str]:
-    """Run → a name that no other has: its folder's, with as much of the way to it as tells it from the others."""
-    paths = {run: run_folder(run).resolve() for run in dict.fromkeys(runs)}
-    parts = 1
-    while len({path.parts[-parts:] for path in paths.values()}) < len(set(paths.values())):
-        parts += 1
-    once = {path: run for run, path in paths.items()}  # a run given twice, or as its model, is one
-    return {run: "/".join(path.parts[-parts:]) for path, run in once.items()}

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from alexnet.commands.console import print_json
-from alexnet.commands.fitting import REPORT, WHAT, demand_fitting
+from alexnet.commands.fitting import REPORT, demand_fitting
+from alexnet.commands.naming import run_folder
 from alexnet.commands.pictures import PICTURES
 from alexnet.commands.progress import make_reporter
 from alexnet.commands.report import rebuild
-from alexnet.commands.request import Request, is_run, run_folder
+from alexnet.commands.request import NAMES, Request
 from alexnet.core.errors import UserError
 from alexnet.runtime.device import choose_machine
 from alexnet.visualize.canvas import Picture, about_letters, demand_format
@@ -65,7 +66,7 @@ def _request(arguments: argparse.Namespace) -> Request:
 
 def _default(what: str, targets: Sequence[str]) -> Path:
     """Where a picture goes that was given no place: into the run's folder, or, of a name or several runs, here."""
-    if WHAT[what].of != "run" and not is_run(targets[0]):
+    if not Path(targets[0]).is_dir() or targets[0] in NAMES.get(what, ()):
         return Path(f"{what}-{targets[0]}.png")
     if len(targets) > 1:
         return Path(f"{what}-of-{len(targets)}.png")

@@ -87,10 +87,9 @@ def draw_activations(
     said = {name: f"{share:.0%} of units above {rests[name]:g}" for name, share in shares.items()}
     said |= {name: f"highest for “{classes[int(layers[name].argmax())]}”" for name, classes in scores.items()}
     shown = Shown(title, pixels, layers, said, scores)
-    words = f": {', '.join(f'{name} {what}' for name, what in said.items())}" if said else ""
     return Picture(
         _sheet(shown, 11, COLUMNS),
-        f"{title}: {', '.join(layers)}{words}",
+        f"{title}: {', '.join(' '.join(filter(None, (name, said.get(name)))) for name in layers)}",
         {"active": shares},
         lambda: _sheet(shown, PHONE, 2),
     )
@@ -135,9 +134,11 @@ def _draw_maps(axes: Axes, name: str, values: NDArray[np.float32], said: str) ->
 def _draw_scores(axes: Axes, name: str, values: NDArray[np.float32], classes: Sequence[str]) -> None:
     """The classes of the highest scores, a named bar each."""
     best = np.argsort(-values, kind="stable")[:HIGHEST]
-    axes.barh(range(len(best)), values[best], color=BLUE, height=0.8)
-    axes.set_yticks(range(len(best)), [shortened(classes[number], 16) for number in best], fontsize=8)
-    axes.set(ylim=(len(best) - 0.5, -0.5))
+    axes.barh(range(len(best)), values[best], color=BLUE, alpha=0.45, height=0.86)
+    for place, number in enumerate(best):
+        label, beside = shortened(classes[number]), axes.get_yaxis_transform()
+        axes.text(0.02, place, label, transform=beside, va="center", fontsize=8, clip_on=True)
+    axes.set(ylim=(len(best) - 0.5, -0.5), yticks=[])
     axes.tick_params(axis="x", labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(f"{name}: {len(values)}\nscores before softmax\n{_of_all(len(best), len(values))}", fontsize=8)

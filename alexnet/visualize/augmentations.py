@@ -42,11 +42,13 @@ def stored_pixels(recipe: Recipe, image: Path) -> NDArray[np.uint8]:
     return read_photograph(image, recipe.data.stored or side, recipe.data.channels or channels)
 
 
-def show_augmentations(recipe: Recipe, pixels: NDArray[np.uint8], colours: Colours | None = None) -> Picture:
+def show_augmentations(
+    recipe: Recipe, pixels: NDArray[np.uint8], colours: Colours | None = None, name: str = ""
+) -> Picture:
     """One stored image ``(S, S, C)`` through a recipe's augmentation, as the image of number 0 in 25 epochs.
 
-    ``colours``: the principal components of a set's colours; the image's own where that is not at hand. Raises
-    ``UserError`` where the recipe's crop does not fit.
+    ``colours``: the principal components of a set's colours; the image's own where that is not at hand. ``name``: what
+    to call it, the recipe's if empty. Raises ``UserError`` where the recipe's crop does not fit.
     """
     side, channels = pixels.shape[0], pixels.shape[2]
     spec = recipe.augment if channels == 3 else replace(recipe.augment, color_noise="none")
@@ -68,7 +70,7 @@ def show_augmentations(recipe: Recipe, pixels: NDArray[np.uint8], colours: Colou
     ]
     tests = list(views(batch, shown, None, 10 if crop < side else 1))
     drawn = Views(pixels, _pixels(training, mean), _pixels(tests, mean), recipe.train.views == 10)
-    return draw_augmentations(drawn, recipe.name, what)
+    return draw_augmentations(drawn, name or recipe.name, what)
 
 
 @dataclass(frozen=True, eq=False)

@@ -125,8 +125,10 @@ def about_letters(figures: Iterable[Figure]) -> str:
 
 
 def share(probability: float) -> str:
-    """A probability as people say it: ``"87%"``, and ``"less than 1%"`` where rounding would make it none."""
-    return f"{probability:.0%}" if probability >= 0.01 else "less than 1%"
+    """A probability as people say it: ``"87%"``, and ``"less than 1%"`` where rounding would make it none, or all."""
+    if probability < 0.01:
+        return "less than 1%"
+    return "more than 99%" if 0.995 <= probability < 1 else f"{probability:.0%}"
 
 
 def some_of(some: int, all_of_them: int) -> str:
@@ -160,7 +162,13 @@ def shortened(text: str, longest: int = LONGEST_LABEL) -> str:
 
 def in_two_lines(text: str, longest: int) -> str:
     """A name in one or two lines of so many letters, ended by … where something is left out."""
-    return plain("\n".join(textwrap.wrap(text, _letters(text, longest), max_lines=2, placeholder="…")))
+    room = _letters(text, longest)
+    if len(text) <= room:
+        return plain(text)
+    cut = text.rfind(" ", 1, room + 1)
+    cut = room if cut < 0 else cut
+    first, rest = text[:cut].rstrip(), text[cut:].lstrip()
+    return plain(f"{first}\n{rest if len(rest) <= room else rest[: room - 1] + '…'}")
 
 
 def bare(axes: Axes) -> Axes:

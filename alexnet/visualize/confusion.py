@@ -15,7 +15,7 @@ from alexnet.core.errors import UserError
 from alexnet.data.store import Store
 from alexnet.inference.predictor import Predictor
 from alexnet.model.saved import SavedModel
-from alexnet.training.evaluate import Counts, log_probabilities
+from alexnet.training.evaluate import DENSE_CLASSES, Counts, log_probabilities
 from alexnet.visualize.canvas import BLUE, GREY, PHONE, Picture, new_figure, shortened
 from alexnet.visualize.measure import describe_images
 
@@ -33,18 +33,28 @@ SPOKEN = 3  # mistakes, in words
 
 def show_confusion(predictor: Predictor, store: Store, index: NDArray[np.int64], title: str) -> Picture:
     """What is taken for what among a store's images ``index``. Raises ``UserError`` for too many classes to see."""
+    _demand_few(len(store.classes))
     counts = Counts(len(store.classes))
     for output, labels in log_probabilities(predictor.model, store, index, predictor.machine):
         counts.add(output, labels)
-    if (matrix := counts.confusion_matrix()) is None:
-        raise UserError(f"a matrix of {counts.classes:,} classes cannot be seen: alexnet evaluate lists the pairs")
-    return draw_confusion(matrix, predictor.model.readable_classes, f"{title}, one view")
+    matrix = counts.confusion_matrix()
+    assert matrix is not None
+    return draw_confusion(matrix, predictor.model.readable_classes, f"{title}: {len(index):,} images, one view")
+
+
+def _demand_few(classes: int) -> None:
+    if classes > DENSE_CLASSES:
+        raise UserError(f"a matrix of {classes:,} classes cannot be seen: alexnet evaluate lists the pairs")
 
 
 def show_counted(result: Mapping[str, Any], model: SavedModel, name: str) -> Picture:
-    """What a training took for what when it was counted in the end. Raises ``UserError`` where nothing was counted."""
+    """What a training took for what when it was counted in the end.
+
+    Raises ``UserError`` where nothing was counted, or too many classes to see.
+    """
     if result["split"] is None:
         raise UserError("there are no images that the network was not trained on")
+    _demand_few(len(model.classes))
     title = f"{name} on {result['source']}: {describe_images(result)}"
     return draw_confusion(counted_matrix(result, model.classes), model.readable_classes, title)
 
@@ -97,7 +107,7 @@ def draw_confusion(matrix: NDArray[np.int64], names: Sequence[str], title: str) 
     }
     beside, above = (_few_beside, _few_above) if len(matrix) <= NAMED else (_many_beside, _many_above)
     hits, images = int(np.trace(matrix)), int(matrix.sum())
-    title = f"{title}: {hits / max(images, 1):.2%} of {images:,} right"
+    title = f"{title}, {hits / max(images, 1):.2%} right"
     says = _in_words(matrix, names, accuracy, title)
     return Picture(beside(counted, title), says, figures, lambda: above(counted, title))
 
@@ -132,7 +142,8 @@ class Confusion:
         """The hardest and the easiest of the classes that have images, hardest first."""
         present = np.flatnonzero(self.matrix.sum(axis=1))
         rising = present[np.argsort(self.accuracy[present], kind="stable")]
-        return np.concatenate([rising[:EXTREMES], rising[EXTREMES:][-EXTREMES:]])
+        few = min(EXTREMES, max(1, len(rising) // 2))
+        return np.concatenate([rising[:few], rising[few:][-few:]])
 
 
 def _few_beside(counted: Confusion, title: str) -> Figure:
@@ -281,7 +292,8 @@ def _in_words(matrix: NDArray[np.int64], names: Sequence[str], accuracy: NDArray
     mistakes = _mistakes(matrix)
     said = [f"“{names[true]}” taken for “{names[said]}” ({matrix[true, said]:,})" for true, said in mistakes[:SPOKEN]]
     if len(mistakes) > SPOKEN:
-        said.append(f"and {len(mistakes) - SPOKEN:,} other pairs")
+        more = len(mistakes) - SPOKEN
+        said.append(f"and {more:,} other pair{'s' if more > 1 else ''}")
     counted = np.flatnonzero(matrix.sum(axis=1))
     ends = ""
     if len(counted) and np.ptp(accuracy[counted]) > 0:

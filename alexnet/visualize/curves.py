@@ -45,7 +45,9 @@ SPLIT_STYLES: dict[str, dict[str, Any]] = {
 STAR: dict[str, Any] = {
     "clip_on": False, "marker": "*", "markersize": 14, "markerfacecolor": "none", "markeredgewidth": 1.5,
 }  # fmt: skip
-SPIKE = 4.0  # times what 95 % of losses stay below: a loss above it would flatten all others
+SPIKE = 3.0  # times what 95 % of losses stay below: a loss above it would flatten all others
+GUESSING = 7.0  # about the loss of guessing among a thousand classes: what lies below it is always drawn
+COUNTED = ("val_loss", "test_loss")
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,11 @@ class History:
 
 
 def read_history(run: Run, recipe: Recipe, final: Mapping[str, Any] | None = None, name: str = "") -> History:
-    """A run's records, finished or not; ``final``: its result, once there is one; ``name``: the recipe's if empty."""
+    """A run's records, finished or not; ``final``: its result, once there is one; ``name``: its folder's if empty."""
     events = read_lines(path) if (path := run.folder / "events.jsonl").is_file() else []
     speeds = {event["step"]: event["images_per_second"] for event in events if event.get("event") == "speed"}
     expected = recipe.claim.top1 if departures_from_name(recipe) == [] else None
-    return History(name or recipe.name, run.metrics(), speeds, expected, final)
+    return History(name or run.folder.resolve().name, run.metrics(), speeds, expected, final)
 
 
 class CurveDrawer:
@@ -172,13 +174,15 @@ def _add_key(figure: Figure, runs: Sequence[History], colours: Sequence[str], ac
 
 
 def _cut_spikes(axes: Axes, runs: Sequence[History]) -> str:
-    """Leave a few losses far above all others out of the panel; its label, which says so."""
-    losses = [line["loss"] for run in runs for line in run.lines]
-    usual = float(np.quantile(losses, 0.95)) if losses else 0.0
-    if not losses or max(losses) <= SPIKE * usual:
+    """Leave a few training losses far above all others out of the panel; its label, which says so."""
+    trained = [[line["loss"] for line in run.lines] for run in runs if run.lines]
+    counted = [value for run in runs for line in run.epochs for name, value in line.items() if name in COUNTED]
+    usual = max([GUESSING, *counted, *(float(np.quantile(losses, 0.95)) for losses in trained)])
+    highest = max([loss for losses in trained for loss in losses], default=0.0)
+    if highest <= SPIKE * usual:
         return "loss (nats)"
     axes.set_ylim(0, 1.5 * usual)
-    return f"loss (nats), cut: it rose to {max(losses):.3g}"
+    return f"loss (nats), cut off: up to {highest:.3g}"
 
 
 def _tidy(axes: Axes, last_step: int) -> None:

@@ -76,7 +76,7 @@ def draw_embedding(
     counts = np.bincount(labels)
     by_chance = (counts * (counts - 1)).sum() / max(1, len(labels) - 1)
     says = (
-        f"{title}: {own.sum():,} of {len(labels):,} lie nearest to one of their own class, {by_chance:,.0f} by chance"
+        f"{title}: {own.sum():,} of {len(labels):,} lie nearest to one of their own class, {by_chance:,.3g} by chance"
     )
     present = np.unique(labels)
     named = present

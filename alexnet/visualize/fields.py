@@ -110,7 +110,7 @@ def draw_fields(pixels: NDArray[np.uint8], fields: Sequence[Field], title: str) 
     words = ", ".join(f"{name} {sides['arithmetic']} pixels" for name, sides in said.items())
 
     def panels(across: int, side: float) -> Figure:
-        figure = new_figure(side * across, 0.7 + (side + 0.45) * -(-len(fields) // across), title)
+        figure = new_figure(side * across, 1.0 + (side + 0.45) * -(-len(fields) // across), title)
         for axes, field in zip(grid(figure, len(fields), across), fields, strict=True):
             _panel(axes, pixels, field)
         return figure

@@ -50,7 +50,7 @@ def show_neighbours(
         names = [predictor.model.readable_classes[label] for label in store.labels[nearest]]
         found.append([Neighbour(*item) for item in zip(seen, names, map(float, distances), strict=True)])
     among = some_of(len(index.images), len(store.subset("train")))
-    title = f"{run}: the nearest of {among} train images of {store.name}, and how far they are (Euclidean, in {layer})"
+    title = f"{run}: the nearest of {among} images in {store.name}'s train split, how far they are (Euclidean, {layer})"
     return draw_neighbours([(name, predictor.visible(pixels[None])[0]) for name, pixels in queries], found, title)
 
 
@@ -58,7 +58,7 @@ def draw_neighbours(queries: Sequence[Query], found: Sequence[Sequence[Neighbour
     """A row for each of ``queries``, (name, pixels as the network saw them), then its neighbours, nearest first."""
     most = 1 + max(len(row) for row in found)
     said = [
-        f"{name}: {', '.join(f'{each.name} {each.distance:.{_places(neighbours)}f}' for each in neighbours)}"
+        f"{name}: {', '.join(f'{each.name} {_distance(each, neighbours)}' for each in neighbours)}"
         for (name, _), neighbours in zip(queries, found, strict=True)
     ]
     nearest = [
@@ -85,12 +85,13 @@ def _rows(queries: Sequence[Query], found: Sequence[Sequence[Neighbour]], title:
         framed(row[0])
         for axes, neighbour in zip(row[1:], neighbours, strict=False):
             axes.set_visible(True)
-            distance = f"{neighbour.distance:,.{_places(neighbours)}f}"
-            show_image(axes, neighbour.pixels, f"{shortened(neighbour.name, LABEL)}\n{distance}")
+            label = f"{shortened(neighbour.name, LABEL)}\n{_distance(neighbour, neighbours)}"
+            show_image(axes, neighbour.pixels, label)
     return figure
 
 
-def _places(neighbours: Sequence[Neighbour]) -> int:
-    """Decimal places that give the farthest three figures, and the others as many."""
-    farthest = max(neighbour.distance for neighbour in neighbours)
-    return max(0, 2 - math.floor(math.log10(farthest))) if farthest > 0 else 0
+def _distance(neighbour: Neighbour, row: Sequence[Neighbour]) -> str:
+    """How far it is, to as many places as give the farthest of its row three figures."""
+    farthest = max(each.distance for each in row)
+    places = max(0, 2 - math.floor(math.log10(farthest))) if farthest > 0 else 0
+    return f"{neighbour.distance:,.{places}f}"

@@ -26,32 +26,6 @@ LARGE, QUALITY = 250_000, 90  # bytes of a WebP without loss, and how good one w
 HARDEST = 30  # classes in the table, where there are more
 
 
-@dataclass(frozen=True, eq=False)
-class Section:
-    """A picture under a title; where there is none, ``reason`` says why."""
-
-    title: str
-    picture: Picture | None
-    reason: str = ""
-
-    @property
-    def says(self) -> str:
-        """What the picture shows, or why there is none."""
-        return self.picture.says if self.picture else f"Not shown: {self.reason}."
-
-    @property
-    def at_desk(self) -> Embedded:
-        """The picture as it stands in a page."""
-        assert self.picture is not None
-        return _embedded(self.picture.figure, DOTS_PER_INCH)
-
-    @property
-    def for_phones(self) -> Embedded:
-        """The same for a narrow screen."""
-        assert self.picture is not None
-        return _embedded(self.picture.upright(), DOTS_ON_PHONES)
-
-
 @dataclass(frozen=True)
 class Embedded:
     """A picture inside a page: its ``address`` holds it whole; ``width`` and ``height`` in pixels, so that a page need
@@ -63,10 +37,35 @@ class Embedded:
     height: int
 
 
+@dataclass(frozen=True, eq=False)
+class Section:
+    """A picture under a title, laid out twice; where there is none, ``says`` tells why."""
+
+    title: str
+    says: str
+    picture: Picture | None = None
+    at_desk: Embedded | None = None
+    for_phones: Embedded | None = None
+
+
+def section(title: str, picture: Picture) -> Section:
+    """The picture as it stands in a page, for wide and for narrow screens."""
+    desk, phone = (_embedded(picture.figure, DOTS_PER_INCH), _embedded(picture.upright(), DOTS_ON_PHONES))
+    return Section(title, picture.says, picture, desk, phone)
+
+
+def left_out(title: str, reason: str) -> Section:
+    """What stands where there is no picture."""
+    return Section(title, f"Not shown: {reason}.")
+
+
 def _embedded(figure: Figure, dots: int) -> Embedded:
+    from PIL import Image
+
     png = encoded(figure, "", dots=dots)
+    with Image.open(io.BytesIO(png)) as image:
+        width, height = image.size
     address = "data:image/webp;base64," + base64.b64encode(as_webp(png)).decode("ascii")
-    width, height = (round(dots * inches) for inches in figure.get_size_inches())
     return Embedded(address, width, height)
 
 

@@ -157,7 +157,7 @@ def _draw_bars(axes: object, answer: Answer, names: Sequence[str]) -> None:
     for place, number in zip(places, best, strict=True):
         mark = "✓ " if number == answer.label else ""
         axes.text(0.02, float(place), mark + shortened(names[number], LABEL), va="center", fontsize=7.5, clip_on=True)
-        probability = share(float(answer.probabilities[number])).replace("less than 1%", "<1%")
+        probability = share(float(answer.probabilities[number])).replace("less than ", "<").replace("more than ", ">")
         axes.text(1.0, float(place), probability, ha="right", va="center", fontsize=7, clip_on=True)
     axes.set(xlim=(0, 1), ylim=(len(best) - 0.5, -0.5), yticks=[])
     axes.set_xticks([0, 0.5, 1], ["0", "½", "1"], fontsize=7, color=GREY)

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from alexnet import cli, train
+from alexnet.commands.fitting import WHAT
 from alexnet.commands.pictures import PICTURES
-from alexnet.commands.show import WHAT
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SETTINGS = ["train.epochs=1", "data.image_size=24"]
@@ -175,6 +175,7 @@ MISTAKES = [
     (["filters", "nowhere"], "nowhere is no run: there is no such folder"),
     (["filters", "colours"], "colours is no run: expected a folder that alexnet train left"),
     (["confusion", "run0", "run1"], "show confusion is of one run: leave out run1"),
+    (["receptive-field", "paper", "--data", "colours"], "paper is no run, and --data is for a run's images"),
     (["architecture", "papr"], "unknown variant 'papr': did you mean 'paper'?"),
     (["augmentations", "small-digit", "--image", "photo.png"], "unknown recipe 'small-digit': did you mean"),
     (
@@ -208,15 +209,26 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize("what", ["curves", "predictions", "report"])
+def test_a_run_called_as_a_recipe_is_one_where_only_a_variant_has_a_name(place, tmp_path, monkeypatch, capsys):
+    (tmp_path / "small-digits").symlink_to(place / "run0")
+    monkeypatch.chdir(tmp_path)
+    for what in ("architecture", "receptive-field"):
+        assert cli.main(["show", what, "small-digits", "--data", str(place / "colours")] if what != "architecture"
+                        else ["show", what, "small-digits"]) == 0  # fmt: skip
+        assert "run0 (small)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "what", ["curves", "predictions", "report", "architecture", "receptive-field", "augmentations"]
+)
 def test_a_run_in_the_usual_place_is_the_one_meant(what, place, tmp_path, monkeypatch, capsys):
     (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "small-digits").symlink_to(place / "run0")
+    (tmp_path / "runs" / "mine").symlink_to(place / "run0")
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["show", what, "small-digits"]) == 2
-    assert "small-digits is no run: did you mean runs/small-digits?" in capsys.readouterr().err
-    (tmp_path / "small-digits").mkdir()  # it is there, and is something else
-    assert cli.main(["show", what, "small-digits"]) == 2
+    assert cli.main(["show", what, "mine"]) == 2
+    assert "mine is no run: did you mean runs/mine?" in capsys.readouterr().err
+    (tmp_path / "mine").mkdir()  # it is there, and is something else
+    assert cli.main(["show", what, "mine"]) == 2
     assert "did you mean" not in capsys.readouterr().err
 
 

@@ -91,12 +91,29 @@ def test_a_training_of_one_step_has_a_point():
     assert picture.says.endswith("in 1 step")
 
 
+def steady(name, loss, count, **more):
+    lines = [{"step": s, "epoch": 1, "loss": loss, "accuracy": 0.5, "rate": 0.1, **more} for s in range(1, count)]
+    return History(name, lines, {})
+
+
 def test_a_loss_far_above_all_others_does_not_flatten_them():
-    run = overfitting("one")
-    quiet = [{"step": s, "epoch": 1, "loss": 1.0, "accuracy": 0.5, "rate": 0.1} for s in range(1, 100)]
-    axes = draw_curves([replace(run, metrics=[{**quiet[0], "loss": 812.0}, *quiet])]).figure.axes[0]
-    assert axes.get_ylim()[1] < 2
-    assert axes.get_ylabel() == "loss (nats), cut: it rose to 812"
+    quiet = steady("one", 1.0, 100)
+    axes = draw_curves([replace(quiet, metrics=[{**quiet.metrics[0], "loss": 812.0}, *quiet.metrics])]).figure.axes[0]
+    assert axes.get_ylim()[1] < 12
+    assert axes.get_ylabel() == "loss (nats), cut off: up to 812"
+
+
+def test_a_fall_from_guessing_a_short_run_and_a_validation_loss_are_seen_whole():
+    falling = [{**line, "loss": 2.3 * 0.97 ** line["step"]} for line in steady("one", 1.0, 2000).metrics]
+    end = {"step": 1999, "epoch": 1, "train_loss": 0.1, "train_top1": 0.9, "val_loss": 60.0, "val_top1": 0.4}
+    for runs, highest in (
+        ([History("one", falling, {})], 2.2),
+        ([steady("one", 0.2, 1000), steady("other", 30.0, 40)], 30.0),
+        ([History("one", [*steady("one", 0.2, 1000).metrics, end], {})], 60.0),
+    ):
+        axes = draw_curves(runs).figure.axes[0]
+        assert axes.get_ylim()[1] > highest
+        assert axes.get_ylabel() == "loss (nats)"
 
 
 @pytest.mark.parametrize("count", [2, 8])

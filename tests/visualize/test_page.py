@@ -14,7 +14,7 @@ from PIL import Image
 from alexnet import train
 from alexnet.recipes import get_recipe
 from alexnet.visualize.confusion import draw_confusion
-from alexnet.visualize.page import Section, as_webp, render
+from alexnet.visualize.page import as_webp, left_out, render, section
 
 CLASSES = {f"<b>{number}</b> & more": {"images": 4, "top1": number / 10} for number in range(10)}
 RESULT = {
@@ -44,7 +44,7 @@ class Outline(HTMLParser):
 
 def page(result=RESULT, sections=None):
     picture = draw_confusion(np.eye(3, dtype=np.int64), ["a", "b", "<i>"], "three <classes>")
-    sections = sections or [Section("What it takes for what", picture), Section("Not here", None, "no <library>")]
+    sections = sections or [section("What it takes for what", picture), left_out("Not here", "no <library>")]
     return render(
         get_recipe("small-digits"), result, sections, ["2 files <refused>"], {"<b>9</b> & more": "nine"}, "my <run>"
     )
@@ -84,7 +84,7 @@ def test_a_page_of_photographs_does_not_weigh_what_noise_does():
 
 def test_a_long_caption_is_folded_and_still_what_describes_the_picture():
     picture = draw_confusion(np.eye(3, dtype=np.int64), ["a" * 300, "b" * 300, "c"], "t" * 600)
-    text = page(sections=[Section("Much", picture)])
+    text = page(sections=[section("Much", picture)])
     assert "<summary>in words</summary>" in text
     assert Outline(text).all("img")[0]["aria-describedby"] in Outline(text).ids
     assert "<summary>" not in page()
@@ -96,7 +96,8 @@ def test_a_page_can_be_heard():
     assert [len(outline.all(tag)) for tag in ("title", "h1", "main")] == [1, 1, 1]
     for image in outline.all("img"):
         assert image["alt"]
-        assert int(image["width"]) > int(image["height"]) > 200
+        with Image.open(io.BytesIO(base64.b64decode(image["src"].partition(",")[2]))) as picture:
+            assert picture.size == (int(image["width"]), int(image["height"]))
         assert image["aria-describedby"] in outline.ids
     assert all(section["aria-labelledby"] in outline.ids for section in outline.all("section"))
     assert all(head["scope"] == "col" for head in outline.all("th"))

@@ -21,7 +21,14 @@ from alexnet.visualize.activations import draw_activations, shown_layers
 from alexnet.visualize.architecture import show_architecture, stages
 from alexnet.visualize.augmentations import show_augmentations, stored_pixels
 from alexnet.visualize.canvas import DOTS_PER_INCH, PHONE
-from alexnet.visualize.confusion import counted_matrix, draw_confusion, most_confused, order_by_confusion, show_counted
+from alexnet.visualize.confusion import (
+    Confusion,
+    counted_matrix,
+    draw_confusion,
+    most_confused,
+    order_by_confusion,
+    show_counted,
+)
 from alexnet.visualize.embedding import draw_embedding, flatten
 from alexnet.visualize.fields import show_fields
 from alexnet.visualize.filters import as_tiles, columns_of, draw_filters
@@ -137,8 +144,16 @@ def test_a_name_in_letters_that_no_font_has_is_drawn_without_a_word_and_said_in_
     assert canvas.about_letters([draw_confusion(np.eye(2, dtype=np.int64), ["кот", "½ ✓"], "two").figure]) == ""
 
 
-def test_a_probability_is_never_said_to_be_none():
+def test_a_probability_is_never_said_to_be_none_or_all():
     assert [canvas.share(value) for value in (0.874, 0.01, 0.004, 0.0)] == ["87%", "1%", *["less than 1%"] * 2]
+    assert [canvas.share(value) for value in (0.994, 0.996, 1.0)] == ["99%", "more than 99%", "100%"]
+
+
+def test_a_long_name_fills_two_lines():
+    assert canvas.in_two_lines("cat.jpg", 17) == "cat.jpg"
+    assert canvas.in_two_lines("birds (n01530575_brambling.JPEG)", 17) == "birds\n(n01530575_bramb…"
+    assert canvas.in_two_lines("a" * 60, 17) == "a" * 17 + "\n" + "a" * 16 + "…"
+    assert canvas.in_two_lines("日本語日本語日本語日", 10) == "日本語日本\n語日本語日"
 
 
 def test_tiles_stand_in_rows():
@@ -203,7 +218,9 @@ def test_active_units_are_counted_for_each_layer():
     assert any(text.startswith("relu1: 40 × 3 × 3\n25% of units above 0\n") for text in written)
     assert "fc8: 3\nscores before softmax\nall of them" in written
     assert {"dog", "flower", "cat"} < set(written)
-    assert picture.says.endswith("relu1 25% of units above 0, sigmoid2 0% of units above 0.5, fc8 highest for “cat”")
+    assert picture.says.endswith(
+        "it: relu1 25% of units above 0, norm1, pool5, sigmoid2 0% of units above 0.5, fc8 highest for “cat”"
+    )
 
 
 def test_a_map_that_is_even_and_strong_is_not_drawn_as_one_that_is_dead():
@@ -297,7 +314,7 @@ def test_of_many_classes_the_commonest_mistakes_are_seen_with_their_names_and_co
     assert "class 20" not in written
     right = draw_confusion(50 * np.eye(100, dtype=np.int64), [f"class {number}" for number in range(100)], "right")
     png(right)
-    assert right.says == "right: 100.00% of 5,000 right; no mistakes"
+    assert right.says == "right, 100.00% right; no mistakes"
     assert "no mistakes" in texts(right.figure)
 
 
@@ -313,9 +330,24 @@ def test_what_was_counted_in_the_end_is_the_matrix():
     model = SavedModel(create_model("small", 3, 1, 28, seed=0), "small", ("a", "b", "c"), ("A", "B", "C"), None)
     picture = show_counted(result, model, "run")
     png(picture)
-    assert picture.says.startswith("run on a set: 7 test images, ten views: 71.43% of 7 right; “A” taken for “C” (1), ")
+    assert picture.says.startswith("run on a set: 7 test images, ten views, 71.43% right; “A” taken for “C” (1), ")
     with pytest.raises(UserError, match="no images that the network was not trained on"):
         show_counted({**result, "split": None}, model, "run")
+
+
+@pytest.mark.parametrize(("present", "bars"), [(25, 20), (13, 12), (2, 2), (1, 1)])
+def test_as_many_are_hardest_as_easiest(present, bars):
+    matrix = np.diag(np.arange(1, 26))
+    matrix[0, 1] = 5
+    matrix[present:] = 0
+    counted = Confusion(matrix, [str(n) for n in range(25)], np.ones(25), np.arange(25))
+    assert len(counted.extremes()) == bars
+
+
+def test_too_many_classes_are_not_a_matrix():
+    classes = tuple(str(number) for number in range(2001))
+    with pytest.raises(UserError, match="a matrix of 2,001 classes cannot be seen"):
+        show_counted({"split": "test"}, SavedModel(None, "small", classes, classes, None), "run")
 
 
 def test_what_is_equally_hard_is_said_to_be():
@@ -359,7 +391,7 @@ def test_a_map_keeps_groups_together(classes):
     picture = draw_embedding(places, labels, pixels, [f"class {n}" for n in range(classes)], "map")
     png(picture)
     chance = (200 // classes - 1) * 200 / 199
-    assert f"{chance:,.0f} by chance" in picture.says
+    assert f"{chance:,.3g} by chance" in picture.says
     assert ("the 12 classes that lie closest together are in colour" in picture.says) == (classes == 200)
     if classes < 200:
         assert picture.figures["nearest_is_of_own_class"] > 0.9

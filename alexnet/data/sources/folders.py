@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -161,6 +162,9 @@ def choose_classes(counts: Mapping[Place, int], where: str) -> tuple[tuple[str, 
             f"{where} has only one class, {printable(path)!r}: a classifier needs two or more",
             ["expected: one folder of images per class, with or without train/, val/ and test/ above them"],
         )
+    alike = [name for name, times in Counter(map(printable, classes)).items() if times > 1]
+    if alike:
+        raise UserError(f"{where} has two class folders whose names are shown alike, {alike[0]!r}: rename one")
     empty = [place.path for place, count in counts.items() if not count]
     return tuple(classes), [f"class folder without files, left out: {printable(path)}" for path in empty]
 

@@ -105,6 +105,8 @@ def test_folders_that_are_no_source(tmp_path):
     assert error(empty) == f"{empty} is empty: expected one folder of images per class"
     assert "has no class folders" in error(fill(tmp_path / "flat", "1.jpg"))
     assert "has only one class, 'cat'" in error(fill(tmp_path / "one", "cat/1.jpg"))
+    alike = error(fill(tmp_path / "alike", "a\nb/1.jpg", "a\\nb/1.jpg"))
+    assert "has two class folders whose names are shown alike, 'a\\\\nb': rename one" in alike
     (tmp_path / "hollow" / "a").mkdir(parents=True)
     assert error(tmp_path / "hollow").startswith("no images in ")
     assert "is a file but not a tar" in error(fill(tmp_path, "photo.jpg") / "photo.jpg")
