@@ -13,6 +13,7 @@ from alexnet.bench.turns import rate
 from alexnet.model.quantized import Int8Product
 from alexnet.runtime.device import GIGA, Machine, multiplies_bf16
 
+SIDE = 4096  # of a product's matrices
 COPY_BYTES = 256 * 2**20  # more than any cache holds
 SECONDS = 0.5
 
@@ -41,12 +42,12 @@ def highest(*measured: Ceilings) -> Ceilings:
 
 def measure_ceilings(machine: Machine, *, int8: bool = False) -> Ceilings:
     """Some seconds on a CPU, less on a GPU."""
-    bf16 = product_rate(machine, torch.bfloat16) if multiplies_bf16(machine.device) else 0.0
-    whole = int8_rate(machine) if int8 else 0.0
-    return Ceilings(product_rate(machine, torch.float32), bf16, copy_rate(machine), whole)
+    bf16 = product_rate(machine, torch.bfloat16, SIDE) if multiplies_bf16(machine.device) else 0.0
+    whole = int8_rate(machine, SIDE) if int8 else 0.0
+    return Ceilings(product_rate(machine, torch.float32, SIDE), bf16, copy_rate(machine), whole)
 
 
-def product_rate(machine: Machine, dtype: torch.dtype, size: int = 4096) -> float:
+def product_rate(machine: Machine, dtype: torch.dtype, size: int) -> float:
     """GFLOP/s of a ``size``³ product: as ``torch.mm`` does it, or as a convolution by one pixel, which on a CPU is
     another library's and in fp32 up to twice as fast.
     """
@@ -58,7 +59,7 @@ def product_rate(machine: Machine, dtype: torch.dtype, size: int = 4096) -> floa
     return max(_rate(way, 2 * size**3, machine) for way in ways)
 
 
-def int8_rate(machine: Machine, size: int = 4096) -> float:
+def int8_rate(machine: Machine, size: int) -> float:
     """Billions of additions and multiplications a second of a ``size``³ product of uint8 by int8."""
     product, a = Int8Product(torch.ones(size, size)), torch.ones((size, size), dtype=torch.uint8)
     return _rate(lambda: product(a), 2 * size**3, machine)
