@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.commands.evaluate import choose_images
-from alexnet.commands.naming import short
 from alexnet.commands.request import named_image
 from alexnet.core.errors import UserError
 from alexnet.data.splits import spread
@@ -43,7 +42,7 @@ def of_training(run: Run, predictor: Predictor, store: Store) -> dict[str, Drawi
     history = curves.read_history(run, recipe, result if result["split"] else None)
     one = store.read(store.subset("train")[:1])
     colours = store.colours if store.channels == 3 else None
-    name = short(str(run.folder))
+    name = run.name
     return {
         "How it went": lambda: curves.draw_curves([history]),
         "The network": lambda: architecture.draw_architecture(network, f"{name} ({predictor.model.variant})"),
@@ -56,8 +55,7 @@ def of_training(run: Run, predictor: Predictor, store: Store) -> dict[str, Drawi
 def of_images(run: Run, predictor: Predictor, store: Store) -> dict[str, Drawing]:
     """What is made of images that the network was not trained on; and what it took for what, as counted in the end."""
     split, index = choose_images([predictor.model], store)
-    name = short(str(run.folder))
-    title = f"{name} on {store.name}, {split}"
+    name, title = run.name, f"{run.name} on {store.name}, {split}"
     layer = last_hidden_layer(predictor.model.network)
 
     def held_out() -> NDArray[np.int64]:
@@ -73,6 +71,14 @@ def of_images(run: Run, predictor: Predictor, store: Store) -> dict[str, Drawing
         known = FeatureIndex(train, np.concatenate(list(compute_features(predictor, store, train, layer, Silent()))))
         return neighbours.show_neighbours(predictor, store, known, [query], layer, name)
 
+    def maps() -> Picture:
+        what, pixels = one()
+        return activations.show_activations(predictor, pixels, [], what)
+
+    def attributed() -> Picture:
+        what, pixels = one()
+        return attributions.show_attributions(predictor, pixels, None, what)
+
     return {
         "What it says of images": lambda: predictions.show_predictions(predictor, store, held_out(), title),
         "What it takes for what": lambda: confusion.show_counted(run.result, predictor.model, name),
@@ -80,6 +86,6 @@ def of_images(run: Run, predictor: Predictor, store: Store) -> dict[str, Drawing
             predictor, store, held_out(), layer, title, Silent()
         ),
         "What lies nearest to one of them": near,
-        "What its layers make of it": lambda: activations.show_activations(predictor, one()[1], [], one()[0]),
-        "Where in it the network looks": lambda: attributions.show_attributions(predictor, one()[1], None, one()[0]),
+        "What its layers make of it": maps,
+        "Where in it the network looks": attributed,
     }

@@ -52,9 +52,7 @@ def write(path: Path, run: Run, store: Store, machine: Machine, reporter: Report
     if note := about_letters([each.picture.figure for each in sections if each.picture]):
         reporter.say(note)
     names = dict(zip(predictor.model.classes, predictor.model.readable_classes, strict=True))
-    write_bytes(
-        path, page.render(run.recipe, run.result, sections, remarks(store), names, run.folder.resolve().name).encode()
-    )
+    write_bytes(path, page.render(run.recipe, run.result, sections, remarks(store), names, run.name).encode())
     return sections
 
 

@@ -32,6 +32,11 @@ class Run:
     folder: Path
 
     @property
+    def name(self) -> str:
+        """Its folder's, without the way to it."""
+        return self.folder.resolve().name
+
+    @property
     def model_folder(self) -> Path:
         """Where the trained model is."""
         return self.folder / "model"

@@ -156,8 +156,11 @@ def shortened(text: str, longest: int = LONGEST_LABEL) -> str:
     """A name short enough for a label, ended by … where something is left out: of several names, all but the first."""
     if len(text) > longest and ", " in text:
         text = text.partition(", ")[0] + "…"
-    longest = _letters(text, longest)
-    return plain(text if len(text) <= longest else text[: longest - 1].rstrip(" ,") + "…")
+    return plain(_cut(text, _letters(text, longest)))
+
+
+def _cut(text: str, room: int) -> str:
+    return text if len(text) <= room else text[: room - 1].rstrip(" ,") + "…"
 
 
 def in_two_lines(text: str, longest: int) -> str:
@@ -168,7 +171,7 @@ def in_two_lines(text: str, longest: int) -> str:
     cut = text.rfind(" ", 1, room + 1)
     cut = room if cut < 0 else cut
     first, rest = text[:cut].rstrip(), text[cut:].lstrip()
-    return plain(f"{first}\n{rest if len(rest) <= room else rest[: room - 1] + '…'}")
+    return plain(f"{first}\n{_cut(rest, room)}")
 
 
 def bare(axes: Axes) -> Axes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -92,47 +93,64 @@ def draw_confusion(matrix: NDArray[np.int64], names: Sequence[str], title: str) 
     ``matrix`` ``(classes, classes)``: counts, true class by row. Of more than ``NAMED`` classes names have no room: the
     whole is drawn without them, then once more those that are confused most, and the hardest and easiest.
     """
-    accuracy = np.diag(matrix) / np.maximum(matrix.sum(axis=1), 1)
-    counted = Confusion(matrix, tuple(names), accuracy, order_by_confusion(matrix))
+    counted = Confusion(matrix, tuple(names), order_by_confusion(matrix))
     figures = {
         "order": [names[number] for number in counted.order],
         "mistakes": [
             {"true": names[true], "taken_for": names[said], "images": int(matrix[true, said])}
-            for true, said in _mistakes(matrix)
+            for true, said in counted.mistakes
         ],
         "accuracy": {
             name: share if images else None
-            for name, share, images in zip(names, accuracy.tolist(), matrix.sum(axis=1), strict=True)
+            for name, share, images in zip(names, counted.accuracy.tolist(), counted.images, strict=True)
         },
     }
     beside, above = (_few_beside, _few_above) if len(matrix) <= NAMED else (_many_beside, _many_above)
-    hits, images = int(np.trace(matrix)), int(matrix.sum())
-    title = f"{title}, {hits / max(images, 1):.2%} right"
-    says = _in_words(matrix, names, accuracy, title)
-    return Picture(beside(counted, title), says, figures, lambda: above(counted, title))
+    title = f"{title}, {int(np.trace(matrix)) / max(int(matrix.sum()), 1):.2%} right"
+    return Picture(beside(counted, title), _in_words(counted, title), figures, lambda: above(counted, title))
 
 
 @dataclass(frozen=True, eq=False)
 class Confusion:
-    """What was counted: ``matrix`` ``(classes, classes)``, each class's accuracy, and an ``order`` of some of them."""
+    """What was counted: ``matrix`` ``(classes, classes)``, and an ``order`` of some of the classes."""
 
     matrix: NDArray[np.int64]
     names: Sequence[str]
-    accuracy: NDArray[np.float64]
     order: NDArray[np.int64]
+
+    @functools.cached_property
+    def images(self) -> NDArray[np.int64]:
+        """Of each class."""
+        return np.asarray(self.matrix.sum(axis=1))
+
+    @functools.cached_property
+    def accuracy(self) -> NDArray[np.float64]:
+        """Of each class; 0 for one that has no images."""
+        return np.asarray(np.diag(self.matrix) / np.maximum(self.images, 1))
+
+    @functools.cached_property
+    def mistakes(self) -> list[tuple[int, int]]:
+        """(true class, taken for) of each pair that was confused, the most frequent first."""
+        wrong = _mistaken(self.matrix)
+        frequent = np.argsort(-wrong, axis=None, kind="stable")[: np.count_nonzero(wrong)]
+        return [divmod(int(place), len(wrong)) for place in frequent]
+
+    @property
+    def present(self) -> NDArray[np.int64]:
+        """The classes that have images."""
+        return np.flatnonzero(self.images)
 
     @property
     def shares(self) -> NDArray[np.float64]:
         """In the order, of each true class's images; not a number for a class that has none."""
-        images = self.matrix.sum(axis=1)[self.order, None]
+        images = self.images[self.order, None]
         within = self.matrix[np.ix_(self.order, self.order)] / np.maximum(images, 1)
         return np.where(images > 0, within, np.nan)
 
     @property
     def mean(self) -> float | None:
         """Of the accuracies of all classes that have images; None where there is no such class."""
-        present = self.matrix.sum(axis=1) > 0
-        return float(self.accuracy[present].mean()) if present.any() else None
+        return float(self.accuracy[self.present].mean()) if len(self.present) else None
 
     def of(self, chosen: NDArray[np.int64]) -> Confusion:
         """The same, of ``chosen`` classes, in an order of theirs."""
@@ -140,8 +158,7 @@ class Confusion:
 
     def extremes(self) -> NDArray[np.int64]:
         """The hardest and the easiest of the classes that have images, hardest first."""
-        present = np.flatnonzero(self.matrix.sum(axis=1))
-        rising = present[np.argsort(self.accuracy[present], kind="stable")]
+        rising = self.present[np.argsort(self.accuracy[self.present], kind="stable")]
         few = min(EXTREMES, max(1, len(rising) // 2))
         return np.concatenate([rising[:few], rising[few:][-few:]])
 
@@ -204,7 +221,7 @@ def _draw_whole(figure: SubFigure, axes: Axes, counted: Confusion) -> None:
 
 def _draw_all_accuracies(axes: Axes, counted: Confusion) -> None:
     """Of every class that has images, the hardest first."""
-    rising = np.sort(counted.accuracy[counted.matrix.sum(axis=1) > 0])
+    rising = np.sort(counted.accuracy[counted.present])
     axes.fill_between(np.arange(len(rising)), rising, step="mid", color=BLUE)
     axes.set(xlabel="classes, the hardest first", ylabel="accuracy", ylim=(0, 1), xlim=(0, max(1, len(rising) - 1)))
     axes.spines[["top", "right"]].set_visible(False)
@@ -268,9 +285,14 @@ def _draw_accuracies(axes: Axes, counted: Confusion, shown: NDArray[np.int64]) -
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def _mistaken(matrix: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The matrix without what is right."""
+    return np.asarray(matrix - np.diag(np.diag(matrix)))
+
+
 def most_confused(matrix: NDArray[np.int64]) -> NDArray[np.int64]:
     """Up to ``NAMED`` classes, rising: those in the pairs that are confused most often, taken pair by pair."""
-    wrong = matrix - np.diag(np.diag(matrix))
+    wrong = _mistaken(matrix)
     both = np.triu(wrong + wrong.T)
     chosen: list[int] = []
     for place in np.argsort(-both, axis=None, kind="stable"):
@@ -281,31 +303,24 @@ def most_confused(matrix: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.sort(np.array(chosen, np.int64))
 
 
-def _mistakes(matrix: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """(true class, taken for) of each pair that was confused, the most frequent first."""
-    wrong = matrix - np.diag(np.diag(matrix))
-    frequent = np.argsort(-wrong, axis=None, kind="stable")[: np.count_nonzero(wrong)]
-    return [divmod(int(place), len(matrix)) for place in frequent]
-
-
-def _in_words(matrix: NDArray[np.int64], names: Sequence[str], accuracy: NDArray[np.float64], title: str) -> str:
-    mistakes = _mistakes(matrix)
-    said = [f"“{names[true]}” taken for “{names[said]}” ({matrix[true, said]:,})" for true, said in mistakes[:SPOKEN]]
+def _in_words(counted: Confusion, title: str) -> str:
+    names, mistakes = counted.names, counted.mistakes
+    said = [
+        f"“{names[true]}” taken for “{names[other]}” ({counted.matrix[true, other]:,})"
+        for true, other in mistakes[:SPOKEN]
+    ]
     if len(mistakes) > SPOKEN:
         more = len(mistakes) - SPOKEN
         said.append(f"and {more:,} other pair{'s' if more > 1 else ''}")
-    counted = np.flatnonzero(matrix.sum(axis=1))
     ends = ""
-    if len(counted) and np.ptp(accuracy[counted]) > 0:
-        hardest, easiest = (
-            _end(names, accuracy, counted[accuracy[counted] == end]) for end in
-            (accuracy[counted].min(), accuracy[counted].max())
-        )  # fmt: skip
-        ends = f"; hardest is {hardest}, easiest {easiest}"
+    accuracies = counted.accuracy[counted.present]
+    if len(accuracies) and np.ptp(accuracies) > 0:
+        ends = f"; hardest is {_end(counted, accuracies.min())}, easiest {_end(counted, accuracies.max())}"
     return f"{title}; {', '.join(said) if said else 'no mistakes'}{ends}"
 
 
-def _end(names: Sequence[str], accuracy: NDArray[np.float64], those: NDArray[np.int64]) -> str:
-    """The first of the classes that are equally hard or easy, and how many others are."""
-    others = f" and {len(those) - 1} more" if len(those) > 1 else ""
-    return f"“{names[those[0]]}”{others} ({accuracy[those[0]]:.0%})"
+def _end(counted: Confusion, accuracy: float) -> str:
+    """The first of the classes that have an accuracy, and how many others do."""
+    first, *others = counted.present[counted.accuracy[counted.present] == accuracy]
+    more = f" and {len(others)} more" if others else ""
+    return f"“{counted.names[first]}”{more} ({accuracy:.0%})"

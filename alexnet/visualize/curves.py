@@ -81,7 +81,7 @@ def read_history(run: Run, recipe: Recipe, final: Mapping[str, Any] | None = Non
     events = read_lines(path) if (path := run.folder / "events.jsonl").is_file() else []
     speeds = {event["step"]: event["images_per_second"] for event in events if event.get("event") == "speed"}
     expected = recipe.claim.top1 if departures_from_name(recipe) == [] else None
-    return History(name or run.folder.resolve().name, run.metrics(), speeds, expected, final)
+    return History(name or run.name, run.metrics(), speeds, expected, final)
 
 
 class CurveDrawer:

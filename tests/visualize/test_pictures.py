@@ -340,7 +340,7 @@ def test_as_many_are_hardest_as_easiest(present, bars):
     matrix = np.diag(np.arange(1, 26))
     matrix[0, 1] = 5
     matrix[present:] = 0
-    counted = Confusion(matrix, [str(n) for n in range(25)], np.ones(25), np.arange(25))
+    counted = Confusion(matrix, [str(n) for n in range(25)], np.arange(25))
     assert len(counted.extremes()) == bars
 
 
