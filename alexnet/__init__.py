@@ -10,19 +10,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from alexnet.commands.evaluate import evaluate as evaluate
-    from alexnet.commands.train import train as train
+    from alexnet.cli.evaluate import evaluate as evaluate
+    from alexnet.cli.train import train as train
     from alexnet.inference.predictor import Predictor as Predictor
-    from alexnet.model.saved import load_model as load_model
-    from alexnet.model.variants import create_model as create_model
+    from alexnet.models.bundle import load_model as load_model
+    from alexnet.models.variants import create_model as create_model
     from alexnet.recipes import get_recipe as get_recipe
 
 _HOME = {
-    "create_model": "alexnet.model.variants",
-    "load_model": "alexnet.model.saved",
+    "create_model": "alexnet.models.variants",
+    "load_model": "alexnet.models.bundle",
     "get_recipe": "alexnet.recipes",
-    "train": "alexnet.commands.train",
-    "evaluate": "alexnet.commands.evaluate",
+    "train": "alexnet.cli.train",
+    "evaluate": "alexnet.cli.evaluate",
     "Predictor": "alexnet.inference.predictor",
 }
 

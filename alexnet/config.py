@@ -1,238 +1,230 @@
-"""A training, completely described: frozen, typed, validated, and the same after a trip through JSON.
+"""A recipe: one training, completely described. It is frozen, typed, validated, and the same after JSON.
 
-A :class:`Recipe` has six sections. ``--set section.field=value`` changes any field of the first five; the sixth is the
-claim: where the recipe comes from, what it should reach and what it costs.
+A :class:`Recipe` has six sections. ``--set section.field=value`` changes any field of the first five. The sixth is the
+claim: where the recipe comes from, what accuracy it should reach and what it costs. Field names are those of PyTorch
+and torchvision; names that earlier versions used are still read (:data:`RENAMED`).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
 import typing
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import field, replace
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le, Lt
 
 from alexnet.core.errors import UserError, unknown
-from alexnet.core.typed import parse_word, spell, to_json
+from alexnet.core.schema import choices, from_json, parse_word, spec, spell, to_json
 
-Scaling = Literal["unit", "symmetric", "channel", "mean-image", "mean-image-centre"]
+PixelNormalization = Literal["unit", "symmetric", "channel", "mean-image", "mean-image-centre"]
 ColorNoise = Literal["none", "paper", "cuda-convnet"]
-Update = Literal["sgd", "sgd-2012", "adam", "adamw"]
+NormLayer = Literal["none", "lrn", "batch"]
+OptimizerName = Literal["sgd", "sgd-2012", "adam", "adamw"]
 Schedule = Literal["constant", "step", "plateau", "one-cycle", "cosine"]
 Precision = Literal["auto", "fp32", "bf16"]
-OTHER_NAMES = {"lr": "optim.rate", "learning_rate": "optim.rate", "wd": "optim.weight_decay"}
+OTHER_NAMES = {"learning_rate": "optim.lr", "wd": "optim.weight_decay"}
+
+Positive = Annotated[int, Ge(1)]
+NotNegative = Annotated[float, Ge(0)]
+Share = Annotated[float, Ge(0), Lt(1)]
 
 
-@dataclass(frozen=True)
+@spec("model.")
 class ModelSpec:
-    """Which network. A field that is None is the variant's own value.
+    """Which network. A field that is None has the variant's own value.
 
-    ``normalization``: ``absent``, ``response`` in the paper's two places, or ``batch`` after each convolution.
-    ``pool_kernel``: 3 overlaps at the stride of 2, 2 does not. ``pool_rounding``: whether a last, partly empty window
-    counts. ``columns``: 2 divides conv2, conv4 and conv5 as the
-    paper's two cards did. ``width``: so many times the filters and hidden units.
+    ``norm_layer``: ``none``; ``lrn`` in the paper's two places; ``batch``, batch normalization after each convolution.
+    ``pool_kernel``: windows of 3 overlap at a stride of 2, windows of 2 do not. ``pool_ceil_mode``: whether the last,
+    partly empty window of a pool counts. ``groups``: 2 divides conv2, conv4 and conv5 as the paper's two cards did.
+    ``width``: factor for the number of filters and hidden units.
     """
 
     variant: str = "batchnorm"
-    dropout: float | None = None
+    dropout: Share | None = None
     activation: Literal["relu", "tanh", "sigmoid"] | None = None
-    normalization: Literal["absent", "response", "batch"] | None = None
-    pool_kernel: int | None = None
-    pool_rounding: Literal["down", "up"] | None = None
-    columns: Literal[1, 2] | None = None
-    width: float | None = None
+    norm_layer: NormLayer | None = None
+    pool_kernel: Positive | None = None
+    pool_ceil_mode: bool | None = None
+    groups: Literal[1, 2] | None = None
+    width: Annotated[float, Gt(0), Le(100)] | None = None
 
-    def departures(self) -> dict[str, Any]:
-        """The architecture fields that this recipe changes."""
+    def overrides(self) -> dict[str, Any]:
+        """The architecture fields that this recipe changes, for ``create_model``."""
         return {
             name: value for name, value in dataclasses.asdict(self).items() if name != "variant" and value is not None
         }
 
-    def __post_init__(self) -> None:
-        _demand(self.dropout is None or 0 <= self.dropout < 1, "model.dropout", self.dropout, "at least 0, below 1")
-        _demand(self.pool_kernel is None or self.pool_kernel >= 1, "model.pool_kernel", self.pool_kernel, "1 or more")
-        _demand(self.width is None or 0 < self.width <= 100, "model.width", self.width, "above 0, at most 100")
 
-
-@dataclass(frozen=True)
+@spec("data.")
 class DataSpec:
     """Which images, and how pixels become numbers.
 
-    ``channels``: 1, 3, or None for the source's own. ``stored``: the side images are kept at, None for the rule (a
-    set of one size up to 128 keeps it, photographs get 256). ``image_size``: the side the network sees, None for the
-    variant's own; what the store or the crop gives is enlarged to it on the device. ``validation``: the share of
-    train that is held out if the source has no val of its own.
+    ``channels``: 1, 3, or None for the source's own. ``resize_size``: side of the prepared images, None for the rule (a
+    set whose images all have one size up to 128 keeps it, photographs get 256). ``image_size``: side of the network's
+    input, None for the variant's own; a prepared image or crop of another size is resized to it on the device.
+    ``val_fraction``: share of train that is held out for validation if the source has no val split.
 
-    ``scaling``: ``unit`` x/255 · ``symmetric`` (x/255 − ½)/½ · ``channel`` (x − mean)/deviation of each channel over
-    train · ``mean-image`` x − the mean image, cropped with the image (Caffe) · ``mean-image-centre`` x − its centre, as
-    2012's code did whatever the crop; the last two stay on 0 … 255.
+    ``pixel_normalization``: ``unit`` x/255 · ``symmetric`` (x/255 − ½)/½ · ``channel`` (x − mean)/std of each channel
+    over train · ``mean-image`` x − the mean image, cropped like the image (Caffe) · ``mean-image-centre`` x − the centre
+    of the mean image, for any crop (cuda-convnet). The last two stay on the scale 0 … 255.
     """
 
     source: str = "digits"
     channels: Literal[1, 3] | None = None
-    stored: int | None = None
-    image_size: int | None = None
-    scaling: Scaling = "channel"
-    validation: float = 0.0
-
-    def __post_init__(self) -> None:
-        _demand(0 <= self.validation < 1, "data.validation", self.validation, "a share of train, at least 0, below 1")
-        _demand(self.stored is None or 4 <= self.stored <= 4096, "data.stored", self.stored, "4 to 4096 pixels")
-        _demand(self.image_size is None or self.image_size >= 4, "data.image_size", self.image_size, "4 pixels or more")
+    resize_size: Annotated[int, Ge(4), Le(4096)] | None = None
+    image_size: Annotated[int, Ge(4)] | None = None
+    pixel_normalization: PixelNormalization = "channel"
+    val_fraction: Share = 0.0
 
 
-@dataclass(frozen=True)
+@spec("preprocessing.")
 class Preprocessing:
-    """How stored pixels become a network's input: what a model must carry to predict as it was trained.
+    """How a prepared image becomes a network's input. A model carries it, so that it predicts as it was trained.
 
-    ``channels``, ``stored``: decoded images are (stored, stored, channels) bytes; ``crop``: the side cut from them;
-    ``image_size``: the side it is enlarged to. ``mean`` and ``deviation``: a value a channel on the 0 … 255 scale, not
-    read by the two mean-image scalings.
+    ``channels``, ``resize_size``: decoded images are ``(resize_size, resize_size, channels)`` uint8. ``crop``: side of
+    the centre crop. ``image_size``: side that the crop is resized to. ``mean`` and ``std``: one value a channel on the
+    scale 0 … 255; the two mean-image normalizations do not use them.
     """
 
     channels: Literal[1, 3]
-    stored: int
+    resize_size: int
     crop: int
     image_size: int
-    scaling: Scaling
+    pixel_normalization: PixelNormalization
     mean: tuple[float, ...] = ()
-    deviation: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
 
-@dataclass(frozen=True)
+@spec("augment.")
 class AugmentSpec:
-    """What training does to each image anew in each epoch.
+    """What training changes in each image, drawn anew in each epoch.
 
-    ``crop``: the side cut out of the stored image, None for all of it (evaluation takes the centre). ``pad``: pixels
-    mirrored onto each edge before a training crop. ``area``: (smallest, largest) share of the image that a training
-    crop covers, of a shape between 3:4 and 4:3, scaled to ``crop`` (Szegedy et al. 2014, as torchvision's
-    ``RandomResizedCrop``); None cuts ``crop`` pixels. ``crop_group``: how many neighbours in a batch share a crop and a
-    flip (32 in 2012's code). ``rotation``: up to so many degrees either way.
+    ``crop``: side of the random crop from the prepared image, None for the whole image (evaluation takes the centre).
+    ``pad``: pixels that are mirrored onto each edge before a training crop. ``random_resized_crop``: (smallest,
+    largest) share of the image's area that a training crop covers, with an aspect ratio between 3:4 and 4:3, resized to
+    ``crop`` (Szegedy et al. 2014; torchvision's ``RandomResizedCrop``); None cuts ``crop`` pixels. ``crop_group``: how
+    many neighbours in a batch share a crop and a flip (32 in cuda-convnet). ``rotation``: largest angle in degrees.
 
     ``color_noise``: shifts along the principal components p of train's colours, α ~ N(0, ``color_noise_std``²) for each
-    image: ``paper`` Σ p·α·λ with λ on the 0 … 1 scale (paper §4.1, the only scale on which its formula is usable),
-    ``cuda-convnet`` Σ p·α·√λ, then everything divided by 1 + ``color_noise_std`` (what was run). From epoch
-    ``color_noise_until`` on there is none: neither shift nor division.
+    image: ``paper`` Σ p·α·λ with λ on the scale 0 … 1 (paper §4.1; its formula is usable on this scale only),
+    ``cuda-convnet`` Σ p·α·√λ, then a division of everything by 1 + ``color_noise_std`` (what its authors ran). From
+    epoch ``color_noise_until`` on there is neither shift nor division.
     """
 
-    crop: int | None = None
-    pad: int = 0
-    area: tuple[float, ...] | None = None
-    crop_group: int = 1
+    crop: Annotated[int, Ge(4)] | None = None
+    pad: Annotated[int, Ge(0)] = 0
+    random_resized_crop: tuple[float, ...] | None = None
+    crop_group: Positive = 1
     flip: bool = False
-    rotation: float = 0.0
+    rotation: Annotated[float, Ge(0), Le(180)] = 0.0
     color_noise: ColorNoise = "none"
-    color_noise_std: float = 0.1
+    color_noise_std: NotNegative = 0.1
     color_noise_until: float | None = None
 
     def at(self, epoch: int) -> AugmentSpec:
-        """What is done in an epoch, counted from 0."""
+        """The augmentation of an epoch, counted from 0."""
         off = self.color_noise_until is not None and epoch >= self.color_noise_until
         return replace(self, color_noise="none") if off else self
 
     def __post_init__(self) -> None:
-        _demand(self.crop is None or self.crop >= 4, "augment.crop", self.crop, "4 pixels or more")
-        _demand(self.pad >= 0, "augment.pad", self.pad, "0 or more")
-        area = self.area
-        in_order = area is None or (len(area) == 2 and 0 < area[0] <= area[1] <= 1)
-        _demand(in_order, "augment.area", area, "two shares, the smaller first, above 0 and at most 1")
+        area = self.random_resized_crop
+        if area is not None and not (len(area) == 2 and 0 < area[0] <= area[1] <= 1):
+            raise UserError(
+                f"augment.random_resized_crop = {area!r} is not two shares of the area, "
+                "the smaller first, above 0 and at most 1"
+            )
         if area and (self.pad or self.crop_group > 1):
-            raise UserError("augment.area crops inside each image: set augment.pad=0 and augment.crop_group=1 with it")
-        _demand(self.crop_group >= 1, "augment.crop_group", self.crop_group, "1 or more")
-        _demand(0 <= self.rotation <= 180, "augment.rotation", self.rotation, "0 to 180 degrees")
-        _demand(self.color_noise_std >= 0, "augment.color_noise_std", self.color_noise_std, "0 or more")
+            raise UserError(
+                "augment.random_resized_crop crops inside each image: "
+                "set augment.pad=0 and augment.crop_group=1 with it"
+            )
 
 
-@dataclass(frozen=True)
+@spec("optim.rules.")
 class LayerRule:
-    """What is different for one layer, from epoch ``start`` on.
+    """Settings of one layer, from epoch ``start`` on.
 
-    ``rate``: a learning rate of its own, its biases' times ``bias_rate`` unless ``bias_drops`` gives biases a schedule
-    of their own; 0 freezes it, biases too. ``weight_decay``: a decay of its own. None leaves either as it is for all.
+    ``lr``: the layer's own learning rate; its biases have ``lr`` times ``bias_lr_mult``, unless ``bias_milestones``
+    gives biases a schedule of their own. 0 freezes the layer, biases too. ``weight_decay``: the layer's own weight
+    decay. None leaves either as it is for all layers.
     """
 
     layer: str
     start: float = 0.0
-    rate: float | None = None
+    lr: float | None = None
     weight_decay: float | None = None
 
 
-@dataclass(frozen=True)
+@spec("optim.")
 class OptimSpec:
-    """How weights move.
+    """Optimizer and learning rate schedule.
 
-    ``update``: ``sgd`` as torch does it, the rate outside the velocity; ``sgd-2012`` with the rate inside it (paper
-    §5); ``adam`` and ``adamw`` with torch's β and ε, which read neither ``momentum`` nor ``nesterov``. ``bias_rate``:
-    biases learn at so many times the rate. ``decay_biases``: whether weight decay touches them and the normalizations'
-    scales. ``schedule``: ``constant`` · ``step`` ÷ ``drop`` at each epoch in ``drops`` · ``plateau`` ÷ ``drop``, at
-    most three times, when the validation error has not improved for ``patience`` evaluations (paper §5) · ``one-cycle``
-    up for the share ``warmup`` of the steps and down to nothing (Smith and Topin 2017) · ``cosine`` (Loshchilov and
-    Hutter 2016) after a linear ``warmup``. ``bias_drops``: the epochs at which the biases' rate is divided by 10,
-    whatever the weights' does; None lets it follow. ``rules``: layers that are treated otherwise, later rules over
-    earlier ones.
+    ``optimizer``: ``sgd`` is torch's; ``sgd-2012`` has the learning rate inside the velocity (paper §5); ``adam`` and
+    ``adamw`` have torch's β and ε and do not use ``momentum`` or ``nesterov``. ``bias_lr_mult``: biases learn at ``lr``
+    times this. ``decay_biases``: whether weight decay applies to biases and to the scales of normalizations.
+    ``schedule``: ``constant`` · ``step`` multiplies ``lr`` by ``gamma`` at each epoch in ``milestones`` · ``plateau``
+    multiplies it by ``gamma``, at most three times, when the validation error has not improved for ``patience``
+    evaluations (paper §5) · ``one-cycle`` raises it during the share ``warmup`` of the steps and lowers it to almost 0
+    (Smith and Topin 2017) · ``cosine`` (Loshchilov and Hutter 2016) after a linear ``warmup``. ``bias_milestones``: the
+    epochs at which the learning rate of biases is divided by 10, independent of the weights; None lets it follow theirs.
+    ``rules``: settings of single layers; later rules win.
     """
 
-    update: Update = "sgd"
-    rate: float = 0.01
-    momentum: float = 0.0
+    optimizer: OptimizerName = "sgd"
+    lr: NotNegative = 0.01
+    momentum: Share = 0.0
     nesterov: bool = False
-    weight_decay: float = 0.0
-    bias_rate: float = 1.0
+    weight_decay: NotNegative = 0.0
+    bias_lr_mult: NotNegative = 1.0
     decay_biases: bool = True
     schedule: Schedule = "constant"
-    drops: tuple[float, ...] = ()
-    drop: float = 10.0
-    bias_drops: tuple[float, ...] | None = None
-    patience: int = 3
-    warmup: float = 0.25
+    milestones: tuple[float, ...] = ()
+    gamma: Annotated[float, Gt(0), Lt(1)] = 0.1
+    bias_milestones: tuple[float, ...] | None = None
+    patience: Positive = 3
+    warmup: Share = 0.25
     rules: tuple[LayerRule, ...] = ()
 
     def __post_init__(self) -> None:
-        _demand(self.rate >= 0, "optim.rate", self.rate, "0 or more")
-        _demand(0 <= self.momentum < 1, "optim.momentum", self.momentum, "at least 0, below 1")
-        _demand(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "0 or more")
-        _demand(self.bias_rate >= 0, "optim.bias_rate", self.bias_rate, "0 or more")
-        _demand(self.drop > 1, "optim.drop", self.drop, "above 1")
-        _demand(self.patience >= 1, "optim.patience", self.patience, "1 or more")
-        _demand(0 <= self.warmup < 1, "optim.warmup", self.warmup, "a share of the steps, at least 0, below 1")
-        _demand(list(self.drops) == sorted(self.drops), "optim.drops", self.drops, "epochs in rising order")
-        if self.nesterov and (self.update != "sgd" or self.momentum == 0):
+        if list(self.milestones) != sorted(self.milestones):
+            raise UserError(f"optim.milestones = {self.milestones!r} are not epochs in rising order")
+        if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
             raise UserError(
-                "optim.nesterov is for optim.update=sgd with a momentum above 0: add --set optim.nesterov=false"
+                "optim.nesterov needs optim.optimizer=sgd and a momentum above 0: add --set optim.nesterov=false"
             )
-        if self.schedule == "step" and not self.drops:
-            raise UserError("optim.schedule=step drops the rate at no epoch: add e.g. --set optim.drops=30,60")
+        if self.schedule == "step" and not self.milestones:
+            raise UserError("optim.schedule=step has no milestones: add e.g. --set optim.milestones=30,60")
 
 
-@dataclass(frozen=True)
+@spec("train.")
 class TrainSpec:
-    """How long, in what batches, and what is kept.
+    """How long, in what batches, and which weights are kept.
 
-    ``steps``: the most updates, None for all of the epochs'; what a schedule plans by is ``epochs``. ``test_curve``
-    counts test after each epoch too, for the documents that plot it; it chooses nothing. ``keep``: the weights of the
-    last step, or of the best validation accuracy. ``views``: 1 or 10 in the final count.
+    ``steps``: the largest number of updates, None for all of the epochs; schedules are planned by ``epochs``.
+    ``test_curve``: also evaluate the test split after each epoch, for source documents that plot it; no choice uses it.
+    ``keep``: the weights of the last step, or those of the best validation accuracy. ``views``: 1 or 10 views of each
+    image in the final evaluation.
     """
 
-    batch_size: int = 128
-    epochs: int = 10
-    steps: int | None = None
-    label_smoothing: float = 0.0
+    batch_size: Positive = 128
+    epochs: Positive = 10
+    steps: Positive | None = None
+    label_smoothing: Share = 0.0
     precision: Precision = "auto"
     test_curve: bool = False
     keep: Literal["last", "best-on-val"] = "last"
     views: Literal[1, 10] = 1
 
-    def __post_init__(self) -> None:
-        _demand(self.batch_size >= 1, "train.batch_size", self.batch_size, "1 or more")
-        _demand(self.epochs >= 1, "train.epochs", self.epochs, "1 or more")
-        _demand(self.steps is None or self.steps >= 1, "train.steps", self.steps, "1 or more")
-        _demand(0 <= self.label_smoothing < 1, "train.label_smoothing", self.label_smoothing, "at least 0, below 1")
 
-
-@dataclass(frozen=True)
+@spec("claim.")
 class Claim:
     """Where a recipe comes from, what it should reach and what it costs.
 
-    ``top1``: the expected test accuracy as (lowest, highest) shares, None where nothing is known; ``cost``: in words.
+    ``top1``: the expected test accuracy as (lowest, highest), 0 … 1, or None if unknown. ``cost``: in words.
     """
 
     source: str = ""
@@ -241,7 +233,7 @@ class Claim:
     cost: str = ""
 
 
-@dataclass(frozen=True)
+@spec()
 class Recipe:
     """A complete training."""
 
@@ -256,35 +248,136 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.train.views == 10 and self.augment.crop is None:
             raise UserError(f"recipe {self.name!r}: ten views need a crop, set augment.crop or train.views=1")
-        if self.augment.area and self.data.scaling.startswith("mean-image"):
+        if self.augment.random_resized_crop and self.data.pixel_normalization.startswith("mean-image"):
             raise UserError(
-                f"recipe {self.name!r}: a crop of random size has no mean image; "
-                "set data.scaling=channel or augment.area=none"
+                f"recipe {self.name!r}: a crop of random size cannot subtract a mean image; "
+                "set data.pixel_normalization=channel or augment.random_resized_crop=none"
             )
         needs_val = self.optim.schedule == "plateau" or self.train.keep == "best-on-val"
-        if needs_val and self.data.validation == 0:
+        if needs_val and self.data.val_fraction == 0:
             raise UserError(
-                f"recipe {self.name!r} decides by validation and has none: set data.validation, e.g. "
-                "--set data.validation=0.1"
+                f"recipe {self.name!r} needs validation images: set data.val_fraction, e.g. --set data.val_fraction=0.1"
             )
 
 
-def override(recipe: Recipe, assignments: typing.Iterable[str]) -> Recipe:
-    """The recipe with each ``section.field=value`` applied. Raises ``UserError`` that names the nearest field."""
-    known = _known_fields()
+def _factor(drop: Any) -> Any:
+    """The ``gamma`` of an earlier ``drop``: the float whose inverse is that ``drop``, so that schedules keep their bits."""
+    if type(drop) not in (int, float) or not math.isfinite(drop) or drop <= 0:
+        return drop
+    gamma = 1 / drop
+    nearby = (gamma, math.nextafter(gamma, 0), math.nextafter(gamma, 1))
+    return next((value for value in nearby if 1 / value == drop), gamma)
+
+
+def _values(table: Mapping[Any, Any]) -> Callable[[Any], Any]:
+    return lambda value: table.get(value, value) if isinstance(value, str) else value
+
+
+RENAMED: Mapping[str, tuple[str, Callable[[Any], Any] | None]] = {
+    "model.normalization": ("norm_layer", _values({"absent": "none", "response": "lrn"})),
+    "model.pool_rounding": ("pool_ceil_mode", _values({"up": True, "down": False})),
+    "model.columns": ("groups", None),
+    "data.stored": ("resize_size", None),
+    "data.scaling": ("pixel_normalization", None),
+    "data.validation": ("val_fraction", None),
+    "augment.area": ("random_resized_crop", None),
+    "optim.update": ("optimizer", None),
+    "optim.rate": ("lr", None),
+    "optim.drops": ("milestones", None),
+    "optim.drop": ("gamma", _factor),
+    "optim.bias_drops": ("bias_milestones", None),
+    "optim.bias_rate": ("bias_lr_mult", None),
+    "preprocessing.stored": ("resize_size", None),
+    "preprocessing.scaling": ("pixel_normalization", None),
+    "preprocessing.deviation": ("std", None),
+    "rules.rate": ("lr", None),
+}
+"""Names that fields had before 0.1 → today's name, and how a value is converted."""
+
+
+def recipe_from_json(value: object) -> Recipe:
+    """The recipe that ``to_json`` wrote, by this version or an earlier one. Raises ``UserError``."""
+    if isinstance(value, Mapping):
+        sections = ("model", "data", "augment", "optim")
+        value = {key: _today(key, item) if key in sections else item for key, item in value.items()}
+        optim = value.get("optim")
+        if isinstance(optim, Mapping) and isinstance(optim.get("rules"), list | tuple):
+            value["optim"] = {**optim, "rules": [_today("rules", rule) for rule in optim["rules"]]}
+    return from_json(Recipe, value)
+
+
+def preprocessing_from_json(value: object) -> Preprocessing:
+    """The preprocessing that ``to_json`` wrote, by this version or an earlier one. Raises ``UserError``."""
+    return from_json(Preprocessing, _today("preprocessing", value))
+
+
+def _today(section: str, value: object) -> Any:
+    """The fields of a section under today's names."""
+    if not isinstance(value, Mapping):
+        return value
+    fields: dict[str, Any] = {}
+    for name, item in value.items():
+        today, convert = RENAMED.get(f"{section}.{name}", (name, None))
+        fields[today] = convert(item) if convert else item
+    return fields
+
+
+def override(recipe: Recipe, assignments: Iterable[str] | Mapping[str, Any]) -> Recipe:
+    """The recipe with each ``section.field=value`` applied; the last value of a field wins.
+
+    ``assignments``: strings as ``--set`` takes them, or a mapping such as ``{"train.epochs": 2}``. ``default`` as a
+    string's value gives a field its default again. Raises ``UserError`` that names the nearest field.
+    """
     changes: dict[str, dict[str, Any]] = {}
-    for assignment in assignments:
-        path, equals, text = assignment.partition("=")
-        if not equals:
-            raise UserError(f"--set {assignment}: no '=' in it, write section.field=value")
-        if path not in known:
-            if meant := field_meant(path):
-                raise UserError(f"unknown field {path!r}: did you mean {meant!r}?")
-            raise unknown("field", path, known)
-        section, name = path.split(".")
-        changes.setdefault(section, {})[name] = parse_word(known[path], text, path)
+    pairs: Iterable[tuple[str, Any]]
+    if isinstance(assignments, Mapping):
+        pairs = ((path, _python_value(value)) for path, value in assignments.items())
+        read: Callable[[str, Any, str], Any] = lambda path, value, section: value  # noqa: E731
+    else:
+        pairs = map(_split, assignments)
+        read = _read_word
+    for path, value in pairs:
+        section, name, converted = _field(path, value, read)
+        changes.setdefault(section, {})[name] = converted
     sections = {section: replace(getattr(recipe, section), **fields) for section, fields in changes.items()}
     return replace(recipe, **sections)
+
+
+def _split(assignment: str) -> tuple[str, str]:
+    path, equals, text = assignment.partition("=")
+    if not equals:
+        raise UserError(f"--set {assignment}: no '=' in it, write section.field=value")
+    return path, text
+
+
+def _python_value(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _field(path: str, value: Any, read: Callable[[str, Any, str], Any]) -> tuple[str, str, Any]:
+    """(section, today's name of the field, its value). Raises ``UserError``."""
+    known = _known_fields()
+    section, _, name = path.partition(".")
+    today, convert = RENAMED.get(path, (name, None)) if section != "preprocessing" else (name, None)
+    new = f"{section}.{today}"
+    if new not in known:
+        if meant := field_meant(path):
+            raise UserError(f"unknown field {path!r}: did you mean {meant!r}?")
+        raise unknown("field", path, known)
+    if isinstance(value, str) and convert and convert(value) != value:
+        return section, today, convert(value)
+    if convert is _factor:
+        value = convert(parse_word(float, value, path) if isinstance(value, str) else value)
+        return section, today, value
+    return section, today, read(new, value, section)
+
+
+def _read_word(path: str, text: str, section: str) -> Any:
+    if text == "default":
+        name = path.partition(".")[2]
+        kind = typing.get_type_hints(Recipe)[section]
+        return getattr(kind(), name)
+    return parse_word(_known_fields()[path], text, path)
 
 
 def field_names() -> list[str]:
@@ -293,30 +386,43 @@ def field_names() -> list[str]:
 
 
 def field_meant(name: str) -> str | None:
-    """The ``section.field`` that a person means by its last part alone, or by a name in other libraries; else None."""
+    """The ``section.field`` for a field's last part alone, or for its name in other libraries or earlier versions."""
     fields = {path.partition(".")[2]: path for path in field_names()}
-    return {**fields, **OTHER_NAMES}.get(name.replace("-", "_"))
+    earlier = {
+        old.partition(".")[2]: f"{old.partition('.')[0]}.{new}"
+        for old, (new, _) in RENAMED.items()
+        if f"{old.partition('.')[0]}.{new}" in _known_fields()
+    }
+    return {**earlier, **fields, **OTHER_NAMES}.get(name.replace("-", "_"))
 
 
 def assignments(recipe: Recipe) -> list[str]:
     """Every field as the ``section.field=value`` that :func:`override` takes."""
-    paths = (path.split(".") for path in field_names())
-    return [f"{section}.{name}={spell(getattr(getattr(recipe, section), name))}" for section, name in paths]
+    known = _known_fields()
+    words = []
+    for path in known:
+        section, name = path.split(".")
+        value = getattr(getattr(recipe, section), name)
+        unset = value is None and "none" in choices(known[path])
+        words.append(f"{path}={'default' if unset else spell(value)}")
+    return words
 
 
+@functools.cache
 def _known_fields() -> dict[str, Any]:
+    hints = typing.get_type_hints(Recipe)
     return {
-        f"{section.name}.{item.name}": hint
+        f"{section.name}.{name}": hint
         for section in dataclasses.fields(Recipe)
         if section.name not in ("name", "claim")
-        for item, hint in _fields(typing.get_type_hints(Recipe)[section.name])
+        for name, hint in typing.get_type_hints(hints[section.name], include_extras=True).items()
     }
 
 
-def departures(one: Recipe, other: Recipe) -> list[tuple[str, object, object]]:
-    """Every field in which two recipes train differently, as (``section.field``, one's value, other's).
+def differences(one: Recipe, other: Recipe) -> list[tuple[str, object, object]]:
+    """Every field in which two recipes train differently, as (``section.field``, value in one, value in the other).
 
-    Claims change nothing, and neither does how the source is spelled: its content has a hash of its own.
+    Claims are ignored, and so is the spelling of the source: the images have a hash of their own.
     """
     a, b = to_json(one), to_json(other)
     return [
@@ -327,16 +433,6 @@ def departures(one: Recipe, other: Recipe) -> list[tuple[str, object, object]]:
     ]
 
 
-def difference(one: Recipe, other: Recipe) -> str | None:
-    """The first of :func:`departures` in words, as ``section.field (one's, now other's)``; None if there is none."""
-    return next((f"{path} ({value!r}, now {now!r})" for path, value, now in departures(one, other)), None)
-
-
-def _fields(kind: type) -> list[tuple[dataclasses.Field[Any], Any]]:
-    hints = typing.get_type_hints(kind)
-    return [(item, hints[item.name]) for item in dataclasses.fields(kind)]
-
-
-def _demand(holds: bool, path: str, value: object, rule: str) -> None:
-    if not holds:
-        raise UserError(f"{path} = {value!r} is out of range: {rule}")
+def first_difference(one: Recipe, other: Recipe) -> str | None:
+    """The first of :func:`differences` in words, as ``section.field (before, now after)``; None if there is none."""
+    return next((f"{path} ({value!r}, now {now!r})" for path, value, now in differences(one, other)), None)

@@ -33,7 +33,7 @@ def ctrl_c():
 @pytest.fixture(scope="session", autouse=True)
 def no_reports():
     """Trainings leave no report.html, which takes longer than they do; yields what makes one."""
-    from alexnet.commands import report
+    from alexnet.report import build as report
 
     real = report.add
     with pytest.MonkeyPatch.context() as patch:
@@ -45,7 +45,7 @@ def no_reports():
 def reports_where_they_are_the_matter(request, no_reports, monkeypatch):
     """Tests marked ``report`` see them."""
     if "report" in request.keywords:
-        monkeypatch.setattr("alexnet.commands.report.add", no_reports)
+        monkeypatch.setattr("alexnet.report.build.add", no_reports)
 
 
 @pytest.fixture(scope="session")
@@ -65,8 +65,8 @@ def fashion_mnist_root() -> Path:
 @pytest.fixture(scope="session")
 def make_store(tmp_path_factory):
     """Builds a store from (N, H, W, C) uint8 pixels, or encoded files, with labels and a split for each."""
+    from alexnet.data.prepared import open_or_prepare
     from alexnet.data.sources import Record, Source
-    from alexnet.data.store import open_or_prepare
 
     def make(payloads, labels, splits, classes=tuple("0123456789"), name="made", **settings):
         content = hashlib.sha256(repr((labels, splits)).encode())
@@ -143,7 +143,7 @@ class Notes:
     def finish(self):
         self.calls.append(("finish",))
 
-    def say(self, text):
+    def log(self, text):
         self.lines.append(text)
 
     def warnings(self):
@@ -158,13 +158,13 @@ def notes():
 @pytest.fixture(scope="session")
 def slim():
     """Variant → departures that give it few hidden units: all of its structure for a fraction of its memory."""
-    from alexnet.model.variants import get_architecture
+    from alexnet.models.variants import get_architecture
 
-    def departures(name, units=64):
+    def differences(name, units=64):
         architecture = get_architecture(name)
         return {"hidden": tuple(replace(layer, units=units) for layer in architecture.hidden)} if architecture else {}
 
-    return departures
+    return differences
 
 
 @pytest.fixture(scope="session")
@@ -174,11 +174,11 @@ def randomised(slim):
     """
     import torch
 
-    from alexnet.model.variants import create_model
+    from alexnet.models.variants import create_model
 
-    def build(name, image_size=None, **departures):
+    def build(name, image_size=None, **differences):
         channels = 1 if name in ("d2l", "lenet5") else 3
-        network = create_model(name, 5, channels, image_size, seed=0, **{**slim(name), **departures}).double()
+        network = create_model(name, 5, channels, image_size, seed=0, **{**slim(name), **differences}).double()
         draws = torch.Generator().manual_seed(1)
         with torch.no_grad():
             for key, parameter in network.named_parameters():
@@ -208,6 +208,6 @@ def one_thread():
 @pytest.fixture(scope="session")
 def cpu():
     """The processor, in fp32: what two machines come nearest to agreeing on."""
-    from alexnet.runtime.device import choose_machine
+    from alexnet.runtime.device import resolve_device
 
-    return choose_machine("cpu", "fp32")
+    return resolve_device("cpu", "fp32")

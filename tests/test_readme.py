@@ -10,7 +10,7 @@ import pytest
 import sklearn.datasets
 from PIL import Image
 
-from alexnet import cli
+from alexnet.cli.main import main as cli
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

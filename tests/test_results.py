@@ -8,19 +8,21 @@ import pytest
 from PIL import Image
 
 from alexnet import train
-from alexnet.commands.list import status as list_status
+from alexnet.cli.list import status as list_status
 from alexnet.core.errors import DivergedError, UserError
 from alexnet.core.files import read_json, write_json
-from alexnet.core.typed import to_json
+from alexnet.core.schema import to_json
+from alexnet.plots.curves import training_errors
 from alexnet.recipes import RECIPES, get_recipe
-from alexnet.reproduce import pages, results, speeds
-from alexnet.reproduce.ablations import ABLATIONS, BASE
-from alexnet.reproduce.experiments import EXPERIMENTS, FIGURE_1_RATES, LONGER
-from alexnet.reproduce.finding import Results, is_todays
-from alexnet.reproduce.pages import results_table
-from alexnet.reproduce.paper import SENTENCES
 from alexnet.runtime.run import Run, source_commit
-from alexnet.visualize.curves import training_errors
+from alexnet_lab import pages
+from alexnet_lab.bench import speeds
+from alexnet_lab.claims.claim_result import Results, is_todays
+from alexnet_lab.claims.paper import SENTENCES
+from alexnet_lab.experiments.ablations import ABLATIONS, BASE
+from alexnet_lab.experiments.registry import EXPERIMENTS, FIGURE_1_RATES, LONGER
+from alexnet_lab.pages import results_table
+from alexnet_lab.results import records as results
 
 ROOT = Path(__file__).parents[1]
 TRAININGS = [path for path in sorted((ROOT / "results").glob("*_*.json")) if not path.name.startswith("bench_")]
@@ -52,7 +54,7 @@ BENCH = {
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    monkeypatch.setattr("alexnet.reproduce.finding.project_root", lambda: tmp_path)
+    monkeypatch.setattr("alexnet_lab.claims.claim_result.project_root", lambda: tmp_path)
     monkeypatch.setattr("alexnet.runtime.run.source_commit", lambda: "0" * 40)
     return train("small-digits", out=tmp_path / "run", overrides=["train.epochs=1"])
 
@@ -87,16 +89,16 @@ def test_a_training_that_diverged_is_a_result(tmp_path, run):
     """Its seeds stand beside the finished ones of the same training."""
     lost = tmp_path / "lost"
     with pytest.raises(DivergedError):
-        train("small-digits", out=lost, seed=1, overrides=["train.epochs=1", "optim.rate=1e38"])
+        train("small-digits", out=lost, seed=1, overrides=["train.epochs=1", "optim.lr=1e38"])
     both = [replace_recipe(folder, run.recipe) for folder in (run.folder, lost)]
     value = read_json(results.keep(both))
     assert [kept["seed"] for kept in value["runs"]] == [0]
     (kept,) = value["diverged"]
     assert (kept["seed"], kept["commit"]) == (1, "0" * 40)
     assert "is not a finite number" in kept["finding"]
-    alone = read_json(results.keep(both[1:]))
-    assert alone["runs"] == []
-    assert (alone["source"], alone["data"]) == (value["source"], value["data"])
+    exclusive_lock = read_json(results.keep(both[1:]))
+    assert exclusive_lock["runs"] == []
+    assert (exclusive_lock["source"], exclusive_lock["data"]) == (value["source"], value["data"])
 
 
 def replace_recipe(folder, recipe):
@@ -156,7 +158,7 @@ def test_figure_1_s_rates_are_the_best_on_held_out_images(unit):
     found = Results(ROOT / "results")
     choices = {rate: found.runs(f"fig1-{unit}-rate-{rate}") for rate in FIGURE_1_RATES[unit]}
     held_out = {float(rate): runs[0]["epochs"][-1]["val_top1"] for rate, runs in choices.items()}
-    assert get_recipe(f"fig1-{unit}").optim.rate == max(held_out, key=lambda rate: held_out[rate])
+    assert get_recipe(f"fig1-{unit}").optim.lr == max(held_out, key=lambda rate: held_out[rate])
 
 
 def test_the_pages_say_what_the_results_say():
@@ -179,8 +181,8 @@ def made_run(seed, name):
         {"step": n, "epoch": n, "train_loss": 1.0, "train_top1": 0.5, "val_top1": 0.5, "test_top1": 0.5}
         for n in range(1, 11)
     ]
-    machine = {"hardware": "a chip", "precision": "bf16", "device": "cpu"}
-    more = {"seconds": 1.0, "images_per_second": 2.0, "matrix_gflops": 3.0, "hardware": machine, "loss": 1.0}
+    device_config = {"hardware": "a chip", "precision": "bf16", "device": "cpu"}
+    more = {"seconds": 1.0, "images_per_second": 2.0, "matrix_gflops": 3.0, "hardware": device_config, "loss": 1.0}
     return {"top1": 0.4 + 0.001 * seed, "epochs": epochs, "seed": seed, "one_view": {"top1": 0.3}, **more}
 
 
@@ -232,8 +234,8 @@ def test_the_pages_are_written_whole(tmp_path):
     for name in ("fig1-relu", "fig1-tanh"):
         epochs = [{**line, "epoch": n, "train_top1": n / 10} for n in range(1, 9)]
         value = {"recipe": to_json(get_recipe(name)), "runs": [{"top1": 0.7, "epochs": epochs}] * 3, "note": ""}
-        machine = {"hardware": "a chip", "precision": "bf16", "device": "cpu"}
-        more = {"seconds": 1, "images_per_second": 2, "matrix_gflops": 3, "hardware": machine, "seed": 0}
+        device_config = {"hardware": "a chip", "precision": "bf16", "device": "cpu"}
+        more = {"seconds": 1, "images_per_second": 2, "matrix_gflops": 3, "hardware": device_config, "seed": 0}
         value |= {"runs": [{**run, **more} for run in value["runs"]], "source": "cifar10", "set": "cifar10"}
         write_json(tmp_path / "results" / f"{name}_cifar10_chip_2026-01-01.json", value)
     write_json(tmp_path / "results" / "bench_train_chip_2026-01-01.json", BENCH)

@@ -43,7 +43,7 @@ class StoppedError(Exception):
         self.status = status
 
 
-def in_a_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """An error of any kind as one line: its type and the first line of what it says."""
     return f"{type(error).__name__}: {error}".splitlines()[0]
 

@@ -56,7 +56,7 @@ class Draws:
 
 def draw(
     spec: AugmentSpec,
-    stored: int,
+    resize_size: int,
     seed: int,
     epoch: int,
     index: NDArray[np.int64],
@@ -64,12 +64,16 @@ def draw(
     colours: Colours | None,
 ) -> Draws:
     """The draws of images ``index`` in ``epoch``. ``position``: their places in the epoch's order, by which images that
-    share a crop are grouped. ``stored``: the side of the stored images. ``colours``: needed for colour noise only.
+    share a crop are grouped. ``resize_size``: the side of the stored images. ``colours``: needed for colour noise only.
     """
     who = index if spec.crop_group == 1 else position // spec.crop_group
-    extent = None if spec.area is None else _extents(spec.area, stored, seed, epoch, index)
-    height, width = (spec.crop or stored,) * 2 if extent is None else extent.T
-    places = stored + 2 * spec.pad + 1
+    extent = (
+        None
+        if spec.random_resized_crop is None
+        else _extents(spec.random_resized_crop, resize_size, seed, epoch, index)
+    )
+    height, width = (spec.crop or resize_size,) * 2 if extent is None else extent.T
+    places = resize_size + 2 * spec.pad + 1
     u = uniform(derive_key(seed, "crop"), epoch, who, 3)
     turn = uniform(derive_key(seed, "rotation"), epoch, index, 1)[0]
     return Draws(
@@ -83,19 +87,19 @@ def draw(
 
 
 def _extents(
-    area: tuple[float, ...], stored: int, seed: int, epoch: int, index: NDArray[np.int64]
+    random_resized_crop: tuple[float, ...], resize_size: int, seed: int, epoch: int, index: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """Height and width ``(N, 2)`` of each image's crop, as torchvision's ``RandomResizedCrop`` draws them.
 
     A share of the area and a shape, uniform in its logarithm, up to ``TRIES`` times until the crop fits.
     """
     u = uniform(derive_key(seed, "extent"), epoch, index, 2 * TRIES)
-    pixels = stored**2 * (area[0] + (area[1] - area[0]) * u[:TRIES])
+    pixels = resize_size**2 * (random_resized_crop[0] + (random_resized_crop[1] - random_resized_crop[0]) * u[:TRIES])
     shape = np.exp(np.log(THINNEST) * (1 - 2 * u[TRIES:]))
     sides = np.rint(np.sqrt([pixels / shape, pixels * shape])).astype(np.int64)  # (2, TRIES, N)
-    fits = ((sides > 0) & (sides <= stored)).all(axis=0)
+    fits = ((sides > 0) & (sides <= resize_size)).all(axis=0)
     first = np.take_along_axis(sides, fits.argmax(axis=0)[None, None], axis=1)[:, 0]
-    return np.where(fits.any(axis=0), first, stored).T
+    return np.where(fits.any(axis=0), first, resize_size).T
 
 
 def _colour_shift(
@@ -138,9 +142,9 @@ def views(
     order: ViewOrder = "tencrop",
 ) -> Iterator[Tensor]:
     """Test views of stored pixels: the centre, or four corners and the centre with their mirror images."""
-    side, stored = preprocessing.crop, pixels.shape[1]
-    windows = [centre_window(stored, side)] if count == 1 else ten_windows(stored, side, order)
-    images, margin = len(pixels), margin_of(windows, stored, side)
+    side, resize_size = preprocessing.crop, pixels.shape[1]
+    windows = [centre_window(resize_size, side)] if count == 1 else ten_windows(resize_size, side, order)
+    images, margin = len(pixels), margin_of(windows, resize_size, side)
     for top, left, mirrored in windows:
         y, x = (torch.full((images,), offset, device=pixels.device) for offset in (top, left))
         flip = torch.full((images,), mirrored, device=pixels.device)
@@ -148,31 +152,31 @@ def views(
         yield enlarge(view, preprocessing.image_size)
 
 
-def centre_window(stored: int, side: int) -> tuple[int, int, bool]:
+def centre_window(resize_size: int, side: int) -> tuple[int, int, bool]:
     """(top, left, mirrored) of the centre crop, rounded as torchvision rounds it."""
-    offset = round((stored - side) / 2)
+    offset = round((resize_size - side) / 2)
     return offset, offset, False
 
 
-def ten_windows(stored: int, side: int, order: ViewOrder) -> list[tuple[int, int, bool]]:
+def ten_windows(resize_size: int, side: int, order: ViewOrder) -> list[tuple[int, int, bool]]:
     """(top, left, mirrored) of the ten test views; a crop is cut first and mirrored after.
 
     ``"tencrop"`` is torchvision's order: five crops, then the five of the mirrored image (its "top left" is the top
     right, mirrored). Caffe and cuda-convnet mirror the same five crops in their own orders (``io.py`` oversample;
     ``jpeg.cpp``) and round the centre down.
     """
-    end = stored - side
-    middle = centre_window(stored, side)[0] if order == "tencrop" else end // 2
+    end = resize_size - side
+    middle = centre_window(resize_size, side)[0] if order == "tencrop" else end // 2
     corners, centre = [(0, 0), (0, end), (end, 0), (end, end)], (middle, middle)
     five = [*corners[:2], centre, *corners[2:]] if order == "cuda-convnet" else [*corners, centre]
     mirrored = [(top, end - left) for top, left in five] if order == "tencrop" else five
     return [(*window, False) for window in five] + [(*window, True) for window in mirrored]
 
 
-def margin_of(windows: Sequence[tuple[int, int, bool]], stored: int, side: int) -> int:
+def margin_of(windows: Sequence[tuple[int, int, bool]], resize_size: int, side: int) -> int:
     """How many pixels windows of ``side`` lie beyond an edge at most: of stored images that are smaller, some do."""
     offsets = [offset for top, left, _ in windows for offset in (top, left)]
-    return max(0, -min(offsets), max(offsets) + side - stored)
+    return max(0, -min(offsets), max(offsets) + side - resize_size)
 
 
 def cut(pixels: Tensor, top: Tensor, left: Tensor, flip: Tensor, side: int, margin: int = 0) -> Tensor:
@@ -245,21 +249,21 @@ def scale(
     ``mean_image`` ``(H, W, C)`` fp32 of the stored side; it is cropped and mirrored with the image (``top`` to
     ``margin``: see :func:`cut`), or always its centre.
     """
-    if preprocessing.scaling in ("mean-image", "mean-image-centre"):
+    if preprocessing.pixel_normalization in ("mean-image", "mean-image-centre"):
         if mean_image is None:
-            raise ValueError(f"scaling {preprocessing.scaling!r} needs the mean image")
-        if preprocessing.scaling == "mean-image-centre":
+            raise ValueError(f"scaling {preprocessing.pixel_normalization!r} needs the mean image")
+        if preprocessing.pixel_normalization == "mean-image-centre":
             window, side = centre_window(mean_image.shape[0], x.shape[2]), x.shape[2]
             offset = torch.full((1,), window[0], device=x.device)
             unturned = torch.zeros_like(offset, dtype=torch.bool)
             return x - cut(mean_image[None], offset, offset, unturned, side, margin_of([window], len(mean_image), side))
         return x - cut(mean_image[None], top, left, flip, x.shape[2], margin)
     rows = x.permute(0, 2, 3, 1).flatten(2)  # (N, S, S · C): a row's numbers in one piece, three times as fast
-    mean, deviation = (
+    mean, std = (
         to_device(np.tile(np.array(values, np.float32), x.shape[3]), x.device)
-        for values in (preprocessing.mean, preprocessing.deviation)
+        for values in (preprocessing.mean, preprocessing.std)
     )
-    return ((rows - mean) / deviation).view(len(x), *x.shape[2:], x.shape[1]).permute(0, 3, 1, 2)
+    return ((rows - mean) / std).view(len(x), *x.shape[2:], x.shape[1]).permute(0, 3, 1, 2)
 
 
 def rotate(x: Tensor, angle: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ Read = Callable[[NDArray[np.int64]], NDArray[np.uint8] | Tensor]
 @dataclass(frozen=True)
 class Batch:
     """One step's images. ``index`` ``(N,)`` is each image's number in the store, ``position`` ``(N,)`` its place in the
-    epoch's order; ``pixels`` ``(N, H, W, C)`` uint8 and ``labels`` ``(N,)`` int64 are on the device.
+    epoch's order; ``pixels`` ``(N, H, W, C)`` uint8 and ``targets`` ``(N,)`` int64 are on the device.
     """
 
     step: int
@@ -35,10 +35,10 @@ class Batch:
     index: NDArray[np.int64]
     position: NDArray[np.int64]
     pixels: Tensor
-    labels: Tensor
+    targets: Tensor
 
 
-class Order:
+class Sampler:
     """The images of each step: every image once an epoch, a new order each epoch, a short batch at its end."""
 
     def __init__(self, subset: NDArray[np.int64], batch_size: int, seed: int) -> None:
@@ -74,14 +74,14 @@ class Loader:
     def __init__(
         self,
         read: Read,
-        labels: NDArray[np.int64],
-        order: Order,
+        targets: NDArray[np.int64],
+        order: Sampler,
         device: torch.device,
         start: int,
         stop: int,
         depth: int = DEPTH,
     ) -> None:
-        self._read, self._labels, self._order = read, labels, order
+        self._read, self._targets, self._order = read, targets, order
         self._device, self._steps = device, range(start, stop)
         self._left, self._depth = len(self._steps), depth
         self._ready: queue.Queue[tuple[Batch, torch.cuda.Event | None] | BaseException] = queue.Queue(depth)
@@ -132,7 +132,7 @@ class Loader:
         """Have the network's stream wait for the copy, and its memory kept until that stream is done with it."""
         stream = torch.cuda.current_stream(self._device)
         stream.wait_event(copied)
-        for tensor in (batch.pixels, batch.labels):
+        for tensor in (batch.pixels, batch.targets):
             tensor.record_stream(stream)
 
     def _put(self, item: tuple[Batch, torch.cuda.Event | None] | BaseException) -> bool:
@@ -149,8 +149,8 @@ class Loader:
         epoch, index, position = self._order.at(step)
         pixels = self._read(index)
         pixels = pixels if isinstance(pixels, Tensor) else to_device(pixels, self._device)
-        labels = to_device(self._labels[index], self._device)
-        return Batch(step, epoch, index, position, pixels, labels)
+        targets = to_device(self._targets[index], self._device)
+        return Batch(step, epoch, index, position, pixels, targets)
 
 
 def pixels_of(images: NDArray[np.uint8], read: Read, device: torch.device) -> Read:

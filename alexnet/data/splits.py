@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 SPLITS = ("train", "val", "test")
-"""What the numbers of ``deal`` mean."""
+"""What the numbers of ``split_by_hash`` mean."""
 
 SMALLEST_CLASS = 3
 """A class with fewer images than this only trains."""
@@ -29,21 +29,21 @@ def content_hash(data: bytes | NDArray[np.uint8]) -> int:
     return int.from_bytes(hashlib.sha256(content).digest()[:8], "big")
 
 
-def hold_out(labels: ArrayLike, hashes: NDArray[np.uint64], fraction: float) -> NDArray[np.bool_]:
+def hold_out(targets: ArrayLike, hashes: NDArray[np.uint64], fraction: float) -> NDArray[np.bool_]:
     """Which of ``n`` items to hold out, ``(n,)`` bool: each class's share, by lowest hash.
 
-    ``labels``: ``(n,)`` integers ≥ 0; ``hashes``: ``(n,)``, equal for equal content; ``fraction``: in [0, 1).
+    ``targets``: ``(n,)`` integers ≥ 0; ``hashes``: ``(n,)``, equal for equal content; ``fraction``: in [0, 1).
     In all ⌈fraction · n⌉ items, ``n`` counted over the classes with three or more; fewer only where a group of equal
     hashes does not fit the quotas of its classes, which are never exceeded.
     """
-    labels = np.asarray(labels, dtype=np.int64)
+    targets = np.asarray(targets, dtype=np.int64)
     if not 0 <= fraction < 1:
         raise ValueError(f"fraction is {fraction}: expected 0 ≤ fraction < 1")
-    quota = _quotas(np.bincount(labels), fraction).tolist()
-    held = np.zeros(len(labels), dtype=np.bool_)
+    quota = _quotas(np.bincount(targets), fraction).tolist()
+    held = np.zeros(len(targets), dtype=np.bool_)
     order = np.argsort(hashes, kind="stable")
     changes = np.flatnonzero(np.diff(hashes[order])) + 1
-    ordered = labels[order].tolist()
+    ordered = targets[order].tolist()
     for start, stop in itertools.pairwise([0, *changes.tolist(), len(ordered)]):
         group = Counter(ordered[start:stop])
         if all(quota[label] >= count for label, count in group.items()):
@@ -53,13 +53,13 @@ def hold_out(labels: ArrayLike, hashes: NDArray[np.uint64], fraction: float) -> 
     return held
 
 
-def deal(labels: ArrayLike, hashes: NDArray[np.uint64]) -> NDArray[np.int8]:
+def split_by_hash(targets: ArrayLike, hashes: NDArray[np.uint64]) -> NDArray[np.int8]:
     """80 % train, 10 % val, 10 % test: ``(n,)`` indices into ``SPLITS``."""
-    labels = np.asarray(labels, dtype=np.int64)
-    split = np.full(len(labels), SPLITS.index("train"), dtype=np.int8)
-    split[hold_out(labels, hashes, 1 / 10)] = SPLITS.index("test")
+    targets = np.asarray(targets, dtype=np.int64)
+    split = np.full(len(targets), SPLITS.index("train"), dtype=np.int8)
+    split[hold_out(targets, hashes, 1 / 10)] = SPLITS.index("test")
     rest = np.flatnonzero(split == SPLITS.index("train"))
-    split[rest[hold_out(labels[rest], hashes[rest], 1 / 9)]] = SPLITS.index("val")
+    split[rest[hold_out(targets[rest], hashes[rest], 1 / 9)]] = SPLITS.index("val")
     return split
 
 
@@ -75,6 +75,6 @@ def _quotas(counts: NDArray[np.int64], fraction: float) -> NDArray[np.int64]:
     return np.array(quota, dtype=np.int64)
 
 
-def spread(index: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+def evenly_spaced(index: NDArray[np.int64], most: int) -> NDArray[np.int64]:
     """At most so many of ``index``, at even distances."""
     return index[np.linspace(0, len(index) - 1, min(most, len(index))).round().astype(np.int64)]

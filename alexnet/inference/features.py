@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet.core.files import publish_folder, read_json, write_json
-from alexnet.data.store import Store
+from alexnet.data.prepared import PreparedDataset
 from alexnet.inference.predictor import Predictor
 from alexnet.runtime.log import Reporter, stage
 
@@ -49,18 +49,23 @@ class FeatureIndex:
 
 
 def compute_features(
-    predictor: Predictor, store: Store, images: NDArray[np.int64], layer: str, reporter: Reporter
+    predictor: Predictor, dataset: PreparedDataset, images: NDArray[np.int64], layer: str, reporter: Reporter
 ) -> Iterator[NDArray[np.float32]]:
     """A layer's outputs ``(n, units)`` for images of a store, in their order, batch by batch."""
     with stage(reporter, f"looking at images, {layer}", len(images)):
         for start in range(0, len(images), BATCH):
             some = images[start : start + BATCH]
-            yield predictor.features(store.read(some), layer)
+            yield predictor.features(dataset.read(some), layer)
             reporter.advance(start + len(some))
 
 
 def open_index(
-    folder: Path, predictor: Predictor, store: Store, images: NDArray[np.int64], layer: str, reporter: Reporter
+    folder: Path,
+    predictor: Predictor,
+    dataset: PreparedDataset,
+    images: NDArray[np.int64],
+    layer: str,
+    reporter: Reporter,
 ) -> FeatureIndex:
     """The index of a store's ``images`` in ``folder``, made now unless it is there and is of these.
 
@@ -69,14 +74,14 @@ def open_index(
     identity = {
         "schema": SCHEMA,
         "model": _digest(predictor.model.network.state_dict()),
-        "store": store.digest,
+        "store": dataset.digest,
         "images": hashlib.sha256(images.tobytes()).hexdigest(),
         "layer": layer,
-        "precision": predictor.machine.precision,
+        "precision": predictor.device_config.precision,
     }
     if not _is_of(folder, identity, len(images)):
         with publish_folder(folder) as beside:
-            _write(beside / "features.npy", len(images), compute_features(predictor, store, images, layer, reporter))
+            _write(beside / "features.npy", len(images), compute_features(predictor, dataset, images, layer, reporter))
             write_json(beside / "features.json", identity)
     return FeatureIndex(images, np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False))
 

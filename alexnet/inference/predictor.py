@@ -16,10 +16,10 @@ from torch import Tensor
 
 from alexnet.core.errors import UserError
 from alexnet.data.augment import views
-from alexnet.data.photograph import read_photograph
-from alexnet.inference.taps import layer_outputs
-from alexnet.model.saved import load_model
-from alexnet.runtime.device import Machine, choose_machine
+from alexnet.data.image_file import read_photograph
+from alexnet.models.bundle import load_model
+from alexnet.models.layer_outputs import layer_outputs
+from alexnet.runtime.device import DeviceConfig, resolve_device
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class Prediction:
 class Predictor:
     """``Predictor(run)("cat.jpg", top_k=5)``: the most likely classes of an image, best first."""
 
-    def __init__(self, run: Path | str, machine: Machine | None = None) -> None:
+    def __init__(self, run: Path | str, device_config: DeviceConfig | None = None) -> None:
         self.model = load_model(run)
-        self.machine = machine or choose_machine()
-        self._network = self.machine.freeze(self.model.network)
+        self.device_config = device_config or resolve_device()
+        self._network = self.device_config.freeze(self.model.network)
         mean_image = self.model.mean_image
-        self._mean_image = None if mean_image is None else mean_image.to(self.machine.device)
+        self._mean_image = None if mean_image is None else mean_image.to(self.device_config.device)
 
     def __call__(self, image: Path | str | bytes, top_k: int = 5) -> list[Prediction]:
         """Predictions for one image file, or its bytes. Raises ``UserError`` for a file that cannot be read."""
@@ -51,11 +51,11 @@ class Predictor:
         ``name``: what to call it in the error if it is refused. Raises ``UserError``.
         """
         preprocessing = self.model.preprocessing
-        return read_photograph(image, preprocessing.stored, preprocessing.channels, name)
+        return read_photograph(image, preprocessing.resize_size, preprocessing.channels, name)
 
     def probabilities(self, pixels: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> NDArray[np.float32]:
         """``(N, classes)`` for N images from :meth:`read`."""
-        with torch.inference_mode(), self.machine.autocast():
+        with torch.inference_mode(), self.device_config.autocast():
             return self._network(self.view(pixels)).float().softmax(dim=1).cpu().numpy()  # type: ignore[no-any-return]
 
     def features(self, pixels: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], layer: str) -> NDArray[np.float32]:
@@ -63,20 +63,22 @@ class Predictor:
 
         Raises ``UserError`` for a layer that the network does not have.
         """
-        with torch.inference_mode(), self.machine.autocast():
+        with torch.inference_mode(), self.device_config.autocast():
             outputs = layer_outputs(self._network, self.view(pixels), (layer,))
         return outputs[layer].flatten(1).float().cpu().numpy()
 
     def view(self, pixels: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> Tensor:
         """What the network sees of N images from :meth:`read`: ``(N, C, S, S)`` fp32 on the device, the centre view."""
-        batch = torch.from_numpy(np.stack(tuple(pixels))).to(self.machine.device)
+        batch = torch.from_numpy(np.stack(tuple(pixels))).to(self.device_config.device)
         (view,) = views(batch, self.model.preprocessing, self._mean_image)
-        return self.machine.arrange(view)
+        return self.device_config.to_memory_format(view)
 
     def visible(self, pixels: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The same for people, before any scaling: ``(N, S, S, C)`` 0 … 255."""
         channels = self.model.preprocessing.channels
-        bare = replace(self.model.preprocessing, scaling="unit", mean=(0.0,) * channels, deviation=(1.0,) * channels)
+        bare = replace(
+            self.model.preprocessing, pixel_normalization="unit", mean=(0.0,) * channels, std=(1.0,) * channels
+        )
         (view,) = views(torch.from_numpy(np.stack(tuple(pixels))), bare, None)
         return view.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
 
@@ -86,4 +88,4 @@ class Predictor:
             raise UserError(f"top_k = {top_k}: ask for 1 class or more")
         best = np.argsort(-probabilities, kind="stable")[:top_k]
         model = self.model
-        return [Prediction(model.readable_classes[i], model.classes[i], float(probabilities[i])) for i in best]
+        return [Prediction(model.labels[i], model.classes[i], float(probabilities[i])) for i in best]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from alexnet.config import Recipe, departures
+from alexnet.config import Recipe, differences
 from alexnet.core.errors import unknown
 from alexnet.recipes import cifar10, grey, imagenet, photos
 
@@ -25,6 +25,6 @@ def get_recipe(name: str) -> Recipe:
     return RECIPES[name]
 
 
-def departures_from_name(recipe: Recipe) -> list[tuple[str, object, object]] | None:
-    """How a recipe trains differently from the one of its name (see ``departures``); None if there is none."""
-    return departures(RECIPES[recipe.name], recipe) if recipe.name in RECIPES else None
+def differences_from_named(recipe: Recipe) -> list[tuple[str, object, object]] | None:
+    """How a recipe trains differently from the one of its name (see ``differences``); None if there is none."""
+    return differences(RECIPES[recipe.name], recipe) if recipe.name in RECIPES else None

@@ -8,10 +8,10 @@ RECIPES = (
     Recipe(
         name="small-cifar10-best",
         model=ModelSpec(variant="small", dropout=0.3, width=1.5),
-        data=DataSpec(source="cifar10", image_size=32, scaling="channel"),
+        data=DataSpec(source="cifar10", image_size=32, pixel_normalization="channel"),
         augment=AugmentSpec(pad=4, crop=32, flip=True),
         optim=OptimSpec(
-            update="sgd", rate=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4, decay_biases=False,
+            optimizer="sgd", lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4, decay_biases=False,
             schedule="one-cycle", warmup=0.25,
         ),
         train=TrainSpec(batch_size=128, epochs=24),
@@ -25,8 +25,8 @@ RECIPES = (
     Recipe(
         name="torchvision-cifar10",
         model=ModelSpec(variant="torchvision"),
-        data=DataSpec(source="cifar10", image_size=224, scaling="symmetric"),
-        optim=OptimSpec(update="adam", rate=1e-3),
+        data=DataSpec(source="cifar10", image_size=224, pixel_normalization="symmetric"),
+        optim=OptimSpec(optimizer="adam", lr=1e-3),
         train=TrainSpec(batch_size=64, epochs=5),
         claim=Claim(
             source="a widespread tutorial, to the letter: CIFAR-10 at 224 pixels, Adam at 1e-3, five epochs",
@@ -37,8 +37,8 @@ RECIPES = (
     Recipe(
         name="torchvision-cifar10-fixed",
         model=ModelSpec(variant="torchvision"),
-        data=DataSpec(source="cifar10", image_size=224, scaling="symmetric"),
-        optim=OptimSpec(update="adam", rate=1e-4),
+        data=DataSpec(source="cifar10", image_size=224, pixel_normalization="symmetric"),
+        optim=OptimSpec(optimizer="adam", lr=1e-4),
         train=TrainSpec(batch_size=64, epochs=5),
         claim=Claim(
             source="this project: torchvision-cifar10 with one change, a tenth of its rate",
@@ -49,9 +49,9 @@ RECIPES = (
     Recipe(
         name="keras-cifar10",
         model=ModelSpec(variant="keras"),
-        data=DataSpec(source="cifar10", image_size=224, scaling="unit"),
+        data=DataSpec(source="cifar10", image_size=224, pixel_normalization="unit"),
         augment=AugmentSpec(pad=4, crop=32, flip=True, rotation=15.0),
-        optim=OptimSpec(update="adam", rate=1e-3),
+        optim=OptimSpec(optimizer="adam", lr=1e-3),
         train=TrainSpec(batch_size=64, epochs=5),
         claim=Claim(
             source="a widespread retelling in Keras with its rotation, flip and crop; it gives no training, so that of "
@@ -62,11 +62,11 @@ RECIPES = (
     ),
     Recipe(
         name="small-cifar10-2012",
-        model=ModelSpec(variant="small", dropout=0.5, normalization="response", pool_rounding="up", columns=2),
-        data=DataSpec(source="cifar10", image_size=32, scaling="mean-image"),
+        model=ModelSpec(variant="small", dropout=0.5, norm_layer="lrn", pool_ceil_mode=True, groups=2),
+        data=DataSpec(source="cifar10", image_size=32, pixel_normalization="mean-image"),
         augment=AugmentSpec(pad=2, flip=True, color_noise="cuda-convnet"),
         optim=OptimSpec(
-            update="sgd-2012", rate=0.006, momentum=0.9, weight_decay=5e-4, decay_biases=False,
+            optimizer="sgd-2012", lr=0.006, momentum=0.9, weight_decay=5e-4, decay_biases=False,
             schedule="one-cycle", warmup=0.25,
         ),
         train=TrainSpec(batch_size=128, epochs=6),
@@ -79,10 +79,10 @@ RECIPES = (
     Recipe(
         name="cuda-convnet-cifar10-18pct",
         model=ModelSpec(variant="cifar-18pct"),
-        data=DataSpec(source="cifar10", scaling="mean-image"),
+        data=DataSpec(source="cifar10", pixel_normalization="mean-image"),
         optim=OptimSpec(
-            update="sgd-2012", rate=1e-3, momentum=0.9, weight_decay=0.004, bias_rate=2.0, decay_biases=False,
-            schedule="step", drops=(120.0, 130.0), rules=(LayerRule("fc4", weight_decay=1.0),),
+            optimizer="sgd-2012", lr=1e-3, momentum=0.9, weight_decay=0.004, bias_lr_mult=2.0, decay_biases=False,
+            schedule="step", milestones=(120.0, 130.0), rules=(LayerRule("fc4", weight_decay=1.0),),
         ),
         train=TrainSpec(batch_size=128, epochs=140),
         claim=Claim(
@@ -95,11 +95,11 @@ RECIPES = (
     Recipe(
         name="cuda-convnet-cifar10-13pct",
         model=ModelSpec(variant="cifar-13pct"),
-        data=DataSpec(source="cifar10", image_size=24, scaling="mean-image-centre"),
+        data=DataSpec(source="cifar10", image_size=24, pixel_normalization="mean-image-centre"),
         augment=AugmentSpec(crop=24, flip=True),
         optim=OptimSpec(
-            update="sgd-2012", rate=1e-3, momentum=0.9, bias_rate=2.0, decay_biases=False,
-            schedule="step", drops=(500.0, 510.0), bias_drops=(),
+            optimizer="sgd-2012", lr=1e-3, momentum=0.9, bias_lr_mult=2.0, decay_biases=False,
+            schedule="step", milestones=(500.0, 510.0), bias_milestones=(),
             rules=tuple(LayerRule(layer, weight_decay=0.004) for layer in ("local3", "local4", "fc5")),
         ),
         train=TrainSpec(batch_size=128, epochs=520, views=10),
@@ -114,11 +114,11 @@ RECIPES = (
     Recipe(
         name="cuda-convnet-cifar10-11pct",
         model=ModelSpec(variant="cifar-11pct"),
-        data=DataSpec(source="cifar10", image_size=24, scaling="mean-image-centre"),
+        data=DataSpec(source="cifar10", image_size=24, pixel_normalization="mean-image-centre"),
         augment=AugmentSpec(crop=24, flip=True),
         optim=OptimSpec(
-            update="sgd-2012", rate=1e-3, momentum=0.9, bias_rate=2.0, decay_biases=False,
-            schedule="step", drops=(500.0, 510.0), bias_drops=(),
+            optimizer="sgd-2012", lr=1e-3, momentum=0.9, bias_lr_mult=2.0, decay_biases=False,
+            schedule="step", milestones=(500.0, 510.0), bias_milestones=(),
             rules=(
                 LayerRule("local3", weight_decay=0.004), LayerRule("local4", weight_decay=0.004),
                 LayerRule("fc5", weight_decay=0.01),
@@ -136,8 +136,8 @@ RECIPES = (
     Recipe(
         name="fig1-relu",
         model=ModelSpec(variant="cifar-relu"),
-        data=DataSpec(source="cifar10", scaling="mean-image", validation=0.1),
-        optim=OptimSpec(update="sgd-2012", rate=3e-3, momentum=0.9),
+        data=DataSpec(source="cifar10", pixel_normalization="mean-image", val_fraction=0.1),
+        optim=OptimSpec(optimizer="sgd-2012", lr=3e-3, momentum=0.9),
         train=TrainSpec(batch_size=128, epochs=40),
         claim=Claim(
             source="paper figure 1: a four-layer net on CIFAR-10, no regularization, the rate its own best",
@@ -148,8 +148,8 @@ RECIPES = (
     Recipe(
         name="fig1-tanh",
         model=ModelSpec(variant="cifar-tanh"),
-        data=DataSpec(source="cifar10", scaling="mean-image", validation=0.1),
-        optim=OptimSpec(update="sgd-2012", rate=3e-2, momentum=0.9),
+        data=DataSpec(source="cifar10", pixel_normalization="mean-image", val_fraction=0.1),
+        optim=OptimSpec(optimizer="sgd-2012", lr=3e-2, momentum=0.9),
         train=TrainSpec(batch_size=128, epochs=40),
         claim=Claim(
             source="paper figure 1: a four-layer net on CIFAR-10, no regularization, the rate its own best",

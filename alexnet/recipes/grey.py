@@ -9,10 +9,10 @@ from alexnet.config import AugmentSpec, Claim, DataSpec, ModelSpec, OptimSpec, R
 QUICK = Recipe(
     name="small-fashion-mnist-quick",
     model=ModelSpec(variant="small", dropout=0.2),
-    data=DataSpec(source="fashion-mnist", scaling="channel"),
+    data=DataSpec(source="fashion-mnist", pixel_normalization="channel"),
     augment=AugmentSpec(flip=True),
     optim=OptimSpec(
-        update="sgd", rate=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4, decay_biases=False,
+        optimizer="sgd", lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4, decay_biases=False,
         schedule="one-cycle", warmup=0.25,
     ),
     train=TrainSpec(batch_size=128, epochs=4),
@@ -28,10 +28,10 @@ RECIPES = (
     Recipe(
         name="small-digits",
         model=ModelSpec(variant="small", dropout=0.2),
-        data=DataSpec(source="digits", image_size=24, scaling="channel"),
+        data=DataSpec(source="digits", image_size=24, pixel_normalization="channel"),
         augment=AugmentSpec(rotation=10.0),
         optim=OptimSpec(
-            update="sgd", rate=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4, decay_biases=False,
+            optimizer="sgd", lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4, decay_biases=False,
             schedule="one-cycle", warmup=0.25,
         ),
         train=TrainSpec(batch_size=64, epochs=20),
@@ -45,8 +45,8 @@ RECIPES = (
     Recipe(
         name="d2l-fashion-mnist",
         model=ModelSpec(variant="d2l"),
-        data=DataSpec(source="fashion-mnist", image_size=224, scaling="unit"),
-        optim=OptimSpec(update="sgd", rate=0.01),
+        data=DataSpec(source="fashion-mnist", image_size=224, pixel_normalization="unit"),
+        optim=OptimSpec(optimizer="sgd", lr=0.01),
         train=TrainSpec(batch_size=128, epochs=10, test_curve=True),
         claim=Claim(
             source="Dive into Deep Learning §8.1",
@@ -58,8 +58,8 @@ RECIPES = (
     Recipe(
         name="lenet5-fashion-mnist",
         model=ModelSpec(variant="lenet5"),
-        data=DataSpec(source="fashion-mnist", scaling="unit"),
-        optim=OptimSpec(update="sgd", rate=0.9),
+        data=DataSpec(source="fashion-mnist", pixel_normalization="unit"),
+        optim=OptimSpec(optimizer="sgd", lr=0.9),
         train=TrainSpec(batch_size=256, epochs=10, precision="fp32", test_curve=True),
         claim=Claim(
             source="Dive into Deep Learning §7.6, the baseline of its AlexNet",
@@ -83,10 +83,10 @@ RECIPES = (
     Recipe(
         name="small-fashion-mnist-best",
         model=ModelSpec(variant="small", dropout=0.3),
-        data=DataSpec(source="fashion-mnist", image_size=26, scaling="channel"),
+        data=DataSpec(source="fashion-mnist", image_size=26, pixel_normalization="channel"),
         augment=AugmentSpec(crop=26, flip=True),
         optim=OptimSpec(
-            update="sgd", rate=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4, decay_biases=False,
+            optimizer="sgd", lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4, decay_biases=False,
             schedule="one-cycle", warmup=0.25,
         ),
         train=TrainSpec(batch_size=128, epochs=20, label_smoothing=0.1, views=10),

@@ -8,10 +8,10 @@ RECIPES = (
     Recipe(
         name="small-tiny-imagenet-best",
         model=ModelSpec(variant="small", dropout=0.5),
-        data=DataSpec(source="tiny-imagenet", image_size=56, scaling="channel", validation=0.1),
+        data=DataSpec(source="tiny-imagenet", image_size=56, pixel_normalization="channel", val_fraction=0.1),
         augment=AugmentSpec(crop=56, flip=True),
         optim=OptimSpec(
-            update="sgd", rate=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4, decay_biases=False,
+            optimizer="sgd", lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4, decay_biases=False,
             schedule="one-cycle", warmup=0.25,
         ),
         train=TrainSpec(batch_size=128, epochs=20, views=10),
@@ -25,10 +25,10 @@ RECIPES = (
     Recipe(
         name="paper-imagenet",
         model=ModelSpec(variant="paper"),
-        data=DataSpec(source="imagenet", image_size=224, scaling="mean-image", validation=0.1),
+        data=DataSpec(source="imagenet", image_size=224, pixel_normalization="mean-image", val_fraction=0.1),
         augment=AugmentSpec(crop=224, flip=True, color_noise="paper"),
         optim=OptimSpec(
-            update="sgd-2012", rate=0.01, momentum=0.9, weight_decay=5e-4, schedule="plateau", patience=3,
+            optimizer="sgd-2012", lr=0.01, momentum=0.9, weight_decay=5e-4, schedule="plateau", patience=3,
         ),
         train=TrainSpec(batch_size=128, epochs=90, views=10),
         claim=Claim(
@@ -41,12 +41,12 @@ RECIPES = (
     Recipe(
         name="cuda-convnet-imagenet",
         model=ModelSpec(variant="cuda-convnet"),
-        data=DataSpec(source="imagenet", image_size=224, scaling="mean-image-centre"),
+        data=DataSpec(source="imagenet", image_size=224, pixel_normalization="mean-image-centre"),
         augment=AugmentSpec(crop=224, crop_group=32, flip=True, color_noise="cuda-convnet", color_noise_until=67.0),
         optim=OptimSpec(
-            update="sgd-2012", rate=0.01, momentum=0.9, weight_decay=5e-4, bias_rate=2.0, decay_biases=False,
-            schedule="step", drops=(25.0, 51.0, 79.0), bias_drops=(),
-            rules=(LayerRule("conv1", start=67.0, rate=1e-5), LayerRule("conv1", start=72.0, rate=0.0)),
+            optimizer="sgd-2012", lr=0.01, momentum=0.9, weight_decay=5e-4, bias_lr_mult=2.0, decay_biases=False,
+            schedule="step", milestones=(25.0, 51.0, 79.0), bias_milestones=(),
+            rules=(LayerRule("conv1", start=67.0, lr=1e-5), LayerRule("conv1", start=72.0, lr=0.0)),
         ),
         train=TrainSpec(batch_size=128, epochs=91, views=10),
         claim=Claim(
@@ -59,12 +59,12 @@ RECIPES = (
     Recipe(
         name="cuda-convnet-imagenet-unattended",
         model=ModelSpec(variant="cuda-convnet"),
-        data=DataSpec(source="imagenet", image_size=224, scaling="mean-image-centre"),
+        data=DataSpec(source="imagenet", image_size=224, pixel_normalization="mean-image-centre"),
         augment=AugmentSpec(crop=224, crop_group=32, flip=True, color_noise="cuda-convnet", color_noise_until=68.0),
         optim=OptimSpec(
-            update="sgd-2012", rate=0.01, momentum=0.9, weight_decay=5e-4, bias_rate=2.0, decay_biases=False,
-            schedule="step", drops=(23.75, 47.5, 71.25), drop=250 ** (1 / 3), bias_drops=(47.5,),
-            rules=(LayerRule("conv1", start=74.0, rate=0.0),),
+            optimizer="sgd-2012", lr=0.01, momentum=0.9, weight_decay=5e-4, bias_lr_mult=2.0, decay_biases=False,
+            schedule="step", milestones=(23.75, 47.5, 71.25), gamma=250 ** (-1 / 3), bias_milestones=(47.5,),
+            rules=(LayerRule("conv1", start=74.0, lr=0.0),),
         ),
         train=TrainSpec(batch_size=128, epochs=95, views=10),
         claim=Claim(
@@ -77,10 +77,10 @@ RECIPES = (
     Recipe(
         name="one-tower-imagenet",
         model=ModelSpec(variant="one-tower"),
-        data=DataSpec(source="imagenet", image_size=227, scaling="mean-image", validation=0.1),
+        data=DataSpec(source="imagenet", image_size=227, pixel_normalization="mean-image", val_fraction=0.1),
         augment=AugmentSpec(crop=227, flip=True, color_noise="paper"),
         optim=OptimSpec(
-            update="sgd-2012", rate=0.01, momentum=0.9, weight_decay=5e-4, schedule="plateau", patience=3,
+            optimizer="sgd-2012", lr=0.01, momentum=0.9, weight_decay=5e-4, schedule="plateau", patience=3,
         ),
         train=TrainSpec(batch_size=128, epochs=90, views=10),
         claim=Claim(
@@ -92,11 +92,11 @@ RECIPES = (
     Recipe(
         name="bvlc-alexnet-imagenet",
         model=ModelSpec(variant="bvlc-alexnet"),
-        data=DataSpec(source="imagenet", image_size=227, scaling="mean-image"),
+        data=DataSpec(source="imagenet", image_size=227, pixel_normalization="mean-image"),
         augment=AugmentSpec(crop=227, flip=True),
         optim=OptimSpec(
-            update="sgd-2012", rate=0.01, momentum=0.9, weight_decay=5e-4, bias_rate=2.0, decay_biases=False,
-            schedule="step", drops=(20.0, 40.0, 60.0, 80.0),
+            optimizer="sgd-2012", lr=0.01, momentum=0.9, weight_decay=5e-4, bias_lr_mult=2.0, decay_biases=False,
+            schedule="step", milestones=(20.0, 40.0, 60.0, 80.0),
         ),
         train=TrainSpec(batch_size=256, epochs=90),
         claim=Claim(
@@ -110,11 +110,11 @@ RECIPES = (
     Recipe(
         name="caffenet-imagenet",
         model=ModelSpec(variant="caffenet"),
-        data=DataSpec(source="imagenet", image_size=227, scaling="mean-image"),
+        data=DataSpec(source="imagenet", image_size=227, pixel_normalization="mean-image"),
         augment=AugmentSpec(crop=227, flip=True),
         optim=OptimSpec(
-            update="sgd-2012", rate=0.01, momentum=0.9, weight_decay=5e-4, bias_rate=2.0, decay_biases=False,
-            schedule="step", drops=(20.0, 40.0, 60.0, 80.0),
+            optimizer="sgd-2012", lr=0.01, momentum=0.9, weight_decay=5e-4, bias_lr_mult=2.0, decay_biases=False,
+            schedule="step", milestones=(20.0, 40.0, 60.0, 80.0),
         ),
         train=TrainSpec(batch_size=256, epochs=90),
         claim=Claim(
@@ -128,9 +128,9 @@ RECIPES = (
     Recipe(
         name="torchvision-imagenet",
         model=ModelSpec(variant="torchvision"),
-        data=DataSpec(source="imagenet", image_size=224, scaling="channel"),
-        augment=AugmentSpec(crop=224, area=(0.08, 1.0), flip=True),
-        optim=OptimSpec(update="sgd", rate=0.01, momentum=0.9, weight_decay=1e-4, schedule="step", drops=(30.0, 60.0)),
+        data=DataSpec(source="imagenet", image_size=224, pixel_normalization="channel"),
+        augment=AugmentSpec(crop=224, random_resized_crop=(0.08, 1.0), flip=True),
+        optim=OptimSpec(optimizer="sgd", lr=0.01, momentum=0.9, weight_decay=1e-4, schedule="step", milestones=(30.0, 60.0)),
         train=TrainSpec(batch_size=256, epochs=90),
         claim=Claim(
             source="torchvision's references/classification for alexnet (8 × 32 images); here the random crops come "

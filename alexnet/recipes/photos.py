@@ -8,10 +8,10 @@ RECIPES = (
     Recipe(
         name="photos",
         model=ModelSpec(variant="batchnorm", dropout=0.5),
-        data=DataSpec(source="", channels=3, image_size=224, scaling="channel", validation=0.1),
+        data=DataSpec(source="", channels=3, image_size=224, pixel_normalization="channel", val_fraction=0.1),
         augment=AugmentSpec(crop=224, flip=True),
         optim=OptimSpec(
-            update="adamw", rate=1e-4, weight_decay=0.01, decay_biases=False, schedule="one-cycle", warmup=0.25,
+            optimizer="adamw", lr=1e-4, weight_decay=0.01, decay_biases=False, schedule="one-cycle", warmup=0.25,
         ),
         train=TrainSpec(batch_size=64, epochs=30, label_smoothing=0.1, keep="best-on-val"),
         claim=Claim(
@@ -23,10 +23,10 @@ RECIPES = (
     Recipe(
         name="photos-small",
         model=ModelSpec(variant="small", dropout=0.3),
-        data=DataSpec(source="", scaling="channel", validation=0.1, image_size=32),
+        data=DataSpec(source="", pixel_normalization="channel", val_fraction=0.1, image_size=32),
         augment=AugmentSpec(pad=2, flip=True),
         optim=OptimSpec(
-            update="sgd", rate=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4, decay_biases=False,
+            optimizer="sgd", lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4, decay_biases=False,
             schedule="one-cycle", warmup=0.25,
         ),
         train=TrainSpec(batch_size=128, epochs=15, label_smoothing=0.1, keep="best-on-val"),

@@ -44,7 +44,7 @@ class HasForms(Protocol):
 
 
 @dataclass(frozen=True)
-class Machine:
+class DeviceConfig:
     """A device and the precision to use on it. ``bf16`` means autocast: weights and losses stay fp32. ``plain``: no
     fast forms, no layout in memory of our choice, no fused update; what the fast path is held to. ``int8``: predictors
     have int8 weights where they can, and compute the rest in bf16 or fp32.
@@ -64,7 +64,7 @@ class Machine:
         """``"int8"``, ``"bf16"`` or ``"fp32"``."""
         return "int8" if self.int8 else "bf16" if self.bf16 else "fp32"
 
-    def place(self, module: Module) -> Module:
+    def to_device(self, module: Module) -> Module:
         """The module on the device, its convolutions' weights channels last, as the images are; or as it is written."""
         if not self.plain:
             return module.to(self.device).to(memory_format=torch.channels_last)
@@ -72,7 +72,7 @@ class Machine:
             module.use_plain_forms()
         return module.to(self.device)
 
-    def arrange(self, images: Tensor) -> Tensor:
+    def to_memory_format(self, images: Tensor) -> Tensor:
         """Images ``(N, C, H, W)`` in memory as the placed module's weights are."""
         return images.contiguous(memory_format=torch.contiguous_format if self.plain else torch.channels_last)
 
@@ -80,7 +80,7 @@ class Machine:
         """A copy to predict with, in evaluation mode on the device: the weights that autocast would round to bf16 for
         every batch are rounded once, and brought once into what a CPU's kernels read. Its outputs are the same bits in
         bf16 and on wide vectors, and the same but for fp32's rounding where Winograd's filtering pays from then on.
-        With int8 weights (see ``model/quantized.py``) they are within some hundredths of what they were.
+        With int8 weights (see ``kernels/int8.py``) they are within some hundredths of what they were.
         """
         int8: Mapping[torch.nn.Module, torch.nn.Module] = {}
         if self.int8 and isinstance(module, HasForms):
@@ -92,7 +92,7 @@ class Machine:
             for weight in part.parameters(recurse=False)
         }
         copies = rounded | {id(layer): other for layer, other in int8.items()}
-        frozen = self.place(copy.deepcopy(module, copies)).eval().requires_grad_(False)
+        frozen = self.to_device(copy.deepcopy(module, copies)).eval().requires_grad_(False)
         if not self.plain and isinstance(frozen, HasForms):
             frozen.fix_weights()
         return frozen
@@ -137,7 +137,7 @@ class Machine:
             torch.cuda.synchronize(self.device)
 
 
-def choose_machine(device: str | None = None, precision: str = "auto", *, plain: bool = False) -> Machine:
+def resolve_device(device: str | None = None, precision: str = "auto", *, plain: bool = False) -> DeviceConfig:
     """The device by name (None: a GPU if there is one) and the precision it does well, or the one asked for.
 
     On a CPU the process keeps its freed memory from now on (see ``memory.py``), unless it is to be ``plain``.
@@ -156,17 +156,17 @@ def choose_machine(device: str | None = None, precision: str = "auto", *, plain:
         reason = str(error).splitlines()[0]
         raise UserError(f"device {name!r} cannot be used here: try --device cpu", [reason]) from error
     if precision == "int8":
-        _demand_int8(chosen, plain=plain)
+        _check_int8(chosen, plain=plain)
     well = precision in ("auto", "int8") and multiplies_bf16(chosen)
-    machine = Machine(chosen, precision == "bf16" or well, plain, precision == "int8")
+    device_config = DeviceConfig(chosen, precision == "bf16" or well, plain, precision == "int8")
     if chosen.type == "cpu" and not plain:
         keep_freed_memory()
-    if chosen.type == "cuda" and not machine.bf16:
+    if chosen.type == "cuda" and not device_config.bf16:
         torch.backends.cudnn.allow_tf32 = False  # else convolutions round fp32 to ten bits
-    return machine
+    return device_config
 
 
-def _demand_int8(device: torch.device, *, plain: bool) -> None:
+def _check_int8(device: torch.device, *, plain: bool) -> None:
     if plain:
         raise UserError("--precision int8 is a fast form, and --plain leaves those out: give one of the two")
     if not multiplies_int8(device):
@@ -186,39 +186,39 @@ def multiplies_bf16(device: torch.device) -> bool:
     return device.type == "cpu" and "avx512_bf16" in _cpu_flags()
 
 
-def matrix_dtype(machine: Machine) -> str:
+def matrix_dtype(device_config: DeviceConfig) -> str:
     """The type of number in which :func:`matrix_rate` multiplies, whatever the training does."""
-    return "bfloat16" if multiplies_bf16(machine.device) else "float32"
+    return "bfloat16" if multiplies_bf16(device_config.device) else "float32"
 
 
-def matrix_rate(machine: Machine, size: int = 4096, repeats: int = 3) -> float:
+def matrix_rate(device_config: DeviceConfig, size: int = 4096, repeats: int = 3) -> float:
     """GFLOP/s of a ``size``³ bf16 matrix product (fp32 where bf16 is emulated), the median of a few: what a
     figure in seconds is quoted beside.
     """
-    dtype = getattr(torch, matrix_dtype(machine))
-    a = torch.ones((size, size), dtype=dtype, device=machine.device)
+    dtype = getattr(torch, matrix_dtype(device_config))
+    a = torch.ones((size, size), dtype=dtype, device=device_config.device)
     seconds = []
     for _ in range(repeats + 1):
-        machine.synchronize()
+        device_config.synchronize()
         start = time.perf_counter()
         torch.mm(a, a)
-        machine.synchronize()
+        device_config.synchronize()
         seconds.append(time.perf_counter() - start)
     return 2 * size**3 / statistics.median(seconds[1:]) / GIGA
 
 
-def describe_hardware(machine: Machine) -> dict[str, object]:
+def describe_hardware(device_config: DeviceConfig) -> dict[str, object]:
     """What a measured figure must name: processor, cores or GPU, threads, and the versions that matter."""
-    if machine.device.type == "cuda":
-        hardware = torch.cuda.get_device_name(machine.device)
+    if device_config.device.type == "cuda":
+        hardware = torch.cuda.get_device_name(device_config.device)
     else:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         hardware = f"{cores} cores of {_cpu_name()}"
     return {
-        "device": machine.device.type,
+        "device": device_config.device.type,
         "hardware": hardware,
-        "precision": machine.precision,
-        "matrix_dtype": matrix_dtype(machine),
+        "precision": device_config.precision,
+        "matrix_dtype": matrix_dtype(device_config),
         "instructions": "AMX" if "amx_bf16" in _cpu_flags() else torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
@@ -227,7 +227,7 @@ def describe_hardware(machine: Machine) -> dict[str, object]:
     }
 
 
-def machine_name(hardware: Mapping[str, Any]) -> str:
+def hardware_name(hardware: Mapping[str, Any]) -> str:
     """What :func:`describe_hardware` found, in a few words: "2 cores of AMD EPYC, AVX2".
 
     A CPU's vectors and matrix units say more of its speed than its model does. In records from before they were

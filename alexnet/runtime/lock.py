@@ -20,7 +20,7 @@ LOCK = ".lock"
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def exclusive_lock(folder: Path) -> Iterator[None]:
     """Be the only process in this context for a folder, which must be there.
 
     Raises ``UserError`` naming the process that is in it now, and ``OSError`` if the folder cannot be written. On a

@@ -30,11 +30,11 @@ class Reporter(Protocol):
     def finish(self) -> None:
         """The stage is over."""
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """A sentence worth a line of its own."""
 
 
-class Silent:
+class NullReporter:
     """Nobody watches."""
 
     def begin(self, title: str, total: int, done: int = 0) -> None:
@@ -46,7 +46,7 @@ class Silent:
     def finish(self) -> None:
         """Ignore it."""
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Ignore it."""
 
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alexnet.config import Recipe, difference
+from alexnet.config import Recipe, first_difference, recipe_from_json
 from alexnet.core.errors import UserError, no_run
 from alexnet.core.files import read_json, write_json
-from alexnet.core.typed import from_json, to_json
-from alexnet.runtime.lock import alone
+from alexnet.core.schema import to_json
+from alexnet.runtime.lock import exclusive_lock
 from alexnet.runtime.log import read_lines
 
 SCHEMA = 1
@@ -54,7 +54,7 @@ class Run:
     @property
     def recipe(self) -> Recipe:
         """The recipe, as it was trained."""
-        return from_json(Recipe, self.description["recipe"])
+        return recipe_from_json(self.description["recipe"])
 
     @property
     def finished(self) -> bool:
@@ -113,7 +113,7 @@ def claim(folder: Path) -> Iterator[None]:
     with contextlib.ExitStack() as held:
         with _writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            held.enter_context(alone(folder))
+            held.enter_context(exclusive_lock(folder))
         yield
 
 
@@ -125,7 +125,7 @@ def start_or_continue(folder: Path, recipe: Recipe, seed: int, location: str, di
     """
     run = Run(folder)
     if (folder / "run.json").exists() and not run.is_empty:
-        _demand_same(run, recipe, seed, digest)
+        _check_same(run, recipe, seed, digest)
         return run
     mine = {"schema": SCHEMA, "recipe": to_json(recipe), "seed": seed, "source": location, "data": digest}
     with _writing(folder):
@@ -168,13 +168,13 @@ def source_commit() -> str | None:
     return f"{head}-changed" if changed else head
 
 
-def _demand_same(run: Run, recipe: Recipe, seed: int, digest: str) -> None:
+def _check_same(run: Run, recipe: Recipe, seed: int, digest: str) -> None:
     theirs, their_recipe = run.description, run.recipe
     if their_recipe.name != recipe.name:
         differs = f"recipe ({their_recipe.name!r}, now {recipe.name!r})"
     elif theirs["seed"] != seed:
         differs = f"seed ({theirs['seed']}, now {seed})"
-    elif field := difference(their_recipe, recipe):
+    elif field := first_difference(their_recipe, recipe):
         differs = field
     elif theirs["data"] != digest:
         differs = f"the images ({theirs['source']} has changed since, or other ones were given)"

@@ -20,10 +20,10 @@ from torch import Tensor
 from alexnet.core.errors import UserError
 from alexnet.data.augment import views
 from alexnet.data.loader import to_device
-from alexnet.data.store import Store
-from alexnet.model.saved import SavedModel
-from alexnet.runtime.device import Machine
-from alexnet.runtime.log import Reporter, Silent, stage
+from alexnet.data.prepared import PreparedDataset
+from alexnet.models.bundle import SavedModel
+from alexnet.runtime.device import DeviceConfig
+from alexnet.runtime.log import NullReporter, Reporter, stage
 
 BATCH = 256
 TOP = 5
@@ -32,7 +32,7 @@ DENSE_CLASSES = 2000  # above, a matrix of all pairs is larger than what it says
 
 
 @dataclass
-class Counts:
+class Metrics:
     """What was counted, for ``classes`` classes. ``loss`` is a sum over images.
 
     ``pairs``: (true class, predicted class) → images. ``bins`` ``(3, CALIBRATION_BINS)``: images, right answers and the
@@ -47,15 +47,15 @@ class Counts:
     pairs: Counter[tuple[int, int]] = field(default_factory=Counter)
     bins: NDArray[np.float64] = field(default_factory=lambda: np.zeros((3, CALIBRATION_BINS)))
 
-    def add(self, log_probabilities: Tensor, labels: Tensor) -> None:
-        """Count a batch: ``log_probabilities`` ``(N, classes)``, ``labels`` ``(N,)``."""
+    def add(self, log_probabilities: Tensor, targets: Tensor) -> None:
+        """Count a batch: ``log_probabilities`` ``(N, classes)``, ``targets`` ``(N,)``."""
         values, best = log_probabilities.topk(min(TOP, self.classes), dim=1)
-        right = best == labels[:, None]
-        self.images += len(labels)
+        right = best == targets[:, None]
+        self.images += len(targets)
         self.top1 += int(right[:, 0].sum())
         self.top5 += int(right.any(dim=1).sum())
-        self.loss -= float(log_probabilities.double().gather(1, labels[:, None]).sum())
-        self.pairs.update(zip(labels.tolist(), best[:, 0].tolist(), strict=True))
+        self.loss -= float(log_probabilities.double().gather(1, targets[:, None]).sum())
+        self.pairs.update(zip(targets.tolist(), best[:, 0].tolist(), strict=True))
         confidence = values[:, 0].double().exp().cpu().numpy()
         place = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(np.int64) - 1, 0, CALIBRATION_BINS - 1)
         for row, weights in enumerate((None, right[:, 0].cpu().numpy(), confidence)):
@@ -107,33 +107,33 @@ class Counts:
 
 def log_probabilities(
     model: SavedModel,
-    store: Store,
+    dataset: PreparedDataset,
     index: NDArray[np.int64],
-    machine: Machine,
+    device_config: DeviceConfig,
     view_count: Literal[1, 10] = 1,
     batch_size: int = BATCH,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of (log-probabilities ``(N, classes)`` fp32, labels ``(N,)``) of a store's images ``index``, in order."""
-    network = machine.freeze(model.network)
-    for some, seen in inputs(model, store, index, machine, view_count, batch_size):
-        with torch.inference_mode(), machine.autocast():
-            outputs = [network(machine.arrange(view)).float().log_softmax(dim=1) for view in seen]
-        yield average(outputs), to_device(store.labels[some], machine.device)
+    network = device_config.freeze(model.network)
+    for some, seen in inputs(model, dataset, index, device_config, view_count, batch_size):
+        with torch.inference_mode(), device_config.autocast():
+            outputs = [network(device_config.to_memory_format(view)).float().log_softmax(dim=1) for view in seen]
+        yield average(outputs), to_device(dataset.targets[some], device_config.device)
 
 
 def inputs(
     model: SavedModel,
-    store: Store,
+    dataset: PreparedDataset,
     index: NDArray[np.int64],
-    machine: Machine,
+    device_config: DeviceConfig,
     view_count: Literal[1, 10] = 1,
     batch_size: int = BATCH,
 ) -> Iterator[tuple[NDArray[np.int64], Iterator[Tensor]]]:
     """Batches of a store's images ``index``, in order: which they are, and what the network is to see of them."""
-    mean_image = None if model.mean_image is None else model.mean_image.to(machine.device)
+    mean_image = None if model.mean_image is None else model.mean_image.to(device_config.device)
     for start in range(0, len(index), batch_size):
         some = index[start : start + batch_size]
-        pixels = to_device(store.read(some), machine.device)
+        pixels = to_device(dataset.read(some), device_config.device)
         yield some, views(pixels, model.preprocessing, mean_image, view_count)
 
 
@@ -146,50 +146,50 @@ def average(outputs: Sequence[Tensor]) -> Tensor:
 
 def evaluate_models(
     models: Sequence[SavedModel],
-    stores: Sequence[Store],
+    datasets: Sequence[PreparedDataset],
     index: NDArray[np.int64],
-    machine: Machine,
+    device_config: DeviceConfig,
     view_count: Literal[1, 10] = 1,
     reporter: Reporter | None = None,
-) -> list[Counts]:
+) -> list[Metrics]:
     """Counts of each model on the images ``index`` of its store, then, for several, of their ensemble.
 
     The stores hold the same images in the same order, each as its model wants them.
     Raises ``UserError`` if they do not, or if there is no image.
     """
-    reporter = reporter or Silent()
-    _demand_same(models, stores, index)
-    counts = [Counts(models[0].network.num_classes) for _ in models]
-    ensemble = Counts(models[0].network.num_classes)
-    streams = [log_probabilities(m, s, index, machine, view_count) for m, s in zip(models, stores, strict=True)]
+    reporter = reporter or NullReporter()
+    _check_same(models, datasets, index)
+    counts = [Metrics(models[0].network.num_classes) for _ in models]
+    ensemble = Metrics(models[0].network.num_classes)
+    streams = [log_probabilities(m, s, index, device_config, view_count) for m, s in zip(models, datasets, strict=True)]
     with stage(reporter, "evaluating", len(index)):
         for batches in zip(*streams, strict=True):
-            outputs, labels = [output for output, _ in batches], batches[0][1]
+            outputs, targets = [output for output, _ in batches], batches[0][1]
             for count, output in zip(counts, outputs, strict=True):
-                count.add(output, labels)
+                count.add(output, targets)
             if len(models) > 1:
-                ensemble.add(average(outputs), labels)
+                ensemble.add(average(outputs), targets)
             reporter.advance(counts[0].images)
     return [*counts, ensemble] if len(models) > 1 else counts
 
 
-def unseen(models: Sequence[SavedModel], store: Store) -> NDArray[np.int64]:
+def not_trained_on(models: Sequence[SavedModel], dataset: PreparedDataset) -> NDArray[np.int64]:
     """The store's images that none of the models was fitted to or chosen by, known by their content; rising."""
     seen = np.concatenate([model.seen.numpy().view(np.uint64) for model in models])
-    return np.flatnonzero(~np.isin(store.hashes, seen))
+    return np.flatnonzero(~np.isin(dataset.hashes, seen))
 
 
-def _demand_same(models: Sequence[SavedModel], stores: Sequence[Store], index: NDArray[np.int64]) -> None:
-    first = stores[0]
+def _check_same(models: Sequence[SavedModel], datasets: Sequence[PreparedDataset], index: NDArray[np.int64]) -> None:
+    first = datasets[0]
     if not len(index):
         raise UserError(f"{first.name} has no images to evaluate on")
-    for model, store in zip(models, stores, strict=True):
-        demand_classes(model, store.classes, store.name)
-        if view_problem := _unequal(first, store):
+    for model, dataset in zip(models, datasets, strict=True):
+        check_classes(model, dataset.classes, dataset.name)
+        if view_problem := _unequal(first, dataset):
             raise UserError(view_problem)
 
 
-def demand_classes(model: SavedModel, classes: Sequence[str], name: str) -> None:
+def check_classes(model: SavedModel, classes: Sequence[str], name: str) -> None:
     """Raise ``UserError`` unless the images called ``name`` have the model's classes."""
     if list(model.classes) != list(classes):
         raise UserError(
@@ -199,7 +199,7 @@ def demand_classes(model: SavedModel, classes: Sequence[str], name: str) -> None
         )
 
 
-def _unequal(first: Store, other: Store) -> str | None:
+def _unequal(first: PreparedDataset, other: PreparedDataset) -> str | None:
     if np.array_equal(first.hashes, other.hashes) and np.array_equal(first.splits, other.splits):
         return None
     return f"the runs are to be counted on different images ({first.name}, {other.name}): give one set with --data"

@@ -54,20 +54,20 @@ def build_optimizer(model: nn.Module, spec: OptimSpec, *, fused: bool = True) ->
     """
     optimizer = _update_rule(_groups(model, {rule.layer for rule in spec.rules}), spec, fused)
     _start(optimizer, spec)
-    set_rates(optimizer, spec, spec.rate, spec.rate * spec.bias_rate, epoch=0)
+    set_rates(optimizer, spec, spec.lr, spec.lr * spec.bias_lr_mult, epoch=0)
     return optimizer
 
 
 def _update_rule(groups: list[dict[str, Any]], spec: OptimSpec, fused: bool) -> torch.optim.Optimizer:
-    match spec.update:
+    match spec.optimizer:
         case "sgd":
-            return torch.optim.SGD(groups, spec.rate, spec.momentum, nesterov=spec.nesterov, fused=fused)
+            return torch.optim.SGD(groups, spec.lr, spec.momentum, nesterov=spec.nesterov, fused=fused)
         case "sgd-2012":
-            return SGD2012(groups, spec.rate, spec.momentum)
+            return SGD2012(groups, spec.lr, spec.momentum)
         case "adam":
-            return torch.optim.Adam(groups, spec.rate, fused=fused)
+            return torch.optim.Adam(groups, spec.lr, fused=fused)
         case "adamw":
-            return torch.optim.AdamW(groups, spec.rate, fused=fused)
+            return torch.optim.AdamW(groups, spec.lr, fused=fused)
 
 
 def _start(optimizer: torch.optim.Optimizer, spec: OptimSpec) -> None:
@@ -77,7 +77,7 @@ def _start(optimizer: torch.optim.Optimizer, spec: OptimSpec) -> None:
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             state = optimizer.state[parameter]
-            if spec.update in ("adam", "adamw"):
+            if spec.optimizer in ("adam", "adamw"):
                 on = parameter.device if group["fused"] else torch.device("cpu")
                 state["step"] = torch.zeros((), dtype=torch.float32, device=on)
                 state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
@@ -104,17 +104,17 @@ def set_rates(optimizer: torch.optim.Optimizer, spec: OptimSpec, weights: float,
         rate, decay = biases if group["bias"] else weights, spec.weight_decay
         for rule in spec.rules:
             if rule.layer == group["layer"] and epoch >= rule.start:
-                if rule.rate is not None:
-                    rate = _rate_of_rule(rule.rate, spec, biases) if group["bias"] else rule.rate
+                if rule.lr is not None:
+                    rate = _rate_of_rule(rule.lr, spec, biases) if group["bias"] else rule.lr
                 decay = decay if rule.weight_decay is None else rule.weight_decay
         group["lr"], group["weight_decay"] = rate, 0.0 if group["bias"] and not spec.decay_biases else decay
 
 
 def _rate_of_rule(rate: float, spec: OptimSpec, biases: float) -> float:
     """The biases' rate in a layer whose weights go at ``rate``: biases on a schedule of their own only stop with it."""
-    if spec.bias_drops is not None and rate > 0:
+    if spec.bias_milestones is not None and rate > 0:
         return biases
-    return rate * spec.bias_rate
+    return rate * spec.bias_lr_mult
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

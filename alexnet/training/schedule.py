@@ -25,22 +25,22 @@ def learning_rate(spec: OptimSpec, step: int, total_steps: int, steps_per_epoch:
     """
     match spec.schedule:
         case "constant":
-            return spec.rate
+            return spec.lr
         case "step":
-            return spec.rate / spec.drop ** sum(step >= drop * steps_per_epoch for drop in spec.drops)
+            return spec.lr / (1 / spec.gamma) ** sum(step >= epoch * steps_per_epoch for epoch in spec.milestones)
         case "plateau":
-            return spec.rate / spec.drop ** min(plateaus(errors, spec.patience), MOST_DROPS)
+            return spec.lr / (1 / spec.gamma) ** min(plateaus(errors, spec.patience), MOST_DROPS)
         case "one-cycle":
-            return spec.rate * one_cycle(step, total_steps, spec.warmup)
+            return spec.lr * one_cycle(step, total_steps, spec.warmup)
         case "cosine":
-            return spec.rate * warm_cosine(step, total_steps, spec.warmup)
+            return spec.lr * warm_cosine(step, total_steps, spec.warmup)
 
 
 def bias_learning_rate(spec: OptimSpec, rate: float, epoch: float) -> float:
     """The rate of the biases beside the weights' ``rate``, at ``epoch`` (1.5 is the middle of the second)."""
-    if spec.bias_drops is None:
-        return rate * spec.bias_rate
-    return spec.rate * spec.bias_rate / BIAS_DROP ** sum(epoch >= drop for drop in spec.bias_drops)
+    if spec.bias_milestones is None:
+        return rate * spec.bias_lr_mult
+    return spec.lr * spec.bias_lr_mult / BIAS_DROP ** sum(epoch >= drop for drop in spec.bias_milestones)
 
 
 def plateaus(errors: Sequence[float], patience: int) -> int:

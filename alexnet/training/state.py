@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alexnet.config import Recipe, difference
+from alexnet.config import Recipe, first_difference, recipe_from_json
 from alexnet.core.errors import UserError
-from alexnet.core.typed import from_json, to_json
-from alexnet.model.network import Classifier
+from alexnet.core.schema import from_json, to_json
+from alexnet.models.alexnet import Classifier
 from alexnet.runtime.checkpoint import Checkpoint, save_checkpoint
 from alexnet.training.optimizer import optimizer_tensors, restore_optimizer
 
@@ -45,9 +45,9 @@ class Identity:
     seed: int
     data: str
 
-    def difference(self, state: Mapping[str, Any]) -> str | None:
+    def first_difference(self, state: Mapping[str, Any]) -> str | None:
         """In what the training that wrote a checkpoint's ``state`` is another one; None if it is this one."""
-        if differs := difference(from_json(Recipe, state["recipe"]), self.recipe):
+        if differs := first_difference(recipe_from_json(state["recipe"]), self.recipe):
             return differs
         return next((name for name in ("seed", "data") if state[name] != getattr(self, name)), None)
 
@@ -102,7 +102,7 @@ class State:
         first = (self.first_bad == 0) & ~finite
         self.first_bad += torch.where(first, self.step, 0)
 
-    def remember(self, error: float, keep_best: bool) -> None:
+    def update_best(self, error: float, keep_best: bool) -> None:
         """Add a validation error; of equal ones the latest is the best, for the rate has fallen since the others, and
         in small sets they are equal by chance: the first may be of a network that answers one class to everything.
         """
@@ -135,7 +135,7 @@ class State:
     def restore(self, found: Checkpoint) -> None:
         """Stand where a checkpoint was written. Raises ``UserError`` for one that is not this training's."""
         try:
-            differs = self.identity.difference(found.state)
+            differs = self.identity.first_difference(found.state)
             if not differs:
                 self._take(found)
                 return

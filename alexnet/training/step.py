@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet.model.layers import Masks
-from alexnet.model.network import Classifier
-from alexnet.runtime.device import Machine
+from alexnet.models.alexnet import Classifier
+from alexnet.models.layers import Masks
+from alexnet.runtime.device import DeviceConfig
 
 
 @dataclass(frozen=True)
@@ -33,24 +33,24 @@ def train_step(
     model: Classifier,
     optimizer: torch.optim.Optimizer,
     images: Tensor,
-    labels: Tensor,
+    targets: Tensor,
     masks: Masks,
     label_smoothing: float,
-    machine: Machine,
+    device_config: DeviceConfig,
 ) -> Outcome:
-    """One update of the weights, at the optimizer's rates. ``images`` ``(N, C, S, S)``, ``labels`` ``(N,)``."""
+    """One update of the weights, at the optimizer's rates. ``images`` ``(N, C, S, S)``, ``targets`` ``(N,)``."""
     averages = running_averages(model)
     before = [average.clone() for average in averages]
-    with machine.autocast():
-        logits = model(machine.arrange(images), masks)
-    loss = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
+    with device_config.autocast():
+        logits = model(device_config.to_memory_format(images), masks)
+    loss = F.cross_entropy(logits.float(), targets, label_smoothing=label_smoothing)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     finite = all_finite(loss.detach(), [p.grad for p in model.parameters() if p.grad is not None])
     update(optimizer, finite)
     for average, old in zip(averages, before, strict=True):
         average.copy_(torch.where(finite, average, old))
-    return Outcome(loss.detach(), (logits.argmax(dim=1) == labels).sum(), finite)
+    return Outcome(loss.detach(), (logits.argmax(dim=1) == targets).sum(), finite)
 
 
 def all_finite(loss: Tensor, gradients: list[Tensor]) -> Tensor:

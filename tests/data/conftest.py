@@ -23,12 +23,12 @@ def home(tmp_path, monkeypatch):
 def array_source():
     """Make a source from ``(N, H, W, C)`` pixels, labels and splits."""
 
-    def make(pixels, labels, splits=None, classes=None, **changes):
+    def make(pixels, targets, splits=None, classes=None, **changes):
         splits = splits or [None] * len(pixels)
-        kinds = classes or tuple(f"class {label}" for label in range(max(labels) + 1))
+        kinds = classes or tuple(f"class {label}" for label in range(max(targets) + 1))
 
         def read():
-            for number, (image, label, split) in enumerate(zip(pixels, labels, splits, strict=True)):
+            for number, (image, label, split) in enumerate(zip(pixels, targets, splits, strict=True)):
                 yield Record(split, int(label), f"made/{number:05d}", image)
 
         fields = {

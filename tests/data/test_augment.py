@@ -37,9 +37,9 @@ def noise(count, side=16, channels=3, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (count, side, side, channels), dtype=np.uint8)
 
 
-def plain(side, crop=None, image_size=None, scaling="unit", mean=(0.0,) * 3, deviation=(1.0,) * 3):
+def plain(side, crop=None, image_size=None, pixel_normalization="unit", mean=(0.0,) * 3, std=(1.0,) * 3):
     """Preprocessing that leaves pixels as they are unless told otherwise."""
-    return Preprocessing(3, side, crop or side, image_size or crop or side, scaling, mean, deviation)
+    return Preprocessing(3, side, crop or side, image_size or crop or side, pixel_normalization, mean, std)
 
 
 def drawn(count, top=0, left=0, flip=False, angle=0.0, colour=None):
@@ -232,11 +232,11 @@ def test_each_image_turns_by_its_own_angle_about_the_crops_centre():
 
 
 @pytest.mark.parametrize(("stored", "size"), [(28, 224), (32, 224), (8, 24), (28, 96), (200, 224), (224, 227)])
-def test_enlarging_is_torchvisions_resize_of_a_pillow_image(stored, size):
-    photograph = Image.fromarray(load_sample_image("flower.jpg")).resize((stored, stored))
+def test_enlarging_is_torchvisions_resize_of_a_pillow_image(resize_size, size):
+    photograph = Image.fromarray(load_sample_image("flower.jpg")).resize((resize_size, resize_size))
     expected = np.asarray(transforms.Resize(size)(photograph), dtype=float)
     pixels = torch.from_numpy(np.array(photograph)[None])
-    (view,) = views(pixels, plain(stored, image_size=size), None)
+    (view,) = views(pixels, plain(resize_size, image_size=size), None)
     assert np.abs(as_images(view)[0] - expected).max() <= 1.5  # of 255: Pillow rounds to whole levels
     assert view.is_contiguous(memory_format=torch.channels_last)
 
@@ -272,20 +272,26 @@ def test_scalings_are_torchvisions():
             transforms.Compose([transforms.ToTensor(), transforms.Normalize(means, deviations)]),
         ),
     }
-    for scaling, (mean, deviation, transform) in cases.items():
-        preprocessing = plain(16, scaling=scaling, mean=mean, deviation=deviation)
+    for pixel_normalization, (mean, std, transform) in cases.items():
+        preprocessing = plain(16, pixel_normalization=pixel_normalization, mean=mean, std=std)
         (view,) = views(torch.from_numpy(pixels), preprocessing, None)
         expected = torch.stack([transform(Image.fromarray(image)) for image in pixels])
-        assert torch.allclose(view, expected, atol=2e-6), scaling
+        assert torch.allclose(view, expected, atol=2e-6), pixel_normalization
 
 
 @pytest.mark.parametrize("scaling", ["mean-image", "mean-image-centre"])
-def test_the_mean_image_goes_with_the_crop_or_stays_at_the_centre(scaling):
+def test_the_mean_image_goes_with_the_crop_or_stays_at_the_centre(pixel_normalization):
     pixels = noise(60)
     mean = np.random.default_rng(1).uniform(0, 255, (16, 16, 3)).astype(np.float32)
     spec = AugmentSpec(crop=10, flip=True)
     draws = draw(spec, 16, 0, 0, np.arange(60), np.arange(60), None)
-    view = augment(torch.from_numpy(pixels), draws, spec, plain(16, 10, scaling=scaling), torch.from_numpy(mean))
+    view = augment(
+        torch.from_numpy(pixels),
+        draws,
+        spec,
+        plain(16, 10, pixel_normalization=pixel_normalization),
+        torch.from_numpy(mean),
+    )
     assert 0 < draws.flip.sum() < 60
     for image, result in enumerate(as_images(view)):
         top, left = draws.top[image], draws.left[image]
@@ -293,14 +299,14 @@ def test_the_mean_image_goes_with_the_crop_or_stays_at_the_centre(scaling):
         away = mean[top : top + 10, left : left + 10]
         if draws.flip[image]:
             crop, away = crop[:, ::-1], away[:, ::-1]
-        if scaling == "mean-image-centre":  # 2012's code: always the centre, never mirrored
+        if pixel_normalization == "mean-image-centre":  # 2012's code: always the centre, never mirrored
             away = mean[3:13, 3:13]
         assert np.array_equal(result, crop - away)
 
 
 def test_a_mean_image_that_is_missing_is_an_error():
     with pytest.raises(ValueError, match="needs the mean image"):
-        next(views(torch.from_numpy(noise(1)), plain(16, scaling="mean-image"), None))
+        next(views(torch.from_numpy(noise(1)), plain(16, pixel_normalization="mean-image"), None))
 
 
 @pytest.mark.parametrize(("kind", "divisor"), [("paper", 1.0), ("cuda-convnet", 1.1)])
@@ -311,13 +317,19 @@ def test_noise_is_added_to_every_pixel_and_cuda_convnet_then_divides_everything(
     index = np.arange(5)
     draws = draw(spec, 16, 0, 0, index, index, COLOURS)
     view = augment(
-        torch.from_numpy(pixels), draws, spec, plain(16, 12, scaling="mean-image-centre"), torch.from_numpy(mean)
+        torch.from_numpy(pixels),
+        draws,
+        spec,
+        plain(16, 12, pixel_normalization="mean-image-centre"),
+        torch.from_numpy(mean),
     )
     for image, result in enumerate(as_images(view)):
         top, left = draws.top[image], draws.left[image]
         crop = pixels[image, top : top + 12, left : left + 12].astype(float) - mean[2:14, 2:14]
         assert np.allclose(result, (crop + draws.colour[image]) / divisor, atol=1e-4)
-    (test_view,) = views(torch.from_numpy(pixels), plain(16, 12, scaling="mean-image-centre"), torch.from_numpy(mean))
+    (test_view,) = views(
+        torch.from_numpy(pixels), plain(16, 12, pixel_normalization="mean-image-centre"), torch.from_numpy(mean)
+    )
     assert np.allclose(as_images(test_view), pixels[:, 2:14, 2:14] - mean[2:14, 2:14])  # neither noise nor division
 
 
@@ -340,16 +352,16 @@ def test_the_orders_of_the_ten_views_are_those_of_their_documents():
 
 
 @pytest.mark.parametrize(("stored", "side"), [(16, 12), (16, 11), (17, 12), (16, 13), (16, 16)])
-def test_ten_views_are_torchvisions(stored, side):
-    pixels = torch.from_numpy(noise(3, stored))
+def test_ten_views_are_torchvisions(resize_size, side):
+    pixels = torch.from_numpy(noise(3, resize_size))
     expected = [view.float() for view in transforms.TenCrop(side)(pixels.permute(0, 3, 1, 2))]
-    found = list(views(pixels, plain(stored, side), None, 10))
+    found = list(views(pixels, plain(resize_size, side), None, 10))
     assert len(found) == len(expected) == 10
     for view, wanted in zip(found, expected, strict=True):
         assert torch.equal(view, wanted)
-    if (stored - side) % 2 == 0:  # else the centre of the mirrored image is not the mirrored centre
+    if (resize_size - side) % 2 == 0:  # else the centre of the mirrored image is not the mirrored centre
         for order in ("caffe", "cuda-convnet"):
-            other = list(views(pixels, plain(stored, side), None, 10, order))
+            other = list(views(pixels, plain(resize_size, side), None, 10, order))
             assert {view.numpy().tobytes() for view in other} == {wanted.numpy().tobytes() for wanted in expected}
 
 
@@ -365,20 +377,31 @@ def test_the_centre_is_torchvisions(side):
 @pytest.mark.parametrize("scaling", ["unit", "mean-image", "mean-image-centre"])
 @pytest.mark.parametrize(("stored", "side"), [(28, 32), (28, 31), (28, 29)])
 @pytest.mark.parametrize("count", [1, 10])
-def test_views_larger_than_what_is_stored_are_of_the_reflected_image(count, stored, side, scaling):
-    pixels, mean, beyond = noise(2, stored), noise(1, stored, seed=1)[0].astype(np.float32), side - stored
+def test_views_larger_than_what_is_stored_are_of_the_reflected_image(count, resize_size, side, pixel_normalization):
+    pixels, mean, beyond = (
+        noise(2, resize_size),
+        noise(1, resize_size, seed=1)[0].astype(np.float32),
+        side - resize_size,
+    )
     reflected, around = (np.pad(each, [*[(0, 0)] * (each.ndim - 3), *[(beyond, beyond)] * 2, (0, 0)], "reflect")
                          for each in (pixels.astype(np.float32), mean))  # fmt: skip
-    windows = [centre_window(stored, side)] if count == 1 else ten_windows(stored, side, "tencrop")
-    found = list(views(torch.from_numpy(pixels), plain(stored, side, scaling=scaling), torch.from_numpy(mean), count))
+    windows = [centre_window(resize_size, side)] if count == 1 else ten_windows(resize_size, side, "tencrop")
+    found = list(
+        views(
+            torch.from_numpy(pixels),
+            plain(resize_size, side, pixel_normalization=pixel_normalization),
+            torch.from_numpy(mean),
+            count,
+        )
+    )
     for view, (top, left, mirrored) in zip(found, windows, strict=True):
-        top, left, centre = top + beyond, left + beyond, centre_window(stored, side)[0] + beyond
+        top, left, centre = top + beyond, left + beyond, centre_window(resize_size, side)[0] + beyond
         expected = reflected[:, top : top + side, left : left + side]
-        if scaling == "mean-image":
+        if pixel_normalization == "mean-image":
             expected = expected - around[top : top + side, left : left + side]
         if mirrored:
             expected = expected[:, :, ::-1]
-        if scaling == "mean-image-centre":
+        if pixel_normalization == "mean-image-centre":
             expected = expected - around[centre : centre + side, centre : centre + side]
         assert np.array_equal(as_images(view), expected)
 
@@ -399,8 +422,8 @@ def test_a_view_of_one_image_is_the_same_in_any_batch():
     whole = augment(pixels, draw(spec, 16, 0, 0, index, index, COLOURS), spec, preprocessing, None)
     for start in range(0, 9, 2):
         part = index[start : start + 2]
-        alone = augment(pixels[part], draw(spec, 16, 0, 0, part, part, COLOURS), spec, preprocessing, None)
-        assert torch.equal(alone, whole[start : start + 2])
+        exclusive_lock = augment(pixels[part], draw(spec, 16, 0, 0, part, part, COLOURS), spec, preprocessing, None)
+        assert torch.equal(exclusive_lock, whole[start : start + 2])
 
 
 def test_cutting_takes_any_kind_of_number():
@@ -433,31 +456,41 @@ def test_a_window_is_resized_as_torchvision_does(box, side, flip):
 
 
 def test_crops_of_random_size_are_drawn_as_torchvision_draws_them():
-    stored, count, area = 64, 4000, (0.08, 1.0)
-    draws = draw(AugmentSpec(crop=56, area=area), stored, 0, 0, np.arange(count), np.arange(count), None)
+    resize_size, count, random_resized_crop = 64, 4000, (0.08, 1.0)
+    draws = draw(
+        AugmentSpec(crop=56, random_resized_crop=random_resized_crop),
+        resize_size,
+        0,
+        0,
+        np.arange(count),
+        np.arange(count),
+        None,
+    )
     torch.manual_seed(0)
-    image = torch.empty(3, stored, stored)
+    image = torch.empty(3, resize_size, resize_size)
     ratio = [3 / 4, 4 / 3]
-    theirs = np.array([transforms.RandomResizedCrop.get_params(image, list(area), ratio) for _ in range(count)])
+    theirs = np.array(
+        [transforms.RandomResizedCrop.get_params(image, list(random_resized_crop), ratio) for _ in range(count)]
+    )
     ours = np.column_stack([draws.top, draws.left, draws.extent])
     assert (ours[:, :2] >= 0).all()
-    assert (ours[:, :2] + ours[:, 2:] <= stored).all()
+    assert (ours[:, :2] + ours[:, 2:] <= resize_size).all()
     for mine, their in zip(ours.T, theirs.T, strict=True):  # two-sample Kolmogorov–Smirnov: 0.0364 has p = 0.01
-        values = np.arange(stored + 1)
+        values = np.arange(resize_size + 1)
         shares = [np.searchsorted(np.sort(column), values, side="right") / count for column in (mine, their)]
         assert np.abs(shares[0] - shares[1]).max() < 0.0364
 
 
 def test_where_no_shape_fits_the_crop_is_the_whole_image():
     index = np.arange(200)
-    draws = draw(AugmentSpec(area=(1.0, 1.0)), 16, 0, 0, index, index, None)
+    draws = draw(AugmentSpec(random_resized_crop=(1.0, 1.0)), 16, 0, 0, index, index, None)
     assert (draws.extent == 16).all()
     assert not draws.top.any()
     assert not draws.left.any()
 
 
 def test_training_views_of_crops_of_random_size_have_the_recipe_s_side():
-    pixels, spec = torch.from_numpy(noise(4)), AugmentSpec(crop=12, area=(0.2, 1.0), flip=True)
+    pixels, spec = torch.from_numpy(noise(4)), AugmentSpec(crop=12, random_resized_crop=(0.2, 1.0), flip=True)
     index = np.arange(4)
     draws = draw(spec, 16, 0, 1, index, index, None)
     view = augment(pixels, draws, spec, plain(16, crop=12), None)

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alexnet.data.loader import Loader, Order, resident, to_device
+from alexnet.data.loader import Loader, Sampler, resident, to_device
 
 CPU = torch.device("cpu")
 
@@ -22,14 +22,14 @@ def images(count=60, side=4):
 
 
 def loader(start=0, stop=20, depth=3, count=60, batch_size=8, pixels=None):
-    order = Order(np.arange(count), batch_size, 0)
+    order = Sampler(np.arange(count), batch_size, 0)
     read = (images(count) if pixels is None else pixels).__getitem__
     return Loader(read, np.arange(count) % 7, order, CPU, start, stop, depth)
 
 
 def summary(batches):
     return [
-        (b.step, b.epoch, b.index.tolist(), b.position.tolist(), b.pixels.numpy().tobytes(), b.labels.tolist())
+        (b.step, b.epoch, b.index.tolist(), b.position.tolist(), b.pixels.numpy().tobytes(), b.targets.tolist())
         for b in batches
     ]
 
@@ -42,7 +42,7 @@ def threads():
 
 
 def strided(count, batch_size, seed):
-    return Order(np.arange(1000, 1000 + 3 * count, 3), batch_size, seed)
+    return Sampler(np.arange(1000, 1000 + 3 * count, 3), batch_size, seed)
 
 
 @given(**sizes, epoch=st.integers(0, 6))
@@ -72,16 +72,16 @@ def test_any_step_can_be_had_alone(count, batch_size, seed, data):
 
 
 def test_each_epoch_and_seed_has_an_order_of_its_own():
-    first = Order(np.arange(500), 500, 0)
-    other = Order(np.arange(500), 500, 1)
+    first = Sampler(np.arange(500), 500, 0)
+    other = Sampler(np.arange(500), 500, 1)
     found = [first.at(0)[1], first.at(1)[1], other.at(0)[1]]
     assert len({tuple(index.tolist()) for index in found}) == 3
-    assert np.array_equal(first.at(0)[1], Order(np.arange(500), 500, 0).at(0)[1])
+    assert np.array_equal(first.at(0)[1], Sampler(np.arange(500), 500, 0).at(0)[1])
 
 
 def test_the_order_does_not_depend_on_the_batch_size():
-    whole = Order(np.arange(100), 100, 3).at(0)[1]
-    parts = Order(np.arange(100), 32, 3)
+    whole = Sampler(np.arange(100), 100, 3).at(0)[1]
+    parts = Sampler(np.arange(100), 32, 3)
     assert np.array_equal(np.concatenate([parts.at(step)[1] for step in range(4)]), whole)
 
 
@@ -89,9 +89,9 @@ def test_the_order_does_not_depend_on_the_batch_size():
 
 
 def test_a_batch_is_the_images_that_the_order_says():
-    order = Order(np.arange(5, 60, 5), 4, 9)
-    pixels, labels = images(), np.arange(60) * 2
-    with Loader(pixels.__getitem__, labels, order, CPU, 0, 6) as batches:
+    order = Sampler(np.arange(5, 60, 5), 4, 9)
+    pixels, targets = images(), np.arange(60) * 2
+    with Loader(pixels.__getitem__, targets, order, CPU, 0, 6) as batches:
         for step, batch in enumerate(batches):
             epoch, index, position = order.at(step)
             assert (batch.step, batch.epoch) == (step, epoch)
@@ -99,15 +99,15 @@ def test_a_batch_is_the_images_that_the_order_says():
             assert np.array_equal(batch.position, position)
             assert np.array_equal(batch.pixels, pixels[index])
             assert batch.pixels.dtype == torch.uint8
-            assert batch.labels.tolist() == (2 * index).tolist()
-            assert batch.labels.dtype == torch.int64
+            assert batch.targets.tolist() == (2 * index).tolist()
+            assert batch.targets.dtype == torch.int64
 
 
 def test_images_that_stay_on_the_device_are_the_same():
-    pixels, labels, order = images(), np.arange(60), Order(np.arange(60), 7, 3)
-    with Loader(pixels.__getitem__, labels, order, CPU, 0, 12) as batches:
+    pixels, targets, order = images(), np.arange(60), Sampler(np.arange(60), 7, 3)
+    with Loader(pixels.__getitem__, targets, order, CPU, 0, 12) as batches:
         copied = summary(batches)
-    with Loader(resident(pixels, CPU), labels, order, CPU, 0, 12) as batches:
+    with Loader(resident(pixels, CPU), targets, order, CPU, 0, 12) as batches:
         assert summary(batches) == copied
 
 

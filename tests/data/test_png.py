@@ -176,9 +176,9 @@ def test_pixel_data_behind_another_chunk_do_not_count():
 
 
 def test_a_flipped_bit_among_the_pixels_is_found():
-    stored = zlib.compress(rows(picture()), 0)  # stored, not packed: every flipped bit still inflates
-    whole = file(header(13, 11), chunk(b"IDAT", stored), chunk(b"IEND"))
-    for at in range(whole.index(stored) + 7, whole.index(stored) + len(stored)):
+    resize_size = zlib.compress(rows(picture()), 0)  # stored, not packed: every flipped bit still inflates
+    whole = file(header(13, 11), chunk(b"IDAT", resize_size), chunk(b"IEND"))
+    for at in range(whole.index(resize_size) + 7, whole.index(resize_size) + len(resize_size)):
         damaged = bytearray(whole)
         damaged[at] ^= 4
         assert "corrupt PNG pixel data" in refusal(bytes(damaged))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alexnet.data.splits import SPLITS, content_hash, deal, hold_out
+from alexnet.data.splits import SPLITS, content_hash, hold_out, split_by_hash
 
 
 def hashes(count: int, seed: int = 0):
@@ -21,8 +21,8 @@ def test_content_hash_is_the_first_eight_bytes_of_sha256():
 
 @pytest.mark.parametrize(("fraction", "total"), [(0.1, 100), (0.2, 200), (1 / 9, 112), (0.0, 0)])
 def test_total_is_the_ceiling(fraction, total):
-    labels = np.random.default_rng(1).integers(0, 7, 1000)
-    assert hold_out(labels, hashes(1000), fraction).sum() == total
+    targets = np.random.default_rng(1).integers(0, 7, 1000)
+    assert hold_out(targets, hashes(1000), fraction).sum() == total
 
 
 def test_no_rounding_error_in_the_ceiling():
@@ -30,15 +30,15 @@ def test_no_rounding_error_in_the_ceiling():
 
 
 def test_strata_take_their_share():
-    labels = np.repeat([0, 1, 2], [100, 55, 14])
-    held = hold_out(labels, hashes(len(labels)), 0.1)
-    assert np.bincount(labels[held]).tolist() == [10, 6, 1]  # 10, 5.5, 1.4, in all ⌈16.9⌉
+    targets = np.repeat([0, 1, 2], [100, 55, 14])
+    held = hold_out(targets, hashes(len(targets)), 0.1)
+    assert np.bincount(targets[held]).tolist() == [10, 6, 1]  # 10, 5.5, 1.4, in all ⌈16.9⌉
 
 
 def test_small_classes_only_train():
-    labels = np.repeat([0, 1, 2], [2, 1, 30])
-    assert np.bincount(labels[hold_out(labels, hashes(33), 0.5)], minlength=3).tolist() == [0, 0, 15]
-    assert np.bincount(labels[deal(labels, hashes(33)) > 0], minlength=3).tolist() == [0, 0, 6]
+    targets = np.repeat([0, 1, 2], [2, 1, 30])
+    assert np.bincount(targets[hold_out(targets, hashes(33), 0.5)], minlength=3).tolist() == [0, 0, 15]
+    assert np.bincount(targets[split_by_hash(targets, hashes(33)) > 0], minlength=3).tolist() == [0, 0, 6]
 
 
 def test_fraction_out_of_range():
@@ -53,25 +53,25 @@ def test_nothing_to_hold_out():
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 60)), min_size=1, max_size=120), st.randoms())
 def test_properties(items, random):
-    labels, marks = (np.array(column) for column in zip(*items, strict=True))
+    targets, marks = (np.array(column) for column in zip(*items, strict=True))
     marks = marks.astype(np.uint64)
-    split = deal(labels, marks)
+    split = split_by_hash(targets, marks)
     for mark in set(marks.tolist()):
         assert len(set(split[marks == mark].tolist())) == 1  # duplicates together, across classes too
-    held = hold_out(labels, marks, 0.1)
-    for label, count in enumerate(np.bincount(labels)):
-        assert held[labels == label].sum() <= (np.ceil(0.1 * count) if count >= 3 else 0)
+    held = hold_out(targets, marks, 0.1)
+    for label, count in enumerate(np.bincount(targets)):
+        assert held[targets == label].sum() <= (np.ceil(0.1 * count) if count >= 3 else 0)
     order = list(range(len(items)))
     random.shuffle(order)
-    assert np.array_equal(deal(labels[order], marks[order]), split[order])
+    assert np.array_equal(split_by_hash(targets[order], marks[order]), split[order])
 
 
 def test_deal_is_eighty_ten_ten():
-    labels = np.random.default_rng(2).integers(0, 10, 5000)
-    split = deal(labels, hashes(5000))
+    targets = np.random.default_rng(2).integers(0, 10, 5000)
+    split = split_by_hash(targets, hashes(5000))
     assert dict(zip(SPLITS, np.bincount(split).tolist(), strict=True)) == {"train": 4000, "val": 500, "test": 500}
     for label in range(10):
-        assert np.bincount(split[labels == label])[1:] == pytest.approx((labels == label).sum() / 10, abs=1)
+        assert np.bincount(split[targets == label])[1:] == pytest.approx((targets == label).sum() / 10, abs=1)
 
 
 def test_pairs_of_duplicates_still_reach_the_total():

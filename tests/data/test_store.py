@@ -15,12 +15,13 @@ from PIL import Image
 
 from alexnet.core.errors import UserError
 from alexnet.core.files import sha256_file, sha256_json
-from alexnet.data import building, store
-from alexnet.data.building import array_header, principal_components, read_array, statistics, write_array
+from alexnet.data import prepared as dataset
+from alexnet.data import writer as building
 from alexnet.data.decode import preprocessing, read_pixels
+from alexnet.data.prepared import natural_side, open_or_prepare, open_prepared, verify_prepared
 from alexnet.data.sources import open_source
 from alexnet.data.splits import content_hash
-from alexnet.data.store import natural_side, open_or_prepare, open_store, verify_store
+from alexnet.data.writer import array_header, principal_components, read_array, statistics, write_array
 
 pytestmark = pytest.mark.usefixtures("home")  # nothing is written to the user's cache folder
 
@@ -51,7 +52,7 @@ def photographs(root, per_class=10, classes=("cat", "dog"), side=12, kind="PNG")
     return root
 
 
-def stores(home):
+def datasets(home):
     return sorted((home / "stores").iterdir()) if (home / "stores").exists() else []
 
 
@@ -67,21 +68,21 @@ def complaint(call, *arguments, **keywords):
 
 
 def test_arrays_are_kept_as_they_are(array_source, home):
-    pixels, labels = noise(40), np.arange(40) % 4
+    pixels, targets = noise(40), np.arange(40) % 4
     splits = ["train"] * 30 + ["val"] * 4 + ["test"] * 6
     counted = []
     made = open_or_prepare(
-        array_source(pixels, labels, splits), progress=lambda done, total: counted.append((done, total))
+        array_source(pixels, targets, splits), progress=lambda done, total: counted.append((done, total))
     )
     assert np.array_equal(made.images, pixels)
     assert made.images.dtype == np.uint8
-    assert made.labels.tolist() == labels.tolist()
+    assert made.targets.tolist() == targets.tolist()
     assert made.hashes.tolist() == [content_hash(image) for image in pixels]
     assert made.subset("train").tolist() == list(range(30))
     assert made.subset("val").tolist() == list(range(30, 34))
     assert made.subset("test").tolist() == list(range(34, 40))
-    assert (made.name, made.side, made.channels, made.dealt) == ("made", 8, 3, False)
-    assert made.classes == made.readable_classes == [f"class {label}" for label in range(4)]
+    assert (made.name, made.side, made.channels, made.auto_split) == ("made", 8, 3, False)
+    assert made.classes == made.labels == [f"class {label}" for label in range(4)]
     assert counted == [(done, 40) for done in range(1, 41)]
     assert made.path.parent == home / "stores"
     assert sorted(path.name for path in made.path.iterdir()) == sorted(FILES)
@@ -95,7 +96,7 @@ def test_files_are_kept_as_the_decoder_gives_them(tmp_path):
     for image, path in zip(made.images, names, strict=True):
         assert np.array_equal(image, read_pixels(path.read_bytes(), 256, 3))
     assert made.hashes.tolist() == [content_hash(path.read_bytes()) for path in names]
-    assert made.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert made.targets.tolist() == [0, 0, 0, 1, 1, 1]
     assert made.classes == ["cat", "dog"]
 
 
@@ -117,7 +118,7 @@ def test_store_json_says_what_is_there(array_source):
     meta = json.loads((made.path / "store.json").read_text())
     assert meta["schema"] == building.SCHEMA
     assert meta["classes"] == ["class 0", "class 1"]
-    assert made.readable_classes == ["a cat", "a dog"]
+    assert made.labels == ["a cat", "a dog"]
     assert meta["images"] == 20
     assert meta["splits"] == {"train": 20, "val": 0, "test": 0}
     assert meta["preprocessing"] == preprocessing(8, 3)
@@ -162,7 +163,7 @@ def test_what_is_refused_is_named_and_the_rest_is_kept(tmp_path):
     (root / "dog" / "000.png").write_bytes(b"")
     (root / "dog" / "readme.txt").write_text("these are dogs")
     made = open_or_prepare(open_source(str(root)))
-    assert len(made.images) == len(made.labels) == 18
+    assert len(made.images) == len(made.targets) == 18
     assert made.meta["refused"] == [
         {"name": "cat/001.png", "reason": "is truncated (no PNG end mark)"},
         {"name": "dog/000.png", "reason": "is empty"},
@@ -194,7 +195,7 @@ def test_strict_stops_at_the_first_and_leaves_nothing(tmp_path, home):
     )
     assert line == "cat/050.png: is empty; leave out --strict to go on without it"
     assert counted[-1] == 50
-    assert stores(home) == []
+    assert datasets(home) == []
     # a store that was made without --strict does not hide what it refused
     open_or_prepare(open_source(str(root)))
     assert complaint(open_or_prepare, open_source(str(root)), strict=True)[0] == line
@@ -211,13 +212,13 @@ def test_when_nothing_is_left_the_reasons_are_given(tmp_path, home):
     assert details[0].startswith("a/00.jpg: is not a JPEG")
     assert len(details) == 21
     assert details[-1] == "and 10 more"
-    assert stores(home) == []
+    assert datasets(home) == []
 
 
 def test_a_source_without_training_images_is_refused(array_source, home):
     line, _ = complaint(open_or_prepare, array_source(noise(4), [0, 1] * 2, ["test"] * 4))
     assert "none of its training images" in line
-    assert stores(home) == []
+    assert datasets(home) == []
 
 
 def test_remarks_on_files_are_counted(tmp_path):
@@ -243,20 +244,20 @@ def test_remarks_on_files_are_counted(tmp_path):
 
 
 def test_a_source_without_splits_is_dealt_80_10_10_in_every_class(array_source):
-    labels = np.repeat([0, 1, 2], [100, 50, 30])
-    made = open_or_prepare(array_source(noise(180), labels))
-    assert made.dealt
+    targets = np.repeat([0, 1, 2], [100, 50, 30])
+    made = open_or_prepare(array_source(noise(180), targets))
+    assert made.auto_split
     for label, counts in enumerate([(80, 10, 10), (40, 5, 5), (24, 3, 3)]):
-        assert np.bincount(made.splits[labels == label], minlength=3).tolist() == list(counts)
+        assert np.bincount(made.splits[targets == label], minlength=3).tolist() == list(counts)
     assert made.meta["splits"] == {"train": 144, "val": 18, "test": 18}
     assert made.meta["warnings"] == []
 
 
 def test_the_deal_does_not_depend_on_the_order_of_the_images(array_source):
-    pixels, labels = noise(90), np.arange(90) % 3
+    pixels, targets = noise(90), np.arange(90) % 3
     order = np.random.default_rng(1).permutation(90)
-    one = open_or_prepare(array_source(pixels, labels))
-    other = open_or_prepare(array_source(pixels[order], labels[order]))
+    one = open_or_prepare(array_source(pixels, targets))
+    other = open_or_prepare(array_source(pixels[order], targets[order]))
     assert np.array_equal(other.splits, one.splits[order])
 
 
@@ -266,7 +267,7 @@ def test_duplicates_never_straddle(tmp_path):
         for copy in range(number % 3):
             shutil.copy(root / "cat" / f"{number:03d}.png", root / "cat" / f"copy{copy}-{number:03d}.png")
     made = open_or_prepare(open_source(str(root)))
-    assert len(made.labels) == 90
+    assert len(made.targets) == 90
     assert {split: int((made.splits == code).sum()) > 0 for code, split in enumerate("rvt")} == dict.fromkeys(
         "rvt", True
     )
@@ -277,14 +278,14 @@ def test_duplicates_never_straddle(tmp_path):
 
 
 def test_small_classes_only_train_and_are_named(array_source):
-    labels = np.repeat([0, 1, 2, 3], [40, 2, 1, 3])
+    targets = np.repeat([0, 1, 2, 3], [40, 2, 1, 3])
     classes = ("many", "two", "one", "three")
-    made = open_or_prepare(array_source(noise(46), labels, classes=classes))
-    assert set(made.splits[(labels == 1) | (labels == 2)].tolist()) == {0}
+    made = open_or_prepare(array_source(noise(46), targets, classes=classes))
+    assert set(made.splits[(targets == 1) | (targets == 2)].tolist()) == {0}
     assert made.meta["warnings"] == ["too few images to be tested, these classes only train: two, one"]
     # with splits of its own a source says itself what is tested
     splits = ["train"] * 45 + ["test"]
-    made = open_or_prepare(array_source(noise(46), labels, splits, classes))
+    made = open_or_prepare(array_source(noise(46), targets, splits, classes))
     assert made.meta["warnings"] == []
     missing = open_or_prepare(array_source(noise(4), [0, 0, 0, 1], ["train"] * 3 + ["test"], ("a", "b", "c")))
     assert missing.meta["warnings"] == ["no image to train on in: b, c"]
@@ -300,7 +301,7 @@ def test_statistics_are_numpys_on_the_training_pixels(array_source):
     made = open_or_prepare(array_source(pixels, [0, 1] * 25, ["train"] * 40 + ["test"] * 10))
     flat = pixels[:40].reshape(-1, 3).astype(np.float64)
     assert made.mean == pytest.approx(flat.mean(axis=0), rel=1e-14)
-    assert made.deviation == pytest.approx(flat.std(axis=0), rel=1e-13)
+    assert made.std == pytest.approx(flat.std(axis=0), rel=1e-13)
     covariance = np.cov(flat.T, bias=True)
     assert np.allclose(made.meta["covariance"], covariance, rtol=1e-12)
     assert np.allclose(made.mean_image, pixels[:40].mean(axis=0), rtol=1e-7)
@@ -337,7 +338,7 @@ def test_a_channel_that_never_varies_does_not_divide_by_zero(array_source):
     pixels = noise(10)
     pixels[..., 2] = 77
     made = open_or_prepare(array_source(pixels, [0, 1] * 5, ["train"] * 10))
-    assert made.deviation[2] == 1.0
+    assert made.std[2] == 1.0
     assert made.mean[2] == 77.0
     assert np.isfinite(made.colours.deviations).all()
 
@@ -443,7 +444,7 @@ def test_a_changed_source_is_prepared_again_and_the_stale_store_removed(tmp_path
     change(root)
     again = open_or_prepare(open_source(str(root)))
     assert again.path != first.path
-    assert stores(home) == sorted([again.path, other.path])  # that of another side is renewed when it is asked for
+    assert datasets(home) == sorted([again.path, other.path])  # that of another side is renewed when it is asked for
     assert first.images[0].size  # whoever still uses the old one keeps it until they end
     names = sorted(root.glob("*/*.png"))
     assert again.hashes.tolist() == [content_hash(path.read_bytes()) for path in names]
@@ -461,7 +462,7 @@ def test_a_failure_while_building_leaves_nothing(tmp_path, home):
 
     with pytest.raises(KeyboardInterrupt):
         open_or_prepare(open_source(str(root)), progress=interrupt)
-    assert stores(home) == []
+    assert datasets(home) == []
     assert len(open_or_prepare(open_source(str(root))).images) == 20
 
 
@@ -477,7 +478,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, home, monkeypatch, pla
         line, _ = complaint(open_or_prepare, source)
     assert line.startswith(f"cannot write the store {home / 'stores'}")
     assert line.endswith("No space left on device; set ALEXNET_HOME elsewhere")
-    assert stores(home) == []
+    assert datasets(home) == []
     assert len(open_or_prepare(source).images) == 20
 
 
@@ -495,7 +496,7 @@ def test_a_disk_that_fills_up_amid_the_images_is_said(tmp_path, home, monkeypatc
     monkeypatch.setattr(Path, "open", full)
     line, _ = complaint(open_or_prepare, source)
     assert "No space left on device" in line
-    assert stores(home) == []
+    assert datasets(home) == []
 
 
 def test_a_disk_too_small_is_noticed_before_anything_is_decoded(array_source, home, monkeypatch):
@@ -505,7 +506,7 @@ def test_a_disk_too_small_is_noticed_before_anything_is_decoded(array_source, ho
     line, _ = complaint(open_or_prepare, array_source(noise(100), [0, 1] * 50))
     assert " MB and " in line
     assert "ALEXNET_HOME" in line
-    assert stores(home) == []
+    assert datasets(home) == []
 
 
 def test_a_home_that_cannot_be_written_is_said(array_source, home):
@@ -602,9 +603,9 @@ DAMAGE = {
 @pytest.mark.parametrize("name", DAMAGE)
 def test_damage_is_one_good_line(prepared, name):
     damage, detail = DAMAGE[name]
-    assert len(open_store(prepared).images) == 30
+    assert len(open_prepared(prepared).images) == 30
     damage(prepared)
-    for call in (open_store, verify_store):
+    for call in (open_prepared, verify_prepared):
         line, details = complaint(call, prepared)
         assert line == f"the store {prepared} is damaged: remove that folder and run the command again"
         assert len(details) == 1
@@ -622,15 +623,15 @@ def test_a_damaged_store_stops_the_command_and_is_not_silently_built_again(array
 
 @pytest.mark.parametrize("name", [name for name in FILES if name != "store.json"])
 def test_one_flipped_bit_is_found_by_verification(prepared, name):
-    assert verify_store(prepared) == []
+    assert verify_prepared(prepared) == []
     data = bytearray((prepared / name).read_bytes())
     data[-8] ^= 2  # the low byte of the last label, which becomes 0; a split that goes from test to train
     (prepared / name).write_bytes(data)  # sizes, headers and ranges are as they should be
     if name != "images.npy":
-        assert list(complaint(open_store, prepared)[1]) == [f"{name} is not what was written: its sha256 differs"]
+        assert list(complaint(open_prepared, prepared)[1]) == [f"{name} is not what was written: its sha256 differs"]
         return
-    assert open_store(prepared) is not None  # nobody reads gigabytes to open a store
-    (sentence,) = verify_store(prepared)
+    assert open_prepared(prepared) is not None  # nobody reads gigabytes to open a store
+    (sentence,) = verify_prepared(prepared)
     assert (
         sentence == f"{prepared / name}: its sha256 is not the one in store.json: remove the store and prepare it again"
     )
@@ -644,9 +645,9 @@ def test_no_mutation_of_a_header_raises_anything_but_a_user_error(prepared):
             data = bytearray(whole)
             data[generator.integers(building.HEADER_BYTES)] ^= 1 << generator.integers(8)
             (prepared / name).write_bytes(data)
-            assert name in complaint(open_store, prepared)[1][0]
+            assert name in complaint(open_prepared, prepared)[1][0]
         (prepared / name).write_bytes(whole)
-    assert open_store(prepared) is not None
+    assert open_prepared(prepared) is not None
 
 
 # The format
@@ -687,7 +688,7 @@ PROBE = """
 import sys
 from pathlib import Path
 from alexnet.data.loader import Loader, Order
-from alexnet.data.store import open_store
+from alexnet.data.prepared import open_store
 import numpy as np
 import torch
 def resident():
@@ -697,7 +698,7 @@ before = resident()
 store = open_store(Path(sys.argv[1]))
 order = Order(np.arange(len(store.images)), 64, seed=0)
 total, most = 0, 0
-with Loader(store.read, store.labels, order, torch.device("cpu"), 0, 100) as batches:  # 1.2 GB
+with Loader(store.read, store.targets, order, torch.device("cpu"), 0, 100) as batches:  # 1.2 GB
     for batch in batches:
         total += int(batch.pixels[:, 0].sum())
         most = max(most, resident())
@@ -720,7 +721,7 @@ def test_training_from_a_store_of_64_gib_takes_no_memory(array_source):
     images, total, megabytes = output.split()
     assert (int(images), int(total)) == (count, 0)
     assert float(megabytes) < 200
-    assert store.open_store(path).images.nbytes > 64 << 30
+    assert dataset.open_prepared(path).images.nbytes > 64 << 30
 
 
 def test_reading_is_the_mapping_s_pixels_whatever_becomes_of_the_folder(array_source):

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from scipy.stats import spearmanr
 
-from alexnet.inference.attribution import METHODS, attribute
-from alexnet.model.layers import draw_masks
-from alexnet.model.variants import VARIANTS, create_model
+from alexnet.analysis.attribution import METHODS, attribute
+from alexnet.models.layers import draw_masks
+from alexnet.models.variants import VARIANTS, create_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CHANNELS, SIDE, SHAPE, STEPS = 1, 28, 7, 100

@@ -2,11 +2,11 @@
 
 import pytest
 
+from alexnet.analysis.receptive_field import reach, receptive_field
 from alexnet.core.errors import UserError
-from alexnet.inference.fields import reach, receptive_field
-from alexnet.model.network import LinearLayer
-from alexnet.model.summary import summarise
-from alexnet.model.variants import create_model
+from alexnet.models.alexnet import LinearLayer
+from alexnet.models.summary import summarize
+from alexnet.models.variants import create_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SLIM = {"hidden": (LinearLayer(8), LinearLayer(8))}
@@ -14,7 +14,7 @@ PAPER = [("conv1", 11), ("conv2", 51), ("conv3", 99), ("conv4", 131), ("conv5", 
 
 
 def by_arithmetic(network) -> dict[str, int]:
-    return {layer.name: layer.receptive_field for layer in summarise(network).layers if layer.receptive_field}
+    return {layer.name: layer.receptive_field for layer in summarize(network).layers if layer.receptive_field}
 
 
 @pytest.mark.parametrize(("layer", "side"), PAPER)

@@ -11,9 +11,9 @@ from sklearn.datasets import load_sample_images
 from alexnet.config import override
 from alexnet.core.errors import UserError
 from alexnet.inference.predictor import Predictor
-from alexnet.model.saved import save_model
-from alexnet.runtime.device import Machine
-from alexnet.training.assemble import assemble
+from alexnet.models.bundle import save_model
+from alexnet.runtime.device import DeviceConfig
+from alexnet.training.build import build_model
 from alexnet.training.evaluate import inputs, log_probabilities
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -28,74 +28,74 @@ def encode(pixels, kind="png"):
 @pytest.fixture(scope="module")
 def grey(make_digits_store, small_recipe, cpu, tmp_path_factory):
     """Digits from an array: their store, a model with drawn weights, and its predictor."""
-    store = make_digits_store(train=40, test=20)
-    model = assemble(small_recipe, store, 0)
+    dataset = make_digits_store(train=40, test=20)
+    model = build_model(small_recipe, dataset, 0)
     folder = tmp_path_factory.mktemp("model")
     save_model(folder, model)
-    return store, model, Predictor(folder, cpu)
+    return dataset, model, Predictor(folder, cpu)
 
 
 @pytest.fixture(scope="module")
 def learned(make_digits_store, small_recipe, cpu, tmp_path_factory):
     """A network that knows most of its digits, so that its answers are far from each other."""
-    store = make_digits_store(train=400, test=60)
-    model = assemble(small_recipe, store, 0)
+    dataset = make_digits_store(train=400, test=60)
+    model = build_model(small_recipe, dataset, 0)
     torch.manual_seed(0)  # of dropout, which has no masks here
     network, optimizer = model.network.train(), torch.optim.AdamW(model.network.parameters(), lr=2e-3)
-    labels = torch.from_numpy(store.labels)
+    labels = torch.from_numpy(dataset.targets)
     for step in range(40):
         some = np.arange(40 * step, 40 * step + 40) % 400
-        ((_, (view,)),) = [(index, tuple(seen)) for index, seen in inputs(model, store, some, cpu)]
+        ((_, (view,)),) = [(index, tuple(seen)) for index, seen in inputs(model, dataset, some, cpu)]
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(network(view), labels[some]).backward()
         optimizer.step()
     network.eval()
     folder = tmp_path_factory.mktemp("model")
     save_model(folder, model)
-    return store, model, Predictor(folder, cpu)
+    return dataset, model, Predictor(folder, cpu)
 
 
 @pytest.fixture(scope="module")
 def colour(make_store, small_recipe, cpu, tmp_path_factory):
     """Two photographs as JPEG files, cropped and scaled by a mean image: files, store, model, predictor."""
     files = [encode(image, "jpeg") for image in load_sample_images().images]
-    store = make_store(files, [0, 1], ["train", "train"], ("china", "flower"), "photographs", side=48, channels=3)
-    settings = ["data.image_size=32", "augment.crop=40", "data.scaling=mean-image"]
-    model = assemble(override(small_recipe, settings), store, 0)
+    dataset = make_store(files, [0, 1], ["train", "train"], ("china", "flower"), "photographs", side=48, channels=3)
+    settings = ["data.image_size=32", "augment.crop=40", "data.pixel_normalization=mean-image"]
+    model = build_model(override(small_recipe, settings), dataset, 0)
     folder = tmp_path_factory.mktemp("model")
     save_model(folder, model)
-    return files, store, model, Predictor(folder, cpu)
+    return files, dataset, model, Predictor(folder, cpu)
 
 
-def evaluated(model, store, cpu):
+def evaluated(model, dataset, cpu):
     """The probabilities that an evaluation gives all images of a store."""
-    batches = log_probabilities(model, store, np.arange(len(store.labels)), cpu)
+    batches = log_probabilities(model, dataset, np.arange(len(dataset.targets)), cpu)
     return torch.cat([output for output, _ in batches]).exp().numpy()
 
 
 def test_an_array_and_its_png_have_the_same_pixels_and_probabilities(grey, cpu):
-    store, model, predictor = grey
-    pixels = [predictor.read(encode(image)) for image in store.images]
-    for read, stored in zip(pixels, store.images, strict=True):
+    dataset, model, predictor = grey
+    pixels = [predictor.read(encode(image)) for image in dataset.images]
+    for read, resize_size in zip(pixels, dataset.images, strict=True):
         assert read.dtype == np.uint8
-        assert np.array_equal(read, stored)
+        assert np.array_equal(read, resize_size)
     found = predictor.probabilities(pixels)
     assert found.std(axis=0).min() > 1e-4  # the images do differ to this model
-    np.testing.assert_allclose(found, evaluated(model, store, cpu), atol=1e-6)
+    np.testing.assert_allclose(found, evaluated(model, dataset, cpu), atol=1e-6)
 
 
 def test_a_photograph_is_prepared_as_the_store_prepared_it(colour, cpu):
-    files, store, model, predictor = colour
+    files, dataset, model, predictor = colour
     pixels = [predictor.read(file) for file in files]
     assert pixels[0].shape == (48, 48, 3)
-    assert np.array_equal(np.stack(pixels), store.images)
-    np.testing.assert_allclose(predictor.probabilities(pixels), evaluated(model, store, cpu), atol=1e-6)
+    assert np.array_equal(np.stack(pixels), dataset.images)
+    np.testing.assert_allclose(predictor.probabilities(pixels), evaluated(model, dataset, cpu), atol=1e-6)
 
 
 @pytest.mark.parametrize("fixture", ["learned", "grey", "colour"])
 def test_a_batch_is_its_single_images(fixture, request):
-    *_, store, _, predictor = request.getfixturevalue(fixture)
-    pixels = list(store.images)
+    *_, dataset, _, predictor = request.getfixturevalue(fixture)
+    pixels = list(dataset.images)
     single = np.concatenate([predictor.probabilities([image]) for image in pixels])
     np.testing.assert_allclose(predictor.probabilities(pixels), single, atol=1e-5)
     np.testing.assert_allclose(single.sum(axis=1), 1.0, atol=1e-6)
@@ -103,10 +103,10 @@ def test_a_batch_is_its_single_images(fixture, request):
 
 @pytest.mark.parametrize("fixture", ["learned", "grey", "colour"])
 def test_in_bf16_a_batch_is_nearly_its_single_images(fixture, request, tmp_path):
-    *_, store, model, _ = request.getfixturevalue(fixture)
+    *_, dataset, model, _ = request.getfixturevalue(fixture)
     save_model(tmp_path / "model", model)
-    predictor = Predictor(tmp_path / "model", Machine(torch.device("cpu"), bf16=True))
-    pixels = list(store.images)
+    predictor = Predictor(tmp_path / "model", DeviceConfig(torch.device("cpu"), bf16=True))
+    pixels = list(dataset.images)
     single = np.concatenate([predictor.probabilities([image]) for image in pixels])
     together = predictor.probabilities(pixels)
     np.testing.assert_allclose(together, single, atol=1e-2)
@@ -115,7 +115,7 @@ def test_in_bf16_a_batch_is_nearly_its_single_images(fixture, request, tmp_path)
     assert np.array_equal(together.argmax(axis=1)[clear], single.argmax(axis=1)[clear])
     if fixture == "learned":
         assert clear.mean() > 0.9
-        assert (single.argmax(axis=1) == store.labels).mean() > 0.8
+        assert (single.argmax(axis=1) == dataset.targets).mean() > 0.8
 
 
 def test_a_path_and_its_bytes_agree(colour, tmp_path):
@@ -126,9 +126,9 @@ def test_a_path_and_its_bytes_agree(colour, tmp_path):
 
 
 def test_predictions_are_ranked_and_named(grey):
-    store, _, predictor = grey
-    found = predictor(encode(store.images[0]), top_k=3)
-    probabilities = predictor.probabilities([store.images[0]])[0]
+    dataset, _, predictor = grey
+    found = predictor(encode(dataset.images[0]), top_k=3)
+    probabilities = predictor.probabilities([dataset.images[0]])[0]
     order = np.argsort(probabilities)[::-1][:3]
     assert [item.name for item in found] == [item.label for item in found] == [str(i) for i in order]
     assert [item.probability for item in found] == [float(probabilities[i]) for i in order]

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from alexnet.core.errors import UserError
-from alexnet.inference.taps import WithTap, last_hidden_layer, last_maps, layer_outputs, layer_shapes
-from alexnet.model.network import ACTIVATIONS, LinearLayer
-from alexnet.model.variants import VARIANTS, create_model
+from alexnet.models.alexnet import ACTIVATIONS, LinearLayer
+from alexnet.models.layer_outputs import WithTap, last_hidden_layer, last_maps, layer_outputs, layer_shapes
+from alexnet.models.variants import VARIANTS, create_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SLIM = {"hidden": (LinearLayer(8), LinearLayer(8))}
@@ -108,12 +108,12 @@ def test_threads_on_one_network_do_not_hear_each_other():
     draws = torch.Generator().manual_seed(0)
     images = [torch.randn(1, 3, 28, 28, generator=draws) for _ in range(4)]
     with torch.inference_mode():
-        alone = [layer_outputs(network, image, ("conv2", "fc7")) for image in images]
+        exclusive_lock = [layer_outputs(network, image, ("conv2", "fc7")) for image in images]
 
     def ask(number):
         with torch.inference_mode():
             found = layer_outputs(network, images[number % 4], ("conv2", "fc7"))
-        return all(torch.equal(found[name], alone[number % 4][name]) for name in found) and len(found) == 2
+        return all(torch.equal(found[name], exclusive_lock[number % 4][name]) for name in found) and len(found) == 2
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(ask, range(100)))

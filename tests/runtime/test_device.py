@@ -6,12 +6,12 @@ import torch
 from alexnet.core.errors import UserError
 from alexnet.runtime import device
 from alexnet.runtime.device import (
-    Machine,
-    choose_machine,
+    DeviceConfig,
     describe_hardware,
-    machine_name,
+    hardware_name,
     matrix_rate,
     multiplies_bf16,
+    resolve_device,
 )
 
 CPU = torch.device("cpu")
@@ -20,20 +20,20 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("name", ["gpu", "cpu cpu", "cuda:x"])
 def test_an_unknown_device_is_a_user_error(name):
     with pytest.raises(UserError) as caught:
-        choose_machine(name)
+        resolve_device(name)
     assert str(caught.value) == f"there is no kind of device {name!r}: give cpu, cuda or cuda:1"
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "meta"])
 def test_a_device_that_cannot_compute_is_a_user_error(name):
     with pytest.raises(UserError) as caught:
-        choose_machine(name)
+        resolve_device(name)
     assert caught.value.line == f"device {name!r} cannot be used here: try --device cpu"
     assert len(caught.value.details) == 1
 
 
 def test_no_device_said_is_the_best_one():
-    assert choose_machine("").device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert resolve_device("").device.type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @pytest.mark.parametrize(
@@ -47,40 +47,40 @@ def test_no_device_said_is_the_best_one():
     ],
 )
 def test_too_little_memory_is_a_user_error(error, line):
-    with pytest.raises(UserError) as caught, Machine(CPU, False).enough_memory("buy more"):
+    with pytest.raises(UserError) as caught, DeviceConfig(CPU, False).enough_memory("buy more"):
         raise error
     assert caught.value.line == line
 
 
 def test_memory_that_a_real_allocation_asks_for_in_vain():
-    with pytest.raises(UserError, match="too little memory"), Machine(CPU, False).enough_memory("buy more"):
+    with pytest.raises(UserError, match="too little memory"), DeviceConfig(CPU, False).enough_memory("buy more"):
         torch.empty(2**50, dtype=torch.uint8)
 
 
 def test_other_errors_are_not_taken_for_memory():
-    with pytest.raises(RuntimeError, match="mat1 and mat2"), Machine(CPU, False).enough_memory("buy more"):
+    with pytest.raises(RuntimeError, match="mat1 and mat2"), DeviceConfig(CPU, False).enough_memory("buy more"):
         torch.ones(2, 3) @ torch.ones(2, 3)
 
 
 def test_int8_is_of_weights_and_the_rest_is_as_the_machine_does_it_well():
-    machine = choose_machine("cpu", "int8")
-    assert (machine.int8, machine.precision) == (True, "int8")
-    assert machine.bf16 == choose_machine("cpu").bf16
+    device_config = resolve_device("cpu", "int8")
+    assert (device_config.int8, device_config.precision) == (True, "int8")
+    assert device_config.bf16 == resolve_device("cpu").bf16
 
 
 def test_int8_is_refused_where_it_is_not_to_be_had(monkeypatch):
     with pytest.raises(UserError, match="--plain leaves those out"):
-        choose_machine("cpu", "int8", plain=True)
+        resolve_device("cpu", "int8", plain=True)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     with pytest.raises(UserError, match="int8 products are oneDNN's, on CPUs, and cpu here has none"):
-        choose_machine("cpu", "int8")
+        resolve_device("cpu", "int8")
 
 
 @pytest.mark.parametrize(("precision", "bf16"), [("fp32", False), ("bf16", True)])
 def test_a_precision_that_is_asked_for_is_used(precision, bf16):
-    machine = choose_machine("cpu", precision)
-    assert (machine.device, machine.bf16, machine.precision) == (CPU, bf16, precision)
-    with machine.autocast():
+    device_config = resolve_device("cpu", precision)
+    assert (device_config.device, device_config.bf16, device_config.precision) == (CPU, bf16, precision)
+    with device_config.autocast():
         product = torch.ones(2, 2) @ torch.ones(2, 2)
     assert product.dtype == (torch.bfloat16 if bf16 else torch.float32)
 
@@ -93,8 +93,8 @@ def test_bf16_is_taken_where_the_processor_multiplies_it(monkeypatch, tmp_path, 
     info.write_text(f"processor : 0\nmodel name : A(R) Chip\nflags\t: {flags}\n\nprocessor : 1\nflags : other\n")
     monkeypatch.setattr(device, "Path", lambda _: info)
     assert multiplies_bf16(CPU) is native
-    assert choose_machine("cpu", "auto").bf16 is native
-    assert describe_hardware(choose_machine("cpu"))["hardware"].endswith("cores of A Chip")
+    assert resolve_device("cpu", "auto").bf16 is native
+    assert describe_hardware(resolve_device("cpu"))["hardware"].endswith("cores of A Chip")
 
 
 @pytest.mark.parametrize(("flags", "units"), [("avx512_bf16 amx_tile amx_bf16", "AMX"), ("avx512_bf16 amx_tile", "X")])
@@ -103,7 +103,7 @@ def test_matrix_units_are_written_down_where_they_multiply_bf16(monkeypatch, tmp
     info.write_text(f"flags\t: {flags}\n")
     monkeypatch.setattr(device, "Path", lambda _: info)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "X")
-    assert describe_hardware(choose_machine("cpu"))["instructions"] == units
+    assert describe_hardware(resolve_device("cpu"))["instructions"] == units
 
 
 def test_a_system_that_does_not_describe_its_processor_gets_fp32(monkeypatch, tmp_path):
@@ -116,7 +116,7 @@ def test_detection_here_gives_an_answer():
 
 
 def test_modules_are_placed_channels_last():
-    layer = choose_machine("cpu").place(torch.nn.Conv2d(3, 4, 5))
+    layer = resolve_device("cpu").to_device(torch.nn.Conv2d(3, 4, 5))
     assert layer.weight.is_contiguous(memory_format=torch.channels_last)
     assert not layer.weight.is_contiguous()
 
@@ -124,14 +124,14 @@ def test_modules_are_placed_channels_last():
 @pytest.mark.parametrize("bf16", [False, True])
 def test_a_frozen_copy_gives_the_same_bits_and_leaves_the_module_alone(bf16):
     torch.manual_seed(0)
-    machine = Machine(CPU, bf16)
+    device_config = DeviceConfig(CPU, bf16)
     module = torch.nn.Sequential(
         torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(288, 5)
     )
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    frozen, images = machine.freeze(module), torch.randn(4, 3, 8, 8)
-    with torch.inference_mode(), machine.autocast():
-        assert torch.equal(frozen(images), machine.place(module).eval()(images))
+    frozen, images = device_config.freeze(module), torch.randn(4, 3, 8, 8)
+    with torch.inference_mode(), device_config.autocast():
+        assert torch.equal(frozen(images), device_config.to_device(module).eval()(images))
     assert all(torch.equal(module.state_dict()[name], value) for name, value in before.items())
     assert frozen[0].weight.dtype == (torch.bfloat16 if bf16 else torch.float32)
     assert frozen[1].weight.dtype == torch.float32
@@ -154,27 +154,30 @@ def test_a_plain_machine_leaves_the_layout_and_asks_for_plain_forms():
             raise AssertionError("only a frozen copy's weights are rounded")
 
     images = torch.zeros(2, 3, 8, 8)
-    fast, plain = Machine(CPU, False).place(Network(3, 8, 3)), Machine(CPU, False, plain=True).place(Network(3, 8, 3))
+    fast, plain = (
+        DeviceConfig(CPU, False).place(Network(3, 8, 3)),
+        DeviceConfig(CPU, False, plain=True).place(Network(3, 8, 3)),
+    )
     assert (fast.plain, plain.plain) == (False, True)
     assert fast.weight.is_contiguous(memory_format=torch.channels_last)
     assert plain.weight.is_contiguous()
-    assert Machine(CPU, False).arrange(images).is_contiguous(memory_format=torch.channels_last)
-    assert Machine(CPU, False, plain=True).arrange(images).is_contiguous()
+    assert DeviceConfig(CPU, False).to_memory_format(images).is_contiguous(memory_format=torch.channels_last)
+    assert DeviceConfig(CPU, False, plain=True).to_memory_format(images).is_contiguous()
 
 
 def test_the_machine_s_rate_is_positive():
-    rate = matrix_rate(choose_machine("cpu"), size=128)
+    rate = matrix_rate(resolve_device("cpu"), size=128)
     assert 0.01 < rate < 1e6
 
 
 def test_the_rate_is_operations_over_the_median_of_seconds(monkeypatch):
     ticks = iter([0, 100, 0, 1, 0, 2, 0, 4])  # the first product only warms up
     monkeypatch.setattr(device.time, "perf_counter", lambda: next(ticks))
-    assert matrix_rate(choose_machine("cpu"), size=100) == pytest.approx(2 * 100**3 / 2 / 1e9)
+    assert matrix_rate(resolve_device("cpu"), size=100) == pytest.approx(2 * 100**3 / 2 / 1e9)
 
 
 def test_hardware_names_what_a_figure_depends_on():
-    facts = describe_hardware(choose_machine("cpu", "fp32"))
+    facts = describe_hardware(resolve_device("cpu", "fp32"))
     assert facts["torch"] == torch.__version__
     assert facts["threads"] == torch.get_num_threads()
     assert (facts["device"], facts["precision"]) == ("cpu", "fp32")
@@ -188,10 +191,10 @@ def test_a_gpu_is_deterministic_for_a_training_and_as_it_was_after():
         return torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
 
     before = flags()
-    with Machine(torch.device("cuda"), bf16=False).deterministic():
+    with DeviceConfig(torch.device("cuda"), bf16=False).deterministic():
         assert flags() == (True, False)
     assert flags() == before
-    with Machine(torch.device("cpu"), bf16=False).deterministic():
+    with DeviceConfig(torch.device("cpu"), bf16=False).deterministic():
         assert flags() == before
 
 
@@ -207,4 +210,4 @@ def test_a_gpu_is_deterministic_for_a_training_and_as_it_was_after():
     ],
 )
 def test_a_machine_is_told_by_its_vectors(hardware, name):
-    assert machine_name({"hardware": "a chip", **hardware}) == name
+    assert hardware_name({"hardware": "a chip", **hardware}) == name

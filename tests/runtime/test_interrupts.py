@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from alexnet.runtime.interrupts import Interrupts
+from alexnet.runtime.signals import StopSignals
 
 
 class TerminatedError(Exception):
@@ -26,7 +26,7 @@ def terminating():
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
 def test_the_first_signal_is_remembered(terminating, number, status):
-    with Interrupts() as interrupts:
+    with StopSignals() as interrupts:
         assert interrupts.status is None
         signal.raise_signal(number)
         assert interrupts.status == status
@@ -35,7 +35,7 @@ def test_the_first_signal_is_remembered(terminating, number, status):
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(("second", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, TerminatedError)])
 def test_the_second_signal_acts_at_once(terminating, first, second, error):
-    with Interrupts():
+    with StopSignals():
         signal.raise_signal(first)
         with pytest.raises(error):
             signal.raise_signal(second)
@@ -43,11 +43,11 @@ def test_the_second_signal_acts_at_once(terminating, first, second, error):
 
 def test_handlers_are_put_back(terminating):
     before = signal.getsignal(signal.SIGINT)
-    with Interrupts():
+    with StopSignals():
         assert signal.getsignal(signal.SIGTERM) is not terminating
     assert signal.getsignal(signal.SIGTERM) is terminating
     assert signal.getsignal(signal.SIGINT) is before
-    with pytest.raises(KeyError), Interrupts():
+    with pytest.raises(KeyError), StopSignals():
         raise KeyError
     assert signal.getsignal(signal.SIGTERM) is terminating
 
@@ -56,7 +56,7 @@ def test_other_threads_are_left_alone(terminating):
     found = []
 
     def work():
-        with Interrupts() as interrupts:
+        with StopSignals() as interrupts:
             found.append((interrupts.status, signal.getsignal(signal.SIGTERM)))
 
     thread = threading.Thread(target=work)

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from alexnet.core.errors import UserError
-from alexnet.runtime.lock import LOCK, alone
+from alexnet.runtime.lock import LOCK, exclusive_lock
 
 HOLD = """
 import sys, time
@@ -33,25 +33,25 @@ def holder(tmp_path):
 
 
 def test_the_second_is_told_who_holds_it(tmp_path, holder):
-    with pytest.raises(UserError) as caught, alone(tmp_path):
+    with pytest.raises(UserError) as caught, exclusive_lock(tmp_path):
         raise AssertionError("two at once")
     who = f"process {holder.pid} on {platform.node()}"
     assert caught.value.line == f"{tmp_path} is in use by {who}: wait for it, or give another --out"
     holder.stdin.close()  # it leaves
     holder.wait()
-    with alone(tmp_path):
+    with exclusive_lock(tmp_path):
         pass
 
 
 def test_sigkill_frees_it(tmp_path, holder):
     holder.send_signal(signal.SIGKILL)
     holder.wait()
-    with alone(tmp_path):
+    with exclusive_lock(tmp_path):
         assert f'"process": {os.getpid()}' in (tmp_path / LOCK).read_text(encoding="utf-8")
 
 
 def test_a_holder_without_a_name(tmp_path, holder):
     """Its disk may have been full."""
     (tmp_path / LOCK).write_bytes(b"")
-    with pytest.raises(UserError, match="is in use by another process: wait for it"), alone(tmp_path):
+    with pytest.raises(UserError, match="is in use by another process: wait for it"), exclusive_lock(tmp_path):
         raise AssertionError("two at once")

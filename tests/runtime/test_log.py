@@ -7,7 +7,7 @@ import time
 import pytest
 
 from alexnet.core.errors import UserError
-from alexnet.runtime.log import Clock, RunLog, Silent, read_lines, stage
+from alexnet.runtime.log import Clock, NullReporter, RunLog, read_lines, stage
 
 
 def test_metrics_and_events_are_lines_of_json(tmp_path):
@@ -93,7 +93,7 @@ def test_a_stage_ends_however_its_work_ends(notes):
         notes.advance(4)
         raise RuntimeError
     assert notes.calls == [("begin", "work", 10, 3), ("advance", 4, {}), ("finish",)]
-    with stage(Silent(), "work", 1):
+    with stage(NullReporter(), "work", 1):
         pass
 
 

@@ -56,7 +56,7 @@ def test_the_same_training_is_continued_wherever_its_images_are(tmp_path, name):
     [
         ({"seed": 9}, "seed (0, now 9)"),
         ({"recipe": get_recipe("photos")}, "recipe ('small-digits', now 'photos')"),
-        ({"recipe": override(RECIPE, ["optim.rate=0.1"])}, "optim.rate (0.05, now 0.1)"),
+        ({"recipe": override(RECIPE, ["optim.lr=0.1"])}, "optim.lr (0.05, now 0.1)"),
         ({"recipe": override(RECIPE, ["train.epochs=3"])}, "train.epochs (20, now 3)"),
         ({"digest": "d2"}, "the images (digits has changed since, or other ones were given)"),
     ],

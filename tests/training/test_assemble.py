@@ -5,9 +5,9 @@ import pytest
 
 from alexnet.config import override
 from alexnet.core.errors import UserError
-from alexnet.model.variants import build, get_architecture, get_variant
+from alexnet.models.variants import build, get_architecture, get_variant
 from alexnet.recipes import RECIPES, get_recipe
-from alexnet.training.assemble import assemble, split_indices
+from alexnet.training.build import build_model, split_indices
 from alexnet.training.optimizer import build_optimizer
 
 
@@ -17,7 +17,7 @@ def recipe_of(small_recipe):
 
 
 @pytest.fixture(scope="module")
-def store(make_digits_store):
+def dataset(make_digits_store):
     return make_digits_store(train=20)
 
 
@@ -41,20 +41,20 @@ def pairs(make_store, digits):
 )
 def test_a_recipe_that_decides_by_validation_needs_some(recipe_of, pairs, settings, remedy):
     with pytest.raises(UserError) as caught:
-        split_indices(recipe_of("data.validation=0.2", *settings), pairs)
+        split_indices(recipe_of("data.val_fraction=0.2", *settings), pairs)
     line = "recipe 'least' decides by validation and pairs has too few images to hold any out"
     assert caught.value.line == f"{line}: {remedy}"
 
 
 def test_a_recipe_that_only_looks_at_validation_does_without(recipe_of, pairs):
-    train, val = split_indices(recipe_of("data.validation=0.2"), pairs)
+    train, val = split_indices(recipe_of("data.val_fraction=0.2"), pairs)
     assert (len(train), len(val)) == (20, 0)
 
 
 def test_nothing_to_train_on_is_a_user_error(recipe_of, make_digits_store):
-    store = make_digits_store(train=30)
+    dataset = make_digits_store(train=30)
     with pytest.raises(UserError, match="few-digits has no images to train on"):
-        split_indices(recipe_of("data.validation=0.999"), store)
+        split_indices(recipe_of("data.val_fraction=0.999"), dataset)
 
 
 @pytest.mark.parametrize(
@@ -70,15 +70,15 @@ def test_nothing_to_train_on_is_a_user_error(recipe_of, make_digits_store):
         (["model.variant=lenet5"], "variant 'lenet5' has a class of its own and no such field to change: add --set"),
     ],
 )
-def test_what_does_not_fit_is_a_user_error(recipe_of, store, settings, line):
+def test_what_does_not_fit_is_a_user_error(recipe_of, dataset, settings, line):
     if line is None:
-        model = assemble(recipe_of(*settings), store, 0)
+        model = build_model(recipe_of(*settings), dataset, 0)
         assert (model.preprocessing.image_size, model.network.in_channels, model.network.num_classes) == (224, 1, 10)
         return
     with pytest.raises(UserError) as caught:
         recipe = recipe_of(*settings)
-        split_indices(recipe, store)
-        assemble(recipe, store, 0)
+        split_indices(recipe, dataset)
+        build_model(recipe, dataset, 0)
     assert caught.value.line.startswith(line)
 
 
@@ -86,14 +86,14 @@ def test_what_does_not_fit_is_a_user_error(recipe_of, store, settings, line):
     ("scaling", "mean", "deviation"),
     [("unit", 0.0, 255.0), ("symmetric", 127.5, 127.5), ("channel", None, None), ("mean-image", 0.0, 1.0)],
 )
-def test_scaling_becomes_numbers_that_travel_with_the_model(recipe_of, store, scaling, mean, deviation):
-    model = assemble(recipe_of(f"data.scaling={scaling}", "augment.crop=6"), store, 0)
-    pixels = store.images[store.subset("train")].astype(np.float64)
-    wanted = (pixels.mean() if mean is None else mean, pixels.std() if deviation is None else deviation)
+def test_scaling_becomes_numbers_that_travel_with_the_model(recipe_of, dataset, pixel_normalization, mean, std):
+    model = build_model(recipe_of(f"data.pixel_normalization={pixel_normalization}", "augment.crop=6"), dataset, 0)
+    pixels = dataset.images[dataset.subset("train")].astype(np.float64)
+    wanted = (pixels.mean() if mean is None else mean, pixels.std() if std is None else std)
     preprocessing = model.preprocessing
-    assert (preprocessing.mean[0], preprocessing.deviation[0]) == pytest.approx(wanted, rel=1e-9)
-    assert (preprocessing.stored, preprocessing.crop, preprocessing.image_size) == (8, 6, 16)
-    if scaling == "mean-image":
+    assert (preprocessing.mean[0], preprocessing.std[0]) == pytest.approx(wanted, rel=1e-9)
+    assert (preprocessing.resize_size, preprocessing.crop, preprocessing.image_size) == (8, 6, 16)
+    if pixel_normalization == "mean-image":
         np.testing.assert_allclose(model.mean_image.numpy(), pixels.mean(axis=0), rtol=1e-5)
     else:
         assert model.mean_image is None
@@ -103,7 +103,7 @@ def test_scaling_becomes_numbers_that_travel_with_the_model(recipe_of, store, sc
 def test_every_recipe_has_a_network_and_rules_for_layers_that_are_there(name):
     recipe = get_recipe(name)
     variant = get_variant(recipe.model.variant)
-    architecture = get_architecture(recipe.model.variant, **recipe.model.departures())
+    architecture = get_architecture(recipe.model.variant, **recipe.model.differences())
     network = build(recipe.model.variant, architecture, 10, variant.in_channels, recipe.data.image_size, device="meta")
     optimizer = build_optimizer(network, recipe.optim)
     assert sum(p.numel() for group in optimizer.param_groups for p in group["params"]) == sum(

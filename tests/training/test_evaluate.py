@@ -9,8 +9,8 @@ from torchvision.transforms import TenCrop
 
 from alexnet.config import override
 from alexnet.core.errors import UserError
-from alexnet.training.assemble import assemble
-from alexnet.training.evaluate import Counts, average, evaluate_models, log_probabilities, unseen
+from alexnet.training.build import build_model
+from alexnet.training.evaluate import Metrics, average, evaluate_models, log_probabilities, not_trained_on
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -18,98 +18,98 @@ LABELS = list(range(10))
 
 
 @pytest.fixture(scope="module")
-def store(make_digits_store):
+def dataset(make_digits_store):
     return make_digits_store(train=60, val=30, test=157)
 
 
 @pytest.fixture(scope="module")
-def make_model(store, small_recipe):
+def make_model(dataset, small_recipe):
     def make(seed=0, *changes):
-        return assemble(override(small_recipe, changes), store, seed)
+        return build_model(override(small_recipe, changes), dataset, seed)
 
     return make
 
 
-def by_hand(model, store, split):
+def by_hand(model, dataset, split):
     """Probabilities (N, 10) and labels of a split, by nothing of this package but the network."""
-    index = store.subset(split)
-    pixels = torch.from_numpy(np.array(store.images[index])).permute(0, 3, 1, 2).float()
-    train = store.images[store.subset("train")].astype(np.float64)
+    index = dataset.subset(split)
+    pixels = torch.from_numpy(np.array(dataset.images[index])).permute(0, 3, 1, 2).float()
+    train = dataset.images[dataset.subset("train")].astype(np.float64)
     x = F.interpolate((pixels - train.mean()) / train.std(), (16, 16), mode="bilinear", align_corners=False)
     with torch.no_grad():
-        return model.network.eval()(x.float()).softmax(dim=1).numpy(), store.labels[index]
+        return model.network.eval()(x.float()).softmax(dim=1).numpy(), dataset.targets[index]
 
 
-def test_counts_are_scikit_learn_s(make_model, store, cpu):
+def test_counts_are_scikit_learn_s(make_model, dataset, cpu):
     model = make_model()
-    (counts,) = evaluate_models([model], [store], store.subset("test"), cpu)
-    probabilities, labels = by_hand(model, store, "test")
+    (counts,) = evaluate_models([model], [dataset], dataset.subset("test"), cpu)
+    probabilities, targets = by_hand(model, dataset, "test")
     assert len(set(probabilities.argmax(axis=1))) >= 3  # a model that has something to be wrong about
-    summary = counts.summary(store.classes)
+    summary = counts.summary(dataset.classes)
     assert summary["images"] == 157
-    assert summary["top1"] == accuracy_score(labels, probabilities.argmax(axis=1))
-    assert summary["top5"] == top_k_accuracy_score(labels, probabilities, k=5, labels=LABELS)
+    assert summary["top1"] == accuracy_score(targets, probabilities.argmax(axis=1))
+    assert summary["top5"] == top_k_accuracy_score(targets, probabilities, k=5, targets=LABELS)
     probabilities = probabilities.astype(np.float64)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
-    assert summary["loss"] == pytest.approx(log_loss(labels, probabilities, labels=LABELS), rel=1e-5)
+    assert summary["loss"] == pytest.approx(log_loss(targets, probabilities, targets=LABELS), rel=1e-5)
     for name, found in summary["per_class"].items():
-        mine = labels == int(name)
+        mine = targets == int(name)
         assert found["images"] == mine.sum()
         assert found["top1"] == (probabilities[mine].argmax(axis=1) == int(name)).mean()
     assert sum(found["images"] for found in summary["per_class"].values()) == 157
 
 
-def test_confusions_are_scikit_learn_s(make_model, store, cpu):
+def test_confusions_are_scikit_learn_s(make_model, dataset, cpu):
     model = make_model()
-    (counts,) = evaluate_models([model], [store], store.subset("test"), cpu)
-    probabilities, labels = by_hand(model, store, "test")
-    expected = confusion_matrix(labels, probabilities.argmax(axis=1), labels=LABELS)
+    (counts,) = evaluate_models([model], [dataset], dataset.subset("test"), cpu)
+    probabilities, targets = by_hand(model, dataset, "test")
+    expected = confusion_matrix(targets, probabilities.argmax(axis=1), targets=LABELS)
     assert np.array_equal(counts.confusion_matrix(), expected)
-    listed = counts.summary(store.classes)["confusions"]
+    listed = counts.summary(dataset.classes)["confusions"]
     assert [pair["images"] for pair in listed] == sorted((n["images"] for n in listed), reverse=True)
     assert {(int(pair["true"]), int(pair["predicted"])): pair["images"] for pair in listed} == {
         (t, p): n for t in LABELS for p in LABELS if t != p and (n := expected[t, p])
     }
 
 
-def test_calibration_error_is_the_formula(make_model, store, cpu):
+def test_calibration_error_is_the_formula(make_model, dataset, cpu):
     """Guo et al. (2017), equation 3, bin by bin."""
     model = make_model()
-    (counts,) = evaluate_models([model], [store], store.subset("test"), cpu)
-    probabilities, labels = by_hand(model, store, "test")
-    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    (counts,) = evaluate_models([model], [dataset], dataset.subset("test"), cpu)
+    probabilities, targets = by_hand(model, dataset, "test")
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == targets
     total = 0.0
     for m in range(15):
         inside = (confidence > m / 15) & (confidence <= (m + 1) / 15)
         if inside.any():
-            total += inside.sum() / len(labels) * abs(right[inside].mean() - confidence[inside].mean())
+            total += inside.sum() / len(targets) * abs(right[inside].mean() - confidence[inside].mean())
     assert counts.calibration_error == pytest.approx(total, abs=1e-5)
-    assert counts.bins[0].sum() == len(labels)
+    assert counts.bins[0].sum() == len(targets)
 
 
 @pytest.mark.parametrize(("confidence", "right", "error"), [(0.9, 9, 0.0), (0.99, 5, 0.49), (0.5, 10, 0.5)])
 def test_calibration_error_of_made_answers(confidence, right, error):
     answers = torch.tensor([[confidence, 1 - confidence]]).log().expand(10, 2)
-    counts = Counts(2)
+    counts = Metrics(2)
     counts.add(answers, torch.tensor([0] * right + [1] * (10 - right)))
     assert counts.calibration_error == pytest.approx(error, abs=1e-6)
 
 
-def test_seeing_every_image_twice_changes_no_share(make_model, store, cpu):
-    model, index = make_model(), store.subset("test")
-    once, twice = Counts(10), Counts(10)
-    for output, labels in log_probabilities(model, store, index, cpu):
-        once.add(output, labels)
+def test_seeing_every_image_twice_changes_no_share(make_model, dataset, cpu):
+    model, index = make_model(), dataset.subset("test")
+    once, twice = Metrics(10), Metrics(10)
+    for output, targets in log_probabilities(model, dataset, index, cpu):
+        once.add(output, targets)
         for _ in range(2):
-            twice.add(output, labels)
-    one, two = once.summary(store.classes), twice.summary(store.classes)
+            twice.add(output, targets)
+    one, two = once.summary(dataset.classes), twice.summary(dataset.classes)
     for name in ("top1", "top5", "loss", "calibration_error"):
         assert two[name] == pytest.approx(one[name], rel=1e-12)
     assert two["images"] == 2 * one["images"]
 
 
 def test_many_classes_have_pairs_and_no_matrix():
-    counts = Counts(20_000)
+    counts = Metrics(20_000)
     answers = torch.full((3, 20_000), -20.0)
     answers[[0, 1, 2], [19_999, 5, 5]] = 0.0
     counts.add(answers, torch.tensor([19_999, 5, 7]))
@@ -118,7 +118,7 @@ def test_many_classes_have_pairs_and_no_matrix():
 
 
 def test_a_class_without_images_has_no_accuracy():
-    counts = Counts(3)
+    counts = Metrics(3)
     counts.add(torch.tensor([[-0.1, -3.0, -4.0], [-0.5, -2.0, -3.0]]), torch.tensor([0, 1]))
     summary = counts.summary(["a", "b", "c"])
     assert (summary["top1"], summary["top5"]) == (0.5, 1.0)  # top 5 of three classes is all of them
@@ -129,16 +129,16 @@ def test_a_class_without_images_has_no_accuracy():
 
 
 @pytest.mark.parametrize("batch_size", [7, 157, 1000])
-def test_batch_size_does_not_matter(make_model, store, cpu, batch_size):
-    model, index = make_model(), store.subset("test")
-    whole = Counts(10)
-    for output, labels in log_probabilities(model, store, index, cpu):
-        whole.add(output, labels)
-    parts = Counts(10)
+def test_batch_size_does_not_matter(make_model, dataset, cpu, batch_size):
+    model, index = make_model(), dataset.subset("test")
+    whole = Metrics(10)
+    for output, targets in log_probabilities(model, dataset, index, cpu):
+        whole.add(output, targets)
+    parts = Metrics(10)
     sizes = []
-    for output, labels in log_probabilities(model, store, index, cpu, batch_size=batch_size):
-        parts.add(output, labels)
-        sizes.append(len(labels))
+    for output, targets in log_probabilities(model, dataset, index, cpu, batch_size=batch_size):
+        parts.add(output, targets)
+        sizes.append(len(targets))
     assert sum(sizes) == 157
     assert max(sizes) == min(batch_size, 157)
     assert (parts.top1, parts.top5, parts.images) == (whole.top1, whole.top5, whole.images)
@@ -147,20 +147,20 @@ def test_batch_size_does_not_matter(make_model, store, cpu, batch_size):
     assert parts.loss == pytest.approx(whole.loss, rel=1e-6)
 
 
-def test_the_ensemble_of_one_model_twice_is_that_model(make_model, store, cpu):
-    one, two, ensemble = evaluate_models([make_model(), make_model()], [store, store], store.subset("test"), cpu)
-    assert one.summary(store.classes) == two.summary(store.classes)
+def test_the_ensemble_of_one_model_twice_is_that_model(make_model, dataset, cpu):
+    one, two, ensemble = evaluate_models([make_model(), make_model()], [dataset, dataset], dataset.subset("test"), cpu)
+    assert one.summary(dataset.classes) == two.summary(dataset.classes)
     assert (ensemble.top1, ensemble.top5, ensemble.images) == (one.top1, one.top5, one.images)
     assert ensemble.loss == pytest.approx(one.loss, rel=1e-6)
 
 
-def test_an_ensemble_averages_probabilities(make_model, store, cpu):
+def test_an_ensemble_averages_probabilities(make_model, dataset, cpu):
     models = [make_model(seed) for seed in (1, 2, 3)]
-    *_, ensemble = evaluate_models(models, [store] * 3, store.subset("test"), cpu)
-    mean = np.mean([by_hand(model, store, "test")[0] for model in models], axis=0)
-    labels = store.labels[store.subset("test")]
-    assert ensemble.top1 == (mean.argmax(axis=1) == labels).sum()
-    assert ensemble.loss == pytest.approx(-np.log(mean[np.arange(157), labels]).sum(), rel=1e-5)
+    *_, ensemble = evaluate_models(models, [dataset] * 3, dataset.subset("test"), cpu)
+    mean = np.mean([by_hand(model, dataset, "test")[0] for model in models], axis=0)
+    targets = dataset.targets[dataset.subset("test")]
+    assert ensemble.top1 == (mean.argmax(axis=1) == targets).sum()
+    assert ensemble.loss == pytest.approx(-np.log(mean[np.arange(157), targets]).sum(), rel=1e-5)
 
 
 def test_average_is_of_probabilities_and_does_not_underflow():
@@ -170,39 +170,41 @@ def test_average_is_of_probabilities_and_does_not_underflow():
     torch.testing.assert_close(average([far, far]), far)
 
 
-def test_ten_views_average_the_softmax(make_model, store, cpu):
+def test_ten_views_average_the_softmax(make_model, dataset, cpu):
     model = make_model(0, "augment.crop=6")
-    (counts,) = evaluate_models([model], [store], store.subset("test"), cpu, 10)
-    index = store.subset("test")
-    pixels = torch.from_numpy(np.array(store.images[index])).permute(0, 3, 1, 2)
+    (counts,) = evaluate_models([model], [dataset], dataset.subset("test"), cpu, 10)
+    index = dataset.subset("test")
+    pixels = torch.from_numpy(np.array(dataset.images[index])).permute(0, 3, 1, 2)
     preprocessing = model.preprocessing
     outputs = []
     for crop in TenCrop(6)(pixels):
-        x = (crop.float() - preprocessing.mean[0]) / preprocessing.deviation[0]
+        x = (crop.float() - preprocessing.mean[0]) / preprocessing.std[0]
         x = F.interpolate(x, (16, 16), mode="bilinear", align_corners=False)
         with torch.no_grad():
             outputs.append(model.network.eval()(x).softmax(dim=1))
     mean = torch.stack(outputs).mean(dim=0).numpy()
-    labels = store.labels[index]
+    targets = dataset.targets[index]
     assert len(outputs) == 10
-    assert counts.top1 == (mean.argmax(axis=1) == labels).sum()
-    assert counts.loss == pytest.approx(-np.log(mean[np.arange(157), labels]).sum(), rel=1e-5)
-    (one_view,) = evaluate_models([model], [store], store.subset("test"), cpu)
+    assert counts.top1 == (mean.argmax(axis=1) == targets).sum()
+    assert counts.loss == pytest.approx(-np.log(mean[np.arange(157), targets]).sum(), rel=1e-5)
+    (one_view,) = evaluate_models([model], [dataset], dataset.subset("test"), cpu)
     assert one_view.loss != pytest.approx(counts.loss, rel=1e-4)
 
 
-def test_any_images_of_a_store_can_be_counted(make_model, store, cpu, notes):
-    (counts,) = evaluate_models([make_model()], [store], np.arange(247), cpu, reporter=notes)
+def test_any_images_of_a_store_can_be_counted(make_model, dataset, cpu, notes):
+    (counts,) = evaluate_models([make_model()], [dataset], np.arange(247), cpu, reporter=notes)
     assert counts.images == 247
     assert notes.calls == [("begin", "evaluating", 247, 0), ("advance", 247, {}), ("finish",)]
 
 
-def test_unseen_images_are_those_of_no_model_s_train_and_val(make_model, store, make_digits_store):
-    assert np.array_equal(unseen([make_model()], store), store.subset("test"))
-    fewer = make_model(0, "data.validation=0.5")  # which is no more than train and val together
-    assert np.array_equal(unseen([fewer], store), store.subset("test"))
+def test_unseen_images_are_those_of_no_model_s_train_and_val(make_model, dataset, make_digits_store):
+    assert np.array_equal(not_trained_on([make_model()], dataset), dataset.subset("test"))
+    fewer = make_model(0, "data.val_fraction=0.5")  # which is no more than train and val together
+    assert np.array_equal(not_trained_on([fewer], dataset), dataset.subset("test"))
     others = make_digits_store(train=300)
-    assert np.array_equal(unseen([make_model()], others), np.arange(90, 300))  # the first 90 are the same digits
+    assert np.array_equal(
+        not_trained_on([make_model()], others), np.arange(90, 300)
+    )  # the first 90 are the same digits
 
 
 def test_classes_that_do_not_match_are_a_user_error(make_model, make_store, digits, cpu):
@@ -212,12 +214,12 @@ def test_classes_that_do_not_match_are_a_user_error(make_model, make_store, digi
     assert caught.value.details == ("model: 0, 1, 2, 3, 4, 5, 6, 7 …", "images: a, b, c, d, e, f, g, h …")
 
 
-def test_no_image_is_a_user_error(make_model, store, cpu):
+def test_no_image_is_a_user_error(make_model, dataset, cpu):
     with pytest.raises(UserError, match="few-digits has no images to evaluate on"):
-        evaluate_models([make_model()], [store], np.arange(0), cpu)
+        evaluate_models([make_model()], [dataset], np.arange(0), cpu)
 
 
-def test_an_ensemble_needs_one_set_of_images(make_model, store, make_digits_store, cpu):
+def test_an_ensemble_needs_one_set_of_images(make_model, dataset, make_digits_store, cpu):
     other = make_digits_store(train=60, val=30, test=156)
     with pytest.raises(UserError, match=r"counted on different images .* give one set with --data"):
-        evaluate_models([make_model(), make_model()], [store, other], store.subset("test"), cpu)
+        evaluate_models([make_model(), make_model()], [dataset, other], dataset.subset("test"), cpu)

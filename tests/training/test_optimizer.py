@@ -125,7 +125,7 @@ def one_step(net, optimizer, step):
 
 @pytest.mark.parametrize("update", ["sgd", "sgd-2012", "adam", "adamw"])
 def test_biases_have_a_rate_and_a_decay_of_their_own(net, update):
-    spec = OptimSpec(update=update, rate=0.1, weight_decay=0.01, bias_rate=2.0, decay_biases=False)
+    spec = OptimSpec(optimizer=update, lr=0.1, weight_decay=0.01, bias_lr_mult=2.0, decay_biases=False)
     optimizer = build_optimizer(net, spec)
     set_rates(optimizer, spec, 0.5, 1.0, epoch=0)
     names = {parameter: name for name, parameter in net.named_parameters()}
@@ -134,7 +134,7 @@ def test_biases_have_a_rate_and_a_decay_of_their_own(net, update):
         ({"conv.weight", "fc.weight"}, 0.5, 0.01),
         ({"conv.bias", "norm.weight", "norm.bias", "fc.bias"}, 1.0, 0.0),
     ]
-    everywhere = OptimSpec(update=update, weight_decay=0.01)
+    everywhere = OptimSpec(optimizer=update, weight_decay=0.01)
     decayed = build_optimizer(net, everywhere)
     set_rates(decayed, everywhere, 0.5, 0.5, epoch=0)
     assert [group["weight_decay"] for group in decayed.param_groups] == [0.01, 0.01]
@@ -144,7 +144,7 @@ def test_biases_have_a_rate_and_a_decay_of_their_own(net, update):
 def test_the_groups_act_as_they_say(net, update):
     """With a gradient of 1 everywhere, what moves is rate × multiple × (1 + decay · w)."""
     before = {name: p.detach().clone() for name, p in net.named_parameters()}
-    spec = OptimSpec(update=update, weight_decay=0.5, bias_rate=2.0, decay_biases=False)
+    spec = OptimSpec(optimizer=update, weight_decay=0.5, bias_lr_mult=2.0, decay_biases=False)
     optimizer = build_optimizer(net, spec)
     for parameter in net.parameters():
         parameter.grad = torch.ones_like(parameter)
@@ -157,8 +157,8 @@ def test_the_groups_act_as_they_say(net, update):
 
 
 RULES = (
-    LayerRule("conv", start=2, rate=0.001),
-    LayerRule("conv", start=3, rate=0.0),
+    LayerRule("conv", start=2, lr=0.001),
+    LayerRule("conv", start=3, lr=0.0),
     LayerRule("fc", weight_decay=3.0),
 )
 
@@ -169,7 +169,7 @@ RULES = (
     [(0, (0.1, 0.2)), (1.99, (0.1, 0.2)), (2, (0.001, 0.002)), (2.5, (0.001, 0.002)), (3, (0.0, 0.0))],
 )
 def test_rules_hold_for_their_layer_from_their_epoch_on(net, update, epoch, conv):
-    spec = OptimSpec(update=update, weight_decay=0.5, bias_rate=2.0, decay_biases=False, rules=RULES)
+    spec = OptimSpec(optimizer=update, weight_decay=0.5, bias_lr_mult=2.0, decay_biases=False, rules=RULES)
     optimizer = build_optimizer(net, spec)
     set_rates(optimizer, spec, 0.1, 0.2, epoch)
     names = {parameter: name for name, parameter in net.named_parameters()}
@@ -182,7 +182,7 @@ def test_rules_hold_for_their_layer_from_their_epoch_on(net, update, epoch, conv
 
 @pytest.mark.parametrize(("epoch", "conv"), [(1.99, (0.1, 0.2)), (2, (0.001, 0.2)), (3, (0.0, 0.0))])
 def test_biases_on_a_schedule_of_their_own_only_stop_with_their_layer(net, epoch, conv):
-    spec = OptimSpec(bias_rate=2.0, bias_drops=(), rules=RULES)
+    spec = OptimSpec(bias_lr_mult=2.0, bias_milestones=(), rules=RULES)
     optimizer = build_optimizer(net, spec)
     set_rates(optimizer, spec, 0.1, 0.2, epoch)
     names = {parameter: name for name, parameter in net.named_parameters()}
@@ -193,7 +193,7 @@ def test_biases_on_a_schedule_of_their_own_only_stop_with_their_layer(net, epoch
 @pytest.mark.parametrize("update", ["sgd", "sgd-2012", "adam", "adamw"])
 def test_a_frozen_layer_does_not_move(net, update):
     momentum = 0.9 if update.startswith("sgd") else 0.0
-    spec = OptimSpec(update=update, momentum=momentum, weight_decay=0.1, rules=(LayerRule("conv", start=1, rate=0.0),))
+    spec = OptimSpec(optimizer=update, momentum=momentum, weight_decay=0.1, rules=(LayerRule("conv", start=1, lr=0.0),))
     optimizer = build_optimizer(net, spec)
     for step in range(4):
         before = {name: p.detach().clone() for name, p in net.named_parameters()}
@@ -205,7 +205,7 @@ def test_a_frozen_layer_does_not_move(net, update):
 
 def test_a_rule_for_a_layer_that_is_not_there_names_the_nearest(net):
     with pytest.raises(UserError, match=r"unknown layer in optim.rules 'cnov': did you mean 'conv'\?"):
-        build_optimizer(net, OptimSpec(rules=(LayerRule("cnov", rate=0.0),)))
+        build_optimizer(net, OptimSpec(rules=(LayerRule("cnov", lr=0.0),)))
 
 
 UPDATES = [
@@ -221,7 +221,7 @@ UPDATES = [
 @pytest.mark.parametrize("fields", UPDATES, ids=lambda fields: "-".join(map(str, fields.values())))
 def test_state_goes_through_files_bit_for_bit(net, fields, tmp_path):
     """Three steps, a trip through safetensors into a new network and optimizer, three more: as six in one go."""
-    spec = OptimSpec(rate=0.05, weight_decay=0.01, bias_rate=2.0, **fields)
+    spec = OptimSpec(lr=0.05, weight_decay=0.01, bias_lr_mult=2.0, **fields)
     optimizer = build_optimizer(net, spec)
     for step in range(3):
         one_step(net, optimizer, step)
@@ -268,7 +268,7 @@ def test_state_is_named_and_laid_out_as_its_parameter(net):
 )
 def test_state_that_is_not_this_optimizer_s_is_refused_and_changes_nothing(net, update, change):
     """A fused update would walk past the end of a tensor that is too short."""
-    spec = OptimSpec(update=update, momentum=0.9)
+    spec = OptimSpec(optimizer=update, momentum=0.9)
     optimizer = build_optimizer(net, spec)
     one_step(net, optimizer, 0)
     tensors = {name: value.clone() for name, value in optimizer_tensors(net, optimizer).items()}
@@ -284,7 +284,7 @@ def test_state_that_is_not_this_optimizer_s_is_refused_and_changes_nothing(net, 
 @pytest.mark.parametrize("fused", [True, False])
 def test_state_is_begun_as_torch_begins_it(net, update, fused):
     """Held against torch's own optimizer, which makes its state in its first step."""
-    spec = OptimSpec(update=update, rate=1e-2, momentum=0.9)
+    spec = OptimSpec(optimizer=update, lr=1e-2, momentum=0.9)
     ours = build_optimizer(net, spec, fused=fused)
     other = Net()
     other.load_state_dict(net.state_dict())
@@ -306,7 +306,7 @@ def test_fused_updates_are_the_plain_ones(update):
     for fused in (True, False):
         torch.manual_seed(0)
         net = Net().double()
-        optimizer = build_optimizer(net, OptimSpec(update=update, momentum=0.9, weight_decay=0.01))
+        optimizer = build_optimizer(net, OptimSpec(optimizer=update, momentum=0.9, weight_decay=0.01))
         if not fused:
             kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
             momentum = {"momentum": 0.9} if update == "sgd" else {}

@@ -7,20 +7,20 @@ import torch
 from torch import nn
 
 from alexnet.config import OptimSpec
-from alexnet.model.layers import draw_masks
-from alexnet.model.variants import create_model
-from alexnet.runtime.device import Machine
+from alexnet.models.layers import draw_masks
+from alexnet.models.variants import create_model
+from alexnet.runtime.device import DeviceConfig
 from alexnet.training.optimizer import build_optimizer, optimizer_tensors
 from alexnet.training.state import Tally
 from alexnet.training.step import all_finite, running_averages, train_step
 
 CPU = torch.device("cpu")
 UPDATES = [
-    OptimSpec(update="sgd", momentum=0.9, nesterov=True),
-    OptimSpec(update="sgd"),
-    OptimSpec(update="sgd-2012", momentum=0.9),
-    OptimSpec(update="adam", rate=1e-3),
-    OptimSpec(update="adamw", rate=1e-3, weight_decay=0.1),
+    OptimSpec(optimizer="sgd", momentum=0.9, nesterov=True),
+    OptimSpec(optimizer="sgd"),
+    OptimSpec(optimizer="sgd-2012", momentum=0.9),
+    OptimSpec(optimizer="adam", lr=1e-3),
+    OptimSpec(optimizer="adamw", lr=1e-3, weight_decay=0.1),
 ]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -31,14 +31,14 @@ def trained(request):
     """A network with batch norms, an optimizer that has state, and a step to do with some images."""
 
     def make(plain):
-        machine = Machine(CPU, bf16=False, plain=plain)
-        network = machine.place(create_model("small", 10, 1, image_size=28, seed=0, dropout=0.0)).train()
+        device_config = DeviceConfig(CPU, bf16=False, plain=plain)
+        network = device_config.to_device(create_model("small", 10, 1, image_size=28, seed=0, dropout=0.0)).train()
         optimizer = build_optimizer(network, request.param, fused=not plain)
-        labels = torch.arange(8)
+        targets = torch.arange(8)
 
         def step(images):
             masks = draw_masks(network.dropout_sites, len(images), 0, 0, CPU)
-            return train_step(network, optimizer, images, labels, masks, 0.0, machine)
+            return train_step(network, optimizer, images, targets, masks, 0.0, device_config)
 
         assert step(some_images(0)).finite
         return network, optimizer, step

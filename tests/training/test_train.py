@@ -15,11 +15,11 @@ from alexnet.config import AugmentSpec, DataSpec, ModelSpec, OptimSpec, Recipe, 
 from alexnet.core.errors import StoppedError, UserError
 from alexnet.data.splits import hold_out
 from alexnet.runtime.checkpoint import list_checkpoints, load_newest, save_checkpoint
-from alexnet.runtime.log import Silent, read_lines
+from alexnet.runtime.log import NullReporter, read_lines
 from alexnet.runtime.run import start_or_continue
-from alexnet.training import train as train_module
+from alexnet.training import loop as train_module
+from alexnet.training.loop import Training, use_averages
 from alexnet.training.schedule import learning_rate
-from alexnet.training.train import Training, use_averages
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -28,33 +28,31 @@ BATCH_NORM = Recipe(  # with 100 images: 7 steps an epoch, the last one of 4
     model=ModelSpec("small", dropout=0.3),
     data=DataSpec("digits", image_size=16),
     augment=AugmentSpec(pad=1, rotation=10.0),
-    optim=OptimSpec(
-        rate=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4, decay_biases=False, schedule="one-cycle"
-    ),
+    optim=OptimSpec(lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4, decay_biases=False, schedule="one-cycle"),
     train=TrainSpec(batch_size=16, epochs=2, precision="fp32"),
 )
 LENET = Recipe(
     name="tinier",
     model=ModelSpec("lenet5"),
     data=DataSpec("digits", image_size=12),
-    optim=OptimSpec(rate=0.05, momentum=0.9, weight_decay=5e-4, bias_rate=2.0),
+    optim=OptimSpec(lr=0.05, momentum=0.9, weight_decay=5e-4, bias_lr_mult=2.0),
     train=TrainSpec(batch_size=16, epochs=2, precision="fp32"),
 )
-HELD_OUT = ["data.validation=0.2", "train.keep=best-on-val"]
+HELD_OUT = ["data.val_fraction=0.2", "train.keep=best-on-val"]
 
 
 @pytest.fixture(scope="module")
-def store(make_digits_store):
+def dataset(make_digits_store):
     return make_digits_store(train=100, test=30)
 
 
 @pytest.fixture
-def make(store, cpu):
+def make(dataset, cpu):
     """Begins or continues a training: ``make(folder, recipe)``."""
 
-    def make(folder, recipe, seed=0, reporter=None, on=store):
+    def make(folder, recipe, seed=0, reporter=None, on=dataset):
         run = start_or_continue(folder, recipe, seed, "digits", on.digest)
-        return Training(recipe, on, run, seed, cpu, reporter or Silent())
+        return Training(recipe, on, run, seed, cpu, reporter or NullReporter())
 
     return make
 
@@ -124,7 +122,7 @@ GOLDEN_LOSSES = [2.475202, 2.312798, 2.481765, 2.568032, 2.497547]
 
 def test_the_first_losses_are_what_they_were(make, tmp_path):
     """fp32 on a processor: another one, or another torch, may move the fifth digit."""
-    training = make(tmp_path, override(LENET, ["optim.rate=0.1"]))
+    training = make(tmp_path, override(LENET, ["optim.lr=0.1"]))
     losses = []
     with training.loader() as batches:
         for batch in batches:
@@ -178,8 +176,8 @@ def colourful(make_store):
     return make_store(pixels, [number % 10 for number in range(40)], ["train"] * 40, name="colourful")
 
 
-def trained(make, folder, store, *changes):
-    training = make(folder, override(BATCH_NORM, changes), on=store)
+def trained(make, folder, dataset, *changes):
+    training = make(folder, override(BATCH_NORM, changes), on=dataset)
     training.fit(nothing)
     return weights(training)
 
@@ -196,10 +194,10 @@ def test_colour_noise_changes_the_training_until_it_is_switched_off(make, tmp_pa
 
 
 def test_crops_of_random_size_train_and_evaluation_takes_the_centre(make, tmp_path, colourful):
-    recipe = override(BATCH_NORM, ["augment.pad=0", "augment.crop=14", "augment.area=0.3,1"])
+    recipe = override(BATCH_NORM, ["augment.pad=0", "augment.crop=14", "augment.random_resized_crop=0.3,1"])
     training = make(tmp_path, recipe, on=colourful)
     training.fit(nothing)
-    assert (training.saved.preprocessing.stored, training.saved.preprocessing.crop) == (16, 14)
+    assert (training.saved.preprocessing.resize_size, training.saved.preprocessing.crop) == (16, 14)
     assert not same(weights(training), trained(make, tmp_path / "cut", colourful, "augment.pad=0", "augment.crop=14"))
 
 
@@ -208,23 +206,23 @@ def test_crops_of_random_size_train_and_evaluation_takes_the_centre(make, tmp_pa
 RESUMED = {
     "batch norm, dropout, augmentation, one cycle": (BATCH_NORM, []),
     "a plateau, 2012's update, the best on val": (LENET, [
-        *HELD_OUT, "optim.update=sgd-2012", "optim.rate=1e-5", "optim.schedule=plateau", "optim.patience=1",
+        *HELD_OUT, "optim.optimizer=sgd-2012", "optim.lr=1e-5", "optim.schedule=plateau", "optim.patience=1",
         "train.epochs=6", "train.batch_size=48",
     ]),
     "adam, cosine, a test curve, the mean image": (LENET, [  # 20 steps an epoch: each line of metrics is two
-        "optim.update=adam", "optim.schedule=cosine", "optim.rate=0.01", "train.test_curve=true", "train.batch_size=5",
-        "data.scaling=mean-image",
+        "optim.optimizer=adam", "optim.schedule=cosine", "optim.lr=0.01", "train.test_curve=true", "train.batch_size=5",
+        "data.pixel_normalization=mean-image",
     ]),
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=RESUMED, ids=lambda name: name.replace(", ", "-").replace(" ", "-"))
-def uninterrupted(request, store, cpu, tmp_path_factory):
+def uninterrupted(request, dataset, cpu, tmp_path_factory):
     """A recipe, its run in one go, and the model that came out."""
     recipe = override(*RESUMED[request.param])
     folder = tmp_path_factory.mktemp("whole")
-    run = start_or_continue(folder, recipe, 0, "digits", store.digest)
-    training = Training(recipe, store, run, 0, cpu, Silent())
+    run = start_or_continue(folder, recipe, 0, "digits", dataset.digest)
+    training = Training(recipe, dataset, run, 0, cpu, NullReporter())
     return recipe, run, weights(training.fit(nothing))
 
 
@@ -342,7 +340,7 @@ def test_without_the_clock_there_is_one_each_epoch(make, tmp_path):
     training.fit(nothing)
     assert [path.name for path in list_checkpoints(tmp_path / "checkpoints")] == ["step-00000007", "step-00000014"]
     state = load_newest(tmp_path / "checkpoints")[0].state
-    assert state["data"] == training.store.digest
+    assert state["data"] == training.dataset.digest
     assert state["recipe"]["name"] == "tiny"
     assert (state["seed"], state["torch"], state["threads"]) == (0, torch.__version__, torch.get_num_threads())
     assert (state["device"], state["precision"]) == ("cpu", "fp32")
@@ -361,7 +359,7 @@ def test_a_finished_training_gives_its_model_again(make, tmp_path, uninterrupted
 # --------------------------------------------- validation ---------------------------------------------
 
 
-def test_what_is_held_out_is_never_trained_on(make, store, tmp_path):
+def test_what_is_held_out_is_never_trained_on(make, dataset, tmp_path):
     training = make(tmp_path, override(LENET, [*HELD_OUT]))
     seen = []
     step = training.step
@@ -372,8 +370,8 @@ def test_what_is_held_out_is_never_trained_on(make, store, tmp_path):
 
     training.step = stepping
     training.fit(nothing)
-    train = store.subset("train")
-    held = hold_out(store.labels[train], store.hashes[train], 0.2)
+    train = dataset.subset("train")
+    held = hold_out(dataset.targets[train], dataset.hashes[train], 0.2)
     assert held.sum() == 20
     assert sorted(np.concatenate(seen)) == sorted(np.tile(train[~held], 2))
     assert training.val_index.tolist() == train[held].tolist()
@@ -381,8 +379,8 @@ def test_what_is_held_out_is_never_trained_on(make, store, tmp_path):
 
 
 def test_a_val_split_of_the_set_is_used_whole(make, make_digits_store, tmp_path):
-    store = make_digits_store(train=60, val=20, test=10)
-    training = make(tmp_path, override(LENET, [*HELD_OUT]), on=store)
+    dataset = make_digits_store(train=60, val=20, test=10)
+    training = make(tmp_path, override(LENET, [*HELD_OUT]), on=dataset)
     assert training.train_index.tolist() == list(range(60))
     assert training.val_index.tolist() == list(range(60, 80))
 
@@ -400,7 +398,7 @@ def test_the_best_on_val_is_kept_the_latest_of_equals(make, tmp_path, monkeypatc
 
 
 def test_the_last_is_kept_unless_the_recipe_says_otherwise(make, tmp_path):
-    training = make(tmp_path, override(BATCH_NORM, ["data.validation=0.2"]))
+    training = make(tmp_path, override(BATCH_NORM, ["data.val_fraction=0.2"]))
     after = []
     kept = weights(training.fit(lambda run: after.append(weights(training))))
     assert same(kept, after[-1])
@@ -434,12 +432,12 @@ BAD_STEP = r"the loss or a gradient is not a finite number \(images ([\d, …]+)
 
 
 def test_a_loss_that_is_not_finite_stops_the_training(make, tmp_path, notes):
-    training = make(tmp_path, override(LENET, ["optim.rate=1e38"]), reporter=notes)
+    training = make(tmp_path, override(LENET, ["optim.lr=1e38"]), reporter=notes)
     with pytest.raises(UserError) as caught:
         training.fit(nothing)
     (step, images) = re.match(BAD_STEP, caught.value.line).groups()[::-1]
-    assert images == ", ".join(training.store.names(training.order.at(int(step) - 1)[1][:8])) + ", …"
-    assert "lower the rate, e.g. --set optim.rate=1e+37, and start again in another folder" in caught.value.line
+    assert images == ", ".join(training.dataset.names(training.order.at(int(step) - 1)[1][:8])) + ", …"
+    assert "lower the rate, e.g. --set optim.lr=1e+37, and start again in another folder" in caught.value.line
     assert notes.calls[-1] == ("finish",)
     for line in training.run.metrics():
         assert math.isfinite(line["loss"])
@@ -464,7 +462,7 @@ def test_a_bad_step_is_noticed_within_twenty_and_named_with_its_images(make, tmp
         training.fit(nothing)
     assert training.order.steps_per_epoch == 100
     step, images = re.match(BAD_STEP, caught.value.line).groups()[::-1]
-    assert (int(step), images) == (43, *training.store.names(training.order.at(42)[1]))
+    assert (int(step), images) == (43, *training.dataset.names(training.order.at(42)[1]))
     assert 43 <= calls <= 43 + 20
 
 
@@ -493,7 +491,7 @@ def frozen_at_chance(training):
 
 
 def test_a_loss_that_stays_at_chance_is_remarked_upon_once(make, tmp_path, notes):
-    recipe = override(LENET, ["optim.rate=0", "train.epochs=30"])
+    recipe = override(LENET, ["optim.lr=0", "train.epochs=30"])
     training = frozen_at_chance(make(tmp_path, recipe, reporter=notes))
     training.fit(nothing)
     (warning,) = notes.warnings()
@@ -508,7 +506,7 @@ def test_a_loss_that_falls_is_not_remarked_upon(make, tmp_path, notes):
 
 def test_a_loss_that_passes_chance_is_not_remarked_upon(make, tmp_path, notes, monkeypatch):
     monkeypatch.setattr(train_module, "STALL_STEPS", 5)
-    training = frozen_at_chance(make(tmp_path, override(LENET, ["optim.rate=0"]), reporter=notes))
+    training = frozen_at_chance(make(tmp_path, override(LENET, ["optim.lr=0"]), reporter=notes))
     step = training.step
 
     def stepping(batch):
@@ -595,7 +593,7 @@ def test_curves_that_cannot_be_drawn_cost_a_warning(make, tmp_path, notes):
 
 @pytest.mark.parametrize(
     ("seed", "settings", "differs"),
-    [(1, [], "it differs in seed"), (0, ["optim.rate=0.04"], "it differs in optim.rate (0.01, now 0.04)")],
+    [(1, [], "it differs in seed"), (0, ["optim.lr=0.04"], "it differs in optim.lr (0.01, now 0.04)")],
 )
 def test_checkpoints_of_another_training_are_refused(make, tmp_path, seed, settings, differs):
     with pytest.raises(StoppedError):

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.core.errors import UserError
-from alexnet.data.sources.packed import idx_count, read_cifar, read_cifar_names, read_idx
+from alexnet.data.sources.array_files import idx_count, read_cifar, read_cifar_names, read_idx
 from alexnet.data.sources.records import Record, Source, fingerprint, fingerprint_paths
 from alexnet.data.splits import content_hash, hold_out
 
@@ -36,7 +36,7 @@ DIGITS_TEST = 0.2  # ⌈0.2 · 1797⌉ = 360
 NETWORK_PATIENCE = 20.0  # seconds without a byte before a download counts as failed
 SECONDS_BETWEEN_LINES = 5.0  # of a download's progress
 
-Say = Callable[[str], None]  # who is told, a line at a time, that a download is on its way
+Log = Callable[[str], None]  # who is told, a line at a time, that a download is on its way
 
 
 @dataclass(frozen=True)
@@ -114,20 +114,20 @@ def open_digits() -> Source:
 def _digits() -> Iterator[Part]:
     from sklearn.datasets import load_digits
 
-    raw, labels = load_digits(return_X_y=True)
+    raw, targets = load_digits(return_X_y=True)
     pixels = np.round(raw * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
     hashes = np.array([content_hash(image) for image in pixels], dtype=np.uint64)
-    test = hold_out(labels, hashes, DIGITS_TEST)
-    yield "train", pixels[~test], labels[~test]
-    yield "test", pixels[test], labels[test]
+    test = hold_out(targets, hashes, DIGITS_TEST)
+    yield "train", pixels[~test], targets[~test]
+    yield "test", pixels[test], targets[test]
 
 
-def open_mnist(wanted: FileSet, place: Path | None, data_root: Path | None, say: Say) -> Source:
+def open_mnist(wanted: FileSet, place: Path | None, data_root: Path | None, log: Log) -> Source:
     """MNIST or Fashion-MNIST: 60,000 + 10,000 grey 28×28 images in four idx files, gzipped or not."""
-    images, labels, test_images, test_labels = files = find(wanted, place, data_root, say)
+    images, targets, test_images, test_labels = files = find(wanted, place, data_root, log)
 
     def parts() -> Iterator[Part]:
-        yield "train", *read_idx(images, labels)
+        yield "train", *read_idx(images, targets)
         yield "test", *read_idx(test_images, test_labels)
 
     return Source(
@@ -136,14 +136,14 @@ def open_mnist(wanted: FileSet, place: Path | None, data_root: Path | None, say:
         classes=_DIGIT_NAMES if wanted is MNIST else _FASHION_NAMES,
         fingerprint=fingerprint_paths(files),
         read=lambda: _array_records(parts()),
-        count=idx_count(labels) + idx_count(test_labels),
+        count=idx_count(targets) + idx_count(test_labels),
         pixel_shape=(28, 28, 1),
     )
 
 
-def open_cifar(wanted: FileSet, place: Path | None, data_root: Path | None, say: Say) -> Source:
+def open_cifar(wanted: FileSet, place: Path | None, data_root: Path | None, log: Log) -> Source:
     """CIFAR-10 or CIFAR-100: 50,000 + 10,000 colour 32×32 images, from pickles whose published md5 match."""
-    *batches, test, meta = files = find(wanted, place, data_root, say)
+    *batches, test, meta = files = find(wanted, place, data_root, log)
     md5 = _published_md5(wanted)
 
     def parts() -> Iterator[Part]:
@@ -171,15 +171,15 @@ def _published_md5(wanted: FileSet) -> dict[str, str]:
 
 def _array_records(parts: Iterator[Part]) -> Iterator[Record]:
     done: dict[str, int] = {}
-    for split, pixels, labels in parts:
+    for split, pixels, targets in parts:
         first = done.get(split, 0)
-        done[split] = first + len(labels)
-        for index, (image, label) in enumerate(zip(pixels, labels.tolist(), strict=True), start=first):
+        done[split] = first + len(targets)
+        for index, (image, label) in enumerate(zip(pixels, targets.tolist(), strict=True), start=first):
             yield Record(split, label, f"{split}/{index:05d}", image)
 
 
-def find(wanted: FileSet, place: Path | None, data_root: Path | None, say: Say) -> tuple[Path, ...]:
-    """The files of a set, from the first place that has them all, else downloaded, of which ``say`` is told.
+def find(wanted: FileSet, place: Path | None, data_root: Path | None, log: Log) -> tuple[Path, ...]:
+    """The files of a set, from the first place that has them all, else downloaded, of which ``log`` is told.
 
     Raises ``UserError`` naming every place looked at.
     """
@@ -193,8 +193,8 @@ def find(wanted: FileSet, place: Path | None, data_root: Path | None, say: Say) 
     looked = [f"looked in {_where(wanted, root)}" for root in places]
     if place is not None:
         raise UserError(f"{place} does not hold {wanted.name}: expected {', '.join(wanted.files)}", looked)
-    say(f"{wanted.name} is not in {' or '.join(map(str, places))}: downloading it to {data_home()}")
-    problem = _download(wanted, say)
+    log(f"{wanted.name} is not in {' or '.join(map(str, places))}: downloading it to {data_home()}")
+    problem = _download(wanted, log)
     if not problem and (files := find_in(wanted, data_home())):
         return files
     package = f"apt install dataset-{wanted.name}, or " if wanted.packaged else ""
@@ -227,12 +227,12 @@ def _where(wanted: FileSet, root: Path) -> str:
     return str(root)
 
 
-def _download(wanted: FileSet, say: Say) -> str:
+def _download(wanted: FileSet, log: Log) -> str:
     """Fetch a set into the cache folder; what went wrong, or ""."""
     home = data_home()
     try:
         home.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=home, prefix=".download-") as scratch, _watched_network(say):
+        with tempfile.TemporaryDirectory(dir=home, prefix=".download-") as scratch, _watched_network(log):
             folder = _fetch(wanted, Path(scratch))
             (home / folder).mkdir(parents=True, exist_ok=True)
             for file in sorted((Path(scratch) / folder).iterdir()):
@@ -256,12 +256,12 @@ def _fetch(wanted: FileSet, scratch: Path) -> str:
 
 
 @contextlib.contextmanager
-def _watched_network(say: Say) -> Iterator[None]:
+def _watched_network(log: Log) -> Iterator[None]:
     """The library's progress bar as a line now and then, and no waiting for ever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(NETWORK_PATIENCE)
     try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(_Spaced(say)):
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(_Spaced(log)):
             yield
     finally:
         socket.setdefaulttimeout(before)
@@ -270,9 +270,9 @@ def _watched_network(say: Say) -> Iterator[None]:
 class _Spaced(io.StringIO):
     """A stream that passes on what is written there, not more often than every few seconds."""
 
-    def __init__(self, say: Say) -> None:
+    def __init__(self, log: Log) -> None:
         super().__init__()
-        self._say, self._last = say, time.monotonic()
+        self._say, self._last = log, time.monotonic()
         self._before = sys.stderr  # where whoever is told may write, while others' writing comes here
 
     def write(self, text: str) -> int:

@@ -20,9 +20,9 @@ import pytest
 import torchvision
 from sklearn.datasets import load_digits
 
-from alexnet.commands.progress import Bar, Lines
 from alexnet.core.errors import UserError
 from alexnet.data.sources import builtin, open_source
+from alexnet.runtime.progress import BarReporter, LineReporter
 
 IDX = builtin.MNIST.files
 REAL_DOWNLOAD = torchvision.datasets.utils.download_and_extract_archive
@@ -51,7 +51,7 @@ def home(tmp_path, monkeypatch):
 @pytest.fixture
 def no_packages(monkeypatch, tmp_path):
     monkeypatch.setattr(
-        "alexnet.data.sources.names._FILE_SETS",
+        "alexnet.data.sources.registry._FILE_SETS",
         {s.name: s for s in (builtin.MNIST, builtin.CIFAR10, builtin.CIFAR100)}
         | {"fashion-mnist": builtin.FileSet(**{**vars(builtin.FASHION_MNIST), "packaged": (str(tmp_path / "deb"),)})},
     )
@@ -94,8 +94,8 @@ def test_digits_are_1437_and_360():
     splits = [record.split for record in records]
     assert (splits.count("train"), splits.count("test"), source.count) == (1437, 360, 1797)
     assert records[0].payload.shape == source.pixel_shape == (8, 8, 1)
-    _, labels = load_digits(return_X_y=True)
-    for digit, count in enumerate(np.bincount(labels)):
+    _, targets = load_digits(return_X_y=True)
+    for digit, count in enumerate(np.bincount(targets)):
         held = sum(record.split == "test" and record.label == digit for record in records)
         assert abs(held - 0.2 * count) < 1
     assert max(record.payload.max() for record in records) == 255
@@ -120,10 +120,10 @@ def test_idx_files_below_a_place(tmp_path, gzipped, below):
         open_source("fashion-mnist", tmp_path / "place"),
     ):
         records = list(source.records())
-        pixels, labels, test_pixels, _ = arrays()
+        pixels, targets, test_pixels, _ = arrays()
         assert np.array_equal(np.stack([record.payload for record in records[:6]])[..., 0], pixels)
         assert np.array_equal(records[6].payload[..., 0], test_pixels[0])
-        assert [record.label for record in records[:6]] == labels.tolist()
+        assert [record.label for record in records[:6]] == targets.tolist()
         assert [record.name for record in records[5:7]] == ["train/00005", "test/00000"]
         assert (source.count, source.pixel_shape, source.name) == (10, (28, 28, 1), "fashion-mnist")
         assert source.classes[0] == "T-shirt/top"
@@ -187,7 +187,7 @@ def test_a_download_is_told_while_it_goes(tmp_path, home, monkeypatch):
         monkeypatch.setattr(builtin, "SECONDS_BETWEEN_LINES", 0.0)
         lines: list[str] = []
         with pytest.raises(UserError, match="is not the published file"):  # but an unknown pickle is not read
-            open_source("cifar10", say=lines.append)
+            open_source("cifar10", log=lines.append)
         server.shutdown()
     assert lines[0] == f"cifar10 is not in {home}: downloading it to {home}"
     assert any("%" in line or "B/s" in line for line in lines[1:])
@@ -198,8 +198,8 @@ def test_a_download_is_told_while_it_goes(tmp_path, home, monkeypatch):
 def test_a_download_s_progress_reaches_the_person(capsys, monkeypatch, terminal):
     """Through the reporters of the commands, which write where the library's own bar is caught."""
     monkeypatch.setattr(builtin, "SECONDS_BETWEEN_LINES", 0.0)
-    reporter = Bar() if terminal else Lines()
-    with builtin._watched_network(reporter.say):
+    reporter = BarReporter() if terminal else LineReporter()
+    with builtin._watched_network(reporter.log):
         print("  45%|████      | 12.3M/26.4M", file=sys.stderr)
         print("Downloading http://somewhere")
     assert capsys.readouterr() == ("", "  45%|████      | 12.3M/26.4M\n")
@@ -239,7 +239,7 @@ def test_damaged_gzip(tmp_path, damage):
     assert "is damaged" in caught(f"mnist:{tmp_path}").line
 
 
-def python2_batch(pixels: np.ndarray, labels: list[int], key: str) -> bytes:
+def python2_batch(pixels: np.ndarray, targets: list[int], key: str) -> bytes:
     """A batch as Python 2 pickled it, protocol 2: byte strings, and numpy under its old module names."""
 
     def text(value: bytes) -> bytes:
@@ -253,7 +253,7 @@ def python2_batch(pixels: np.ndarray, labels: list[int], key: str) -> bytes:
     array = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(" + integer(0) + b"t" + text(b"b") + b"tR("
     array += integer(1) + b"(" + b"".join(map(integer, pixels.shape)) + b"t" + dtype + b"\x89"
     array += text(pixels.tobytes()) + b"tb"
-    numbers = b"](" + b"".join(map(integer, labels)) + b"e"
+    numbers = b"](" + b"".join(map(integer, targets)) + b"e"
     return b"\x80\x02}(" + text(b"data") + array + text(key.encode()) + numbers + b"u."
 
 
@@ -290,8 +290,8 @@ def test_cifar(tmp_path, monkeypatch, wanted):
 
 
 def test_cifar_from_newer_pickles(tmp_path, monkeypatch):
-    def make(pixels, labels, key):
-        return pickle.dumps({"data": pixels, key: labels}, protocol=4)
+    def make(pixels, targets, key):
+        return pickle.dumps({"data": pixels, key: targets}, protocol=4)
 
     write_cifar(tmp_path, monkeypatch, make=make)
     with warnings.catch_warnings():
@@ -335,12 +335,12 @@ REAL = next((home for home in HOMES if builtin.find_in(builtin.FASHION_MNIST, Pa
 @pytest.mark.skipif(REAL is None, reason="Fashion-MNIST: not in $ALEXNET_HOME, nor the package dataset-fashion-mnist")
 def test_real_fashion_mnist():
     source = open_source(f"fashion-mnist:{REAL}")
-    labels = {"train": np.zeros(10, dtype=int), "test": np.zeros(10, dtype=int)}
+    targets = {"train": np.zeros(10, dtype=int), "test": np.zeros(10, dtype=int)}
     total = 0
     for record in source.records():
-        labels[record.split][record.label] += 1
+        targets[record.split][record.label] += 1
         total += int(record.payload.sum()) if record.split == "train" else 0
     assert source.count == 70_000
-    assert labels["train"].tolist() == [6000] * 10
-    assert labels["test"].tolist() == [1000] * 10
+    assert targets["train"].tolist() == [6000] * 10
+    assert targets["test"].tolist() == [1000] * 10
     assert total / (60_000 * 784 * 255) == pytest.approx(0.2860, abs=5e-5)  # the mean everyone normalizes with

@@ -110,7 +110,7 @@ BOMB = """
 import sys
 from pathlib import Path
 from alexnet.data.sources import open_source
-from alexnet.data.building import decode_all
+from alexnet.data.writer import decode_all
 def peak():
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) // 1024

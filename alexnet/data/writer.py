@@ -1,0 +1,316 @@
+"""A source becomes the files of a store: each image decoded once, by several threads, and written in order.
+
+Nothing in the files depends on the number of threads: records keep their order, and mean and covariance come from
+integer sums. Arrays are ``.npy`` files with a header of one fixed length, so that the images' can be written before
+their number is known; ``array_header`` is all there is to the format.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import itertools
+import math
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+from numpy.typing import DTypeLike, NDArray
+from PIL import Image
+
+from alexnet.core.errors import UserError
+from alexnet.core.files import sha256_file, sha256_json, write_json
+from alexnet.core.names import printable
+from alexnet.data.containers import SUFFIXES, kind_of
+from alexnet.data.decode import ImageRefusedError, fit, preprocessing, read_pixels
+from alexnet.data.sources import Record, Source
+from alexnet.data.splits import SMALLEST_CLASS, SPLITS, content_hash, split_by_hash
+
+SCHEMA = 3
+NAMES = "names.txt"  # a line for each image
+CHUNK = 64  # records a worker takes at a time
+CHUNK_BYTES = 16 << 20  # of files that came with them: a tar of large members waits on the disk, not in memory
+HEADER_BYTES = 128  # of an .npy file, whatever the number of images
+STATISTICS_VALUES = 1 << 24  # pixel values summed at a time; the sums of their squares stay far below float64's 2⁵³
+
+Progress = Callable[[int, int | None], None]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One record's outcome: pixels, their hash and what a report should say; or the reason for a refusal."""
+
+    record: Record
+    pixels: NDArray[np.uint8] | None
+    digest: int = 0
+    notes: tuple[str, ...] = ()
+    reason: str = ""
+
+
+def build(
+    source: Source, side: int, channels: int, folder: Path, workers: int, strict: bool, progress: Progress
+) -> None:
+    """Fill ``folder`` with the store of ``source``. Raises ``UserError`` if no image can be used."""
+    _demand_room(source, side, channels, folder)
+    labelled, hashes, codes = [], [], []
+    refused: list[dict[str, str]] = []
+    notes: collections.Counter[str] = collections.Counter()
+    outcomes = decode_all(source.records(), side, channels, workers)
+    with (
+        (folder / "images.npy").open("wb") as file,
+        (folder / NAMES).open("w", encoding="utf-8") as names,
+        contextlib.closing(outcomes),
+    ):
+        file.write(array_header(np.uint8, (0, side, side, channels)))
+        for done, item in enumerate(outcomes, 1):
+            if item.pixels is None:
+                if strict:
+                    raise stop_at(item.record.name, item.reason)
+                refused.append({"name": item.record.name, "reason": item.reason})
+            else:
+                file.write(np.ascontiguousarray(item.pixels).data)
+                names.write(printable(item.record.name) + "\n")
+                labelled.append(item.record.label)
+                hashes.append(item.digest)
+                codes.append(SPLITS.index(item.record.split) if item.record.split else -1)
+                notes.update(item.notes)
+            progress(done, source.count)
+        if not labelled:
+            raise UserError(f"{source.location}: none of its images can be used", _some(_lines(refused)))
+        file.seek(0)
+        file.write(array_header(np.uint8, (len(labelled), side, side, channels)))
+    targets, digests, splits = np.array(labelled, np.int64), np.array(hashes, np.uint64), np.array(codes, np.int8)
+    if dealt := bool((splits < 0).any()):
+        splits = split_by_hash(targets, digests)
+    for name, array in (("labels", targets), ("hashes", digests), ("splits", splits)):
+        write_array(folder / f"{name}.npy", array)
+    found = {"dealt": dealt, "refused": refused, "notes": dict(sorted(notes.items()))}
+    _describe(source, folder, preprocessing(side, channels), targets, splits, digests, found)
+
+
+def stop_at(name: str, reason: str) -> UserError:
+    """The error for a refused image where none may be."""
+    return UserError(f"{name}: {reason}; leave out --strict to go on without it")
+
+
+def decode_all(
+    records: Iterable[Record], side: int, channels: int, workers: int
+) -> collections.abc.Generator[Decoded, None, None]:
+    """Each record's outcome, in order, decoded by ``workers`` threads (Pillow decodes outside the interpreter lock)."""
+    remaining = iter(records)
+    pending: collections.deque[Future[list[Decoded]]] = collections.deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            while True:
+                while len(pending) < 2 * workers and (chunk := _chunk(remaining)):
+                    pending.append(pool.submit(lambda some: [decode_record(r, side, channels) for r in some], chunk))
+                if not pending:
+                    return
+                yield from pending.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _chunk(records: Iterator[Record]) -> list[Record]:
+    """The next records: so many, or so many bytes of them; none at the end."""
+    chunk: list[Record] = []
+    size = 0
+    for record in itertools.islice(records, CHUNK):
+        chunk.append(record)
+        size += len(record.payload) if isinstance(record.payload, bytes) else 0
+        if size >= CHUNK_BYTES:
+            break
+    return chunk
+
+
+def decode_record(record: Record, side: int, channels: int) -> Decoded:
+    """Pixels ``(side, side, channels)`` of one record; a refusal is an answer, not an exception."""
+    try:
+        if isinstance(record.payload, np.ndarray):
+            pixels = record.payload
+            if pixels.shape != (side, side, channels):
+                pixels = fit(Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels), side, channels)
+            return Decoded(record, pixels, content_hash(record.payload))
+        data = encoded(record)
+        notes = misnamed(record.name, data)
+        pixels = read_pixels(data, side, channels, notes)
+        return Decoded(record, pixels, content_hash(data), tuple(notes))
+    except ImageRefusedError as error:
+        return Decoded(record, None, reason=str(error))
+    except OSError as error:  # vanished since it was listed, unreadable, or the disk fails
+        return Decoded(record, None, reason=f"cannot be read: {error.strerror or error}")
+
+
+def misnamed(name: str, data: bytes) -> list[str]:
+    """A note if a file's name says one format and its content another; the content decides."""
+    suffix, kind = Path(name).suffix.lower(), kind_of(data)
+    said = SUFFIXES.get(suffix)
+    return [f"{kind} file named {suffix}"] if said and kind and said != kind else []
+
+
+def encoded(record: Record) -> bytes:
+    """The file of a record that is one."""
+    if isinstance(record.payload, Path):
+        return record.payload.read_bytes()
+    if isinstance(record.payload, bytes):
+        return record.payload
+    raise TypeError("an array has no encoded form")
+
+
+def array_header(kind: DTypeLike, shape: tuple[int, ...]) -> bytes:
+    """The header of an ``.npy`` file in C order (format 1.0), padded to ``HEADER_BYTES``."""
+    description = f"{{'descr': '{np.dtype(kind).str}', 'fortran_order': False, 'shape': {shape}, }}".encode("latin1")
+    length = HEADER_BYTES - 10
+    return b"\x93NUMPY\x01\x00" + length.to_bytes(2, "little") + description.ljust(length - 1) + b"\n"
+
+
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """Write an array under such a header."""
+    with path.open("wb") as file:
+        file.write(array_header(array.dtype, array.shape))
+        file.write(np.ascontiguousarray(array).data)
+
+
+def read_array(path: Path, kind: DTypeLike, shape: tuple[int, ...], *, mapped: bool = False) -> NDArray[Any]:
+    """Read, or map, an array that must be just this one. Raises ``OSError`` or ``ValueError``, whatever the bytes."""
+    wanted = HEADER_BYTES + math.prod(shape) * np.dtype(kind).itemsize
+    with path.open("rb") as file:
+        if (size := path.stat().st_size) != wanted:
+            raise ValueError(f"{path.name} has {size} bytes instead of {wanted}")
+        if file.read(HEADER_BYTES) != array_header(kind, shape):
+            raise ValueError(f"{path.name} does not begin with the header of a {np.dtype(kind)} array {shape}")
+        if mapped:
+            return np.memmap(file, kind, "r", HEADER_BYTES, shape)
+        return np.fromfile(file, kind).reshape(shape)
+
+
+def _demand_room(source: Source, side: int, channels: int, folder: Path) -> None:
+    needed = (source.count or 0) * side * side * channels
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(
+            f"the store of {source.name} needs {needed / 1e6:,.0f} MB and {folder.parent} has {free / 1e6:,.0f} MB: "
+            "set ALEXNET_HOME to a larger disk"
+        )
+
+
+def _describe(
+    source: Source,
+    folder: Path,
+    settings: dict[str, Any],
+    targets: NDArray[np.int64],
+    splits: NDArray[np.int8],
+    hashes: NDArray[np.uint64],
+    found: dict[str, Any],
+) -> None:
+    """Measure the training split and write ``mean.npy`` and ``dataset.json``, ``found`` included."""
+    side, channels = settings["short_side"], settings["channels"]
+    images = read_array(folder / "images.npy", np.uint8, (len(targets), side, side, channels), mapped=True)
+    train = np.flatnonzero(splits == SPLITS.index("train"))
+    if not len(train):
+        raise UserError(f"{source.location}: none of its training images can be used", _some(_lines(found["refused"])))
+    mean_image, mean, covariance = statistics(images, train)
+    write_array(folder / "mean.npy", mean_image)
+    values, vectors = principal_components(covariance)
+    meta = {
+        "schema": SCHEMA,
+        "source": {"name": source.name, "location": source.location, "fingerprint": source.fingerprint},
+        "classes": list(source.classes),
+        "descriptions": list(source.descriptions) if source.descriptions else None,
+        "images": len(targets),
+        "splits": {name: int((splits == code).sum()) for code, name in enumerate(SPLITS)},
+        "preprocessing": settings,
+        "preprocessing_sha256": sha256_json(settings),
+        "pillow": PIL.__version__,
+        "mean": mean.tolist(),
+        "covariance": covariance.tolist(),
+        "eigenvalues": values.tolist(),
+        "eigenvectors": vectors.tolist(),
+        **found,
+        "warnings": [*source.warnings, *_warnings(source, targets, splits, hashes, found["dealt"])],
+        "files": {
+            file.name: {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
+            for file in sorted([*folder.glob("*.npy"), folder / NAMES])
+        },
+    }
+    write_json(folder / "store.json", {**meta, "sha256": sha256_json(meta)})
+
+
+def _warnings(
+    source: Source, targets: NDArray[np.int64], splits: NDArray[np.int8], hashes: NDArray[np.uint64], dealt: bool
+) -> list[str]:
+    held = np.bincount(targets, minlength=len(source.classes))
+    trained = np.bincount(targets[splits == SPLITS.index("train")], minlength=len(source.classes))
+    few = [name for name, count in zip(source.classes, held, strict=True) if 0 < count < SMALLEST_CLASS]
+    none = [name for name, count in zip(source.classes, trained, strict=True) if count == 0]
+    warnings = []
+    if few and dealt:
+        warnings.append(f"too few images to be tested, these classes only train: {', '.join(_some(few))}")
+    if again := np.isin(hashes[splits == SPLITS.index("test")], hashes[splits == SPLITS.index("train")]).sum():
+        warnings.append(f"{again:,} test images are also in train, byte for byte: what is counted on test flatters")
+    if (doubles := _in_several_classes(targets, hashes)) > 0:
+        warnings.append(f"{doubles:,} images are in more than one class")
+    if none:
+        warnings.append(f"no image to train on in: {', '.join(_some(none))}")
+    return warnings
+
+
+def _in_several_classes(targets: NDArray[np.int64], hashes: NDArray[np.uint64]) -> int:
+    """How many contents stand under more than one label."""
+    pairs = np.unique(np.stack([hashes, targets.astype(np.uint64)]), axis=1)
+    return int((np.unique(pairs[0], return_counts=True)[1] > 1).sum())
+
+
+def _lines(refused: list[dict[str, str]]) -> list[str]:
+    return [f"{item['name']}: {item['reason']}" for item in refused]
+
+
+def _some(lines: Sequence[str], most: int = 20) -> list[str]:
+    return [*lines[:most], f"and {len(lines) - most} more"] if len(lines) > most else list(lines)
+
+
+def statistics(
+    images: NDArray[np.uint8], index: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64]]:
+    """Mean image ``(S, S, C)`` fp32, mean ``(C,)`` and covariance ``(C, C)`` of the pixels of ``images[index]``.
+
+    The sums are integers: float64 holds each chunk's exactly (below 2⁵³) and int64 the whole's (below 9.2e18 up to
+    10⁹ photographs), so neither order nor chunking shows. Each result is their exact quotient, rounded once.
+    """
+    _, height, width, channels = images.shape
+    chunk = max(1, STATISTICS_VALUES // (height * width * channels))
+    total = np.zeros((height, width, channels), np.int64)
+    products = np.zeros((channels, channels), np.int64)
+    for start in range(0, len(index), chunk):
+        some = images[index[start : start + chunk]]
+        total += some.sum(axis=0, dtype=np.int64)
+        flat = some.reshape(-1, channels).astype(np.float64)
+        products += (flat.T @ flat).astype(np.int64)
+    pixels = len(index) * height * width
+    sums = total.sum(axis=(0, 1)).tolist()  # Python's integers from here on: nothing overflows or cancels
+    mean = np.array([value / pixels for value in sums])
+    covariance = np.array(
+        [
+            [(pixels * product - sums[i] * sums[j]) / pixels**2 for j, product in enumerate(row)]
+            for i, row in enumerate(products.tolist())
+        ]
+    )
+    return (total / len(index)).astype(np.float32), mean, covariance
+
+
+def principal_components(covariance: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Eigenvalues ``(C,)``, largest first, and unit eigenvectors ``(C, C)``, one a row.
+
+    A vector's sign is arbitrary; here its largest entry is positive, the first one where several are as large.
+    """
+    values, vectors = np.linalg.eigh(covariance)
+    rows = vectors.T[::-1]
+    sizes = np.abs(rows)
+    largest = (sizes > (1 - 1e-9) * sizes.max(axis=1, keepdims=True)).argmax(axis=1)
+    signs = np.sign(rows[np.arange(len(rows)), largest])
+    return values[::-1].copy(), rows * signs[:, None]

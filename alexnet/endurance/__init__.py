@@ -1,1 +1,0 @@
-"""What it survives: kills, signals, damage and full disks, tried by the hundred and counted."""

@@ -1,1 +1,0 @@
-"""Weights in and out: other systems' names for the same network."""

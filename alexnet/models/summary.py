@@ -1,0 +1,153 @@
+"""What a network's layers are and cost: shapes, parameters, multiply-adds, receptive fields, memory.
+
+The network is run once on torch's "meta" device, where tensors have shapes and no contents, and each layer tells what
+it was given and what it made. So the table cannot differ from the network, and costs no memory. The conventions:
+
+- multiply-adds are those of convolutions and linear layers for one image, biases not counted, as published tables have
+  them (torchvision's documentation: 0.71 G for its network);
+- the receptive field is the side, in input pixels, of the square that one unit depends on (edges aside), and the step
+  is how far apart the squares of neighbours are: r ← r + (k − 1)·j, j ← j·s for a window of k at stride s;
+- activation bytes are a layer's output in fp32 for one image. A ReLU is counted with the layer before it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from alexnet.kernels.int8 import Int8Conv2d, Int8Linear
+from alexnet.kernels.lrn import LocalResponseNorm
+from alexnet.models.alexnet import Classifier
+from alexnet.models.layers import AdaptivePool, LocallyConnected, WithinChannelLRN
+
+KINDS: dict[type[nn.Module], str] = {
+    nn.Conv2d: "convolution",
+    LocalResponseNorm: "response norm",
+    WithinChannelLRN: "in-map norm",
+    nn.BatchNorm2d: "batch norm",
+    nn.MaxPool2d: "max pool",
+    nn.AvgPool2d: "average pool",
+    AdaptivePool: "adaptive pool",
+    LocallyConnected: "locally connected",
+    nn.Linear: "fully connected",
+    Int8Conv2d: "convolution",
+    Int8Linear: "fully connected",
+}
+FP32_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One row. ``shape`` ``(C, H, W)`` or ``(F,)``; ``receptive_field`` and ``step`` are None where a unit sees all."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    parameters: int
+    multiply_adds: int
+    receptive_field: int | None
+    step: int | None
+    activation_bytes: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All rows, and their totals."""
+
+    layers: tuple[Layer, ...]
+
+    @property
+    def parameters(self) -> int:
+        """Trained numbers: weights and biases, no running averages."""
+        return sum(layer.parameters for layer in self.layers)
+
+    @property
+    def multiply_adds(self) -> int:
+        """For one image forward."""
+        return sum(layer.multiply_adds for layer in self.layers)
+
+    @property
+    def activation_bytes(self) -> int:
+        """All outputs for one image, in fp32: about what its backward pass needs to find in memory."""
+        return sum(layer.activation_bytes for layer in self.layers)
+
+
+def summarize(network: Classifier) -> Summary:
+    """The layer table of any network here, which is neither changed nor moved nor copied."""
+    rows, number = [], ""
+    receptive_field, step, sees_all = 1, 1, False
+    for name, module, shape in _calls(network):
+        if isinstance(module, nn.Conv2d):
+            number = name[-1]
+        if (window := _window(module)) is None:
+            sees_all = True
+        else:
+            receptive_field, step = receptive_field + (window[0] - 1) * step, step * window[1]
+        rows.append(
+            Layer(
+                name if name[-1].isdigit() else name + number,  # one pool serves after every convolution
+                _kind(module),
+                shape,
+                sum(parameter.numel() for parameter in module.parameters()),
+                _multiply_adds(module, shape),
+                None if sees_all else receptive_field,
+                None if sees_all else step,
+                math.prod(shape) * FP32_BYTES,
+            )
+        )
+    return Summary(tuple(rows))
+
+
+def _calls(network: Classifier) -> list[tuple[str, nn.Module, tuple[int, ...]]]:
+    """Name, module and output shape of each layer of one image's way through the network, in order."""
+    calls: list[tuple[str, nn.Module, tuple[int, ...]]] = []
+    names = {module: name for name, module in network.named_modules() if _kind(module)}
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        calls.append((names[module], module, tuple(output.shape[1:])))
+
+    handles = [module.register_forward_hook(note) for module in names]
+    state = {name: tensor.to("meta") for name, tensor in network.state_dict().items()}
+    # Two images, because batch norm in training mode may refuse one.
+    images = torch.empty(2, network.in_channels, network.image_size, network.image_size, device="meta")
+    try:
+        functional_call(network, state, images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls
+
+
+def _kind(module: nn.Module) -> str:
+    """What the table calls such a module; empty for those that it leaves out."""
+    return next((kind for layer_type, kind in KINDS.items() if isinstance(module, layer_type)), "")
+
+
+def _window(module: nn.Module) -> tuple[int, int] | None:
+    """The side and stride of the window that one unit looks at; None if it looks at the whole map."""
+    match module:
+        case nn.Conv2d():
+            return module.kernel_size[0], module.stride[0]
+        case nn.MaxPool2d() | nn.AvgPool2d():
+            assert isinstance(module.kernel_size, int) and isinstance(module.stride, int)
+            return module.kernel_size, module.stride
+        case WithinChannelLRN():
+            return module.size, 1
+        case LocallyConnected():
+            return module.KERNEL, 1
+        case LocalResponseNorm() | nn.BatchNorm2d():
+            return 1, 1
+    return None
+
+
+def _multiply_adds(module: nn.Module, shape: tuple[int, ...]) -> int:
+    """Each output of a convolution or linear layer is a sum over one filter; other layers count as nothing."""
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        return math.prod(shape) * module.weight[0].numel()
+    if isinstance(module, LocallyConnected):
+        return module.weight.numel()
+    return 0

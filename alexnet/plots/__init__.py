@@ -1,0 +1,1 @@
+"""Pictures of networks, trainings and recipes: one file per plot."""

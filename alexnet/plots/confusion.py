@@ -1,0 +1,326 @@
+"""What is taken for what: a matrix in which classes that are confused lie together, and each class's accuracy."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
+from scipy.spatial.distance import squareform
+
+from alexnet.core.errors import UserError
+from alexnet.data.prepared import PreparedDataset
+from alexnet.inference.predictor import Predictor
+from alexnet.models.bundle import SavedModel
+from alexnet.plots.canvas import BLUE, GREY, PHONE, Picture, new_figure, shortened
+from alexnet.report.text import describe_images
+from alexnet.training.evaluate import DENSE_CLASSES, Metrics, log_probabilities
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+    from matplotlib.image import AxesImage
+
+NAMED = 20  # classes whose names fit beside a matrix, and counts into it
+LABEL = 24
+EXTREMES = 10
+EMPTY = "#C8C8C8"
+SPOKEN = 3  # mistakes, in words
+
+
+def show_confusion(predictor: Predictor, dataset: PreparedDataset, index: NDArray[np.int64], title: str) -> Picture:
+    """What is taken for what among a store's images ``index``. Raises ``UserError`` for too many classes to see."""
+    _demand_few(len(dataset.classes))
+    counts = Metrics(len(dataset.classes))
+    for output, labels in log_probabilities(predictor.model, dataset, index, predictor.device_config):
+        counts.add(output, labels)
+    matrix = counts.confusion_matrix()
+    assert matrix is not None
+    return draw_confusion(matrix, predictor.model.labels, f"{title}: {len(index):,} images, one view")
+
+
+def _demand_few(classes: int) -> None:
+    if classes > DENSE_CLASSES:
+        raise UserError(f"a matrix of {classes:,} classes cannot be seen: alexnet evaluate lists the pairs")
+
+
+def show_counted(result: Mapping[str, Any], model: SavedModel, name: str) -> Picture:
+    """What a training took for what when it was counted in the end.
+
+    Raises ``UserError`` where nothing was counted, or too many classes to see.
+    """
+    if result["split"] is None:
+        raise UserError("there are no images that the network was not trained on")
+    _demand_few(len(model.classes))
+    title = f"{name} on {result['source']}: {describe_images(result)}"
+    return draw_confusion(counted_matrix(result, model.classes), model.labels, title)
+
+
+def counted_matrix(result: Mapping[str, Any], classes: Sequence[str]) -> NDArray[np.int64]:
+    """``(classes, classes)`` images, true class by row, from a result's wrong pairs and each class's accuracy."""
+    number = {name: place for place, name in enumerate(classes)}
+    matrix = np.zeros((len(classes), len(classes)), np.int64)
+    for pair in result["confusions"]:
+        matrix[number[pair["true"]], number[pair["predicted"]]] = pair["images"]
+    for name, counted in result["per_class"].items():
+        matrix[number[name], number[name]] = round((counted["top1"] or 0.0) * counted["images"])
+    return matrix
+
+
+def order_by_confusion(matrix: NDArray[np.int64]) -> NDArray[np.int64]:
+    """An order of the classes in which those that are confused lie together.
+
+    ``matrix`` ``(classes, classes)``: counts, true class by row. Average-linkage clustering by one minus the mean of
+    both directions' shares, leaves in the order that keeps neighbours closest (Bar-Joseph, Gifford, Jaakkola 2001).
+    """
+    if len(matrix) < 3:
+        return np.arange(len(matrix))
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    distance = 1 - (shares + shares.T) / 2
+    np.fill_diagonal(distance, 0)
+    condensed = squareform(distance, checks=False)
+    tree = optimal_leaf_ordering(linkage(condensed, "average"), condensed)
+    return np.asarray(leaves_list(tree), np.int64)
+
+
+def draw_confusion(matrix: NDArray[np.int64], names: Sequence[str], title: str) -> Picture:
+    """The matrix in that order, as shares of each true class on a scale of roots, and accuracies beside it.
+
+    ``matrix`` ``(classes, classes)``: counts, true class by row. Of more than ``NAMED`` classes names have no room: the
+    whole is drawn without them, then once more those that are confused most, and the hardest and easiest.
+    """
+    counted = Confusion(matrix, tuple(names), order_by_confusion(matrix))
+    figures = {
+        "order": [names[number] for number in counted.order],
+        "mistakes": [
+            {"true": names[true], "taken_for": names[said], "images": int(matrix[true, said])}
+            for true, said in counted.mistakes
+        ],
+        "accuracy": {
+            name: share if images else None
+            for name, share, images in zip(names, counted.accuracy.tolist(), counted.images, strict=True)
+        },
+    }
+    beside, above = (_few_beside, _few_above) if len(matrix) <= NAMED else (_many_beside, _many_above)
+    title = f"{title}, {int(np.trace(matrix)) / max(int(matrix.sum()), 1):.2%} right"
+    return Picture(beside(counted, title), _in_words(counted, title), figures, lambda: above(counted, title))
+
+
+@dataclass(frozen=True, eq=False)
+class Confusion:
+    """What was counted: ``matrix`` ``(classes, classes)``, and an ``order`` of some of the classes."""
+
+    matrix: NDArray[np.int64]
+    names: Sequence[str]
+    order: NDArray[np.int64]
+
+    @functools.cached_property
+    def images(self) -> NDArray[np.int64]:
+        """Of each class."""
+        return np.asarray(self.matrix.sum(axis=1))
+
+    @functools.cached_property
+    def accuracy(self) -> NDArray[np.float64]:
+        """Of each class; 0 for one that has no images."""
+        return np.asarray(np.diag(self.matrix) / np.maximum(self.images, 1))
+
+    @functools.cached_property
+    def mistakes(self) -> list[tuple[int, int]]:
+        """(true class, taken for) of each pair that was confused, the most frequent first."""
+        wrong = _mistaken(self.matrix)
+        frequent = np.argsort(-wrong, axis=None, kind="stable")[: np.count_nonzero(wrong)]
+        return [divmod(int(place), len(wrong)) for place in frequent]
+
+    @property
+    def present(self) -> NDArray[np.int64]:
+        """The classes that have images."""
+        return np.flatnonzero(self.images)
+
+    @property
+    def shares(self) -> NDArray[np.float64]:
+        """In the order, of each true class's images; not a number for a class that has none."""
+        images = self.images[self.order, None]
+        within = self.matrix[np.ix_(self.order, self.order)] / np.maximum(images, 1)
+        return np.where(images > 0, within, np.nan)
+
+    @property
+    def mean(self) -> float | None:
+        """Of the accuracies of all classes that have images; None where there is no such class."""
+        return float(self.accuracy[self.present].mean()) if len(self.present) else None
+
+    def of(self, chosen: NDArray[np.int64]) -> Confusion:
+        """The same, of ``chosen`` classes, in an order of theirs."""
+        return replace(self, order=chosen[order_by_confusion(self.matrix[np.ix_(chosen, chosen)])])
+
+    def extremes(self) -> NDArray[np.int64]:
+        """The hardest and the easiest of the classes that have images, hardest first."""
+        rising = self.present[np.argsort(self.accuracy[self.present], kind="stable")]
+        few = min(EXTREMES, max(1, len(rising) // 2))
+        return np.concatenate([rising[:few], rising[few:][-few:]])
+
+
+def _few_beside(counted: Confusion, title: str) -> Figure:
+    """The matrix on the left, accuracies on the right, a row each class."""
+    side = float(np.clip(0.24 * len(counted.order) + 3, 5.5, 16))
+    figure = new_figure(side + 3.5, side, title)
+    left, right = figure.subplots(1, 2, width_ratios=[side, 2.2])
+    _add_scale(figure, left, _draw_named(left, counted, 9))
+    _draw_accuracies(right, counted, counted.order)
+    right.set(yticks=[])
+    return figure
+
+
+def _few_above(counted: Confusion, title: str) -> Figure:
+    """The matrix above the accuracies, whose rows are named again."""
+    rows = 0.17 * len(counted.order)
+    figure = new_figure(PHONE, PHONE + 2.4 + rows, title)
+    above, below = figure.subplots(2, 1, height_ratios=[PHONE + 1.2, 1 + rows])
+    _add_scale(figure, above, _draw_named(above, counted, 7))
+    _draw_accuracies(below, counted, counted.order)
+    return figure
+
+
+def _many_beside(counted: Confusion, title: str) -> Figure:
+    """The whole and the accuracies above, those that are confused most below."""
+    figure = new_figure(11, 15, title)
+    upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=[5.6, 9])[:, 0]
+    left, right = upper.subfigures(1, 2, squeeze=False, width_ratios=[5, 3.2])[0]
+    _draw_whole(left, left.subplots(), counted)
+    above, below = right.subplots(2, 1, height_ratios=[1, 3.2])
+    _draw_all_accuracies(above, counted)
+    _draw_extremes(below, counted)
+    _draw_most_confused(lower, counted, 9)
+    return figure
+
+
+def _many_above(counted: Confusion, title: str) -> Figure:
+    """The same below each other."""
+    figure = new_figure(PHONE, 3.5 * PHONE, title)
+    parts = figure.subfigures(4, 1, squeeze=False, height_ratios=[1, 0.4, 0.95, 1.15])[:, 0]
+    _draw_whole(parts[0], parts[0].subplots(), counted)
+    _draw_all_accuracies(parts[1].subplots(), counted)
+    _draw_extremes(parts[2].subplots(), counted)
+    _draw_most_confused(parts[3], counted, 7)
+    return figure
+
+
+def _draw_whole(figure: SubFigure, axes: Axes, counted: Confusion) -> None:
+    """Every class, by its place in the order."""
+    from matplotlib.ticker import MaxNLocator
+
+    _add_scale(figure, axes, _draw_shares(axes, counted))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axes.set(xlabel="taken for (place in the order)", ylabel="true class (place in the order)")
+    axes.set_title(f"all {len(counted.matrix):,} classes, confused ones side by side", fontsize=10)
+
+
+def _draw_all_accuracies(axes: Axes, counted: Confusion) -> None:
+    """Of every class that has images, the hardest first."""
+    rising = np.sort(counted.accuracy[counted.present])
+    axes.fill_between(np.arange(len(rising)), rising, step="mid", color=BLUE)
+    axes.set(xlabel="classes, the hardest first", ylabel="accuracy", ylim=(0, 1), xlim=(0, max(1, len(rising) - 1)))
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_extremes(axes: Axes, counted: Confusion) -> None:
+    """The accuracies of the hardest and the easiest classes."""
+    extremes = counted.extremes()
+    _draw_accuracies(axes, counted, extremes)
+    axes.axhline(len(extremes) // 2 - 0.5, color=GREY, linewidth=0.8)
+    axes.set_title(f"the hardest and the easiest {len(extremes) // 2}", fontsize=10)
+
+
+def _draw_most_confused(figure: SubFigure, counted: Confusion, size: float) -> None:
+    """A matrix of the classes in the most frequent mistakes, named and numbered."""
+    some = counted.of(most_confused(counted.matrix))
+    if not len(some.order):
+        figure.text(0.5, 0.5, "no mistakes", ha="center")
+        return
+    axes = figure.subplots()
+    _draw_named(axes, some, size)
+    figure.suptitle(f"the {len(some.order)} in the most frequent mistakes, with counts", fontsize=10)
+
+
+def _draw_named(axes: Axes, counted: Confusion, size: float) -> AxesImage:
+    """A matrix with names on both sides, and counts in it."""
+    image = _draw_shares(axes, counted)
+    axes.set(xlabel="taken for", ylabel="true class")
+    labels = [shortened(counted.names[number], LABEL) for number in counted.order]
+    axes.set_xticks(range(len(labels)), labels, rotation=90, fontsize=size)
+    axes.set_yticks(range(len(labels)), labels, fontsize=size)
+    shares, counts = counted.shares, counted.matrix[np.ix_(counted.order, counted.order)]
+    for row, column in np.argwhere(counts):
+        colour = "black" if shares[row, column] > 0.4 else "white"
+        style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": min(size, 8), "color": colour}
+        axes.text(float(column), float(row), f"{counts[row, column]:,}", **style)
+    return image
+
+
+def _draw_shares(axes: Axes, counted: Confusion) -> AxesImage:
+    """Unlabelled, grey for classes without images; where there are more classes than pixels, their mean."""
+    from matplotlib import colormaps
+    from matplotlib.colors import PowerNorm
+
+    colours = colormaps["viridis"].with_extremes(bad=EMPTY)
+    return axes.imshow(counted.shares, cmap=colours, norm=PowerNorm(0.5, 0, 1), interpolation="auto")
+
+
+def _add_scale(figure: Figure | SubFigure, axes: Axes, image: AxesImage) -> None:
+    figure.colorbar(image, ax=axes, label="share of the true class (root scale)", shrink=0.6, pad=0.01)
+
+
+def _draw_accuracies(axes: Axes, counted: Confusion, shown: NDArray[np.int64]) -> None:
+    """A named bar for each of the classes ``shown``."""
+    axes.barh(range(len(shown)), counted.accuracy[shown], color=BLUE, height=0.8)
+    if counted.mean is not None:
+        axes.axvline(counted.mean, color=GREY, linestyle="--", linewidth=1)
+    axes.set_yticks(range(len(shown)), [shortened(counted.names[number], LABEL) for number in shown], fontsize=7)
+    label = "accuracy of each class\n(dashed: the mean of classes)"
+    axes.set(xlim=(0, 1), ylim=(len(shown) - 0.5, -0.5), xlabel=label)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _mistaken(matrix: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The matrix without what is right."""
+    return np.asarray(matrix - np.diag(np.diag(matrix)))
+
+
+def most_confused(matrix: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Up to ``NAMED`` classes, rising: those in the pairs that are confused most often, taken pair by pair."""
+    wrong = _mistaken(matrix)
+    both = np.triu(wrong + wrong.T)
+    chosen: list[int] = []
+    for place in np.argsort(-both, axis=None, kind="stable"):
+        pair = [number for number in divmod(int(place), len(matrix)) if number not in chosen]
+        if not both.flat[place] or len(chosen) + len(pair) > NAMED:
+            break
+        chosen += pair
+    return np.sort(np.array(chosen, np.int64))
+
+
+def _in_words(counted: Confusion, title: str) -> str:
+    names, mistakes = counted.names, counted.mistakes
+    said = [
+        f"“{names[true]}” taken for “{names[other]}” ({counted.matrix[true, other]:,})"
+        for true, other in mistakes[:SPOKEN]
+    ]
+    if len(mistakes) > SPOKEN:
+        more = len(mistakes) - SPOKEN
+        said.append(f"and {more:,} other pair{'s' if more > 1 else ''}")
+    ends = ""
+    accuracies = counted.accuracy[counted.present]
+    if len(accuracies) and np.ptp(accuracies) > 0:
+        ends = f"; hardest is {_end(counted, accuracies.min())}, easiest {_end(counted, accuracies.max())}"
+    return f"{title}; {', '.join(said) if said else 'no mistakes'}{ends}"
+
+
+def _end(counted: Confusion, accuracy: float) -> str:
+    """The first of the classes that have an accuracy, and how many others do."""
+    first, *others = counted.present[counted.accuracy[counted.present] == accuracy]
+    more = f" and {len(others)} more" if others else ""
+    return f"“{counted.names[first]}”{more} ({accuracy:.0%})"

@@ -1,0 +1,1 @@
+"""A training as Markdown and as one HTML page."""

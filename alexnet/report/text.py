@@ -1,0 +1,88 @@
+"""What was counted, in words and tables: shares with their intervals, classes, confusions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from alexnet.report.tables import table
+from alexnet.training.evaluate import TOP
+
+CONFUSIONS_SHOWN = 10
+MATRIX_CLASSES = 20  # a wider matrix does not fit a terminal
+
+
+def describe_measure(result: Mapping[str, Any]) -> str:
+    """A measure in words: "83.59% top-1 (95 % interval 82.9% – 84.3%), 99.12% top-5, loss 0.49 on 10,000 test images".
+
+    In brackets is the interval that holds the true share with 95 % confidence, for so many images.
+    ``result``: ``top1`` and ``top5`` (shares), ``loss``, ``images``, ``split``, ``views``, ``per_class``.
+    """
+    top5 = f"{result['top5']:.2%} top-5, " if len(result["per_class"]) > TOP else ""
+    lowest, highest = wilson_interval(round(result["top1"] * result["images"]), result["images"])
+    interval = f"(95 % interval {lowest:.1%} – {highest:.1%})"
+    return f"{result['top1']:.2%} top-1 {interval}, {top5}loss {result['loss']:.4f} on {describe_images(result)}"
+
+
+def describe_images(result: Mapping[str, Any]) -> str:
+    """What was counted, in words: "10,000 test images", "42 unseen images", "1 val image, ten views"."""
+    noun = "image" if result["images"] == 1 else "images"
+    return f"{result['images']:,} {result['split']} {noun}" + (", ten views" if result["views"] == 10 else "")
+
+
+def commonest_class(result: Mapping[str, Any]) -> tuple[str, float]:
+    """The class that most of the counted images have, and its share of them: what one answer to all would reach."""
+    name, counted = max(result["per_class"].items(), key=lambda item: item[1]["images"])
+    return name, counted["images"] / result["images"]
+
+
+def wilson_interval(hits: int, images: int) -> tuple[float, float]:
+    """The 95 % confidence interval of a share that was counted as ``hits`` of ``images`` (Wilson, 1927)."""
+    share, z = hits / images, 1.96
+    centre = share + z**2 / (2 * images)
+    reach = z * math.sqrt(share * (1 - share) / images + z**2 / (4 * images**2))
+    return max(0.0, (centre - reach) / (1 + z**2 / images)), min(1.0, (centre + reach) / (1 + z**2 / images))
+
+
+def describe_counts(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Tables of one or several runs' counts on the same images: the whole, each class, the most frequent confusions.
+
+    ``rows``: what ``alexnet.evaluate`` returns; of several the last is the one whose confusions are shown.
+    """
+    last = rows[-1]
+    runs = [row["run"] for row in rows] if len(rows) > 1 else ["top-1"]
+    parts = [
+        f"on {describe_images(last)}",
+        table(("run", "top-1", "95 % interval", "top-5", "loss", "calibration error"), [_whole(row) for row in rows]),
+        "",
+        table(("class", *runs, "images"), _classes(rows)),
+    ]
+    of_which = f" (of the {last['run']})" if len(rows) > 1 else ""
+    if confusions := last["confusions"][:CONFUSIONS_SHOWN]:
+        lines = [(item["true"], item["predicted"], f"{item['images']:,}") for item in confusions]
+        parts += ["", f"the most frequent mistakes{of_which}", table(("is", "taken for", "images"), lines)]
+    if 1 < len(last["per_class"]) <= MATRIX_CLASSES:
+        names = [f"{number}  {name}" for number, name in enumerate(last["per_class"])]
+        matrix = [(name, *map(str, row)) for name, row in zip(names, last["confusion_matrix"], strict=True)]
+        title = f"what was taken for what{of_which}: true classes by row"
+        parts += ["", title, table(("", *map(str, range(len(names)))), matrix)]
+    return "\n".join(parts)
+
+
+def _whole(row: Mapping[str, Any]) -> tuple[str, ...]:
+    lowest, highest = wilson_interval(round(row["top1"] * row["images"]), row["images"])
+    shares = (f"{row['top1']:.2%}", f"{lowest:.1%} – {highest:.1%}", f"{row['top5']:.2%}")
+    return (row["run"], *shares, f"{row['loss']:.4f}", f"{row['calibration_error']:.2%}")
+
+
+def _classes(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """A row for each class: its name, its share of right answers under each run, and its images."""
+    return [
+        (name, *(_share(row["per_class"][name]["top1"]) for row in rows), f"{value['images']:,}")
+        for name, value in rows[0]["per_class"].items()
+    ]
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2%}"

@@ -1,1 +1,0 @@
-"""Every number: what was run, where, and what came out."""

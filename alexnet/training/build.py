@@ -1,0 +1,93 @@
+"""What a training starts from: a recipe meets a store, and what does not fit is said before anything is computed."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from alexnet.config import Preprocessing, Recipe
+from alexnet.core.errors import UserError
+from alexnet.data.prepared import PreparedDataset
+from alexnet.data.splits import hold_out
+from alexnet.models.alexnet import Classifier
+from alexnet.models.bundle import SavedModel
+from alexnet.models.variants import create_model
+
+
+def split_indices(recipe: Recipe, dataset: PreparedDataset) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The store's images to fit and to validate on: its own val, or the share of train that the recipe holds out.
+
+    Raises ``UserError`` if the recipe cannot do without a split that is empty.
+    """
+    train, val = dataset.subset("train"), dataset.subset("val")
+    if not len(val) and recipe.data.val_fraction > 0:
+        held = hold_out(dataset.targets[train], dataset.hashes[train], recipe.data.val_fraction)
+        train, val = train[~held], train[held]
+    if not len(train):
+        raise UserError(f"{dataset.name} has no images to train on: give data.val_fraction a smaller share of them")
+    deciding = [
+        *(["train.keep=last"] if recipe.train.keep == "best-on-val" else []),
+        *(["optim.schedule=constant"] if recipe.optim.schedule == "plateau" else []),
+    ]
+    if deciding and not len(val):
+        raise UserError(
+            f"recipe {recipe.name!r} decides by validation and {dataset.name} has too few images to hold any out: "
+            f"add {' '.join(f'--set {setting}' for setting in deciding)}"
+        )
+    if recipe.train.test_curve and not len(dataset.subset("test")):
+        raise UserError(
+            f"recipe {recipe.name!r} plots test after each epoch and {dataset.name} has no test images: "
+            "add --set train.test_curve=false"
+        )
+    return train, val
+
+
+def build_model(recipe: Recipe, dataset: PreparedDataset, seed: int) -> SavedModel:
+    """The recipe's model for the store's classes and pixels, its weights drawn.
+
+    Raises ``UserError`` if the recipe's settings do not fit the stored images.
+    """
+    network = build_network(recipe, dataset, seed)
+    return SavedModel(
+        network=network,
+        variant=recipe.model.variant,
+        classes=tuple(dataset.classes),
+        labels=tuple(dataset.labels),
+        preprocessing=build_preprocessing(recipe, dataset, network.image_size),
+        mean_image=torch.from_numpy(dataset.mean_image)
+        if recipe.data.pixel_normalization.startswith("mean-image")
+        else None,
+        seen=torch.from_numpy(np.sort(dataset.hashes[np.concatenate(split_indices(recipe, dataset))]).view(np.int64)),
+    )
+
+
+def build_network(recipe: Recipe, dataset: PreparedDataset, seed: int) -> Classifier:
+    """The recipe's network for the store's classes and channels, its weights drawn."""
+    if recipe.augment.color_noise != "none" and dataset.channels != 3:
+        raise UserError(f"augment.color_noise needs colour and {dataset.name} is grey: --set augment.color_noise=none")
+    crop, pad = recipe.augment.crop, recipe.augment.pad
+    if (crop or 0) > dataset.side + 2 * pad or pad >= dataset.side:
+        raise UserError(
+            f"augment.crop={crop} with augment.pad={pad} does not fit the stored images of {dataset.side} pixels: "
+            f"choose a smaller one, e.g. --set augment.crop={dataset.side}"
+        )
+    return create_model(
+        recipe.model.variant, len(dataset.classes), dataset.channels, recipe.data.image_size, seed=seed,
+        **recipe.model.overrides(),
+    )  # fmt: skip
+
+
+def build_preprocessing(recipe: Recipe, dataset: PreparedDataset, image_size: int) -> Preprocessing:
+    """What turns the store's pixels into this network's input."""
+    pixel_normalization = recipe.data.pixel_normalization
+    constants = {"unit": (0.0, 255.0), "symmetric": (127.5, 127.5)}
+    if pixel_normalization == "channel":
+        mean, std = dataset.mean, dataset.std
+    else:
+        mean, std = ((value,) * dataset.channels for value in constants.get(pixel_normalization, (0.0, 1.0)))
+    channels: Literal[1, 3] = 1 if dataset.channels == 1 else 3
+    crop = recipe.augment.crop or dataset.side
+    return Preprocessing(channels, dataset.side, crop, image_size, pixel_normalization, tuple(mean), tuple(std))

@@ -1,0 +1,61 @@
+"""What a training leads to: the model as files, and its one count on images that no choice has seen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from alexnet.data.prepared import PreparedDataset
+from alexnet.models.bundle import SavedModel, save_model
+from alexnet.runtime.device import describe_hardware
+from alexnet.training.evaluate import evaluate_models
+from alexnet.training.loop import Training
+from alexnet.training.statistics import model_statistics
+
+
+def finalize(training: Training, model: SavedModel, matrix_gflops: float) -> dict[str, Any]:
+    """Write ``model/`` and return what ``result.json`` will hold: the final count, how long it took and on what.
+
+    ``matrix_gflops``: the machine's rate, measured just before the training. Counted are the test images; val where
+    there are none; nothing (``split`` is None) where there is neither. Raises ``OSError`` if the disk refuses.
+    """
+    recipe, dataset, device_config = training.recipe, training.dataset, training.device_config
+    save_model(training.run.model_folder, model)
+    split = final_split(dataset)
+    counted: dict[str, Any] = {}
+    if split:
+        views = recipe.train.views
+        (counts,) = evaluate_models([model], [dataset], dataset.subset(split), device_config, views, training.reporter)
+        counted = counts.summary(dataset.classes) | model_statistics(
+            model, dataset, dataset.subset(split), device_config
+        )
+        if views == 10:  # what the views are worth (paper §4.1)
+            (single,) = evaluate_models([model], [dataset], dataset.subset(split), device_config, 1, training.reporter)
+            counted["one_view"] = {"top1": single.top1 / single.images, "top5": single.top5 / single.images}
+    seconds = training.state.seconds
+    epochs = [line for line in training.run.metrics() if "train_loss" in line]
+    return {
+        "recipe": recipe.name,
+        "seed": training.seed,
+        "source": dataset.name,
+        "data": dataset.digest,
+        "splits": {
+            "train": len(training.train_index),
+            "val": len(training.val_index),
+            "test": len(dataset.subset("test")),
+        },
+        "split": split,
+        "views": recipe.train.views,
+        "kept_epoch": training.kept_epoch,
+        **counted,
+        "last_epoch": epochs[-1] if epochs else None,  # someone may have removed the metrics
+        "steps": training.state.step,
+        "seconds": seconds,
+        "images_per_second": training.images_trained_on / seconds,
+        "matrix_gflops": matrix_gflops,
+        "hardware": describe_hardware(device_config),
+    }
+
+
+def final_split(dataset: PreparedDataset) -> str | None:
+    """The split that the final count is made on: test, else val, else none."""
+    return next((name for name in ("test", "val") if len(dataset.subset(name))), None)

@@ -1,0 +1,340 @@
+"""One loop: a recipe and a store become a trained model.
+
+Everything a step does is a function of (weights, optimizer state, step number, validation errors so far), so those are
+all that a checkpoint holds (``state.py``), and a training that was interrupted ends where one that was not would have
+ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet.config import Recipe
+from alexnet.core.errors import DivergedError, StoppedError, UserError
+from alexnet.data.augment import augment, draw
+from alexnet.data.loader import DEPTH, Batch, Loader, Sampler, pixels_of
+from alexnet.data.prepared import PreparedDataset
+from alexnet.models.bundle import SavedModel
+from alexnet.models.layers import draw_masks
+from alexnet.runtime.checkpoint import DamagedError, load_newest, set_aside
+from alexnet.runtime.device import DeviceConfig, describe_hardware
+from alexnet.runtime.log import Clock, Reporter, RunLog, stage
+from alexnet.runtime.run import Run, source_commit
+from alexnet.runtime.signals import StopSignals
+from alexnet.training.build import build_model, split_indices
+from alexnet.training.evaluate import Metrics, log_probabilities
+from alexnet.training.optimizer import build_optimizer, set_rates
+from alexnet.training.schedule import bias_learning_rate, learning_rate
+from alexnet.training.state import Identity, State, Tally
+from alexnet.training.step import train_step, use_averages
+
+CHECKPOINT_SECONDS = 300.0
+LINES_PER_EPOCH = 10
+LOOK_STEPS = 20  # a step whose numbers were not finite is noticed after so many at the latest
+NAMED_IMAGES = 8
+STALL_STEPS = 100  # a loss that sits at ln(classes) for so many steps is worth a warning
+STALL_MARGIN = 0.02
+
+
+class Training:
+    """A recipe, a store and a run folder on a machine; :meth:`fit` goes to the end from wherever the run stands."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        dataset: PreparedDataset,
+        run: Run,
+        seed: int,
+        device_config: DeviceConfig,
+        reporter: Reporter,
+    ) -> None:
+        self.recipe, self.dataset, self.run, self.seed = recipe, dataset, run, seed
+        self.device_config, self.reporter = device_config, reporter
+        self.train_index, self.val_index = split_indices(recipe, dataset)
+        self.order = Sampler(self.train_index, recipe.train.batch_size, seed)
+        self.saved = build_model(recipe, dataset, seed)
+        self.network = device_config.to_device(self.saved.network)
+        self.mean_image = None if self.saved.mean_image is None else self.saved.mean_image.to(device_config.device)
+        self.optimizer = build_optimizer(self.network, recipe.optim, fused=not device_config.plain)
+        self.interval, self.epoch = Tally(device_config.device), Tally(device_config.device)
+        identity = Identity(recipe, seed, dataset.digest)
+        self.state = State(identity, self.network, self.optimizer, self.interval, self.epoch)
+        self._safe_step = 0  # what the newest checkpoint holds
+        self._moving_step = 0  # the last one at which the loss was seen away from chance
+        self._warned_of_stall = False
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of all epochs: what a schedule plans by."""
+        return self.order.steps_per_epoch * self.recipe.train.epochs
+
+    @property
+    def last_step(self) -> int:
+        """How many steps are done at the end."""
+        return min(self.total_steps, self.recipe.train.steps or self.total_steps)
+
+    @property
+    def images_trained_on(self) -> int:
+        """Images in the steps done so far, each as often as it came."""
+        epochs, steps = divmod(self.state.step, self.order.steps_per_epoch)
+        return epochs * len(self.train_index) + steps * self.recipe.train.batch_size
+
+    def fit(self, on_evaluation: Callable[[Run], None]) -> SavedModel:
+        """Train to the end and return the model that the recipe keeps. ``on_evaluation`` runs after each epoch.
+
+        Raises ``StoppedError`` after a checkpoint if a signal asked for it, and ``DivergedError`` if the loss or a
+        weight is no longer finite.
+        """
+        with self.log() as log, StopSignals() as interrupts, self.device_config.deterministic():
+            self.restore(log)
+            clock = Clock(self.state.seconds)
+            title = f"training {self.recipe.name}"
+            with stage(self.reporter, title, self.last_step, self.state.step), self.loader() as batches:
+                for batch in batches:
+                    self.step(batch)
+                    clock.count(len(batch.index))
+                    late = clock.total - self.state.seconds > CHECKPOINT_SECONDS
+                    stopping = interrupts.status  # read once: what comes later is seen after the next step
+                    if self.line_is_due or late or stopping or self.state.step % LOOK_STEPS == 0:
+                        self.check_finite_steps()
+                    if self.line_is_due:
+                        self.write_line(log, clock)
+                    if self.epoch_ended:
+                        self.end_epoch(log, on_evaluation)
+                        clock.restart()
+                    if self.epoch_ended or late or stopping:
+                        self.checkpoint(log, clock)
+                    if stopping:
+                        break
+            if interrupts.status:
+                raise StoppedError(self.stop_message, interrupts.status)
+        if self.recipe.train.keep == "best-on-val":
+            self.network.load_state_dict(self.state.best)
+        return self.saved
+
+    @contextlib.contextmanager
+    def log(self) -> Iterator[RunLog]:
+        """The run's records, in which a divergence is the last event: it is an outcome too, see ``Run.divergence``."""
+        with RunLog(self.run.folder) as log:
+            try:
+                yield log
+            except DivergedError as error:
+                found = {"step": error.step, "finding": error.finding, "source": self.dataset.name}
+                log.event("diverged", **found, hardware=describe_hardware(self.device_config))
+                raise
+
+    @property
+    def kept_epoch(self) -> int:
+        """The epoch whose weights the model holds, from 1: the last, or the last of lowest validation error."""
+        errors = self.state.errors
+        if not (self.recipe.train.keep == "best-on-val" and errors):
+            return self.epochs_begun
+        return len(errors) - errors[::-1].index(min(errors))
+
+    def loader(self, depth: int = DEPTH) -> Loader:
+        """The batches still to come, ``depth`` of them kept ready."""
+        dataset, device = self.dataset, self.device_config.device
+        read = pixels_of(dataset.images, dataset.read, device)
+        return Loader(read, dataset.targets, self.order, device, self.state.step, self.last_step, depth)
+
+    def step(self, batch: Batch) -> None:
+        """Augment, draw, update, count."""
+        recipe, dataset = self.recipe, self.dataset
+        spec = recipe.augment.at(batch.epoch)
+        colours = dataset.colours if spec.color_noise != "none" else None
+        draws = draw(spec, dataset.side, self.seed, batch.epoch, batch.index, batch.position, colours)
+        images = augment(batch.pixels, draws, spec, self.saved.preprocessing, self.mean_image)
+        masks = draw_masks(self.network.dropout_sites, len(images), self.seed, batch.step, self.device_config.device)
+        self.network.train()
+        if len(images) == 1 < recipe.train.batch_size:
+            use_averages(self.network)
+        rate, epoch = self.rate(batch.step), batch.step / self.order.steps_per_epoch
+        set_rates(self.optimizer, recipe.optim, rate, bias_learning_rate(recipe.optim, rate, epoch), epoch)
+        outcome = train_step(
+            self.network, self.optimizer, images, batch.targets, masks, recipe.train.label_smoothing, self.device_config
+        )
+        for tally in (self.interval, self.epoch):
+            tally.add(outcome.loss, outcome.right, len(images), outcome.finite)
+        self.state.step += 1
+        self.state.note(outcome.finite)
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step of this epoch."""
+        return learning_rate(
+            self.recipe.optim, step, self.total_steps, self.order.steps_per_epoch, self.state.errors
+        )  # fmt: skip
+
+    @property
+    def line_is_due(self) -> bool:
+        """Whether metrics get a line now: about ten an epoch, one of them at its end."""
+        return self.epoch_ended or self.state.step % max(1, self.order.steps_per_epoch // LINES_PER_EPOCH) == 0
+
+    @property
+    def epoch_ended(self) -> bool:
+        """Whether the last step was an epoch's last, or the training's."""
+        step = self.state.step
+        return step > 0 and (step % self.order.steps_per_epoch == 0 or step == self.last_step)
+
+    @property
+    def epochs_begun(self) -> int:
+        """Epochs so far, the one that the last step was in included."""
+        return math.ceil(self.state.step / self.order.steps_per_epoch)
+
+    def write_line(self, log: RunLog, clock: Clock) -> None:
+        """One line of metrics, one of speed, and word to whoever watches."""
+        step = self.state.step
+        loss, accuracy = self.interval.take()
+        self.check_finite(math.isfinite(loss), f"the loss is {loss}")
+        epoch = round(step / self.order.steps_per_epoch, 4)
+        log.metrics(step=step, epoch=epoch, loss=loss, accuracy=accuracy, rate=self.rate(step - 1))
+        log.event("speed", step=step, images_per_second=round(clock.lap(), 1))
+        self.reporter.advance(step, loss=loss, accuracy=accuracy, images_per_second=clock.rate)
+        self.warn_if_stalled(log, loss)
+
+    def check_finite_steps(self) -> None:
+        """Stop a training in which a step's loss or gradients were not finite. Raises ``DivergedError``."""
+        step = int(self.state.first_bad)
+        if step:
+            _, index, _ = self.order.at(step - 1)
+            several = ", …" if len(index) > NAMED_IMAGES else ""
+            finding = "the loss or a gradient is not a finite number"
+            raise self.divergence(
+                f"{finding} (images {', '.join(self.dataset.names(index[:NAMED_IMAGES]))}{several})", step
+            )
+
+    def check_finite(self, finite: bool, finding: str) -> None:
+        """Stop a training that can no longer come to anything. Raises ``DivergedError``."""
+        if not finite:
+            raise self.divergence(finding, self.state.step)
+
+    def divergence(self, finding: str, step: int) -> DivergedError:
+        """The error of a training that came to nothing at a step, with what to do."""
+        return DivergedError(
+            finding,
+            step,
+            f"{finding} at step {step} of {self.recipe.name}: lower the rate, e.g. "
+            f"--set optim.lr={self.recipe.optim.lr / 10:g}, and start again in another folder with --out",
+        )
+
+    def warn_if_stalled(self, log: RunLog, loss: float) -> None:
+        """Say once, with likely causes, that the loss stays where a network that knows nothing has it."""
+        classes, step = self.network.num_classes, self.state.step
+        if abs(loss - math.log(classes)) > STALL_MARGIN:
+            self._moving_step = step
+        if self._warned_of_stall or step - self._moving_step < STALL_STEPS:
+            return
+        self._warned_of_stall = True
+        log.event("stalled", step=step, loss=loss)
+        self.reporter.log(
+            f"warning: the loss has been at ln({classes}) = {math.log(classes):.3f}, where guessing has it, for "
+            f"{step - self._moving_step} steps. Likely causes: a slow start that will pass, a rate too low or too high "
+            "(optim.lr), weights that start too small for the depth, pixels on another scale than the recipe's "
+            "(data.pixel_normalization), labels that do not match the images"
+        )
+
+    def end_epoch(self, log: RunLog, on_evaluation: Callable[[Run], None]) -> None:
+        """Count validation (and test, where the recipe plots it), write the epoch's line and tell ``on_evaluation``."""
+        loss, accuracy = self.epoch.take()
+        step, epoch = self.state.step, self.epochs_begun
+        figures = {"train_loss": loss, "train_top1": accuracy}
+        if len(self.val_index):
+            figures |= self.measure("val", self.val_index)
+            self.state.update_best(1 - figures["val_top1"], self.recipe.train.keep == "best-on-val")
+        if self.recipe.train.test_curve:
+            figures |= self.measure("test", self.dataset.subset("test"))
+        log.metrics(step=step, epoch=epoch, **figures)
+        text = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in figures.items())
+        self.reporter.log(f"epoch {epoch}/{self.recipe.train.epochs}: {text}")
+        try:
+            on_evaluation(self.run)
+        except OSError as error:  # a full disk costs the curves of this epoch, not the training
+            self.warn(log, "curves-failed", f"no curves at epoch {epoch}: {error}; training goes on")
+
+    def measure(self, name: str, index: NDArray[np.int64]) -> dict[str, float]:
+        """Loss and accuracy of one view on some images of the store."""
+        counts = Metrics(self.network.num_classes)
+        for output, targets in log_probabilities(self.saved, self.dataset, index, self.device_config):
+            counts.add(output, targets)
+            self.reporter.advance(self.state.step, measured=counts.images)
+        loss = counts.loss / counts.images
+        self.check_finite(math.isfinite(loss), f"the {name} loss is {loss}")
+        return {f"{name}_loss": loss, f"{name}_top1": counts.top1 / counts.images}
+
+    def warn(self, log: RunLog, kind: str, text: str) -> None:
+        """Tell whoever watches, and ``events.jsonl``."""
+        log.event(kind, step=self.state.step, reason=text)
+        self.reporter.log(f"warning: {text}")
+
+    def checkpoint(self, log: RunLog, clock: Clock) -> None:
+        """Write the state. A disk that refuses costs a warning, not the training."""
+        state = self.state
+        self.check_finite(state.is_finite(), "a weight is infinite or not a number")
+        state.seconds = clock.total
+        try:
+            state.save(self.run.checkpoints, {"metrics_bytes": log.mark(), **self.arithmetic})
+            self._safe_step = state.step
+        except OSError as error:
+            self.warn(log, "checkpoint-failed", f"no checkpoint at step {state.step}: {error}; training goes on")
+
+    @property
+    def safe(self) -> bool:
+        """Whether a checkpoint holds the state as it stands."""
+        return self._safe_step == self.state.step
+
+    @property
+    def stop_message(self) -> str:
+        """What to say after a signal."""
+        step = self.state.step
+        where = "there" if self.safe else f"after step {self._safe_step}, that of the last checkpoint"
+        return f"stopped after step {step}; the same command continues {where}"
+
+    @property
+    def arithmetic(self) -> dict[str, Any]:
+        """What the last bits depend on."""
+        about = describe_hardware(self.device_config)
+        names = ("torch", "hardware", "instructions", "threads", "device", "precision")
+        versions = {"commit": source_commit(), "numpy": np.__version__, "plain": self.device_config.plain}
+        return {**versions, **{name: about[name] for name in names}}
+
+    def pass_over(self, log: RunLog, damaged: DamagedError, step: int) -> None:
+        """Put a damaged checkpoint aside, with word of it: an older one, of ``step``, is used."""
+        try:
+            aside = f"set aside as {set_aside(damaged.path).name}, to be repaired or removed"
+        except OSError as error:
+            aside = f"it cannot be set aside either ({error.strerror or error})"
+        self.warn(log, "damaged-checkpoint", f"{damaged}; {aside}; that of step {step} is used")
+
+    def restore(self, log: RunLog) -> None:
+        """Go to the newest whole checkpoint, if there is one; forget the metrics after it."""
+        found, damaged = load_newest(self.run.checkpoints)
+        if found is None and damaged:
+            raise UserError(
+                f"no checkpoint in {self.run.checkpoints} can be used: bring back one that is whole, or remove that "
+                "folder to start at step 0 again, or give another --out",
+                [str(error) for error in damaged],
+            )
+        if found is None:
+            if self.run.metrics():
+                lost = f"there are no checkpoints in {self.run.checkpoints}: starting at step 0 again"
+                self.warn(log, "checkpoints-lost", lost)
+            log.cut(0)
+            log.event("start", step=0, seed=self.seed)
+            return
+        self.state.restore(found)
+        for error in damaged:
+            self.pass_over(log, error, found.step)
+        self._safe_step = self._moving_step = found.step
+        if not log.cut(found.state["metrics_bytes"]):
+            self.warn(log, "metrics-lost", "metrics.jsonl is shorter than it was; its earlier lines are lost")
+        for name, value in self.arithmetic.items():
+            if (before := found.state.get(name)) != value:
+                self.warn(log, "other-arithmetic", f"{name} was {before}, now {value}: the last bits may differ")
+        log.event("resume", step=found.step, seed=self.seed)
+        if found.step < self.last_step:
+            self.reporter.log(f"continuing after step {found.step}")

@@ -1,0 +1,59 @@
+"""What is measured of a trained network besides its accuracy: which units are active, what its first kernels prefer.
+
+Both are read off every AlexNet that is trained, for nothing is known beforehand of the one that a question will be
+asked of.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from alexnet.analysis.activity import active_shares
+from alexnet.analysis.filters import colour_index, column_difference, orientation_index
+from alexnet.data.prepared import PreparedDataset
+from alexnet.data.splits import evenly_spaced
+from alexnet.models.alexnet import AlexNet
+from alexnet.models.bundle import SavedModel
+from alexnet.runtime.device import DeviceConfig
+from alexnet.training.evaluate import inputs
+
+IMAGES = 512  # units × places are counted, so few images give many
+
+
+def model_statistics(
+    model: SavedModel, dataset: PreparedDataset, index: NDArray[np.int64], device_config: DeviceConfig
+) -> dict[str, Any]:
+    """``active_units``: layer → share of units above 0, over images of ``index`` at even distances, for a store keeps
+    its classes together; ``kernels``: see :func:`filter_statistics`, for coloured input. Empty for a network that is no
+    AlexNet.
+    """
+    network = model.network
+    if not isinstance(network, AlexNet) or not len(index):
+        return {}
+    some = evenly_spaced(index, IMAGES)
+    batches = (view for _, seen in inputs(model, dataset, some, device_config) for view in seen)
+    with device_config.autocast():
+        measured: dict[str, Any] = {"active_units": active_shares(network, batches)}
+    if network.in_channels == 3:
+        measured["kernels"] = filter_statistics(network)
+    return measured
+
+
+def filter_statistics(network: AlexNet) -> dict[str, dict[str, float]]:
+    """``colour`` and ``orientation``: the mean index of the first and of the second half of conv1's kernels, and the
+    p-value of their difference (see ``analysis/filters.py``). In a network of two columns the halves are the columns.
+    """
+    weight = network.get_submodule("conv1").weight
+    if not isinstance(weight, Tensor):
+        raise TypeError("conv1 has no kernels")
+    kernels = weight.detach().to("cpu", torch.float64)
+    indices = {"colour": colour_index(kernels), "orientation": orientation_index(kernels)}
+    return {
+        name: dict(zip(("first", "second", "p"), column_difference(index), strict=True))
+        for name, index in indices.items()
+    }

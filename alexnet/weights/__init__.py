@@ -1,0 +1,1 @@
+"""Weights in other formats: in and out."""

@@ -1,0 +1,1 @@
+"""The laboratory: benchmarks, claims, experiments, fault injection and measured results of alexnet."""

@@ -1,0 +1,1 @@
+"""How fast it is: interleaved timing against stock PyTorch and other runtimes."""

@@ -1,0 +1,1 @@
+"""Statements about AlexNet, each with its measured figure and verdict."""

@@ -1,0 +1,1 @@
+"""The trainings that claims need, and the queue that runs them."""

@@ -1,0 +1,1 @@
+"""Fault injection: what trainings, checkpoints and image reading survive."""

@@ -1,0 +1,1 @@
+"""Measured runs, as JSON files, and the code that reads and writes them."""

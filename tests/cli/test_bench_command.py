@@ -1,0 +1,95 @@
+"""``alexnet bench`` as a person calls it, with real networks and the fewest and shortest turns."""
+
+import json
+
+import pytest
+
+from alexnet.cli.main import main
+from alexnet_lab.bench import data
+from alexnet_lab.bench import hardware_peak as hardware_peak
+from alexnet_lab.bench.hardware_peak import HardwarePeak, highest
+
+QUICK = ["--rounds", "1", "--seconds", "0.01", "--device", "cpu"]
+COLUMNS = {"what", "variant", "batch", "precision", "ours", "stock", "ratio", "ceiling_fraction", "peak_memory"}
+
+
+@pytest.fixture(autouse=True)
+def small_ceilings(monkeypatch):
+    """Products of a sixty-fourth of the work: what is tested here is that they stand beside the rows."""
+    monkeypatch.setattr(hardware_peak, "SIDE", 1024)
+
+
+@pytest.fixture
+def few_photographs(monkeypatch):
+    monkeypatch.setattr(data, "PHOTOGRAPHS", 16)
+    monkeypatch.setattr(data.make_photographs, "__defaults__", (16,))
+
+
+def test_training_steps_are_rows_of_figures(capsys):
+    assert main(["bench", "train", "--variant", "paper", "--batch", "2", *QUICK, "--json"]) == 0
+    (row,) = (document := json.loads(capsys.readouterr().out))["rows"]
+    assert row.keys() >= COLUMNS
+    assert (row["what"], row["variant"], row["batch"]) == ("training step", "paper", 2)
+    assert row["ratio"] == pytest.approx(row["ours"] / row["stock"])
+    assert row["ours"] > 0
+    assert row["peak_memory"] > 61e6 * 4 * 3  # weights, gradients, velocities in fp32
+    assert row["first_seconds"] > 0
+    assert document["ceilings"]["fp32_gflops"] > 0
+    assert document["ceilings"]["copy_gigabytes"] > 0
+    assert document["hardware"]["threads"] >= 1
+
+
+def test_a_person_sees_a_table_and_the_machine(capsys):
+    assert main(["bench", "infer", "--variant", "torchvision", "--batch", "1", "--precision", "fp32", *QUICK]) == 0
+    shown = capsys.readouterr().out
+    assert "GFLOP/s in a product" in shown
+    assert "inference" in shown
+    assert "stock PyTorch, fp32" in shown
+    assert "alexnet predict, the whole command" in shown
+    assert "python -c 'import torch'" in shown
+    assert " × (" in shown
+
+
+def test_inference_is_timed_with_int8_weights_too(capsys):
+    assert main(["bench", "infer", "--variant", "torchvision", "--batch", "1", *QUICK, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    rows = [row for row in document["rows"] if row["beside"] == "stock PyTorch, fp32"]
+    assert [row["precision"] for row in rows] == [document["hardware"]["precision"], "int8"]
+    assert rows[1]["ceiling"] == "int8 matrix product"
+    assert document["ceilings"]["int8_gflops"] > 0
+
+
+def test_images_on_their_way(capsys, few_photographs):
+    assert main(["bench", "data", "--variant", "torchvision", "--batch", "4", *QUICK, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["beside"] for row in rows] == [
+        "Pillow, then torchvision",
+        "one batch in memory",
+        "DataLoader with Pillow, stock PyTorch, fp32",
+    ]
+    assert all(row["ratio"] > 0 for row in rows)
+
+
+def test_nothing_is_timed_that_could_not_be_kept(monkeypatch, capsys):
+    monkeypatch.setattr("alexnet_lab.bench.command.source_commit", lambda: None)
+    monkeypatch.setattr("alexnet_lab.bench.command.bench", lambda *given: pytest.fail("it was timed"))
+    assert main(["bench", "train", "--keep", *QUICK]) == 2
+    assert "--keep works only from a clean checkout" in capsys.readouterr().err
+
+
+def test_a_machine_can_do_what_it_did_in_its_best_moment():
+    assert highest(HardwarePeak(1.0, 5.0, 3.0), HardwarePeak(2.0, 4.0, 3.5)) == HardwarePeak(2.0, 5.0, 3.5)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["train", "--batch", "0"], "argument --batch: '0' is no number of 1 or more"),
+        (["train", "--variant", "alexnext"], "unknown variant 'alexnext'"),
+        (["data", "--data", "digits"], "digits has no image files to decode"),
+        (["train", "--seconds", "nan"], "argument --seconds"),
+    ],
+)
+def test_mistakes_cost_a_line(words, line, capsys):
+    assert main(["bench", *words, *([] if "--seconds" in words else QUICK)]) == 2
+    assert f"alexnet: {line}" in capsys.readouterr().err

@@ -1,0 +1,209 @@
+"""The command line as a person meets it: help, mistakes, exit statuses, and what goes to which stream."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from alexnet.cli.main import main as cli
+
+
+def run(*words, capsys) -> tuple[int, str, str]:
+    status = cli.main(list(words))
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def seconds(*command: str) -> float:
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def test_help_is_quick():
+    nothing = seconds(sys.executable, "-c", "pass")
+    helped = seconds(sys.executable, "-m", "alexnet", "--help")
+    assert helped <= 10 * nothing
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys, alexnet.cli\n"
+        "try: alexnet.cli.main(['train', '--help'])\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('torch', 'numpy', 'PIL', 'torchvision', 'sklearn', 'rich') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert out.splitlines()[-1] == "[]"
+
+
+def test_the_commands_and_their_options_are_these():
+    """Frozen, so that an option is added on purpose and written down."""
+    shown = {}
+    for name, (add_arguments, _) in cli.COMMANDS.items():
+        options: list[str] = []
+        add_arguments(lambda *names, _options=options, **_: _options.append(names[0]))
+        shown[name] = options
+    device_config = ["--device", "--precision"]
+    assert shown == {
+        "train": ["recipe", "--data", "--out", "--set", "--seed", *device_config, "--plain", "--data-root"],
+        "evaluate": ["runs", "--data", "--views", *device_config, "--plain", "--data-root"],
+        "predict": ["run", "images", "--top-k", *device_config, "--plain"],
+        "summary": ["variant", "--classes", "--channels", "--image-size"],
+        "list": ["what"],
+        "show": ["what", "targets", "--out", "--image", "--class", "--layer", "--data", *device_config, "--data-root"],
+        "reproduce": ["claims", "--run", "--missing", "--data", "--device", "--data-root"],
+        "bench": [
+            "what",
+            "--variant",
+            "--batch",
+            "--rounds",
+            "--seconds",
+            "--data",
+            "--keep",
+            *device_config,
+            "--data-root",
+        ],
+        "prepare": ["source", "--size", "--channels", "--strict", "--verify", "--data-root"],
+    }
+
+
+MISTAKES = [
+    (["trian"], "unknown command 'trian': did you mean 'train'?"),
+    (["train", "smal-digits"], "unknown recipe 'smal-digits': did you mean 'small-digits'?"),
+    (["train", "--set", "lr=0.1"], "unknown field 'lr': did you mean 'optim.lr'?"),
+    (["train", "--set", "batch-size=3"], "unknown field 'batch-size': did you mean 'train.batch_size'?"),
+    (["train", "--set", "what=3"], "unknown field 'what', and none is near it"),
+    (["train", "--set", "model.variant=lenet5"], "no such field to change: add --set model.dropout=none"),
+    (["reproduce", "C12", "--missing"], "--missing says what --run trains: give both"),
+    (["train", "."], "'.' is no recipe but images to train on: write --data ."),
+    (["train", "cifar10"], "'cifar10' is no recipe but images to train on: write --data cifar10"),
+    (["train", "--data", ""], "the source is empty: give a built-in name, a folder of class folders, or a tar of one"),
+    (["prepare", " "], "the source is empty: give a built-in name"),
+    (["train", "--out", ""], "--out is empty: give a folder, or leave it out for runs/RECIPE"),
+    (["train", "--set", "optim.rte=1"], "unknown field 'optim.rte': did you mean 'optim.lr'?"),
+    (["train", "--set", "optim.lr=fast"], "optim.lr = 'fast' is not a number"),
+    (["train", "--set", "optim.lr"], "--set optim.lr: no '=' in it, write section.field=value"),
+    (["train", "--set", "train.epochs=0"], "train.epochs = 0 is out of range: 1 or more"),
+    (["train", "--set", "model.variant=papr"], "unknown variant 'papr': did you mean 'paper'?"),
+    (["train", "--set", "model.variant=paper"], "variant 'paper': an image of 24 pixels is too small"),
+    (["train", "photos"], "recipe 'photos' trains on images of your own: give --data FOLDER"),
+    (["train", "--data", "no/such/place"], "there is no folder or file no/such/place"),
+    (["train", "--data", "digit"], "unknown source 'digit': neither a built-in name nor an existing path"),
+    (["train", "--device", "abacus"], "there is no kind of device 'abacus': give cpu, cuda or cuda:1"),
+    (["train", "--data-root", "nowhere"], "--data-root nowhere: there is no such folder"),
+    (["train", "--sed", "3"], "unknown option '--sed': did you mean '--seed'?"),
+    (["train", "--epochs", "3"], "unknown option '--epochs': it is a field of the recipe, write --set train.epochs="),
+    (["train", "--lr=0.1"], "unknown option '--lr=0.1': it is a field of the recipe, write --set optim.lr=VALUE"),
+    (["summary", "papr"], "unknown variant 'papr': did you mean 'paper'?"),
+    (["summary", "paper", "--image-size", "40"], "variant 'paper': an image of 40 pixels is too small for these"),
+    (["evaluate", "."], "no run: expected a folder that alexnet train left, or its model/"),
+    (["predict", ".", "cat.jpg"], "no run: expected a folder that alexnet train left, or its model/"),
+]
+
+
+@pytest.mark.parametrize(
+    ("words", "line"), MISTAKES, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
+def test_a_mistake_costs_one_line(words, line, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run(*words, capsys=capsys)
+    assert status == 2
+    assert out == ""
+    spoken = [text for text in err.splitlines() if text.startswith("alexnet: ")]
+    assert len(spoken) == 1
+    assert line in spoken[0]
+    assert "Traceback" not in err
+
+
+def test_an_empty_folder_and_one_class(capsys, tmp_path):
+    status, _, err = run("train", "--data", str(tmp_path), capsys=capsys)
+    assert (status, err.count("\n")) == (2, 1)
+    assert f"{tmp_path} is empty" in err
+    (tmp_path / "only").mkdir()
+    (tmp_path / "only" / "a.jpg").write_bytes(b"x")
+    status, _, err = run("train", "--data", str(tmp_path), capsys=capsys)
+    assert status == 2
+    assert "class" in err.splitlines()[0]
+
+
+def test_list_names_everything(capsys):
+    from alexnet.models.variants import VARIANTS
+    from alexnet.recipes import RECIPES
+
+    status, out, _ = run("list", "--json", capsys=capsys)
+    lists = json.loads(out)
+    assert status == 0
+    assert list(lists["variants"]) == list(VARIANTS)
+    assert list(lists["recipes"]) == list(RECIPES)
+    assert all(recipe["claim"]["source"] and recipe["claim"]["cost"] for recipe in lists["recipes"].values())
+    assert lists["recipes"]["small-digits"]["status"].startswith("99.")
+    assert lists["recipes"]["paper-imagenet"]["status"].startswith("not run to its end")
+    _, text, _ = run("list", capsys=capsys)
+    assert all(name in text for name in [*VARIANTS, *RECIPES, *lists["sources"]])
+
+
+def test_an_output_that_cannot_be_written_costs_one_line():
+    with Path("/dev/full").open("w") as full:
+        process = subprocess.run(
+            [sys.executable, "-m", "alexnet", "list"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert process.returncode == 2
+    assert process.stderr == "alexnet: the output cannot be written: No space left on device\n"
+
+
+def test_a_reader_who_leaves_is_no_error():
+    command = f"(sleep 0.01; exec {sys.executable} -m alexnet list) | true; echo ${{PIPESTATUS[0]}}"
+    process = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert (process.stdout, process.stderr) == ("141\n", "")  # true has ended long before there is anything to read
+
+
+@pytest.mark.parametrize(("busy", "policy"), [(0.9, "PASSIVE"), (0.1, None)])
+def test_threads_sleep_while_they_wait_on_a_busy_machine(monkeypatch, busy, policy):
+    monkeypatch.setattr(cli, "busy_share", lambda: busy)
+    monkeypatch.setattr(os, "environ", {})
+    cli.wait_politely()
+    assert os.environ.get("OMP_WAIT_POLICY") == policy
+    os.environ["OMP_WAIT_POLICY"] = "ACTIVE"
+    cli.wait_politely()
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"  # what a person set stands
+
+
+def test_the_share_that_is_busy_is_seen(monkeypatch):
+    ticks = iter([(100, 1000), (110, 1040)])
+    monkeypatch.setattr(cli, "_processor_times", lambda: next(ticks))
+    assert cli.busy_share(0) == pytest.approx(0.75)
+    monkeypatch.undo()
+    assert 0 <= cli.busy_share(0.01) <= 1
+    program = [sys.executable, "-c", "while True: pass"]
+    others = [subprocess.Popen(program) for _ in range(os.cpu_count() or 1)]
+    try:
+        assert cli.busy_share(0.5) > cli.BUSY
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
+def test_version(capsys):
+    status, out, _ = run("--version", capsys=capsys)
+    assert status == 0
+    assert out.startswith("alexnet 0.")
+
+
+def test_the_front_door_is_lazy_and_complete():
+    code = "import sys, alexnet; assert 'torch' not in sys.modules; print(sorted(dir(alexnet)))"
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert out.strip() == "['Predictor', 'create_model', 'evaluate', 'get_recipe', 'load_model', 'train']"
+    import alexnet
+
+    assert all(callable(getattr(alexnet, name)) for name in alexnet.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'tarin'"):
+        _ = alexnet.tarin

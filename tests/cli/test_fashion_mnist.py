@@ -1,0 +1,50 @@
+"""The recipes on the real Fashion-MNIST, where it is found; Debian's package dataset-fashion-mnist is enough."""
+
+import math
+import time
+
+import pytest
+import torch
+
+from alexnet import evaluate, train
+from alexnet.config import override
+from alexnet.data.prepared import open_or_prepare
+from alexnet.data.sources import open_source
+from alexnet.recipes import get_recipe
+from alexnet.runtime.device import matrix_rate, resolve_device
+from alexnet.runtime.log import NullReporter
+from alexnet.runtime.run import start_or_continue
+from alexnet.training.loop import Training
+
+REFERENCE_GFLOPS = 700.0  # the machine that the limit in seconds is meant for
+LIMIT_SECONDS = 240.0
+
+
+def test_the_quick_recipe_keeps_its_promise(fashion_mnist_root, tmp_path):
+    """At least 90 % on test within four minutes on two cores, and evaluating the run again finds the same."""
+    start = time.perf_counter()
+    run = train("small-fashion-mnist-quick", out=tmp_path / "run", data_root=fashion_mnist_root)
+    seconds, result = time.perf_counter() - start, run.result
+    assert result["images"] == 10_000
+    assert result["top1"] >= 0.90
+    assert seconds <= LIMIT_SECONDS * max(1.0, REFERENCE_GFLOPS / matrix_rate(resolve_device()))
+    (row,) = evaluate(run.folder, data_root=fashion_mnist_root)
+    assert row["top1"] == result["top1"]
+
+
+def test_the_textbook_network_steps_on_real_images(fashion_mnist_root, tmp_path):
+    """To the letter but for its length: 28 pixels enlarged to 224, plain SGD at 0.01, a first loss of ln 10."""
+    recipe = override(get_recipe("d2l-fashion-mnist"), ["train.test_curve=false", "train.precision=fp32"])
+    dataset = open_or_prepare(open_source("fashion-mnist", fashion_mnist_root))
+    run = start_or_continue(tmp_path / "run", recipe, 0, "fashion-mnist", dataset.digest)
+    training = Training(recipe, dataset, run, 0, resolve_device("cpu", "fp32"), NullReporter())
+    before = training.network.fc8.weight.detach().clone()
+    with training.loader() as batches:
+        batch = next(iter(batches))
+        training.step(batch)
+    loss, _ = training.interval.take()
+    assert batch.pixels.shape == (128, 28, 28, 1)
+    assert training.saved.preprocessing.image_size == 224
+    assert loss == pytest.approx(math.log(10), abs=0.05)
+    weight = training.network.fc8.weight
+    torch.testing.assert_close(weight.detach(), before - 0.01 * weight.grad)

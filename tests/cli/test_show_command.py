@@ -1,0 +1,250 @@
+"""``alexnet show`` as a person meets it: every picture from a run, words and JSON beside it, and mistakes in a line."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alexnet import train
+from alexnet.cli.main import main as cli
+from alexnet.plots.inputs import WHAT
+from alexnet.plots.registry import PICTURES
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+SETTINGS = ["train.epochs=1", "data.image_size=24"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with colour images of three classes, two runs on them, and a photograph."""
+    root = tmp_path_factory.mktemp("show")
+    draws = np.random.default_rng(0)
+    for number, name in enumerate(("red", "green", "blue")):
+        for place, images in (("colours", 20), ("more", 5)):
+            (root / place / name).mkdir(parents=True)
+            for count in range(images):
+                pixels = draws.integers(0, 90, (24, 24, 3)).astype(np.uint8)
+                pixels[:, :, number] += 120
+                Image.fromarray(pixels).save(root / place / name / f"{count}.png")
+    for seed in (0, 1):
+        changes = [*SETTINGS, "model.width=0.25", "train.batch_size=16"]
+        train(
+            "photos-small", data=root / "colours", out=root / f"run{seed}", seed=seed, overrides=changes, device="cpu"
+        )
+    Image.fromarray(np.full((90, 120, 3), 130, np.uint8)).save(root / "photo.png")
+    return root
+
+
+@pytest.fixture
+def here(place, monkeypatch):
+    monkeypatch.chdir(place)
+    return place
+
+
+RUNS = [
+    ["curves", "run0", "run1"],
+    ["filters", "run0", "run1"],
+    ["activations", "run0", "--image", "photo.png"],
+    ["activations", "run0/model", "--image", "photo.png", "--layer", "relu2", "--layer", "fc8"],
+    ["attributions", "run0", "--image", "photo.png", "--class", "green"],
+    ["attributions", "run0", "--image", "photo.png"],
+    ["predictions", "run0"],
+    ["predictions", "run0/model", "--data", "colours"],
+    ["predictions", "run0", "--image", "photo.png", "--image", "colours/red/0.png"],
+    ["confusion", "run0"],
+    ["activations", "run0"],
+    ["attributions", "run0"],
+    ["neighbours", "run0"],
+    ["neighbours", "run0", "--image", "photo.png", "--image", "colours/red/0.png"],
+    ["embedding", "run0", "--data", "more"],
+    ["receptive-field", "small"],
+    ["receptive-field", "small", "--image", "photo.png"],
+    ["receptive-field", "run0"],
+    ["augmentations", "small-cifar10-2012", "--image", "photo.png"],
+    ["augmentations", "small-cifar10-2012"],
+    ["augmentations", "run0"],
+    ["architecture", "caffenet"],
+    ["architecture", "run0"],
+]
+
+
+def test_help_names_what_there_is():
+    assert set(cli.SHOWN) == {*PICTURES, "report"} == set(WHAT)
+    assert {words[0] for words in RUNS} == set(PICTURES)
+
+
+@pytest.mark.parametrize("words", RUNS, ids=" ".join)
+def test_every_picture_is_drawn_and_said(words, here, tmp_path, capsys):
+    out = tmp_path / "picture.png"
+    assert cli.main(["show", *words, "--out", str(out), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["what"], told["picture"]) == (words[0], str(out))
+    assert told["says"]
+    with Image.open(out) as picture:
+        assert min(picture.size) > 200
+        assert picture.info["Description"] == told["says"]
+
+
+def test_a_run_s_images_are_kept_and_seen_as_in_its_training(here, tmp_path, capsys):
+    for words in (["augmentations", "run0"], ["augmentations", "run0", "--image", "photo.png"]):
+        assert cli.main(["show", *words, "--out", str(tmp_path / "a.svg")]) == 0
+        assert "as stored, 24 × 24" in (tmp_path / "a.svg").read_text(encoding="utf-8")
+    assert cli.main(["show", "receptive-field", "run0", "--image", "photo.png"]) == 0
+    assert "run0 (small): what the middle unit" in (said := capsys.readouterr().out)
+    assert "grey lies beyond the image of 24 pixels" in said
+
+
+def test_letters_that_no_font_has_are_named(here, tmp_path, capsys):
+    name = tmp_path / "\U00012000.png"
+    name.write_bytes((here / "photo.png").read_bytes())
+    assert cli.main(["show", "predictions", "run0", "--image", str(name), "--out", str(tmp_path / "p.png")]) == 0
+    assert "note: no font here has \U00012000, which are boxes in the picture" in capsys.readouterr().err
+
+
+def test_a_picture_of_a_run_lies_in_its_folder_and_one_of_a_name_here(here, capsys):
+    assert cli.main(["show", "filters", "run1/model"]) == 0
+    assert (here / "run1" / "filters.png").is_file()
+    assert "run1: 8 first-layer kernels in two halves of one column" in capsys.readouterr().out
+    assert cli.main(["show", "architecture", "lenet5"]) == 0
+    assert (here / "architecture-lenet5.png").is_file()
+    assert (here / "architecture-lenet5.svg").is_file()
+    (here / "paper").mkdir()
+    assert cli.main(["show", "architecture", "paper"]) == 0
+    assert (here / "architecture-paper.png").is_file()
+    assert cli.main(["show", "architecture", "run1/model"]) == 0
+    assert (here / "run1" / "architecture.svg").is_file()
+    assert "run1 (small) in 1 column" in capsys.readouterr().out
+    assert cli.main(["show", "curves", "run0/model", "--out", "lines.svg"]) == 0
+    assert "<svg" in (here / "lines.svg").read_text(encoding="utf-8")
+
+
+def test_runs_of_one_name_are_told_apart(here, tmp_path, capsys):
+    import shutil
+
+    for place in ("a", "b"):
+        shutil.copytree(here / "run0", tmp_path / place / "run")
+    words = ["curves", str(tmp_path / "a" / "run"), str(tmp_path / "b" / "run" / "model"), str(tmp_path / "a" / "run")]
+    assert cli.main(["show", *words, "--out", "two.png", "--json"]) == 0
+    assert list(json.loads(capsys.readouterr().out)["figures"]) == ["a/run", "b/run"]
+    own = (tmp_path / "a" / "run" / "curves.png").read_bytes()
+    assert cli.main(["show", *words]) == 0
+    assert (tmp_path / "a" / "run" / "curves.png").read_bytes() == own  # no run's picture is another's
+    assert (here / "curves-of-3.png").is_file()
+
+
+def test_a_nearest_image_is_itself_and_the_index_is_made_once(here, capsys):
+    words = ["show", "neighbours", "run0", "--image", "colours/red/0.png", "--image", "colours/blue/1.png", "--json"]
+    assert cli.main(words) == 0
+    made = (here / "run0" / "features" / "relu7" / "features.npy").stat().st_mtime_ns
+    one, other = json.loads(capsys.readouterr().out)["figures"]["images"]
+    assert (one["image"], len(one["nearest"]), one["nearest"][0]["class"]) == ("0.png", 6, "red")
+    assert one["nearest"][0]["distance"] < one["nearest"][1]["distance"]
+    assert other["nearest"][0]["class"] == "blue"
+    assert cli.main(words) == 0
+    assert cli.main([*words, "--layer", "relu6"]) == 0  # has an index of its own
+    assert (here / "run0" / "features" / "relu6" / "features.npy").is_file()
+    assert (here / "run0" / "features" / "relu7" / "features.npy").stat().st_mtime_ns == made
+
+
+@pytest.mark.report
+def test_a_report_can_be_made_anew(here, capsys, monkeypatch):
+    assert cli.main(["show", "report", "run0", "--out", "again.html"]) == 0
+    assert "What it takes for what" in (here / "again.html").read_text(encoding="utf-8")
+    import builtins
+
+    real = builtins.__import__
+
+    def without_captum(name, *given, **more):
+        if name.startswith("captum"):
+            raise ImportError(name)
+        return real(name, *given, **more)
+
+    monkeypatch.setattr(builtins, "__import__", without_captum)
+    assert cli.main(["show", "report", "run0", "--out", "less.html"]) == 0
+    assert "Not shown: attributions are Captum" in (here / "less.html").read_text(encoding="utf-8")
+    capsys.readouterr()
+    assert cli.main(["show", "attributions", "run0", "--image", "photo.png"]) == 2
+    assert "pip install captum" in (here / "less.html").read_text(encoding="utf-8")
+    assert "is not installed: pip install captum" in capsys.readouterr().err
+
+
+MISTAKES = [
+    (["curvs", "run0"], "unknown picture 'curvs': did you mean 'curves'?"),
+    (["curves", "nowhere"], "nowhere is no run: there is no such folder"),
+    (["curves", "colours"], "colours is no run folder: run.json is missing"),
+    (["filters", "nowhere"], "nowhere is no run: there is no such folder"),
+    (["filters", "colours"], "colours is no run: expected a folder that alexnet train left"),
+    (["confusion", "run0", "run1"], "show confusion is of one run: leave out run1"),
+    (["receptive-field", "paper", "--data", "colours"], "paper is no run, and --data is for a run's images"),
+    (["architecture", "papr"], "unknown variant 'papr': did you mean 'paper'?"),
+    (["augmentations", "small-digit", "--image", "photo.png"], "unknown recipe 'small-digit': did you mean"),
+    (
+        ["activations", "run0", "--image", "photoo.png"],
+        "--image photoo.png: there is no such file; did you mean photo.png?",
+    ),
+    (
+        ["activations", "run0", "--image", "no/cat.png"],
+        "--image no/cat.png: there is no such file, nor any other in no",
+    ),
+    (["activations", "run0", "--image", "zzz"], "--image zzz: there is no such file; in . there are "),
+    (["activations", "run0", "--precision", "int8"], "is of the weights as they were trained: leave out --precision"),
+    (["report", "run0", "--out", "page.png"], "--out page.png: a report is a page, end the name in .html"),
+    (["predictions", "run0", "--data", "digits"], "classes are not the 10 of digits: give --data with the classes"),
+    (["embedding", "run0", "--data", "digits"], "classes are not the 10 of digits: give --data with the classes"),
+    (["report", "run0", "--data", "digits"], "classes are not the 10 of digits: give --data with the classes"),
+    (["activations", "run0", "--image", "colours"], "--image colours: is a folder; give one image file"),
+    (["activations", "run0", *["--image", "photo.png"] * 2], "is of one image: leave out --image photo.png"),
+    (["confusion", "run0", "--image", "photo.png"], "show confusion takes no image: leave out --image photo.png"),
+    (["confusion", "run0", "--layer", "relu1"], "show confusion has no use for --layer: it goes with activations, "),
+    (["curves", "run0", "--data", "colours"], "show curves has no use for --data: it goes with activations, "),
+    (["embedding", "run0", "--layer", "relu6", "--layer", "x"], "show embedding is by one layer: leave out --layer x"),
+    (["activations", "run0", "--image", "photo.png", "--layer", "relu9"], "unknown layer 'relu9': did you mean 'relu"),
+    (["attributions", "run0", "--image", "photo.png", "--class", "grean"], "unknown class 'grean': did you mean 'gree"),
+    (["curves", "run0", "--class", "green"], "show curves has no use for --class: it goes with attributions"),
+    (["curves", "run0", "--out", "a.jpg"], "--out a.jpg: pictures are written as PNG or SVG"),
+    (["curves", "run0", "--out", "/proc/none/a.png"], "cannot write /proc/none/a.png"),
+    (["confusion", "run0/model"], "run0/model is a model without its run"),
+    (["embedding", "run0"], "a map needs at least 8 images, not 6"),
+    (["report", "nowhere"], "nowhere is no run: there is no such folder"),
+]
+
+
+def test_a_run_called_as_a_recipe_is_one_where_only_a_variant_has_a_name(place, tmp_path, monkeypatch, capsys):
+    (tmp_path / "small-digits").symlink_to(place / "run0")
+    monkeypatch.chdir(tmp_path)
+    for what in ("architecture", "receptive-field"):
+        assert cli.main(["show", what, "small-digits", "--data", str(place / "colours")] if what != "architecture"
+                        else ["show", what, "small-digits"]) == 0  # fmt: skip
+        assert "run0 (small)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "what", ["curves", "predictions", "report", "architecture", "receptive-field", "augmentations"]
+)
+def test_a_run_in_the_usual_place_is_the_one_meant(what, place, tmp_path, monkeypatch, capsys):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "mine").symlink_to(place / "run0")
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["show", what, "mine"]) == 2
+    assert "mine is no run: did you mean runs/mine?" in capsys.readouterr().err
+    (tmp_path / "mine").mkdir()  # it is there, and is something else
+    assert cli.main(["show", what, "mine"]) == 2
+    assert "did you mean" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "line"), MISTAKES, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
+def test_a_mistake_costs_one_line(words, line, here, capsys):
+    if words == ["confusion", "run0/model"]:
+        (here / "run0" / "run.json").rename(here / "aside.json")
+    try:
+        assert cli.main(["show", *words]) == 2
+    finally:
+        if (here / "aside.json").exists():
+            (here / "aside.json").rename(here / "run0" / "run.json")
+    out, err = capsys.readouterr()
+    assert out == ""
+    (said,) = [text for text in err.splitlines() if text.startswith("alexnet: ")]
+    assert line in said

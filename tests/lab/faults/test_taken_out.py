@@ -1,0 +1,115 @@
+"""Each protection is worth its name: where it is taken out, the test that it is about fails."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TAKEN_OUT = {  # what is done to the code, and the test that must notice
+    "a step is taken whatever its numbers": (
+        "import torch\n"
+        "patch('alexnet.training.step.all_finite', lambda loss, gradients: torch.ones((), dtype=torch.bool))",
+        "tests/training/test_step.py::test_a_bad_batch_changes_nothing",
+    ),
+    "batch norms keep what a bad step did to them": (
+        "patch('alexnet.training.step.running_averages', lambda model: [])",
+        "tests/training/test_step.py::test_a_bad_batch_changes_nothing",
+    ),
+    "nobody holds a run": (
+        "patch('alexnet.runtime.lock.fcntl.flock', lambda *given: None)",
+        "tests/runtime/test_lock.py::test_the_second_is_told_who_holds_it",
+    ),
+    "checkpoints are not held against their manifest": (
+        "patch('alexnet.runtime.checkpoint.verify', lambda path: None)",
+        "tests/runtime/test_checkpoint.py::test_any_flipped_bit_is_noticed",
+    ),
+    "only the newest checkpoint is kept": (
+        "real = alexnet.runtime.checkpoint.list_checkpoints\n"
+        "import shutil\n"
+        "def drop(root):\n"
+        "    for old in real(root)[:-1]:\n"
+        "        shutil.rmtree(old)\n"
+        "    return real(root)\n"
+        "patch('alexnet.runtime.checkpoint.list_checkpoints', drop)",
+        "tests/runtime/test_checkpoint.py::test_two_are_kept_and_the_newest_is_read",
+    ),
+    "a pickle with a true manifest is loaded": (
+        "import pickle; patch('alexnet.runtime.checkpoint.load_file', lambda path: pickle.loads(path.read_bytes()))",
+        "tests/runtime/test_checkpoint.py::test_a_pickle_with_a_true_manifest_is_refused_and_not_run",
+    ),
+    "a disk that refuses leaves its litter": (
+        "import contextlib\n"
+        "@contextlib.contextmanager\n"
+        "def in_place(path):\n"
+        "    path.mkdir(parents=True, exist_ok=True)\n"
+        "    yield path\n"
+        "patch('alexnet.runtime.checkpoint.publish_folder', in_place)",
+        "tests/runtime/test_checkpoint.py::test_a_disk_that_refuses_leaves_the_old_ones_intact",
+    ),
+    "a model's weights are not hashed": (
+        "patch('alexnet.models.bundle.sha256_file', lambda path: alexnet.models.bundle.read_json("
+        "path.with_name('model.json'))['sha256'] if path.with_name('model.json').exists() else '')",
+        "tests/model/test_saved.py::test_a_flipped_bit_is_noticed",
+    ),
+    "names from a model are shown as they are": (
+        "patch('alexnet.models.bundle.printable', str)",
+        "tests/model/test_saved.py::test_names_in_a_description_are_shown_escaped",
+    ),
+    "labels of a store are not hashed": (
+        "patch('alexnet.data.prepared._demand_written', lambda path, meta: None)",
+        "tests/data/test_store.py::test_one_flipped_bit_is_found_by_verification",
+    ),
+    "images come in no order": (
+        "import numpy as np\n"
+        "patch('alexnet.data.loader.permutation', lambda key, epoch, count: np.zeros(count, np.int64))",
+        "tests/data/test_loader.py::test_each_image_comes_once_an_epoch",
+    ),
+    "predict prepares images its own way": (
+        "real = alexnet.data.image_file.read_pixels\n"
+        "patch('alexnet.data.image_file.read_pixels', lambda data, *rest: real(data, *rest)[:, ::-1])",
+        "tests/inference/test_predictor.py::test_a_photograph_is_prepared_as_the_store_prepared_it",
+    ),
+    "images may have any size": (
+        "patch('alexnet.data.decode.MAX_PIXELS', 10**12)",
+        "tests/data/test_decode.py::test_large_headers_are_refused_with_and_without_warnings_as_errors",
+    ),
+    "PNGs are taken as Pillow takes them": (
+        "patch('alexnet.data.png.fault', lambda data: None)",
+        "tests/data/test_png.py::test_a_picture_with_rows_missing_is_refused_although_pillow_takes_it",
+    ),
+    "any format that Pillow knows is opened": (
+        "patch('alexnet.data.containers.kind_of', lambda data: 'PNG')",
+        "tests/data/test_decode.py::test_what_is_no_image_is_named",
+    ),
+    "a tar's names are paths": (
+        "patch('alexnet.data.sources.tars._safe_parts', lambda name: tuple(name.split('/')))",
+        "tests/data/sources/test_tars.py::test_members_not_to_be_trusted_are_ignored_with_a_warning",
+    ),
+    "a header may promise any amount": (
+        "patch('alexnet.data.sources.array_files._EXPANSION', 10**12)",
+        "tests/data/sources/test_builtin.py::test_damaged_idx_files",
+    ),
+}
+RUN = """
+import sys
+from unittest import mock
+import pytest
+import alexnet.data.containers, alexnet.data.decode, alexnet.data.loader, alexnet.data.png, alexnet.data.prepared
+import alexnet.data.sources.array_files, alexnet.data.sources.tars, alexnet.inference.predictor, alexnet.models.bundle
+import alexnet.runtime.checkpoint, alexnet.runtime.lock, alexnet.training.step
+def patch(name, value):
+    mock.patch(name, value).start()
+{change}
+sys.exit(pytest.main([sys.argv[1], "-q", "-x", "-p", "no:cacheprovider", "--no-header"]))
+"""
+
+
+@pytest.mark.parametrize("what", TAKEN_OUT)
+def test_a_test_notices_what_is_missing(what):
+    change, node = TAKEN_OUT[what]
+    words = [sys.executable, "-c", RUN.format(change=change), node]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT, timeout=300)
+    assert done.returncode == 1, f"{node} did not fail:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+    assert " failed" in done.stdout

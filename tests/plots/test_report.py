@@ -1,0 +1,58 @@
+"""What a report says of a training."""
+
+from dataclasses import replace
+
+import pytest
+
+from alexnet.config import override
+from alexnet.recipes import RECIPES, get_recipe
+from alexnet.report.markdown import readings, write_report
+
+CLASSES = {str(number): {"images": 4, "top1": 0.75} for number in range(10)}
+RESULT = {
+    "split": "test", "kept_epoch": 3, "images": 40, "top1": 0.75, "top5": 0.9, "loss": 0.5, "views": 1,
+    "per_class": CLASSES, "seed": 0,
+    "source": "digits", "splits": {"train": 1437, "val": 0, "test": 40}, "steps": 460, "seconds": 8.0,
+    "images_per_second": 3800.0, "matrix_gflops": 800.0,
+    "hardware": {"hardware": "a chip", "device": "cpu", "precision": "fp32", "torch": "2.11", "python": "3.11"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_report_holds_the_recipe_as_it_can_be_given_again(name):
+    recipe = override(get_recipe(name), ["train.epochs=7", "data.val_fraction=0.25"])
+    text = write_report(recipe, RESULT, [])
+    fields = text.partition("```\n")[2].partition("```")[0].splitlines()
+    assert "train.epochs=7" in fields
+    assert override(get_recipe(name), fields) == recipe
+
+
+def test_a_report_says_how_a_training_departs_from_the_recipe_of_its_name():
+    recipe = override(get_recipe("paper-imagenet"), ["train.epochs=1", "optim.bias_milestones=2,3"])
+    text = write_report(recipe, RESULT, [])
+    assert (
+        "departs from the recipe of that name: optim.bias_milestones none → 2.0,3.0; train.epochs 90 → 1; images "
+        in text
+    )
+    assert "images imagenet → digits." in text
+    assert "departs" not in write_report(get_recipe("small-digits"), RESULT, [])
+
+
+def test_a_training_of_another_name_is_not_said_to_be_expected_to_reach_what_its_recipe_does():
+    recipe = get_recipe("small-digits")
+    assert "Expected: " in write_report(recipe, RESULT, [])
+    assert "Expected: " not in write_report(replace(recipe, name="small-digits-begun"), RESULT, [])
+
+
+def test_it_is_said_where_one_answer_to_all_would_do_as_well():
+    recipe = get_recipe("photos")
+    counts = {"dogs": {"images": 10, "top1": 0.0}, "things": {"images": 12, "top1": 1.0}}
+    result = {**RESULT, "images": 22, "top1": 12 / 22, "per_class": counts, "kept_epoch": 5}
+    assert readings(recipe, result) == [
+        "The weights are those of epoch 5 of 30, the best on validation.",
+        "That is not clearly better than always answering things, which is right for 54.55%.",
+    ]
+    assert "always answering objects, which" in readings(recipe, result, {"things": "objects"})[1]
+    assert len(readings(recipe, {**result, "top1": 21 / 22})) == 1
+    assert len(readings(recipe, {**result, "per_class": {"things": counts["things"]}})) == 1
+    assert readings(recipe, {**result, "split": None}) == []
