@@ -12,7 +12,7 @@ from alexnet.cli.prepare import prepare
 from alexnet.config import Recipe
 from alexnet.core.errors import RUNS, UserError
 from alexnet.core.files import folder_bytes
-from alexnet.data.sources import reopened_by
+from alexnet.data.sources import absolute_source
 from alexnet.models.variants import get_variant
 from alexnet.report import build as report
 from alexnet.report.markdown import readings
@@ -20,7 +20,7 @@ from alexnet.report.text import describe_measure
 from alexnet.runtime.device import resolve_device
 from alexnet.runtime.log import NullReporter, Reporter
 from alexnet.runtime.progress import make_reporter
-from alexnet.runtime.run import Run, claim, start_or_continue
+from alexnet.runtime.run import Run, lock_run_folder, start_or_continue
 from alexnet.training.resolve import choose
 
 LEFT = ("report.html", "report.md", "curves.png")
@@ -54,9 +54,9 @@ def train(
     if out is not None and not str(out).strip():
         raise UserError("--out is empty: give a folder, or leave it out for runs/RECIPE")
     folder = Path(out or RUNS / recipe.name)
-    place = reopened_by(recipe.data.source, source, Path(data_root) if data_root else None)
+    place = absolute_source(recipe.data.source, source, Path(data_root) if data_root else None)
     if not Run(folder).finished:
-        with claim(folder):
+        with lock_run_folder(folder):
             run = start_or_continue(folder, recipe, seed, place, dataset.digest)
             if not run.finished:
                 fit_and_finish(recipe, dataset, run, seed, device_config, reporter)

@@ -1,7 +1,7 @@
 """Typed, frozen values: read from JSON and from command-line words by pydantic, with errors of one line.
 
 :func:`spec` makes a class a strict, frozen pydantic dataclass: nothing is converted silently, unknown fields are
-refused, and infinite numbers are no numbers. What pydantic reports becomes one ``UserError`` that names the field.
+refused, and numbers must be finite. An error of pydantic becomes one ``UserError`` that names the field.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 def spec(where: str = "") -> Callable[[type[Spec]], type[Spec]]:
     """A class decorator: a strict, frozen dataclass whose constructor raises ``UserError``.
 
-    ``where``: what the path of its fields begins with in errors, e.g. ``"optim."``.
+    ``where``: the prefix of field names in errors, e.g. ``"optim."``.
     """
 
     def decorate(cls: type[Spec]) -> type[Spec]:
@@ -55,7 +55,7 @@ def to_json(value: object) -> Any:
 
 
 def from_json(kind: type[Spec], value: object) -> Spec:
-    """The spec that :func:`to_json` wrote; fields that it lacks have their defaults.
+    """The spec that :func:`to_json` wrote; missing fields get their defaults.
 
     Raises ``UserError`` for a field that is unknown, of another type, or missing without a default.
     """
@@ -67,7 +67,7 @@ def from_json(kind: type[Spec], value: object) -> Spec:
 
 
 def spell(value: object) -> str:
-    """A value as :func:`parse_word` reads it."""
+    """A value as text that :func:`parse_word` reads."""
     if isinstance(value, tuple) and value and dataclasses.is_dataclass(value[0]):
         return json.dumps([to_json(item) for item in value])
     if isinstance(value, tuple):
@@ -76,9 +76,9 @@ def spell(value: object) -> str:
 
 
 def parse_word(hint: Any, text: str, path: str) -> Any:
-    """A command-line word as the field's type. Raises ``UserError`` that says what the field takes.
+    """A command-line word as a value of the field's type. Raises ``UserError``, which describes the allowed values.
 
-    ``none`` is no choice, unless it is one of the field's choices.
+    ``none`` means None, unless it is one of the field's choices.
     """
     words: dict[str, object] = {"none": None, "true": True, "false": False}
     candidates: list[object] = [words[text.lower()]] if text.lower() in words else []
@@ -106,9 +106,9 @@ def _adapter(hint: Any) -> TypeAdapter[Any]:
 
 
 def _one_line(error: ValidationError, kind: Any, where: str) -> UserError:
-    """The first of pydantic's findings as an error that names the field, its value and what it takes."""
+    """The first of pydantic's errors as one line: the field, its value and the allowed values."""
     found = error.errors(include_url=False)[0]
-    location, given = found["loc"], found["input"]
+    location, value = found["loc"], found["input"]
     path = where + _path(location)
     match found["type"]:
         case "extra_forbidden" | "unexpected_keyword_argument":
@@ -122,12 +122,12 @@ def _one_line(error: ValidationError, kind: Any, where: str) -> UserError:
         case "value_error":
             return UserError(str(found["ctx"]["error"])) if "error" in found.get("ctx", {}) else UserError(found["msg"])
     hint = _hint_at(kind, location)
-    if _is_spec(hint) and not isinstance(given, Mapping):
-        return UserError(f"{path or _name_of(hint)} = {_short(given)} is not a set of fields")
-    return UserError(f"{path} = {_short(given)} is not {describe(hint)}")
+    if _is_spec(hint) and not isinstance(value, Mapping):
+        return UserError(f"{path or _name_of(hint)} = {_short_repr(value)} is not a set of fields")
+    return UserError(f"{path} = {_short_repr(value)} is not {describe(hint)}")
 
 
-def _short(value: object) -> str:
+def _short_repr(value: object) -> str:
     return repr(tuple(value)) if isinstance(value, list) else repr(value)
 
 
@@ -140,7 +140,7 @@ def _path(location: typing.Iterable[int | str]) -> str:
 
 
 def _hint_at(kind: Any, location: typing.Sequence[int | str]) -> Any:
-    """The type hint of the field at a location inside a spec; the nearest one outside that can be told."""
+    """The type hint of the field at a location inside a spec, or of the innermost enclosing field that has one."""
     hint = kind
     for part in location:
         inner = next((each for each in _alternatives(hint) if _is_spec(each) or typing.get_origin(each) is tuple), None)
@@ -154,7 +154,7 @@ def _hint_at(kind: Any, location: typing.Sequence[int | str]) -> Any:
         else:
             items = [each for each in typing.get_args(inner) if each is not Ellipsis]
             if not isinstance(part, int) or not any(map(_is_spec, items)):
-                return hint  # a number among numbers: what the whole field takes says it
+                return hint  # one number of several: the description of the whole field covers it
             hint = items[0]
     return hint
 
@@ -172,7 +172,7 @@ def _name_of(hint: Any) -> str:
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:
-    """The members of a union, without the annotations around it."""
+    """The members of a union, without ``Annotated``; a hint that is no union is its only member."""
     hint = _bare(hint)
     union = typing.get_origin(hint) in (types.UnionType, typing.Union)
     return tuple(_bare(each) for each in typing.get_args(hint)) if union else (hint,)
@@ -189,15 +189,15 @@ def _holds_specs(hint: Any) -> bool:
 
 
 def choices(hint: Any) -> tuple[Any, ...]:
-    """The values that a field with choices takes; empty for any other field."""
+    """The allowed values of a field with choices; empty for any other field."""
     return tuple(
         choice for kind in _alternatives(hint) if typing.get_origin(kind) is Literal for choice in typing.get_args(kind)
     )
 
 
 def describe(hint: Any) -> str:
-    """What a field takes, in words: ``a number of 0 or more``, ``one of relu, tanh or none``."""
-    said = next((each for each in _annotations(hint) if isinstance(each, str)), None)
+    """The allowed values of a field in words: ``a number of at least 0``, ``one of relu, tanh or none``."""
+    annotated = next((each for each in _annotations(hint) if isinstance(each, str)), None)
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "none"}
     parts = []
     for kind in _alternatives(hint):
@@ -207,21 +207,21 @@ def describe(hint: Any) -> str:
             names_within = ", ".join(_field_names(typing.get_args(kind)[0]))
             parts.append(f"a JSON list of objects with {names_within}")
         elif typing.get_origin(kind) is tuple:
-            parts.append(said or "numbers with commas between them")
+            parts.append(annotated or "numbers with commas between them")
         else:
             parts.append(names.get(kind, _name_of(kind)) + _bounds(hint))
     return " or ".join(dict.fromkeys(parts).keys())
 
 
 def _annotations(hint: Any) -> tuple[Any, ...]:
-    """What ``Annotated`` adds to a hint or to a member of its union."""
+    """The metadata of ``Annotated`` in a hint and in the members of its union."""
     own = hint.__metadata__ if typing.get_origin(hint) is Annotated else ()
     inner = typing.get_args(_bare(hint)) if typing.get_origin(_bare(hint)) in (types.UnionType, typing.Union) else ()
     return (*own, *(each for item in inner if typing.get_origin(item) is Annotated for each in item.__metadata__))
 
 
 def _bounds(hint: Any) -> str:
-    """`` of 0 or more``, `` above 0``, `` of at least 0 and below 1``."""
+    """The bounds in words: `` of at least 0``, `` above 0``, `` of at least 0 and below 1``; empty without bounds."""
     lowest = highest = ""
     for each in _annotations(hint):
         match each:

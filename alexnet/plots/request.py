@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.cli.evaluate import choose_test_images, open_dataset_for
-from alexnet.cli.naming import short
 from alexnet.core.errors import RUNS, UserError, no_run, unknown
 from alexnet.core.names import printable
 from alexnet.data.prepared import PreparedDataset
@@ -20,6 +19,7 @@ from alexnet.models.variants import VARIANTS
 from alexnet.recipes import RECIPES
 from alexnet.runtime.device import DeviceConfig
 from alexnet.runtime.log import Reporter
+from alexnet.runtime.run_names import short_name
 
 # What can be given for a run, where that is more than runs.
 NAMES: dict[str, Collection[str]] = {"receptive-field": VARIANTS, "architecture": VARIANTS, "augmentations": RECIPES}
@@ -68,7 +68,7 @@ class Request:
             raise UserError(
                 f"{dataset.name} has no images that {self.targets[0]} was not trained on: give --data others"
             )
-        return dataset, index, f"{short(self.targets[0])} on {dataset.name}, {split}"
+        return dataset, index, f"{short_name(self.targets[0])} on {dataset.name}, {split}"
 
     def shown_images(self, predictor: Predictor) -> list[tuple[str, NDArray[np.uint8]]]:
         """Name and pixels of the images given, or of the first that the run was not trained on."""

@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 from alexnet.cli.evaluate import open_dataset_for
-from alexnet.cli.naming import run_folder
 from alexnet.cli.prepare import remarks
 from alexnet.core.errors import UserError, one_line
 from alexnet.core.files import write_bytes
@@ -20,6 +19,7 @@ from alexnet.runtime.device import DeviceConfig, resolve_device
 from alexnet.runtime.log import Reporter, stage
 from alexnet.runtime.progress import make_reporter
 from alexnet.runtime.run import Run
+from alexnet.runtime.run_names import run_folder
 
 
 def rebuild(target: str, path: Path, arguments: argparse.Namespace) -> list[page.Section]:

@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alexnet.data.loader import Loader, Sampler, resident, to_device
+from alexnet.data.loader import Loader, resident, to_device
+from alexnet.data.sampler import Sampler
 
 CPU = torch.device("cpu")
 
@@ -22,9 +23,9 @@ def images(count=60, side=4):
 
 
 def loader(start=0, stop=20, depth=3, count=60, batch_size=8, pixels=None):
-    order = Sampler(np.arange(count), batch_size, 0)
+    sampler = Sampler(np.arange(count), batch_size, 0)
     read = (images(count) if pixels is None else pixels).__getitem__
-    return Loader(read, np.arange(count) % 7, order, CPU, start, stop, depth)
+    return Loader(read, np.arange(count) % 7, sampler, CPU, start, stop, depth)
 
 
 def summary(batches):
@@ -48,9 +49,9 @@ def strided(count, batch_size, seed):
 @given(**sizes, epoch=st.integers(0, 6))
 @some
 def test_each_image_comes_once_an_epoch(count, batch_size, seed, epoch):
-    order = strided(count, batch_size, seed)
-    steps = range(epoch * order.steps_per_epoch, (epoch + 1) * order.steps_per_epoch)
-    batches = [order.at(step) for step in steps]
+    sampler = strided(count, batch_size, seed)
+    steps = range(epoch * sampler.steps_per_epoch, (epoch + 1) * sampler.steps_per_epoch)
+    batches = [sampler.at(step) for step in steps]
     assert {number for number, _, _ in batches} == {epoch}
     index = np.concatenate([index for _, index, _ in batches])
     assert np.array_equal(np.sort(index), np.arange(1000, 1000 + 3 * count, 3))
@@ -89,11 +90,11 @@ def test_the_order_does_not_depend_on_the_batch_size():
 
 
 def test_a_batch_is_the_images_that_the_order_says():
-    order = Sampler(np.arange(5, 60, 5), 4, 9)
+    sampler = Sampler(np.arange(5, 60, 5), 4, 9)
     pixels, targets = images(), np.arange(60) * 2
-    with Loader(pixels.__getitem__, targets, order, CPU, 0, 6) as batches:
+    with Loader(pixels.__getitem__, targets, sampler, CPU, 0, 6) as batches:
         for step, batch in enumerate(batches):
-            epoch, index, position = order.at(step)
+            epoch, index, position = sampler.at(step)
             assert (batch.step, batch.epoch) == (step, epoch)
             assert np.array_equal(batch.index, index)
             assert np.array_equal(batch.position, position)
@@ -104,10 +105,10 @@ def test_a_batch_is_the_images_that_the_order_says():
 
 
 def test_images_that_stay_on_the_device_are_the_same():
-    pixels, targets, order = images(), np.arange(60), Sampler(np.arange(60), 7, 3)
-    with Loader(pixels.__getitem__, targets, order, CPU, 0, 12) as batches:
+    pixels, targets, sampler = images(), np.arange(60), Sampler(np.arange(60), 7, 3)
+    with Loader(pixels.__getitem__, targets, sampler, CPU, 0, 12) as batches:
         copied = summary(batches)
-    with Loader(resident(pixels, CPU), targets, order, CPU, 0, 12) as batches:
+    with Loader(resident(pixels, CPU), targets, sampler, CPU, 0, 12) as batches:
         assert summary(batches) == copied
 
 

@@ -139,8 +139,8 @@ def test_found_below_the_data_root(tmp_path, monkeypatch):
 def test_flat_val_without_truth(tmp_path):
     problem = error(f"imagenet:{flat_val(train(tmp_path))}")
     assert problem.line == (
-        f"{tmp_path / 'val'} is flat and its truth is missing: put ILSVRC2012_devkit_t12/ or LOC_val_solution.csv"
-        f" into {tmp_path}"
+        f"{tmp_path / 'val'} has no class folders and its labels are missing: "
+        f"put ILSVRC2012_devkit_t12/ or LOC_val_solution.csv into {tmp_path}"
     )
 
 

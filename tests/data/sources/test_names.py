@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from alexnet.core.errors import UserError
-from alexnet.data.sources import BUILTIN_SOURCES, data_home, open_source
+from alexnet.data.home import data_home
+from alexnet.data.sources import BUILTIN_SOURCES, open_source
 
 
 def fill(root: Path, *names: str) -> Path:
@@ -106,7 +107,7 @@ def test_folders_that_are_no_source(tmp_path):
     assert "has no class folders" in error(fill(tmp_path / "flat", "1.jpg"))
     assert "has only one class, 'cat'" in error(fill(tmp_path / "one", "cat/1.jpg"))
     alike = error(fill(tmp_path / "alike", "a\nb/1.jpg", "a\\nb/1.jpg"))
-    assert "has two class folders whose names are shown alike, 'a\\\\nb': rename one" in alike
+    assert "has two class folders that are both shown as 'a\\\\nb': rename one" in alike
     (tmp_path / "hollow" / "a").mkdir(parents=True)
     assert error(tmp_path / "hollow").startswith("no images in ")
     assert "is a file but not a tar" in error(fill(tmp_path, "photo.jpg") / "photo.jpg")
@@ -188,7 +189,7 @@ def test_unknown_source():
     with pytest.raises(UserError, match="did you mean 'cifar10'"):
         open_source("cifar1O")
     assert error("\0").startswith("unknown source ")
-    assert error("imagenet:").endswith("has no path behind the colon: write imagenet:PATH, or imagenet alone")
+    assert error("imagenet:").endswith("has no path after the colon: write imagenet:PATH, or imagenet alone")
     for text in ("cifar10:/nowhere/at/all", "/nowhere/at/all", "photos:/tmp", "~nobody-of-that-name/x", "./nowhere"):
         assert error(text) == f"there is no folder or file {text.removeprefix('cifar10:')}"
 
@@ -246,7 +247,7 @@ def test_data_home(monkeypatch):
 def test_built_in_sources_are_described_in_a_line():
     sets = {"digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "tiny-imagenet", "imagenet"}
     assert set(BUILTIN_SOURCES) == sets
-    assert all(line and "\n" not in line for line in BUILTIN_SOURCES.values())
+    assert all(line and "\n" not in line for line in (source.about for source in BUILTIN_SOURCES.values()))
 
 
 def test_images_beside_class_folders_are_named(tmp_path):

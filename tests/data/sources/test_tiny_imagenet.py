@@ -70,5 +70,5 @@ def test_what_is_missing_is_said(published, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"val_annotations\.txt, line 1: expected a file, a tab and a class"):
         open_source(f"tiny-imagenet:{published}")
     annotations.unlink()
-    with pytest.raises(UserError, match=r"is flat and its truth is missing: put val_annotations\.txt there"):
+    with pytest.raises(UserError, match=r"no class folders and its labels are missing: put val_annotations\.txt there"):
         open_source(f"tiny-imagenet:{published}")
