@@ -1,6 +1,7 @@
 """Descriptions of sources, and folders: what becomes which split and class, and what is refused in which words."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -257,3 +258,20 @@ def test_images_beside_class_folders_are_named(tmp_path):
     )  # fmt: skip
     fill(tmp_path / "plain", "a/1.jpg", "b/2.jpg", "3.jpg", "readme.txt", ".4.jpg")
     assert open_source(str(tmp_path / "plain")).warnings == ("ignored, image beside the class folders: 3.jpg",)
+
+
+def test_a_row_of_the_table_is_all_that_a_source_needs(tmp_path, monkeypatch):
+    asked = []
+
+    def open_made(path, roots, log):
+        asked.append((path, roots))
+        return replace(open_source("digits"), name="made")
+
+    monkeypatch.setitem(BUILTIN_SOURCES, "made", replace(BUILTIN_SOURCES["mnist"], about="made here", open=open_made))
+    assert open_source("made", tmp_path).name == "made"
+    assert open_source(f"made:{tmp_path}").name == "made"
+    assert asked == [(None, [tmp_path, data_home()]), (tmp_path, [data_home()])]
+    assert error("maid").startswith("unknown source 'maid'")
+    with pytest.raises(UserError) as caught:
+        open_source("maid")
+    assert caught.value.details[0] == "did you mean 'made'?"

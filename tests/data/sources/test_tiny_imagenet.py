@@ -42,7 +42,7 @@ def test_as_published(published):
         *(("train", c, f"train/{wnid}/images/{wnid}_{i}.JPEG") for c, wnid in enumerate(WNIDS) for i in range(3)),
         *(("test", label, f"val/images/val_{i}.JPEG") for label, i in ((0, 0), (0, 2), (1, 1))),
     ]
-    assert source.warnings == ("ignored, file that the truth does not name: val/images/val_3.JPEG",)
+    assert source.warnings == ("ignored, file without a label: val/images/val_3.JPEG",)
 
 
 def test_in_class_folders(tmp_path):

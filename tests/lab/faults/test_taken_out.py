@@ -64,7 +64,7 @@ TAKEN_OUT = {  # what is done to the code, and the test that must notice
     "images come in no order": (
         "import numpy as np\n"
         "patch('alexnet.data.sampler.permutation', lambda key, epoch, count: np.zeros(count, np.int64))",
-        "tests/data/test_loader.py::test_each_image_comes_once_an_epoch",
+        "tests/data/test_sampler.py::test_each_image_comes_once_an_epoch",
     ),
     "predict prepares images its own way": (
         "real = alexnet.data.image_file.read_pixels\n"
