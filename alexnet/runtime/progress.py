@@ -40,8 +40,11 @@ def _notebook_with_widgets() -> bool:
 def _format_figures(figures: dict[str, float]) -> str:
     """The figures as text, short enough for a line of 80 columns with a bar."""
     formats = {
-        "images_per_second": "{:,.0f}/s", "loss": "loss {:.2f}", "accuracy": "acc {:.2f}", "measured": "{:,.0f} evaluated",
-    }  # fmt: skip
+        "images_per_second": "{:,.0f}/s",
+        "loss": "loss {:.2f}",
+        "accuracy": "acc {:.2f}",
+        "measured": "{:,.0f} evaluated",
+    }
     return "  ".join(formats[name].format(value) for name, value in figures.items())
 
 
