@@ -366,7 +366,7 @@ def _find_field(path: str) -> tuple[str, str, Renamed | None]:
     known = _known_fields()
     if f"{section}.{today}" in known:
         return section, today, earlier
-    if meant := field_meant(path):
+    if meant := field_meant(path) or field_meant(name):
         raise UserError(f"unknown field {path!r}: did you mean {meant!r}?")
     raise unknown("field", path, known)
 
