@@ -39,8 +39,9 @@ class EntryPoints(Mapping[str, Kind]):
 
     def __getitem__(self, name: str) -> Kind:
         point, *others = self._points[name]
-        packages = " and ".join(sorted(_package(each) for each in (point, *others)))
-        where = f"{name!r} (entry point {self._group} of the package {packages})"
+        packages = "packages" if others else "package"
+        packages += " " + " and ".join(sorted(_package(each) for each in (point, *others)))
+        where = f"{name!r} (entry point {self._group} of the {packages})"
         if others:
             raise UserError(f"{where} is declared twice: uninstall one of them")
         try:
