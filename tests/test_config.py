@@ -601,8 +601,8 @@ def test_one_field_under_two_names_is_refused():
 
 
 def test_recipes_that_an_earlier_version_wrote_are_the_same_trainings():
-    """The file holds what the last version with the earlier names wrote into ``run.json``, claims left out."""
-    documents = json.loads((ROOT / "tests/data_files/recipes-before-0.1.json").read_text(encoding="utf-8"))
+    """The file holds what the last version with the earlier names wrote into ``run.json``."""
+    documents = json.loads((ROOT / "tests/data_files/golden/recipes.json").read_text(encoding="utf-8"))["named"]
     assert len(documents) == 26
     for name, document in documents.items():
         recipe = recipe_from_json(document)

@@ -1,1 +1,1 @@
-"""What is computed from counted images."""
+"""Measures of a classifier: exact counts, calibration, intervals."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from alexnet.metrics.counts import TOP
 from alexnet.metrics.intervals import accuracy_interval
 from alexnet.report.tables import table
-from alexnet.training.evaluate import TOP
 
 CONFUSIONS_SHOWN = 10
 MATRIX_CLASSES = 20  # a wider matrix does not fit a terminal
