@@ -1,7 +1,7 @@
 """Exact counts of a classifier's predictions: accuracy, loss, classes, confusions and calibration.
 
-Each image counts once, integers are summed and shares are taken at the end, so that nothing depends on the batch size or
-on the number of processes. Calibration is the expected calibration error of Guo, Pleiss, Sun and Weinberger, "On
+Each image counts once, integers are summed and shares are taken at the end, so that nothing depends on the batch size
+or on the number of processes. Calibration is the expected calibration error of Guo, Pleiss, Sun and Weinberger, "On
 Calibration of Modern Neural Networks" (ICML 2017).
 """
 
