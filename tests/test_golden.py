@@ -13,15 +13,15 @@ import numpy as np
 import PIL
 import pytest
 import torch
+from alexnet.core.typed import from_json, to_json
+from alexnet.data.store import open_or_prepare, open_store, verify_store
+from alexnet.model.saved import save_model
 from safetensors.torch import load_file
 
 # --- every name of the package that this file uses ---------------------------------------------------------------
 from alexnet import Predictor, get_recipe, load_model, train
 from alexnet.config import Recipe, override
-from alexnet.core.typed import from_json, to_json
 from alexnet.data.sources import Source, open_source
-from alexnet.data.store import open_or_prepare, open_store, verify_store
-from alexnet.model.saved import save_model
 from alexnet.runtime.checkpoint import load_newest
 from alexnet.runtime.device import choose_machine, describe_hardware
 from alexnet.runtime.run import Run
