@@ -158,7 +158,7 @@ def notes():
 @pytest.fixture(scope="session")
 def slim():
     """Variant → departures that give it few hidden units: all of its structure for a fraction of its memory."""
-    from alexnet.models.variants import get_architecture
+    from alexnet.models.registry import get_architecture
 
     def differences(name, units=64):
         architecture = get_architecture(name)
@@ -174,11 +174,11 @@ def randomised(slim):
     """
     import torch
 
-    from alexnet.models.variants import create_model
+    from alexnet.models.registry import create_model
 
     def build(name, image_size=None, **differences):
         channels = 1 if name in ("d2l", "lenet5") else 3
-        network = create_model(name, 5, channels, image_size, seed=0, **{**slim(name), **differences}).double()
+        network = create_model(name, num_classes=5, in_channels=channels, image_size=image_size, seed=0, **{**slim(name), **differences}).double()
         draws = torch.Generator().manual_seed(1)
         with torch.no_grad():
             for key, parameter in network.named_parameters():

@@ -50,7 +50,7 @@ def _train(add: Add) -> None:
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help=change)
     _seed(add)
     add_device_and_precision(add)
-    _plain(add)
+    _reference(add)
     add_data_root(add)
 
 
@@ -59,7 +59,7 @@ def _evaluate(add: Add) -> None:
     add("--data", metavar="SOURCE", help=f"instead of the run's own test images: {SOURCE}")
     add("--views", type=int, choices=(1, 10), default=1, help="centre view, or ten views averaged (default: 1)")
     add_device_and_precision(add)
-    _plain(add)
+    _reference(add)
     add_data_root(add)
 
 
@@ -68,7 +68,7 @@ def _predict(add: Add) -> None:
     add("images", nargs="+", metavar="IMAGE", help="image files, folders of them, or - for one image on stdin")
     add("--top-k", type=int, default=5, metavar="K", help="classes to print for each image (default: 5)")
     add_device_and_precision(add)
-    _plain(add)
+    _reference(add)
 
 
 def _summary(add: Add) -> None:
@@ -108,8 +108,9 @@ def _seed(add: Add) -> None:
     add("--seed", type=int, default=0, metavar="N", help="what every draw is keyed by (default: 0)")
 
 
-def _plain(add: Add) -> None:
-    add("--plain", action="store_true", help="without the fast forms: the path that they are held to")
+def _reference(add: Add) -> None:
+    add("--reference", action="store_true", help="use reference PyTorch layers instead of the fast kernels")
+    add("--plain", dest="reference", action="store_true", help=argparse.SUPPRESS)  # its name in earlier versions
 
 
 def _arguments_of(module: str, function: str) -> Callable[[Add], None]:

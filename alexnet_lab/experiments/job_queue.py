@@ -9,15 +9,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from alexnet.cli.evaluate import evaluate
-from alexnet.cli.prepare import prepare
-from alexnet.cli.train import train
+from alexnet.api import evaluate, train
 from alexnet.core.errors import DivergedError, UserError, unknown
 from alexnet.data.sources import BUILTIN_SOURCES, open_source
 from alexnet.recipes import get_recipe
 from alexnet.runtime.device import resolve_device
 from alexnet.runtime.log import Reporter
 from alexnet.runtime.run import Run
+from alexnet.training.datasets import prepare
 from alexnet_lab.claims.registry import needed_experiments
 from alexnet_lab.experiments import textbook
 from alexnet_lab.experiments.registry import Device, Experiment, run_folder

@@ -67,7 +67,7 @@ def textbook_network() -> nn.Sequential:
 
 def textbook_steps(recipe: Recipe, dataset: Path, device: str, workers: int) -> tuple[DeviceConfig, Work]:
     """The textbook's training on a prepared dataset; each ``next`` does one step."""
-    device_config = resolve_device(device, "fp32", plain=True)
+    device_config = resolve_device(device, "fp32", reference=True)
     return device_config, _textbook_steps(
         recipe, open_prepared(dataset), device_config, min(workers, torch.get_num_threads())
     )

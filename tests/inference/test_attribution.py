@@ -14,7 +14,8 @@ from scipy.stats import spearmanr
 
 from alexnet.analysis.attribution import METHODS, attribute
 from alexnet.models.layers import draw_masks
-from alexnet.models.variants import VARIANTS, create_model
+from alexnet.models.registry import create_model
+from alexnet.models.variants import VARIANTS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CHANNELS, SIDE, SHAPE, STEPS = 1, 28, 7, 100
@@ -42,7 +43,7 @@ def shapes(count, seed, channels=CHANNELS, side=SIDE, size=SHAPE):
 @pytest.fixture(scope="module")
 def trained():
     """A network that tells the shapes apart, and 50 images with what is bright in them."""
-    network = create_model("small", 4, CHANNELS, SIDE, seed=0).train()
+    network = create_model("small", num_classes=4, in_channels=CHANNELS, image_size=SIDE, seed=0).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
     for step in range(STEPS):
         images, labels, _ = shapes(48, step)
@@ -87,7 +88,7 @@ def test_a_network_of_random_weights_looks_elsewhere(trained, maps, method):
     """After all weights are drawn anew the maps have little to do with the earlier ones."""
     network, images, labels, _ = trained
     drawn = copy.deepcopy(network)
-    drawn.initialise(12345)
+    drawn.init_weights(12345)
     with torch.no_grad():
         drawn.fc8.weight.normal_(0, 0.05, generator=torch.Generator().manual_seed(1))
     correlations = []
@@ -110,7 +111,7 @@ def test_the_network_is_left_as_it_was(trained):
 def test_every_variant_can_be_asked(name, slim):
     row = VARIANTS[name]
     side = {"small": 28, "lenet5": 28}.get(name, 80 if row.architecture else None)
-    network = create_model(name, 4, row.in_channels, side, seed=0, **slim(name, 8))
+    network = create_model(name, num_classes=4, in_channels=row.in_channels, image_size=side, seed=0, **slim(name, 8))
     shape = (row.in_channels, network.image_size, network.image_size)
     found = attribute(network, torch.randn(shape, generator=torch.Generator().manual_seed(0)), 2)
     assert list(found) == list(METHODS)

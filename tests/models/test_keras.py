@@ -6,7 +6,7 @@ import os
 import pytest
 import torch
 
-from alexnet.models.variants import create_model
+from alexnet.models.registry import create_model
 
 os.environ.setdefault("KERAS_BACKEND", "torch")  # read once, when keras is imported
 keras = pytest.importorskip("keras", reason="keras is not installed: pip install 'alexnet[dev]'")
@@ -78,7 +78,7 @@ def theirs():
 
 @pytest.fixture
 def ours(theirs):
-    network = create_model("keras", 1000, seed=0, dropout=0)
+    network = create_model("keras", num_classes=1000, seed=0, dropout=0)
     network.load_state_dict(as_ours(theirs))
     return network.eval()
 

@@ -13,8 +13,9 @@ from PIL import Image
 
 from alexnet.core.errors import UserError
 from alexnet.models.alexnet import LinearLayer
-from alexnet.models.bundle import SavedModel
-from alexnet.models.variants import VARIANTS, create_model, get_architecture
+from alexnet.models.classifier import Classifier
+from alexnet.models.registry import create_model, get_architecture
+from alexnet.models.variants import VARIANTS
 from alexnet.plots import canvas
 from alexnet.plots.activations import draw_activations, shown_layers
 from alexnet.plots.architecture import show_architecture, stages
@@ -179,7 +180,7 @@ def test_kernels_are_stretched_about_zero():
 
 
 def test_columns_are_shown_apart_and_one_tower_as_the_control():
-    networks = {name: create_model(name, 2, 3, 80, seed=0, **SLIM) for name in ("paper", "one-tower")}
+    networks = {name: create_model(name, num_classes=2, in_channels=3, image_size=80, seed=0, **SLIM) for name in ("paper", "one-tower")}
     assert [columns_of(network) for network in networks.values()] == [2, 1]
     with torch.no_grad():
         networks["paper"].conv1.weight[:48] = networks["paper"].conv1.weight[:48, :1]  # grey
@@ -197,7 +198,7 @@ def test_columns_are_shown_apart_and_one_tower_as_the_control():
 
 
 def test_grey_kernels_have_no_colour():
-    picture = draw_filters({"digits": create_model("small", 10, 1, 28, seed=0)})
+    picture = draw_filters({"digits": create_model("small", num_classes=10, in_channels=1, image_size=28, seed=0)})
     png(picture)
     assert "colour" not in picture.figures["digits"]
 
@@ -210,7 +211,9 @@ def test_active_units_are_counted_for_each_layer():
     maps[:10] = 1.0
     units = torch.tensor([1.0, -1.0, 2.0])
     outputs = {"relu1": maps, "norm1": maps, "pool5": units[:, None, None], "sigmoid2": maps / 2, "fc8": units}
-    picture = draw_activations(photograph(), outputs, "it", {"fc8": ["dog", "flower", "cat"]})
+    picture = draw_activations(
+        photograph(), outputs, "it", {"fc8": ["dog", "flower", "cat"]}, {"relu1": 0.0, "sigmoid2": 0.5}
+    )
     png(picture)
     assert picture.figures["active"] == {"relu1": 0.25, "sigmoid2": 0.0}  # a sigmoid that says neither is not active
     written = texts(picture.figure)
@@ -226,13 +229,13 @@ def test_active_units_are_counted_for_each_layer():
 def test_a_map_that_is_even_and_strong_is_not_drawn_as_one_that_is_dead():
     maps = torch.zeros(2, 2, 2)
     maps[1] = 9.0
-    drawn = draw_activations(photograph(), {"pool5": maps}, "it", {}).figure.axes[1].images[0].get_array()
+    drawn = draw_activations(photograph(), {"pool5": maps}, "it", {}, {}).figure.axes[1].images[0].get_array()
     assert drawn[1, 1] == 0
     assert drawn[1, 4] == 1
 
 
 def test_each_layer_is_shown_from_its_activation_on():
-    shown = {name: shown_layers(create_model(name, 2, 3, 80, seed=0, **SLIM), []) for name in ("paper", "batchnorm")}
+    shown = {name: shown_layers(create_model(name, num_classes=2, in_channels=3, image_size=80, seed=0, **SLIM), []) for name in ("paper", "batchnorm")}
     ends = ["relu3", "relu4", "relu5", "pool5", "relu6", "relu7", "fc8"]
     assert shown["paper"] == ["relu1", "norm1", "pool1", "relu2", "norm2", "pool2", *ends]
     assert shown["batchnorm"] == ["relu1", "pool1", "relu2", "pool2", *ends]
@@ -327,7 +330,7 @@ def test_what_was_counted_in_the_end_is_the_matrix():
         "confusions": [{"true": "a", "predicted": "c", "images": 1}, {"true": "b", "predicted": "a", "images": 1}],
     }  # fmt: skip
     assert counted_matrix(result, ["a", "b", "c"]).tolist() == [[3, 0, 1], [1, 2, 0], [0, 0, 0]]
-    model = SavedModel(create_model("small", 3, 1, 28, seed=0), "small", ("a", "b", "c"), ("A", "B", "C"), None)
+    model = Classifier(create_model("small", num_classes=3, in_channels=1, image_size=28, seed=0), "small", ("a", "b", "c"), ("A", "B", "C"), None)
     picture = show_counted(result, model, "run")
     png(picture)
     assert picture.says.startswith("run on a set: 7 test images, ten views, 71.43% right; “A” taken for “C” (1), ")
@@ -347,7 +350,7 @@ def test_as_many_are_hardest_as_easiest(present, bars):
 def test_too_many_classes_are_not_a_matrix():
     classes = tuple(str(number) for number in range(2001))
     with pytest.raises(UserError, match="a matrix of 2,001 classes cannot be seen"):
-        show_counted({"split": "test"}, SavedModel(None, "small", classes, classes, None), "run")
+        show_counted({"split": "test"}, Classifier(None, "small", classes, classes, None), "run")
 
 
 def test_what_is_equally_hard_is_said_to_be():
@@ -413,7 +416,7 @@ def test_every_variant_s_architecture_can_be_drawn(name):
 
 
 def test_the_paper_s_stages():
-    found = {stage.name: stage for stage in stages(create_model("paper", 10, 3, 224, seed=0, **SLIM))}
+    found = {stage.name: stage for stage in stages(create_model("paper", num_classes=10, in_channels=3, image_size=224, seed=0, **SLIM))}
     assert found["conv2"].shape == (256, 27, 27)
     assert (found["conv2"].kernel, found["conv2"].joined, found["conv3"].joined) == (5, False, True)
     assert found["conv2"].ops == ("relu", "norm", "pool → 13")

@@ -5,7 +5,7 @@ import torch
 import torchvision
 
 from alexnet.core.errors import UserError
-from alexnet.models.variants import build, create_model, get_architecture
+from alexnet.models.registry import build, create_model, get_architecture
 from alexnet.weights.torchvision import from_torchvision, to_torchvision
 
 CLASSES = 10
@@ -19,7 +19,7 @@ def theirs():
 
 @pytest.fixture(scope="module")
 def ours():
-    return create_model("torchvision", CLASSES, seed=1, dropout=0).double()
+    return create_model("torchvision", num_classes=CLASSES, seed=1, dropout=0).double()
 
 
 @pytest.mark.parametrize("side", [224, 256, 63])  # at 256 and 63 pool5 is not 6×6 and the adaptive pool acts
@@ -29,7 +29,7 @@ def test_from_torchvision(ours, theirs, side):
 
 
 def test_to_torchvision(ours, theirs):
-    ours.initialise(7)
+    ours.init_weights(7)
     theirs.load_state_dict(to_torchvision(ours.state_dict()))
     assert_same_function(ours, theirs, 224)
 
