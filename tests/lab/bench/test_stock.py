@@ -8,8 +8,8 @@ import copy
 
 import pytest
 import torch
-
 from alexnet.models.baselines import BASELINES
+
 from alexnet.models.layers import draw_masks
 from alexnet.models.variants import VARIANTS
 from alexnet.runtime.device import DeviceConfig
