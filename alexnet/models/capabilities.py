@@ -51,7 +51,7 @@ def _compiles(network: Classifier) -> str | None:
     try:
         found = torch.compile(network, fullgraph=True, backend="aot_eager")(x)
     finally:
-        torch._dynamo.reset()  # type: ignore[no-untyped-call]
+        torch._dynamo.reset()
     return _apart(found, network(x))
 
 
@@ -65,7 +65,8 @@ def _exports(network: Classifier) -> str | None:
 
 def _per_image_gradients(network: Classifier, training: bool) -> str | None:
     network = network.train(training)
-    parameters, buffers = dict(network.named_parameters()), dict(network.named_buffers())
+    parameters: dict[str, Tensor] = dict(network.named_parameters())
+    buffers = dict(network.named_buffers())
 
     def loss(weights: dict[str, Tensor], image: Tensor) -> Tensor:
         logits: Tensor = functional_call(network, (weights, buffers), image[None])
