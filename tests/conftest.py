@@ -123,7 +123,7 @@ def small_recipe():
         name="least",
         model=ModelSpec("small", dropout=0.2),
         data=DataSpec("digits", image_size=16),
-        optim=OptimSpec(rate=0.01, momentum=0.9),
+        optim=OptimSpec(lr=0.01, momentum=0.9),
         train=TrainSpec(batch_size=16, epochs=1, precision="fp32"),
     )
 

@@ -132,7 +132,7 @@ def resolve_device(device: str | None = None, precision: str = "auto", *, refere
 
 def _check_int8(device: torch.device, *, reference: bool) -> None:
     if reference:
-        raise UserError("--precision int8 is a fast form, and --plain leaves those out: give one of the two")
+        raise UserError("--precision int8 uses a fast kernel, and --reference uses none: give one of the two")
     if not multiplies_int8(device):
         raise UserError(f"int8 products are oneDNN's, on CPUs, and {device} here has none: leave --precision int8 out")
 

@@ -49,10 +49,10 @@ def test_counts_are_scikit_learn_s(make_model, dataset, cpu):
     summary = counts.summary(dataset.classes)
     assert summary["images"] == 157
     assert summary["top1"] == accuracy_score(targets, probabilities.argmax(axis=1))
-    assert summary["top5"] == top_k_accuracy_score(targets, probabilities, k=5, targets=LABELS)
+    assert summary["top5"] == top_k_accuracy_score(targets, probabilities, k=5, labels=LABELS)
     probabilities = probabilities.astype(np.float64)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
-    assert summary["loss"] == pytest.approx(log_loss(targets, probabilities, targets=LABELS), rel=1e-5)
+    assert summary["loss"] == pytest.approx(log_loss(targets, probabilities, labels=LABELS), rel=1e-5)
     for name, found in summary["per_class"].items():
         mine = targets == int(name)
         assert found["images"] == mine.sum()
@@ -64,7 +64,7 @@ def test_confusions_are_scikit_learn_s(make_model, dataset, cpu):
     model = make_model()
     (counts,) = evaluate_models([model], [dataset], dataset.subset("test"), cpu)
     probabilities, targets = by_hand(model, dataset, "test")
-    expected = confusion_matrix(targets, probabilities.argmax(axis=1), targets=LABELS)
+    expected = confusion_matrix(targets, probabilities.argmax(axis=1), labels=LABELS)
     assert np.array_equal(counts.confusion_matrix(), expected)
     listed = counts.summary(dataset.classes)["confusions"]
     assert [pair["images"] for pair in listed] == sorted((n["images"] for n in listed), reverse=True)
