@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from alexnet.cli.train import train as train
     from alexnet.inference.predictor import Predictor as Predictor
     from alexnet.models.bundle import load_model as load_model
-    from alexnet.models.variants import create_model as create_model
+    from alexnet.models.registry import create_model as create_model
     from alexnet.recipes import get_recipe as get_recipe
 
 _HOME = {

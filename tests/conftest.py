@@ -158,7 +158,7 @@ def notes():
 @pytest.fixture(scope="session")
 def slim():
     """Variant → departures that give it few hidden units: all of its structure for a fraction of its memory."""
-    from alexnet.models.variants import get_architecture
+    from alexnet.models.registry import get_architecture
 
     def differences(name, units=64):
         architecture = get_architecture(name)
@@ -174,7 +174,7 @@ def randomised(slim):
     """
     import torch
 
-    from alexnet.models.variants import create_model
+    from alexnet.models.registry import create_model
 
     def build(name, image_size=None, **differences):
         channels = 1 if name in ("d2l", "lenet5") else 3

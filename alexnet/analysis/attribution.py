@@ -16,8 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet.core.errors import UserError
-from alexnet.models.alexnet import Classifier
-from alexnet.models.layer_outputs import WithTap, last_maps
+from alexnet.models.classifier import Classifier
 
 PATCHES_ACROSS = 8  # an image is eight patches wide, which overlap by half
 SMALLEST_PATCH = 3
@@ -40,8 +39,8 @@ def grad_cam(network: Classifier, images: Tensor, target: int) -> Tensor:
     _check_captum()
     from captum.attr import LayerGradCam
 
-    tapped = WithTap(network, last_maps(network))
-    coarse = LayerGradCam(tapped, tapped.tap).attribute(images, target=target, relu_attributions=True)
+    layer = network.get_submodule(network.last_conv_output())
+    coarse = LayerGradCam(network, layer).attribute(images, target=target, relu_attributions=True)
     return F.interpolate(coarse, size=images.shape[2:], mode="bilinear", align_corners=False)[0, 0]
 
 

@@ -7,8 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from alexnet.models.alexnet import Classifier
-from alexnet.models.layer_outputs import layer_outputs
+from alexnet.models.classifier import Classifier
 
 BIAS = 0.1
 
@@ -16,7 +15,7 @@ BIAS = 0.1
 def receptive_field(network: Classifier, layer: str) -> int:
     """The side, in pixels, of what the centre unit of a layer of maps depends on.
 
-    ``layer``: a name as ``taps.py`` has them. The network's images must be large enough that the field does not reach
+    ``layer``: the name of one of its modules, e.g. ``pool5``. The network's images must be large enough that the field does not reach
     beyond them.
     """
     reached = reach(network, layer).amax(dim=1).nonzero().squeeze(1)
@@ -31,7 +30,6 @@ def reach(network: Classifier, layer: str) -> Tensor:
     unit. Raises ``UserError`` for a layer that the network does not have.
     """
     network = copy.deepcopy(network).double().eval()
-    network.use_plain_forms()  # a fast form's rounding reaches pixels that the unit does not see
     for parameter in network.parameters():
         nn.init.constant_(parameter, 1 / parameter[0].numel() if parameter.dim() > 1 else BIAS)
     for name, module in list(network.named_modules()):
@@ -40,7 +38,7 @@ def reach(network: Classifier, layer: str) -> Tensor:
             network.add_module(name, nn.AvgPool2d(module.kernel_size, module.stride, ceil_mode=module.ceil_mode))
     side = network.image_size
     images = torch.ones(1, network.in_channels, side, side, dtype=torch.float64, requires_grad=True)
-    maps = layer_outputs(network, images, (layer,))[layer]
+    maps = network.layer_outputs(images, (layer,))[layer]
     middle = maps.shape[2] // 2
     (gradient,) = torch.autograd.grad(maps[0, 0, middle, middle], images)
     return gradient[0].abs().amax(dim=0)

@@ -15,7 +15,8 @@ from alexnet.cli.prepare import prepare
 from alexnet.core.errors import UserError
 from alexnet.data.prepared import PreparedDataset
 from alexnet.data.sources import BUILTIN_SOURCES, open_source
-from alexnet.models.bundle import SavedModel, load_model, model_folder
+from alexnet.models.bundle import load_model, model_folder
+from alexnet.models.classifier import Classifier
 from alexnet.report.text import describe_counts
 from alexnet.runtime.device import resolve_device
 from alexnet.runtime.log import NullReporter, Reporter
@@ -31,7 +32,7 @@ def evaluate(
     views: Literal[1, 10] = 1,
     device: str | None = None,
     precision: str = "auto",
-    plain: bool = False,
+    reference: bool = False,
     data_root: Path | str | None = None,
     reporter: Reporter | None = None,
 ) -> list[dict[str, Any]]:
@@ -43,7 +44,7 @@ def evaluate(
     that no run was trained on. Raises ``UserError``.
     """
     runs = tuple({model_folder(run).resolve(): run for run in runs}.values())
-    device_config = resolve_device(device, precision, plain=plain)
+    device_config = resolve_device(device, precision, reference=reference)
     models = [load_model(run) for run in runs]
     for run, model in zip(runs, models, strict=True):
         if views == 10 and model.preprocessing.crop == model.preprocessing.resize_size:
@@ -64,7 +65,7 @@ def evaluate(
 
 
 def open_dataset_for(
-    run: Path | str, model: SavedModel, data: Path | str | None, data_root: Path | None, reporter: Reporter
+    run: Path | str, model: Classifier, data: Path | str | None, data_root: Path | None, reporter: Reporter
 ) -> PreparedDataset:
     """The images given, or those of the run, as the model wants them. Raises ``UserError``, for other classes too."""
     if data is None:
@@ -88,7 +89,7 @@ def trained_on(run: Path | str) -> dict[str, Any] | None:
     return Run(place).description if place else None
 
 
-def choose_test_images(models: Sequence[SavedModel], dataset: PreparedDataset) -> tuple[str, NDArray[np.int64]]:
+def choose_test_images(models: Sequence[Classifier], dataset: PreparedDataset) -> tuple[str, NDArray[np.int64]]:
     """What to count, and a word for it: the test images (else val) of a set that has splits of its own.
 
     Of a set that was dealt here, every image that no model was fitted to or chosen by, wherever it lies now and
@@ -105,7 +106,7 @@ def choose_test_images(models: Sequence[SavedModel], dataset: PreparedDataset) -
 def main(arguments: argparse.Namespace) -> int:
     """Count and print."""
     rows = evaluate(
-        *arguments.runs, data=arguments.data, views=arguments.views, device=arguments.device, plain=arguments.plain,
+        *arguments.runs, data=arguments.data, views=arguments.views, device=arguments.device, reference=arguments.reference,
         precision=arguments.precision or "auto", data_root=arguments.data_root, reporter=make_reporter(),
     )  # fmt: skip
     if arguments.json:

@@ -7,7 +7,7 @@ from alexnet.config import Recipe
 from alexnet.core.errors import UserError
 from alexnet.core.files import write_bytes, write_json
 from alexnet.data.prepared import PreparedDataset
-from alexnet.models.bundle import SavedModel
+from alexnet.models.classifier import Classifier
 from alexnet.plots.curves import CurveDrawer
 from alexnet.report.markdown import write_report
 from alexnet.runtime.device import DeviceConfig, matrix_rate
@@ -28,7 +28,7 @@ def fit_and_finish(
         finish(training, training.fit(curves), curves, matrix_gflops)
 
 
-def finish(training: Training, model: SavedModel, curves: CurveDrawer, matrix_gflops: float) -> None:
+def finish(training: Training, model: Classifier, curves: CurveDrawer, matrix_gflops: float) -> None:
     """Write what a training leaves: model, curves, report and result. Raises ``UserError`` if the disk refuses."""
     run, recipe = training.run, training.recipe
     try:

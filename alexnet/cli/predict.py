@@ -74,7 +74,7 @@ def main(arguments: argparse.Namespace) -> int:
     """Predict and print; status 2 if an image was refused, after all the others."""
     if arguments.top_k < 1:
         raise UserError(f"--top-k {arguments.top_k}: give 1 or more")
-    device_config = resolve_device(arguments.device, arguments.precision or "auto", plain=arguments.plain)
+    device_config = resolve_device(arguments.device, arguments.precision or "auto", reference=arguments.reference)
     predictor = Predictor(arguments.run, device_config)
     refused = 0
     answers = []

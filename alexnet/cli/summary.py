@@ -6,9 +6,10 @@ import argparse
 import dataclasses
 
 from alexnet.cli.console import print_json
-from alexnet.models.alexnet import Classifier
+from alexnet.models.classifier import Classifier
+from alexnet.models.registry import build, get_variant
 from alexnet.models.summary import Layer, Summary, summarize
-from alexnet.models.variants import VARIANTS, build, get_variant
+from alexnet.models.variants import VARIANTS
 from alexnet.report.tables import table
 
 

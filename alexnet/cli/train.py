@@ -13,7 +13,7 @@ from alexnet.config import Recipe
 from alexnet.core.errors import RUNS, UserError
 from alexnet.core.files import folder_bytes
 from alexnet.data.sources import reopened_by
-from alexnet.models.variants import get_variant
+from alexnet.models.registry import get_variant
 from alexnet.report import build as report
 from alexnet.report.markdown import readings
 from alexnet.report.text import describe_measure
@@ -35,7 +35,7 @@ def train(
     seed: int = 0,
     overrides: Sequence[str] = (),
     device: str | None = None,
-    plain: bool = False,
+    reference: bool = False,
     data_root: Path | str | None = None,
     reporter: Reporter | None = None,
 ) -> Run:
@@ -49,7 +49,7 @@ def train(
     reporter = reporter or NullReporter()
     source, recipe = choose(recipe, data, overrides, Path(data_root) if data_root else None, reporter.log)
     get_variant(recipe.model.variant)  # an unknown one is said before hours of decoding
-    device_config = resolve_device(device, recipe.train.precision, plain=plain)
+    device_config = resolve_device(device, recipe.train.precision, reference=reference)
     dataset, _ = prepare(source, recipe.data.resize_size, recipe.data.channels, reporter)
     if out is not None and not str(out).strip():
         raise UserError("--out is empty: give a folder, or leave it out for runs/RECIPE")
@@ -75,7 +75,7 @@ def main(arguments: argparse.Namespace) -> int:
     overrides = [*arguments.set, *([f"train.precision={arguments.precision}"] if arguments.precision else [])]
     run = train(
         arguments.recipe, data=arguments.data, out=arguments.out, seed=arguments.seed, overrides=overrides,
-        device=arguments.device, plain=arguments.plain, data_root=arguments.data_root, reporter=make_reporter(),
+        device=arguments.device, reference=arguments.reference, data_root=arguments.data_root, reporter=make_reporter(),
     )  # fmt: skip
     result = run.result
     if arguments.json:

@@ -73,7 +73,7 @@ def open_index(
     """
     identity = {
         "schema": SCHEMA,
-        "model": _digest(predictor.model.network.state_dict()),
+        "model": _digest(predictor.model.state_dict()),
         "store": dataset.digest,
         "images": hashlib.sha256(images.tobytes()).hexdigest(),
         "layer": layer,

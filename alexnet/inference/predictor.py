@@ -17,8 +17,8 @@ from torch import Tensor
 from alexnet.core.errors import UserError
 from alexnet.data.augment import views
 from alexnet.data.image_file import read_photograph
+from alexnet.kernels.accelerate import accelerate
 from alexnet.models.bundle import load_model
-from alexnet.models.layer_outputs import layer_outputs
 from alexnet.runtime.device import DeviceConfig, resolve_device
 
 
@@ -37,7 +37,7 @@ class Predictor:
     def __init__(self, run: Path | str, device_config: DeviceConfig | None = None) -> None:
         self.model = load_model(run)
         self.device_config = device_config or resolve_device()
-        self._network = self.device_config.freeze(self.model.network)
+        self._network = accelerate(self.model, self.device_config)
         mean_image = self.model.mean_image
         self._mean_image = None if mean_image is None else mean_image.to(self.device_config.device)
 
@@ -64,7 +64,7 @@ class Predictor:
         Raises ``UserError`` for a layer that the network does not have.
         """
         with torch.inference_mode(), self.device_config.autocast():
-            outputs = layer_outputs(self._network, self.view(pixels), (layer,))
+            outputs = self._network.layer_outputs(self.view(pixels), (layer,))
         return outputs[layer].flatten(1).float().cpu().numpy()
 
     def view(self, pixels: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> Tensor:

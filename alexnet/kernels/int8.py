@@ -1,10 +1,11 @@
-"""Layers with int8 weights, for predictors on a CPU: half of bf16's bytes to read, and twice its products a cycle.
+"""Layers with int8 weights, for inference on a CPU: half of bf16's bytes to read, and twice its products a cycle.
 
-A weight is a whole number from −127 to 127 times its filter's scale, an input one from 0 to 255 times its image's. The
-products and their sums are whole numbers and exact, and the scales come afterwards (Jacob et al., "Quantization and
-Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018). Scales of inputs are found
-anew for each image, so nothing is calibrated beforehand and no answer depends on the images beside it. The products
-are oneDNN's, by the operations that torch's compiler emits for quantized networks.
+A weight is an integer from −127 to 127 times its filter's scale, an input one from 0 to 255 times its image's scale. The
+products and their sums are integers and exact; the scales are applied afterwards (Jacob et al., "Quantization and
+Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018). Scales of inputs are computed
+for each image, so there is no calibration and no prediction depends on the other images of a batch. The products are
+oneDNN's, by the operations that torch's compiler emits for quantized networks. They are not public, so the kernel is
+probed before it is used, see ``probe.py``.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ def largest_weight() -> int:
     """The largest whole number that a weight becomes. CPUs that cannot add four products at once (VNNI) add pairs of
     them in 16 bits, and 2 · 255 · 127 is too large for that; oneDNN's guide to int8 advises 7 bits there.
     """
-    return 127 if torch.cpu._is_vnni_supported() else 63
+    supported = getattr(torch.cpu, "_is_vnni_supported", lambda: False)
+    return 127 if supported() else 63
 
 
 class Int8Conv2d(nn.Module):
@@ -38,7 +40,7 @@ class Int8Conv2d(nn.Module):
     def __init__(self, layer: nn.Conv2d, *, signed: bool) -> None:
         super().__init__()
         self.geometry = layer.stride, layer.padding, layer.dilation, layer.groups
-        self.rule = layer.rule if isinstance(layer, Conv2d) else 0
+        self.rule = layer.pad_rule if isinstance(layer, Conv2d) else 0
         self.kernel, self.zero = layer.kernel_size[0], MIDDLE if signed else 0
         self.weight, self.scales = _rounded(layer.weight)
         self.zeros = torch.zeros(len(self.scales), dtype=torch.int32)
@@ -116,3 +118,16 @@ def _scaled(y: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
 
 def _dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+
+
+def rounded_weight(weight: Tensor) -> Tensor:
+    """A weight as int8 represents it, in fp32: what the integer arithmetic is compared with."""
+    integers, scales = _rounded(weight)
+    return integers.float() * scales.view(-1, *[1] * (weight.dim() - 1))
+
+
+def rounded_input(x: Tensor, *, signed: bool) -> Tensor:
+    """An input as uint8 represents it, in fp32."""
+    zero = MIDDLE if signed else 0
+    levels, scale = _levels(x, zero)
+    return (levels.float() - zero) * scale

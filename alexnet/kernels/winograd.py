@@ -24,6 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from alexnet.models.layers import Conv2d, pad
+
 POINTS = {
     4: (Fraction(0), Fraction(1), Fraction(-1)),
     5: (Fraction(0), Fraction(1), Fraction(-1), Fraction(2)),
@@ -314,3 +316,39 @@ def _blocks(tiling: _Tiling, kernels: Tensor, *maps: Tensor) -> Iterator[tuple[T
     """The maps of as many images as stay in the cache while their products are made."""
     at_once = tiling.images_at_once(kernels.shape[1] + kernels.shape[2])
     return zip(*(torch.split(each, at_once) for each in maps), strict=True)
+
+
+def uses_avx2(x: Tensor) -> bool:
+    """Whether matrix products with ``x`` run on a CPU in fp32 or float64 with 256-bit vectors (AVX2, no AVX-512).
+
+    There a product is slow beside the memory traffic, and this module's and ``blocked.py``'s forms were measured to be
+    faster (docs/log.md).
+    """
+    full = x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
+    return x.device.type == "cpu" and full and torch.backends.cpu.get_cpu_capability() == "AVX2"
+
+
+class WinogradConv2d(Conv2d):
+    """:class:`~alexnet.models.layers.Conv2d` by Winograd's algorithm where that is faster, for training and inference.
+
+    Its gradient is of first order only. ``(N, C, H, W)`` → ``(N, filters, H', W')``.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = pad(x, self.kernel_size[0], self.stride[0], self.pad_rule)
+        if (filtering := self.filtering(x)) is None:
+            return self._conv_forward(x, self.weight, self.bias)  # type: ignore[no-any-return]
+        assert self.bias is not None and isinstance(self.padding[0], int)
+        return convolve(x, self.weight, self.bias, self.padding[0], self.groups, filtering)
+
+    def filtering(self, x: Tensor, weight: float = FILTER) -> Filtering | None:
+        """The fastest filtering for ``x`` (after named padding), or None where an ordinary convolution is faster.
+
+        ``weight``: the cost of one transformed weight, see :func:`choose`.
+        """
+        if self.stride[0] > 1 or not uses_avx2(x):
+            return None
+        taps = self.kernel_size[0]
+        height, width = (side + 2 * int(self.padding[0]) - taps + 1 for side in x.shape[2:])
+        channels, filters = self.in_channels // self.groups, self.out_channels // self.groups
+        return choose(len(x), channels, filters, height, width, taps, weight)

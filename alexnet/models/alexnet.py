@@ -1,8 +1,19 @@
-"""AlexNet: five convolutions, three linear layers, and everything in which its published forms differ as data.
+"""AlexNet: five convolutions and three fully connected layers; the differences between its published forms are data.
 
-An :class:`Architecture` is one row of the table in ``variants.py``; :class:`AlexNet` runs any of them. The attributes
-and state-dict keys are the paper's names: ``conv1 … conv5``, ``norm1 … norm5`` where a normalization has weights,
-``fc6, fc7, fc8``.
+An :class:`Architecture` is one row of the table in ``variants.py``; :class:`AlexNet` builds any of them as named modules
+in forward order. Shapes of the paper's network, for 224 × 224 × 3 images::
+
+    conv1 relu1 norm1 pool1    (N, 96, 55, 55)   →  (N, 96, 27, 27)
+    conv2 relu2 norm2 pool2    (N, 256, 27, 27)  →  (N, 256, 13, 13)
+    conv3 relu3                (N, 384, 13, 13)
+    conv4 relu4                (N, 384, 13, 13)
+    conv5 relu5 pool5          (N, 256, 13, 13)  →  (N, 256, 6, 6)
+    flatten                    (N, 9216)
+    fc6 relu6 dropout6         (N, 4096)
+    fc7 relu7 dropout7         (N, 4096)
+    fc8                        (N, num_classes)
+
+Source: Krizhevsky, Sutskever and Hinton, "ImageNet Classification with Deep Convolutional Neural Networks" (NIPS 2012).
 """
 
 from __future__ import annotations
@@ -12,38 +23,37 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args, get_origin, get_type_hints
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from alexnet.core.errors import unknown
-from alexnet.kernels import int8 as quantized
-from alexnet.kernels.lrn import AlphaConvention, LocalResponseNorm
+from alexnet.models.classifier import FLATTEN, Classifier
 from alexnet.models.layers import (
-    AdaptivePool,
+    AdaptiveAvgPool,
+    AlphaConvention,
     Conv2d,
     Dropout,
     DropoutScaling,
     Initialisation,
-    Linear,
-    Masks,
+    LocallyConnected,
+    LocalResponseNorm,
     Padding,
     WithinChannelLRN,
-    initialise_layer,
+    init_layer,
     padding_amounts,
     window_count,
 )
 
 Activation = Literal["relu", "tanh", "sigmoid"]
-LayerOp = Literal["activation", "lrn", "in-map", "batch-norm", "pool"]
+LayerOp = Literal["activation", "lrn", "within-channel-lrn", "batch-norm", "pool"]
 DropoutSite = Literal["pool5", "fc6", "fc7"]
+ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
 
 
 @dataclass(frozen=True)
 class ConvLayer:
-    """One convolution and what follows it, in order.
+    """One convolution and the operations after it, in order.
 
-    ``std`` and ``bias`` are where Gaussian initialisation starts the weights and the biases.
+    ``std`` and ``bias``: standard deviation of the weights and value of the biases at Gaussian initialization.
     """
 
     filters: int
@@ -67,12 +77,12 @@ class LinearLayer:
 
 @dataclass(frozen=True)
 class Architecture:
-    """Everything that makes one published AlexNet differ from another.
+    """Everything in which one published AlexNet differs from another.
 
-    ``lrn_convention``: whether α multiplies the sum or the mean of squares. ``dropout_at``: the layers whose output
-    is dropped; ``dropout_scaling``: see :class:`~alexnet.models.layers.Dropout`. ``pool_ceil_mode``: up counts a last,
-    partly empty window. ``adaptive_pool``: the side that pool5 is averaged to when it is another, None to build fc6
-    for the map.
+    ``lrn_convention``: whether α multiplies the sum or the mean of squares. ``dropout_at``: the layers whose output has
+    dropout; ``dropout_scaling``: see :class:`~alexnet.models.layers.Dropout`. ``pool_ceil_mode``: whether a last, partly
+    empty window of a pool counts. ``adaptive_pool``: the side that the last maps are averaged to if they have another;
+    None builds fc6 for the maps as they are.
     """
 
     convs: tuple[ConvLayer, ConvLayer, ConvLayer, ConvLayer, ConvLayer]
@@ -98,17 +108,17 @@ class Architecture:
     adaptive_pool: int | None = None
 
     def __post_init__(self) -> None:
-        """Raise ``UserError`` for a name that is none of its field's."""
+        """Raise ``UserError`` for a value that is none of its field's choices."""
         for name, hint in get_type_hints(Architecture).items():
             if get_origin(hint) is Literal:
                 _one_of(f"value of {name}", getattr(self, name), get_args(hint))
         for operation in (operation for layer in self.convs for operation in layer.ops):
             _one_of("operation after a convolution", operation, get_args(LayerOp))
         for site in self.dropout_at:
-            _one_of("place for dropout", site, get_args(DropoutSite))
+            _one_of("layer for dropout", site, get_args(DropoutSite))
 
     def map_sizes(self, image_size: int) -> list[int]:
-        """The side of the map after each layer's last operation, for a square image; 0 once nothing is left."""
+        """The side of the maps after each convolution and its operations, for a square image; 0 once nothing is left."""
         sizes, size = [], image_size
         for layer in self.convs:
             size += sum(padding_amounts(size, layer.kernel, layer.stride, layer.padding))
@@ -128,55 +138,10 @@ def _one_of(kind: str, value: object, known: tuple[str, ...]) -> None:
         raise unknown(kind, str(value), known)
 
 
-class Classifier(nn.Module):
-    """What every network here is: images in, one logit a class out, and dropout sites whose masks are inputs."""
-
-    def __init__(self, num_classes: int, in_channels: int, image_size: int) -> None:
-        super().__init__()
-        if num_classes < 1 or in_channels < 1:
-            raise ValueError(f"a network needs at least one class and one channel, not {num_classes} and {in_channels}")
-        self.num_classes, self.in_channels, self.image_size = num_classes, in_channels, image_size
-
-    @property
-    def dropout_sites(self) -> dict[str, tuple[int, float]]:
-        """Site → (units, drop rate): what :func:`~alexnet.models.layers.draw_masks` needs."""
-        return {}
-
-    def initialise(self, seed: int) -> None:
-        """Fill parameters and buffers in place; each tensor's draws are keyed by (seed, its name)."""
-        raise NotImplementedError
-
-    def use_plain_forms(self) -> None:
-        """Have layers that have a fast form compute as they are written: the same numbers, to rounding."""
-        for module in self.modules():
-            if isinstance(module, LocalResponseNorm | Conv2d | Linear):
-                module.plain = True
-
-    def fix_weights(self) -> None:
-        """Have convolutions predict with the weights as they are now: the same but for rounding, sooner."""
-        for module in self.modules():
-            if isinstance(module, Conv2d):
-                module.fix_weights()
-
-    def int8_layers(self) -> dict[nn.Module, nn.Module]:
-        """Layer → what computes the same with int8 weights, for all that can be."""
-        layers: dict[nn.Module, nn.Module] = {}
-        for name, module in self.named_modules():
-            if isinstance(module, nn.Conv2d) and module.weight.shape[1] >= quantized.LEAST_CHANNELS:
-                layers[module] = quantized.Int8Conv2d(module, signed=self.reads_signed(name))
-            if isinstance(module, nn.Linear):
-                layers[module] = quantized.Int8Linear(module, signed=self.reads_signed(name))
-        return layers
-
-    def reads_signed(self, layer: str) -> bool:
-        """Whether the numbers that a layer is given can be negative."""
-        return True
-
-
 class AlexNet(Classifier):
     """``(N, in_channels, image_size, image_size)`` float → ``(N, num_classes)`` logits.
 
-    Raises ``ValueError`` for an image too small for the strides; the message names the smallest.
+    Raises ``ValueError`` for an image that is too small for the strides; the message names the smallest.
     """
 
     def __init__(
@@ -192,115 +157,73 @@ class AlexNet(Classifier):
             )
         channels = in_channels
         for number, layer in enumerate(a.convs, 1):
-            conv = Conv2d(channels, layer.filters, layer.kernel, layer.stride, layer.padding, layer.groups)
-            self.add_module(f"conv{number}", conv)
+            self._add_convolution(number, layer, channels)
             channels = layer.filters
-            if "lrn" in layer.ops:
-                norm = LocalResponseNorm(a.lrn_size, a.lrn_alpha, a.lrn_beta, a.lrn_k, a.lrn_convention, a.lrn_groups)
-                self.add_module(f"norm{number}", norm)
-            if "in-map" in layer.ops:
-                self.add_module(f"in_map{number}", WithinChannelLRN(size=5, alpha=1e-3, beta=0.75))
-            if "batch-norm" in layer.ops:
-                self.add_module(f"norm{number}", nn.BatchNorm2d(channels, a.batch_norm_eps, a.batch_norm_momentum))
-        self.pool = nn.MaxPool2d(a.pool_kernel, a.pool_stride, ceil_mode=a.pool_ceil_mode)
         if a.adaptive_pool is not None:
-            self.adapt = AdaptivePool(a.adaptive_pool)
-        self.fc6 = Linear(channels * (a.adaptive_pool or side) ** 2, a.hidden[0].units)
-        self.fc7 = Linear(a.hidden[0].units, a.hidden[1].units)
-        self.fc8 = Linear(a.hidden[1].units, num_classes)
-        self.dropout = Dropout(a.dropout, a.dropout_scaling)
+            self.avgpool5 = AdaptiveAvgPool(a.adaptive_pool)
+        self.add_module(FLATTEN, nn.Flatten())
+        self._add_dropout(5, "pool5")
+        self.fc6 = nn.Linear(channels * (a.adaptive_pool or side) ** 2, a.hidden[0].units)
+        self.add_module(f"{a.activation}6", ACTIVATIONS[a.activation]())
+        self._add_dropout(6, "fc6")
+        self.fc7 = nn.Linear(a.hidden[0].units, a.hidden[1].units)
+        self.add_module(f"{a.activation}7", ACTIVATIONS[a.activation]())
+        self._add_dropout(7, "fc7")
+        self.fc8 = nn.Linear(a.hidden[1].units, num_classes)
 
-    def forward(self, x: Tensor, masks: Masks | None = None) -> Tensor:
-        """Logits. ``masks``: dropout masks by site (see ``dropout_sites``); drawn here if training without them.
-
-        The shapes on the right are the paper's, 224 × 224 × 3 in.
-        """
-        x = self.convolve(1, x)  # (N, 96, 55, 55) → (N, 96, 27, 27)
-        x = self.convolve(2, x)  # (N, 256, 27, 27) → (N, 256, 13, 13)
-        x = self.convolve(3, x)  # (N, 384, 13, 13)
-        x = self.convolve(4, x)  # (N, 384, 13, 13)
-        x = self.convolve(5, x)  # (N, 256, 13, 13) → (N, 256, 6, 6)
-        x = self.drop("pool5", self.flatten(x), masks)  # (N, 9216)
-        x = self.drop("fc6", self.activate(self.fc6(x)), masks)  # (N, 4096)
-        x = self.drop("fc7", self.activate(self.fc7(x)), masks)  # (N, 4096)
-        return self.fc8(x)  # type: ignore[no-any-return]  # (N, num_classes)
-
-    def convolve(self, number: int, x: Tensor) -> Tensor:
-        """Convolution ``number`` and what follows it, in the order that its row of the table gives."""
-        x = getattr(self, f"conv{number}")(x)
-        for operation in self.architecture.convs[number - 1].ops:
+    def _add_convolution(self, number: int, layer: ConvLayer, channels: int) -> None:
+        """Add ``conv<number>`` and the operations after it, in the order of its row."""
+        a = self.architecture
+        conv = Conv2d(channels, layer.filters, layer.kernel, layer.stride, layer.padding, layer.groups)
+        self.add_module(f"conv{number}", conv)
+        for operation in layer.ops:
             match operation:
                 case "activation":
-                    x = self.activate(x)
-                case "lrn" | "batch-norm":
-                    x = getattr(self, f"norm{number}")(x)
-                case "in-map":
-                    x = getattr(self, f"in_map{number}")(x)
+                    self.add_module(f"{a.activation}{number}", ACTIVATIONS[a.activation]())
+                case "lrn":
+                    norm = LocalResponseNorm(
+                        a.lrn_size, a.lrn_alpha, a.lrn_beta, a.lrn_k, a.lrn_convention, a.lrn_groups
+                    )
+                    self.add_module(f"norm{number}", norm)
+                case "within-channel-lrn":
+                    self.add_module(f"within_channel_norm{number}", WithinChannelLRN(size=5, alpha=1e-3, beta=0.75))
+                case "batch-norm":
+                    batch_norm = nn.BatchNorm2d(layer.filters, a.batch_norm_eps, a.batch_norm_momentum)
+                    self.add_module(f"norm{number}", batch_norm)
                 case "pool":
-                    x = self.pool(x)
-        return x
+                    pool = nn.MaxPool2d(a.pool_kernel, a.pool_stride, ceil_mode=a.pool_ceil_mode)
+                    self.add_module(f"pool{number}", pool)
 
-    def reads_signed(self, layer: str) -> bool:
-        """Whether the numbers that a layer is given can be negative: not behind a ReLU, but for batch norm after it."""
-        number, convs = int(layer[-1]), self.architecture.convs
-        if number == 1:
-            return True
-        before = convs[number - 2].ops if number <= len(convs) + 1 else ("activation",)
-        signs = [operation for operation in before if operation in ("activation", "batch-norm")]
-        return self.architecture.activation == "tanh" or signs[-1:] != ["activation"]
-
-    def activate(self, x: Tensor) -> Tensor:
-        """The non-linearity."""
-        return ACTIVATIONS[self.architecture.activation](x)
-
-    def flatten(self, x: Tensor) -> Tensor:
-        """``(N, C, H, W)`` → ``(N, C·H·W)``, channels first; averaged to the adaptive side only when it is another."""
-        side = self.architecture.adaptive_pool
-        if side is not None and x.shape[2:] != (side, side):
-            x = self.adapt(x)
-        return x.flatten(1)
-
-    def drop(self, site: str, x: Tensor, masks: Masks | None) -> Tensor:
-        """Dropout, at the sites that the architecture names."""
-        if site not in self.dropout_sites:
-            return x
-        return self.dropout(x, None if masks is None else masks[site])  # type: ignore[no-any-return]
+    def _add_dropout(self, number: int, site: DropoutSite) -> None:
+        a = self.architecture
+        if site in a.dropout_at and a.dropout > 0:
+            self.add_module(f"dropout{number}", Dropout(a.dropout, a.dropout_scaling, site))
 
     @property
     def dropout_sites(self) -> dict[str, tuple[int, float]]:
-        """Site → (units, drop rate), none at rate 0."""
+        """Site → (units, dropout probability), none at probability 0."""
         a = self.architecture
         units = {"pool5": self.fc6.in_features, "fc6": self.fc6.out_features, "fc7": self.fc7.out_features}
         return {site: (units[site], a.dropout) for site in a.dropout_at if a.dropout > 0}
 
-    def initialise(self, seed: int) -> None:
-        """Fill parameters and buffers in place; each tensor's draws are keyed by (seed, its name)."""
+    def init_layer(self, name: str, seed: int) -> None:
+        """Initialize one layer's weights and biases in place, as the architecture's row says."""
         a = self.architecture
-        starts = self._starts()
-        for name, module in self.named_modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                std, bias = starts[name]
-                # He's rule is for what a ReLU follows; before the softmax, small weights start the loss at ln(classes)
-                scheme = "gaussian" if a.initialisation == "he" and name == "fc8" else a.initialisation
-                initialise_layer(module, name, scheme, std, bias, seed)
-            elif isinstance(module, nn.BatchNorm2d):
-                module.reset_parameters()
+        layer = self.get_submodule(name)
+        assert isinstance(layer, nn.Conv2d | nn.Linear | LocallyConnected)
+        std, bias = self._gaussian_starts()[name]
+        # The rule of He et al. is for layers before a ReLU. Small weights in fc8 start the loss at ln(num_classes).
+        scheme = "gaussian" if a.initialisation == "he" and name == self.last_layer else a.initialisation
+        init_layer(layer, name, scheme, std, bias, seed)
 
-    def _starts(self) -> dict[str, tuple[float, float]]:
-        """Layer → (standard deviation of its weights, value of its biases) under Gaussian initialisation."""
+    def _gaussian_starts(self) -> dict[str, tuple[float, float]]:
+        """Layer → (standard deviation of its weights, value of its biases) at Gaussian initialization."""
         a = self.architecture
         convs = {f"conv{number}": (layer.std, layer.bias) for number, layer in enumerate(a.convs, 1)}
         hidden = {name: (layer.std, layer.bias) for name, layer in zip(("fc6", "fc7"), a.hidden, strict=True)}
         return {**convs, **hidden, "fc8": (a.output_std, 0.0)}
 
 
-ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
-    "relu": F.relu,
-    "tanh": torch.tanh,
-    "sigmoid": torch.sigmoid,
-}
-
-
-def architecture_of(network: Classifier) -> Architecture | None:
-    """The row that an AlexNet was built by; None for a network of another kind."""
+def architecture_of(network: nn.Module) -> Architecture | None:
+    """The row that an AlexNet was built from; None for a network of another kind."""
     return network.architecture if isinstance(network, AlexNet) else None

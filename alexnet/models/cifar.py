@@ -11,13 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import nn
 
-from alexnet.kernels.lrn import LocalResponseNorm
-from alexnet.models.alexnet import ACTIVATIONS, Activation, Classifier
-from alexnet.models.layers import LocallyConnected, Masks, WithinChannelLRN, initialise_layer, window_count
+from alexnet.models.alexnet import ACTIVATIONS, Activation
+from alexnet.models.classifier import FLATTEN, Classifier
+from alexnet.models.layers import LocallyConnected, LocalResponseNorm, WithinChannelLRN, init_layer, window_count
 
-After = Literal["activation", "max-pool", "average-pool", "in-map", "lrn"]
+OUTPUT_STD = 0.01
+CifarOp = Literal["activation", "max-pool", "average-pool", "within-channel-lrn", "lrn"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class CifarLayer:
     kind: Literal["conv", "local"]
     filters: int
     std: float
-    ops: tuple[After, ...] = ("activation",)
+    ops: tuple[CifarOp, ...] = ("activation",)
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class CifarArchitecture:
 
 EIGHTEEN_PERCENT = CifarArchitecture(
     layers=(
-        CifarLayer("conv", 32, 1e-4, ("max-pool", "activation", "in-map")),
-        CifarLayer("conv", 32, 0.01, ("activation", "average-pool", "in-map")),
+        CifarLayer("conv", 32, 1e-4, ("max-pool", "activation", "within-channel-lrn")),
+        CifarLayer("conv", 32, 0.01, ("activation", "average-pool", "within-channel-lrn")),
         CifarLayer("conv", 64, 0.01, ("activation", "average-pool")),
     ),
     image_size=32,
@@ -85,7 +86,7 @@ FIGURE_1 = tuple(
 class CifarNet(Classifier):
     """``(N, in_channels, image_size, image_size)`` → ``(N, num_classes)`` logits.
 
-    Layers are named by kind and number: ``conv1``, ``local3``, ``fc5``.
+    Layers are named by kind and number: ``conv1``, ``local3``, ``fc5``. There is no dropout.
     """
 
     def __init__(
@@ -95,56 +96,42 @@ class CifarNet(Classifier):
         self.architecture = architecture
         channels, side = in_channels, self.image_size
         for number, layer in enumerate(architecture.layers, 1):
-            self.add_module(f"{layer.kind}{number}", _make(layer, channels, side))
+            self.add_module(f"{layer.kind}{number}", _build(layer, channels, side))
             channels = layer.filters
-            for what in layer.ops:
-                if what == "max-pool":
-                    self.add_module(f"pool{number}", nn.MaxPool2d(3, 2, ceil_mode=True))
-                if what == "average-pool":
-                    self.add_module(f"pool{number}", nn.AvgPool2d(3, 2, ceil_mode=True))
-                if what.endswith("pool"):
+            for operation in layer.ops:
+                self._add_operation(number, operation)
+                if operation.endswith("pool"):
                     side = window_count(side, 3, 2, ceil=True)
-                if what == "in-map":
-                    self.add_module(f"in_map{number}", WithinChannelLRN(size=3, alpha=5e-5, beta=0.75))
-                if what == "lrn":
-                    self.add_module(f"norm{number}", LocalResponseNorm(9, 1e-3, 0.75, 1.0, "mean", groups=1))
         if side < 1:
-            pools = sum(what.endswith("pool") for layer in architecture.layers for what in layer.ops)
+            pools = sum(operation.endswith("pool") for layer in architecture.layers for operation in layer.ops)
             smallest = 3 * 2 ** (pools - 1)
             raise ValueError(f"an image of {self.image_size} pixels is too small: give at least {smallest}")
-        self.last = f"fc{len(architecture.layers) + 1}"
-        self.add_module(self.last, nn.Linear(channels * side**2, num_classes))
+        self.add_module(FLATTEN, nn.Flatten())
+        self.add_module(f"fc{len(architecture.layers) + 1}", nn.Linear(channels * side**2, num_classes))
 
-    def forward(self, x: Tensor, masks: Masks | None = None) -> Tensor:
-        """Logits; ``masks`` is there because every classifier takes it, and unused: these nets have no dropout."""
-        modules = dict(self.named_children())
-        for number, layer in enumerate(self.architecture.layers, 1):
-            x = modules[f"{layer.kind}{number}"](x)
-            for what in layer.ops:
-                match what:
-                    case "activation":
-                        x = ACTIVATIONS[self.architecture.activation](x)
-                    case "max-pool" | "average-pool":
-                        x = modules[f"pool{number}"](x)
-                    case "in-map":
-                        x = modules[f"in_map{number}"](x)
-                    case "lrn":
-                        x = modules[f"norm{number}"](x)
-        return modules[self.last](x.flatten(1))  # type: ignore[no-any-return]
+    def _add_operation(self, number: int, operation: CifarOp) -> None:
+        activation = self.architecture.activation
+        match operation:
+            case "activation":
+                self.add_module(f"{activation}{number}", ACTIVATIONS[activation]())
+            case "max-pool":
+                self.add_module(f"pool{number}", nn.MaxPool2d(3, 2, ceil_mode=True))
+            case "average-pool":
+                self.add_module(f"pool{number}", nn.AvgPool2d(3, 2, ceil_mode=True))
+            case "within-channel-lrn":
+                self.add_module(f"within_channel_norm{number}", WithinChannelLRN(size=3, alpha=5e-5, beta=0.75))
+            case "lrn":
+                self.add_module(f"norm{number}", LocalResponseNorm(9, 1e-3, 0.75, 1.0, "mean", groups=1))
 
-    def initialise(self, seed: int) -> None:
-        """Gaussian weights with each layer's own deviation, biases 0."""
-        for number, layer in enumerate(self.architecture.layers, 1):
-            self._start(f"{layer.kind}{number}", layer.std, seed)
-        self._start(self.last, 0.01, seed)
-
-    def _start(self, name: str, std: float, seed: int) -> None:
+    def init_layer(self, name: str, seed: int) -> None:
+        """Gaussian weights with the layer's own standard deviation, biases 0."""
         layer = self.get_submodule(name)
         assert isinstance(layer, nn.Conv2d | nn.Linear | LocallyConnected)
-        initialise_layer(layer, name, "gaussian", std, 0.0, seed)
+        stds = {f"{row.kind}{number}": row.std for number, row in enumerate(self.architecture.layers, 1)}
+        init_layer(layer, name, "gaussian", stds.get(name, OUTPUT_STD), 0.0, seed)
 
 
-def _make(layer: CifarLayer, channels: int, side: int) -> nn.Module:
+def _build(layer: CifarLayer, channels: int, side: int) -> nn.Module:
     if layer.kind == "local":
         return LocallyConnected(channels, layer.filters, side)
     return nn.Conv2d(channels, layer.filters, 5, padding=2)

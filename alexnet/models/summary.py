@@ -1,13 +1,14 @@
 """What a network's layers are and cost: shapes, parameters, multiply-adds, receptive fields, memory.
 
-The network is run once on torch's "meta" device, where tensors have shapes and no contents, and each layer tells what
-it was given and what it made. So the table cannot differ from the network, and costs no memory. The conventions:
+The network runs once on torch's "meta" device, where tensors have shapes and no contents, and every layer's output is
+recorded. So the table cannot differ from the network, and costs no memory. The conventions:
 
-- multiply-adds are those of convolutions and linear layers for one image, biases not counted, as published tables have
-  them (torchvision's documentation: 0.71 G for its network);
-- the receptive field is the side, in input pixels, of the square that one unit depends on (edges aside), and the step
-  is how far apart the squares of neighbours are: r ← r + (k − 1)·j, j ← j·s for a window of k at stride s;
-- activation bytes are a layer's output in fp32 for one image. A ReLU is counted with the layer before it.
+- multiply-adds are those of convolutions and linear layers for one image, without biases, as published tables have them
+  (torchvision's documentation: 0.71 G for its network);
+- the receptive field is the side, in input pixels, of the square that one unit depends on (away from the edges), and the
+  step is the distance between the squares of neighbours: r ← r + (k − 1)·j, j ← j·s for a window of k at stride s;
+- activation bytes are a layer's output in fp32 for one image. An activation such as ReLU has no row: it is counted with
+  the layer before it.
 """
 
 from __future__ import annotations
@@ -15,27 +16,21 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from alexnet.kernels.int8 import Int8Conv2d, Int8Linear
-from alexnet.kernels.lrn import LocalResponseNorm
-from alexnet.models.alexnet import Classifier
-from alexnet.models.layers import AdaptivePool, LocallyConnected, WithinChannelLRN
+from alexnet.models.classifier import Classifier, run_on_meta
+from alexnet.models.layers import AdaptiveAvgPool, LocallyConnected, LocalResponseNorm, WithinChannelLRN
 
 KINDS: dict[type[nn.Module], str] = {
     nn.Conv2d: "convolution",
-    LocalResponseNorm: "response norm",
-    WithinChannelLRN: "in-map norm",
+    LocalResponseNorm: "local response norm",
+    WithinChannelLRN: "within-channel LRN",
     nn.BatchNorm2d: "batch norm",
     nn.MaxPool2d: "max pool",
     nn.AvgPool2d: "average pool",
-    AdaptivePool: "adaptive pool",
+    AdaptiveAvgPool: "adaptive average pool",
     LocallyConnected: "locally connected",
     nn.Linear: "fully connected",
-    Int8Conv2d: "convolution",
-    Int8Linear: "fully connected",
 }
 FP32_BYTES = 4
 
@@ -77,20 +72,23 @@ class Summary:
 
 
 def summarize(network: Classifier) -> Summary:
-    """The layer table of any network here, which is neither changed nor moved nor copied."""
-    rows, number = [], ""
+    """The layer table of any network of this package. The network is neither changed nor moved nor copied."""
+    rows: list[Layer] = []
     receptive_field, step, sees_all = 1, 1, False
-    for name, module, shape in _calls(network):
-        if isinstance(module, nn.Conv2d):
-            number = name[-1]
+
+    def record(name: str, module: nn.Module, output: Tensor) -> None:
+        nonlocal receptive_field, step, sees_all
+        shape = tuple(output.shape[1:])
+        if not (kind := _kind(module)) or (isinstance(module, AdaptiveAvgPool) and shape == rows[-1].shape):
+            return  # maps that have the wanted side already pass unchanged
         if (window := _window(module)) is None:
             sees_all = True
         else:
             receptive_field, step = receptive_field + (window[0] - 1) * step, step * window[1]
         rows.append(
             Layer(
-                name if name[-1].isdigit() else name + number,  # one pool serves after every convolution
-                _kind(module),
+                name,
+                kind,
                 shape,
                 sum(parameter.numel() for parameter in module.parameters()),
                 _multiply_adds(module, shape),
@@ -99,27 +97,9 @@ def summarize(network: Classifier) -> Summary:
                 math.prod(shape) * FP32_BYTES,
             )
         )
+
+    run_on_meta(network, record)
     return Summary(tuple(rows))
-
-
-def _calls(network: Classifier) -> list[tuple[str, nn.Module, tuple[int, ...]]]:
-    """Name, module and output shape of each layer of one image's way through the network, in order."""
-    calls: list[tuple[str, nn.Module, tuple[int, ...]]] = []
-    names = {module: name for name, module in network.named_modules() if _kind(module)}
-
-    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        calls.append((names[module], module, tuple(output.shape[1:])))
-
-    handles = [module.register_forward_hook(note) for module in names]
-    state = {name: tensor.to("meta") for name, tensor in network.state_dict().items()}
-    # Two images, because batch norm in training mode may refuse one.
-    images = torch.empty(2, network.in_channels, network.image_size, network.image_size, device="meta")
-    try:
-        functional_call(network, state, images)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return calls
 
 
 def _kind(module: nn.Module) -> str:
@@ -128,7 +108,7 @@ def _kind(module: nn.Module) -> str:
 
 
 def _window(module: nn.Module) -> tuple[int, int] | None:
-    """The side and stride of the window that one unit looks at; None if it looks at the whole map."""
+    """Side and stride of the window that one unit reads; None if it reads the whole map."""
     match module:
         case nn.Conv2d():
             return module.kernel_size[0], module.stride[0]

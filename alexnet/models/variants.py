@@ -1,34 +1,36 @@
 """The table: every published AlexNet by name, with where it comes from.
 
 Each row is the complete network. What two sources call the same and do differently (the order of normalization and
-pool, what α multiplies, where dropout sits, how sizes round, how weights start) stands here as a value and nowhere as
-code.
+pool, what α multiplies, where dropout is, how sizes are rounded, how weights are initialized) is a value here and code
+nowhere. To add a variant, add a row to ``VARIANTS``; a package of your own can add one through the entry-point group
+``alexnet.variants`` (see ``registry.py``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 
-import torch
-
-from alexnet.core.errors import UserError, unknown
-from alexnet.models.alexnet import AlexNet, Architecture, Classifier, ConvLayer, LayerOp, LinearLayer
-from alexnet.models.baselines import BASELINES
+from alexnet.models.alexnet import Architecture, ConvLayer, LayerOp, LinearLayer
+from alexnet.models.cifar import EIGHTEEN_PERCENT, ELEVEN_PERCENT, FIGURE_1, THIRTEEN_PERCENT, CifarNet
+from alexnet.models.classifier import Classifier
+from alexnet.models.lenet import LeNet5
 
 
 @dataclass(frozen=True)
 class Variant:
     """One row: a network, where it is from, and the classes and channels that its authors gave it.
 
-    ``architecture`` is None for a baseline that has a class of its own.
+    ``architecture``: the row of an :class:`~alexnet.models.alexnet.AlexNet`. A network of another class has None there
+    and ``network`` instead: a function of (classes, channels, image size or None) that builds it.
     """
 
     architecture: Architecture | None
     source: str
     num_classes: int = 1000
     in_channels: int = 3
+    network: Callable[[int, int, int | None], Classifier] | None = None
 
 
 LRN_POOL: tuple[LayerOp, ...] = ("activation", "lrn", "pool")
@@ -55,7 +57,7 @@ CUDA_CONVNET = replace(
     PAPER,
     convs=(
         ConvLayer(96, 11, stride=4, padding="ceil", ops=("lrn", "activation", "pool")),
-        ConvLayer(256, 5, padding=2, groups=2, ops=("activation", "lrn", "in-map", "pool"), bias=1),
+        ConvLayer(256, 5, padding=2, groups=2, ops=("activation", "lrn", "within-channel-lrn", "pool"), bias=1),
         ConvLayer(384, 3, padding=1, std=0.03),
         ConvLayer(384, 3, padding=1, groups=2, std=0.03, bias=1),
         ConvLayer(256, 3, padding=1, groups=2, ops=POOL, std=0.03, bias=1),
@@ -195,137 +197,32 @@ VARIANTS: Mapping[str, Variant] = {
         BATCHNORM, "the one to use today: one column, conv → batch norm → ReLU (Ioffe and Szegedy 2015)"
     ),
     "small": Variant(SMALL, "a departure of this project for 28 to 64 pixels", num_classes=10, in_channels=1),
-    "lenet5": Variant(None, "LeNet-5 as Dive into Deep Learning §7.6 has it (baseline)", num_classes=10, in_channels=1),
-    "cifar-18pct": Variant(None, "cuda-convnet's CIFAR-10 net of 18 % error, three convolutions (baseline)", 10),
-    "cifar-13pct": Variant(None, "the net of 13 %, paper §3.3: two of four layers locally connected (baseline)", 10),
-    "cifar-11pct": Variant(None, "the net of 11 %, paper §3.3: with response normalization, and wider (baseline)", 10),
-    "cifar-relu": Variant(None, "the net of 18 % without normalizations, for the paper's figure 1 (baseline)", 10),
-    "cifar-tanh": Variant(None, "the same with tanh (baseline)", 10),
+    "lenet5": Variant(
+        None, "LeNet-5 as Dive into Deep Learning §7.6 has it (baseline)", num_classes=10, in_channels=1, network=LeNet5
+    ),
+    "cifar-18pct": Variant(
+        None,
+        "cuda-convnet's CIFAR-10 net of 18 % error, three convolutions (baseline)",
+        10,
+        network=partial(CifarNet, EIGHTEEN_PERCENT),
+    ),
+    "cifar-13pct": Variant(
+        None,
+        "the net of 13 %, paper §3.3: two of four layers locally connected (baseline)",
+        10,
+        network=partial(CifarNet, THIRTEEN_PERCENT),
+    ),
+    "cifar-11pct": Variant(
+        None,
+        "the net of 11 %, paper §3.3: with response normalization, and wider (baseline)",
+        10,
+        network=partial(CifarNet, ELEVEN_PERCENT),
+    ),
+    "cifar-relu": Variant(
+        None,
+        "the net of 18 % without normalizations, for the paper's figure 1 (baseline)",
+        10,
+        network=partial(CifarNet, FIGURE_1[0]),
+    ),
+    "cifar-tanh": Variant(None, "the same with tanh (baseline)", 10, network=partial(CifarNet, FIGURE_1[1])),
 }
-
-
-def get_variant(name: str) -> Variant:
-    """A row of the table. Raises :class:`~alexnet.core.errors.UserError` naming the nearest if there is none."""
-    if name not in VARIANTS:
-        raise unknown("variant", name, VARIANTS)
-    return VARIANTS[name]
-
-
-def with_norm_layer(architecture: Architecture, kind: str) -> Architecture:
-    """The same network with another normalization: ``absent``; ``response`` where the paper has it, after the
-    activation of conv1 and conv2; ``batch`` between each convolution and its activation.
-    """
-    if kind not in ("none", "lrn", "batch"):
-        raise unknown("norm_layer", kind, ("none", "lrn", "batch"))
-    convs = []
-    for number, layer in enumerate(architecture.convs, 1):
-        ops: list[LayerOp] = [what for what in layer.ops if what not in ("lrn", "in-map", "batch-norm")]
-        if kind == "batch":
-            ops.insert(ops.index("activation"), "batch-norm")
-        if kind == "lrn" and number <= 2:
-            ops.insert(ops.index("activation") + 1, "lrn")
-        convs.append(replace(layer, ops=tuple(ops)))
-    return replace(architecture, convs=_five(convs))
-
-
-def with_groups(architecture: Architecture, columns: int) -> Architecture:
-    """The same network in one column, or in two that meet at conv3 and from fc6 on (paper §3.2, figure 2)."""
-    divided = (1, columns, 1, columns, columns)
-    convs = [replace(layer, groups=groups) for layer, groups in zip(architecture.convs, divided, strict=True)]
-    return replace(architecture, convs=_five(convs))
-
-
-def with_width(architecture: Architecture, factor: float) -> Architecture:
-    """The same network with so many times the filters and hidden units, in multiples of 8."""
-    convs = [replace(layer, filters=_eights(layer.filters * factor)) for layer in architecture.convs]
-    first, second = (replace(layer, units=_eights(layer.units * factor)) for layer in architecture.hidden)
-    return replace(architecture, convs=_five(convs), hidden=(first, second))
-
-
-def _eights(number: float) -> int:
-    return max(8, round(number / 8) * 8)
-
-
-def _five(convs: Sequence[ConvLayer]) -> tuple[ConvLayer, ConvLayer, ConvLayer, ConvLayer, ConvLayer]:
-    one, two, three, four, five = convs
-    return one, two, three, four, five
-
-
-REWRITES: Mapping[str, Callable[[Architecture, Any], Architecture]] = {
-    "norm_layer": with_norm_layer,
-    "groups": with_groups,
-    "width": with_width,
-}
-"""Departures that concern several layers, by name; all others are fields of an :class:`Architecture`."""
-
-
-def get_architecture(name: str, **overrides: Any) -> Architecture | None:
-    """A variant's architecture with some departures; None for a baseline, which has nothing that could be changed.
-
-    ``overrides``: fields of :class:`Architecture`, and ``REWRITES``. Raises ``UserError`` for any other.
-    """
-    architecture = get_variant(name).architecture
-    if architecture is None and overrides:
-        unset = " ".join(f"--set model.{field}=none" for field in overrides)
-        raise UserError(f"variant {name!r} has a class of its own and no such field to change: add {unset}")
-    if architecture is None:
-        return None
-    known = [field.name for field in fields(Architecture)]
-    for override, value in overrides.items():
-        if override in REWRITES:
-            architecture = REWRITES[override](architecture, value)
-        elif override in known:
-            architecture = replace(architecture, **{override: value})
-        else:
-            raise unknown("field of an architecture", override, [*known, *REWRITES])
-    return architecture
-
-
-def build(
-    variant: str,
-    architecture: Architecture | None,
-    num_classes: int,
-    in_channels: int,
-    image_size: int | None,
-    device: str = "cpu",
-) -> Classifier:
-    """The network with memory for its weights and nothing in them yet; on ``"meta"`` not even the memory.
-
-    Raises ``UserError`` for an image that is too small and for a network that no memory holds.
-    """
-    try:
-        with torch.device("meta"):
-            model = (
-                BASELINES[variant](num_classes, in_channels, image_size)
-                if architecture is None
-                else AlexNet(architecture, num_classes, in_channels, image_size)
-            )
-        return model.to_empty(device=device)
-    except ValueError as error:
-        raise UserError(f"variant {variant!r}: {error}") from error
-    except RuntimeError as error:  # what torch raises where memory, or even its addresses, do not suffice
-        size = f"{num_classes} classes" + (f" and images of {image_size} pixels" if image_size else "")
-        details = str(error).splitlines()[:1]
-        raise UserError(f"variant {variant!r} does not fit in memory with {size}", details) from error
-
-
-def create_model(
-    variant: str,
-    num_classes: int = 1000,
-    in_channels: int = 3,
-    image_size: int | None = None,
-    *,
-    seed: int | None = None,
-    **overrides: Any,
-) -> Classifier:
-    """A network by name, its weights as its authors started them.
-
-    ``image_size``: the side of the square input, the variant's own if None. ``seed``: None draws one from torch's
-    global generator, so that ``torch.manual_seed`` governs. ``overrides`` change fields of the architecture, e.g.
-    ``dropout=0``. Returns a module that maps ``(N, in_channels, image_size, image_size)`` to ``(N, num_classes)``
-    logits. Raises ``ValueError`` (a :class:`~alexnet.core.errors.UserError`) for an unknown name or an image that is
-    too small.
-    """
-    model = build(variant, get_architecture(variant, **overrides), num_classes, in_channels, image_size)
-    model.initialise(int(torch.randint(2**62, ()).item()) if seed is None else seed)
-    return model

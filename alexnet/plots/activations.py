@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
+import copy
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,12 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from alexnet.core.errors import unknown
 from alexnet.inference.predictor import Predictor
-from alexnet.models.alexnet import Classifier
-from alexnet.models.layer_outputs import layer_outputs, layer_shapes
+from alexnet.models.classifier import Classifier
 from alexnet.plots.canvas import BLUE, PHONE, Picture, bare, grid, new_figure, shortened, show_image, tiles
 
 if TYPE_CHECKING:
@@ -28,7 +26,7 @@ MAPS = 30  # of a layer, those that answer most
 ACROSS = 6
 HIGHEST = 5  # of the scores
 COLUMNS = 4  # of layers in the picture
-RESTS_AT = {"relu": 0.0, "tanh": 0.0, "sigmoid": 0.5}  # above which a unit is said to be active
+RESTS_AT: dict[type[nn.Module], float] = {nn.ReLU: 0.0, nn.Tanh: 0.0, nn.Sigmoid: 0.5}  # a unit above it is active
 
 
 def shown_layers(network: Classifier, names: list[str]) -> list[str]:
@@ -37,25 +35,32 @@ def shown_layers(network: Classifier, names: list[str]) -> list[str]:
     What comes before an activation (``conv1``) looks as that does but for its sign, and is shown if asked for.
     Raises ``UserError`` for a layer that the network does not have.
     """
-    known = list(layer_shapes(network))
+    known = list(network.layer_shapes())
     for name in names:
         if name not in known:
             raise unknown("layer", name, known)
-    return names or [name for _, stage in itertools.groupby(known, _number) for name in _from_activation(list(stage))]
+    return names or [name for stage in _stages(network, known) for name in _from_activation(network, stage)]
 
 
-def _number(layer: str) -> str:
-    return re.sub(r"\D", "", layer)
+def _stages(network: Classifier, known: Sequence[str]) -> list[list[str]]:
+    """The layers in stages: each starts with a layer that has weights to multiply by."""
+    stages: list[list[str]] = []
+    for name in known:
+        weight = getattr(network.get_submodule(name), "weight", None)
+        if not stages or (weight is not None and weight.dim() > 1):
+            stages.append([])
+        stages[-1].append(name)
+    return stages
 
 
-def _from_activation(stage: Sequence[str]) -> Sequence[str]:
-    """What a numbered layer does, from its activation on; all of it where it has none, as the last."""
-    return stage[next((place for place, name in enumerate(stage) if _rest(name) is not None), 0) :]
+def _from_activation(network: Classifier, stage: Sequence[str]) -> Sequence[str]:
+    """A stage from its activation on; all of it if it has none, like the last."""
+    return stage[next((place for place, name in enumerate(stage) if rest_value(network, name) is not None), 0) :]
 
 
-def _rest(layer: str) -> float | None:
-    """What the output of an activation has to exceed to be called active; None for other layers."""
-    return RESTS_AT.get(layer.rstrip("0123456789"))
+def rest_value(network: Classifier, layer: str) -> float | None:
+    """The value above which a unit of an activation counts as active; None for other layers."""
+    return RESTS_AT.get(type(network.get_submodule(layer)))
 
 
 def show_activations(predictor: Predictor, pixels: NDArray[np.uint8], layers: list[str], title: str) -> Picture:
@@ -63,26 +68,30 @@ def show_activations(predictor: Predictor, pixels: NDArray[np.uint8], layers: li
 
     Raises ``UserError`` for a layer that the network does not have.
     """
-    network = predictor.device_config.to_device(predictor.model.network)
+    network = predictor.device_config.to_device(copy.deepcopy(predictor.model))
     batch = pixels[None]
     with torch.inference_mode():
-        outputs = layer_outputs(network, predictor.view(batch), shown_layers(network, layers))
-    *_, logits = layer_shapes(network)
+        outputs = network.layer_outputs(predictor.view(batch), shown_layers(network, layers))
+    logits = network.last_layer
     first = {name: output[0] for name, output in outputs.items()}
     scores = {logits: predictor.model.labels} if logits in first else {}
-    return draw_activations(predictor.visible(batch)[0], first, title, scores)
+    rests = {name: rest for name in first if (rest := rest_value(network, name)) is not None}
+    return draw_activations(predictor.visible(batch)[0], first, title, scores, rests)
 
 
 def draw_activations(
-    pixels: NDArray[np.uint8], outputs: Mapping[str, Tensor], title: str, scores: Mapping[str, Sequence[str]]
+    pixels: NDArray[np.uint8],
+    outputs: Mapping[str, Tensor],
+    title: str,
+    scores: Mapping[str, Sequence[str]],
+    rests: Mapping[str, float],
 ) -> Picture:
     """The image and, for each layer, its strongest maps, or all its units for a layer of units.
 
     ``pixels`` ``(S, S, C)``: what the network saw; ``outputs``: layer → ``(maps, H, W)`` or ``(units,)``; ``scores``:
-    the layer whose units stand for classes → their names.
+    the layer whose units stand for classes → their names; ``rests``: activation → the value above which a unit is active.
     """
     layers = {name: output.float().cpu().numpy() for name, output in outputs.items()}
-    rests = {name: rest for name in layers if (rest := _rest(name)) is not None}
     shares = {name: float((layers[name] > rest).mean()) for name, rest in rests.items()}
     said = {name: f"{share:.0%} of units above {rests[name]:g}" for name, share in shares.items()}
     said |= {name: f"highest for “{classes[int(layers[name].argmax())]}”" for name, classes in scores.items()}

@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from alexnet.models.alexnet import Classifier
-from alexnet.models.layer_outputs import layer_shapes
-from alexnet.models.layers import LocallyConnected
+from alexnet.models.classifier import POOLS, Classifier
+from alexnet.models.layers import AdaptiveAvgPool, LocallyConnected, LocalResponseNorm, WithinChannelLRN
+from alexnet.models.registry import build, get_variant
 from alexnet.models.summary import summarize
-from alexnet.models.variants import build, get_variant
 from alexnet.plots.canvas import BLUE, GREY, ORANGE, PHONE, Picture, new_figure
 
 if TYPE_CHECKING:
@@ -55,8 +54,8 @@ def stages(network: Classifier) -> list[Stage]:
     side = network.image_size
     found = [Stage("input", (network.in_channels, side, side))]
     modules = dict(network.named_modules())
-    for name, shape in layer_shapes(network).items():
-        layer = modules.get(name)
+    for name, shape in network.layer_shapes().items():
+        layer = modules[name]
         if isinstance(layer, nn.Conv2d):
             found.append(Stage(name, shape, layer.kernel_size[0], layer.stride[0], layer.groups == 1))
         elif isinstance(layer, LocallyConnected):
@@ -64,12 +63,21 @@ def stages(network: Classifier) -> list[Stage]:
         elif isinstance(layer, nn.Linear):
             found.append(Stage(name, shape))
         else:
-            what = name.rstrip("0123456789").replace("_", " ")
             last = found.pop()
             assert last.name != "input"
-            word = f"{what} → {shape[1]}" if "pool" in what or what == "adapt" else what
+            word = f"{_word(layer)} → {shape[1]}" if isinstance(layer, POOLS) else _word(layer)
             found.append(Stage(last.name, last.shape, last.kernel, last.stride, last.joined, (*last.ops, word)))
     return [replace(stage, ops=(*stage.ops, *_dropped(network, stage.name))) for stage in found]
+
+
+WORDS: dict[type[nn.Module], str] = {
+    nn.ReLU: "relu", nn.Tanh: "tanh", nn.Sigmoid: "sigmoid", LocalResponseNorm: "norm", nn.BatchNorm2d: "norm",
+    WithinChannelLRN: "within-channel norm", nn.MaxPool2d: "pool", nn.AvgPool2d: "pool", AdaptiveAvgPool: "average",
+}  # fmt: skip
+
+
+def _word(layer: nn.Module) -> str:
+    return WORDS.get(type(layer), type(layer).__name__)
 
 
 def _dropped(network: Classifier, name: str) -> list[str]:

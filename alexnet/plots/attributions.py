@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from torch import Tensor
 from alexnet.analysis.attribution import attribute
 from alexnet.core.errors import unknown
 from alexnet.inference.predictor import Predictor
-from alexnet.models.bundle import SavedModel
+from alexnet.models.classifier import Classifier
 from alexnet.plots.canvas import PHONE, Picture, bare, grid, new_figure, plain, share, show_image
 
 if TYPE_CHECKING:
@@ -36,12 +37,13 @@ def show_attributions(predictor: Predictor, pixels: NDArray[np.uint8], chosen: s
     batch = pixels[None]
     probabilities = predictor.probabilities(batch)[0]
     target = int(probabilities.argmax()) if chosen is None else _class_number(predictor.model, chosen)
-    found = attribute(predictor.device_config.to_device(predictor.model.network), predictor.view(batch)[0], target)
+    network = predictor.device_config.to_device(copy.deepcopy(predictor.model))
+    found = attribute(network, predictor.view(batch)[0], target)
     name = predictor.model.labels[target]
     return draw_attributions(predictor.visible(batch)[0], found, name, float(probabilities[target]), what)
 
 
-def _class_number(model: SavedModel, name: str) -> int:
+def _class_number(model: Classifier, name: str) -> int:
     for names in (model.classes, model.labels):
         if name in names:
             return names.index(name)

@@ -18,7 +18,7 @@ from alexnet.data.augment import Colours, augment, draw, views
 from alexnet.data.image_file import read_photograph
 from alexnet.data.prepared import PHOTOGRAPH_SIDE
 from alexnet.data.writer import principal_components, statistics
-from alexnet.models.variants import build, get_variant
+from alexnet.models.registry import build, get_variant
 from alexnet.plots.canvas import PHONE, Picture, framed, new_figure, show_image
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from scipy.spatial.distance import squareform
 from alexnet.core.errors import UserError
 from alexnet.data.prepared import PreparedDataset
 from alexnet.inference.predictor import Predictor
-from alexnet.models.bundle import SavedModel
+from alexnet.models.classifier import Classifier
 from alexnet.plots.canvas import BLUE, GREY, PHONE, Picture, new_figure, shortened
 from alexnet.report.text import describe_images
 from alexnet.training.evaluate import DENSE_CLASSES, Metrics, log_probabilities
@@ -48,7 +48,7 @@ def _demand_few(classes: int) -> None:
         raise UserError(f"a matrix of {classes:,} classes cannot be seen: alexnet evaluate lists the pairs")
 
 
-def show_counted(result: Mapping[str, Any], model: SavedModel, name: str) -> Picture:
+def show_counted(result: Mapping[str, Any], model: Classifier, name: str) -> Picture:
     """What a training took for what when it was counted in the end.
 
     Raises ``UserError`` where nothing was counted, or too many classes to see.

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from alexnet.analysis.filters import colour_index, column_difference, orientation_index
 from alexnet.core.errors import UserError
-from alexnet.models.alexnet import Classifier
+from alexnet.models.classifier import Classifier
 from alexnet.plots.canvas import BLUE, ORANGE, PHONE, Picture, bare, new_figure, shortened, tiles, wrapped
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from alexnet.analysis.receptive_field import reach
 from alexnet.data.image_file import read_photograph
 from alexnet.models.alexnet import Architecture, LinearLayer, architecture_of
-from alexnet.models.bundle import SavedModel
+from alexnet.models.classifier import Classifier
+from alexnet.models.registry import build, get_variant
 from alexnet.models.summary import Layer, summarize
-from alexnet.models.variants import build, get_variant
 from alexnet.plots.canvas import ORANGE, PHONE, Picture, grid, new_figure, show_image
 
 if TYPE_CHECKING:
@@ -47,9 +47,9 @@ class Field:
         return int(rows[0]), int(columns[0]), int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
 
 
-def show_fields_of(model: SavedModel, seen: NDArray[np.uint8], name: str) -> Picture:
+def show_fields_of(model: Classifier, seen: NDArray[np.uint8], name: str) -> Picture:
     """Of a trained network called ``name``, on an image ``(S, S, C)`` as it saw it, drawn to scale."""
-    return show_fields(model.variant, seen, architecture_of(model.network), f"{name} ({model.variant})")
+    return show_fields(model.variant, seen, architecture_of(model), f"{name} ({model.variant})")
 
 
 def show_fields(
@@ -67,7 +67,7 @@ def show_fields(
     sides = {layer.name: layer for layer in summarize(own).layers if layer.receptive_field and _has_window(layer)}
     largest = max(layer.receptive_field or 0 for layer in sides.values())
     network = build(variant, slim, 2, 1, own.image_size + 2 * largest, device="cpu")
-    network.initialise(seed=0)
+    network.init_weights(seed=0)
     last_pool = [name for name, layer in sides.items() if layer.kind.endswith("pool")][-1:]
     shown = [name for name, layer in sides.items() if not layer.kind.endswith("pool")] + last_pool
     fields = [Field(name, sides[name].receptive_field or 0, reach(network, name).numpy()) for name in shown]

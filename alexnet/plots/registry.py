@@ -97,12 +97,12 @@ def _architecture(request: Request) -> Picture:
     if request.is_named("architecture"):
         return architecture.show_architecture(target)
     model = load_model(target)
-    return architecture.draw_architecture(model.network, f"{short(target)} ({model.variant})")
+    return architecture.draw_architecture(model, f"{short(target)} ({model.variant})")
 
 
 PICTURES: dict[str, Callable[[Request], Picture]] = {
     "curves": _curves,
-    "filters": lambda r: filters.draw_filters({n: load_model(t).network for t, n in named_apart(r.targets).items()}),
+    "filters": lambda r: filters.draw_filters({n: load_model(t) for t, n in named_apart(r.targets).items()}),
     "activations": _activations,
     "attributions": _attributions,
     "predictions": _predictions,

@@ -15,7 +15,6 @@ from alexnet.core.errors import RUNS, UserError, no_run, unknown
 from alexnet.core.names import printable
 from alexnet.data.prepared import PreparedDataset
 from alexnet.inference.predictor import Predictor
-from alexnet.models.layer_outputs import last_hidden_layer, layer_shapes
 from alexnet.models.variants import VARIANTS
 from alexnet.recipes import RECIPES
 from alexnet.runtime.device import DeviceConfig
@@ -84,8 +83,8 @@ class Request:
     def layer(self, predictor: Predictor) -> str:
         """The layer asked for, or the last hidden one. Raises ``UserError`` for one that the network does not have."""
         if not self.layers:
-            return last_hidden_layer(predictor.model.network)
-        if self.layers[0] not in (known := layer_shapes(predictor.model.network)):
+            return predictor.model.last_hidden_layer()
+        if self.layers[0] not in (known := predictor.model.layer_shapes()):
             raise unknown("layer", self.layers[0], known)
         return self.layers[0]
 

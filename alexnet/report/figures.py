@@ -13,7 +13,6 @@ from alexnet.data.prepared import PreparedDataset
 from alexnet.data.splits import evenly_spaced
 from alexnet.inference.features import FeatureIndex, compute_features
 from alexnet.inference.predictor import Predictor
-from alexnet.models.layer_outputs import last_hidden_layer
 from alexnet.plots import (
     activations,
     architecture,
@@ -38,7 +37,7 @@ Drawing = Callable[[], Picture]
 
 def of_training(run: Run, predictor: Predictor, dataset: PreparedDataset) -> dict[str, Drawing]:
     """What needs no image that was held out."""
-    recipe, result, network = run.recipe, run.result, predictor.model.network
+    recipe, result, network = run.recipe, run.result, predictor.model
     history = curves.read_history(run, recipe, result if result["split"] else None)
     one = dataset.read(dataset.subset("train")[:1])
     colours = dataset.colours if dataset.channels == 3 else None
@@ -56,7 +55,7 @@ def of_images(run: Run, predictor: Predictor, dataset: PreparedDataset) -> dict[
     """What is made of images that the network was not trained on; and what it took for what, as counted in the end."""
     split, index = choose_test_images([predictor.model], dataset)
     name, title = run.name, f"{run.name} on {dataset.name}, {split}"
-    layer = last_hidden_layer(predictor.model.network)
+    layer = predictor.model.last_hidden_layer()
 
     def held_out() -> NDArray[np.int64]:
         if not len(index):

@@ -7,7 +7,6 @@ elsewhere it is emulated and slower than fp32.
 from __future__ import annotations
 
 import contextlib
-import copy
 import os
 import platform
 import re
@@ -17,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -29,20 +28,6 @@ GIGA = 1e9
 Module = TypeVar("Module", bound=torch.nn.Module)
 
 
-@runtime_checkable
-class HasForms(Protocol):
-    """A network whose layers can compute in more than one way; see ``Classifier``."""
-
-    def use_plain_forms(self) -> None:
-        """As they are written, from now on."""
-
-    def fix_weights(self) -> None:
-        """To predict with the weights as they are now."""
-
-    def int8_layers(self) -> dict[torch.nn.Module, torch.nn.Module]:
-        """Layer → what computes the same with int8 weights."""
-
-
 @dataclass(frozen=True)
 class DeviceConfig:
     """A device and the precision to use on it. ``bf16`` means autocast: weights and losses stay fp32. ``plain``: no
@@ -52,7 +37,7 @@ class DeviceConfig:
 
     device: torch.device
     bf16: bool
-    plain: bool = False
+    reference: bool = False
     int8: bool = False
 
     def autocast(self) -> AbstractContextManager[object]:
@@ -65,37 +50,16 @@ class DeviceConfig:
         return "int8" if self.int8 else "bf16" if self.bf16 else "fp32"
 
     def to_device(self, module: Module) -> Module:
-        """The module on the device, its convolutions' weights channels last, as the images are; or as it is written."""
-        if not self.plain:
-            return module.to(self.device).to(memory_format=torch.channels_last)
-        if isinstance(module, HasForms):
-            module.use_plain_forms()
-        return module.to(self.device)
+        """The module on the device, in place, its convolutions' weights channels last in memory like the images.
+
+        With ``reference``, the memory format stays as it is.
+        """
+        module = module.to(self.device)
+        return module if self.reference else module.to(memory_format=torch.channels_last)
 
     def to_memory_format(self, images: Tensor) -> Tensor:
         """Images ``(N, C, H, W)`` in memory as the placed module's weights are."""
-        return images.contiguous(memory_format=torch.contiguous_format if self.plain else torch.channels_last)
-
-    def freeze(self, module: Module) -> Module:
-        """A copy to predict with, in evaluation mode on the device: the weights that autocast would round to bf16 for
-        every batch are rounded once, and brought once into what a CPU's kernels read. Its outputs are the same bits in
-        bf16 and on wide vectors, and the same but for fp32's rounding where Winograd's filtering pays from then on.
-        With int8 weights (see ``kernels/int8.py``) they are within some hundredths of what they were.
-        """
-        int8: Mapping[torch.nn.Module, torch.nn.Module] = {}
-        if self.int8 and isinstance(module, HasForms):
-            int8 = module.int8_layers()
-        rounded = {
-            id(weight): torch.nn.Parameter(weight.detach().to(self.device, torch.bfloat16), requires_grad=False)
-            for part in module.modules()
-            if self.bf16 and isinstance(part, torch.nn.Conv2d | torch.nn.Linear) and part not in int8
-            for weight in part.parameters(recurse=False)
-        }
-        copies = rounded | {id(layer): other for layer, other in int8.items()}
-        frozen = self.to_device(copy.deepcopy(module, copies)).eval().requires_grad_(False)
-        if not self.plain and isinstance(frozen, HasForms):
-            frozen.fix_weights()
-        return frozen
+        return images.contiguous(memory_format=torch.contiguous_format if self.reference else torch.channels_last)
 
     @contextlib.contextmanager
     def deterministic(self) -> Iterator[None]:
@@ -137,7 +101,7 @@ class DeviceConfig:
             torch.cuda.synchronize(self.device)
 
 
-def resolve_device(device: str | None = None, precision: str = "auto", *, plain: bool = False) -> DeviceConfig:
+def resolve_device(device: str | None = None, precision: str = "auto", *, reference: bool = False) -> DeviceConfig:
     """The device by name (None: a GPU if there is one) and the precision it does well, or the one asked for.
 
     On a CPU the process keeps its freed memory from now on (see ``memory.py``), unless it is to be ``plain``.
@@ -156,18 +120,18 @@ def resolve_device(device: str | None = None, precision: str = "auto", *, plain:
         reason = str(error).splitlines()[0]
         raise UserError(f"device {name!r} cannot be used here: try --device cpu", [reason]) from error
     if precision == "int8":
-        _check_int8(chosen, plain=plain)
+        _check_int8(chosen, reference=reference)
     well = precision in ("auto", "int8") and multiplies_bf16(chosen)
-    device_config = DeviceConfig(chosen, precision == "bf16" or well, plain, precision == "int8")
-    if chosen.type == "cpu" and not plain:
+    device_config = DeviceConfig(chosen, precision == "bf16" or well, reference, precision == "int8")
+    if chosen.type == "cpu" and not reference:
         keep_freed_memory()
     if chosen.type == "cuda" and not device_config.bf16:
         torch.backends.cudnn.allow_tf32 = False  # else convolutions round fp32 to ten bits
     return device_config
 
 
-def _check_int8(device: torch.device, *, plain: bool) -> None:
-    if plain:
+def _check_int8(device: torch.device, *, reference: bool) -> None:
+    if reference:
         raise UserError("--precision int8 is a fast form, and --plain leaves those out: give one of the two")
     if not multiplies_int8(device):
         raise UserError(f"int8 products are oneDNN's, on CPUs, and {device} here has none: leave --precision int8 out")

@@ -12,9 +12,8 @@ from alexnet.config import Preprocessing, Recipe
 from alexnet.core.errors import UserError
 from alexnet.data.prepared import PreparedDataset
 from alexnet.data.splits import hold_out
-from alexnet.models.alexnet import Classifier
-from alexnet.models.bundle import SavedModel
-from alexnet.models.variants import create_model
+from alexnet.models.classifier import Classifier, ModelInfo
+from alexnet.models.registry import create_model
 
 
 def split_indices(recipe: Recipe, dataset: PreparedDataset) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -45,23 +44,23 @@ def split_indices(recipe: Recipe, dataset: PreparedDataset) -> tuple[NDArray[np.
     return train, val
 
 
-def build_model(recipe: Recipe, dataset: PreparedDataset, seed: int) -> SavedModel:
-    """The recipe's model for the store's classes and pixels, its weights drawn.
+def build_model(recipe: Recipe, dataset: PreparedDataset, seed: int) -> Classifier:
+    """The recipe's network for the classes and pixels of a prepared dataset, with initialized weights and its `info`.
 
-    Raises ``UserError`` if the recipe's settings do not fit the stored images.
+    Raises ``UserError`` if the recipe's settings do not fit the prepared images.
     """
     network = build_network(recipe, dataset, seed)
-    return SavedModel(
-        network=network,
+    trained_on = np.sort(dataset.hashes[np.concatenate(split_indices(recipe, dataset))])
+    subtracts_image = recipe.data.pixel_normalization.startswith("mean-image")
+    network.info = ModelInfo(
         variant=recipe.model.variant,
         classes=tuple(dataset.classes),
         labels=tuple(dataset.labels),
         preprocessing=build_preprocessing(recipe, dataset, network.image_size),
-        mean_image=torch.from_numpy(dataset.mean_image)
-        if recipe.data.pixel_normalization.startswith("mean-image")
-        else None,
-        seen=torch.from_numpy(np.sort(dataset.hashes[np.concatenate(split_indices(recipe, dataset))]).view(np.int64)),
+        mean_image=torch.from_numpy(dataset.mean_image) if subtracts_image else None,
+        trained_on=torch.from_numpy(trained_on.view(np.int64)),
     )
+    return network
 
 
 def build_network(recipe: Recipe, dataset: PreparedDataset, seed: int) -> Classifier:
@@ -75,9 +74,13 @@ def build_network(recipe: Recipe, dataset: PreparedDataset, seed: int) -> Classi
             f"choose a smaller one, e.g. --set augment.crop={dataset.side}"
         )
     return create_model(
-        recipe.model.variant, len(dataset.classes), dataset.channels, recipe.data.image_size, seed=seed,
+        recipe.model.variant,
+        num_classes=len(dataset.classes),
+        in_channels=dataset.channels,
+        image_size=recipe.data.image_size,
+        seed=seed,
         **recipe.model.overrides(),
-    )  # fmt: skip
+    )
 
 
 def build_preprocessing(recipe: Recipe, dataset: PreparedDataset, image_size: int) -> Preprocessing:

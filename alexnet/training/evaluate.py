@@ -21,7 +21,9 @@ from alexnet.core.errors import UserError
 from alexnet.data.augment import views
 from alexnet.data.loader import to_device
 from alexnet.data.prepared import PreparedDataset
-from alexnet.models.bundle import SavedModel
+from alexnet.kernels.accelerate import Log, accelerate
+from alexnet.kernels.fallback import warn_once
+from alexnet.models.classifier import Classifier
 from alexnet.runtime.device import DeviceConfig
 from alexnet.runtime.log import NullReporter, Reporter, stage
 
@@ -106,15 +108,16 @@ class Metrics:
 
 
 def log_probabilities(
-    model: SavedModel,
+    model: Classifier,
     dataset: PreparedDataset,
     index: NDArray[np.int64],
     device_config: DeviceConfig,
     view_count: Literal[1, 10] = 1,
     batch_size: int = BATCH,
+    log: Log = warn_once,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of (log-probabilities ``(N, classes)`` fp32, labels ``(N,)``) of a store's images ``index``, in order."""
-    network = device_config.freeze(model.network)
+    network = accelerate(model, device_config, log=log)
     for some, seen in inputs(model, dataset, index, device_config, view_count, batch_size):
         with torch.inference_mode(), device_config.autocast():
             outputs = [network(device_config.to_memory_format(view)).float().log_softmax(dim=1) for view in seen]
@@ -122,7 +125,7 @@ def log_probabilities(
 
 
 def inputs(
-    model: SavedModel,
+    model: Classifier,
     dataset: PreparedDataset,
     index: NDArray[np.int64],
     device_config: DeviceConfig,
@@ -145,7 +148,7 @@ def average(outputs: Sequence[Tensor]) -> Tensor:
 
 
 def evaluate_models(
-    models: Sequence[SavedModel],
+    models: Sequence[Classifier],
     datasets: Sequence[PreparedDataset],
     index: NDArray[np.int64],
     device_config: DeviceConfig,
@@ -159,8 +162,8 @@ def evaluate_models(
     """
     reporter = reporter or NullReporter()
     _check_same(models, datasets, index)
-    counts = [Metrics(models[0].network.num_classes) for _ in models]
-    ensemble = Metrics(models[0].network.num_classes)
+    counts = [Metrics(models[0].num_classes) for _ in models]
+    ensemble = Metrics(models[0].num_classes)
     streams = [log_probabilities(m, s, index, device_config, view_count) for m, s in zip(models, datasets, strict=True)]
     with stage(reporter, "evaluating", len(index)):
         for batches in zip(*streams, strict=True):
@@ -173,13 +176,13 @@ def evaluate_models(
     return [*counts, ensemble] if len(models) > 1 else counts
 
 
-def not_trained_on(models: Sequence[SavedModel], dataset: PreparedDataset) -> NDArray[np.int64]:
+def not_trained_on(models: Sequence[Classifier], dataset: PreparedDataset) -> NDArray[np.int64]:
     """The store's images that none of the models was fitted to or chosen by, known by their content; rising."""
-    seen = np.concatenate([model.seen.numpy().view(np.uint64) for model in models])
+    seen = np.concatenate([model.trained_on.numpy().view(np.uint64) for model in models])
     return np.flatnonzero(~np.isin(dataset.hashes, seen))
 
 
-def _check_same(models: Sequence[SavedModel], datasets: Sequence[PreparedDataset], index: NDArray[np.int64]) -> None:
+def _check_same(models: Sequence[Classifier], datasets: Sequence[PreparedDataset], index: NDArray[np.int64]) -> None:
     first = datasets[0]
     if not len(index):
         raise UserError(f"{first.name} has no images to evaluate on")
@@ -189,7 +192,7 @@ def _check_same(models: Sequence[SavedModel], datasets: Sequence[PreparedDataset
             raise UserError(view_problem)
 
 
-def check_classes(model: SavedModel, classes: Sequence[str], name: str) -> None:
+def check_classes(model: Classifier, classes: Sequence[str], name: str) -> None:
     """Raise ``UserError`` unless the images called ``name`` have the model's classes."""
     if list(model.classes) != list(classes):
         raise UserError(

@@ -5,21 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from alexnet.data.prepared import PreparedDataset
-from alexnet.models.bundle import SavedModel, save_model
+from alexnet.models.bundle import save_model
+from alexnet.models.classifier import Classifier
 from alexnet.runtime.device import describe_hardware
 from alexnet.training.evaluate import evaluate_models
 from alexnet.training.loop import Training
 from alexnet.training.statistics import model_statistics
 
 
-def finalize(training: Training, model: SavedModel, matrix_gflops: float) -> dict[str, Any]:
+def finalize(training: Training, model: Classifier, matrix_gflops: float) -> dict[str, Any]:
     """Write ``model/`` and return what ``result.json`` will hold: the final count, how long it took and on what.
 
     ``matrix_gflops``: the machine's rate, measured just before the training. Counted are the test images; val where
     there are none; nothing (``split`` is None) where there is neither. Raises ``OSError`` if the disk refuses.
     """
     recipe, dataset, device_config = training.recipe, training.dataset, training.device_config
-    save_model(training.run.model_folder, model)
+    save_model(model, training.run.model_folder)
     split = final_split(dataset)
     counted: dict[str, Any] = {}
     if split:

@@ -20,7 +20,8 @@ from alexnet.core.errors import DivergedError, StoppedError, UserError
 from alexnet.data.augment import augment, draw
 from alexnet.data.loader import DEPTH, Batch, Loader, Sampler, pixels_of
 from alexnet.data.prepared import PreparedDataset
-from alexnet.models.bundle import SavedModel
+from alexnet.kernels.accelerate import accelerate
+from alexnet.models.classifier import Classifier
 from alexnet.models.layers import draw_masks
 from alexnet.runtime.checkpoint import DamagedError, load_newest, set_aside
 from alexnet.runtime.device import DeviceConfig, describe_hardware
@@ -58,10 +59,11 @@ class Training:
         self.device_config, self.reporter = device_config, reporter
         self.train_index, self.val_index = split_indices(recipe, dataset)
         self.order = Sampler(self.train_index, recipe.train.batch_size, seed)
-        self.saved = build_model(recipe, dataset, seed)
-        self.network = device_config.to_device(self.saved.network)
-        self.mean_image = None if self.saved.mean_image is None else self.saved.mean_image.to(device_config.device)
-        self.optimizer = build_optimizer(self.network, recipe.optim, fused=not device_config.plain)
+        self.network = device_config.to_device(build_model(recipe, dataset, seed))
+        self.fast_network = accelerate(self.network, device_config, training=True)  # the same parameters
+        mean_image = self.network.mean_image
+        self.mean_image = None if mean_image is None else mean_image.to(device_config.device)
+        self.optimizer = build_optimizer(self.network, recipe.optim, fused=not device_config.reference)
         self.interval, self.epoch = Tally(device_config.device), Tally(device_config.device)
         identity = Identity(recipe, seed, dataset.digest)
         self.state = State(identity, self.network, self.optimizer, self.interval, self.epoch)
@@ -85,7 +87,7 @@ class Training:
         epochs, steps = divmod(self.state.step, self.order.steps_per_epoch)
         return epochs * len(self.train_index) + steps * self.recipe.train.batch_size
 
-    def fit(self, on_evaluation: Callable[[Run], None]) -> SavedModel:
+    def fit(self, on_evaluation: Callable[[Run], None]) -> Classifier:
         """Train to the end and return the model that the recipe keeps. ``on_evaluation`` runs after each epoch.
 
         Raises ``StoppedError`` after a checkpoint if a signal asked for it, and ``DivergedError`` if the loss or a
@@ -116,7 +118,7 @@ class Training:
                 raise StoppedError(self.stop_message, interrupts.status)
         if self.recipe.train.keep == "best-on-val":
             self.network.load_state_dict(self.state.best)
-        return self.saved
+        return self.network
 
     @contextlib.contextmanager
     def log(self) -> Iterator[RunLog]:
@@ -149,15 +151,21 @@ class Training:
         spec = recipe.augment.at(batch.epoch)
         colours = dataset.colours if spec.color_noise != "none" else None
         draws = draw(spec, dataset.side, self.seed, batch.epoch, batch.index, batch.position, colours)
-        images = augment(batch.pixels, draws, spec, self.saved.preprocessing, self.mean_image)
+        images = augment(batch.pixels, draws, spec, self.network.preprocessing, self.mean_image)
         masks = draw_masks(self.network.dropout_sites, len(images), self.seed, batch.step, self.device_config.device)
-        self.network.train()
+        self.fast_network.train()
         if len(images) == 1 < recipe.train.batch_size:
-            use_averages(self.network)
+            use_averages(self.fast_network)
         rate, epoch = self.rate(batch.step), batch.step / self.order.steps_per_epoch
         set_rates(self.optimizer, recipe.optim, rate, bias_learning_rate(recipe.optim, rate, epoch), epoch)
         outcome = train_step(
-            self.network, self.optimizer, images, batch.targets, masks, recipe.train.label_smoothing, self.device_config
+            self.fast_network,
+            self.optimizer,
+            images,
+            batch.targets,
+            masks,
+            recipe.train.label_smoothing,
+            self.device_config,
         )
         for tally in (self.interval, self.epoch):
             tally.add(outcome.loss, outcome.right, len(images), outcome.finite)
@@ -259,7 +267,7 @@ class Training:
     def measure(self, name: str, index: NDArray[np.int64]) -> dict[str, float]:
         """Loss and accuracy of one view on some images of the store."""
         counts = Metrics(self.network.num_classes)
-        for output, targets in log_probabilities(self.saved, self.dataset, index, self.device_config):
+        for output, targets in log_probabilities(self.network, self.dataset, index, self.device_config):
             counts.add(output, targets)
             self.reporter.advance(self.state.step, measured=counts.images)
         loss = counts.loss / counts.images
@@ -299,7 +307,7 @@ class Training:
         """What the last bits depend on."""
         about = describe_hardware(self.device_config)
         names = ("torch", "hardware", "instructions", "threads", "device", "precision")
-        versions = {"commit": source_commit(), "numpy": np.__version__, "plain": self.device_config.plain}
+        versions = {"commit": source_commit(), "numpy": np.__version__, "plain": self.device_config.reference}
         return {**versions, **{name: about[name] for name in names}}
 
     def pass_over(self, log: RunLog, damaged: DamagedError, step: int) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from alexnet.config import Recipe, first_difference, recipe_from_json
 from alexnet.core.errors import UserError
 from alexnet.core.schema import from_json, to_json
-from alexnet.models.alexnet import Classifier
+from alexnet.models.classifier import Classifier
 from alexnet.runtime.checkpoint import Checkpoint, save_checkpoint
 from alexnet.training.optimizer import optimizer_tensors, restore_optimizer
 

@@ -17,8 +17,9 @@ from alexnet.analysis.activity import active_shares
 from alexnet.analysis.filters import colour_index, column_difference, orientation_index
 from alexnet.data.prepared import PreparedDataset
 from alexnet.data.splits import evenly_spaced
+from alexnet.kernels.accelerate import accelerate
 from alexnet.models.alexnet import AlexNet
-from alexnet.models.bundle import SavedModel
+from alexnet.models.classifier import Classifier
 from alexnet.runtime.device import DeviceConfig
 from alexnet.training.evaluate import inputs
 
@@ -26,15 +27,15 @@ IMAGES = 512  # units × places are counted, so few images give many
 
 
 def model_statistics(
-    model: SavedModel, dataset: PreparedDataset, index: NDArray[np.int64], device_config: DeviceConfig
+    model: Classifier, dataset: PreparedDataset, index: NDArray[np.int64], device_config: DeviceConfig
 ) -> dict[str, Any]:
     """``active_units``: layer → share of units above 0, over images of ``index`` at even distances, for a store keeps
     its classes together; ``kernels``: see :func:`filter_statistics`, for coloured input. Empty for a network that is no
     AlexNet.
     """
-    network = model.network
-    if not isinstance(network, AlexNet) or not len(index):
+    if not isinstance(model, AlexNet) or not len(index):
         return {}
+    network = accelerate(device_config.to_device(model), device_config, training=True)
     some = evenly_spaced(index, IMAGES)
     batches = (view for _, seen in inputs(model, dataset, some, device_config) for view in seen)
     with device_config.autocast():

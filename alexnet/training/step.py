@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet.models.alexnet import Classifier
+from alexnet.models.classifier import Classifier
 from alexnet.models.layers import Masks
 from alexnet.runtime.device import DeviceConfig
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from alexnet.kernels.accelerate import accelerate
 from alexnet.models.summary import summarize
 from alexnet.runtime.device import DeviceConfig, resolve_device
 from alexnet_lab.bench.comparison import OURS, STOCK, Comparison
@@ -33,7 +34,9 @@ def our_outputs(variant: str, batch: int, precision: str, device: str) -> tuple[
     device_config = resolve_device(device, precision)
     ours = network_of(variant)
     images = _images(ours.image_size, batch, ours.in_channels, device_config.device)
-    return device_config, _outputs(device_config.freeze(ours), device_config.to_memory_format(images), device_config)
+    return device_config, _outputs(
+        accelerate(ours, device_config), device_config.to_memory_format(images), device_config
+    )
 
 
 def stock_outputs(variant: str, batch: int, device: str) -> tuple[DeviceConfig, Work]:

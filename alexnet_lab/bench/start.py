@@ -13,7 +13,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from alexnet.config import Preprocessing
-from alexnet.models.bundle import SavedModel, save_model
+from alexnet.models.bundle import save_model
+from alexnet.models.classifier import ModelInfo
 from alexnet.runtime.device import DeviceConfig
 from alexnet_lab.bench.comparison import OURS, STOCK, Comparison
 from alexnet_lab.bench.interleaved import Candidate, Work
@@ -30,7 +31,8 @@ def start_comparison(variant: str, precision: str, device: str, folder: Path) ->
     side, mean = network.image_size, (127.0,) * channels
     preprocessing = Preprocessing(1 if channels == 1 else 3, STORED, side, side, "channel", mean, mean)
     names = tuple(f"class {number}" for number in range(network.num_classes))
-    save_model(model, SavedModel(network, variant, names, names, preprocessing))
+    network.info = ModelInfo(variant, names, names, preprocessing)
+    save_model(network, model)
     Image.fromarray(np.asarray(load_sample_images().images[0])).save(image)
     device_config = ["--device", device, "--precision", precision]
     ours = [sys.executable, "-m", "alexnet", "predict", str(model), str(image), *device_config]

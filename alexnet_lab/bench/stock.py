@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable
 
 from torch import Tensor, nn
 
-from alexnet.models.alexnet import Activation, AlexNet, Architecture, Classifier, ConvLayer
+from alexnet.models.alexnet import Activation, AlexNet, Architecture, ConvLayer
+from alexnet.models.classifier import Classifier
 from alexnet.models.layers import Dropout, WithinChannelLRN, padding_amounts
-from alexnet.models.variants import create_model, get_variant
+from alexnet.models.registry import create_model
 
 ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
     "relu": lambda: nn.ReLU(inplace=True),
@@ -38,21 +39,15 @@ class ColumnNorm(nn.LocalResponseNorm):
 
 def network_of(variant: str) -> Classifier:
     """A variant at the size, classes and channels that its authors gave it, ours. Raises ``UserError``."""
-    row = get_variant(variant)
-    return create_model(variant, row.num_classes, row.in_channels, seed=0)
+    return create_model(variant, seed=0)
 
 
 def stock_network(network: Classifier) -> nn.Module:
     """``network`` as torch has it, with copies of its weights, in its type and its mode.
 
-    AlexNets are rebuilt from torch's layers. The baselines are written with them already: theirs are copies that
-    compute as they are written.
+    AlexNets are rebuilt from torch's layers. The baselines consist of them already: theirs are copies.
     """
-    if isinstance(network, AlexNet):
-        return _rebuilt(network)
-    plain = copy.deepcopy(network)
-    plain.use_plain_forms()
-    return plain
+    return _rebuilt(network) if isinstance(network, AlexNet) else copy.deepcopy(network)
 
 
 def _rebuilt(network: AlexNet) -> nn.Sequential:
@@ -87,7 +82,7 @@ def _convolution(a: Architecture, layer: ConvLayer, channels: int, size: int) ->
             case "lrn":
                 alpha = a.lrn_alpha * (a.lrn_size if a.lrn_convention == "sum" else 1)
                 layers.append(ColumnNorm(a.lrn_groups, a.lrn_size, alpha, a.lrn_beta, a.lrn_k))
-            case "in-map":
+            case "within-channel-lrn":
                 layers.append(WithinChannelLRN(size=5, alpha=1e-3, beta=0.75))
             case "batch-norm":
                 layers.append(nn.BatchNorm2d(layer.filters, a.batch_norm_eps, a.batch_norm_momentum))
@@ -103,13 +98,5 @@ def _dropout(a: Architecture, site: str) -> list[nn.Module]:
 
 
 def _in_order(network: AlexNet) -> Iterable[Tensor]:
-    """The tensors of a network in the order of its forward pass: conv1, what follows it with weights, conv2, …"""
-    state = network.state_dict()
-    places = {"conv": 0, "norm": 1, "fc": 2}
-
-    def place(key: str) -> tuple[bool, int, int]:
-        layer = key.partition(".")[0]
-        kind, number = layer.rstrip("0123456789"), int(layer[-1])
-        return kind == "fc", number, places[kind]
-
-    return (state[key] for key in sorted(state, key=place))
+    """The tensors of a network in the order of its forward pass."""
+    return network.state_dict().values()

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from alexnet.config import AugmentSpec, OptimSpec, Preprocessing
 from alexnet.data.augment import augment, draw
 from alexnet.data.loader import Batch
-from alexnet.kernels.lrn import LocalResponseNorm
-from alexnet.models.alexnet import Classifier
+from alexnet.kernels.accelerate import accelerate
+from alexnet.kernels.lrn import FastLocalResponseNorm
+from alexnet.models.classifier import Classifier
 from alexnet.models.layers import draw_masks
 from alexnet.models.summary import summarize
 from alexnet.runtime.device import DeviceConfig, resolve_device
@@ -92,7 +93,7 @@ def steps_on(
     network: Classifier, batches: Iterable[Batch], resize_size: int, device_config: DeviceConfig
 ) -> Iterator[int]:
     """Training steps on batches of pixels: crop, flip, forward, backward, update. Yields each one's images."""
-    network = device_config.to_device(network).train()
+    network = accelerate(device_config.to_device(network), device_config, training=True).train()
     optimizer = build_optimizer(network, OPTIM)
     side, channels = network.image_size, network.in_channels
     spec = AugmentSpec(crop=side, flip=True)
@@ -136,7 +137,7 @@ def our_norm(batch: int, precision: str, device: str) -> tuple[DeviceConfig, Wor
     device_config = resolve_device(device, precision)
     dtype = torch.bfloat16 if device_config.bf16 else torch.float32
     x = _maps(batch, device_config).to(dtype).to(memory_format=torch.channels_last)
-    return device_config, _both_passes(LocalResponseNorm(5, 1e-4, 0.75, 2.0, "sum", groups=1), x)
+    return device_config, _both_passes(FastLocalResponseNorm(5, 1e-4, 0.75, 2.0, "sum", groups=1), x)
 
 
 def stock_norm(batch: int, device: str) -> tuple[DeviceConfig, Work]:

@@ -13,11 +13,11 @@ from alexnet.analysis.receptive_field import receptive_field
 from alexnet.config import AugmentSpec, OptimSpec
 from alexnet.data.augment import draw
 from alexnet.data.writer import principal_components, statistics
-from alexnet.kernels.lrn import LocalResponseNorm
 from alexnet.models.alexnet import LinearLayer
-from alexnet.models.layers import Dropout, padding_amounts, window_count
+from alexnet.models.layers import Dropout, LocalResponseNorm, padding_amounts, window_count
+from alexnet.models.registry import build, create_model, get_variant
 from alexnet.models.summary import Summary, summarize
-from alexnet.models.variants import VARIANTS, build, create_model, get_variant
+from alexnet.models.variants import VARIANTS
 from alexnet.recipes import get_recipe
 from alexnet.report.tables import table
 from alexnet_lab.claims.claim_result import CONFIRMED, CORRECTED, REFUTED, ClaimResult, Results
@@ -84,7 +84,7 @@ def first_convolution(results: Results) -> ClaimResult:
 def receptive_fields(results: Results) -> ClaimResult:
     """C6: fields of 11, 51, 99, 131, 163 pixels."""
     slim = (LinearLayer(8), LinearLayer(8))
-    network = create_model("paper", 2, image_size=447, hidden=slim, seed=0)
+    network = create_model("paper", num_classes=2, image_size=447, hidden=slim, seed=0)
     by_gradient = [receptive_field(network, f"conv{number}") for number in range(1, 6)]
     by_arithmetic = [row.receptive_field for row in outline("paper").layers if row.kind == "convolution"]
     pool5 = receptive_field(network, "pool5")
@@ -147,7 +147,7 @@ def colour_noise(results: Results) -> ClaimResult:
 
 def _biases() -> dict[str, float]:
     """Layer → where the paper's network starts its biases."""
-    state = create_model("paper", 10, image_size=64, seed=0).state_dict()
+    state = create_model("paper", num_classes=10, image_size=64, seed=0).state_dict()
     return {key.removesuffix(".bias"): float(value.mean()) for key, value in state.items() if key.endswith(".bias")}
 
 

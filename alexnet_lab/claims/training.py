@@ -12,8 +12,8 @@ from typing import Any
 
 from scipy.stats import f as f_distribution
 
+from alexnet.models.registry import build, get_architecture
 from alexnet.models.summary import summarize
-from alexnet.models.variants import build, get_architecture
 from alexnet.runtime.device import hardware_name
 from alexnet_lab.claims.claim_result import (
     CONFIRMED,

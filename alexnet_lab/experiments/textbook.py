@@ -66,7 +66,7 @@ def textbook_network() -> nn.Sequential:
 
 def textbook_steps(recipe: Recipe, dataset: Path, device: str, workers: int) -> tuple[DeviceConfig, Work]:
     """Its training on the store there, a step each time the next is asked for."""
-    device_config = resolve_device(device, "fp32", plain=True)
+    device_config = resolve_device(device, "fp32", reference=True)
     return device_config, _textbook_steps(
         recipe, open_prepared(dataset), device_config, min(workers, torch.get_num_threads())
     )

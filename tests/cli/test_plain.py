@@ -16,13 +16,13 @@ NORMALIZED = ("model.norm_layer=response", "train.epochs=8", "optim.lr=0.02", "t
 
 def test_a_short_training_ends_within_the_spread_of_seeds_on_both_paths(tmp_path):
     fast = [train("small-digits", out=tmp_path / f"fast-{seed}", seed=seed, overrides=NORMALIZED) for seed in range(3)]
-    plain = train("small-digits", out=tmp_path / "plain", overrides=NORMALIZED, plain=True)
+    plain = train("small-digits", out=tmp_path / "plain", overrides=NORMALIZED, reference=True)
     found = [run.result["top1"] for run in fast]
     margin = max(found) - min(found) + 1 / 360  # an image of the test set
     assert min(found) - margin <= plain.result["top1"] <= max(found) + margin
     first, twin = ([line["loss"] for line in run.metrics() if "loss" in line][:3] for run in (fast[0], plain))
     assert first == pytest.approx(twin, abs=1e-3)  # the same draws; rounding has not spread yet
-    (by_fast,), (by_plain,) = evaluate(plain.folder, precision="fp32"), evaluate(plain.folder, plain=True)
+    (by_fast,), (by_plain,) = evaluate(plain.folder, precision="fp32"), evaluate(plain.folder, reference=True)
     assert by_fast["loss"] == pytest.approx(by_plain["loss"], rel=1e-2)
 
 
@@ -35,7 +35,7 @@ def test_so_does_one_by_winograd_s_filtering(tmp_path, monkeypatch):
     fast = [train("small-digits", out=tmp_path / f"fast-{seed}", seed=seed, overrides=wide) for seed in range(3)]
     assert len(filtered) > 3 * 3 * 22  # more than once a step
     filtered.clear()
-    plain = train("small-digits", out=tmp_path / "plain", overrides=wide, plain=True)
+    plain = train("small-digits", out=tmp_path / "plain", overrides=wide, reference=True)
     assert not filtered
     found = [run.result["loss"] for run in fast]
     margin = max(found) - min(found)

@@ -14,7 +14,8 @@ from scipy.stats import spearmanr
 
 from alexnet.analysis.attribution import METHODS, attribute
 from alexnet.models.layers import draw_masks
-from alexnet.models.variants import VARIANTS, create_model
+from alexnet.models.registry import create_model
+from alexnet.models.variants import VARIANTS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CHANNELS, SIDE, SHAPE, STEPS = 1, 28, 7, 100
@@ -87,7 +88,7 @@ def test_a_network_of_random_weights_looks_elsewhere(trained, maps, method):
     """After all weights are drawn anew the maps have little to do with the earlier ones."""
     network, images, labels, _ = trained
     drawn = copy.deepcopy(network)
-    drawn.initialise(12345)
+    drawn.init_weights(12345)
     with torch.no_grad():
         drawn.fc8.weight.normal_(0, 0.05, generator=torch.Generator().manual_seed(1))
     correlations = []

@@ -6,7 +6,7 @@ from alexnet.analysis.receptive_field import reach, receptive_field
 from alexnet.core.errors import UserError
 from alexnet.models.alexnet import LinearLayer
 from alexnet.models.summary import summarize
-from alexnet.models.variants import create_model
+from alexnet.models.registry import create_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SLIM = {"hidden": (LinearLayer(8), LinearLayer(8))}

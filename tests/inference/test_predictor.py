@@ -41,7 +41,7 @@ def learned(make_digits_store, small_recipe, cpu, tmp_path_factory):
     dataset = make_digits_store(train=400, test=60)
     model = build_model(small_recipe, dataset, 0)
     torch.manual_seed(0)  # of dropout, which has no masks here
-    network, optimizer = model.network.train(), torch.optim.AdamW(model.network.parameters(), lr=2e-3)
+    network, optimizer = model.train(), torch.optim.AdamW(model.parameters(), lr=2e-3)
     labels = torch.from_numpy(dataset.targets)
     for step in range(40):
         some = np.arange(40 * step, 40 * step + 40) % 400

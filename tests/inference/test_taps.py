@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from alexnet.core.errors import UserError
 from alexnet.models.alexnet import ACTIVATIONS, LinearLayer
 from alexnet.models.layer_outputs import WithTap, last_hidden_layer, last_maps, layer_outputs, layer_shapes
-from alexnet.models.variants import VARIANTS, create_model
+from alexnet.models.registry import create_model
+from alexnet.models.variants import VARIANTS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SLIM = {"hidden": (LinearLayer(8), LinearLayer(8))}

@@ -5,7 +5,7 @@ import torch
 
 from alexnet.analysis.activity import active_shares
 from alexnet.models.alexnet import LinearLayer
-from alexnet.models.variants import create_model
+from alexnet.models.registry import create_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SLIM = (LinearLayer(8), LinearLayer(8))

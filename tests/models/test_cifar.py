@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from alexnet.core.errors import UserError
 from alexnet.models.layers import LocallyConnected
-from alexnet.models.variants import create_model
+from alexnet.models.registry import create_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -6,7 +6,7 @@ import os
 import pytest
 import torch
 
-from alexnet.models.variants import create_model
+from alexnet.models.registry import create_model
 
 os.environ.setdefault("KERAS_BACKEND", "torch")  # read once, when keras is imported
 keras = pytest.importorskip("keras", reason="keras is not installed: pip install 'alexnet[dev]'")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from alexnet.models.layers import (
-    AdaptivePool,
+    AdaptiveAvgPool,
     Conv2d,
     Dropout,
     WithinChannelLRN,
@@ -151,7 +151,7 @@ def test_masks_have_their_rate(seed, step, rate):
 @pytest.mark.parametrize(("height", "width", "side"), [(1, 1, 6), (7, 7, 6), (13, 9, 6), (4, 11, 3)])
 def test_adaptive_pool_is_torchs(height, width, side):
     x = torch.randn(2, 3, height, width, dtype=torch.float64, requires_grad=True)
-    ours, theirs = AdaptivePool(side)(x), torch.nn.AdaptiveAvgPool2d(side)(x)
+    ours, theirs = AdaptiveAvgPool(side)(x), torch.nn.AdaptiveAvgPool2d(side)(x)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
     weight = torch.randn_like(theirs)
     grads = [torch.autograd.grad((y * weight).sum(), x)[0] for y in (ours, theirs)]

@@ -11,7 +11,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from alexnet.models.layers import draw_masks
-from alexnet.models.variants import VARIANTS, create_model, get_architecture
+from alexnet.models.registry import create_model, get_architecture
+from alexnet.models.variants import VARIANTS
 
 CLASSES = 5
 

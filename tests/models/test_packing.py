@@ -170,7 +170,7 @@ def test_gradients_go_through_a_frozen_network_as_ever(randomised):
 def test_every_variant_predicts_what_its_plain_path_does(request, randomised, variant, vectors):
     request.getfixturevalue(vectors)
     network = randomised(variant).float()
-    frozen, plain = (DeviceConfig(CPU, bf16=False, plain=plain).freeze(network) for plain in (False, True))
+    frozen, plain = (DeviceConfig(CPU, bf16=False, reference=reference).freeze(network) for plain in (False, True))
     draws = torch.Generator().manual_seed(0)
     x = torch.randn(9, network.in_channels, network.image_size, network.image_size, generator=draws)
     with torch.inference_mode():
@@ -181,5 +181,5 @@ def test_every_variant_predicts_what_its_plain_path_does(request, randomised, va
 
 def test_a_plain_machine_and_double_precision_keep_the_layers_as_they_are(randomised):
     assert not can_pack(a_convolution(GEOMETRIES["two towers"]).double(), torch.zeros(1, 96, 9, 9).double())
-    frozen = DeviceConfig(CPU, bf16=False, plain=True).freeze(randomised("small").float())
+    frozen = DeviceConfig(CPU, bf16=False, reference=True).freeze(randomised("small").float())
     assert not any(layer.fixed for layer in frozen.modules() if isinstance(layer, Conv2d))

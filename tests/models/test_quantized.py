@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from alexnet.kernels.int8 import Int8Conv2d, Int8Linear
 from alexnet.models.layer_outputs import layer_outputs, layer_shapes
 from alexnet.models.layers import Conv2d, pad
-from alexnet.models.variants import VARIANTS, create_model
+from alexnet.models.registry import create_model
+from alexnet.models.variants import VARIANTS
 from alexnet.runtime.device import DeviceConfig
 
 CPU = torch.device("cpu")
@@ -121,7 +122,7 @@ def test_an_image_of_zeros_gives_the_biases():
 def test_every_variant_predicts_nearly_what_its_plain_path_does(randomised, variant, bf16):
     network = randomised(variant).float()
     device_config = DeviceConfig(CPU, bf16=bf16, int8=True)
-    frozen, plain = device_config.freeze(network), DeviceConfig(CPU, bf16=False, plain=True).freeze(network)
+    frozen, plain = device_config.freeze(network), DeviceConfig(CPU, bf16=False, reference=True).freeze(network)
     draws = torch.Generator().manual_seed(0)
     x = torch.randn(9, network.in_channels, network.image_size, network.image_size, generator=draws)
     with torch.inference_mode(), device_config.autocast():

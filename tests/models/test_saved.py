@@ -15,8 +15,10 @@ import torch
 from alexnet.config import Preprocessing
 from alexnet.core.errors import UserError
 from alexnet.core.files import sha256_json
-from alexnet.models.bundle import SavedModel, load_model, model_folder, save_model
-from alexnet.models.variants import VARIANTS, create_model
+from alexnet.models.bundle import load_model, model_folder, save_model
+from alexnet.models.classifier import Classifier
+from alexnet.models.registry import create_model
+from alexnet.models.variants import VARIANTS
 
 CLASSES = ("n01", "n02", "n03")
 PREPROCESSING = Preprocessing(3, 12, 12, 80, "symmetric", (127.5,) * 3, (127.5,) * 3)
@@ -24,7 +26,7 @@ PREPROCESSING = Preprocessing(3, 12, 12, 80, "symmetric", (127.5,) * 3, (127.5,)
 
 def saved(network, variant, **fields):
     defaults = {"classes": CLASSES, "readable_classes": ("cat", "dog", "été"), "preprocessing": PREPROCESSING}
-    return SavedModel(network, variant, **{**defaults, **fields})
+    return Classifier(network, variant, **{**defaults, **fields})
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from alexnet.models.summary import summarize
-from alexnet.models.variants import VARIANTS, build, create_model, get_architecture
+from alexnet.models.registry import build, create_model, get_architecture
+from alexnet.models.variants import VARIANTS
 
 
 def table(name, num_classes=None, in_channels=None, image_size=None):

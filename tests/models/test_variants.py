@@ -7,7 +7,8 @@ import torch
 
 from alexnet.core.errors import UserError
 from alexnet.models.baselines import BASELINES
-from alexnet.models.variants import VARIANTS, build, create_model, get_architecture
+from alexnet.models.registry import build, create_model, get_architecture
+from alexnet.models.variants import VARIANTS
 
 PARAMETERS = {  # 1000 classes and 3 channels, except where the second line says 10 and 1
     "paper": 60_965_224, "cuda-convnet": 60_965_224, "paper-half": 59_798_312, "bvlc-alexnet": 60_965_224,

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from alexnet.kernels import winograd
 from alexnet.kernels.winograd import POINTS, Filtering, choose, convolve
 from alexnet.models.layers import Conv2d, Linear
-from alexnet.models.variants import create_model
+from alexnet.models.registry import create_model
 
 EXACT, ROUNDED = 1e-10, 1e-5  # DESIGN's fourth rule: in fp64, in fp32
 FILTERINGS = [Filtering(side - taps + 1, taps) for taps in (3, 5) for side in POINTS if side > taps]

@@ -13,8 +13,9 @@ from PIL import Image
 
 from alexnet.core.errors import UserError
 from alexnet.models.alexnet import LinearLayer
-from alexnet.models.bundle import SavedModel
-from alexnet.models.variants import VARIANTS, create_model, get_architecture
+from alexnet.models.classifier import Classifier
+from alexnet.models.registry import create_model, get_architecture
+from alexnet.models.variants import VARIANTS
 from alexnet.plots import canvas
 from alexnet.plots.activations import draw_activations, shown_layers
 from alexnet.plots.architecture import show_architecture, stages
@@ -210,7 +211,9 @@ def test_active_units_are_counted_for_each_layer():
     maps[:10] = 1.0
     units = torch.tensor([1.0, -1.0, 2.0])
     outputs = {"relu1": maps, "norm1": maps, "pool5": units[:, None, None], "sigmoid2": maps / 2, "fc8": units}
-    picture = draw_activations(photograph(), outputs, "it", {"fc8": ["dog", "flower", "cat"]})
+    picture = draw_activations(
+        photograph(), outputs, "it", {"fc8": ["dog", "flower", "cat"]}, {"relu1": 0.0, "sigmoid2": 0.5}
+    )
     png(picture)
     assert picture.figures["active"] == {"relu1": 0.25, "sigmoid2": 0.0}  # a sigmoid that says neither is not active
     written = texts(picture.figure)
@@ -226,7 +229,7 @@ def test_active_units_are_counted_for_each_layer():
 def test_a_map_that_is_even_and_strong_is_not_drawn_as_one_that_is_dead():
     maps = torch.zeros(2, 2, 2)
     maps[1] = 9.0
-    drawn = draw_activations(photograph(), {"pool5": maps}, "it", {}).figure.axes[1].images[0].get_array()
+    drawn = draw_activations(photograph(), {"pool5": maps}, "it", {}, {}).figure.axes[1].images[0].get_array()
     assert drawn[1, 1] == 0
     assert drawn[1, 4] == 1
 
@@ -327,7 +330,7 @@ def test_what_was_counted_in_the_end_is_the_matrix():
         "confusions": [{"true": "a", "predicted": "c", "images": 1}, {"true": "b", "predicted": "a", "images": 1}],
     }  # fmt: skip
     assert counted_matrix(result, ["a", "b", "c"]).tolist() == [[3, 0, 1], [1, 2, 0], [0, 0, 0]]
-    model = SavedModel(create_model("small", 3, 1, 28, seed=0), "small", ("a", "b", "c"), ("A", "B", "C"), None)
+    model = Classifier(create_model("small", 3, 1, 28, seed=0), "small", ("a", "b", "c"), ("A", "B", "C"), None)
     picture = show_counted(result, model, "run")
     png(picture)
     assert picture.says.startswith("run on a set: 7 test images, ten views, 71.43% right; “A” taken for “C” (1), ")
@@ -347,7 +350,7 @@ def test_as_many_are_hardest_as_easiest(present, bars):
 def test_too_many_classes_are_not_a_matrix():
     classes = tuple(str(number) for number in range(2001))
     with pytest.raises(UserError, match="a matrix of 2,001 classes cannot be seen"):
-        show_counted({"split": "test"}, SavedModel(None, "small", classes, classes, None), "run")
+        show_counted({"split": "test"}, Classifier(None, "small", classes, classes, None), "run")
 
 
 def test_what_is_equally_hard_is_said_to_be():

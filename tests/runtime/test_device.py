@@ -70,7 +70,7 @@ def test_int8_is_of_weights_and_the_rest_is_as_the_machine_does_it_well():
 
 def test_int8_is_refused_where_it_is_not_to_be_had(monkeypatch):
     with pytest.raises(UserError, match="--plain leaves those out"):
-        resolve_device("cpu", "int8", plain=True)
+        resolve_device("cpu", "int8", reference=True)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     with pytest.raises(UserError, match="int8 products are oneDNN's, on CPUs, and cpu here has none"):
         resolve_device("cpu", "int8")
@@ -156,13 +156,13 @@ def test_a_plain_machine_leaves_the_layout_and_asks_for_plain_forms():
     images = torch.zeros(2, 3, 8, 8)
     fast, plain = (
         DeviceConfig(CPU, False).place(Network(3, 8, 3)),
-        DeviceConfig(CPU, False, plain=True).place(Network(3, 8, 3)),
+        DeviceConfig(CPU, False, reference=True).place(Network(3, 8, 3)),
     )
     assert (fast.plain, plain.plain) == (False, True)
     assert fast.weight.is_contiguous(memory_format=torch.channels_last)
     assert plain.weight.is_contiguous()
     assert DeviceConfig(CPU, False).to_memory_format(images).is_contiguous(memory_format=torch.channels_last)
-    assert DeviceConfig(CPU, False, plain=True).to_memory_format(images).is_contiguous()
+    assert DeviceConfig(CPU, False, reference=True).to_memory_format(images).is_contiguous()
 
 
 def test_the_machine_s_rate_is_positive():

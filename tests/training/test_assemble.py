@@ -5,7 +5,7 @@ import pytest
 
 from alexnet.config import override
 from alexnet.core.errors import UserError
-from alexnet.models.variants import build, get_architecture, get_variant
+from alexnet.models.registry import build, get_architecture, get_variant
 from alexnet.recipes import RECIPES, get_recipe
 from alexnet.training.build import build_model, split_indices
 from alexnet.training.optimizer import build_optimizer
@@ -73,7 +73,7 @@ def test_nothing_to_train_on_is_a_user_error(recipe_of, make_digits_store):
 def test_what_does_not_fit_is_a_user_error(recipe_of, dataset, settings, line):
     if line is None:
         model = build_model(recipe_of(*settings), dataset, 0)
-        assert (model.preprocessing.image_size, model.network.in_channels, model.network.num_classes) == (224, 1, 10)
+        assert (model.preprocessing.image_size, model.in_channels, model.num_classes) == (224, 1, 10)
         return
     with pytest.raises(UserError) as caught:
         recipe = recipe_of(*settings)

@@ -37,7 +37,7 @@ def by_hand(model, dataset, split):
     train = dataset.images[dataset.subset("train")].astype(np.float64)
     x = F.interpolate((pixels - train.mean()) / train.std(), (16, 16), mode="bilinear", align_corners=False)
     with torch.no_grad():
-        return model.network.eval()(x.float()).softmax(dim=1).numpy(), dataset.targets[index]
+        return model.eval()(x.float()).softmax(dim=1).numpy(), dataset.targets[index]
 
 
 def test_counts_are_scikit_learn_s(make_model, dataset, cpu):
@@ -181,7 +181,7 @@ def test_ten_views_average_the_softmax(make_model, dataset, cpu):
         x = (crop.float() - preprocessing.mean[0]) / preprocessing.std[0]
         x = F.interpolate(x, (16, 16), mode="bilinear", align_corners=False)
         with torch.no_grad():
-            outputs.append(model.network.eval()(x).softmax(dim=1))
+            outputs.append(model.eval()(x).softmax(dim=1))
     mean = torch.stack(outputs).mean(dim=0).numpy()
     targets = dataset.targets[index]
     assert len(outputs) == 10

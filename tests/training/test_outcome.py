@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 
 from alexnet.config import ModelSpec
 from alexnet.models.bundle import load_model
-from alexnet.models.variants import create_model
+from alexnet.models.registry import create_model
 from alexnet.runtime.log import NullReporter
 from alexnet.runtime.run import start_or_continue
 from alexnet.training.build import build_model
@@ -72,7 +72,7 @@ def test_what_is_measured_of_a_network(make_digits_store, small_recipe, cpu, tmp
     """A network without normalization whose last hidden layer is dead, and the halves of whose kernels differ."""
     dataset = make_digits_store(train=40, test=30)
     model = build_model(small_recipe, dataset, 0)
-    network = cpu.place(model.network).eval()
+    network = cpu.place(model).eval()
     with torch.no_grad():
         network.fc7.weight.zero_()
         network.fc7.bias.fill_(-1)
@@ -92,8 +92,8 @@ def test_active_units_are_those_of_all_classes(make_store, small_recipe, cpu):
     dataset = make_store(pixels, targets, ["train"] * 8 + ["test"] * 1592, name="stripes")
     model = build_model(replace(small_recipe, model=ModelSpec("small", norm_layer="none")), dataset, 0)
     with torch.no_grad():
-        model.network.conv1.weight.fill_(1.0)
-        model.network.conv1.bias.fill_(-1.0)
+        model.conv1.weight.fill_(1.0)
+        model.conv1.bias.fill_(-1.0)
     shares = model_statistics(model, dataset, dataset.subset("test"), cpu)["active_units"]
     assert 0.3 < shares["conv1"] < 0.7
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from alexnet.config import OptimSpec
 from alexnet.models.layers import draw_masks
-from alexnet.models.variants import create_model
+from alexnet.models.registry import create_model
 from alexnet.runtime.device import DeviceConfig
 from alexnet.training.optimizer import build_optimizer, optimizer_tensors
 from alexnet.training.state import Tally

@@ -62,7 +62,7 @@ def nothing(run):
 
 
 def weights(model):
-    return {name: value.clone() for name, value in model.network.state_dict().items()}
+    return {name: value.clone() for name, value in model.state_dict().items()}
 
 
 def same(one, other):

@@ -5,7 +5,7 @@ import torch
 import torchvision
 
 from alexnet.core.errors import UserError
-from alexnet.models.variants import build, create_model, get_architecture
+from alexnet.models.registry import build, create_model, get_architecture
 from alexnet.weights.torchvision import from_torchvision, to_torchvision
 
 CLASSES = 10
@@ -29,7 +29,7 @@ def test_from_torchvision(ours, theirs, side):
 
 
 def test_to_torchvision(ours, theirs):
-    ours.initialise(7)
+    ours.init_weights(7)
     theirs.load_state_dict(to_torchvision(ours.state_dict()))
     assert_same_function(ours, theirs, 224)
 

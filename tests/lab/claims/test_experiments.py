@@ -10,7 +10,7 @@ from alexnet.cli.main import main as cli
 from alexnet.config import Claim, differences, override
 from alexnet.core.errors import UserError
 from alexnet.core.schema import to_json
-from alexnet.models.variants import build, get_architecture
+from alexnet.models.registry import build, get_architecture
 from alexnet.recipes import get_recipe
 from alexnet.runtime.run import Run, start_or_continue
 from alexnet_lab.claims.claim_result import Results

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from alexnet.config import override
-from alexnet.models.variants import create_model
+from alexnet.models.registry import create_model
 from alexnet.recipes import get_recipe
 from alexnet_lab.experiments import textbook
 from alexnet_lab.experiments.textbook import Pictures, compare, textbook_network

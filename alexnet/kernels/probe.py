@@ -1,0 +1,72 @@
+"""A trial of each kernel that uses private torch operations: once per process, against the reference.
+
+Such operations may change or disappear with a torch version. A kernel that raises, or that differs from the reference
+by more than its bound, is not used: that costs speed, never a prediction. The bounds are relative to the largest output:
+1e-5 in fp32 and 2e-2 in bf16; int8 is compared in fp32 with the same arithmetic on dequantized weights and inputs.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from alexnet.kernels import int8, prepacked
+from alexnet.models.layers import Conv2d
+
+BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
+
+
+@functools.cache
+def prepacked_fault(dtype: torch.dtype) -> str | None:
+    """Why prepacked convolutions in ``dtype`` cannot be used here, in a few words; None if they can, or are absent."""
+    try:
+        if dtype not in prepacked.packable_dtypes():
+            return None  # this build has none: torch's own are used without a word
+        layer, x = _layer(dtype), _input().to(dtype)
+        with torch.no_grad():
+            found = prepacked.convolve(layer, x, prepacked.pack(layer, x.shape))
+            return _difference(found, layer(x), BOUNDS[dtype])
+    except Exception as error:
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+@functools.cache
+def int8_fault() -> str | None:
+    """Why int8 layers cannot be used here, in a few words; None if they can."""
+    try:
+        layer, x = _layer(torch.float32), _input().relu()
+        with torch.no_grad():
+            convolution = int8.Int8Conv2d(layer, signed=False)
+            weight = int8.rounded_weight(layer.weight)
+            expected = F.conv2d(int8.rounded_input(x, signed=False), weight, layer.bias, padding=1, groups=2)
+            fault = _difference(convolution(x), expected, BOUNDS[torch.float32])
+            flat = x.flatten(1)
+            linear = torch.nn.Linear(flat.shape[1], 24)
+            quantized = int8.Int8Linear(linear, signed=False)
+            expected = F.linear(int8.rounded_input(flat, signed=False), int8.rounded_weight(linear.weight), linear.bias)
+            return fault or _difference(quantized(flat), expected, BOUNDS[torch.float32])
+    except Exception as error:
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _layer(dtype: torch.dtype) -> Conv2d:
+    generator = torch.Generator().manual_seed(0)
+    layer = Conv2d(16, 32, 3, padding=1, groups=2)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return layer.to(dtype).to(memory_format=torch.channels_last)
+
+
+def _input() -> Tensor:
+    x = torch.randn((2, 16, 9, 9), generator=torch.Generator().manual_seed(1))
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _difference(found: Tensor, expected: Tensor, bound: float) -> str | None:
+    """A difference beyond the bound in words, relative to the largest expected value."""
+    apart = float((found.double() - expected.double()).abs().max() / expected.double().abs().max())
+    return None if apart <= bound else f"it differs from the reference by {apart:.1e}, more than {bound:.0e}"
