@@ -1,8 +1,8 @@
 """One page for each variant, written from the code: ``docs/variants/``.
 
-A page states where the network is from, in what it differs from the paper and where that is written, its layers, and what
-was measured of it. ``python -m alexnet_lab.variant_pages`` rewrites the pages; a test fails when they and the code differ.
-A variant without an entry in ``ABOUT`` gets a page as well, with its source as the table of variants names it.
+A page states where the network is from, in what it differs from the paper and where that is written, its layers, and
+what was measured of it. ``python -m alexnet_lab.variant_pages`` rewrites the pages; a test fails when they and the code
+differ. A variant without an entry in ``ABOUT`` gets a page as well, with its source as the table of variants names it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from alexnet.config import Recipe
 from alexnet.core.errors import UserError
 from alexnet.core.files import write_bytes
 from alexnet.models.alexnet import Architecture, ConvLayer
+from alexnet.models.registry import build, get_variant
 from alexnet.models.summary import Summary, summarize
-from alexnet.models.variants import VARIANTS, Variant, build, get_variant
+from alexnet.models.variants import VARIANTS, Variant
 from alexnet.recipes import RECIPES
 from alexnet.report.tables import markdown_table
 from alexnet.runtime.device import hardware_name
@@ -66,19 +67,19 @@ ABOUT: Mapping[str, About] = {
             "initial biases": "§5; that of fc8 is 0",
         },
         (
-            "The text leaves three things open. It does not state the padding of conv1: 224 pixels, kernels of 11 and "
-            "a stride of 4 give maps of 54 × 54 without padding, and figure 2 shows 55 × 55. Here zeros at the right "
-            "and bottom edges complete the last window, as in the authors' code. It does not state the order of "
-            "normalization and ReLU in conv1; §3.3 says that normalization follows the ReLU. And α multiplies a sum "
-            "of squares in the formula of §3.3, but a mean in the authors' code (see [cuda-convnet](cuda-convnet.md)).",
+            "The text does not state the padding of conv1: 224 pixels, kernels of 11 and a stride of 4 give maps of "
+            "54 × 54 without padding, and figure 2 shows 55 × 55. Here zeros at the right and bottom edges complete "
+            "the last window, as in the authors' code.",
+            "No configuration file of the authors' code is exactly the network of the text: see "
+            "[cuda-convnet](cuda-convnet.md) for the one behind the published results.",
         ),
     ),
     "cuda-convnet": About(
         CONV_FILE,
         {
             "max pools": "`layer.py` of the authors' code: sizes are rounded up",
-            "local response normalization": "`layer.py` of the authors' code divides `scale` by the size of the window; "
-            "each column lies on its own GPU",
+            "local response normalization": "`layer.py` of the authors' code divides `scale` by the size of the "
+            "window; each column lies on its own GPU",
             "within-channel normalization": "`layers-145.cfg`: the layer `cnorm2` of type `rnorm`",
         },
         (
@@ -119,8 +120,8 @@ ABOUT: Mapping[str, About] = {
     "torchvision": About(
         "`torchvision/models/alexnet.py`",
         {
-            "conv1": "`torchvision/models/alexnet.py`; Krizhevsky 2014, *One weird trick for parallelizing convolutional "
-            "neural networks*, arXiv:1404.5997",
+            "conv1": "`torchvision/models/alexnet.py`; Krizhevsky 2014, *One weird trick for parallelizing "
+            "convolutional neural networks*, arXiv:1404.5997",
             "initial weights": TORCH_START,
             "initial biases": TORCH_START,
         },
@@ -137,7 +138,7 @@ ABOUT: Mapping[str, About] = {
     "keras": About(
         "a tutorial in Keras",
         {
-            "batch normalization": "defaults of Keras's `BatchNormalization`; its momentum 0.99 is 0.01 in PyTorch's words",
+            "batch normalization": "defaults of Keras's `BatchNormalization`; its momentum 0.99 is PyTorch's 0.01",
             "initial weights": "Keras's default `glorot_uniform`",
             "initial biases": "Keras's default",
         },
@@ -224,7 +225,7 @@ ABOUT: Mapping[str, About] = {
 OPERATIONS = {
     "activation": "activation",
     "lrn": "local response normalization",
-    "in-map": "within-channel normalization",
+    "within-channel-lrn": "within-channel normalization",
     "batch-norm": "batch normalization",
     "pool": "max pool",
 }
@@ -259,7 +260,7 @@ def settings(architecture: Architecture) -> dict[str, str]:
             f"n = {a.lrn_size}, k = {a.lrn_k:g}, β = {a.lrn_beta:g}, α = {_number(a.lrn_alpha)} times the "
             f"{a.lrn_convention} of squares{where}"
         )
-    if "in-map" in operations:
+    if "within-channel-lrn" in operations:
         found["within-channel normalization"] = "5 × 5, k = 1, β = 0.75, α = 0.001 times the mean of squares"
     if "batch-norm" in operations:
         found["batch normalization"] = f"ε = {_number(a.batch_norm_eps)}, momentum {a.batch_norm_momentum:g}"
@@ -288,7 +289,11 @@ def _dropout(a: Architecture) -> str:
     if not a.dropout or not a.dropout_at:
         return "none"
     kept = 1 - a.dropout
-    how = f"outputs times {kept:g} in use" if a.dropout_scaling == "test" else f"outputs times {1 / kept:g} in training"
+    how = (
+        f"outputs times {kept:g} in evaluation"
+        if a.dropout_scaling == "test"
+        else f"outputs times {1 / kept:g} in training"
+    )
     return f"{a.dropout:g} on the outputs of {' and '.join(a.dropout_at)}; {how}"
 
 
