@@ -10,19 +10,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from alexnet.cli.evaluate import evaluate as evaluate
-    from alexnet.cli.train import train as train
+    from alexnet.api import evaluate as evaluate
+    from alexnet.api import train as train
     from alexnet.inference.predictor import Predictor as Predictor
     from alexnet.models.bundle import load_model as load_model
     from alexnet.models.registry import create_model as create_model
     from alexnet.recipes import get_recipe as get_recipe
 
 _HOME = {
-    "create_model": "alexnet.models.variants",
+    "create_model": "alexnet.models.registry",
     "load_model": "alexnet.models.bundle",
     "get_recipe": "alexnet.recipes",
-    "train": "alexnet.cli.train",
-    "evaluate": "alexnet.cli.evaluate",
+    "train": "alexnet.api",
+    "evaluate": "alexnet.api",
     "Predictor": "alexnet.inference.predictor",
 }
 

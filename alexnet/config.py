@@ -274,7 +274,7 @@ def _values(table: Mapping[Any, Any]) -> Callable[[Any], Any]:
 
 
 RENAMED: Mapping[str, tuple[str, Callable[[Any], Any] | None]] = {
-    "model.normalization": ("norm_layer", _values({"absent": "none", "response": "lrn"})),
+    "model.normalization": ("norm_layer", _values({"absent": "none", "response": "lrn", "none": None})),
     "model.pool_rounding": ("pool_ceil_mode", _values({"up": True, "down": False})),
     "model.columns": ("groups", None),
     "data.stored": ("resize_size", None),

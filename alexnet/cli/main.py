@@ -52,7 +52,7 @@ def _train(add: Add) -> None:
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help=change)
     _seed(add)
     _machine(add)
-    _plain(add)
+    _reference(add)
     _data_root(add)
 
 
@@ -61,7 +61,7 @@ def _evaluate(add: Add) -> None:
     add("--data", metavar="SOURCE", help=f"instead of the run's own test images: {SOURCE}")
     add("--views", type=int, choices=(1, 10), default=1, help="centre view, or ten views averaged (default: 1)")
     _machine(add)
-    _plain(add)
+    _reference(add)
     _data_root(add)
 
 
@@ -70,7 +70,7 @@ def _predict(add: Add) -> None:
     add("images", nargs="+", metavar="IMAGE", help="image files, folders of them, or - for one image on stdin")
     add("--top-k", type=int, default=5, metavar="K", help="classes to print for each image (default: 5)")
     _machine(add)
-    _plain(add)
+    _reference(add)
 
 
 def _summary(add: Add) -> None:
@@ -159,8 +159,9 @@ def _machine(add: Add) -> None:
     add("--precision", choices=("auto", "fp32", "bf16", "int8"), help=PRECISION)
 
 
-def _plain(add: Add) -> None:
-    add("--plain", action="store_true", help="without the fast forms: the path that they are held to")
+def _reference(add: Add) -> None:
+    add("--reference", action="store_true", help="use reference PyTorch layers instead of the fast kernels")
+    add("--plain", dest="reference", action="store_true", help=argparse.SUPPRESS)  # its name in earlier versions
 
 
 def _data_root(add: Add) -> None:

@@ -3,56 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import time
 from typing import Any
 
 from alexnet.cli.console import print_json
 from alexnet.core.errors import UserError
-from alexnet.data.prepared import PreparedDataset, open_or_prepare, verify_prepared
-from alexnet.data.sources import Source, open_source
-from alexnet.runtime.log import Reporter
+from alexnet.data.prepared import PreparedDataset, verify_prepared
+from alexnet.data.sources import open_source
 from alexnet.runtime.progress import make_reporter
-
-REFUSALS_SHOWN = 20
-
-
-def prepare(
-    source: Source, side: int | None, channels: int | None, reporter: Reporter, *, strict: bool = False
-) -> tuple[PreparedDataset, float | None]:
-    """The source's store, and the seconds that building it took, None if it was there already.
-
-    ``reporter`` sees progress, refusals and remarks while it is built. Raises ``UserError``; see ``open_or_prepare``.
-    """
-    start = time.monotonic()
-    begun = False
-
-    def progress(done: int, total: int | None) -> None:
-        nonlocal begun
-        if not begun:
-            reporter.begin(f"preparing {source.name}", total or 0)
-            begun = True
-        reporter.advance(done, images_per_second=done / max(1e-9, time.monotonic() - start))
-
-    dataset = open_or_prepare(source, side, channels, strict=strict, progress=progress)
-    if not begun:
-        return dataset, None
-    reporter.finish()
-    for line in remarks(dataset):
-        reporter.log(line)
-    return dataset, time.monotonic() - start
-
-
-def remarks(dataset: PreparedDataset, most: int = REFUSALS_SHOWN) -> list[str]:
-    """Lines on what was refused or is worth knowing, the first ``most`` refusals by name."""
-    refused = dataset.meta["refused"]
-    lines = [f"note: {warning}" for warning in dataset.meta["warnings"]]
-    lines += [f"note: {count:,} × {what}" for what, count in dataset.meta["notes"].items()]
-    if refused:
-        lines.append(f"refused {len(refused):,} file(s):")
-        lines += [f"  {item['name']}: {item['reason']}" for item in refused[:most]]
-    if len(refused) > most:
-        lines.append(f"  and {len(refused) - most:,} more, all named in {dataset.path / 'store.json'}")
-    return lines
+from alexnet.training.datasets import prepare, remarks
 
 
 def main(arguments: argparse.Namespace) -> int:

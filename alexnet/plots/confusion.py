@@ -15,10 +15,11 @@ from scipy.spatial.distance import squareform
 from alexnet.core.errors import UserError
 from alexnet.data.prepared import PreparedDataset
 from alexnet.inference.predictor import Predictor
+from alexnet.metrics.counts import DENSE_CLASSES, Metrics
 from alexnet.models.classifier import Classifier
 from alexnet.plots.canvas import BLUE, GREY, PHONE, Picture, new_figure, shortened
 from alexnet.report.text import describe_images
-from alexnet.training.evaluate import DENSE_CLASSES, Metrics, log_probabilities
+from alexnet.training.evaluate import log_probabilities
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,6 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.cli.evaluate import choose_test_images, open_dataset_for
 from alexnet.cli.naming import short
 from alexnet.core.errors import RUNS, UserError, no_run, unknown
 from alexnet.core.names import printable
@@ -19,6 +18,7 @@ from alexnet.models.variants import VARIANTS
 from alexnet.recipes import RECIPES
 from alexnet.runtime.device import DeviceConfig
 from alexnet.runtime.log import Reporter
+from alexnet.training.datasets import choose_test_images, open_dataset_for
 
 # What can be given for a run, where that is more than runs.
 NAMES: dict[str, Collection[str]] = {"receptive-field": VARIANTS, "architecture": VARIANTS, "augmentations": RECIPES}

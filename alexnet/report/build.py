@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from alexnet.cli.evaluate import open_dataset_for
 from alexnet.cli.naming import run_folder
-from alexnet.cli.prepare import remarks
 from alexnet.core.errors import UserError, one_line
 from alexnet.core.files import write_bytes
 from alexnet.data.prepared import PreparedDataset
@@ -20,6 +18,7 @@ from alexnet.runtime.device import DeviceConfig, resolve_device
 from alexnet.runtime.log import Reporter, stage
 from alexnet.runtime.progress import make_reporter
 from alexnet.runtime.run import Run
+from alexnet.training.datasets import open_dataset_for, remarks
 
 
 def rebuild(target: str, path: Path, arguments: argparse.Namespace) -> list[page.Section]:

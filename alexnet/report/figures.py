@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.cli.evaluate import choose_test_images
 from alexnet.core.errors import UserError
 from alexnet.data.prepared import PreparedDataset
 from alexnet.data.splits import evenly_spaced
@@ -30,6 +29,7 @@ from alexnet.plots.canvas import Picture
 from alexnet.plots.request import named_image
 from alexnet.runtime.log import NullReporter
 from alexnet.runtime.run import Run
+from alexnet.training.datasets import choose_test_images
 
 TRAINING_IMAGES = 2000  # of all, at even distances, that a report looks for neighbours among
 Drawing = Callable[[], Picture]

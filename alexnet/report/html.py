@@ -97,7 +97,7 @@ def render(
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((files("alexnet.plots") / "page.html.jinja").read_text(encoding="utf-8"))
+    template = environment.from_string((files("alexnet.report") / "page.html.jinja").read_text(encoding="utf-8"))
     counted = [
         (names.get(name, name), f"{value['top1']:.1%}", f"{value['images']:,}")
         for name, value in sorted(result.get("per_class", {}).items(), key=lambda item: item[1]["top1"] or 0.0)

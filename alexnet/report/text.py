@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from alexnet.metrics.counts import TOP
 from alexnet.report.tables import table
-from alexnet.training.evaluate import TOP
 
 CONFUSIONS_SHOWN = 10
 MATRIX_CLASSES = 20  # a wider matrix does not fit a terminal

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from alexnet.data.prepared import PreparedDataset
 from alexnet.models.bundle import save_model
 from alexnet.models.classifier import Classifier
 from alexnet.runtime.device import describe_hardware
+from alexnet.training.datasets import final_split
 from alexnet.training.evaluate import evaluate_models
 from alexnet.training.loop import Training
 from alexnet.training.statistics import model_statistics
@@ -55,8 +55,3 @@ def finalize(training: Training, model: Classifier, matrix_gflops: float) -> dic
         "matrix_gflops": matrix_gflops,
         "hardware": describe_hardware(device_config),
     }
-
-
-def final_split(dataset: PreparedDataset) -> str | None:
-    """The split that the final count is made on: test, else val, else none."""
-    return next((name for name in ("test", "val") if len(dataset.subset(name))), None)

@@ -21,6 +21,7 @@ from alexnet.data.augment import augment, draw
 from alexnet.data.loader import DEPTH, Batch, Loader, Sampler, pixels_of
 from alexnet.data.prepared import PreparedDataset
 from alexnet.kernels.accelerate import accelerate
+from alexnet.metrics.counts import Metrics
 from alexnet.models.classifier import Classifier
 from alexnet.models.layers import draw_masks
 from alexnet.runtime.checkpoint import DamagedError, load_newest, set_aside
@@ -29,8 +30,8 @@ from alexnet.runtime.log import Clock, Reporter, RunLog, stage
 from alexnet.runtime.run import Run, source_commit
 from alexnet.runtime.signals import StopSignals
 from alexnet.training.build import build_model, split_indices
-from alexnet.training.evaluate import Metrics, log_probabilities
-from alexnet.training.optimizer import build_optimizer, set_rates
+from alexnet.training.evaluate import log_probabilities
+from alexnet.training.optimizer import build_optimizer, set_lrs
 from alexnet.training.schedule import bias_learning_rate, learning_rate
 from alexnet.training.state import Identity, State, Tally
 from alexnet.training.step import train_step, use_averages
@@ -156,8 +157,8 @@ class Training:
         self.fast_network.train()
         if len(images) == 1 < recipe.train.batch_size:
             use_averages(self.fast_network)
-        rate, epoch = self.rate(batch.step), batch.step / self.order.steps_per_epoch
-        set_rates(self.optimizer, recipe.optim, rate, bias_learning_rate(recipe.optim, rate, epoch), epoch)
+        lr, epoch = self.lr(batch.step), batch.step / self.order.steps_per_epoch
+        set_lrs(self.optimizer, recipe.optim, lr, bias_learning_rate(recipe.optim, lr, epoch), epoch)
         outcome = train_step(
             self.fast_network,
             self.optimizer,
@@ -172,7 +173,7 @@ class Training:
         self.state.step += 1
         self.state.note(outcome.finite)
 
-    def rate(self, step: int) -> float:
+    def lr(self, step: int) -> float:
         """The learning rate of a step of this epoch."""
         return learning_rate(
             self.recipe.optim, step, self.total_steps, self.order.steps_per_epoch, self.state.errors
@@ -200,7 +201,7 @@ class Training:
         loss, accuracy = self.interval.take()
         self.check_finite(math.isfinite(loss), f"the loss is {loss}")
         epoch = round(step / self.order.steps_per_epoch, 4)
-        log.metrics(step=step, epoch=epoch, loss=loss, accuracy=accuracy, rate=self.rate(step - 1))
+        log.metrics(step=step, epoch=epoch, loss=loss, accuracy=accuracy, lr=self.lr(step - 1))
         log.event("speed", step=step, images_per_second=round(clock.lap(), 1))
         self.reporter.advance(step, loss=loss, accuracy=accuracy, images_per_second=clock.rate)
         self.warn_if_stalled(log, loss)

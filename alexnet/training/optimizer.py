@@ -54,7 +54,7 @@ def build_optimizer(model: nn.Module, spec: OptimSpec, *, fused: bool = True) ->
     """
     optimizer = _update_rule(_groups(model, {rule.layer for rule in spec.rules}), spec, fused)
     _start(optimizer, spec)
-    set_rates(optimizer, spec, spec.lr, spec.lr * spec.bias_lr_mult, epoch=0)
+    set_lrs(optimizer, spec, spec.lr, spec.lr * spec.bias_lr_mult, epoch=0)
     return optimizer
 
 
@@ -98,19 +98,19 @@ def _groups(model: nn.Module, ruled: set[str]) -> list[dict[str, Any]]:
     return [{"params": params, "layer": layer, "bias": bias} for (layer, bias), params in sorted_out.items()]
 
 
-def set_rates(optimizer: torch.optim.Optimizer, spec: OptimSpec, weights: float, biases: float, epoch: float) -> None:
+def set_lrs(optimizer: torch.optim.Optimizer, spec: OptimSpec, weights: float, biases: float, epoch: float) -> None:
     """Give each group its rate and decay at ``epoch``: the two rates given, and what the rules say of its layer."""
     for group in optimizer.param_groups:
         rate, decay = biases if group["bias"] else weights, spec.weight_decay
         for rule in spec.rules:
             if rule.layer == group["layer"] and epoch >= rule.start:
                 if rule.lr is not None:
-                    rate = _rate_of_rule(rule.lr, spec, biases) if group["bias"] else rule.lr
+                    rate = _bias_lr_of_rule(rule.lr, spec, biases) if group["bias"] else rule.lr
                 decay = decay if rule.weight_decay is None else rule.weight_decay
         group["lr"], group["weight_decay"] = rate, 0.0 if group["bias"] and not spec.decay_biases else decay
 
 
-def _rate_of_rule(rate: float, spec: OptimSpec, biases: float) -> float:
+def _bias_lr_of_rule(rate: float, spec: OptimSpec, biases: float) -> float:
     """The biases' rate in a layer whose weights go at ``rate``: biases on a schedule of their own only stop with it."""
     if spec.bias_milestones is not None and rate > 0:
         return biases

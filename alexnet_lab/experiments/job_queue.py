@@ -9,9 +9,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from alexnet.cli.evaluate import evaluate
-from alexnet.cli.prepare import prepare
-from alexnet.cli.train import train
+from alexnet.api import evaluate, train
 from alexnet.core.errors import DivergedError, UserError, unknown
 from alexnet.data.sources import BUILTIN_SOURCES, open_source
 from alexnet.recipes import get_recipe
@@ -19,6 +17,7 @@ from alexnet.runtime.device import resolve_device
 from alexnet.runtime.log import Reporter
 from alexnet.runtime.progress import make_reporter
 from alexnet.runtime.run import Run, source_commit
+from alexnet.training.datasets import prepare
 from alexnet_lab.claims.claim_result import Results
 from alexnet_lab.claims.registry import needed
 from alexnet_lab.experiments import textbook

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from alexnet.cli.finish import finish
+from alexnet.api import finish
 from alexnet.config import Recipe, override
 from alexnet.core.errors import StoppedError
 from alexnet.data.loader import DEPTH, Batch

@@ -8,7 +8,7 @@ from torch import nn
 
 from alexnet.config import LayerRule, OptimSpec
 from alexnet.core.errors import UserError
-from alexnet.training.optimizer import SGD2012, build_optimizer, optimizer_tensors, restore_optimizer, set_rates
+from alexnet.training.optimizer import SGD2012, build_optimizer, optimizer_tensors, restore_optimizer, set_lrs
 
 MOMENTUM, DECAY = 0.9, 5e-4
 RATES = [0.01] * 4 + [0.001] * 4 + [0.0005] * 4
@@ -127,7 +127,7 @@ def one_step(net, optimizer, step):
 def test_biases_have_a_rate_and_a_decay_of_their_own(net, update):
     spec = OptimSpec(optimizer=update, lr=0.1, weight_decay=0.01, bias_lr_mult=2.0, decay_biases=False)
     optimizer = build_optimizer(net, spec)
-    set_rates(optimizer, spec, 0.5, 1.0, epoch=0)
+    set_lrs(optimizer, spec, 0.5, 1.0, epoch=0)
     names = {parameter: name for name, parameter in net.named_parameters()}
     groups = [({names[p] for p in g["params"]}, g["lr"], g["weight_decay"]) for g in optimizer.param_groups]
     assert groups == [
@@ -136,7 +136,7 @@ def test_biases_have_a_rate_and_a_decay_of_their_own(net, update):
     ]
     everywhere = OptimSpec(optimizer=update, weight_decay=0.01)
     decayed = build_optimizer(net, everywhere)
-    set_rates(decayed, everywhere, 0.5, 0.5, epoch=0)
+    set_lrs(decayed, everywhere, 0.5, 0.5, epoch=0)
     assert [group["weight_decay"] for group in decayed.param_groups] == [0.01, 0.01]
 
 
@@ -148,7 +148,7 @@ def test_the_groups_act_as_they_say(net, update):
     optimizer = build_optimizer(net, spec)
     for parameter in net.parameters():
         parameter.grad = torch.ones_like(parameter)
-    set_rates(optimizer, spec, 0.1, 0.2, epoch=0)
+    set_lrs(optimizer, spec, 0.1, 0.2, epoch=0)
     optimizer.step()
     for name, parameter in net.named_parameters():
         biased = parameter.ndim <= 1
@@ -171,7 +171,7 @@ RULES = (
 def test_rules_hold_for_their_layer_from_their_epoch_on(net, update, epoch, conv):
     spec = OptimSpec(optimizer=update, weight_decay=0.5, bias_lr_mult=2.0, decay_biases=False, rules=RULES)
     optimizer = build_optimizer(net, spec)
-    set_rates(optimizer, spec, 0.1, 0.2, epoch)
+    set_lrs(optimizer, spec, 0.1, 0.2, epoch)
     names = {parameter: name for name, parameter in net.named_parameters()}
     found = {names[p]: (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
     assert found == {
@@ -184,7 +184,7 @@ def test_rules_hold_for_their_layer_from_their_epoch_on(net, update, epoch, conv
 def test_biases_on_a_schedule_of_their_own_only_stop_with_their_layer(net, epoch, conv):
     spec = OptimSpec(bias_lr_mult=2.0, bias_milestones=(), rules=RULES)
     optimizer = build_optimizer(net, spec)
-    set_rates(optimizer, spec, 0.1, 0.2, epoch)
+    set_lrs(optimizer, spec, 0.1, 0.2, epoch)
     names = {parameter: name for name, parameter in net.named_parameters()}
     found = {names[p]: g["lr"] for g in optimizer.param_groups for p in g["params"]}
     assert (found["conv.weight"], found["conv.bias"]) == conv
@@ -197,7 +197,7 @@ def test_a_frozen_layer_does_not_move(net, update):
     optimizer = build_optimizer(net, spec)
     for step in range(4):
         before = {name: p.detach().clone() for name, p in net.named_parameters()}
-        set_rates(optimizer, spec, 0.1, 0.1, epoch=step / 2)
+        set_lrs(optimizer, spec, 0.1, 0.1, epoch=step / 2)
         one_step(net, optimizer, step)
         for name, parameter in net.named_parameters():
             assert torch.equal(parameter, before[name]) == (step >= 2 and name.startswith("conv."))

@@ -14,7 +14,8 @@ from alexnet.runtime.log import NullReporter
 from alexnet.runtime.run import start_or_continue
 from alexnet.training.build import build_model
 from alexnet.training.evaluate import evaluate_models
-from alexnet.training.finalize import final_split, finalize
+from alexnet.training.finalize import finalize
+from alexnet.training.datasets import final_split
 from alexnet.training.loop import Training
 from alexnet.training.statistics import filter_statistics, model_statistics
 

@@ -140,7 +140,7 @@ def test_metrics_are_functions_of_the_state(make, tmp_path):
     lines = training.run.metrics()
     steps = [line for line in lines if "loss" in line]
     assert [line["step"] for line in steps] == list(range(1, 15))  # fewer than ten steps an epoch: each has a line
-    assert [line["rate"] for line in steps] == [learning_rate(recipe.optim, s, 14, 7, []) for s in range(14)]
+    assert [line["lr"] for line in steps] == [learning_rate(recipe.optim, s, 14, 7, []) for s in range(14)]
     assert steps[6]["epoch"] == 1.0
     for first, epoch in ((0, lines[7]), (7, lines[15])):
         images = [16] * 6 + [4]
@@ -148,7 +148,7 @@ def test_metrics_are_functions_of_the_state(make, tmp_path):
         assert epoch["train_loss"] == pytest.approx(mean, rel=1e-12)
         right = sum(n * line["accuracy"] for n, line in zip(images, steps[first : first + 7], strict=True))
         assert epoch["train_top1"] == pytest.approx(right / 100, rel=1e-12)
-    assert set().union(*lines) == {"step", "epoch", "loss", "accuracy", "rate", "train_loss", "train_top1"}
+    assert set().union(*lines) == {"step", "epoch", "loss", "accuracy", "lr", "train_loss", "train_top1"}
 
 
 @pytest.mark.parametrize("steps", [3, 7, 10])
@@ -410,7 +410,7 @@ def test_a_plateau_drops_the_rate(make, tmp_path):
     training = make(tmp_path, override(*RESUMED["a plateau, 2012's update, the best on val"]))
     training.fit(nothing)
     assert len(set(training.state.errors)) == 1
-    by_epoch = {math.ceil(line["epoch"]): line["rate"] for line in training.run.metrics() if "loss" in line}
+    by_epoch = {math.ceil(line["epoch"]): line["lr"] for line in training.run.metrics() if "loss" in line}
     assert by_epoch == pytest.approx({1: 1e-5, 2: 1e-5, 3: 1e-6, 4: 1e-7, 5: 1e-8, 6: 1e-8})
 
 
