@@ -61,7 +61,7 @@ ABOUT: Mapping[str, About] = {
             "conv1": "§3.5; the padding is not in the text, figure 2 shows maps of 55 × 55",
             "activation": "§3.1",
             "max pools": "§3.4",
-            "local response normalization": "§3.3",
+            "LRN": "§3.3",
             "dropout": "§4.2",
             "initial weights": "§5",
             "initial biases": "§5; that of fc8 is 0",
@@ -78,9 +78,9 @@ ABOUT: Mapping[str, About] = {
         CONV_FILE,
         {
             "max pools": "`layer.py` of the authors' code: sizes are rounded up",
-            "local response normalization": "`layer.py` of the authors' code divides `scale` by the size of the "
+            "LRN": "`layer.py` of the authors' code divides `scale` by the size of the "
             "window; each column lies on its own GPU",
-            "within-channel normalization": "`layers-145.cfg`: the layer `cnorm2` of type `rnorm`",
+            "within-channel LRN": "`layers-145.cfg`: the layer `cnorm2` of type `rnorm`",
         },
         (
             "This is the network behind the row '1 CNN' in table 2 of the paper: the log in `layer-params-145.cfg` "
@@ -99,11 +99,11 @@ ABOUT: Mapping[str, About] = {
     ),
     "bvlc-alexnet": About(
         "`models/bvlc_alexnet/train_val.prototxt` of Caffe",
-        {"max pools": CAFFE_POOL, "local response normalization": CAFFE_LRN, "dropout": CAFFE_DROPOUT},
+        {"max pools": CAFFE_POOL, "LRN": CAFFE_LRN, "dropout": CAFFE_DROPOUT},
     ),
     "caffenet": About(
         "`models/bvlc_reference_caffenet/train_val.prototxt` of Caffe",
-        {"max pools": CAFFE_POOL, "local response normalization": CAFFE_LRN, "dropout": CAFFE_DROPOUT},
+        {"max pools": CAFFE_POOL, "LRN": CAFFE_LRN, "dropout": CAFFE_DROPOUT},
         (
             "It differs from [bvlc-alexnet](bvlc-alexnet.md) in two things: pooling precedes normalization, and the "
             "biases that start above 0 start at 1.",
@@ -138,7 +138,7 @@ ABOUT: Mapping[str, About] = {
     "keras": About(
         "a tutorial in Keras",
         {
-            "batch normalization": "defaults of Keras's `BatchNormalization`; its momentum 0.99 is PyTorch's 0.01",
+            "batch norm": "defaults of Keras's `BatchNormalization`; its momentum 0.99 is PyTorch's 0.01",
             "initial weights": "Keras's default `glorot_uniform`",
             "initial biases": "Keras's default",
         },
@@ -150,7 +150,7 @@ ABOUT: Mapping[str, About] = {
     "batchnorm": About(
         "this project",
         {
-            "batch normalization": "Ioffe and Szegedy 2015, arXiv:1502.03167, §3.2: before the non-linearity",
+            "batch norm": "Ioffe and Szegedy 2015, arXiv:1502.03167, §3.2: before the non-linearity",
             "initial weights": "He, Zhang, Ren and Sun 2015, arXiv:1502.01852; that of fc8: this project",
         },
         ("Use this one for your own photographs: it trains faster and needs less tuning than the networks of 2012.",),
@@ -158,7 +158,7 @@ ABOUT: Mapping[str, About] = {
     "small": About(
         "this project",
         {
-            "batch normalization": "Ioffe and Szegedy 2015, arXiv:1502.03167, §3.2: before the non-linearity",
+            "batch norm": "Ioffe and Szegedy 2015, arXiv:1502.03167, §3.2: before the non-linearity",
             "initial weights": "He, Zhang, Ren and Sun 2015, arXiv:1502.01852; that of fc8: this project",
         },
         (
@@ -224,9 +224,9 @@ ABOUT: Mapping[str, About] = {
 
 OPERATIONS = {
     "activation": "activation",
-    "lrn": "local response normalization",
-    "within-channel-lrn": "within-channel normalization",
-    "batch-norm": "batch normalization",
+    "lrn": "LRN",
+    "within-channel-lrn": "within-channel LRN",
+    "batch-norm": "batch norm",
     "pool": "max pool",
 }
 ACTIVATIONS = {"relu": "ReLU", "tanh": "tanh", "sigmoid": "sigmoid"}
@@ -256,14 +256,14 @@ def settings(architecture: Architecture) -> dict[str, str]:
     found["max pools"] = f"{a.pool_kernel} × {a.pool_kernel}, stride {a.pool_stride}, sizes rounded {rounded}"
     if "lrn" in operations:
         where = "" if a.lrn_groups == 1 else f", within each of {a.lrn_groups} groups of channels"
-        found["local response normalization"] = (
+        found["LRN"] = (
             f"n = {a.lrn_size}, k = {a.lrn_k:g}, β = {a.lrn_beta:g}, α = {_number(a.lrn_alpha)} times the "
             f"{a.lrn_convention} of squares{where}"
         )
     if "within-channel-lrn" in operations:
-        found["within-channel normalization"] = "5 × 5, k = 1, β = 0.75, α = 0.001 times the mean of squares"
+        found["within-channel LRN"] = "5 × 5, k = 1, β = 0.75, α = 0.001 times the mean of squares"
     if "batch-norm" in operations:
-        found["batch normalization"] = f"ε = {_number(a.batch_norm_eps)}, momentum {a.batch_norm_momentum:g}"
+        found["batch norm"] = f"ε = {_number(a.batch_norm_eps)}, momentum {a.batch_norm_momentum:g}"
     found["dropout"] = _dropout(a)
     found["initial weights"] = _initial_weights(a)
     if a.initialisation in ("torch", "xavier"):
@@ -353,7 +353,7 @@ def layer_table(summary: Summary) -> str:
         (
             layer.name,
             layer.kind,
-            " × ".join(map(str, layer.shape)),
+            "×".join(map(str, layer.shape)),
             f"{layer.parameters:,}" if layer.parameters else "",
             f"{layer.multiply_adds:,}" if layer.multiply_adds else "",
             "all" if layer.receptive_field is None else str(layer.receptive_field),
@@ -403,7 +403,7 @@ def variant_page(name: str, variant: Variant, results: Results) -> str:
         f"* **Input**: {size}, classes: {network.num_classes}\n"
         f"* **Parameters**: {summary.parameters:,}\n"
         f"* **Multiply-adds** for one image: {summary.multiply_adds:,}\n"
-        f"* **Written in**: {about.document}\n"
+        f"* **Source**: {about.document}\n"
         f'* **Here**: `alexnet summary {name}`, `create_model("{name}")`'
     )
     parts = [WRITTEN_BY, f"# {name}", f"{variant.source[0].upper()}{variant.source[1:]}.", facts, *about.notes]

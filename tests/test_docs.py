@@ -1,4 +1,4 @@
-"""The documentation: what it names exists, its links resolve, and the site builds without warnings or network access."""
+"""The documentation: what it names exists, links resolve, and the site builds without warnings or network access."""
 
 import ast
 import re

@@ -33,10 +33,10 @@ def test_every_variant_has_a_page_and_says_where_it_is_from(texts):
 @pytest.mark.parametrize(
     ("name", "parts"),
     {
-        "paper": ("60,965,224", "| conv5 | convolution | 256 × 13 × 13 |", "α = 0.0001 times the sum of squares"),
-        "cuda-convnet": ("0.03 in conv3, conv4, conv5", "local response normalization → ReLU → max pool"),
+        "paper": ("60,965,224", "| conv5 | convolution | 256×13×13 |", "α = 0.0001 times the sum of squares"),
+        "cuda-convnet": ("0.03 in conv3, conv4, conv5", "LRN → ReLU → max pool"),
         "torchvision": ("61,100,840", "64 filters 11 × 11, stride 4, padding 2", "on the outputs of pool5 and fc6"),
-        "d2l": ("1 × 224 × 224", "96 × 54 × 54", "Xavier uniform"),
+        "d2l": ("1 × 224 × 224", "96×54×54", "Xavier uniform"),
         "lenet5": ("61,706",),
     }.items(),
 )
