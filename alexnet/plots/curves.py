@@ -124,7 +124,7 @@ def _panels(runs: Sequence[History], width: float, across: int) -> Figure:
         _draw_splits(accuracy, run, "top1", colour)
         steps = [line["step"] for line in run.lines]
         style: dict[str, Any] = {"color": colour or GREY, "marker": "o" if len(steps) == 1 else None}
-        rate.plot(steps, [line["rate"] for line in run.lines], **style)
+        rate.plot(steps, [line.get("lr", line.get("rate")) for line in run.lines], **style)
         speed.plot(list(run.speeds), list(run.speeds.values()), **style)
         if run.expected:
             accuracy.axhspan(*run.expected, color=colour or GREEN, alpha=0.12, label="expected on test")
@@ -238,7 +238,7 @@ def _in_figures(run: History) -> dict[str, Any]:
         "steps": last.get("step", 0),
         "loss": [first.get("loss"), last.get("loss")],
         "accuracy": [first.get("accuracy"), last.get("accuracy")],
-        "rate": [first.get("rate"), last.get("rate")],
+        "lr": [each.get("lr", each.get("rate")) for each in (first, last)],
         "images_per_second": statistics.median(run.speeds.values()) if run.speeds else None,
         "final": final,
     }

@@ -21,7 +21,7 @@ def small_form(name):
     row = VARIANTS[name]
     slim = {} if row.architecture is None else SLIM
     side = {"small": 28, "lenet5": 28}.get(name, None if row.architecture is None else 80)
-    return create_model(name, 4, row.in_channels, side, seed=0, **slim).eval()
+    return create_model(name, num_classes=4, in_channels=row.in_channels, image_size=side, seed=0, **slim).eval()
 
 
 def images(network):
@@ -105,7 +105,7 @@ def test_gradients_flow_through_what_was_told():
 
 
 def test_threads_on_one_network_do_not_hear_each_other():
-    network = create_model("small", 5, 3, 28, seed=0).eval()
+    network = create_model("small", num_classes=5, in_channels=3, image_size=28, seed=0).eval()
     draws = torch.Generator().manual_seed(0)
     images = [torch.randn(1, 3, 28, 28, generator=draws) for _ in range(4)]
     with torch.inference_mode():

@@ -53,7 +53,7 @@ def test_receptive_fields_are_the_known_ones():
 
 
 def test_a_receptive_field_is_what_a_unit_depends_on():
-    network = create_model("d2l", 2, 1, seed=0, hidden=get_architecture("small").hidden).double()
+    network = create_model("d2l", num_classes=2, in_channels=1, seed=0, hidden=get_architecture("small").hidden).double()
     seen = {}
     for name in ("conv2", "conv3", "conv5"):
         network.get_submodule(name).register_forward_hook(lambda _, __, output, name=name: seen.update({name: output}))
@@ -111,7 +111,7 @@ def test_totals_are_the_networks_own(name):
 
 @pytest.mark.parametrize("training", [True, False])
 def test_a_network_in_memory_is_left_as_it_was(training):
-    network = create_model("small", 10, 1, seed=0).train(training)
+    network = create_model("small", num_classes=10, in_channels=1, seed=0).train(training)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     state = torch.random.get_rng_state()
     summary = summarize(network)

@@ -100,7 +100,7 @@ def test_active_units_are_those_of_all_classes(make_store, small_recipe, cpu):
 
 
 def test_kernels_are_described_by_half():
-    network = create_model("small", 10, 3, seed=0)
+    network = create_model("small", num_classes=10, in_channels=3, seed=0)
     with torch.no_grad():
         network.conv1.weight[:16] = network.conv1.weight[:16].mean(dim=1, keepdim=True)  # grey
     kernels = filter_statistics(network)

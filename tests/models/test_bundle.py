@@ -31,7 +31,7 @@ def saved(network, variant, **fields):
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_round_trip_is_bit_equal(name, slim, tmp_path):
-    network = create_model(name, 3, 3, 80, seed=1, **slim(name, 8))
+    network = create_model(name, num_classes=3, in_channels=3, image_size=80, seed=1, **slim(name, 8))
     images = torch.randn(2, 3, 80, 80)
     network(images)  # in training mode, so that batch norm's averages move
     save_model(tmp_path / "model", saved(network, name))
@@ -47,7 +47,7 @@ def test_round_trip_is_bit_equal(name, slim, tmp_path):
 
 
 def test_what_a_variant_was_is_saved_and_not_only_its_name(slim, tmp_path):
-    network = create_model("paper", 3, 1, 70, seed=1, dropout=0.3, activation="tanh", lrn_k=1.5, **slim("paper", 8))
+    network = create_model("paper", num_classes=3, in_channels=1, image_size=70, seed=1, dropout=0.3, activation="tanh", lrn_k=1.5, **slim("paper", 8))
     save_model(tmp_path, saved(network, "paper"))
     assert load_model(tmp_path).network.architecture == network.architecture
     assert load_model(tmp_path).network.dropout_sites == network.dropout_sites
@@ -56,7 +56,7 @@ def test_what_a_variant_was_is_saved_and_not_only_its_name(slim, tmp_path):
 def test_mean_image_travels_with_the_model(tmp_path):
     preprocessing = Preprocessing(3, 12, 12, 28, "mean-image")
     mean = torch.rand(12, 12, 3)
-    network = create_model("lenet5", 3, 3, seed=1)
+    network = create_model("lenet5", num_classes=3, in_channels=3, seed=1)
     save_model(tmp_path, saved(network, "lenet5", preprocessing=preprocessing, mean_image=mean))
     assert torch.equal(load_model(tmp_path).mean_image, mean)
     save_model(tmp_path, saved(network, "lenet5", preprocessing=preprocessing, mean_image=mean[:8]))
@@ -69,7 +69,7 @@ def test_mean_image_travels_with_the_model(tmp_path):
 
 def test_saving_again_replaces_and_leaves_nothing_else(tmp_path):
     for seed in (1, 2):
-        network = create_model("lenet5", 3, 3, seed=seed)
+        network = create_model("lenet5", num_classes=3, in_channels=3, seed=seed)
         save_model(tmp_path / "run" / "model", saved(network, "lenet5"))
     assert torch.equal(load_model(tmp_path / "run").network.fc5.weight, network.fc5.weight)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["model"]
@@ -86,7 +86,7 @@ def test_model_folder_says_what_it_found_instead(tmp_path):
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sound") / "model"
-    network = create_model("small", 3, 3, seed=1, hidden=VARIANTS["small"].architecture.hidden)
+    network = create_model("small", num_classes=3, in_channels=3, seed=1, hidden=VARIANTS["small"].architecture.hidden)
     save_model(folder, saved(network, "small"))
     return folder
 
