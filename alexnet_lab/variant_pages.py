@@ -25,7 +25,7 @@ from alexnet.models.variants import VARIANTS, Variant
 from alexnet.recipes import RECIPES
 from alexnet.report.tables import markdown_table
 from alexnet.runtime.device import hardware_name
-from alexnet_lab.claims.claim_result import Results, project_root, results_folder
+from alexnet_lab.claims.claim_result import Results, results_folder
 from alexnet_lab.claims.training import shares
 from alexnet_lab.experiments.registry import EXPERIMENTS
 
@@ -457,9 +457,18 @@ def write_pages(root: Path) -> None:
             path.unlink()
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """Write the pages of the checkout that this package is in; returns the exit status."""
+    root = Path(__file__).parents[1]
     try:
-        write_pages(project_root())
+        if not (root / ".git").exists():
+            raise UserError("the pages are written in a checkout of the project only, and this package is not in one")
+        write_pages(root)
     except UserError as error:
         print(error, file=sys.stderr)
-        sys.exit(2)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import alexnet
+from alexnet.cli.main import parse
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -90,6 +92,19 @@ def test_python_in_the_pages_uses_public_names():
                     assert names <= set(alexnet.__all__), f"{page}: {sorted(names - set(alexnet.__all__))}"
                     found |= names
     assert {"create_model", "load_model", "train", "Predictor"} <= found
+
+
+def test_commands_in_the_pages_have_known_options():
+    commands = {
+        line.partition("#")[0].partition("<")[0].strip()
+        for page, text in TEXTS.items()
+        for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+        for line in re.sub(r"\\\n\s*", " ", block).splitlines()
+        if line.startswith("alexnet ") and "--help" not in line
+    }
+    assert len(commands) > 30
+    for command in sorted(commands):
+        parse(shlex.split(command)[1:])  # raises UserError for an unknown command or option
 
 
 def test_every_package_has_a_page_of_the_api():
