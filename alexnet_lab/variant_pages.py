@@ -11,7 +11,7 @@ import re
 import statistics
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,11 +22,11 @@ from alexnet.models.alexnet import Architecture, ConvLayer
 from alexnet.models.registry import build, get_variant
 from alexnet.models.summary import Summary, summarize
 from alexnet.models.variants import VARIANTS, Variant
-from alexnet.recipes import RECIPES
+from alexnet.recipes import RECIPES, get_recipe
 from alexnet.report.tables import markdown_table
 from alexnet.runtime.device import hardware_name
 from alexnet_lab.claims.claim_result import Results, results_folder
-from alexnet_lab.claims.training import shares
+from alexnet_lab.experiments.ablations import ABLATIONS, BASE
 from alexnet_lab.experiments.registry import EXPERIMENTS
 
 FOLDER = Path("docs/variants")  # in the checkout
@@ -366,31 +366,37 @@ def layer_table(summary: Summary) -> str:
 
 
 def measured_table(name: str, results: Results) -> str:
-    """A row for each recipe of the variant, and for each shortened training of one; empty without any."""
+    """A row for each recipe of the variant and for each shortened training of one; empty without any.
+
+    Ablations are left out: they have tables of their own in ``docs/results.md``.
+    """
     trainings: dict[str, Recipe] = {key: recipe for key, recipe in RECIPES.items() if recipe.model.variant == name}
     for key, experiment in EXPERIMENTS.items():
-        if experiment.recipe in trainings and key not in trainings and results.runs(key):
-            trainings[key] = experiment.build()
+        if experiment.recipe in trainings and key not in ABLATIONS and results.runs(key):
+            trainings.setdefault(key, experiment.build())
     rows = []
     for key, recipe in trainings.items():
         runs = results.runs(key)
-        epochs = f"{recipe.train.epochs:g}"
         if not runs:
-            rows.append((f"`{key}`", recipe.data.source or "a folder", epochs, "not run to its end", "", ""))
+            rows.append((f"`{key}`", recipe.data.source or "a folder", "–", "not run to its end", "–", "–"))
             continue
-        seconds = f"{statistics.median(run['seconds'] for run in runs):,.0f}"
-        images = results.images(key).removeprefix("on ")
         rows.append(
             (
                 f"`{key}`",
-                images,
-                epochs,
-                shares([run["top1"] for run in runs]),
-                seconds,
+                results.images(key).removeprefix("on "),
+                f"{statistics.median(run['steps'] for run in runs):,.0f}",
+                _accuracy([run["top1"] for run in runs]),
+                f"{statistics.median(run['seconds'] for run in runs):,.0f}",
                 hardware_name(runs[0]["hardware"]),
             )
         )
-    return markdown_table(("training", "images", "epochs", "test top-1", "seconds", "machine"), rows) if rows else ""
+    return markdown_table(("training", "images", "steps", "test top-1", "seconds", "machine"), rows) if rows else ""
+
+
+def _accuracy(top1: Sequence[float]) -> str:
+    """The mean of several seeds with their range."""
+    spread = f"{min(top1):.2%} – {max(top1):.2%}, {len(top1)} seeds" if len(top1) > 1 else "1 seed"
+    return f"{statistics.mean(top1):.2%} ({spread})"
 
 
 def variant_page(name: str, variant: Variant, results: Results) -> str:
@@ -412,6 +418,8 @@ def variant_page(name: str, variant: Variant, results: Results) -> str:
     parts += ["## Layers", layer_table(summary)]
     measured = measured_table(name, results)
     parts += ["## Measured", measured or "No training of this network was measured here."]
+    if name == get_recipe(BASE).model.variant:
+        parts.append("Trainings with one setting changed are in [Results](../results.md).")
     return _joined(parts)
 
 
