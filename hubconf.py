@@ -11,8 +11,8 @@ from typing import Any as _Any
 
 import torch as _torch
 
-from alexnet import create_model as _create_model
-from alexnet import list_models as _list_models
+from alexnet.models.registry import create_model as _create_model
+from alexnet.models.registry import list_models as _list_models
 
 dependencies = ["torch", "numpy", "pydantic", "safetensors"]
 
