@@ -25,9 +25,9 @@ from alexnet.models.variants import VARIANTS, Variant
 from alexnet.recipes import RECIPES, get_recipe
 from alexnet.report.tables import markdown_table
 from alexnet.runtime.device import hardware_name
-from alexnet_lab.claims.claim_result import Results, results_folder
 from alexnet_lab.experiments.ablations import ABLATIONS, BASE
 from alexnet_lab.experiments.registry import EXPERIMENTS
+from alexnet_lab.results.reader import Results, results_folder
 
 FOLDER = Path("docs/variants")  # in the checkout
 PAPER = "paper"

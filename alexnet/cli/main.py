@@ -11,7 +11,6 @@ import difflib
 import errno
 import importlib
 import io
-import math
 import os
 import signal
 import sys
@@ -22,9 +21,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from alexnet.cli.options import Add, add_data_root, add_device_and_precision
 from alexnet.core.errors import StoppedError, UserError, unknown
-
-Add = Callable[..., object]
 
 SHOWN = {
     "curves": "loss, accuracy, rate and images/s; runs over each other",
@@ -51,25 +49,25 @@ def _train(add: Add) -> None:
     change = "change a field, e.g. train.epochs=3; may be repeated, and a wrong name lists them all"
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help=change)
     _seed(add)
-    _machine(add)
+    add_device_and_precision(add)
     _reference(add)
-    _data_root(add)
+    add_data_root(add)
 
 
 def _evaluate(add: Add) -> None:
     add("runs", nargs="+", metavar="RUN", help="run folders; several get a row each and one for their ensemble")
     add("--data", metavar="SOURCE", help=f"instead of the run's own test images: {SOURCE}")
     add("--views", type=int, choices=(1, 10), default=1, help="centre view, or ten views averaged (default: 1)")
-    _machine(add)
+    add_device_and_precision(add)
     _reference(add)
-    _data_root(add)
+    add_data_root(add)
 
 
 def _predict(add: Add) -> None:
     add("run", metavar="RUN", help="a run folder or its model/")
     add("images", nargs="+", metavar="IMAGE", help="image files, folders of them, or - for one image on stdin")
     add("--top-k", type=int, default=5, metavar="K", help="classes to print for each image (default: 5)")
-    _machine(add)
+    add_device_and_precision(add)
     _reference(add)
 
 
@@ -90,16 +88,7 @@ def _prepare(add: Add) -> None:
     add("--channels", type=int, choices=(1, 3), help="grey or colour (default: the source's own; files: 3)")
     add("--strict", action="store_true", help="stop at the first file that is refused")
     add("--verify", action="store_true", help="hash the store again and compare")
-    _data_root(add)
-
-
-def _reproduce(add: Add) -> None:
-    add("claims", nargs="*", metavar="CLAIM", help="C1 to C34; without one, the table of all")
-    add("--run", action="store_true", help="first train what these claims need, cheapest first; resumable")
-    add("--missing", action="store_true", help="with --run: only what results/ does not have yet")
-    add("--data", action="append", default=[], metavar="NAME:PATH", help="where a set is: cifar10:PATH; repeatable")
-    _device(add)  # recipes say in what precision they are trained
-    _data_root(add)
+    add_data_root(add)
 
 
 def _show(add: Add) -> None:
@@ -111,52 +100,12 @@ def _show(add: Add) -> None:
     add("--class", dest="chosen", metavar="CLASS", help="for attributions: the class (default: the most likely)")
     add("--layer", action="append", default=[], metavar="LAYER", help="e.g. relu5; repeatable (default: what suits)")
     add("--data", metavar="SOURCE", help=f"instead of the run's own images: {SOURCE}")
-    _machine(add)
-    _data_root(add)
-
-
-def _bench(add: Add) -> None:
-    add("what", choices=("train", "infer", "data"), help="training steps, inference, or images on their way")
-    add("--variant", action="append", metavar="VARIANT", help="a name from 'alexnet list'; repeatable")
-    add("--batch", action="append", type=_count, metavar="N", help="images at once; repeatable")
-    add("--rounds", type=_count, default=5, metavar="N", help="turns for each side (default: 5)")
-    add("--seconds", type=_positive, default=4.0, metavar="S", help="how long a turn is (default: 4)")
-    add("--data", metavar="SOURCE", help="for data: photographs of your own instead of made ones")
-    add("--keep", action="store_true", help="write the figures to results/ too")
-    _machine(add)
-    _data_root(add)
-
-
-def _count(word: str) -> int:
-    if not word.isdigit() or not int(word):
-        raise argparse.ArgumentTypeError(f"{word!r} is no number of 1 or more")
-    return int(word)
-
-
-def _positive(word: str) -> float:
-    try:
-        number = float(word)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{word!r} is no number above 0")
-    return number
+    add_device_and_precision(add)
+    add_data_root(add)
 
 
 def _seed(add: Add) -> None:
     add("--seed", type=int, default=0, metavar="N", help="what every draw is keyed by (default: 0)")
-
-
-def _device(add: Add) -> None:
-    add("--device", metavar="DEVICE", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
-
-
-PRECISION = "int8 is for trained networks, their weights, on a CPU (default: bf16 where the machine does it well)"
-
-
-def _machine(add: Add) -> None:
-    _device(add)
-    add("--precision", choices=("auto", "fp32", "bf16", "int8"), help=PRECISION)
 
 
 def _reference(add: Add) -> None:
@@ -164,10 +113,12 @@ def _reference(add: Add) -> None:
     add("--plain", dest="reference", action="store_true", help=argparse.SUPPRESS)  # its name in earlier versions
 
 
-def _data_root(add: Add) -> None:
-    add("--data-root", type=Path, metavar="FOLDER", help="where built-in sets are looked for first")
+def _arguments_of(module: str, function: str) -> Callable[[Add], None]:
+    """The arguments of a command whose module is imported when it is needed."""
+    return lambda add: getattr(importlib.import_module(module), function)(add)
 
 
+LABORATORY = "alexnet_lab.cli"  # a string: the library does not import the laboratory
 COMMANDS: dict[str, tuple[Callable[[Add], None], str]] = {
     "train": (_train, "train a recipe, evaluate it, and leave a run folder"),
     "evaluate": (_evaluate, "top-1, top-5 and loss of finished runs, and of their ensemble"),
@@ -176,9 +127,17 @@ COMMANDS: dict[str, tuple[Callable[[Add], None], str]] = {
     "list": (_list, "the variants, recipes and built-in image sets"),
     "prepare": (_prepare, "decode a source once into a store, and list what was refused"),
     "show": (_show, "what a training, a network or a recipe looks like, as a picture"),
-    "reproduce": (_reproduce, "what is said of AlexNet, beside what was measured"),
-    "bench": (_bench, "speed beside stock PyTorch and beside what the machine can do, by turns"),
+    "reproduce": (
+        _arguments_of(LABORATORY, "add_reproduce_arguments"),
+        "claims about AlexNet, with measured figures and verdicts",
+    ),
+    "bench": (
+        _arguments_of(LABORATORY, "add_bench_arguments"),
+        "benchmark against stock PyTorch and the hardware peak",
+    ),
 }
+ELSEWHERE = {"reproduce": f"{LABORATORY}:reproduce", "bench": f"{LABORATORY}:bench"}
+"""Command → ``module:function`` that runs it; of all others it is ``alexnet.cli.COMMAND:main``."""
 
 EPILOGS = {"show": "\n".join(["what there is to see:", *(f"  {name:<17}{line}" for name, line in SHOWN.items())])}
 COMPUTING = ("train", "evaluate", "predict", "show", "reproduce", "bench")
@@ -261,8 +220,9 @@ def main(words: Sequence[str] | None = None) -> int:
             return 0
         if arguments.command in COMPUTING:
             wait_politely()
-        command = importlib.import_module(f"alexnet.cli.{arguments.command}")
-        status: int = command.main(arguments)
+        path = ELSEWHERE.get(arguments.command, f"alexnet.cli.{arguments.command}:main")
+        module, _, function = path.partition(":")
+        status: int = getattr(importlib.import_module(module), function)(arguments)
         sys.stdout.flush()  # here, where a full disk still gets its line
     except UserError as error:
         print(f"alexnet: {error}", file=sys.stderr)

@@ -82,7 +82,7 @@ MISTAKES = [
     (["train", "--set", "batch-size=3"], "unknown field 'batch-size': did you mean 'train.batch_size'?"),
     (["train", "--set", "what=3"], "unknown field 'what', and none is near it"),
     (["train", "--set", "model.variant=lenet5"], "no such field to change: add --set model.dropout=none"),
-    (["reproduce", "C12", "--missing"], "--missing says what --run trains: give both"),
+    (["reproduce", "C12", "--missing"], "--missing needs --run: give both"),
     (["train", "."], "'.' is no recipe but images to train on: write --data ."),
     (["train", "cifar10"], "'cifar10' is no recipe but images to train on: write --data cifar10"),
     (["train", "--data", ""], "the source is empty: give a built-in name, a folder of class folders, or a tar of one"),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from alexnet.models.variants import VARIANTS, Variant
-from alexnet_lab.claims.claim_result import Results, results_folder
+from alexnet_lab.results.reader import Results, results_folder
 from alexnet_lab.variant_pages import ABOUT, FOLDER, PAPER, difference_table, pages, settings, variant_page
 
 ROOT = Path(__file__).parents[2]
