@@ -2,7 +2,7 @@
 
 Pages are Markdown (MyST). Those of the API are made from docstrings while the site is built: in a page below ``api/``,
 the line ``<!-- modules: PACKAGE -->`` stands for every module of a package, ``<!-- names: MODULE -->`` for its
-``__all__``.
+``__all__``. The page ``contribute`` is ``CONTRIBUTING.md``.
 """
 
 from __future__ import annotations
@@ -70,8 +70,16 @@ def _indented(text: str) -> str:
     return "\n".join(f"   {line}" for line in text.splitlines())
 
 
+def contribute_text() -> str:
+    """``CONTRIBUTING.md`` for the site: links to pages go to the site's, links to source files become plain text."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").replace("](docs/", "](")
+    return re.sub(r"\[([^\]]+)\]\((?!\w+:|#)(?![^)]*\.md)[^)]+\)", r"\1", text)
+
+
 def fill_page(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Replace the two kinds of lines in a page of the API."""
+    """Replace the special lines in a page."""
+    if docname == "contribute":
+        source[0] = contribute_text()
     if docname.startswith("api/"):
         text = MODULES.sub(lambda found: "\n".join(map(module_text, modules_of(found[1]))), source[0])
         source[0] = NAMES.sub(

@@ -55,7 +55,7 @@ class Metrics:
     def calibration_error(self) -> float:
         """The mean distance between confidence and accuracy, 0 … 1: the ECE of Guo, Pleiss, Sun and Weinberger (2017).
 
-        Σ over bins of (images in it / all images) · |its accuracy − its mean confidence|.
+        The sum over bins of (images in it / all images) times the distance of its accuracy from its mean confidence.
         """
         _, hits, confidences = self.bins
         return float(np.abs(hits - confidences).sum() / self.images)
