@@ -1,15 +1,18 @@
-"""What the project says of its measurements, written from ``results/``: ``docs/paper.md``, and the tables of the
-README, of ``docs/speed.md`` and of ``docs/reliability.md``.
+"""Writes every page and table that is made from the results: ``python -m alexnet_lab.pages``, in a checkout.
 
-``python -m alexnet_lab.pages`` rewrites them, and the picture of figure 1. A test fails when they and
-``results/`` drift apart.
+``docs/claims.md`` and ``docs/paper.md`` are written whole. Tables of ``README.md``, ``docs/results.md``,
+``docs/speed.md`` and ``docs/reliability.md`` are written between two comments, ``<!-- NAME: begin -->`` and ``<!--
+NAME: end -->``. ``alexnet/recipes/measured.json`` is what ``alexnet list`` shows. A test fails if any of them differs
+from the results.
 """
 
 from __future__ import annotations
 
+import json
 import statistics
 import sys
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,113 +24,144 @@ from alexnet.recipes import RECIPES
 from alexnet.report.tables import markdown_table
 from alexnet.runtime.device import hardware_name
 from alexnet_lab.bench.speeds import in_full, side_by_side
-from alexnet_lab.claims.claim_result import ClaimResult, Results, Runs, divergence, project_root
-from alexnet_lab.claims.paper import SENTENCES
-from alexnet_lab.claims.registry import DOCUMENTS, STATEMENTS
+from alexnet_lab.claims.claim_result import ClaimResult, Statement
+from alexnet_lab.claims.paper import STATEMENTS as PAPER_STATEMENTS
+from alexnet_lab.claims.registry import STATEMENTS
+from alexnet_lab.claims.report import Checked, check, full_sources
 from alexnet_lab.claims.training import shares
 from alexnet_lab.experiments.ablations import ABLATIONS, BASE
 from alexnet_lab.experiments.effects import ablation_rows, effect, ensemble_effect, views_effect
 from alexnet_lab.experiments.registry import EXPERIMENTS, LONGER, TIMES_LONGER
+from alexnet_lab.measured import measured_recipes
+from alexnet_lab.results.reader import FAULTS, Results, Runs, divergence, file_name
 
-README, PAPER, FIGURE_1 = Path("README.md"), Path("docs/paper.md"), Path("docs/figure1.png")  # in the checkout
-INTRODUCTION = """\
-Krizhevsky, Sutskever and Hinton, *ImageNet Classification with Deep Convolutional Neural Networks*, NIPS 2012: where
-each sentence that can be code is code, what holds it to its word, and what came out. "What was run" is the authors'
-code as the Computer History Museum released it in 2025, network `layers-145.cfg`, which here is the variant
-`cuda-convnet`. Files are below `alexnet/`; C1 to C34 are the claims of the second table. This page is written from
-`results/` by `python -m alexnet_lab.pages`."""
-AVERAGES = {"ten views": views_effect, "ensembles": ensemble_effect}  # what the paper averages over, by training
-SPEED, RELIABILITY = Path("docs/speed.md"), Path("docs/reliability.md")
-RESULTS, SPEEDS, ENDURANCE = "results", "speeds", "endurance"  # tables, each between <!-- results: begin --> and end
-
-
-def results_table(results: Results) -> str:
-    """The README's table: a row for each measurement of a named recipe that was trained to its end."""
-    rows = [_result_row(value) for _, value in results.files() if value["recipe"]["name"] in RECIPES and value["runs"]]
-    head = ("recipe, on", "test top-1, mean (lowest – highest) of seeds", "expected", "seconds", "images/s", "where")
-    return markdown_table(head, rows)
-
-
-def endurance_table(results: Results) -> str:
-    """What the newest full set of endurance trials came to; empty before there is one."""
-    if (found := results.comparison("endurance")) is None:
-        return ""
-    path, value = found
-    rows = [(t["what"], f"{t['trials']:,}", f"{len(t['failures']):,}", t["remark"]) for t in value["trials"]]
-    table = markdown_table(("what", "trials", "not survived", ""), rows)
-    return f"{table}\n\nFrom `results/{path.name}`, on {hardware_name(value['hardware'])}."
+README, SPEED, RELIABILITY = Path("README.md"), Path("docs/speed.md"), Path("docs/reliability.md")
+CLAIMS, PAPER, RESULTS_PAGE = Path("docs/claims.md"), Path("docs/paper.md"), Path("docs/results.md")
+FIGURE_1, MEASURED = Path("docs/figure1.png"), Path("alexnet/recipes/measured.json")
+RESULTS, ABLATIONS_TABLE, TRAININGS, SPEEDS = "results", "ablations", "trainings", "speeds"  # names of tables
+IN_README = (
+    "small-digits", "small-fashion-mnist-quick", "d2l-fashion-mnist", "small-cifar10-best", "torchvision-cifar10",
+    "small-tiny-imagenet-best",
+)  # fmt: skip
+AVERAGES = {"ten views": views_effect, "ensembles": ensemble_effect}
+GENERATED = "This page is generated from `alexnet_lab/results/` by `python -m alexnet_lab.pages`."
+PAPER_INTRODUCTION = f"""\
+Krizhevsky, Sutskever and Hinton, *ImageNet Classification with Deep Convolutional Neural Networks*, NIPS 2012. Each row
+is a statement of the paper that can be code: where the code is, which test checks it, and what was measured. "Authors'
+code" is the code that the Computer History Museum released in 2025, with the network `layers-145.cfg`; here it is the
+variant `cuda-convnet`. Files are in `alexnet/`. C1 to C34 are sections of [Claims](claims.md). {GENERATED}"""
+CLAIMS_INTRODUCTION = f"""\
+What tutorials and the paper claim about AlexNet, and what was measured here. A verdict is *supported*, *not supported*,
+*corrected* (a part holds, or another figure is right), *inconclusive at this scale* (the measurements here cannot
+decide it) or *pending* (not measured yet). `alexnet reproduce` prints these verdicts, `alexnet reproduce C5` one of them, and
+`alexnet reproduce --run --missing` trains what has no results yet. {GENERATED}"""
 
 
-def _result_row(value: dict[str, Any]) -> tuple[str, ...]:
+def results_table(results: Results, names: Sequence[str] = ()) -> str:
+    """A row for each measurement of a named recipe that was trained to its end; only of ``names`` if given."""
+    files = [value for _, value in results.files() if value["recipe"]["name"] in RECIPES and value["runs"]]
+    if names:
+        newest = {value["recipe"]["name"]: value for value in files}
+        files = [newest[name] for name in names if name in newest]
+    head = (
+        "recipe",
+        "images",
+        "test top-1, mean (lowest – highest)",
+        "seeds",
+        "expected",
+        "seconds",
+        "images/s",
+        "machine",
+    )
+    return markdown_table(head, [_result_row(value) for value in files])
+
+
+def _result_row(value: Mapping[str, Any]) -> tuple[str, ...]:
     recipe, runs = recipe_from_json(value["recipe"]), value["runs"]
-    claim = RECIPES[recipe.name].claim  # today's words for the same training
+    expected = RECIPES[recipe.name].claim.top1  # of today's recipe; a claim may be reworded
     top1 = [run["top1"] for run in runs]
-    evenly_spaced = f" ({min(top1):.2%} – {max(top1):.2%})" if len(runs) > 1 else ""
+    spread = f" ({min(top1):.2%} – {max(top1):.2%})" if len(runs) > 1 else ""
     rate = statistics.median(run["matrix_gflops"] for run in runs)
     return (
-        f"`{recipe.name}`, {value['source']}" + (f", {value['note']}" if value["note"] else ""),
-        f"{statistics.mean(top1):.2%}{evenly_spaced}, {len(runs)} seed{'s' if len(runs) > 1 else ''}",
-        "–" if claim.top1 is None else " – ".join(f"{100 * share:g}%" for share in claim.top1),
+        f"`{recipe.name}`",
+        value["source"] + (f"; {value['note']}" if value["note"] else ""),
+        f"{statistics.mean(top1):.2%}{spread}",
+        str(len(runs)),
+        "–" if expected is None else " – ".join(f"{100 * share:g}%" for share in expected),
         f"{statistics.median(run['seconds'] for run in runs):,.0f}",
         f"{statistics.median(run['images_per_second'] for run in runs):,.0f}",
         f"{hardware_name(runs[0]['hardware'])}, {runs[0]['hardware']['precision']}, {rate:,.0f} GFLOP/s",
     )
 
 
+def faults_table(results: Results) -> str:
+    """The newest results of fault injection; empty if there are none."""
+    if (found := results.bench(FAULTS)) is None:
+        return ""
+    path, value = found
+    rows = [(t["what"], f"{t['trials']:,}", f"{len(t['failures']):,}", t["remark"]) for t in value["trials"]]
+    table = markdown_table(("fault", "trials", "failures", "remark"), rows)
+    return f"{table}\n\nFrom `{file_name(path)}`, on {hardware_name(value['hardware'])}."
+
+
+def claims_page(results: Results) -> str:
+    """``docs/claims.md``: an overview, and a section for each claim."""
+    checked = check(list(STATEMENTS.values()), results)
+    counts = Counter(result.verdict for _, result in checked)
+    totals = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
+    overview = markdown_table(
+        ("claim", "statement", "verdict"), [(s.id, s.statement, result.verdict) for s, result in checked]
+    )
+    parts = ["# Claims", CLAIMS_INTRODUCTION, f"Of {len(checked)} claims: {totals}.", overview]
+    return "\n\n".join([*parts, *(_claim_section(*item) for item in checked)]) + "\n"
+
+
+def _claim_section(statement: Statement, result: ClaimResult) -> str:
+    parts = [f"## {statement.id} {statement.statement}", f"**{result.verdict}**"]
+    if result.figure:
+        parts[-1] += f" · {result.figure}"
+    if result.reason:
+        parts.append(result.reason)
+    parts.append(
+        f"* Source: {full_sources(statement)}\n* Claimed: {statement.claimed}\n* Measured: {result.measured}\n"
+        f"* Evidence: {_evidence(result)}"
+    )
+    if result.details:
+        parts.append(f"```text\n{result.details}\n```")
+    return "\n\n".join(parts)
+
+
+def _evidence(result: ClaimResult) -> str:
+    """The evidence, formatted as code if it is a command or a list of files."""
+    is_code = result.evidence.startswith(("alexnet ", "alexnet_lab/")) and ";" not in result.evidence
+    return ", ".join(f"`{part}`" for part in result.evidence.split(", ")) if is_code else result.evidence
+
+
 def paper_page(results: Results) -> str:
-    """``docs/paper.md``: the paper by section, every claim of the documents, and the ablations."""
-    findings = {name: statement.check(results) for name, statement in STATEMENTS.items()}
-    parts = [
-        "# The paper, section by section",
-        INTRODUCTION,
-        markdown_table(
-            ("section", "what it says", "recipe, field or file", "test", "measured", "what was run"),
-            [
-                (s.section, s.says, s.where, s.held_by, _measured(s.measured_by, findings, results), s.ran)
-                for s in SENTENCES
-            ],
-        ),
-        *(["![training error of figure 1's two nets](figure1.png)"] if all(figure_1_nets(results).values()) else []),
-        "## What is said of AlexNet",
-        "Each checkable statement of the source documents. `alexnet reproduce C5` prints one with its figures; "
-        "`alexnet reproduce --run --missing` trains what has no results yet. " + _documents(),
-        markdown_table(
-            ("", "says", "in", "claimed", "measured", "verdict", "evidence"),
-            [
-                (
-                    name,
-                    s.says,
-                    s.source,
-                    s.claimed,
-                    findings[name].measured,
-                    findings[name].verdict,
-                    _code(findings[name]),
-                )
-                for name, s in STATEMENTS.items()
-            ],
-        ),
-        *_ablations(results),
-        *_derived(results),
+    """``docs/paper.md``: the paper by section."""
+    checked = dict(_by_id(check(list(STATEMENTS.values()), results)))
+    head = ("section", "statement", "recipe, field or file", "test", "measured", "authors' code")
+    rows = [
+        (s.section, s.statement, s.where, s.tests, _measured(s.measured_by, checked, results), s.authors_code)
+        for s in PAPER_STATEMENTS
     ]
+    parts = ["# The paper, section by section", PAPER_INTRODUCTION, markdown_table(head, rows)]
+    if all(figure_1_runs(results).values()):
+        parts.append("![Training error of ReLU and tanh by epoch, as in figure 1 of the paper](figure1.png)")
     return "\n\n".join(parts) + "\n"
 
 
-def _documents() -> str:
-    return "; ".join(f"{name}: {what}" for name, what in DOCUMENTS.items()) + "."
+def _by_id(checked: Sequence[Checked]) -> Iterable[tuple[str, ClaimResult]]:
+    return ((statement.id, result) for statement, result in checked)
 
 
-def _code(finding: ClaimResult) -> str:
-    """The evidence, as code where it is a command or a file."""
-    is_code = finding.evidence.startswith(("alexnet ", "results/")) and ";" not in finding.evidence
-    return ", ".join(f"`{part}`" for part in finding.evidence.split(", ")) if is_code else finding.evidence
-
-
-def _measured(names: Iterable[str], findings: Mapping[str, ClaimResult], results: Results) -> str:
-    """The verdicts of claims, the effects of ablations and how other trainings went, in a cell of a table."""
+def _measured(names: Iterable[str], checked: Mapping[str, ClaimResult], results: Results) -> str:
+    """A cell of the paper's table: verdicts of claims, effects of ablations, and outcomes of other trainings."""
     parts = []
     for name in names:
-        if name in findings:
-            parts.append(f"{name}: {findings[name].verdict}")
+        if name in checked:
+            reason = f" ({checked[name].reason.removesuffix('.')})" if checked[name].reason else ""
+            parts.append(f"{name}: {checked[name].in_short}{reason}")
         elif name in ABLATIONS:
             if found := effect(results, name):
                 parts.append(f"{ABLATIONS[name].what}: {found}")
@@ -139,28 +173,28 @@ def _measured(names: Iterable[str], findings: Mapping[str, ClaimResult], results
     return "; ".join(parts) or "–"
 
 
-def _ablations(results: Results) -> list[str]:
-    """The ablations' tables: the short ones, and where they were measured the longer ones."""
+def ablation_tables(results: Results) -> str:
+    """The ablations: the short ones, and the longer ones if they were measured; empty without results."""
     parts = []
-    for suffix, title in (("", "## One ingredient at a time"), (LONGER, f"### {TIMES_LONGER} times as long")):
+    for suffix, title in (("", ""), (LONGER, f"### {TIMES_LONGER} times as long")):
         if not (rows := ablation_rows(results, suffix)):
             continue
         runs = results.runs(BASE + suffix)
         epochs = EXPERIMENTS[BASE + suffix].build().train.epochs
         about = (
-            f"`{BASE}`: {epochs} epochs of CIFAR-10 (JPEG), {len(runs)} seeds, on {hardware_name(runs[0]['hardware'])}; "
-            "each row changes what it says and nothing else, so that all see as many images, not as many seconds. "
-            "Differences are of pairs of one seed, with 95 % intervals. Accuracy on train is the last epoch's as it "
-            "went, augmented and with dropout, so it is not to be held against that on test. Seconds: the "
-            "median; some ran beside other work."
+            f"The base is `{BASE}`: {epochs} epochs of CIFAR-10 (JPEG), {len(runs)} seeds, on "
+            f"{hardware_name(runs[0]['hardware'])}. Each row changes one thing. All train on the same number of "
+            "images, not for the same time. Differences are of pairs of one seed, with 95 % intervals. The accuracy on the "
+            "training images was measured during the last epoch, with augmentation and dropout, so it cannot be "
+            "compared with the test accuracy. Seconds are medians; some trainings ran beside other work."
         )
         head = ("changed", "paper", "test top-1, mean (lowest – highest)", "difference", "train top-1", "seconds")
-        parts += [title, about, markdown_table(head, rows)]
-    return parts
+        parts += [*([title] if title else []), about, markdown_table(head, rows)]
+    return "\n\n".join(parts)
 
 
-def _derived(results: Results) -> list[str]:
-    """The table of trainings that are a named recipe's, shortened or changed to answer a question."""
+def trainings_table(results: Results) -> str:
+    """The other trainings: recipes that were shortened, or changed to answer a question; empty without results."""
     ablations = {f"{name}{suffix}" for name in (BASE, *ABLATIONS) for suffix in ("", LONGER)}
     rows = []
     for name, experiment in EXPERIMENTS.items():
@@ -169,59 +203,80 @@ def _derived(results: Results) -> list[str]:
             continue
         top1 = shares([run["top1"] for run in runs]) if runs else divergence(results, name)
         seconds = f"{statistics.median(run['seconds'] for run in runs):,.0f}" if runs else "–"
-        device_config = hardware_name((runs or results.diverged(name))[0]["hardware"])
+        machine = hardware_name((runs or results.diverged(name))[0]["hardware"])
         changes = ", ".join(f"`{change}`" for change in experiment.changes)
         note = f"; {text}" if (text := results.note(name)) else ""
-        rows.append((f"`{name}`", f"`{experiment.recipe or name}` with {changes}{note}", top1, seconds, device_config))
-    if not rows:
-        return []
-    about = "Recipes shortened to what a machine could give, or changed in one thing to answer a question."
-    head = ("training", "what it is", "test top-1", "seconds", "where")
-    return ["## Other trainings", about, markdown_table(head, rows)]
+        rows.append((f"`{name}`", f"`{experiment.recipe or name}` with {changes}{note}", top1, seconds, machine))
+    head = ("training", "recipe and changes", "test top-1", "seconds", "machine")
+    return markdown_table(head, rows) if rows else ""
 
 
-def figure_1_nets(results: Results) -> dict[str, Runs]:
-    """The measured runs of figure 1, by unit."""
-    return {unit: results.runs(f"fig1-{unit.lower()}") for unit in ("ReLU", "tanh")}
+def figure_1_runs(results: Results) -> dict[str, Runs]:
+    """The measured runs of figure 1, by activation."""
+    return {activation: results.runs(f"fig1-{activation.lower()}") for activation in ("ReLU", "tanh")}
+
+
+def tables(results: Results) -> dict[Path, dict[str, str]]:
+    """Page → name of a table → the table."""
+    benches = results.benches()
+    speeds = f"## All machines\n\n{side_by_side(benches)}\n\n## Every figure\n\n{in_full(benches)}" if benches else ""
+    return {
+        README: {RESULTS: results_table(results, IN_README)},
+        RESULTS_PAGE: {
+            RESULTS: results_table(results),
+            ABLATIONS_TABLE: ablation_tables(results),
+            TRAININGS: trainings_table(results),
+        },
+        SPEED: {SPEEDS: speeds},
+        RELIABILITY: {FAULTS: faults_table(results)},
+    }
+
+
+def measured_json(results: Results) -> str:
+    """The content of ``alexnet/recipes/measured.json``."""
+    return json.dumps(measured_recipes(results), indent=1, ensure_ascii=False) + "\n"
 
 
 def write_pages(root: Path) -> None:
-    """Write the pages of the checkout at ``root``, and the picture where its two nets were measured.
+    """Write all pages of the checkout at ``root`` from its results.
 
-    Raises ``UserError`` where there is no place for the table.
+    Raises ``UserError`` if a page does not have the comments for its table.
     """
-    results = Results(root / "results")
-    tables = {
-        README: {RESULTS: results_table(results), SPEEDS: side_by_side(results.benches())},
-        SPEED: {SPEEDS: in_full(results.benches())},
-        RELIABILITY: {ENDURANCE: endurance_table(results)},
-    }
-    for page, parts in tables.items():
+    results = Results(root / "alexnet_lab" / "results")
+    for page, named in tables(results).items():
         text = (root / page).read_text(encoding="utf-8") if (root / page).is_file() else ""
-        for name, table in parts.items():
+        for name, table in named.items():
             text = between(text, name, table, page)
         write_bytes(root / page, text.encode())
+    write_bytes(root / CLAIMS, claims_page(results).encode())
     write_bytes(root / PAPER, paper_page(results).encode())
-    if all((nets := figure_1_nets(results)).values()):
-        draw_training_errors(nets, root / FIGURE_1)
+    write_bytes(root / MEASURED, measured_json(results).encode())
+    if all((runs := figure_1_runs(results)).values()):
+        draw_training_errors(runs, root / FIGURE_1)
 
 
-def between(text: str, name: str, content: str, page: Path = README) -> str:
-    """``text`` of a page with what stands between the comments of a name replaced.
-
-    Raises ``UserError`` where they are not.
-    """
+def between(text: str, name: str, content: str, page: Path) -> str:
+    """``text`` of a page with ``content`` between the two comments of ``name``. Raises ``UserError`` without them."""
     begin, end = (f"<!-- {name}: {edge} -->" for edge in ("begin", "end"))
     before, found, rest = text.partition(begin)
     _, closed, after = rest.partition(end)
     if not (found and closed):
-        raise UserError(f"{page} has no place for its {name}: it needs the lines {begin} and {end}")
+        raise UserError(f"{page} has no place for its table {name}: add the lines {begin} and {end}")
     return f"{before}{begin}\n{content}\n{end}{after}"
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """Write the pages of the checkout that this package is in; returns the exit status."""
+    root = Path(__file__).parents[1]
     try:
-        write_pages(project_root())
+        if not (root / ".git").exists():
+            raise UserError("the pages are written in a checkout of the project only, and this package is not in one")
+        write_pages(root)
     except UserError as error:
         print(error, file=sys.stderr)
-        sys.exit(2)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

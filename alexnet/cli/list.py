@@ -1,21 +1,19 @@
-"""``alexnet list``: variants, recipes with claim, cost and what was measured, built-in sources."""
+"""``alexnet list``: variants; recipes with source, claim, cost and measured accuracy; built-in sources."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import statistics
-from collections.abc import Callable
+import importlib.resources
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from alexnet.cli.console import print_json
 from alexnet.data.sources import BUILTIN_SOURCES
 from alexnet.models.variants import VARIANTS
 from alexnet.recipes import RECIPES
 from alexnet.report.tables import table
-from alexnet.runtime.device import hardware_name
-from alexnet_lab.claims.claim_result import Results, divergence, results_folder
-from alexnet_lab.claims.training import shares
-from alexnet_lab.experiments.registry import EXPERIMENTS
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -34,6 +32,30 @@ def main(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def measured_recipes() -> dict[str, dict[str, Any]]:
+    """Recipe → what was measured of it: ``alexnet/recipes/measured.json``, which the laboratory writes."""
+    text = importlib.resources.files("alexnet.recipes").joinpath("measured.json").read_text(encoding="utf-8")
+    measured: dict[str, dict[str, Any]] = json.loads(text)
+    return measured
+
+
+def describe_measured(measured: Mapping[str, Any]) -> str:
+    """One entry of :func:`measured_recipes` as a line."""
+    if "top1" not in measured:
+        shorter = [f"{training} {_accuracy(accuracy)}" for training, accuracy in measured["shortened"].items()]
+        rest = f"; shorter trainings: {', '.join(shorter)}" if shorter else ""
+        return measured["diverged"] or f"not trained to its end{rest}"
+    outcome = {True: ", as expected", False: ", not as expected", None: ""}[measured["as_expected"]]
+    machine = f"{measured['machine']}, {measured['precision']}, {measured['matrix_gflops']:,} GFLOP/s"
+    return f"{_accuracy(measured)} on test{outcome}; {measured['seconds']:,.0f} s on {machine}"
+
+
+def _accuracy(measured: Mapping[str, Any]) -> str:
+    top1, seeds = measured["top1"], measured["seeds"]
+    spread = f"{top1['lowest']:.2%} – {top1['highest']:.2%}, {seeds} seeds" if seeds > 1 else "1 seed"
+    return f"{top1['mean']:.2%} ({spread})"
+
+
 def _variants() -> dict[str, dict[str, object]]:
     return {
         name: {"source": row.source, "num_classes": row.num_classes, "in_channels": row.in_channels}
@@ -42,32 +64,26 @@ def _variants() -> dict[str, dict[str, object]]:
 
 
 def _recipes() -> dict[str, dict[str, object]]:
-    results = Results(results_folder())
-    return {name: {**dataclasses.asdict(recipe), "status": status(name, results)} for name, recipe in RECIPES.items()}
-
-
-def status(recipe: str, results: Results) -> str:
-    """What was measured of a recipe, in a line; of one that was not run to its end, what was of it."""
-    runs = results.runs(recipe)
-    if not runs:
-        shorter = [e.name for e in EXPERIMENTS.values() if e.recipe == recipe and results.runs(e.name)]
-        parts = [f"{name} {shares([run['top1'] for run in results.runs(name)])}" for name in shorter]
-        begun = f"not run to its end; of it: {', '.join(parts)}" if parts else "not run to its end"
-        return divergence(results, recipe) or begun
-    device_config, seconds = hardware_name(runs[0]["hardware"]), statistics.median(run["seconds"] for run in runs)
-    return f"{shares([run['top1'] for run in runs])} on test, {seconds:,.0f} s on {device_config}"
+    measured = measured_recipes()
+    return {
+        name: {
+            **dataclasses.asdict(recipe),
+            "status": describe_measured(measured[name]),
+            "measured": measured[name],
+        }
+        for name, recipe in RECIPES.items()
+    }
 
 
 def _recipe_text() -> str:
-    results = Results(results_folder())
-    lines = ["recipes (alexnet train NAME)"]
+    lines, measured = ["recipes (alexnet train NAME)"], measured_recipes()
     for name, recipe in RECIPES.items():
         claim = recipe.claim
         lines += [
             f"  {name}",
-            f"      from   {claim.source}",
-            f"      claims {claim.expects}",
-            f"      costs  {claim.cost}",
-            f"      status {status(name, results)}",
+            f"      source    {claim.source}",
+            f"      claims    {claim.expects}",
+            f"      costs     {claim.cost}",
+            f"      measured  {describe_measured(measured[name])}",
         ]
     return "\n".join(lines)

@@ -1,1 +1,1 @@
-"""How fast it is: interleaved timing against stock PyTorch and other runtimes."""
+"""Benchmarks: interleaved timing against stock PyTorch and other runtimes."""

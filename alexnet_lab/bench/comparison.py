@@ -1,4 +1,4 @@
-"""What is compared: the contestants, and how much work an image is; and the row of figures that comes of it."""
+"""A comparison of two candidates, the work that one image takes, and the resulting row of figures."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ OURS, STOCK = "ours", "stock"
 
 @dataclass(frozen=True)
 class Comparison:
-    """``candidates``: by name, ``"ours"`` and ``"stock"``, which is ``beside``. For each image the work takes ``flop``
-    floating-point operations, or moves ``moved`` bytes: what its ceiling is known by.
+    """``candidates``: ``"ours"`` and ``"stock"``; ``beside`` names the second. For each image the work takes ``flop``
+    floating-point operations, or moves ``moved`` bytes; its upper bound is computed from that.
     """
 
     what: str
@@ -28,9 +28,15 @@ class Comparison:
     flop: float = 0.0
     moved: float = 0.0
 
-    def ceiling(self, hardware_peak: HardwarePeak) -> tuple[str, float]:
-        """Which of the machine's rates bounds the work, and the images per second if it were all that counts; 0 where
-        none is known.
+    @property
+    def title(self) -> str:
+        """A line for progress: "training step paper batch 64 bf16"."""
+        return " ".join(filter(None, (self.what, self.variant, f"batch {self.batch}", self.precision)))
+
+    def bound(self, hardware_peak: HardwarePeak) -> tuple[str, float]:
+        """The operation of the hardware that limits the work, and the images per second at its peak rate.
+
+        ``("", 0.0)`` if the limit is not known.
         """
         if self.flop:
             return f"{self.precision} matrix product", hardware_peak.gflops(self.precision) * GIGA / self.flop
@@ -41,10 +47,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Row:
-    """``ours`` and ``stock``: median images per second; ``ratio``: the median over rounds of their ratios, and
-    ``ratio_range`` the lowest and highest; ``ceiling``: the machine's rate that ``ceiling_fraction`` is a share of;
-    ``peak_memory``: bytes; ``first_seconds``: the first piece of work, with what is compiled in it. ``rounds``:
-    contestant → images per second, one after another.
+    """``ours``, ``stock``: median images per second. ``ratio``: median over rounds of their ratios; ``ratio_range``:
+    the lowest and the highest. ``bound``: the operation of the hardware that limits the work; ``share_of_bound``: our
+    share of its peak rate. ``peak_memory``: bytes. ``first_seconds``: our first unit of work, including compilation.
+    ``rounds``: candidate → images per second by round.
     """
 
     what: str
@@ -56,8 +62,8 @@ class Row:
     stock: float
     ratio: float
     ratio_range: tuple[float, float]
-    ceiling: str
-    ceiling_fraction: float | None
+    bound: str
+    share_of_bound: float | None
     peak_memory: int
     stock_peak_memory: int
     first_seconds: float
@@ -65,10 +71,10 @@ class Row:
 
 
 def make_row(comparison: Comparison, hardware_peak: HardwarePeak, timed: Mapping[str, Timed]) -> Row:
-    """The figures of a contest that was held."""
+    """The row of a comparison from the times of its candidates."""
     ours, stock = timed[OURS], timed[STOCK]
     by_round = ratios(ours, stock)
-    ceiling, images_at_most = comparison.ceiling(hardware_peak)
+    bound, images_at_most = comparison.bound(hardware_peak)
     return Row(
         what=comparison.what,
         beside=comparison.beside,
@@ -79,8 +85,8 @@ def make_row(comparison: Comparison, hardware_peak: HardwarePeak, timed: Mapping
         stock=stock.rate,
         ratio=statistics.median(by_round),
         ratio_range=(min(by_round), max(by_round)),
-        ceiling=ceiling,
-        ceiling_fraction=ours.rate / images_at_most if images_at_most else None,
+        bound=bound,
+        share_of_bound=ours.rate / images_at_most if images_at_most else None,
         peak_memory=ours.peak_memory,
         stock_peak_memory=stock.peak_memory,
         first_seconds=ours.first_seconds,

@@ -1,7 +1,7 @@
-"""Images on their way: photographs into a store, and a store into training steps.
+"""Benchmarks of images: photographs → prepared dataset, and prepared dataset → training steps.
 
-The photographs are windows of the two that scikit-learn brings, as JPEG files of ImageNet's usual size, or those of a
-source that is given.
+The photographs are those of a given source, or crops of scikit-learn's two sample photographs, as JPEG files with the
+average size of ImageNet's.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 from torch import Tensor
 from torch.utils.data import DataLoader
-from torchvision import transforms as pictures
+from torchvision import transforms
 from torchvision.datasets import ImageFolder
-from torchvision.transforms import functional as transforms
+from torchvision.transforms import functional
 
 from alexnet.core.errors import UserError
 from alexnet.core.randomness import integers, uniform
@@ -35,18 +35,18 @@ from alexnet_lab.bench.training import SMALLER, deterministic_steps, our_steps, 
 
 PHOTOGRAPHS, CLASSES = 256, 8
 FOREVER = 10**9  # steps
-WIDTH, HEIGHT, QUALITY = 475, 400, 90  # of ImageNet's photographs, on average
+WIDTH, HEIGHT, QUALITY = 475, 400, 90  # the average size of ImageNet's photographs
 SIDE = 256
 
 
 def dataset_comparison(variant: str, batch: int, precision: str, device: str, dataset: Path) -> Comparison:
-    """Training steps from a store, beside the same steps on one batch that stays on the device."""
+    """Training steps from a prepared dataset, against the same steps on one batch that stays on the device."""
     candidates = {
         OURS: Candidate(steps_from_dataset, (variant, batch, precision, device, dataset)),
         STOCK: Candidate(our_steps, (variant, batch, precision, device)),
     }
     return Comparison(
-        "training step from a store",
+        "training step from a prepared dataset",
         "one batch in memory",
         variant,
         batch,
@@ -59,7 +59,7 @@ def dataset_comparison(variant: str, batch: int, precision: str, device: str, da
 def loader_comparison(
     variant: str, batch: int, precision: str, device: str, dataset: Path, photographs: Path
 ) -> Comparison:
-    """Training steps from a store, beside stock steps on what a tutorial's ``DataLoader`` makes of the same files."""
+    """Training steps from a prepared dataset, against stock steps with a ``DataLoader`` on the same files."""
     candidates = {
         OURS: Candidate(steps_from_dataset, (variant, batch, precision, device, dataset)),
         STOCK: Candidate(steps_from_files, (variant, batch, device, photographs)),
@@ -69,29 +69,29 @@ def loader_comparison(
 
 
 def prepare_comparison(source: Source) -> Comparison:
-    """Photographs decoded, checked and cut as ``alexnet prepare`` does, on one core, beside Pillow and torchvision's
-    resize and crop. Raises ``UserError`` for a source without encoded images.
+    """Decoding, checking, resizing and cropping of photographs by ``alexnet prepare``, on one core, against Pillow and
+    torchvision. Raises ``UserError`` for a source without encoded images.
     """
     files = encoded_images(source)
     candidates = {OURS: Candidate(prepared, (files,)), STOCK: Candidate(decoded_by_pillow, (files,))}
-    return Comparison("preparing photographs, one core", "Pillow, then torchvision", "", 1, "", candidates)
+    return Comparison("preparing photographs on one core", "Pillow, then torchvision", "", 1, "", candidates)
 
 
 def make_photographs(folder: Path, count: int = PHOTOGRAPHS) -> None:
-    """Write JPEG files into class folders, the same each time: windows of two photographs, mirrored by turns."""
-    pictures = load_sample_images().images
-    height, width, _ = pictures[0].shape
-    places = uniform(0, 0, np.arange(count), 2)
-    tops, lefts = integers(places[0], height - HEIGHT + 1), integers(places[1], width - WIDTH + 1)
+    """Write JPEG files into class folders: random crops of two photographs, some flipped; the same files each time."""
+    photographs = load_sample_images().images
+    height, width, _ = photographs[0].shape
+    draws = uniform(0, 0, np.arange(count), 2)
+    tops, lefts = integers(draws[0], height - HEIGHT + 1), integers(draws[1], width - WIDTH + 1)
     for number, (top, left) in enumerate(zip(tops, lefts, strict=True)):
-        window = pictures[number % 2][top : top + HEIGHT, left : left + WIDTH]
+        window = photographs[number % 2][top : top + HEIGHT, left : left + WIDTH]
         path = folder / f"class-{number // 2 % CLASSES}" / f"{number:05d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(window[:, ::-1] if number % 4 > 1 else window).save(path, quality=QUALITY)
 
 
 def encoded_images(source: Source, count: int = PHOTOGRAPHS) -> list[bytes]:
-    """The first files of a source. Raises ``UserError`` where its images are not encoded."""
+    """The first ``count`` files of a source. Raises ``UserError`` if its images are not encoded."""
     records = list(itertools.islice(source.records(), count))
     if not records or isinstance(records[0].payload, np.ndarray):
         raise UserError(f"{source.name} has no image files to decode: give a folder of photographs with --data")
@@ -99,7 +99,7 @@ def encoded_images(source: Source, count: int = PHOTOGRAPHS) -> list[bytes]:
 
 
 def prepared(files: Sequence[bytes]) -> tuple[DeviceConfig, Work]:
-    """Files to pixels as ``alexnet prepare`` does it."""
+    """Decoding as ``alexnet prepare`` does it."""
     torch.set_num_threads(1)
     records = [Record(None, 0, f"{number}.jpg", file) for number, file in enumerate(files)]
     return DeviceConfig(torch.device("cpu"), bf16=False), _prepared(records)
@@ -112,7 +112,7 @@ def _prepared(records: Sequence[Record]) -> Iterator[int]:
 
 
 def decoded_by_pillow(files: Sequence[bytes]) -> tuple[DeviceConfig, Work]:
-    """Files to pixels as an ``ImageFolder`` with torchvision's ``Resize`` and ``CenterCrop`` does it."""
+    """Decoding as an ``ImageFolder`` with torchvision's ``Resize`` and ``CenterCrop`` does it."""
     torch.set_num_threads(1)
     return DeviceConfig(torch.device("cpu"), bf16=False), _decoded_by_pillow(files)
 
@@ -120,17 +120,17 @@ def decoded_by_pillow(files: Sequence[bytes]) -> tuple[DeviceConfig, Work]:
 def _decoded_by_pillow(files: Sequence[bytes]) -> Iterator[int]:
     for file in itertools.cycle(files):
         picture = Image.open(io.BytesIO(file)).convert("RGB")
-        np.asarray(transforms.center_crop(transforms.resize(picture, [SIDE]), [SIDE]))
+        np.asarray(functional.center_crop(functional.resize(picture, [SIDE]), [SIDE]))
         yield 1
 
 
 def steps_from_dataset(variant: str, batch: int, precision: str, device: str, path: Path) -> tuple[DeviceConfig, Work]:
-    """Training steps as ``alexnet train`` does them, from a store's pixels."""
+    """Training steps as ``alexnet train`` does them, with pixels of a prepared dataset."""
     device_config = resolve_device(device, precision)
-    return device_config, _steps_from_store(variant, batch, device_config, path)
+    return device_config, _steps_from_dataset(variant, batch, device_config, path)
 
 
-def _steps_from_store(variant: str, batch: int, device_config: DeviceConfig, path: Path) -> Iterator[int]:
+def _steps_from_dataset(variant: str, batch: int, device_config: DeviceConfig, path: Path) -> Iterator[int]:
     network, dataset = network_of(variant), open_prepared(path)
     order = Sampler(dataset.subset("train"), batch, seed=0)
     read = pixels_of(dataset.images, dataset.read, device_config.device)
@@ -139,7 +139,7 @@ def _steps_from_store(variant: str, batch: int, device_config: DeviceConfig, pat
 
 
 def steps_from_files(variant: str, batch: int, device: str, photographs: Path) -> tuple[DeviceConfig, Work]:
-    """Training steps as tutorials have them: files decoded and augmented by Pillow in the workers of a loader."""
+    """Training steps as in tutorials: files decoded and augmented by Pillow in the workers of a ``DataLoader``."""
     device_config = DeviceConfig(torch.device(device), bf16=False)
     return device_config, stock_steps_on(
         network_of(variant), _file_batches(variant, batch, photographs), device_config.device
@@ -149,10 +149,10 @@ def steps_from_files(variant: str, batch: int, device: str, photographs: Path) -
 def _file_batches(variant: str, batch: int, photographs: Path) -> Iterator[tuple[Tensor, Tensor]]:
     side = network_of(variant).image_size
     steps = [
-        pictures.Resize(round(side * SMALLER)), pictures.RandomCrop(side), pictures.RandomHorizontalFlip(),
-        pictures.ToTensor(), pictures.Normalize((0.5,) * 3, (0.25,) * 3),
+        transforms.Resize(round(side * SMALLER)), transforms.RandomCrop(side), transforms.RandomHorizontalFlip(),
+        transforms.ToTensor(), transforms.Normalize((0.5,) * 3, (0.25,) * 3),
     ]  # fmt: skip
-    folder = ImageFolder(photographs, pictures.Compose(steps))
+    folder = ImageFolder(photographs, transforms.Compose(steps))
     workers = torch.get_num_threads()
     loader = DataLoader(folder, batch, shuffle=True, num_workers=workers, drop_last=True, persistent_workers=True)
     while True:

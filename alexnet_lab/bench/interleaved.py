@@ -1,9 +1,9 @@
-"""Several ways of doing the same work, timed by turns, each in a process of its own.
+"""Interleaved timing: several ways of doing the same work, timed in turns, each in its own process.
 
-Machines drift by a factor of two or three over minutes, so only neighbours in time are compared: every round gives each
-contestant a turn, and a ratio is the median over rounds of the ratios within a round. A process of its own, because
-settings of one (how memory is freed, threads, compiled code) would speed up the other, and because its peak of memory
-is then its own.
+The speed of a machine can change by a factor of two or three within minutes. So each round gives every candidate a
+turn, and a ratio is the median over rounds of the ratios within a round. Each candidate has its own process, because
+settings of one (how memory is freed, threads, compiled code) would change the speed of the other, and because its peak
+memory can be measured.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ import torch
 from alexnet.core.errors import UserError, one_line
 from alexnet.runtime.device import DeviceConfig
 
-Work = Iterator[int]  # does a piece of work each time the next is asked for, and yields how many images it was
+Work = Iterator[int]  # each ``next`` does one unit of work and returns its number of images
 ROUNDS, SECONDS = 5, 4.0
-WARM_UP = 0.5  # turns that do not count
+WARM_UP = 0.5  # length of the turn that does not count, in turns
 KIBI = 1024
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """``prepare(*arguments)`` gives the machine and the work; it is called in the contestant's own process, so both it
-    and the arguments must be importable and picklable.
+    """One way of doing the work. ``prepare(*arguments)`` returns the device and the work. It is called in the
+    candidate's own process, so it must be importable, and its arguments must be picklable.
     """
 
     prepare: Callable[..., tuple[DeviceConfig, Work]]
@@ -43,9 +43,8 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Timed:
-    """What came of one contestant. ``rates``: images per second, round by round; ``first_seconds``: its first piece of
-    work, with whatever is compiled or warmed up in it; ``peak_memory``: the most bytes that its process held, on a GPU
-    the most that its tensors took there.
+    """The speed of one candidate. ``rates``: images per second, by round. ``first_seconds``: time of its first unit of
+    work, including compilation. ``peak_memory``: peak memory of its process in bytes; on a GPU, of its tensors there.
     """
 
     rates: tuple[float, ...]
@@ -54,12 +53,12 @@ class Timed:
 
     @property
     def rate(self) -> float:
-        """The median, images per second."""
+        """Median images per second."""
         return statistics.median(self.rates)
 
 
 def ratios(ours: Timed, other: Timed) -> list[float]:
-    """How many times as fast ours is, round by round."""
+    """Our speed over the other's, by round."""
     return [mine / theirs for mine, theirs in zip(ours.rates, other.rates, strict=True)]
 
 
@@ -67,11 +66,12 @@ def time_interleaved(
     candidates: Mapping[str, Candidate],
     rounds: int = ROUNDS,
     seconds: float = SECONDS,
-    watch: Callable[[int], None] = lambda turns: None,
+    progress: Callable[[int], None] = lambda turns: None,
 ) -> dict[str, Timed]:
-    """``rounds`` turns of at least ``seconds`` for each contestant; ``watch`` is told how many turns are over.
+    """Time each candidate in ``rounds`` turns of at least ``seconds``; ``progress`` receives the number of finished
+    turns.
 
-    Raises ``UserError`` for a contestant that could not do its work, with its last words.
+    Raises ``UserError`` for a candidate that fails, with its error message.
     """
     processes: dict[str, _Process] = {}
     try:
@@ -83,7 +83,7 @@ def time_interleaved(
         rates: dict[str, list[float]] = {name: [] for name in processes}
         for turn, name in enumerate(list(processes) * rounds, 1):
             rates[name].append(processes[name].ask("turn", seconds))
-            watch(turn)
+            progress(turn)
         return {
             name: Timed(tuple(rates[name]), first[name], int(process.ask("peak")))
             for name, process in processes.items()
@@ -94,7 +94,7 @@ def time_interleaved(
 
 
 class _Process:
-    """A contestant at the other end of a pipe: idle but when it is asked."""
+    """A candidate's process and the pipe to it. It works only while a request is open."""
 
     def __init__(self, name: str, candidate: Candidate) -> None:
         self._name = name
@@ -105,12 +105,12 @@ class _Process:
         theirs.close()
 
     def ask(self, what: str, seconds: float = 0.0) -> float:
-        """Its answer to ``"first"``, ``"turn"`` or ``"peak"``. Raises ``UserError`` where there is none."""
-        with contextlib.suppress(OSError):  # one that has ended cannot be asked, but may have left its last words
+        """The answer to ``"first"``, ``"turn"`` or ``"peak"``. Raises ``UserError`` if the process failed."""
+        with contextlib.suppress(OSError):  # the process may have ended, and its error message may still be in the pipe
             self._pipe.send((what, seconds))
         try:
             answer = self._pipe.recv()
-        except (EOFError, OSError):  # it ended without a word
+        except (EOFError, OSError):  # it ended without a message
             self._process.join()
             answer = f"its process ended with status {self._process.exitcode}"
         if isinstance(answer, str):
@@ -118,7 +118,7 @@ class _Process:
         return float(answer)
 
     def end(self) -> None:
-        """Have it leave, by force if it will not."""
+        """End the process; kill it if it does not end within five seconds."""
         self._pipe.close()
         self._process.join(5)
         if self._process.is_alive():
@@ -127,7 +127,7 @@ class _Process:
 
 
 def _answer(pipe: Connection, candidate: Candidate) -> None:
-    """A contestant's process: questions in, figures out, until the pipe is closed."""
+    """The main function of a candidate's process: it answers requests until the pipe is closed."""
     try:
         device_config, work = candidate.prepare(*candidate.arguments)
         while True:
@@ -139,14 +139,14 @@ def _answer(pipe: Connection, candidate: Candidate) -> None:
                     pipe.send(rate(work, seconds, device_config))
                 case "peak":
                     pipe.send(_peak_memory(device_config))
-    except (EOFError, KeyboardInterrupt):  # whoever asks has left, or is told by the same Ctrl-C
+    except (EOFError, KeyboardInterrupt):  # the parent process has ended, or Ctrl-C was pressed
         return
     except Exception as error:
         pipe.send(one_line(error))
 
 
 def rate(work: Work, seconds: float, device_config: DeviceConfig) -> float:
-    """Images per second over the next pieces of work, for at least so many seconds and at least one piece."""
+    """Images per second over at least ``seconds`` and at least one unit of work."""
     images = 0
     device_config.synchronize()
     start = time.perf_counter()
@@ -168,7 +168,7 @@ def _peak_memory(device_config: DeviceConfig) -> int:
     if device_config.device.type == "cuda":
         return torch.cuda.max_memory_allocated(device_config.device)
     status = Path("/proc/self/status")
-    if status.exists():  # getrusage(2) would count what the parent held when it started this process
+    if status.exists():  # getrusage(2) would include the memory of the parent
         line = next(line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * KIBI
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,7 +1,7 @@
-"""Other runtimes, where they are installed: ONNX Runtime in fp32 and OpenVINO in bf16 if the CPU multiplies it.
+"""Other runtimes, if they are installed: ONNX Runtime in fp32, and OpenVINO in bf16 if the CPU multiplies it.
 
-Each is set as its makers advise. Both run the network of torch's own layers (``stock.py``), exported to ONNX in the
-process that is timed, so that what is compared with ours is their arithmetic and not somebody's rewriting of it.
+Each is configured as its documentation recommends. Both run the network of torch's own layers (``stock.py``), exported
+to ONNX in the timed process, so that the same network is compared.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ Outputs = Callable[[NDArray[np.float32]], object]
 
 
 def runtime_comparisons(variant: str, batch: int, precision: str) -> Iterator[Comparison]:
-    """Logits of a batch on the CPU, ours in ``precision`` beside each runtime that is installed."""
-    for name, (modules, prepare, theirs) in RUNTIMES.items():
+    """Inference of a batch on the CPU: our network in ``precision`` against each runtime that is installed."""
+    for name, (modules, prepare, their_precision) in RUNTIMES.items():
         if all(importlib.util.find_spec(module) for module in modules):
             other = Candidate(prepare, (variant, batch))
-            beside = f"{name}, {resolve_device(CPU.type, theirs).precision}"
+            beside = f"{name}, {resolve_device(CPU.type, their_precision).precision}"
             yield comparison_with(beside, other, variant, batch, precision, CPU.type)
 
 
 def onnx_runtime_outputs(variant: str, batch: int) -> tuple[DeviceConfig, Work]:
-    """ONNX Runtime's session on the CPU, with as many threads as torch."""
+    """Inference with ONNX Runtime on the CPU, with as many threads as torch."""
     runtime: Any = importlib.import_module("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -50,7 +50,7 @@ def onnx_runtime_outputs(variant: str, batch: int) -> tuple[DeviceConfig, Work]:
 
 
 def openvino_outputs(variant: str, batch: int) -> tuple[DeviceConfig, Work]:
-    """OpenVINO's request on the CPU: its hint for latency, with as many threads as torch, inputs not copied."""
+    """Inference with OpenVINO on the CPU: hint for latency, as many threads as torch, inputs not copied."""
     openvino: Any = importlib.import_module("openvino")
     core = openvino.Core()
     hints = {"INFERENCE_PRECISION_HINT": "bf16", "PERFORMANCE_HINT": "LATENCY"}
@@ -64,17 +64,21 @@ def openvino_outputs(variant: str, batch: int) -> tuple[DeviceConfig, Work]:
 
 RUNTIMES: dict[str, tuple[tuple[str, ...], Callable[[str, int], tuple[DeviceConfig, Work]], str]] = {
     "ONNX Runtime": (("onnx", "onnxruntime"), onnx_runtime_outputs, "fp32"),
-    "OpenVINO": (("onnx", "openvino"), openvino_outputs, "auto"),  # told bf16, it stays with fp32 as we do
+    "OpenVINO": (
+        ("onnx", "openvino"),
+        openvino_outputs,
+        "auto",
+    ),  # without bf16 in hardware it stays with fp32, as we do
 }
-"""Name → the modules that it needs, what prepares it, and its precision, as :func:`resolve_device` takes it."""
+"""Name → the modules that it needs, its ``prepare`` function, and its precision, as :func:`resolve_device` takes it."""
 
 
 def exported(variant: str) -> bytes:
-    """The network of torch's layers as an ONNX file, for any number of images."""
+    """The network of torch's layers as an ONNX file, for any batch size."""
     network = network_of(variant)
     images, _ = ready_images(1, network.image_size, network.in_channels, 1, CPU)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that this exporter is the older one: it needs nothing but onnx
+        warnings.simplefilter("ignore")  # the older exporter warns; it needs no package but onnx
         path = Path(folder) / "network.onnx"
         torch.onnx.export(
             stock_network(network.eval()), (images,), path, dynamo=False, dynamic_axes={"images": {0: "n"}},

@@ -1,4 +1,4 @@
-"""Speeds as tables: machines side by side for people in a hurry, and every figure of each for the others."""
+"""Speeds as Markdown tables: all machines side by side, and every figure of each machine."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from alexnet.runtime.device import hardware_name
 from alexnet_lab.bench.report import HEADER, LEGEND, cells, describe_machine, figure
 
 Bench = Mapping[str, Any]
-"""What ``alexnet bench`` kept: one of ``KINDS``, on one machine."""
+"""A result of ``alexnet bench --keep``: one of ``KINDS``, on one machine."""
 
-KINDS = ("train", "infer", "data")  # in the order of their rows
+KINDS = ("train", "infer", "data")  # the order of the rows
 PRECISIONS = (", fp32", ", bf16")
-BESIDE_LEGEND = """\
-How many times as fast as the other, the median of turns in one run, and our images per second. Ours and OpenVINO
-compute in the precision that a machine is named with, stock PyTorch and ONNX Runtime in fp32; int8 weights are ours
-alone, by `--precision int8`."""
+SIDE_BY_SIDE_LEGEND = """\
+The ratio of our speed to the other's, the median over rounds of one run, and our images per second. Ours and OpenVINO
+compute in the precision in the head of the column, stock PyTorch and ONNX Runtime in fp32. Only ours has int8 weights,
+with `--precision int8`."""
 
 
 class Label(NamedTuple):
-    """What is told of several machines in one row. ``precision``: empty unless some machine has a row for each, or it
-    is int8, which predictions are made with only where that is asked for.
+    """What identifies a row for several machines. ``precision``: empty unless a machine has a row for each precision,
+    or the weights are int8.
     """
 
     what: str
@@ -33,37 +33,37 @@ class Label(NamedTuple):
     beside: str
 
     @property
-    def words(self) -> tuple[str, str]:
-        """What, and beside what."""
+    def cells(self) -> tuple[str, str]:
+        """The first two cells: what was measured, and what it is compared with."""
         of = f"`{self.variant}`" if self.variant else ""
         images = f"{self.batch} images" if self.batch > 1 else "one image"
         return ", ".join(part for part in (self.what, of, images, self.precision) if part), self.beside
 
 
 def side_by_side(benches: Sequence[Bench]) -> str:
-    """One table: a row a comparison, a column a machine; empty where there are no ``benches``."""
+    """A table with a row for each comparison and a column for each machine; empty without ``benches``."""
     counts = [Counter(map(_label, bench["rows"])) for bench in benches]
-    told: dict[Label, dict[str, str]] = {}
+    ratios_of: dict[Label, dict[str, str]] = {}
     for bench in _in_order(benches):
         for row in bench["rows"]:
             label = _label(row)
             if any(count[label] > 1 for count in counts):
                 label = label._replace(precision=row["precision"])
-            told.setdefault(label, {})[_machine(bench)] = f"{row['ratio']:.2f} × ({figure(row['ours'])})"
+            ratios_of.setdefault(label, {})[_machine(bench)] = f"{row['ratio']:.2f} × ({figure(row['ours'])})"
     machines = sorted({_machine(bench) for bench in benches})
-    rows = [(*label.words, *(ratios.get(name, "–") for name in machines)) for label, ratios in told.items()]
-    return f"{markdown_table(('what', 'beside', *machines), rows)}\n\n{BESIDE_LEGEND}" if rows else ""
+    rows = [(*label.cells, *(ratios.get(name, "–") for name in machines)) for label, ratios in ratios_of.items()]
+    return f"{markdown_table(('what', 'compared with', *machines), rows)}\n\n{SIDE_BY_SIDE_LEGEND}" if rows else ""
 
 
 def in_full(benches: Sequence[Bench]) -> str:
-    """A table for each machine, with its ceilings."""
+    """A table with every figure for each machine, after its peak rates."""
     parts = []
     for name in sorted({hardware_name(bench["hardware"]) for bench in benches}):
-        those = [bench for bench in _in_order(benches) if hardware_name(bench["hardware"]) == name]
-        rows = [cells(row) for bench in those for row in bench["rows"]]
-        hardware_peak = "\n".join(f"* `alexnet bench {bench['what']}`: {describe_machine(bench)}" for bench in those)
-        parts += [f"## {name}", hardware_peak, markdown_table(HEADER, rows)]
-    return "\n\n".join([*parts, f"{LEGEND}."]) if parts else ""
+        its_benches = [bench for bench in _in_order(benches) if hardware_name(bench["hardware"]) == name]
+        rows = [cells(row) for bench in its_benches for row in bench["rows"]]
+        peaks = "\n".join(f"* `alexnet bench {bench['what']}`: {describe_machine(bench)}" for bench in its_benches)
+        parts += [f"### {name}", peaks, markdown_table(HEADER, rows)]
+    return "\n\n".join([*parts, f"{LEGEND[0].upper()}{LEGEND[1:]}."]) if parts else ""
 
 
 def _in_order(benches: Sequence[Bench]) -> list[Bench]:

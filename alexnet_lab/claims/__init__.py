@@ -1,1 +1,1 @@
-"""Statements about AlexNet, each with its measured figure and verdict."""
+"""Statements about AlexNet, each with a measured figure and a verdict."""

@@ -1,8 +1,6 @@
-"""Every checkable statement of the five source documents, with its check.
+"""Every checkable statement of five tutorials about AlexNet and of the paper, each with its check.
 
-The documents are retellings of AlexNet as they are passed around: S0 a tutorial with torchvision's network on CIFAR-10,
-S1 one after *Dive into Deep Learning* §8.1, S2 reading notes on the paper, S3 a short retelling with a network in one
-column, S4 a tutorial with Keras. A result outside what one says is a finding, not a failure.
+A measured figure that differs from the claimed one is a result like any other.
 """
 
 from __future__ import annotations
@@ -12,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from alexnet.core.errors import UserError, unknown
 from alexnet_lab.claims import ablation as ablations
 from alexnet_lab.claims import literature, network, training
-from alexnet_lab.claims.claim_result import Results, Statement
-from alexnet_lab.experiments.ablations import SLOWER
+from alexnet_lab.claims.claim_result import Statement
+from alexnet_lab.experiments.ablations import BASE, SLOWER
 from alexnet_lab.experiments.registry import (
     EXPERIMENTS,
     STEPS,
@@ -24,118 +22,136 @@ from alexnet_lab.experiments.registry import (
     Device,
     Experiment,
 )
+from alexnet_lab.results.reader import Results
 
-DOCUMENTS: Mapping[str, str] = {
-    "S0": "a tutorial with torchvision's network on CIFAR-10",
-    "S1": "a tutorial after Dive into Deep Learning §8.1",
-    "S2": "reading notes on the paper",
-    "S3": "a short retelling, its network in one column",
-    "S4": "a tutorial with Keras",
-    "paper": "Krizhevsky, Sutskever and Hinton, NIPS 2012",
+PYTORCH, TEXTBOOK, NOTES = "pytorch-tutorial", "textbook-tutorial", "paper-notes"
+ONE_COLUMN, KERAS, PAPER = "one-column-introduction", "keras-tutorial", "paper"
+SOURCES: Mapping[str, str] = {
+    PYTORCH: "a PyTorch tutorial: torchvision's network on CIFAR-10",
+    TEXTBOOK: "a tutorial after Dive into Deep Learning §8.1: one-channel network on Fashion-MNIST",
+    NOTES: "reading notes on the 2012 paper",
+    ONE_COLUMN: "a short introduction: network in one column, training on two cards",
+    KERAS: "a Keras tutorial: batch normalization and transfer learning",
+    PAPER: "Krizhevsky, Sutskever and Hinton, NIPS 2012",
 }
+"""Short name → what the source is. The first five are tutorials and notes as they circulate on the web."""
+
+TUTORIALS = (PYTORCH, TEXTBOOK, NOTES, ONE_COLUMN, KERAS)
 
 _STATEMENTS = (
-    Statement("C1", "eight learned layers", "all", "5 + 3", network.learned_layers),
-    Statement("C2", "about 60 million parameters", "S2", "60 M", network.parameters),
+    Statement("C1", "AlexNet has eight learned layers", TUTORIALS, "5 + 3", network.learned_layers),
+    Statement("C2", "It has about 60 million parameters", (NOTES,), "60 million", network.parameters),
     Statement(
-        "C3", "fully connected layers hold over 80 % of the parameters", "S1", "4096 × 4096 × 2 ≈ 33 M",
+        "C3", "Fully connected layers hold over 80 % of the parameters", (TEXTBOOK,), "4096 × 4096 × 2 ≈ 33 M",
         network.fully_connected_share,
     ),
-    Statement("C4", "the shapes of the textbook's layers", "S1", "54, 26, 26, 12, …, 6400", network.textbook_shapes),
-    Statement("C5", "224 pixels, stride 4, no padding give 55", "S2", "55", network.first_convolution),
-    Statement("C6", "receptive fields of the convolutions", "S2", "11, 51, 99, 131, 163", network.receptive_fields),
-    Statement("C7", "k = 2, n = 5, α = 1e-4, β = 0.75", "S2", "α = 1e-4", network.normalization_constants),
-    Statement("C8", "dropout divides by p in training and halves in testing", "S2", "both", network.dropout_twice),
-    Statement("C9", "crops and flips make 2048 times the data", "S2", "2048", network.crops_and_flips),
-    Statement("C10", "colour noise of α·λ along the components", "S2, S3", "λ", network.colour_noise),
-    Statement("C11", "biases of 1 in conv2, 4, 5 and the hidden layers", "S2", "1", network.biases_of_one),
+    Statement("C4", "The output sizes of the textbook's layers", (TEXTBOOK,), "54, 26, 26, 12, …, 6400",
+              network.textbook_shapes),
+    Statement("C5", "conv1 with 224 pixels, stride 4 and no padding gives 55", (NOTES,), "55",
+              network.first_convolution),
+    Statement("C6", "Receptive fields of the convolutions", (NOTES,), "11, 51, 99, 131, 163",
+              network.receptive_fields),
+    Statement("C7", "LRN has k = 2, n = 5, α = 1e-4, β = 0.75", (NOTES,), "α = 1e-4", network.normalization_constants),
+    Statement("C8", "Dropout divides by p in training and halves in testing", (NOTES,), "both", network.dropout_twice),
+    Statement("C9", "Crops and flips make 2048 times the data", (NOTES,), "2048", network.crops_and_flips),
+    Statement("C10", "Colour noise adds α·λ along the principal components", (NOTES, ONE_COLUMN), "λ",
+              network.colour_noise),
+    Statement("C11", "Biases start at 1 in conv2, 4, 5 and the hidden layers", (NOTES,), "1", network.biases_of_one),
     Statement(
-        "C12", "ReLU trains six times faster than tanh", "S1, S2, paper", "6 × (S1: 10 ×)", training.relu_and_tanh,
-        tuple(name for name in EXPERIMENTS if name.startswith("fig1-")),
+        "C12", "ReLU trains six times faster than tanh", (TEXTBOOK, NOTES, PAPER), "6 × (textbook tutorial: 10 ×)",
+        training.relu_and_tanh, tuple(name for name in EXPERIMENTS if name.startswith("fig1-")),
     ),
     Statement(
-        "C13", "about half of the ReLU units are active", "S2", "50 %",
-        training.active_units, training.ACTIVE,
+        "C13", "About half of the ReLU units are active", (NOTES,), "50 %", training.active_units, training.ACTIVE,
     ),
     Statement(
-        "C14", "a four-layer net: 13 % error without, 11 % with normalization", "paper", "13 %, 11 %",
-        training.four_layer_nets, (*training.FOUR_LAYERS, *training.FOUR_LAYERS_BRIEFLY),
+        "C14", "A four-layer network has 13 % error without, 11 % with normalization", (PAPER,), "13 %, 11 %",
+        training.four_layer_networks, (*training.FOUR_LAYERS, *training.FOUR_LAYERS_SHORT),
     ),
     Statement(
-        "C15", "the textbook's AlexNet on Fashion-MNIST", "S1", "loss 0.33, 88 %, 89 %", training.textbook_alexnet,
-        ("d2l-fashion-mnist",),
+        "C15", "The textbook's AlexNet on Fashion-MNIST: loss, training and test accuracy", (TEXTBOOK,),
+        "loss 0.33, 88 %, 89 %", training.textbook_alexnet, (training.D2L,),
     ),
     Statement(
-        "C16", "LeNet reaches 84 % there, AlexNet is better", "S1", "84 %, 89 %", training.lenet_and_alexnet,
-        ("lenet5-fashion-mnist", "d2l-fashion-mnist"),
+        "C16", "LeNet reaches 84 % on Fashion-MNIST, AlexNet is better", (TEXTBOOK,), "84 %, 89 %",
+        training.lenet_and_alexnet, (training.LENET, training.D2L),
     ),
     Statement(
-        "C17", "about 3,900 samples a second on a V100", "S1", "3,900", training.samples_per_second
+        "C17", "Training handles about 3,900 samples a second on a V100", (TEXTBOOK,), "3,900",
+        training.samples_per_second,
     ),
-    Statement("C18", "top-1 37.5 % and top-5 15.3 %", "S2", "37.5 %, 15.3 %", literature.one_row_two_sets),
+    Statement("C18", "One network has top-1 error 37.5 % and top-5 error 15.3 %", (NOTES,), "37.5 %, 15.3 %",
+              literature.one_row_two_sets),
     Statement(
-        "C19", "one column sees orientation, the other colour", "S3", "they specialise",
-        ablations.columns_specialise, (*ablations.ablation("ablate-columns"), *ablations.LARGE_COLUMNS),
-    ),
-    Statement(
-        "C20", "response normalization hardly matters", "S3", "little", ablations.response_normalization,
-        ablations.ablation("ablate-normalization", SLOWER, "ablate-normalization-slower"),
+        "C19", "One column specializes in orientation, the other in colour", (ONE_COLUMN,), "they specialize",
+        ablations.columns_specialise, (BASE, "ablate-columns", *ablations.LARGE_COLUMNS),
     ),
     Statement(
-        "C21", "28-pixel images must be enlarged", "S1", "224", training.enlarged_images,
-        ("fashion-mnist-28-pixels", "fashion-mnist-65-pixels", "d2l-fashion-mnist", "small-fashion-mnist-quick"),
+        "C20", "LRN hardly matters", (ONE_COLUMN,), "little", ablations.response_normalization,
+        ablations.with_base("ablate-normalization", SLOWER, "ablate-normalization-slower"),
     ),
     Statement(
-        "C22", "batch normalization stabilises and speeds training", "S4", "it does",
-        training.batch_norm_on_cifar10, (STEPS, STEPS_NORMALIZED, WHOLE_NORMALIZED),
+        "C21", "Images of 28 pixels must be enlarged", (TEXTBOOK,), "224 pixels", training.enlarged_images,
+        (training.PIXELS_28, training.PIXELS_65, training.D2L, training.OTHER_28),
     ),
     Statement(
-        "C23", "transfer learning is faster and overfits less", "S4", "it does",
-        lambda results: training.not_measured("transfer is not built yet"),
+        "C22", "Batch normalization stabilizes and speeds up training", (KERAS,), "it does",
+        training.batch_norm_on_cifar10, (STEPS, STEPS_NORMALIZED, WHOLE_NORMALIZED, "with-batch-norm"),
     ),
     Statement(
-        "C24", "augmentation improves generalization", "S2, S4", "it does", ablations.augmentation,
-        ablations.ablation("ablate-crops-and-flips", "ablate-colour-noise"),
+        "C23", "Transfer learning is faster and overfits less", (KERAS,), "it does", training.transfer_learning,
     ),
     Statement(
-        "C25", "overlapping pools gain 0.4 points, two columns 1.7", "paper", "0.4, 1.7", ablations.overlap_and_columns,
-        ablations.ablation("ablate-overlap", "ablate-half", "ablate-columns"),
+        "C24", "Augmentation improves generalization", (NOTES, KERAS), "it does", ablations.augmentation,
+        ablations.with_base("ablate-crops-and-flips", "ablate-colour-noise"),
     ),
     Statement(
-        "C26", "Adam at 1e-3 trains this network on CIFAR-10 in five epochs", "S0", "it trains",
-        training.adam_on_cifar10, (STEPS, STEPS_FP32, STEPS_FIXED, "torchvision-cifar10"),
+        "C25", "Overlapping pools gain 0.4 points, two columns 1.7", (PAPER,), "0.4, 1.7",
+        ablations.overlap_and_columns, ablations.with_base("ablate-overlap", "ablate-half", "ablate-columns"),
     ),
-    Statement("C27", "fc6 has 227 × 227 × 3 inputs", "S4", "154,587", network.input_of_fc6),
-    Statement("C28", "the prose's network is the code's", "S4", "the same", network.prose_network),
-    Statement("C29", "biases of 1 in the fully connected layers", "S2", "all three", network.biases_of_linear_layers),
-    Statement("C30", "runner-up 26.2 %, traditional methods 47 % and 28 %", "S2", "one table", literature.runners_up),
-    Statement("C31", "384 channels are over ten times LeNet's 16", "S1", "> 10 ×", network.times_lenet),
-    Statement("C32", "LeNet has weight decay, AlexNet augmentation", "S1", "they have", network.regularization),
-    Statement("C33", "AlexNet was the first to use ReLU", "S3, S2", "the first", literature.first_to_use_relu),
-    Statement("C34", "trained on two cards of 3 GB", "S1", "2 × 3 GB", network.one_card),
+    Statement(
+        "C26", "Adam at 1e-3 trains this network on CIFAR-10 in five epochs", (PYTORCH,), "it trains",
+        training.adam_on_cifar10, (STEPS, STEPS_FP32, STEPS_FIXED, training.WHOLE),
+    ),
+    Statement("C27", "fc6 has 227 × 227 × 3 inputs", (KERAS,), "154,587", network.input_of_fc6),
+    Statement("C28", "The network of the text is the network of the code", (KERAS,), "the same",
+              network.described_network),
+    Statement("C29", "Biases start at 1 in the fully connected layers", (NOTES,), "all three",
+              network.biases_of_linear_layers),
+    Statement("C30", "Top-5 error: runner-up 26.2 %, traditional methods 47 % and 28 %", (NOTES,), "one table",
+              literature.runners_up),
+    Statement("C31", "384 channels are over ten times LeNet's 16", (TEXTBOOK,), "> 10 ×", network.times_lenet),
+    Statement("C32", "LeNet has weight decay only, AlexNet dropout and augmentation", (TEXTBOOK,), "two lists",
+              network.regularization),
+    Statement("C33", "AlexNet was the first to use ReLU", (ONE_COLUMN, NOTES), "the first",
+              literature.first_to_use_relu),
+    Statement("C34", "It was trained on two cards of 3 GB", (TEXTBOOK,), "2 × 3 GB", network.one_card),
 )  # fmt: skip
 
 STATEMENTS: Mapping[str, Statement] = {statement.id: statement for statement in _STATEMENTS}
 
 
 def get_statement(name: str) -> Statement:
-    """A statement by its number, in either case. Raises ``UserError`` naming the nearest if there is none."""
+    """A statement by its number, in upper or lower case. Raises ``UserError`` naming the nearest if there is none."""
     if name.upper() not in STATEMENTS:
         raise unknown("claim", name, STATEMENTS)
     return STATEMENTS[name.upper()]
 
 
-def needed(claims: Sequence[str], results: Results, device: Device, *, missing: bool) -> list[Experiment]:
-    """The experiments that claims (none: all of them) read, cheapest first; with ``missing`` only the unmeasured.
+def needed_experiments(claims: Sequence[str], results: Results, device: Device, *, missing: bool) -> list[Experiment]:
+    """The experiments that the checks of ``claims`` read (all if empty), cheapest first.
 
-    Raises ``UserError`` for a claim that does not exist or that no training answers.
+    ``missing``: only those without results. Raises ``UserError`` for a claim that does not exist, or if no training
+    belongs to any of them.
     """
     names = set(EXPERIMENTS)
     if claims:
         names = {training for claim in claims for training in get_statement(claim).trainings} & names
         if not names:
-            answered = [name for name, item in STATEMENTS.items() if set(item.trainings) & set(EXPERIMENTS)]
-            raise UserError(f"no training answers {', '.join(claims)}: those that one does are {', '.join(answered)}")
+            trained = [name for name, item in STATEMENTS.items() if set(item.trainings) & set(EXPERIMENTS)]
+            raise UserError(
+                f"the check of {', '.join(claims)} needs no training: those that need one are {', '.join(trained)}"
+            )
     wanted = [item for name, item in EXPERIMENTS.items() if name in names and item.seeds(device)]
     lacking = [item for item in wanted if not (missing and results.has(item.name, item.seeds(device), device))]
     return sorted(lacking, key=lambda item: item.cost(device))

@@ -1,1 +1,1 @@
-"""The trainings that claims need, and the queue that runs them."""
+"""The trainings that claims need, and the job queue that runs them."""

@@ -1,7 +1,7 @@
-"""What an ingredient is worth: a training with and without it, seed by seed.
+"""The effect of an ingredient on test accuracy: a training with and without it, seed by seed.
 
-Two trainings of one seed share the order of the images, their draws and the test images, so the differences of pairs
-are looked at (Student's t): their mean and the interval that holds the true one with 95 % confidence.
+Two trainings of one seed share the order of the images, the random augmentations and the test images. So the
+differences of pairs are used: their mean, and its 95 % confidence interval by Student's t.
 """
 
 from __future__ import annotations
@@ -12,41 +12,40 @@ from dataclasses import dataclass
 
 from scipy.stats import t
 
-from alexnet_lab.claims.claim_result import Results, divergence
 from alexnet_lab.experiments.ablations import ABLATIONS, BASE
+from alexnet_lab.results.reader import Results, divergence
 
 CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
 class Effect:
-    """``top1``: test accuracy of each seed, a share; ``first_difference``: how far it lies above the base's in the mean,
-    ``reach`` either way with 95 % confidence; ``fitted``: the mean accuracy on train in the last epoch, as it went
-    (augmented, with dropout); ``seconds``: of a training, the median.
+    """``top1``: test accuracy of each seed, 0 … 1. ``train_top1``: mean accuracy on the training images, measured
+    during the last epoch (augmented, with dropout). ``seconds``: median of the trainings. ``difference``: mean
+    difference of test accuracy from the base; ``margin``: half the width of its 95 % interval.
     """
 
     top1: tuple[float, ...]
-    fitted: float
+    train_top1: float
     seconds: float
-    first_difference: float
-    reach: float
+    difference: float
+    margin: float
 
     @property
-    def seen(self) -> bool:
-        """Whether the interval leaves out no difference at all."""
-        return abs(self.first_difference) > self.reach
+    def significant(self) -> bool:
+        """Whether the interval excludes zero."""
+        return abs(self.difference) > self.margin
 
     def __str__(self) -> str:
-        low, high = 100 * (self.first_difference - self.reach), 100 * (self.first_difference + self.reach)
-        return f"{100 * self.first_difference:+.1f} points ({low:+.1f} to {high:+.1f})" + (
-            "" if self.seen else ", unclear"
-        )
+        low, high = 100 * (self.difference - self.margin), 100 * (self.difference + self.margin)
+        remark = "" if self.significant else ", not significant"
+        return f"{100 * self.difference:+.1f} points ({low:+.1f} to {high:+.1f}){remark}"
 
 
 def effect(results: Results, name: str, suffix: str = "") -> Effect | None:
-    """How an ablation differs from its base in test accuracy; None unless one kind of device trained two seeds by both.
+    """How an ablation differs from its base in test accuracy; None unless two seeds of both were trained on one device.
 
-    ``suffix``: behind the names of both, ``LONGER`` for the longer trainings. Of two kinds that did, the GPU.
+    ``suffix``: appended to both names, ``LONGER`` for the longer trainings. Results of a GPU are preferred.
     """
     base = ABLATIONS[name].base if name in ABLATIONS else BASE
     for device in ("cuda", "cpu"):
@@ -59,15 +58,15 @@ def effect(results: Results, name: str, suffix: str = "") -> Effect | None:
     error = statistics.stdev(differences) / math.sqrt(len(seeds))
     return Effect(
         top1=tuple(runs[seed]["top1"] for seed in seeds),
-        fitted=statistics.mean(runs[seed]["epochs"][-1]["train_top1"] for seed in seeds),
+        train_top1=statistics.mean(runs[seed]["epochs"][-1]["train_top1"] for seed in seeds),
         seconds=statistics.median(runs[seed]["seconds"] for seed in seeds),
-        first_difference=statistics.mean(differences),
-        reach=float(t.ppf((1 + CONFIDENCE) / 2, len(seeds) - 1)) * error,
+        difference=statistics.mean(differences),
+        margin=float(t.ppf((1 + CONFIDENCE) / 2, len(seeds) - 1)) * error,
     )
 
 
 def views_effect(results: Results, training: str) -> str:
-    """What ten views are worth to a training: accuracies in points, a mean over seeds; empty if it was not counted."""
+    """Accuracy with ten views and with one, means over the seeds of a training; empty if it was not measured."""
     pairs = [(run["one_view"]["top1"], run["top1"]) for run in results.runs(training) if "one_view" in run]
     if not pairs:
         return ""
@@ -76,19 +75,20 @@ def views_effect(results: Results, training: str) -> str:
 
 
 def ensemble_effect(results: Results, training: str) -> str:
-    """What averaging a training's seeds is worth; empty if it was not counted."""
-    if (together := results.ensemble(training)) is None:
+    """Accuracy of the average of a training's seeds, and of one seed; empty if it was not measured."""
+    if (averaged := results.ensemble(training)) is None:
         return ""
-    exclusive_lock = [run["top1"] for run in results.runs(training)]
-    return f"`{training}`: {together['top1']:.2%} by the average of {len(exclusive_lock)}, {statistics.mean(exclusive_lock):.2%} by one"
+    single = [run["top1"] for run in results.runs(training)]
+    return f"`{training}`: {averaged['top1']:.2%} by the average of {len(single)}, {statistics.mean(single):.2%} by one"
 
 
 def ablation_rows(results: Results, suffix: str = "") -> list[tuple[str, ...]]:
-    """What was changed, section, test accuracy with its range, difference from the base, accuracy on train, seconds.
+    """Rows of a table: change, section, test accuracy with its range, difference from the base, train accuracy,
+    seconds.
 
-    The first row is the base; what was not measured is left out.
+    The first row is the base. Ablations that were not measured are left out.
     """
-    named = {BASE: ("everything (the base)", "–"), **{name: (a.what, a.section) for name, a in ABLATIONS.items()}}
+    named = {BASE: ("nothing (the base)", "–"), **{name: (a.what, a.section) for name, a in ABLATIONS.items()}}
     rows: list[tuple[str, ...]] = []
     for name, (what, section) in named.items():
         lost = divergence(results, name + suffix)
@@ -98,6 +98,13 @@ def ablation_rows(results: Results, suffix: str = "") -> list[tuple[str, ...]]:
         test = f"{statistics.mean(found.top1):.1%} ({min(found.top1):.1%} – {max(found.top1):.1%})"
         test += f"; {lost}" if lost else ""
         rows.append(
-            (what, section, test, "–" if name == BASE else str(found), f"{found.fitted:.1%}", f"{found.seconds:,.0f}")
+            (
+                what,
+                section,
+                test,
+                "–" if name == BASE else str(found),
+                f"{found.train_top1:.1%}",
+                f"{found.seconds:,.0f}",
+            )
         )
     return rows

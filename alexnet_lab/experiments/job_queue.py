@@ -1,11 +1,11 @@
-"""The queue behind ``alexnet reproduce --run``: what is missing in ``results/`` is trained or timed, cheapest first."""
+"""The job queue of ``alexnet reproduce --run``: trains or times what is needed and keeps the results."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -15,42 +15,89 @@ from alexnet.data.sources import BUILTIN_SOURCES, open_source
 from alexnet.recipes import get_recipe
 from alexnet.runtime.device import resolve_device
 from alexnet.runtime.log import Reporter
-from alexnet.runtime.progress import make_reporter
-from alexnet.runtime.run import Run, source_commit
+from alexnet.runtime.run import Run
 from alexnet.training.datasets import prepare
-from alexnet_lab.claims.claim_result import Results
-from alexnet_lab.claims.registry import needed
+from alexnet_lab.claims.registry import needed_experiments
 from alexnet_lab.experiments import textbook
-from alexnet_lab.experiments.jobs import Job, run_jobs
 from alexnet_lab.experiments.registry import Device, Experiment, run_folder
-from alexnet_lab.results.records import check_clean, keep, keep_comparison
+from alexnet_lab.results.reader import Results
+from alexnet_lab.results.records import check_clean, code_commit, keep, keep_bench
 
-TIMED = "C17"  # the claim that is about speed
+TIMED = "C17"  # the claim about speed
 
 
-def run_queue(results: Results, arguments: argparse.Namespace) -> None:
-    """Train each seed of each experiment and keep its results; what was begun earlier is continued.
+@dataclass(frozen=True)
+class Job:
+    """Something to run. ``run`` writes a results file and returns its path. ``minutes``: approximate time."""
 
-    With ``--missing`` only what ``results/`` lacks; without it everything asked for is measured anew. Raises
-    ``UserError`` before anything is trained that could not be kept, and at the end, after all others, if some could not
-    be run.
+    minutes: float
+    title: str
+    run: Callable[[], Path]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How jobs run. ``sources``: built-in image set → ``NAME:PATH``. ``device``: as ``resolve_device`` takes it.
+    ``data_root``: folder of built-in image sets. ``again``: train finished seeds once more.
     """
-    check_clean(source_commit(), "--run works only")
-    places = _places(arguments.data)
-    device: Device = "cuda" if resolve_device(arguments.device, "auto").device.type == "cuda" else "cpu"
-    claims = [name.upper() for name in arguments.claims]
-    missing, reporter = arguments.missing, make_reporter()
+
+    sources: Mapping[str, str]
+    device: str | None
+    data_root: Path | None
+    again: bool
+    reporter: Reporter
+
+
+def run_queue(
+    results: Results,
+    claims: Sequence[str],
+    *,
+    reporter: Reporter,
+    missing: bool = False,
+    sources: Sequence[str] = (),
+    device: str | None = None,
+    data_root: Path | None = None,
+) -> None:
+    """Train every seed of every experiment that ``claims`` need (all if empty), and keep the results.
+
+    ``missing``: only what has no results yet; otherwise everything is measured again. ``sources``: where image sets
+    are, as ``NAME:PATH``. Interrupted trainings are resumed. Raises ``UserError`` before anything is trained if results
+    could not be kept, and after all jobs if some of them failed.
+    """
+    check_clean(code_commit(), "--run")
+    settings = Settings(_by_name(sources), device, data_root, not missing, reporter)
+    kind: Device = "cuda" if resolve_device(device, "auto").device.type == "cuda" else "cpu"
+    claims = [name.upper() for name in claims]
     jobs: list[Job] = []
     if claims != [TIMED]:
-        for item in needed([name for name in claims if name != TIMED], results, device, missing=missing):
-            run = partial(run_experiment, item, device, places, arguments, reporter)
-            jobs.append(Job(item.cost(device), _title(item, device), run))
-    if (not claims or TIMED in claims) and not (missing and results.comparison(textbook.RECIPE, device)):
-        title = f"{textbook.RECIPE} beside the textbook's own loop"
-        jobs.append(Job(textbook.MINUTES, title, partial(time_the_textbook, places, arguments, reporter)))
+        trained = [name for name in claims if name != TIMED]
+        jobs += [
+            Job(item.cost(kind), _title(item, kind), partial(run_experiment, item, kind, settings))
+            for item in needed_experiments(trained, results, kind, missing=missing)
+        ]
+    if (not claims or TIMED in claims) and not (missing and results.bench(textbook.RECIPE, kind)):
+        title = f"{textbook.RECIPE} and the textbook's own loop"
+        jobs.append(Job(textbook.MINUTES, title, partial(time_textbook, settings)))
     if not jobs:
-        reporter.log("there is nothing to run for this on this kind of device")
+        reporter.log("nothing to run: all results are there for this kind of device")
     run_jobs(jobs, reporter)
+
+
+def run_jobs(jobs: Sequence[Job], reporter: Reporter) -> None:
+    """Run all jobs, cheapest first. A job that fails with ``UserError`` does not stop the others.
+
+    Raises ``UserError`` at the end if any failed.
+    """
+    failed = []
+    for number, job in enumerate(sorted(jobs, key=lambda job: job.minutes), 1):
+        reporter.log(f"{number}/{len(jobs)}  {job.title}")
+        try:
+            reporter.log(f"kept in {job.run()}")
+        except UserError as error:  # for example missing images, which the next job may not need
+            reporter.log(f"{job.title}: {error.line}")
+            failed.append(job.title.partition(",")[0])
+    if failed:
+        raise UserError(f"{len(failed)} of {len(jobs)} could not be run, see above: {', '.join(failed)}")
 
 
 def _title(experiment: Experiment, device: Device) -> str:
@@ -59,52 +106,48 @@ def _title(experiment: Experiment, device: Device) -> str:
     return f"{experiment.name}, {seeds} seed(s){cost}"
 
 
-def _places(texts: list[str]) -> dict[str, str]:
-    """``NAME:PATH`` by name. Raises ``UserError`` for what is neither."""
-    for text in texts:
+def _by_name(sources: Sequence[str]) -> dict[str, str]:
+    """Name → ``NAME:PATH``. Raises ``UserError`` for anything else."""
+    for text in sources:
         name, colon, path = text.partition(":")
         if not (colon and path):
             raise UserError(f"--data {text}: write NAME:PATH, e.g. cifar10:{path or text}")
         if name not in BUILTIN_SOURCES:
             raise unknown("source", name, BUILTIN_SOURCES)
-    return {text.partition(":")[0]: text for text in texts}
+    return {text.partition(":")[0]: text for text in sources}
 
 
-def run_experiment(
-    experiment: Experiment,
-    device: Device,
-    places: Mapping[str, str],
-    arguments: argparse.Namespace,
-    reporter: Reporter,
-) -> Path:
-    """Train each seed, or go on with it, average them, and keep the results. ``places``: where sets are, by name.
+def run_experiment(experiment: Experiment, device: Device, settings: Settings) -> Path:
+    """Train or resume every seed, evaluate their average, and keep the results; returns the path of the file.
 
-    Checkpoints of finished runs are removed once their results are kept: a queue leaves models, not gigabytes.
+    The checkpoints of finished runs are removed once their results are kept, because they take gigabytes.
     """
-    recipe = experiment.build()
-    folders = [run_folder(recipe, device, seed, again=not arguments.missing) for seed in experiment.seeds(device)]
-    for seed, folder in zip(experiment.seeds(device), folders, strict=True):
-        with contextlib.suppress(DivergedError):  # an outcome, kept as the others are
+    recipe, seeds = experiment.build(), experiment.seeds(device)
+    folders = [run_folder(recipe, device, seed, again=settings.again) for seed in seeds]
+    source = settings.sources.get(recipe.data.source)
+    for seed, folder in zip(seeds, folders, strict=True):
+        with contextlib.suppress(DivergedError):  # a result, kept like the others
             train(
-                recipe, data=places.get(recipe.data.source), out=folder, seed=seed,
-                device=arguments.device, data_root=arguments.data_root, reporter=reporter,
+                recipe, data=source, out=folder, seed=seed, device=settings.device, data_root=settings.data_root,
+                reporter=settings.reporter,
             )  # fmt: skip
     finished = [folder for folder in folders if Run(folder).finished]
-    together = None
+    ensemble = None
     if len(finished) > 1:
-        *_, together = evaluate(
-            *finished, data=places.get(recipe.data.source), views=10 if recipe.train.views == 10 else 1,
-            device=arguments.device, precision=recipe.train.precision, data_root=arguments.data_root, reporter=reporter,
+        *_, ensemble = evaluate(
+            *finished, data=source, views=10 if recipe.train.views == 10 else 1, device=settings.device,
+            precision=recipe.train.precision, data_root=settings.data_root, reporter=settings.reporter,
         )  # fmt: skip
-    path = keep(folders, ensemble=together)
+    path = keep(folders, ensemble=ensemble)
     for folder in folders:
         shutil.rmtree(Run(folder).checkpoints, ignore_errors=True)
     return path
 
 
-def time_the_textbook(places: Mapping[str, str], arguments: argparse.Namespace, reporter: Reporter) -> Path:
-    """The textbook's own loop beside ours, kept in ``results/``."""
-    place = places.get("fashion-mnist", "fashion-mnist")
-    dataset, _ = prepare(open_source(place, arguments.data_root, reporter.log), None, None, reporter)
-    device_config = resolve_device(arguments.device, get_recipe(textbook.RECIPE).train.precision)
-    return keep_comparison(textbook.compare(dataset.path, device_config))
+def time_textbook(settings: Settings) -> Path:
+    """Compare the textbook's own training loop with ours and keep the speeds; returns the path of the file."""
+    place = settings.sources.get("fashion-mnist", "fashion-mnist")
+    source = open_source(place, settings.data_root, settings.reporter.log)
+    dataset, _ = prepare(source, None, None, settings.reporter)
+    device_config = resolve_device(settings.device, get_recipe(textbook.RECIPE).train.precision)
+    return keep_bench(textbook.compare(dataset.path, device_config))

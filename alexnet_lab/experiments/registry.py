@@ -1,8 +1,8 @@
-"""The trainings that claims and tables need: what ``alexnet reproduce --run`` goes through.
+"""The trainings that claims and tables need. ``alexnet reproduce --run`` runs them.
 
-A training is known by its name; what ``results/`` holds of it decides whether it is still missing, so a queue that was
-stopped goes on where it stopped, and within a training from its last checkpoint. A GPU is asked for more than a CPU:
-more seeds, and the trainings that take a CPU days.
+A training is missing if ``alexnet_lab/results/`` has no results under its name. So a stopped queue continues with the
+next training, and a stopped training from its last checkpoint. A GPU runs more than a CPU: more seeds, and the
+trainings that take days on a CPU.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ STEPS_FIXED = "torchvision-cifar10-fixed-400-steps"
 STEPS_FP32 = f"{STEPS}-fp32"
 WHOLE_NORMALIZED = "torchvision-cifar10-batch-norm"
 TIMES_LONGER, LONGER = 5, "-longer"
-FIRST_EPOCHS = 3  # of an ImageNet training
-KERNEL_EPOCHS = 12  # until its first kernels have a form
+FIRST_EPOCHS = 3  # of an ImageNet recipe
+KERNEL_EPOCHS = 12  # by then the kernels of conv1 show patterns
 NONE: tuple[int, ...] = ()
 ONE, THREE, FIVE = (0,), (0, 1, 2), (0, 1, 2, 3, 4)
-FIGURE_1_RATES = {  # until the best is not the largest
+FIGURE_1_RATES = {  # extended until the best is not the largest
     "relu": ("3e-4", "1e-3", "3e-3", "1e-2", "3e-2"),
     "tanh": ("3e-4", "1e-3", "3e-3", "1e-2", "3e-2", "1e-1"),
 }
@@ -37,16 +37,17 @@ FIGURE_1_RATES = {  # until the best is not the largest
 
 @dataclass(frozen=True)
 class Experiment:
-    """A training to be measured. ``minutes``: what a seed costs on two CPU cores with bf16, about.
+    """A training to be measured. ``minutes``: approximate time of one seed on two CPU cores with bf16.
 
-    ``seeds``: by kind of device; none where it is not asked for.
+    ``cpu_seeds``, ``cuda_seeds``: seeds to train on a kind of device; empty: not on it. ``recipe``: name of the recipe,
+    if it differs from ``name``. ``changes``: to the recipe, as ``section.field=value``.
     """
 
     name: str
     minutes: float
     cpu_seeds: tuple[int, ...] = THREE
     cuda_seeds: tuple[int, ...] = THREE
-    recipe: str = ""  # where the name is not the recipe's own
+    recipe: str = ""
     changes: tuple[str, ...] = ()
 
     def build(self) -> Recipe:
@@ -54,16 +55,16 @@ class Experiment:
         return replace(override(get_recipe(self.recipe or self.name), self.changes), name=self.name)
 
     def seeds(self, device: Device) -> tuple[int, ...]:
-        """The seeds asked for on a kind of device."""
+        """The seeds to train on a kind of device."""
         return self.cpu_seeds if device == "cpu" else self.cuda_seeds
 
     def cost(self, device: Device) -> float:
-        """Minutes that all seeds asked for would take on two CPU cores, by which a queue is ordered on any device."""
+        """Minutes that all seeds would take on two CPU cores. A queue is sorted by it, on any device."""
         return self.minutes * len(self.seeds(device))
 
 
 def _figure_1_choices() -> list[Experiment]:
-    """The rates that figure 1's two units choose from, on held-out images."""
+    """The learning rates of figure 1, from which each activation's is chosen by accuracy on held-out images."""
     return [
         Experiment(f"fig1-{unit}-rate-{lr}", 1, ONE, NONE, f"fig1-{unit}", (f"optim.lr={lr}", "train.epochs=6"))
         for unit, rates in FIGURE_1_RATES.items()
@@ -72,7 +73,7 @@ def _figure_1_choices() -> list[Experiment]:
 
 
 def _ablations() -> list[Experiment]:
-    """The base and every ablation: for a GPU, five times as long too."""
+    """The base and every ablation; on a GPU also five times as long."""
     changes = {BASE: (), **{name: ablation.changes for name, ablation in ABLATIONS.items()}}
     short = [Experiment(name, 3, recipe=BASE, changes=change) for name, change in changes.items()]
     longer = f"train.epochs={TIMES_LONGER * get_recipe(BASE).train.epochs}"
@@ -83,10 +84,10 @@ def _ablations() -> list[Experiment]:
 
 
 def _shortened(percent: str, minutes: float) -> Experiment:
-    """A four-layer net of §3.3 for 30 epochs instead of hundreds; its drops at the same shares."""
+    """A four-layer network of §3.3 for 30 epochs instead of hundreds, with milestones at the same fractions."""
     name = f"cuda-convnet-cifar10-{percent}pct"
     recipe = get_recipe(name)
-    milestones = ",".join(f"{30 * gamma / recipe.train.epochs:.4g}" for gamma in recipe.optim.milestones)
+    milestones = ",".join(f"{30 * epoch / recipe.train.epochs:.4g}" for epoch in recipe.optim.milestones)
     return Experiment(
         f"{name}-30-epochs", minutes, ONE, NONE, name, ("train.epochs=30", f"optim.milestones={milestones}")
     )
@@ -95,21 +96,21 @@ def _shortened(percent: str, minutes: float) -> Experiment:
 def _on_tiny_imagenet(
     variant: str, minutes: float, cpu_seeds: tuple[int, ...] = ONE, epochs: int = FIRST_EPOCHS
 ) -> Experiment:
-    """An ImageNet training begun on the largest set at hand: crops of 56 pixels, enlarged to what its layers need."""
+    """The first epochs of an ImageNet recipe, on Tiny ImageNet: crops of 56 pixels, enlarged to 64 for its layers."""
     changes = ("data.source=tiny-imagenet", "data.image_size=64", "augment.crop=56", f"train.epochs={epochs}")
     longer = "" if epochs == FIRST_EPOCHS else f"-{epochs}-epochs"
     return Experiment(f"{variant}-tiny-imagenet{longer}", minutes, cpu_seeds, THREE, f"{variant}-imagenet", changes)
 
 
 def _half_on_tiny_imagenet() -> Experiment:
-    """The paper's one-card net, which keeps conv5 and the hidden layers whole: §3.2's own comparison, for a GPU."""
+    """The paper's one-card network, with conv5 and the hidden layers at full width (§3.2), on a GPU."""
     two_columns = _on_tiny_imagenet("paper", 6, NONE)
     changes = ("model.variant=paper-half", *two_columns.changes)
     return replace(two_columns, name="paper-half-tiny-imagenet", changes=changes)
 
 
 def _wider(recipe: str, width: float, epochs: int) -> Experiment:
-    """One of the best networks with more filters and more epochs, for a GPU; its settings were tried nowhere."""
+    """One of the best networks with more filters and more epochs, on a GPU; not tried yet."""
     changes = (f"model.width={width}", f"train.epochs={epochs}")
     return Experiment(f"{recipe}-wide", 600, NONE, THREE, recipe, changes)
 
@@ -132,9 +133,9 @@ _EXPERIMENTS = (
     ),
     Experiment(
         "fashion-mnist-28-pixels", 10, ONE, THREE, "d2l-fashion-mnist",
-        ("model.variant=small", "model.norm_layer=absent", "data.image_size=28"),
+        ("model.variant=small", "model.norm_layer=none", "data.image_size=28"),
     ),
-    Experiment(  # its rate is constant: two epochs are the first two of ten, and are held against those
+    Experiment(  # its learning rate is constant, so two epochs compare with the first two of ten
         "fashion-mnist-65-pixels", 3, ONE, THREE, "d2l-fashion-mnist", ("data.image_size=65", "train.epochs=2")
     ),
     Experiment("small-fashion-mnist-best", 6),
@@ -170,16 +171,17 @@ EXPERIMENTS = {experiment.name: experiment for experiment in _EXPERIMENTS}
 
 
 def recipe_named(name: str) -> Recipe | None:
-    """Today's recipe of a name: a recipe's own, or an experiment's; None for any other name."""
+    """The recipe of an experiment or of a named recipe; None for any other name."""
     if name in EXPERIMENTS:
         return EXPERIMENTS[name].build()
     return RECIPES.get(name)
 
 
 def run_folder(recipe: Recipe, device: Device, seed: int, *, again: bool) -> Path:
-    """Where a seed is trained: where it was begun, or where it was finished unless it is wanted ``again``, else anew.
+    """The run folder of a seed: an existing run of this recipe, or a new folder.
 
-    A run by other settings than the recipe has today stays as it is.
+    ``again``: a finished run does not count, so that the seed is trained once more. A run with other settings stays
+    as it is. Raises ``UserError`` if there are a thousand runs.
     """
     for number in range(1, 1000):
         folder = RUNS / device / (f"{recipe.name}-{seed}" + (f"-{number}" if number > 1 else ""))
@@ -188,4 +190,4 @@ def run_folder(recipe: Recipe, device: Device, seed: int, *, again: bool) -> Pat
             return folder
         if not differences(recipe, run.recipe) and not (run.finished and again):
             return folder
-    raise UserError(f"{RUNS / device} holds a thousand runs of {recipe.name}: remove some")
+    raise UserError(f"{RUNS / device} contains a thousand runs of {recipe.name}: remove some")

@@ -1,7 +1,8 @@
-"""The textbook's AlexNet trained by the textbook's own loop, beside ours: images per second, by turns in one run.
+"""Images per second of the textbook's own training loop and of ours, by interleaved timing.
 
 The loop is that of *Dive into Deep Learning* §8.1 and its trainer: torch's layers, images enlarged by Pillow in the
-workers of a ``DataLoader``, fp32, plain SGD. Each loop has a process of its own, see ``alexnet_lab/bench/interleaved.py``.
+workers of a ``DataLoader``, fp32, SGD without momentum. Each loop runs in its own process
+(``alexnet_lab/bench/interleaved.py``).
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ from alexnet_lab.bench.interleaved import Candidate, Work, time_interleaved
 from alexnet_lab.results.records import circumstances
 
 RECIPE = "d2l-fashion-mnist"
-WORKERS = 4  # d2l.get_dataloader_workers; fewer where there are fewer processors, or it would be slowed by its own
-MINUTES = 4.0  # for all turns
-ROUNDS, SECONDS = 5, 20.0  # a turn is so long that what workers have prepared before it hardly counts
+WORKERS = 4  # as in d2l.get_dataloader_workers; not more than there are processors, which would slow it down
+MINUTES = 4.0  # of the whole comparison
+ROUNDS, SECONDS = 5, 20.0  # long, so that batches prefetched before a turn hardly count
 
 
-class Pictures(Dataset[tuple[Tensor, int]]):
-    """The store's training images as the textbook has them: a Pillow image enlarged and turned into a tensor."""
+class TextbookImages(Dataset[tuple[Tensor, int]]):
+    """The training images as the textbook prepares them: a Pillow image, enlarged and converted to a tensor."""
 
     def __init__(self, dataset: PreparedDataset, side: int) -> None:
         self.images, self.targets, self.index = dataset.images, dataset.targets, dataset.subset("train")
@@ -46,12 +47,12 @@ class Pictures(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, number: int) -> tuple[Tensor, int]:
         place = self.index[number]
-        picture = Image.fromarray(np.asarray(self.images[place, :, :, 0]))
-        return self.transform(picture), int(self.targets[place])
+        image = Image.fromarray(np.asarray(self.images[place, :, :, 0]))
+        return self.transform(image), int(self.targets[place])
 
 
 def textbook_network() -> nn.Sequential:
-    """Its network, layer for layer, for one channel of 224 pixels and ten classes."""
+    """The textbook's network: one channel, 224 pixels, ten classes."""
     pool = nn.MaxPool2d(kernel_size=3, stride=2)
     return nn.Sequential(
         *(nn.Conv2d(1, 96, kernel_size=11, stride=4, padding=1), nn.ReLU(), pool),
@@ -65,7 +66,7 @@ def textbook_network() -> nn.Sequential:
 
 
 def textbook_steps(recipe: Recipe, dataset: Path, device: str, workers: int) -> tuple[DeviceConfig, Work]:
-    """Its training on the store there, a step each time the next is asked for."""
+    """The textbook's training on a prepared dataset; each ``next`` does one step."""
     device_config = resolve_device(device, "fp32", reference=True)
     return device_config, _textbook_steps(
         recipe, open_prepared(dataset), device_config, min(workers, torch.get_num_threads())
@@ -76,8 +77,8 @@ def _textbook_steps(recipe: Recipe, dataset: PreparedDataset, device_config: Dev
     network = textbook_network().to(device_config.device).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=recipe.optim.lr)
     loss_of = nn.CrossEntropyLoss()
-    pictures = Pictures(dataset, recipe.data.image_size or 224)
-    loader = DataLoader(pictures, recipe.train.batch_size, shuffle=True, num_workers=workers)
+    textbook_images = TextbookImages(dataset, recipe.data.image_size or 224)
+    loader = DataLoader(textbook_images, recipe.train.batch_size, shuffle=True, num_workers=workers)
     for _ in itertools.count():
         for images, targets in loader:
             loss = loss_of(network(images.to(device_config.device)), targets.to(device_config.device))
@@ -88,7 +89,7 @@ def _textbook_steps(recipe: Recipe, dataset: PreparedDataset, device_config: Dev
 
 
 def our_steps(recipe: Recipe, dataset: Path, device: str, folder: Path) -> tuple[DeviceConfig, Work]:
-    """Our training on the store there, a step each time the next is asked for; its run lies in ``folder``."""
+    """Our training on a prepared dataset, with its run in ``folder``; each ``next`` does one step."""
     device_config = resolve_device(device, recipe.train.precision)
     return device_config, _our_steps(recipe, open_prepared(dataset), device_config, folder)
 
@@ -111,11 +112,11 @@ def compare(
     seconds: float = SECONDS,
     workers: int = WORKERS,
 ) -> dict[str, Any]:
-    """Both loops by turns, ``rounds`` times ``seconds`` each, after a first turn that is not counted.
+    """Both loops in turns: ``rounds`` times ``seconds`` each, after a warm-up.
 
-    ``dataset``: where Fashion-MNIST is prepared; ``recipe``: the textbook's by default; ``workers``: processes that
-    enlarge its pictures, at most. In the answer ``rounds`` holds a dict each with ``ours`` and ``stock``, images per
-    second; beside them stand the machine, its own rate and the commit.
+    ``dataset``: path of the prepared Fashion-MNIST. ``recipe``: None for the textbook's. ``workers``: at most so many
+    processes enlarge the textbook's images. Returns a JSON value; its ``rounds`` holds a dict for each round with
+    ``ours`` and ``stock``, images per second.
     """
     recipe, device = recipe or get_recipe(RECIPE), device_config.device.type
     gflops = matrix_rate(device_config)
@@ -127,7 +128,7 @@ def compare(
         timed = time_interleaved(candidates, rounds, seconds)
     by_round = zip(*(timed[name].rates for name in candidates), strict=True)
     return {
-        "what": f"training {RECIPE}, images per second beside the textbook's own loop",
+        "what": f"training {RECIPE}, images per second, and with the textbook's own loop",
         "recipe": RECIPE,
         "matrix_gflops": gflops,
         **circumstances(device_config),

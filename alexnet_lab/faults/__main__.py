@@ -32,7 +32,7 @@ from alexnet_lab.faults.power import cut_power
 from alexnet_lab.faults.saving import kill_while_saving
 from alexnet_lab.faults.training import kill_the_command, kill_while_training, resume_everywhere, stop_by_signals
 from alexnet_lab.faults.trial import Tally
-from alexnet_lab.results.records import check_clean, circumstances, keep_comparison
+from alexnet_lab.results.records import check_clean, circumstances, keep_bench
 
 SMALL_DISK: dict[str, Callable[[Path], Tally]] = {"fill": disk.fill_up, "read-only": disk.forbid_writing}
 
@@ -120,7 +120,7 @@ def main(words: Sequence[str] | None = None) -> int:
         value = document(arguments, tallies)
         print(json.dumps(value) if arguments.json else describe(tallies))
         if arguments.keep:
-            print(f"kept in {keep_comparison(value)}", file=sys.stderr)
+            print(f"kept in {keep_bench(value)}", file=sys.stderr)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

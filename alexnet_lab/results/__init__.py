@@ -1,1 +1,1 @@
-"""Measured runs, as JSON files, and the code that reads and writes them."""
+"""Measured results: JSON files that are part of the package, and the code that reads and writes them."""

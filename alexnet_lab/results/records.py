@@ -1,15 +1,17 @@
-"""Measured trainings as JSON: what a figure must name to be believed.
+"""Writes measured results as JSON: each figure with its commit, hardware, versions and date.
 
-``python -m alexnet_lab.results.records RUN…`` puts finished runs of one recipe into one file of ``results/``, named by
-recipe, images, hardware and date; ``pages.py`` writes what is shown of them.
+``python -m alexnet_lab.results.records RUN…`` writes finished runs of one recipe to one file. New results can be kept
+in a clean checkout of the project only, because they name the commit that they were measured with.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import importlib.metadata
 import re
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,8 +25,9 @@ from alexnet.core.schema import to_json
 from alexnet.data.sources import BUILTIN_SOURCES
 from alexnet.runtime.device import DeviceConfig, describe_hardware, hardware_name
 from alexnet.runtime.run import Run, source_commit
-from alexnet_lab.claims.claim_result import results_folder
+from alexnet_lab.results import reader
 
+CHANGED = "-changed"
 LIBRARIES = ("torchvision", "numpy", "pillow", "safetensors", "scikit-learn")
 ENSEMBLE = ("split", "views", "images", "top1", "top5", "loss")
 PER_RUN = (
@@ -34,11 +37,11 @@ PER_RUN = (
 
 
 def keep(folders: Sequence[Path], note: str = "", ensemble: Mapping[str, Any] | None = None) -> Path:
-    """Write the runs of one training, on one set, to one file of ``results/`` and return its path.
+    """Write the runs of one training, on one image set, to one results file and return its path.
 
-    All have ended: finished, or diverged, which is an outcome as well. ``ensemble``: what the average of the finished
-    ones' probabilities comes to, as ``alexnet.evaluate`` says it. Raises ``UserError`` where they are not of one
-    training or not from a clean checkout.
+    All runs must have finished or diverged. ``ensemble``: the metrics of the average of the finished runs, as
+    ``alexnet.evaluate`` returns them. Raises ``UserError`` if they are runs of different trainings, or not from a clean
+    checkout.
     """
     runs = [Run(folder) for folder in folders]
     diverged = {run: divergence for run in runs if (divergence := run.divergence)}
@@ -47,11 +50,11 @@ def keep(folders: Sequence[Path], note: str = "", ensemble: Mapping[str, Any] | 
     for run in runs:
         if run.recipe.name != recipe.name or differences(recipe, run.recipe) or run.description["data"] != data:
             raise UserError(
-                f"{run.folder} is another training than {runs[0].folder}: keep each one's runs by themselves"
+                f"{run.folder} is another training than {runs[0].folder}: keep the runs of each training separately"
             )
     source = some["source"]
     value = {
-        "recipe": to_json(replace(recipe, data=replace(recipe.data, source=source))),  # a path is nobody else's matter
+        "recipe": to_json(replace(recipe, data=replace(recipe.data, source=source))),  # without a path of this machine
         "source": source,
         "set": set_of(str(runs[0].description["source"]), source),
         "data": data,
@@ -76,38 +79,36 @@ def keep(folders: Sequence[Path], note: str = "", ensemble: Mapping[str, Any] | 
         ],
         **({"ensemble": {name: ensemble[name] for name in ENSEMBLE}} if ensemble else {}),
     }
-    path = results_folder() / f"{recipe.name}_{source}_{_slug(some['hardware'])}_{value['date']}.json"
+    path = reader.results_folder() / f"{recipe.name}_{source}_{_slug(some['hardware'])}_{value['date']}.json"
     write_json(path, value)
     return path
 
 
 def set_of(place: str, source: str) -> str:
-    """The built-in set that images at ``place`` are, from wherever they came: ``cifar10`` of ``cifar10:/photos``; the
-    name of the ``source`` where they are none.
+    """The name of a built-in image set for the images at ``place``: ``cifar10`` for ``cifar10:/photos``. For other
+    images, the name of the ``source``.
     """
     name = place.partition(":")[0]
     return name if name in BUILTIN_SOURCES else source
 
 
-def keep_comparison(value: Mapping[str, Any]) -> Path:
-    """Write speeds that were taken by turns to a file of ``results/`` and return its path. Raises ``UserError``."""
-    check_clean(value["commit"], "this was not timed")
-    path = (
-        results_folder()
-        / f"bench_{value.get('recipe') or value['what']}_{_slug(value['hardware'])}_{value['date']}.json"
-    )
+def keep_bench(value: Mapping[str, Any]) -> Path:
+    """Write speeds, or the outcome of fault injection, to a results file and return its path. Raises ``UserError``."""
+    check_clean(value["commit"], "keeping results")
+    name = f"bench_{value.get('recipe') or value['what']}_{_slug(value['hardware'])}_{value['date']}.json"
+    path = reader.results_folder() / name
     write_json(path, value)
     return path
 
 
 def circumstances(device_config: DeviceConfig) -> dict[str, Any]:
-    """What stands beside figures that were taken now: date, commit, and what they were taken on and with."""
+    """What is recorded with figures that are measured now: date, commit, hardware and versions."""
     hardware = describe_hardware(device_config)
-    return {"date": _today(), "commit": source_commit(), "hardware": hardware, "versions": versions()}
+    return {"date": _today(), "commit": code_commit(), "hardware": hardware, "versions": versions()}
 
 
 def versions() -> dict[str, str]:
-    """The libraries that a figure depends on beside torch, which stands with the hardware."""
+    """The versions of the libraries that figures depend on; torch's is recorded with the hardware."""
     return {name: importlib.metadata.version(name) for name in LIBRARIES}
 
 
@@ -120,27 +121,48 @@ def _slug(hardware: Mapping[str, Any]) -> str:
 
 
 def _commit(run: Run) -> str:
-    """The commit that a run was begun at. Raises ``UserError`` where that cannot be said."""
-    return check_clean(run.description.get("commit"), f"{run.folder} was not trained")
+    """The commit that a run was started with. Raises ``UserError`` if it is not known."""
+    return check_clean(run.description.get("commit"), f"keeping {run.folder}")
+
+
+def code_commit() -> str | None:
+    """The commit of the code that runs; None outside a checkout.
+
+    "-changed" is appended if files of the library or of the laboratory differ from it. New results do not count.
+    """
+    commit = source_commit()
+    return f"{commit}{CHANGED}" if commit and not commit.endswith(CHANGED) and _laboratory_changed() else commit
+
+
+@functools.cache
+def _laboratory_changed() -> bool:
+    laboratory = Path(__file__).parents[1]
+    git = ["git", "-C", str(laboratory), "status", "--porcelain", "--", ".", ":(exclude)results/*.json"]
+    try:
+        return bool(subprocess.run(git, check=True, capture_output=True, text=True).stdout)
+    except (OSError, subprocess.CalledProcessError):
+        return True
 
 
 def check_clean(commit: object, what: str) -> str:
-    """The hash of a commit whose files are as they were committed. Raises ``UserError`` that begins with ``what``."""
-    if not isinstance(commit, str) or commit.endswith("-changed"):
+    """``commit``, if it names a commit whose files are unchanged. Raises ``UserError`` that starts with ``what``."""
+    if not isinstance(commit, str):
         raise UserError(
-            f"{what} from a clean checkout of the project, and results name a commit: commit what was changed, and "
-            "install with pip install -e ."
+            f"{what} needs a checkout of the project (a folder with .git), because results name a commit: clone the "
+            "project and install it with pip install -e ."
         )
+    if commit.endswith(CHANGED):
+        raise UserError(f"{what} needs a clean checkout, because results name a commit: commit the changed files first")
     return commit
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """``RUN…`` [``--note``]."""
+    """The command: ``RUN…`` and ``--note``. Returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m alexnet_lab.results.records", description="Keep finished runs of one recipe in results/."
+        prog="python -m alexnet_lab.results.records", description="Keep finished runs of one recipe as a results file."
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
-    parser.add_argument("--note", default="", help="what a reader of the table must know, in a few words")
+    parser.add_argument("--note", default="", help="a remark for the tables, in a few words")
     arguments = parser.parse_args(words)
     try:
         print(keep(arguments.runs, arguments.note))
