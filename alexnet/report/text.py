@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alexnet.metrics.counts import TOP
+from alexnet.metrics.intervals import accuracy_interval
 from alexnet.report.tables import table
 
 CONFUSIONS_SHOWN = 10
@@ -20,7 +20,7 @@ def describe_measure(result: Mapping[str, Any]) -> str:
     ``result``: ``top1`` and ``top5`` (shares), ``loss``, ``images``, ``split``, ``views``, ``per_class``.
     """
     top5 = f"{result['top5']:.2%} top-5, " if len(result["per_class"]) > TOP else ""
-    lowest, highest = wilson_interval(round(result["top1"] * result["images"]), result["images"])
+    lowest, highest = accuracy_interval(round(result["top1"] * result["images"]), result["images"])
     interval = f"(95 % interval {lowest:.1%} – {highest:.1%})"
     return f"{result['top1']:.2%} top-1 {interval}, {top5}loss {result['loss']:.4f} on {describe_images(result)}"
 
@@ -35,14 +35,6 @@ def commonest_class(result: Mapping[str, Any]) -> tuple[str, float]:
     """The class that most of the counted images have, and its share of them: what one answer to all would reach."""
     name, counted = max(result["per_class"].items(), key=lambda item: item[1]["images"])
     return name, counted["images"] / result["images"]
-
-
-def wilson_interval(hits: int, images: int) -> tuple[float, float]:
-    """The 95 % confidence interval of a share that was counted as ``hits`` of ``images`` (Wilson, 1927)."""
-    share, z = hits / images, 1.96
-    centre = share + z**2 / (2 * images)
-    reach = z * math.sqrt(share * (1 - share) / images + z**2 / (4 * images**2))
-    return max(0.0, (centre - reach) / (1 + z**2 / images)), min(1.0, (centre + reach) / (1 + z**2 / images))
 
 
 def describe_counts(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -71,7 +63,7 @@ def describe_counts(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _whole(row: Mapping[str, Any]) -> tuple[str, ...]:
-    lowest, highest = wilson_interval(round(row["top1"] * row["images"]), row["images"])
+    lowest, highest = accuracy_interval(round(row["top1"] * row["images"]), row["images"])
     shares = (f"{row['top1']:.2%}", f"{lowest:.1%} – {highest:.1%}", f"{row['top5']:.2%}")
     return (row["run"], *shares, f"{row['loss']:.4f}", f"{row['calibration_error']:.2%}")
 
