@@ -53,8 +53,8 @@ variant `cuda-convnet`. Files are in `alexnet/`. C1 to C34 are sections of [Clai
 CLAIMS_INTRODUCTION = f"""\
 What tutorials and the paper claim about AlexNet, and what was measured here. A verdict is *supported*, *not supported*,
 *corrected* (a part holds, or another figure is right), *inconclusive at this scale* (the measurements here cannot
-decide it) or *pending* (not measured yet). `alexnet reproduce` prints these verdicts, `alexnet reproduce C5` one of them, and
-`alexnet reproduce --run --missing` trains what has no results yet. {GENERATED}"""
+decide it) or *pending* (not measured yet). `alexnet reproduce` prints these verdicts, `alexnet reproduce C5` one of
+them, and `alexnet reproduce --run --missing` trains what has no results yet. {GENERATED}"""
 
 
 def results_table(results: Results, names: Sequence[str] = ()) -> str:
@@ -184,8 +184,8 @@ def ablation_tables(results: Results) -> str:
         about = (
             f"The base is `{BASE}`: {epochs} epochs of CIFAR-10 (JPEG), {len(runs)} seeds, on "
             f"{hardware_name(runs[0]['hardware'])}. Each row changes one thing. All train on the same number of "
-            "images, not for the same time. Differences are of pairs of one seed, with 95 % intervals. The accuracy on the "
-            "training images was measured during the last epoch, with augmentation and dropout, so it cannot be "
+            "images, not for the same time. Differences are of pairs of one seed, with 95 % intervals. The accuracy on "
+            "the training images was measured during the last epoch, with augmentation and dropout, so it cannot be "
             "compared with the test accuracy. Seconds are medians; some trainings ran beside other work."
         )
         head = ("changed", "paper", "test top-1, mean (lowest – highest)", "difference", "train top-1", "seconds")

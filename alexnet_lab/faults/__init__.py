@@ -1,1 +1,1 @@
-"""Fault injection: what trainings, checkpoints and image reading survive."""
+"""Fault injection: kills, signals, power cuts, damaged files and disks with errors, caused on purpose."""

@@ -1,7 +1,8 @@
-"""``python -m alexnet_lab.faults`` tries everything a few times, ``--full`` as often as the promise asks for.
+"""``python -m alexnet_lab.faults`` runs fault injection: kills, signals, power cuts, damaged files, disks with errors.
 
-``--keep`` writes the outcome to ``results/``. The exit status is 1 if anything was not survived, and with ``--full`` if
-anything could not be tried.
+Without options it runs a few trials of each kind, with ``--full`` as many as ``docs/reliability.md`` reports.
+``--keep`` writes the outcome to ``alexnet_lab/results/``, in a checkout. The exit status is 1 if there was a failure,
+and with ``--full`` also if a kind of fault could not be injected here.
 """
 
 from __future__ import annotations
@@ -24,22 +25,22 @@ from alexnet.data.prepared import PreparedDataset, open_or_prepare
 from alexnet.data.sources import open_source
 from alexnet.report.tables import table
 from alexnet.runtime.device import DeviceConfig
-from alexnet.runtime.run import source_commit
 from alexnet_lab.faults import disk
 from alexnet_lab.faults.damage import damage_checkpoints
 from alexnet_lab.faults.images import damage_images
 from alexnet_lab.faults.power import cut_power
 from alexnet_lab.faults.saving import kill_while_saving
-from alexnet_lab.faults.training import kill_the_command, kill_while_training, resume_everywhere, stop_by_signals
-from alexnet_lab.faults.trial import Tally
-from alexnet_lab.results.records import check_clean, circumstances, keep_bench
+from alexnet_lab.faults.training import kill_command, kill_while_training, resume_after_each_step, stop_by_signals
+from alexnet_lab.faults.trial import FaultResult
+from alexnet_lab.results.reader import FAULTS
+from alexnet_lab.results.records import check_clean, circumstances, code_commit, keep_bench
 
-SMALL_DISK: dict[str, Callable[[Path], Tally]] = {"fill": disk.fill_up, "read-only": disk.forbid_writing}
+SMALL_DISK: dict[str, Callable[[Path], FaultResult]] = {"fill": disk.fill_disk, "read-only": disk.make_read_only}
 
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """How often."""
+    """How many trials of each kind."""
 
     saves: int
     cuts: int
@@ -56,28 +57,28 @@ QUICK = Scale(saves=40, cuts=10, kills=8, commands=0, seeds=1, signals=4, every=
 FULL = Scale(saves=1000, cuts=300, kills=60, commands=20, seeds=3, signals=20, every=1, damages=1200, images=10_000)
 
 
-def trials(folder: Path, scale: Scale, draws: random.Random) -> Iterator[Tally]:
-    """Everything, one after another, each in a folder of its own."""
+def trials(folder: Path, scale: Scale, draws: random.Random) -> Iterator[FaultResult]:
+    """All kinds of faults, one after another, each in its own folder."""
 
-    def place(name: str) -> Path:
+    def subfolder(name: str) -> Path:
         (folder / name).mkdir()
         return folder / name
 
-    dataset = digits(place("store"))
-    yield kill_while_saving(place("saving"), scale.saves, draws)
-    yield cut_power(place("power"), scale.cuts, draws)
+    dataset = digits(subfolder("digits"))
+    yield kill_while_saving(subfolder("saving"), scale.saves, draws)
+    yield cut_power(subfolder("power"), scale.cuts, draws)
     for seed in range(scale.seeds):
-        yield kill_while_training(place(f"killed-{seed}"), dataset, scale.kills, seed, draws)
+        yield kill_while_training(subfolder(f"killed-{seed}"), dataset, scale.kills, seed, draws)
     if scale.commands:
-        yield kill_the_command(place("command"), scale.commands, draws)
-    yield stop_by_signals(place("signals"), dataset, scale.signals, draws)
-    yield resume_everywhere(place("resumed"), dataset, scale.every)
-    yield damage_checkpoints(place("damage"), scale.damages, draws)
+        yield kill_command(subfolder("command"), scale.commands, draws)
+    yield stop_by_signals(subfolder("signals"), dataset, scale.signals, draws)
+    yield resume_after_each_step(subfolder("resumed"), dataset, scale.every)
+    yield damage_checkpoints(subfolder("damage"), scale.damages, draws)
     yield damage_images(scale.images, draws)
-    yield disk.limit_files(place("limit"))
-    yield disk.fail_calls(place("calls"))
+    yield disk.limit_files(subfolder("limit"))
+    yield disk.fail_calls(subfolder("calls"))
     for name in SMALL_DISK:
-        yield elsewhere(name, place(name))
+        yield on_small_disk(name, subfolder(name))
 
 
 def digits(folder: Path) -> PreparedDataset:
@@ -85,66 +86,74 @@ def digits(folder: Path) -> PreparedDataset:
     return open_or_prepare(open_source("digits", None, print), None, None, home=folder)
 
 
-def elsewhere(name: str, folder: Path) -> Tally:
-    """A trial on a small disk, by a process that may mount one; without a trial where none may."""
+def on_small_disk(name: str, folder: Path) -> FaultResult:
+    """Trials on a small disk that another process mounts; no trial if the system does not allow that."""
     what = f"{name}, on a small disk"
     if why := disk.no_small_disk(folder):
-        return Tally(what, remark=f"not tried: {why}")
+        return FaultResult(what, remark=f"not possible here: {why}")
     done = subprocess.run(disk.on_a_small_disk(name, folder), capture_output=True, text=True, check=False)
     if not done.stdout:
-        return Tally(what, 1, [(done.stderr.strip() or "it ended without a word").splitlines()[-1]])
-    return Tally(**json.loads(done.stdout)["trials"][0])
+        return FaultResult(what, 1, [(done.stderr.strip() or "it ended without a message").splitlines()[-1]])
+    return FaultResult(**json.loads(done.stdout)["trials"][0])
 
 
-def describe(tallies: Sequence[Tally]) -> str:
-    """A table, and below it everything that was not survived."""
-    rows = [(t.what, f"{t.trials:,}", f"{len(t.failures):,}", t.remark) for t in tallies]
-    failures = [f"{tally.what}: {failure}" for tally in tallies for failure in tally.failures]
-    return "\n".join([table(("what", "trials", "not survived", ""), rows), *failures])
+def describe(results: Sequence[FaultResult]) -> str:
+    """A table, and below it every failure."""
+    rows = [(t.what, f"{t.trials:,}", f"{len(t.failures):,}", t.remark) for t in results]
+    failures = [f"{result.what}: {failure}" for result in results for failure in result.failures]
+    return "\n".join([table(("fault", "trials", "failures", "remark"), rows), *failures])
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Try, print, keep where that is asked for."""
+    """The command: run the trials, print and optionally keep them; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m alexnet_lab.faults", description=__doc__.splitlines()[0])
-    parser.add_argument("name", nargs="?", choices=SMALL_DISK, help="only this, in --folder, a disk of its own")
-    parser.add_argument("--folder", type=Path, help="where to try it (default: a temporary folder)")
-    parser.add_argument("--full", action="store_true", help="as often as the promise asks for, half an hour")
-    parser.add_argument("--seed", type=int, default=0, help="of the instants and kinds of damage (default: 0)")
+    parser.add_argument(
+        "name", nargs="?", choices=SMALL_DISK, help="only this kind, in --folder, which must be a small disk"
+    )
+    parser.add_argument("--folder", type=Path, help="where the trials write (default: a temporary folder)")
+    parser.add_argument(
+        "--full", action="store_true", help="as many trials as docs/reliability.md reports; half an hour"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed of times and kinds of damage (default: 0)")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument("--keep", action="store_true", help="write the outcome to results/")
+    parser.add_argument("--keep", action="store_true", help="write the outcome to alexnet_lab/results/, in a checkout")
     arguments = parser.parse_args(words)
     try:
         if arguments.keep:
-            check_clean(source_commit(), "--keep works only")
-        tallies = run(arguments)
-        value = document(arguments, tallies)
-        print(json.dumps(value) if arguments.json else describe(tallies))
+            check_clean(code_commit(), "--keep")
+        results = run(arguments.name, arguments.folder, full=arguments.full, seed=arguments.seed)
+        value = to_document(results, full=arguments.full, seed=arguments.seed)
+        print(json.dumps(value) if arguments.json else describe(results))
         if arguments.keep:
             print(f"kept in {keep_bench(value)}", file=sys.stderr)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    return int(any(tally.failures or (arguments.full and not tally.trials) for tally in tallies))
+    return int(any(result.failures or (arguments.full and not result.trials) for result in results))
 
 
-def run(arguments: argparse.Namespace) -> list[Tally]:
-    """What is asked for, with one thread: a copy of this process has no others."""
+def run(name: str | None, folder: Path | None, *, full: bool, seed: int) -> list[FaultResult]:
+    """All trials, or those of ``name`` in ``SMALL_DISK``, below ``folder`` (None: a temporary folder).
+
+    Uses one thread, because a forked process has no other threads. Raises ``UserError`` for a name without a folder.
+    """
     torch.set_num_threads(1)
-    if arguments.name:
-        return [SMALL_DISK[arguments.name](arguments.folder)]
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        scale = FULL if arguments.full else QUICK
-        return list(trials(Path(folder), scale, random.Random(arguments.seed)))
+    if name:
+        if folder is None:
+            raise UserError(f"{name} needs --folder: give a folder on a small disk")
+        return [SMALL_DISK[name](folder)]
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        return list(trials(Path(temporary), FULL if full else QUICK, random.Random(seed)))
 
 
-def document(arguments: argparse.Namespace, tallies: Sequence[Tally]) -> dict[str, Any]:
+def to_document(results: Sequence[FaultResult], *, full: bool, seed: int) -> dict[str, Any]:
     """What ``--json`` prints and ``--keep`` writes."""
     return {
-        "what": "endurance",
-        "full": arguments.full,
-        "seed": arguments.seed,
+        "what": FAULTS,
+        "full": full,
+        "seed": seed,
         **circumstances(DeviceConfig(torch.device("cpu"), bf16=False)),
-        "trials": [dataclasses.asdict(tally) for tally in tallies],
+        "trials": [dataclasses.asdict(result) for result in results],
     }
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints that something has happened to: each is noticed, no code in it runs, and the one before it is used."""
+"""Damaged checkpoints: each is detected, no code in it runs, and the previous checkpoint is used."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import torch
 
 from alexnet.core.files import sha256_file
 from alexnet.runtime.checkpoint import load_newest, save_checkpoint
-from alexnet_lab.faults.trial import Tally
+from alexnet_lab.faults.trial import FaultResult
 
 PAGE = 4096
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json", "manifest.json")
 
 
-def damage_checkpoints(folder: Path, times: int, draws: random.Random) -> Tally:
-    """So many checkpoints, each damaged in one way at random."""
-    tally = Tally("a checkpoint is damaged: noticed, named, the one before it used, nothing run")
+def damage_checkpoints(folder: Path, times: int, draws: random.Random) -> FaultResult:
+    """``times`` checkpoints, each damaged at random in one of the ways of ``DAMAGES``."""
+    result = FaultResult("damaged checkpoint: detected, named, the previous one used, no code in it run")
     whole = folder / "whole"
     for step in (1, 2):
         _write(whole, step)
@@ -33,20 +33,20 @@ def damage_checkpoints(folder: Path, times: int, draws: random.Random) -> Tally:
         DAMAGES[kind](root / "step-00000002", draws, flag)
         try:
             found, damaged = load_newest(root)
-            complaints = list(map(str, damaged))
-        except Exception as error:  # whatever it is, nobody was to see it
-            found, complaints = None, [repr(error)]
-        named = len(complaints) == 1 and _names_a_file(complaints[0], root / "step-00000002")
-        survived = found is not None and found.step == 1 and named and not flag.exists()
-        tally.count(survived=survived, otherwise=f"{kind}: found {found and found.step}, {complaints}")
+            messages = list(map(str, damaged))
+        except Exception as error:  # load_newest must not raise
+            found, messages = None, [repr(error)]
+        named = len(messages) == 1 and _names_a_file(messages[0], root / "step-00000002")
+        passed = found is not None and found.step == 1 and named and not flag.exists()
+        result.count(passed=passed, failure=f"{kind}: found {found and found.step}, {messages}")
         shutil.rmtree(root)
-    tally.remark = f"{len(DAMAGES)} kinds: {', '.join(DAMAGES)}"
-    return tally
+    result.remark = f"{len(DAMAGES)} kinds: {', '.join(DAMAGES)}"
+    return result
 
 
-def _names_a_file(complaint: str, path: Path) -> bool:
-    """Whether the complaint says of one of the checkpoint's files what is wrong, or of the whole what it lacks."""
-    return complaint.startswith(str(path)) and ": " in complaint
+def _names_a_file(message: str, path: Path) -> bool:
+    """Whether the message names the checkpoint or one of its files, and what is wrong."""
+    return message.startswith(str(path)) and ": " in message
 
 
 def _write(root: Path, step: int) -> None:
@@ -76,7 +76,7 @@ def _zero_page(path: Path, draws: random.Random, flag: Path) -> None:
 
 def _truncate(path: Path, draws: random.Random, flag: Path) -> None:
     file = _any_file(path, draws)
-    os.truncate(file, draws.randrange(file.stat().st_size - 1))  # a last line break alone says nothing
+    os.truncate(file, draws.randrange(file.stat().st_size - 1))  # a missing last line break is no damage
 
 
 def _lengthen(path: Path, draws: random.Random, flag: Path) -> None:
@@ -87,7 +87,7 @@ def _lengthen(path: Path, draws: random.Random, flag: Path) -> None:
 def _swap(path: Path, draws: random.Random, flag: Path) -> None:
     one, other = (path / name for name in draws.sample(FILES, 2))
     one_data, other_data = one.read_bytes(), other.read_bytes()
-    if one_data == other_data:  # nothing is swapped: the optimizer's tensors are the model's
+    if one_data == other_data:  # otherwise nothing changes: the optimizer's tensors equal the model's
         other_data += b"x"
     one.write_bytes(other_data)
     other.write_bytes(one_data)
@@ -112,8 +112,8 @@ def _another_schema(path: Path, draws: random.Random, flag: Path) -> None:
     _put(path, manifest)
 
 
-def _lie(path: Path, draws: random.Random, flag: Path) -> None:
-    """A manifest that agrees with the damage, in a form that nothing could have written."""
+def _invalid_manifest(path: Path, draws: random.Random, flag: Path) -> None:
+    """A manifest with a value of a wrong type or range."""
     manifest = _manifest(path)
     name = draws.choice(FILES[:3])
     key = draws.choice(["bytes", "sha256"])
@@ -122,22 +122,22 @@ def _lie(path: Path, draws: random.Random, flag: Path) -> None:
 
 
 def _nest(path: Path, draws: random.Random, flag: Path) -> None:
-    """JSON that opens brackets and never closes them, where the manifest or the state was; the manifest agrees."""
+    """A million open brackets instead of the manifest or the state; the manifest's hash is right."""
     file = path / draws.choice(["manifest.json", "state.json"])
     file.write_bytes(b"[" * 10**6)
     if file.name == "state.json":
-        _agree(path, file)
+        _update_manifest(path, file)
 
 
 def _pickle(path: Path, draws: random.Random, flag: Path) -> None:
-    """A pickle in place of a file, with a true manifest; whoever loads it runs ``os.mkdir(flag)``."""
+    """A pickle instead of a file, with the right hash in the manifest; unpickling it runs ``os.mkdir(flag)``."""
     file = path / draws.choice(FILES[:3])
     file.write_bytes(f"cos\nmkdir\n(V{flag}\ntR.".encode())
-    _agree(path, file)
+    _update_manifest(path, file)
 
 
-def _agree(path: Path, file: Path) -> None:
-    """Have the manifest say of a file what it is now."""
+def _update_manifest(path: Path, file: Path) -> None:
+    """Write the present size and hash of a file to the manifest."""
     manifest = _manifest(path)
     manifest["files"][file.name] = {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
     _put(path, manifest)
@@ -154,15 +154,15 @@ def _put(path: Path, manifest: dict[str, Any]) -> None:
 
 DAMAGES: dict[str, Callable[[Path, random.Random, Path], None]] = {
     "a bit flipped": _flip_bit,
-    "a page zeroed": _zero_page,
-    "cut off": _truncate,
+    "a page set to zero": _zero_page,
+    "truncated": _truncate,
     "lengthened": _lengthen,
     "two files swapped": _swap,
     "a file of another step": _of_another_step,
     "a file removed": _remove,
     "a file added": _add,
-    "another schema": _another_schema,
-    "a manifest of another form": _lie,
-    "a million brackets": _nest,
-    "a pickle in disguise": _pickle,
+    "another schema version": _another_schema,
+    "an invalid manifest": _invalid_manifest,
+    "deeply nested JSON": _nest,
+    "a pickle file": _pickle,
 }

@@ -1,4 +1,4 @@
-"""Image files with damage of every kind: each becomes pixels or a refusal, and no process ends for one of them."""
+"""Damaged image files: each is decoded or gives an error, and no process crashes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 from PIL import Image
 
 from alexnet.data.decode import ImageRefusedError, read_pixels
-from alexnet_lab.faults.trial import Child, Tally
+from alexnet_lab.faults.trial import Child, FaultResult
 
 SIDE = 32
-TOGETHER = 250  # images that one process reads
+PER_PROCESS = 250  # images that one process reads
 FORMATS: dict[str, dict[str, object]] = {
     "JPEG": {"quality": 90},
     "PNG": {},
@@ -25,42 +25,44 @@ FORMATS: dict[str, dict[str, object]] = {
 }
 
 
-def damage_images(times: int, draws: random.Random) -> Tally:
-    """So many files, each damaged in one to four places, read by processes that may die of it."""
-    tally = Tally("an image file is damaged: pixels or a refusal, and nobody dies")
+def damage_images(times: int, draws: random.Random) -> FaultResult:
+    """``times`` files, each damaged in one to four places, read by child processes."""
+    result = FaultResult("damaged image file: pixels or an error, no crash")
     files, refused = list(whole_files().values()), 0
-    for start in range(0, times, TOGETHER):
-        damaged = [damage(files[number % len(files)], draws) for number in range(start, min(times, start + TOGETHER))]
+    for start in range(0, times, PER_PROCESS):
+        damaged = [
+            damage(files[number % len(files)], draws) for number in range(start, min(times, start + PER_PROCESS))
+        ]
 
-        def read(tell: Callable[[int], None], images: list[bytes] = damaged) -> int:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libtiff has much to say of each
+        def read(send: Callable[[int], None], images: list[bytes] = damaged) -> int:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libtiff prints messages
             for data in images:
-                tell(int(_is_refused(data)))
+                send(int(_is_refused(data)))
             return 0
 
-        status, told = Child(read).wait()
-        refused += sum(told)
-        tally.trials += len(told)
-        if status or len(told) < len(damaged):
-            tally.failures.append(f"status {status} at image {start + len(told)}")
-    tally.remark = f"{refused:,} refused, {tally.trials - refused:,} shown; {', '.join(FORMATS)}"
-    return tally
+        status, received = Child(read).wait()
+        refused += sum(received)
+        result.trials += len(received)
+        if status or len(received) < len(damaged):
+            result.failures.append(f"status {status} at image {start + len(received)}")
+    result.remark = f"{refused:,} refused, {result.trials - refused:,} decoded; {', '.join(FORMATS)}"
+    return result
 
 
 def whole_files() -> dict[str, bytes]:
-    """The same picture in every format that is read."""
+    """The same image in every format that can be read."""
     corners = np.random.default_rng(0).integers(0, 256, (4, 5, 3), dtype=np.uint8)
-    picture = Image.fromarray(corners).resize((100, 80), Image.Resampling.BILINEAR)
+    image = Image.fromarray(corners).resize((100, 80), Image.Resampling.BILINEAR)
     files = {}
     for kind, options in FORMATS.items():
         buffer = io.BytesIO()
-        picture.save(buffer, kind, **options)
+        image.save(buffer, kind, **options)
         files[kind] = buffer.getvalue()
     return files
 
 
 def damage(data: bytes, draws: random.Random) -> bytes:
-    """Bits flipped, stretches zeroed, repeated, removed, or replaced by noise."""
+    """A copy with flipped bits, or with ranges set to zero, repeated, removed or replaced by noise."""
     changed = bytearray(data)
     for _ in range(draws.randint(1, 4)):
         at = draws.randrange(len(changed))

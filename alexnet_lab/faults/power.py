@@ -1,8 +1,8 @@
 """Power cuts: an ext4 file system that is stopped at once while checkpoints are written to it, then mounted again.
 
-``EXT4_IOC_SHUTDOWN`` without a flush of the journal is what file systems' own tests (xfstests) take for a power cut:
-what was not synced is gone. It says nothing of a drive that claims to have written what it has not. Needs root and
-loop devices.
+``EXT4_IOC_SHUTDOWN`` without a flush of the journal simulates a power cut, as in the tests of file systems (xfstests):
+data that was not synced is lost. A drive that reports data as written although it is not is not covered. Needs root
+rights and loop devices.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from alexnet_lab.faults.numbered import newest_numbered, save_on
-from alexnet_lab.faults.trial import Child, Tally
+from alexnet_lab.faults.trial import Child, FaultResult
 
 SHUTDOWN = 0x8004587D  # _IOR('X', 125, __u32), linux/fs/ext4/ext4.h
 NO_FLUSH = 2  # EXT4_GOING_FLAGS_NOLOGFLUSH
@@ -27,13 +27,13 @@ FLOATS = 250_000  # 1 MB
 LONGEST = 0.25  # seconds from the mount to the cut; a save takes a few hundredths
 
 
-def cut_power(folder: Path, cuts: int, draws: random.Random) -> Tally:
-    """So many power cuts, the disk mounted again after each: the last checkpoint that was done is there, and whole."""
-    tally = Tally("power cut while saving: ext4 stopped without a flush, mounted again")
+def cut_power(folder: Path, cuts: int, draws: random.Random) -> FaultResult:
+    """``cuts`` power cuts, each followed by a mount: the last finished checkpoint is there and whole."""
+    result = FaultResult("power cut while saving: ext4 stopped without a flush, mounted again")
     image, place = folder / "disk", folder / "mounted"
     if reason := _make_disk(image, place):
-        tally.remark = f"not tried: {reason}"
-        return tally
+        result.remark = f"not possible here: {reason}"
+        return result
     root, step, lost = place / "checkpoints", 0, 0
     for _ in range(cuts):
         _mount(image, place)
@@ -43,23 +43,21 @@ def cut_power(folder: Path, cuts: int, draws: random.Random) -> Tally:
         _, done = child.signal_after(0, signal.SIGKILL)
         _unmount(place)
         _mount(image, place)
-        newest, whole, complaints = newest_numbered(root)
+        newest, whole, messages = newest_numbered(root)
         expected = max([step, *done])
-        tally.count(
-            survived=whole and newest >= expected, otherwise=f"{expected} was done, {newest} found: {complaints}"
-        )
-        lost += len(complaints)
+        result.count(passed=whole and newest >= expected, failure=f"{expected} was saved, {newest} found: {messages}")
+        lost += len(messages)
         step = newest
         _unmount(place)
-    tally.remark = f"{step} checkpoints in all, {lost} folders passed over"
-    return tally
+    result.remark = f"{step} checkpoints in all, {lost} incomplete folders skipped"
+    return result
 
 
 def _make_disk(image: Path, place: Path) -> str:
-    """Make an empty file system in a file and try to mount it; why that cannot be done here, or nothing."""
+    """Make an empty file system in a file and try to mount it; returns why that fails, or an empty string."""
     tools = [name for name in ("mkfs.ext4", "mount", "umount") if not shutil.which(name)]
     if tools:
-        return f"there is no {tools[0]}"
+        return f"{tools[0]} is not installed"
     with image.open("wb") as file:
         file.truncate(DISK)
     place.mkdir()
@@ -82,7 +80,7 @@ def _unmount(place: Path) -> None:
 
 
 def _stop(place: Path) -> None:
-    """From now on nothing reaches the disk, the journal neither."""
+    """From now on nothing is written to the disk, including the journal."""
     handle = os.open(place, os.O_RDONLY)
     try:
         fcntl.ioctl(handle, SHUTDOWN, struct.pack("I", NO_FLUSH))

@@ -1,7 +1,7 @@
-"""SIGKILL while a checkpoint is written: the newest one that can be read is whole, and none that was done is lost.
+"""SIGKILL while a checkpoint is saved: the newest readable one is whole, and no finished one is lost.
 
-Beside it the naive way, ``torch.save`` over the file of the last time. A killed process leaves what it wrote in the
-system's memory, so this says nothing about a power cut, where only what was synced survives.
+For comparison, ``torch.save`` over the same file. What a killed process wrote is still in the system's memory. So this
+does not simulate a power cut, after which only synced data is there.
 """
 
 from __future__ import annotations
@@ -16,38 +16,38 @@ from pathlib import Path
 import torch
 
 from alexnet_lab.faults.numbered import newest_numbered, save_numbered, save_on
-from alexnet_lab.faults.trial import Child, Tally
+from alexnet_lab.faults.trial import Child, FaultResult
 
 FLOATS = 2_500_000  # 10 MB
 
 
-def kill_while_saving(folder: Path, kills: int, draws: random.Random) -> Tally:
-    """So many processes that write one checkpoint after another, each killed at some instant."""
-    tally = Tally("SIGKILL while saving a checkpoint of 10 MB")
+def kill_while_saving(folder: Path, kills: int, draws: random.Random) -> FaultResult:
+    """``kills`` processes that save one checkpoint after another, each killed at a random time."""
+    result = FaultResult("SIGKILL while saving a checkpoint of 10 MB")
     seconds = _seconds(lambda: save_numbered(folder, 1, FLOATS))
-    step, passed_over = 1, 0
+    step, skipped = 1, 0
     for _ in range(kills):
         child = Child(save_on(folder, step, FLOATS))
         _, done = child.signal_after(draws.uniform(0, 3 * seconds), signal.SIGKILL)
-        newest, whole, complaints = newest_numbered(folder)
-        passed_over += len(complaints)
+        newest, whole, messages = newest_numbered(folder)
+        skipped += len(messages)
         expected = max([step, *done])
-        tally.count(
-            survived=whole and newest >= expected, otherwise=f"{expected} was done, {newest} found: {complaints}"
-        )
+        result.count(passed=whole and newest >= expected, failure=f"{expected} was saved, {newest} found: {messages}")
         step = newest or step
-    tally.remark = f"{passed_over} folders passed over; {_naively(folder / 'naive.pt', kills // 10 + 1, draws)}"
-    return tally
+    result.remark = (
+        f"{skipped} incomplete folders skipped; {_with_torch_save(folder / 'torch-save.pt', kills // 10 + 1, draws)}"
+    )
+    return result
 
 
-def _naively(path: Path, kills: int, draws: random.Random) -> str:
-    """The same with ``torch.save``, in words."""
+def _with_torch_save(path: Path, kills: int, draws: random.Random) -> str:
+    """The same with ``torch.save``, as a remark."""
     path.parent.mkdir(exist_ok=True)
     values = {"values": torch.ones(FLOATS)}
     seconds = _seconds(lambda: torch.save(values, path))
     lost = 0
 
-    def save(tell: Callable[[int], None]) -> int:
+    def save(send: Callable[[int], None]) -> int:
         while True:
             torch.save(values, path)
 
@@ -58,7 +58,7 @@ def _naively(path: Path, kills: int, draws: random.Random) -> str:
 
 
 def _is_whole_zip(path: Path) -> bool:
-    """Whether what ``torch.save`` left is the zip that it should be; nothing in it is loaded."""
+    """Whether the file of ``torch.save`` is a whole zip file; nothing in it is loaded."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None

@@ -1,4 +1,4 @@
-"""Trainings that are killed, stopped and continued, to the same bits as one that was left alone."""
+"""Trainings that are killed, stopped and resumed: they end with the same bits as an uninterrupted training."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from alexnet.runtime.device import DeviceConfig
 from alexnet.runtime.log import NullReporter
 from alexnet.runtime.run import Run, lock_run_folder, start_or_continue
 from alexnet.training.loop import Training
-from alexnet_lab.faults.trial import Child, Tally
+from alexnet_lab.faults.trial import Child, FaultResult
 
 CPU = DeviceConfig(torch.device("cpu"), bf16=False)
 SMALL = ["train.precision=fp32", "data.image_size=16", "model.width=0.25", "train.epochs=40"]
 LONG = override(get_recipe("small-digits"), SMALL)
 SHORT = override(LONG, ["train.batch_size=256", "train.epochs=5"])  # 30 steps
-DEPTHS = (0, 3, 8)  # batches that are ready ahead of the step: none, as usual, many
-CLOCK = {"seconds", "images_per_second", "matrix_gflops"}  # what two equal trainings differ in
-GRACE = 30.0  # seconds that a cluster gives a job between SIGTERM and SIGKILL
+DEPTHS = (0, 3, 8)  # prefetched batches: none, the usual number, many
+CLOCK = {"seconds", "images_per_second", "matrix_gflops"}  # fields that differ between equal trainings
+GRACE = 30.0  # seconds between SIGTERM and SIGKILL on a cluster
 SIGNALS = {signal.SIGTERM: 143, signal.SIGUSR1: 138, signal.SIGINT: 130}
 
 
 def train_on(folder: Path, recipe: Recipe, dataset: PreparedDataset, seed: int, depth: int = DEPTH) -> Training:
-    """A training in ``folder``, begun or continued; :meth:`~Training.fit` does the rest."""
+    """A training in ``folder``, new or resumed; :meth:`~Training.fit` runs it."""
     run = start_or_continue(folder, recipe, seed, dataset.name, dataset.digest)
     training = Training(recipe, dataset, run, seed, CPU, NullReporter())
     training.loader = functools.partial(training.loader, depth)  # type: ignore[method-assign]
@@ -49,11 +49,11 @@ def train_on(folder: Path, recipe: Recipe, dataset: PreparedDataset, seed: int, 
 
 
 def no_curves(run: Run) -> None:
-    """Nothing to draw."""
+    """Draws no curves."""
 
 
 def digest(folder: Path) -> str:
-    """The sha256 of what a run must leave however it came to its end: metrics, last checkpoint, model, result."""
+    """The sha256 of what every finished run must have: metrics, last checkpoint, model, result."""
     last = list_checkpoints(Run(folder).checkpoints)[-1]
     content = hashlib.sha256((folder / "metrics.jsonl").read_bytes())
     for file in [*sorted(last.glob("*.safetensors")), *sorted((folder / "model").glob("*"))]:
@@ -64,40 +64,42 @@ def digest(folder: Path) -> str:
     return content.hexdigest()
 
 
-def left_alone(folder: Path, recipe: Recipe, dataset: PreparedDataset, seed: int) -> tuple[str, float]:
-    """What an uninterrupted training leaves, and the seconds it takes."""
+def uninterrupted(folder: Path, recipe: Recipe, dataset: PreparedDataset, seed: int) -> tuple[str, float]:
+    """The digest of an uninterrupted training, and the seconds that it takes."""
     start = time.perf_counter()
     train_on(folder, recipe, dataset, seed).fit(no_curves)
     return digest(folder), time.perf_counter() - start
 
 
-def kill_while_training(folder: Path, dataset: PreparedDataset, kills: int, seed: int, draws: random.Random) -> Tally:
-    """Trainings killed so many times in all, at random instants from their first write to their last."""
-    tally = Tally(f"SIGKILL at random instants of a training, seed {seed}: bits at the end")
+def kill_while_training(
+    folder: Path, dataset: PreparedDataset, kills: int, seed: int, draws: random.Random
+) -> FaultResult:
+    """Trainings killed ``kills`` times in all, at random times from their first write to their last."""
+    result = FaultResult(f"SIGKILL at random times during a training, seed {seed}: same bits")
     start = time.perf_counter()
     _train(folder / "alone", LONG, dataset, seed)
     seconds, wanted, killed = time.perf_counter() - start, digest(folder / "alone"), 0
-    mean = seconds / kills  # every kill costs the way back and what was done since the last checkpoint
-    while killed < kills and not tally.failures:
-        run = folder / f"killed-{tally.trials}"
+    mean = seconds / kills  # each kill costs a restart and the steps since the last checkpoint
+    while killed < kills and not result.failures:
+        run = folder / f"killed-{result.trials}"
         while not Run(run).finished:
-            child = Child(lambda tell, run=run: _train(run, LONG, dataset, seed))  # type: ignore[misc]
+            child = Child(lambda send, run=run: _train(run, LONG, dataset, seed))  # type: ignore[misc]
             status, _ = child.signal_after(draws.expovariate(1 / mean), signal.SIGKILL)
             killed += status != 0
-        tally.count(survived=digest(run) == wanted, otherwise=f"other bits after {killed} kills")
-    tally.remark = f"{killed} kills; {seconds:.1f} s undisturbed"
-    tally.figures = {"kills": killed}
-    return tally
+        result.count(passed=digest(run) == wanted, failure=f"other bits after {killed} kills")
+    result.remark = f"{killed} kills; {seconds:.1f} s without kills"
+    result.figures = {"kills": killed}
+    return result
 
 
-def kill_the_command(folder: Path, kills: int, draws: random.Random) -> Tally:
-    """``alexnet train`` itself, from the shell, in the machine's own precision on all its threads, killed so often."""
-    tally = Tally("SIGKILL at random instants of alexnet train, all threads: bits at the end")
+def kill_command(folder: Path, kills: int, draws: random.Random) -> FaultResult:
+    """The command ``alexnet train``, in the machine's default precision with all threads, killed ``kills`` times."""
+    result = FaultResult("SIGKILL at random times during alexnet train, all threads: same bits")
     start = time.perf_counter()
     subprocess.run(_command(folder / "alone"), check=True, capture_output=True)
     seconds, wanted, killed = time.perf_counter() - start, digest(folder / "alone"), 0
-    while killed < kills and not tally.failures:
-        run, ended = folder / f"killed-{tally.trials}", False
+    while killed < kills and not result.failures:
+        run, ended = folder / f"killed-{result.trials}", False
         while not ended:
             with subprocess.Popen(_command(run), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
                 try:
@@ -105,10 +107,10 @@ def kill_the_command(folder: Path, kills: int, draws: random.Random) -> Tally:
                 except subprocess.TimeoutExpired:
                     process.kill()
                     killed += 1
-        tally.count(survived=digest(run) == wanted, otherwise=f"other bits after {killed} kills")
-    tally.remark = f"{killed} kills; {seconds:.1f} s undisturbed, start included"
-    tally.figures = {"kills": killed}
-    return tally
+        result.count(passed=digest(run) == wanted, failure=f"other bits after {killed} kills")
+    result.remark = f"{killed} kills; {seconds:.1f} s without kills, start included"
+    result.figures = {"kills": killed}
+    return result
 
 
 def _command(run: Path) -> list[str]:
@@ -117,7 +119,7 @@ def _command(run: Path) -> list[str]:
 
 
 def _train(folder: Path, recipe: Recipe, dataset: PreparedDataset, seed: int) -> int:
-    """What ``alexnet train`` does, but for measuring the machine."""
+    """What ``alexnet train`` does, without measuring the machine's rate."""
     with lock_run_folder(folder):
         training = train_on(folder, recipe, dataset, seed)
         if not training.run.finished:
@@ -125,60 +127,62 @@ def _train(folder: Path, recipe: Recipe, dataset: PreparedDataset, seed: int) ->
     return 0
 
 
-def stop_by_signals(folder: Path, dataset: PreparedDataset, times: int, draws: random.Random) -> Tally:
-    """Trainings stopped by so many signals at random instants: status, soon, no step lost, the same bits."""
-    tally = Tally("SIGTERM, SIGUSR1, SIGINT: the status, and no step lost")
-    wanted, seconds = left_alone(folder / "alone", LONG, dataset, 0)
-    heard, slowest = 0, 0.0
-    while heard < times and not tally.failures:
-        run, status = folder / f"stopped-{heard}", 1
+def stop_by_signals(folder: Path, dataset: PreparedDataset, times: int, draws: random.Random) -> FaultResult:
+    """Trainings stopped by ``times`` signals at random times: right exit status, soon, no step lost, same bits."""
+    result = FaultResult("SIGTERM, SIGUSR1, SIGINT: right exit status, no step lost")
+    wanted, seconds = uninterrupted(folder / "alone", LONG, dataset, 0)
+    handled, slowest = 0, 0.0
+    while handled < times and not result.failures:
+        run, status = folder / f"stopped-{handled}", 1
         while status:
-            sent, expected = list(SIGNALS.items())[heard % len(SIGNALS)]
-            child = Child(lambda tell, run=run: _fit_until_stopped(run, dataset, tell))  # type: ignore[misc]
-            status, told = child.signal_after(0.05 + draws.expovariate(times / seconds / 0.7), sent)
-            if status == expected and told:
-                heard, slowest = heard + 1, max(slowest, child.seconds)
+            sent, expected = list(SIGNALS.items())[handled % len(SIGNALS)]
+            child = Child(lambda send, run=run: _fit_until_stopped(run, dataset, send))  # type: ignore[misc]
+            status, received = child.signal_after(0.05 + draws.expovariate(times / seconds / 0.7), sent)
+            if status == expected and received:
+                handled, slowest = handled + 1, max(slowest, child.seconds)
                 found, _ = load_newest(Run(run).checkpoints)
-                kept = found is not None and found.step == told[-1]
-                tally.count(survived=kept, otherwise=f"{sent.name} at step {told[-1]}, kept {found and found.step}")
-            elif status and not (status == 128 + sent and not told):  # before it was listening, a signal ends it
-                tally.count(survived=False, otherwise=f"{sent.name} left with status {status}")
-        tally.count(survived=digest(run) == wanted, otherwise="a training ended with other bits")
-    tally.count(survived=slowest < GRACE, otherwise=f"one took {slowest:.1f} s to end")
-    tally.remark = f"{heard} signals; the slowest answer after {slowest:.2f} s"
-    tally.figures = {"signals": heard, "slowest_seconds": slowest}
-    return tally
+                kept = found is not None and found.step == received[-1]
+                result.count(passed=kept, failure=f"{sent.name} at step {received[-1]}, kept {found and found.step}")
+            elif status and not (
+                status == 128 + sent and not received
+            ):  # before its handler is set, a signal ends the process
+                result.count(passed=False, failure=f"{sent.name} ended with status {status}")
+        result.count(passed=digest(run) == wanted, failure="a training ended with other bits")
+    result.count(passed=slowest < GRACE, failure=f"one took {slowest:.1f} s to end")
+    result.remark = f"{handled} signals; slowest response {slowest:.2f} s"
+    result.figures = {"signals": handled, "slowest_seconds": slowest}
+    return result
 
 
-def _fit_until_stopped(run: Path, dataset: PreparedDataset, tell: Callable[[int], None]) -> int:
-    """Train; a signal's status is handed on, and the step at which it was heard told."""
+def _fit_until_stopped(run: Path, dataset: PreparedDataset, send: Callable[[int], None]) -> int:
+    """Train; returns the exit status of a signal, and sends the step at which it was handled."""
     training = train_on(run, LONG, dataset, 0)
     try:
         training.fit(no_curves)
     except StoppedError as stopped:
-        tell(training.state.step)
+        send(training.state.step)
         return stopped.status
     return 0
 
 
-def resume_everywhere(folder: Path, dataset: PreparedDataset, every: int) -> Tally:
-    """Trainings of thirty steps, each stopped after another step and continued, with batches far ahead or not."""
-    tally = Tally("stopped after one step and continued: bits at the end")
-    wanted, _ = left_alone(folder / "alone", SHORT, dataset, 0)
+def resume_after_each_step(folder: Path, dataset: PreparedDataset, every: int) -> FaultResult:
+    """Trainings of thirty steps, each stopped after another step and resumed, with prefetched batches or without."""
+    result = FaultResult("stopped after each step and resumed: same bits")
+    wanted, _ = uninterrupted(folder / "alone", SHORT, dataset, 0)
     steps = train_on(folder / "count", SHORT, dataset, 0).last_step
     for depth in DEPTHS:
         for step in range(1, steps + 1, every):
             run = folder / f"resumed-{depth}-{step}"
             _stop_after(train_on(run, SHORT, dataset, 0, depth), step)
             train_on(run, SHORT, dataset, 0, depth).fit(no_curves)
-            tally.count(survived=digest(run) == wanted, otherwise=f"other bits after step {step}, depth {depth}")
+            result.count(passed=digest(run) == wanted, failure=f"other bits after step {step}, depth {depth}")
             shutil.rmtree(run)
-    tally.remark = f"{steps} steps; {', '.join(map(str, DEPTHS))} batches ahead"
-    return tally
+    result.remark = f"{steps} steps; {', '.join(map(str, DEPTHS))} prefetched batches"
+    return result
 
 
 def _stop_after(training: Training, last: int) -> None:
-    """Train until a signal comes in step ``last``."""
+    """Train until a signal arrives in step ``last``."""
     step = training.step
 
     def stepping(batch: Batch) -> None:
@@ -192,4 +196,4 @@ def _stop_after(training: Training, last: int) -> None:
     except StoppedError:
         return
     if last < training.last_step:
-        raise AssertionError("the signal was not heard")
+        raise AssertionError("the signal was not handled")

@@ -1,4 +1,4 @@
-"""What a trial comes to: how often something was done to the project, and how often it did not survive."""
+"""Trials and their failures, and child processes that can be killed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class Tally:
-    """``failures``: a sentence for each time that a promise was broken; ``remark``: in words what stands beside the
-    count, ``figures`` its numbers.
+class FaultResult:
+    """The trials of one kind of fault. ``failures``: a sentence for each trial that failed. ``remark``: a remark for
+    the table; ``figures``: its numbers.
     """
 
     what: str
@@ -21,18 +21,18 @@ class Tally:
     remark: str = ""
     figures: dict[str, float] = field(default_factory=dict)
 
-    def count(self, *, survived: bool, otherwise: str) -> None:
-        """One more trial; ``otherwise`` is noted where it was not survived."""
+    def count(self, *, passed: bool, failure: str) -> None:
+        """Count a trial; ``failure`` describes it if it did not pass."""
         self.trials += 1
-        if not survived:
-            self.failures.append(otherwise)
+        if not passed:
+            self.failures.append(failure)
 
 
 class Child:
-    """A copy of this process that does some work and can be killed in the middle of it.
+    """A forked copy of this process that does some work and can be killed meanwhile.
 
-    ``work`` is given a function that tells the parent a number; what it returns is the exit status. The copy begins
-    where this process stands, with everything imported, so that a thousand of them cost seconds.
+    ``work`` receives a function that sends a number to the parent, and returns the exit status. The copy starts with
+    all modules imported, so a thousand of them take seconds.
     """
 
     def __init__(self, work: Callable[[Callable[[int], None]], int]) -> None:
@@ -42,30 +42,30 @@ class Child:
             os.close(reading)
             status = 1
             try:
-                status = work(lambda number: _tell(writing, number))
+                status = work(lambda number: _send(writing, number))
             except KeyboardInterrupt:
                 status = 128 + signal.SIGINT
             finally:
                 os._exit(status)
         os.close(writing)
         self._reading = reading
-        self.seconds = 0.0  # from the signal to its end
+        self.seconds = 0.0  # from the signal to the end of the process
 
     def signal_after(self, seconds: float, number: signal.Signals) -> tuple[int, list[int]]:
-        """Send it a signal after so many seconds and wait for its end: its exit status (128 + the signal's number where
-        that ended it) and the numbers that it told.
+        """Send a signal after ``seconds`` and wait for the end: the exit status (128 + the signal's number if a signal
+        ended the process) and the numbers that it sent.
         """
         time.sleep(seconds)
         sent = time.monotonic()
         try:
             os.kill(self._pid, number)
         finally:
-            status, told = self.wait()
+            status, received = self.wait()
         self.seconds = time.monotonic() - sent
-        return status, told
+        return status, received
 
     def wait(self) -> tuple[int, list[int]]:
-        """Its exit status and the numbers that it told."""
+        """The exit status and the numbers that the process sent."""
         with os.fdopen(self._reading, "rb") as pipe:
             lines = pipe.read().splitlines(keepends=True)
         _, status = os.waitpid(self._pid, 0)
@@ -73,5 +73,5 @@ class Child:
         return ended, [int(line) for line in lines if line.endswith(b"\n")]
 
 
-def _tell(pipe: int, number: int) -> None:
+def _send(pipe: int, number: int) -> None:
     os.write(pipe, f"{number}\n".encode())

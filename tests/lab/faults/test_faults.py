@@ -26,19 +26,19 @@ def python(*words):
 
 
 @pytest.fixture(scope="module")
-def tallies():
+def results():
     done = python("-m", "alexnet_lab.faults", "--json")
     assert done.returncode in (0, 1), done.stderr
     return json.loads(done.stdout)["trials"]
 
 
 @pytest.mark.parametrize("what", TRIALS)
-def test_it_survives(tallies, what):
-    (tally,) = (tally for tally in tallies if tally["what"].startswith(what))
-    if not tally["trials"] and "not tried" in tally["remark"]:
-        pytest.skip(tally["remark"])  # this system lets nobody mount a disk of the test's own
-    assert tally["failures"] == []
-    assert tally["trials"] >= TRIALS[what]
+def test_it_survives(results, what):
+    (result,) = (result for result in results if result["what"].startswith(what))
+    if not result["trials"] and "not tried" in result["remark"]:
+        pytest.skip(result["remark"])  # this system lets nobody mount a disk of the test's own
+    assert result["failures"] == []
+    assert result["trials"] >= TRIALS[what]
 
 
 BEGIN = """
@@ -53,7 +53,7 @@ from alexnet.runtime import checkpoint
 folder, draws = Path(tempfile.mkdtemp(dir=sys.argv[1])), random.Random(0)
 """
 END = """
-print(tally.remark if tally.remark.startswith("not tried") else len(tally.failures))
+print(result.remark if result.remark.startswith("not tried") else len(result.failures))
 """
 UNPROTECTED = {
     "a checkpoint that is written over the last one": """
@@ -65,29 +65,29 @@ def over_the_last(path):
     path.mkdir(parents=True)
     yield path
 with mock.patch.object(checkpoint, "publish_folder", over_the_last):
-    tally = saving.kill_while_saving(folder, 30, draws)
+    result = saving.kill_while_saving(folder, 30, draws)
 """,
     "files that are not synced": """
 with mock.patch("os.fsync", lambda handle: None):
-    tally = power.cut_power(folder, 10, draws)
+    result = power.cut_power(folder, 10, draws)
 """,
     "checkpoints that are not verified": """
 with mock.patch.object(checkpoint, "verify", lambda path: None):
-    tally = damage.damage_checkpoints(folder, 110, draws)
+    result = damage.damage_checkpoints(folder, 110, draws)
 """,
     "metrics that are not cut": """
 from alexnet.runtime.log import RunLog
 with mock.patch.object(RunLog, "cut", lambda log, mark: True):
-    tally = training.kill_while_training(folder, digits(folder / "home"), 8, 0, draws)
+    result = training.kill_while_training(folder, digits(folder / "home"), 8, 0, draws)
 """,
     "velocities that are not restored": """
 with mock.patch("alexnet.training.state.restore_optimizer", lambda *given: None):
-    tally = training.resume_everywhere(folder, digits(folder / "home"), 15)
+    result = training.resume_after_each_step(folder, digits(folder / "home"), 15)
 """,
     "signals that are not remembered": """
 from alexnet.runtime.signals import Interrupts
 with mock.patch.object(Interrupts, "_remember", lambda *given: sys.exit(1)):
-    tally = training.stop_by_signals(folder, digits(folder / "home"), 2, draws)
+    result = training.stop_by_signals(folder, digits(folder / "home"), 2, draws)
 """,
     "an error that leaves the folder in place": """
 import contextlib
@@ -96,7 +96,7 @@ def in_place(path):
     path.mkdir(parents=True, exist_ok=True)
     yield path
 with mock.patch.object(checkpoint, "publish_folder", in_place):
-    tally = disk.limit_files(folder)
+    result = disk.limit_files(folder)
 """,
 }
 
