@@ -179,7 +179,9 @@ def randomised(slim):
 
     def build(name, image_size=None, **differences):
         channels = 1 if name in ("d2l", "lenet5") else 3
-        network = create_model(name, num_classes=5, in_channels=channels, image_size=image_size, seed=0, **{**slim(name), **differences}).double()
+        network = create_model(
+            name, num_classes=5, in_channels=channels, image_size=image_size, seed=0, **{**slim(name), **differences}
+        ).double()
         draws = torch.Generator().manual_seed(1)
         with torch.no_grad():
             for key, parameter in network.named_parameters():

@@ -16,15 +16,14 @@ class Sampler:
     """Every image once an epoch, in a new random order each epoch; the last batch of an epoch may be smaller.
 
     ``subset``: ``(N,)`` int64, the numbers of the images in the prepared dataset. ``batch_size``: images a step, 1 or
-    more. ``seed``: the random seed of the run.
+    more. ``seed``: the random seed of the run. Several threads may use one sampler, for different epochs too.
     """
 
     def __init__(self, subset: NDArray[np.int64], batch_size: int, seed: int) -> None:
         self._subset = subset
         self._batch_size = batch_size
         self._key = derive_key(seed, "order")
-        self._epoch = -1
-        self._permuted = subset
+        self._current = (-1, subset)  # an epoch and its images: one value, so that threads cannot mix epochs
 
     @property
     def steps_per_epoch(self) -> int:
@@ -37,9 +36,9 @@ class Sampler:
         ``index`` ``(n,)`` int64: the numbers of its images; ``position`` ``(n,)`` int64: their positions in the epoch.
         """
         epoch, batch = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            self._epoch = epoch
-            self._permuted = self._subset[permutation(self._key, epoch, len(self._subset))]
+        current = self._current
+        if current[0] != epoch:
+            current = self._current = (epoch, self._subset[permutation(self._key, epoch, len(self._subset))])
         start = batch * self._batch_size
-        index = self._permuted[start : start + self._batch_size]
+        index = current[1][start : start + self._batch_size]
         return epoch, index, np.arange(start, start + len(index))

@@ -235,7 +235,7 @@ def test_batch_norm_learns_as_torchs(randomised):
 def test_d2l_has_its_documents_shapes(slim):
     network = create_model("d2l", num_classes=10, in_channels=1, seed=0, **slim("d2l"))
     sides = []
-    for layer in ("conv1", "conv2", "conv3", "conv4", "conv5", "pool"):
+    for layer in ("conv1", "pool1", "conv2", "pool2", "conv3", "conv4", "conv5", "pool5"):
         network.get_submodule(layer).register_forward_hook(lambda _, __, output: sides.append(output.shape[-1]))
     with torch.no_grad():
         network(torch.zeros(1, 1, 224, 224))
@@ -294,14 +294,14 @@ def test_without_masks_torchs_generator_draws_them_and_without_dropout_nothing_d
     assert torch.equal(plain(x), plain.eval()(x))
 
 
-def test_torchvision_pools_adaptively_only_when_the_map_is_another(slim):
+def test_torchvision_averages_maps_only_when_they_have_another_side(slim):
     network = create_model("torchvision", num_classes=CLASSES, seed=0, **slim("torchvision")).eval()
-    called = []
-    network.adapt.register_forward_hook(lambda *_: called.append(1))
+    changed = []
+    network.avgpool5.register_forward_hook(lambda _, given, output: changed.append(output is not given[0]))
     with torch.no_grad():
-        for side, times in ((224, 0), (63, 1), (256, 2)):
+        for side in (224, 63, 256):
             assert network(torch.randn(1, 3, side, side)).shape == (1, CLASSES)
-            assert len(called) == times
+    assert changed == [False, True, True]
 
 
 @pytest.mark.parametrize(("activation", "function"), [("relu", F.relu), ("tanh", torch.tanh), ("sigmoid", F.sigmoid)])
@@ -319,7 +319,9 @@ def test_the_activation_is_the_one_that_is_named(activation, function, randomise
 def test_map_sizes_are_those_of_the_network(name, slim):
     architecture = get_architecture(name)
     for size in range(architecture.smallest_image(), architecture.smallest_image() + 9):
-        network = create_model(name, num_classes=CLASSES, in_channels=1, image_size=size, seed=0, **slim(name, 2)).eval()
+        network = create_model(
+            name, num_classes=CLASSES, in_channels=1, image_size=size, seed=0, **slim(name, 2)
+        ).eval()
         with torch.no_grad():
             network(torch.zeros(1, 1, size, size))  # fc6 fits what comes
         assert network.fc6.in_features == architecture.convs[4].filters * architecture.map_sizes(size)[-1] ** 2

@@ -94,7 +94,10 @@ def test_a_locally_connected_layer_with_equal_filters_is_a_convolution():
 
 @pytest.mark.parametrize(("name", "smallest"), [("cifar-18pct", 12), ("cifar-13pct", 6), ("cifar-11pct", 6)])
 def test_the_smallest_image_is_named_and_runs(name, smallest):
-    assert create_model(name, num_classes=4, in_channels=3, image_size=smallest, seed=0)(images(smallest)).shape == (2, 4)
+    assert create_model(name, num_classes=4, in_channels=3, image_size=smallest, seed=0)(images(smallest)).shape == (
+        2,
+        4,
+    )
     with pytest.raises(UserError, match=f"an image of {smallest - 1} pixels is too small: give at least {smallest}"):
         create_model(name, num_classes=4, in_channels=3, image_size=smallest - 1)
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from alexnet.core.errors import UserError
-from alexnet.models.baselines import BASELINES
 from alexnet.models.registry import build, create_model, get_architecture
 from alexnet.models.variants import VARIANTS
 
@@ -43,7 +42,7 @@ def test_parameter_counts(name):
     assert floating == {"keras": 2752, "batchnorm": 2752, "small": 2 * (32 + 64 + 3 * 128)}.get(name, 0)
 
 
-@pytest.mark.parametrize("name", [name for name in VARIANTS if name not in BASELINES])
+@pytest.mark.parametrize("name", [name for name, row in VARIANTS.items() if row.architecture])
 def test_state_keys_are_the_papers_names(name):
     keys = build(name, get_architecture(name), 10, 3, None, device="meta").state_dict().keys()
     assert [key for key in keys if not key.startswith("norm")] == [
@@ -168,7 +167,9 @@ def test_batch_norm_starts_as_the_identity_with_the_papers_or_keras_constants(na
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_weights_are_a_function_of_the_seed(name, slim):
-    one, same, other = (create_model(name, num_classes=10, seed=seed, **slim(name, 8)).state_dict() for seed in (3, 3, 4))
+    one, same, other = (
+        create_model(name, num_classes=10, seed=seed, **slim(name, 8)).state_dict() for seed in (3, 3, 4)
+    )
     assert all(torch.equal(one[key], same[key]) for key in one)
     weights = [key for key in one if key.endswith("weight") and not key.startswith("norm")]
     assert not any(torch.equal(one[key], other[key]) for key in weights)
@@ -192,12 +193,12 @@ def test_a_given_seed_leaves_torchs_generator_alone():
 
 
 @pytest.mark.parametrize(
-    ("name", "departures", "line"),
+    ("name", "differences", "line"),
     [
         ("papr", {}, "unknown variant 'papr': did you mean 'paper'?"),
         ("paper", {"dropuot": 0.1}, "unknown field of an architecture 'dropuot': did you mean 'dropout'?"),
         ("paper", {"activation": "rely"}, "unknown value of activation 'rely': did you mean 'relu'?"),
-        ("paper", {"normalization": "bacth"}, "unknown normalization 'bacth': did you mean 'batch'?"),
+        ("paper", {"norm_layer": "bacth"}, "unknown norm_layer 'bacth': did you mean 'batch'?"),
         ("lenet5", {"dropout": 0.1}, "variant 'lenet5' has a class of its own and no such field to change: "),
     ],
 )
@@ -233,10 +234,12 @@ def test_width_multiplies_filters_and_hidden_units():
     assert [layer.units for layer in half.hidden] == [2048, 2048]
     odd = get_architecture("small", width=0.3, groups=2)
     assert [layer.filters for layer in odd.convs] == [8, 16, 40, 40, 40]
-    assert create_model("small", num_classes=10, in_channels=3, width=0.3, groups=2)(torch.zeros(2, 3, 28, 28)).shape == (2, 10)
+    assert create_model("small", num_classes=10, in_channels=3, width=0.3, groups=2)(
+        torch.zeros(2, 3, 28, 28)
+    ).shape == (2, 10)
 
 
 @pytest.mark.parametrize("sizes", [(0, 3), (10, 0), (-1, 3)])
 def test_no_network_without_classes_or_channels(sizes):
     with pytest.raises(ValueError, match="at least one class and one channel"):
-        create_model("paper", *sizes)
+        create_model("paper", num_classes=sizes[0], in_channels=sizes[1])

@@ -180,7 +180,10 @@ def test_kernels_are_stretched_about_zero():
 
 
 def test_columns_are_shown_apart_and_one_tower_as_the_control():
-    networks = {name: create_model(name, num_classes=2, in_channels=3, image_size=80, seed=0, **SLIM) for name in ("paper", "one-tower")}
+    networks = {
+        name: create_model(name, num_classes=2, in_channels=3, image_size=80, seed=0, **SLIM)
+        for name in ("paper", "one-tower")
+    }
     assert [columns_of(network) for network in networks.values()] == [2, 1]
     with torch.no_grad():
         networks["paper"].conv1.weight[:48] = networks["paper"].conv1.weight[:48, :1]  # grey
@@ -235,7 +238,10 @@ def test_a_map_that_is_even_and_strong_is_not_drawn_as_one_that_is_dead():
 
 
 def test_each_layer_is_shown_from_its_activation_on():
-    shown = {name: shown_layers(create_model(name, num_classes=2, in_channels=3, image_size=80, seed=0, **SLIM), []) for name in ("paper", "batchnorm")}
+    shown = {
+        name: shown_layers(create_model(name, num_classes=2, in_channels=3, image_size=80, seed=0, **SLIM), [])
+        for name in ("paper", "batchnorm")
+    }
     ends = ["relu3", "relu4", "relu5", "pool5", "relu6", "relu7", "fc8"]
     assert shown["paper"] == ["relu1", "norm1", "pool1", "relu2", "norm2", "pool2", *ends]
     assert shown["batchnorm"] == ["relu1", "pool1", "relu2", "pool2", *ends]
@@ -330,7 +336,13 @@ def test_what_was_counted_in_the_end_is_the_matrix():
         "confusions": [{"true": "a", "predicted": "c", "images": 1}, {"true": "b", "predicted": "a", "images": 1}],
     }  # fmt: skip
     assert counted_matrix(result, ["a", "b", "c"]).tolist() == [[3, 0, 1], [1, 2, 0], [0, 0, 0]]
-    model = Classifier(create_model("small", num_classes=3, in_channels=1, image_size=28, seed=0), "small", ("a", "b", "c"), ("A", "B", "C"), None)
+    model = Classifier(
+        create_model("small", num_classes=3, in_channels=1, image_size=28, seed=0),
+        "small",
+        ("a", "b", "c"),
+        ("A", "B", "C"),
+        None,
+    )
     picture = show_counted(result, model, "run")
     png(picture)
     assert picture.says.startswith("run on a set: 7 test images, ten views, 71.43% right; “A” taken for “C” (1), ")
@@ -416,7 +428,10 @@ def test_every_variant_s_architecture_can_be_drawn(name):
 
 
 def test_the_paper_s_stages():
-    found = {stage.name: stage for stage in stages(create_model("paper", num_classes=10, in_channels=3, image_size=224, seed=0, **SLIM))}
+    found = {
+        stage.name: stage
+        for stage in stages(create_model("paper", num_classes=10, in_channels=3, image_size=224, seed=0, **SLIM))
+    }
     assert found["conv2"].shape == (256, 27, 27)
     assert (found["conv2"].kernel, found["conv2"].joined, found["conv3"].joined) == (5, False, True)
     assert found["conv2"].ops == ("relu", "norm", "pool → 13")

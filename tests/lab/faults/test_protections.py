@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TAKEN_OUT = {  # what is done to the code, and the test that must notice
     "a step is taken whatever its numbers": (
         "import torch\n"

@@ -22,8 +22,8 @@ def test_shares_are_those_of_the_activations():
             x = getattr(network, f"conv{number}")(x).relu()
             expected[f"conv{number}"] = (x > 0).double().mean().item()
             if number in (1, 2, 5):
-                x = network.pool(x)
-        x = network.flatten(x)
+                x = network.get_submodule(f"pool{number}")(x)
+        x = network.flatten(network.avgpool5(x))
         for name in ("fc6", "fc7"):
             x = getattr(network, name)(x).relu()
             expected[name] = (x > 0).double().mean().item()
