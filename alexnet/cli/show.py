@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from alexnet.cli.console import print_json
-from alexnet.cli.naming import run_folder
 from alexnet.core.errors import UserError
 from alexnet.plots.canvas import Picture, about_letters, check_format
 from alexnet.plots.inputs import REPORT, check_inputs
@@ -18,6 +17,7 @@ from alexnet.plots.request import NAMES, Request
 from alexnet.report.build import rebuild
 from alexnet.runtime.device import resolve_device
 from alexnet.runtime.progress import make_reporter
+from alexnet.runtime.run_names import run_folder
 
 LINES = ("curves", "architecture")  # which are worth an SVG beside the PNG
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from alexnet.cli.naming import named_apart, run_folder, short
 from alexnet.inference.features import open_index
 from alexnet.models.bundle import load_model, model_folder
 from alexnet.plots import (
@@ -24,11 +23,12 @@ from alexnet.plots.canvas import Picture
 from alexnet.plots.request import Request
 from alexnet.recipes import get_recipe
 from alexnet.runtime.run import Run
+from alexnet.runtime.run_names import distinct_names, run_folder, short_name
 
 
 def _curves(request: Request) -> Picture:
     histories = []
-    for target, name in named_apart(request.targets).items():
+    for target, name in distinct_names(request.targets).items():
         run = Run(run_folder(target))
         final = run.result if run.finished and run.result["split"] else None
         histories.append(curves.read_history(run, run.recipe, final, name))
@@ -38,14 +38,16 @@ def _curves(request: Request) -> Picture:
 def _activations(request: Request) -> Picture:
     predictor = request.predictor()
     ((name, pixels),) = request.shown_images(predictor)
-    title = f"{short(request.targets[0])}, layer by layer, of {name}"
+    title = f"{short_name(request.targets[0])}, layer by layer, of {name}"
     return activations.show_activations(predictor, pixels, list(request.layers), title)
 
 
 def _attributions(request: Request) -> Picture:
     predictor = request.predictor()
     ((name, pixels),) = request.shown_images(predictor)
-    return attributions.show_attributions(predictor, pixels, request.chosen, f"{short(request.targets[0])}, {name}")
+    return attributions.show_attributions(
+        predictor, pixels, request.chosen, f"{short_name(request.targets[0])}, {name}"
+    )
 
 
 def _predictions(request: Request) -> Picture:
@@ -53,7 +55,7 @@ def _predictions(request: Request) -> Picture:
     predictor = request.predictor()
     if not request.images:
         return predictions.show_predictions(predictor, *request.test_images(predictor))
-    return predictions.show_images(predictor, request.shown_images(predictor), short(request.targets[0]))
+    return predictions.show_images(predictor, request.shown_images(predictor), short_name(request.targets[0]))
 
 
 def _neighbours(request: Request) -> Picture:
@@ -61,7 +63,7 @@ def _neighbours(request: Request) -> Picture:
     dataset, layer = request.dataset(predictor), request.layer(predictor)
     features = model_folder(request.targets[0]).parent / "features"
     index = open_index(features / layer, predictor, dataset, dataset.subset("train"), layer, request.reporter)
-    run = short(request.targets[0])
+    run = short_name(request.targets[0])
     return neighbours.show_neighbours(predictor, dataset, index, request.shown_images(predictor), layer, run)
 
 
@@ -78,7 +80,7 @@ def _augmentations(request: Request) -> Picture:
         recipe = get_recipe(target)
         return augmentations.show_augmentations(recipe, augmentations.stored_pixels(recipe, request.photograph()))
     ((_, pixels),) = request.shown_images(request.predictor())
-    return augmentations.show_augmentations(Run(run_folder(target)).recipe, pixels, name=short(target))
+    return augmentations.show_augmentations(Run(run_folder(target)).recipe, pixels, name=short_name(target))
 
 
 def _fields(request: Request) -> Picture:
@@ -88,7 +90,7 @@ def _fields(request: Request) -> Picture:
         return receptive.show_fields(target, request.photograph())
     predictor = request.predictor()
     ((_, pixels),) = request.shown_images(predictor)
-    return receptive.show_fields_of(predictor.model, predictor.visible([pixels])[0], short(target))
+    return receptive.show_fields_of(predictor.model, predictor.visible([pixels])[0], short_name(target))
 
 
 def _architecture(request: Request) -> Picture:
@@ -97,12 +99,12 @@ def _architecture(request: Request) -> Picture:
     if request.is_named("architecture"):
         return architecture.show_architecture(target)
     model = load_model(target)
-    return architecture.draw_architecture(model, f"{short(target)} ({model.variant})")
+    return architecture.draw_architecture(model, f"{short_name(target)} ({model.variant})")
 
 
 PICTURES: dict[str, Callable[[Request], Picture]] = {
     "curves": _curves,
-    "filters": lambda r: filters.draw_filters({n: load_model(t) for t, n in named_apart(r.targets).items()}),
+    "filters": lambda r: filters.draw_filters({n: load_model(t) for t, n in distinct_names(r.targets).items()}),
     "activations": _activations,
     "attributions": _attributions,
     "predictions": _predictions,

@@ -9,7 +9,6 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.cli.naming import short
 from alexnet.core.errors import RUNS, UserError, no_run, unknown
 from alexnet.core.names import printable
 from alexnet.data.prepared import PreparedDataset
@@ -18,6 +17,7 @@ from alexnet.models.variants import VARIANTS
 from alexnet.recipes import RECIPES
 from alexnet.runtime.device import DeviceConfig
 from alexnet.runtime.log import Reporter
+from alexnet.runtime.run_names import short_name
 from alexnet.training.datasets import choose_test_images, open_dataset_for
 
 # What can be given for a run, where that is more than runs.
@@ -67,7 +67,7 @@ class Request:
             raise UserError(
                 f"{dataset.name} has no images that {self.targets[0]} was not trained on: give --data others"
             )
-        return dataset, index, f"{short(self.targets[0])} on {dataset.name}, {split}"
+        return dataset, index, f"{short_name(self.targets[0])} on {dataset.name}, {split}"
 
     def shown_images(self, predictor: Predictor) -> list[tuple[str, NDArray[np.uint8]]]:
         """Name and pixels of the images given, or of the first that the run was not trained on."""

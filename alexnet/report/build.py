@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from alexnet.cli.naming import run_folder
 from alexnet.core.errors import UserError, one_line
 from alexnet.core.files import write_bytes
 from alexnet.data.prepared import PreparedDataset
@@ -18,6 +17,7 @@ from alexnet.runtime.device import DeviceConfig, resolve_device
 from alexnet.runtime.log import Reporter, stage
 from alexnet.runtime.progress import make_reporter
 from alexnet.runtime.run import Run
+from alexnet.runtime.run_names import run_folder
 from alexnet.training.datasets import open_dataset_for, remarks
 
 

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from alexnet.config import Recipe
 from alexnet.core.errors import DivergedError, StoppedError, UserError
 from alexnet.data.augment import augment, draw
-from alexnet.data.loader import DEPTH, Batch, Loader, Sampler, pixels_of
+from alexnet.data.loader import DEPTH, Batch, Loader, pixels_of
 from alexnet.data.prepared import PreparedDataset
+from alexnet.data.sampler import Sampler
 from alexnet.kernels.accelerate import accelerate
 from alexnet.metrics.counts import Metrics
 from alexnet.models.classifier import Classifier
@@ -271,9 +272,8 @@ class Training:
         for output, targets in log_probabilities(self.network, self.dataset, index, self.device_config):
             counts.add(output, targets)
             self.reporter.advance(self.state.step, measured=counts.images)
-        loss = counts.loss / counts.images
-        self.check_finite(math.isfinite(loss), f"the {name} loss is {loss}")
-        return {f"{name}_loss": loss, f"{name}_top1": counts.top1 / counts.images}
+        self.check_finite(math.isfinite(counts.loss), f"the {name} loss is {counts.loss}")
+        return {f"{name}_loss": counts.loss, f"{name}_top1": counts.top1}
 
     def warn(self, log: RunLog, kind: str, text: str) -> None:
         """Tell whoever watches, and ``events.jsonl``."""
