@@ -85,6 +85,8 @@ def test_every_page_of_the_site_is_in_its_contents():
 def test_python_in_the_pages_uses_public_names():
     found = set()
     for page, text in TEXTS.items():
+        if page == "CONTRIBUTING.md":  # its examples are parts of files
+            continue
         for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
             for node in ast.walk(ast.parse(code)):
                 if isinstance(node, ast.ImportFrom) and node.module == "alexnet":
