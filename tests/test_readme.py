@@ -65,6 +65,12 @@ def place(tmp_path_factory) -> Path:
     return root
 
 
+@pytest.fixture(autouse=True)
+def no_matrix_rate(monkeypatch) -> None:
+    """Large matrix products tell a machine's rate, which these tests do not look at."""
+    monkeypatch.setattr("alexnet.api.matrix_rate", lambda config: 1.0)
+
+
 def test_every_command_of_the_readme_runs(place, monkeypatch, capsys):
     monkeypatch.chdir(place)
     ran = [line for line in commands() if line not in IN_CI]
