@@ -1,8 +1,8 @@
 """Exact counts of a classifier's predictions: accuracy, loss, classes, confusions and calibration.
 
-Each image counts once, integers are summed and divided at the end, so that nothing depends on the batch size or on the
-number of processes. Calibration is the expected calibration error of Guo, Pleiss, Sun and Weinberger, "On Calibration
-of Modern Neural Networks" (ICML 2017).
+Each image counts once, integers are summed and shares are taken at the end, so that nothing depends on the batch size
+or on the number of processes. Calibration is the expected calibration error of Guo, Pleiss, Sun and Weinberger, "On
+Calibration of Modern Neural Networks" (ICML 2017).
 """
 
 from __future__ import annotations

@@ -50,7 +50,8 @@ STATEMENTS = (
     ),
     PaperStatement(
         "§3.3", "local response normalization: k = 2, n = 5, α = 1e-4, β = 0.75, after ReLU of layers 1 and 2",
-        "`models/layers.py` `LocalResponseNorm`, convention `sum`", "`tests/models/test_layers.py`, `tests/kernels/test_lrn.py`, the formula in float64",
+        "`models/layers.py` `LocalResponseNorm`, convention `sum`",
+        "`tests/kernels/test_lrn.py`, the formula in float64",
         "α divided by n, windows inside a column, before ReLU in layer 1, a second LRN within each channel after "
         "layer 2",
         ("C7", "C20"),

@@ -265,7 +265,7 @@ TEXTBOOK = {"losses": (1.0, 0.33), "train": (0.7, 0.88)}
             "C26", {"torchvision_cifar10": [run(0.6)], "torchvision_cifar10_400_steps_fp32": ending(1.5)},
             "supported", "in fp32 the test loss after 400 steps is 1.50 (1 seed)",
         ),
-        ("C26", {"torchvision_cifar10": [run(0.6)]}, "supported", "0 of 1 seeds are still at ln 10, test accuracy 60.00%"),
+        ("C26", {"torchvision_cifar10": [run(0.6)]}, "supported", "0 of 1 seeds are still at ln 10, test accuracy 60"),
         ("C26", {"torchvision_cifar10": [run(0.1, (2.3, 2.3)), run(0.6)]}, "not supported", "five epochs 1 of 2 seeds"),
         ("C26", {"torchvision_cifar10": [run(0.1, (2.3, 2.6))]}, "not supported", "after five epochs 1 of 1 seeds are"),
         ("C26", {"torchvision_cifar10": [run(0.6), *diverged(90)]}, "not supported", "five epochs 1 of 2 seeds"),
