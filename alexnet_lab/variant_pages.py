@@ -19,6 +19,7 @@ from alexnet.config import Recipe
 from alexnet.core.errors import UserError
 from alexnet.core.files import write_bytes
 from alexnet.models.alexnet import Architecture, ConvLayer
+from alexnet.models.capabilities import CAPABILITIES
 from alexnet.models.registry import build, get_variant
 from alexnet.models.summary import Summary, summarize
 from alexnet.models.variants import VARIANTS, Variant
@@ -439,7 +440,13 @@ def index_page() -> str:
         "Each variant is one published network, complete with the way its weights start. `alexnet summary` prints "
         "this table, `alexnet summary NAME` the layers of one. Baselines are networks that AlexNet is compared with."
     )
-    return _joined([WRITTEN_BY, "# Variants", about, table, tree])
+    checks = markdown_table(("what", "works for"), [(f"{c.name}", "every variant") for c in CAPABILITIES])
+    capable = (
+        "Networks are made of ordinary layers. `tests/models/test_capabilities.py` runs each of these checks on every "
+        "variant, as a narrow network. In training mode, `vmap` needs a network without batch normalization, because "
+        "batch normalization mixes the images of a batch; there the check asks nothing."
+    )
+    return _joined([WRITTEN_BY, "# Variants", about, table, "## What they can do in PyTorch", capable, checks, tree])
 
 
 def _joined(parts: list[str]) -> str:

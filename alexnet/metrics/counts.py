@@ -25,8 +25,8 @@ DENSE_CLASSES = 2000  # with more classes, the list of confused pairs replaces t
 class Metrics:
     """Counts of the predictions for ``num_classes`` classes, and the measures that follow from them.
 
-    ``name``: the model, or ``"ensemble"``. ``split``: the images: ``"test"``, ``"val"``, or ``"unseen"`` for images that
-    no model was trained on. ``views``: views of each image, 1 or 10. ``class_names``: by output; "0", "1", … if empty.
+    ``name``: the model, or ``"ensemble"``. ``split``: the images: ``"test"``, ``"val"``, or ``"unseen"`` for images
+    that no model was trained on. ``views``: views of each image, 1 or 10. ``class_names``: by output; "0", "1", … if empty.
 
     ``images``: images counted. ``correct`` and ``correct_top5``: images whose class is the most probable one, and among
     the five most probable ones. ``loss_sum``: the sum of the negative log-likelihoods (natural logarithm). ``pairs``:

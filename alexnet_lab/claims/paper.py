@@ -131,6 +131,6 @@ STATEMENTS = (
     PaperStatement(
         "§6.1", "the kernels of one column are grey, those of the other coloured",
         "`analysis/filters.py`, `training/statistics.py`",
-        "`tests/analysis/test_filters.py`, `tests/training/test_outcome.py`", "the logs do not show it", ("C19",),
+        "`tests/analysis/test_filters.py`, `tests/training/test_finalize.py`", "the logs do not show it", ("C19",),
     ),
 )  # fmt: skip
