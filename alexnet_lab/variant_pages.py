@@ -223,6 +223,7 @@ ABOUT: Mapping[str, About] = {
     ),
 }
 
+WORKS_FOR = {"vmap(grad), training mode": "every variant without batch normalization"}
 OPERATIONS = {
     "activation": "activation",
     "lrn": "LRN",
@@ -440,11 +441,13 @@ def index_page() -> str:
         "Each variant is one published network, complete with the way its weights start. `alexnet summary` prints "
         "this table, `alexnet summary NAME` the layers of one. Baselines are networks that AlexNet is compared with."
     )
-    checks = markdown_table(("what", "works for"), [(f"{c.name}", "every variant") for c in CAPABILITIES])
+    checks = markdown_table(
+        ("what", "works for"), [(c.name, WORKS_FOR.get(c.name, "every variant")) for c in CAPABILITIES]
+    )
     capable = (
         "Networks are made of ordinary layers. `tests/models/test_capabilities.py` runs each of these checks on every "
-        "variant, as a narrow network. In training mode, `vmap` needs a network without batch normalization, because "
-        "batch normalization mixes the images of a batch; there the check asks nothing."
+        "variant, as a narrow network. Batch normalization in training mode mixes the images of a batch, so there is "
+        "no gradient of one image."
     )
     return _joined([WRITTEN_BY, "# Variants", about, table, "## What they can do in PyTorch", capable, checks, tree])
 
