@@ -1,7 +1,7 @@
-"""AlexNet in every published form.
+"""AlexNet in every published form: networks, recipes, training, evaluation and prediction.
 
-The front door: ``create_model``, ``load_model``, ``get_recipe``, ``train``, ``evaluate``, ``Predictor``.
-Names are imported when they are first used, so that ``import alexnet`` costs nothing.
+``create_model("torchvision")``, ``train("small-digits")``, ``Predictor("runs/small-digits")("seven.png")``. Each name is
+imported when it is first used, so ``import alexnet`` imports neither torch nor numpy.
 """
 
 from __future__ import annotations
@@ -10,29 +10,66 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from alexnet.api import accelerate as accelerate
+    from alexnet.api import create_transform as create_transform
     from alexnet.api import evaluate as evaluate
     from alexnet.api import train as train
+    from alexnet.config import Recipe as Recipe
+    from alexnet.core.errors import UserError as UserError
+    from alexnet.inference.predictor import Prediction as Prediction
     from alexnet.inference.predictor import Predictor as Predictor
+    from alexnet.metrics.counts import Metrics as Metrics
     from alexnet.models.bundle import load_model as load_model
+    from alexnet.models.bundle import save_model as save_model
     from alexnet.models.registry import create_model as create_model
+    from alexnet.models.registry import list_models as list_models
+    from alexnet.plots.registry import plot as plot
     from alexnet.recipes import get_recipe as get_recipe
+    from alexnet.runtime.run import Run as Run
 
-_HOME = {
-    "create_model": "alexnet.models.registry",
-    "load_model": "alexnet.models.bundle",
-    "get_recipe": "alexnet.recipes",
-    "train": "alexnet.api",
-    "evaluate": "alexnet.api",
+_MODULES = {
+    "Metrics": "alexnet.metrics.counts",
+    "Prediction": "alexnet.inference.predictor",
     "Predictor": "alexnet.inference.predictor",
+    "Recipe": "alexnet.config",
+    "Run": "alexnet.runtime.run",
+    "UserError": "alexnet.core.errors",
+    "accelerate": "alexnet.api",
+    "create_model": "alexnet.models.registry",
+    "create_transform": "alexnet.api",
+    "evaluate": "alexnet.api",
+    "get_recipe": "alexnet.recipes",
+    "list_models": "alexnet.models.registry",
+    "load_model": "alexnet.models.bundle",
+    "plot": "alexnet.plots.registry",
+    "save_model": "alexnet.models.bundle",
+    "train": "alexnet.api",
 }
 
-__all__ = ["Predictor", "create_model", "evaluate", "get_recipe", "load_model", "train"]
+__all__ = [
+    "Metrics",
+    "Prediction",
+    "Predictor",
+    "Recipe",
+    "Run",
+    "UserError",
+    "accelerate",
+    "create_model",
+    "create_transform",
+    "evaluate",
+    "get_recipe",
+    "list_models",
+    "load_model",
+    "plot",
+    "save_model",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _MODULES:
         raise AttributeError(f"module 'alexnet' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -1,33 +1,50 @@
-"""What each command does, as a function for Python: parse nothing, print nothing, return values.
+"""What each command does, as a function for Python: it parses nothing, prints no result and returns values.
 
-The commands in ``cli/`` call these functions and print what they return.
+The commands in ``cli/`` call these functions and print what they return. Progress goes to stderr, as a bar on a terminal
+and in a notebook and as plain lines elsewhere; ``progress=False`` shows nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
+
+import torch
+from torch import Tensor
 
 from alexnet.config import Recipe
 from alexnet.core.errors import RUNS, UserError
 from alexnet.core.files import write_bytes, write_json
-from alexnet.data.prepared import PreparedDataset
-from alexnet.data.sources import absolute_source
+from alexnet.data.prepared import PreparedDataset, verify_prepared
+from alexnet.data.sources import absolute_source, open_source
+from alexnet.inference.predictor import Predictor, predict_files
+from alexnet.inference.transform import ImageTransform
+from alexnet.kernels import accelerate as kernels
+from alexnet.metrics.counts import Metrics
 from alexnet.models.bundle import load_model, model_folder
 from alexnet.models.classifier import Classifier
-from alexnet.models.registry import get_variant
+from alexnet.models.registry import build, get_architecture, get_variant
+from alexnet.models.summary import Summary, summarize
 from alexnet.plots.curves import CurveDrawer
+from alexnet.recipes import get_recipe
 from alexnet.report import build as report
 from alexnet.report.markdown import write_report
 from alexnet.runtime.device import DeviceConfig, matrix_rate, resolve_device
 from alexnet.runtime.log import NullReporter, Reporter
+from alexnet.runtime.progress import make_reporter
 from alexnet.runtime.run import Run, lock_run_folder, start_or_continue
-from alexnet.training.datasets import choose_test_images, open_dataset_for, prepare, remarks
+from alexnet.training import datasets as prepared_datasets
+from alexnet.training.build import build_preprocessing, check_augmentation
+from alexnet.training.datasets import choose_test_images, open_dataset_for, remarks
 from alexnet.training.evaluate import evaluate_models
 from alexnet.training.finalize import finalize
 from alexnet.training.loop import Training
-from alexnet.training.resolve import choose
+from alexnet.training.resolve import resolve
+
+Model = Path | str | Classifier
+"""A trained model: a run folder, a model folder, or a loaded model."""
 
 
 def train(
@@ -36,47 +53,59 @@ def train(
     data: Path | str | None = None,
     out: Path | str | None = None,
     seed: int = 0,
-    overrides: Sequence[str] = (),
+    overrides: Iterable[str] | Mapping[str, Any] = (),
     device: str | None = None,
     reference: bool = False,
     data_root: Path | str | None = None,
+    progress: bool | None = None,
     reporter: Reporter | None = None,
 ) -> Run:
-    """Train a recipe (a value, a name, or None for the default) and return its run folder; quiet without a reporter.
+    """Train a recipe, evaluate the model and return the run: ``train("small-digits").result["top1"]``.
 
-    ``data``: a source in place of the recipe's; ``out``: the run folder, ``runs/<recipe>`` if None; ``overrides``:
-    ``section.field=value``; ``plain``: without the fast forms. An interrupted run of the same recipe, seed and images
-    is continued, a finished one returned. Raises ``UserError`` for what a user can mend and ``StoppedError`` after a
-    checkpoint if a signal asked for it.
+    An interrupted run of the same recipe, seed and images is resumed; a finished one is returned as it is. The display
+    of progress on stderr is switched off by ``progress=False``.
+
+    ``recipe``: a name from ``alexnet list``, the path of a recipe's JSON file, a ``Recipe``, or None: the embedded
+    digits, or with ``data`` the recipe for photographs. ``data``: the source of the images in place of the recipe's: a
+    built-in name, ``NAME:PATH``, or the path of a folder of class folders. ``out``: the run folder, ``runs/<recipe>``
+    if None. ``overrides``: changed fields of the recipe, ``{"train.epochs": 2}`` or ``["train.epochs=2"]``. ``device``:
+    ``"cpu"``, ``"cuda"``, ``"cuda:1"``; None takes a GPU if there is one. ``reference``: use reference PyTorch layers
+    instead of the fast kernels. ``data_root``: the folder where built-in image sets are looked for first. ``reporter``:
+    receives progress and messages in place of the display.
+
+    Raises ``UserError`` (a ``ValueError``) with one line for a mistake of the user, ``DivergedError`` (a ``UserError``)
+    if the loss or a weight is no longer finite, and ``StoppedError`` after a checkpoint if a signal stopped the
+    training.
     """
-    reporter = reporter or NullReporter()
-    source, recipe = choose(recipe, data, overrides, Path(data_root) if data_root else None, reporter.log)
-    get_variant(recipe.model.variant)  # an unknown one is said before hours of decoding
+    reporter = reporter or make_reporter(progress)
+    root = Path(data_root) if data_root else None
+    source, recipe = resolve(recipe, data, overrides, root, reporter.log)
+    get_variant(recipe.model.variant)  # an unknown variant is reported before images are decoded, which takes long
     device_config = resolve_device(device, recipe.train.precision, reference=reference)
-    dataset, _ = prepare(source, recipe.data.resize_size, recipe.data.channels, reporter)
+    dataset, _ = prepared_datasets.prepare(source, recipe.data.resize_size, recipe.data.channels, reporter)
     if out is not None and not str(out).strip():
         raise UserError("--out is empty: give a folder, or leave it out for runs/RECIPE")
     folder = Path(out or RUNS / recipe.name)
-    place = absolute_source(recipe.data.source, source, Path(data_root) if data_root else None)
+    location = absolute_source(recipe.data.source, source, root)
     if not Run(folder).finished:
         with lock_run_folder(folder):
-            run = start_or_continue(folder, recipe, seed, place, dataset.digest)
+            run = start_or_continue(folder, recipe, seed, location, dataset.digest)
             if not run.finished:
                 fit_and_finish(recipe, dataset, run, seed, device_config, reporter)
                 report.add(run, dataset, device_config, reporter)
                 return run
-    run = start_or_continue(folder, recipe, seed, place, dataset.digest)
+    run = start_or_continue(folder, recipe, seed, location, dataset.digest)
     if not (run.folder / "report.html").exists():
         report.add(run, dataset, device_config, reporter)
-    done = f"{run.folder} is finished already, {run.result['steps']:,} steps"
-    reporter.log(f"{done}; to train anew give another folder with --out")
+    finished = f"{run.folder} is already finished, {run.result['steps']:,} steps"
+    reporter.log(f"{finished}; to train again, give another folder with --out")
     return run
 
 
 def fit_and_finish(
     recipe: Recipe, dataset: PreparedDataset, run: Run, seed: int, device_config: DeviceConfig, reporter: Reporter
 ) -> None:
-    """Train to the end from wherever the run stands, and write what it leaves."""
+    """Train from the newest checkpoint, or from the start, to the end, and write what a finished run holds."""
     with device_config.enough_memory(f"add --set train.batch_size={max(1, recipe.train.batch_size // 2)}"):
         matrix_gflops = matrix_rate(device_config)
         training = Training(recipe, dataset, run, seed, device_config, reporter)
@@ -85,54 +114,220 @@ def fit_and_finish(
 
 
 def finish(training: Training, model: Classifier, curves: CurveDrawer, matrix_gflops: float) -> None:
-    """Write what a training leaves: model, curves, report and result. Raises ``UserError`` if the disk refuses."""
+    """Write the model, the curves, the report and the result of a training. Raises ``UserError`` if that fails."""
     run, recipe = training.run, training.recipe
     try:
         result = finalize(training, model, matrix_gflops)
         curves.draw(run, result if result["split"] else None)
         write_bytes(run.folder / "report.md", write_report(recipe, result, remarks(training.dataset)).encode())
-        write_json(run.folder / "result.json", result)  # last: it says that everything is there
+        write_json(run.folder / "result.json", result)  # last: it shows that the run is complete
     except OSError as error:
         kept = "the training itself is done" if training.safe else "no checkpoint of its end could be written either"
         raise UserError(
-            f"cannot write the outcome to {run.folder}: {error.strerror or error}; {kept}: make room and give the same "
-            "command again, which goes on from the last checkpoint"
+            f"cannot write the result to {run.folder}: {error.strerror or error}; {kept}: make room and repeat the "
+            "command, which resumes from the last checkpoint"
         ) from error
 
 
 def evaluate(
-    *runs: Path | str,
+    models: Model | Sequence[Model],
     data: Path | str | None = None,
     views: Literal[1, 10] = 1,
+    *,
     device: str | None = None,
     precision: str = "auto",
     reference: bool = False,
     data_root: Path | str | None = None,
+    progress: bool | None = None,
     reporter: Reporter | None = None,
-) -> list[dict[str, Any]]:
-    """Count each run, then their ensemble if there are several: a dict each with ``run``, ``split``, ``top1``, ``top5``
-    (shares), ``loss``, ``images``, ``per_class``, ``calibration_error``, ``confusions`` (wrong pairs) and
-    ``confusion_matrix`` (images, true class by row; None above 2,000 classes).
+) -> list[Metrics]:
+    """The metrics of each model and, for several models, of their ensemble: ``evaluate("runs/small-digits")[0].top1``.
 
-    A run given twice counts once. ``data``: other images than the run's own. Of a set without splits those are counted
-    that no run was trained on. Raises ``UserError``.
+    The ensemble, last in the list, averages the probabilities of its models. A model given twice counts once.
+
+    ``models``: one or several run folders, model folders or loaded models. ``data``: a source in place of the images of
+    the models' own runs; a loaded model needs it. Of a source without its own splits, only images are used that no model
+    was trained on. ``views``: 1 is the centre crop, 10 averages corners, centre and their mirror images. The other
+    arguments are those of :func:`train`; ``precision``: ``"auto"``, ``"fp32"``, ``"bf16"``, or ``"int8"`` (weights, on
+    a CPU).
+
+    Raises ``UserError`` for a model or images that cannot be used, and if the classes are not the models'.
     """
-    runs = tuple({model_folder(run).resolve(): run for run in runs}.values())
+    named = _named_models(models)
+    reporter = reporter or make_reporter(progress)
     device_config = resolve_device(device, precision, reference=reference)
-    models = [load_model(run) for run in runs]
-    for run, model in zip(runs, models, strict=True):
-        if views == 10 and model.preprocessing.crop == model.preprocessing.resize_size:
-            raise UserError(f"{run} sees whole images, it was trained without augment.crop: ten views need a crop")
+    networks = [model if isinstance(model, Classifier) else load_model(model) for model in named.values()]
+    for name, network in zip(named, networks, strict=True):
+        if views == 10 and network.preprocessing.crop == network.preprocessing.resize_size:
+            raise UserError(f"{name} was trained on whole images, without augment.crop: ten views need a crop")
+        if data is None and isinstance(named[name], Classifier):
+            raise UserError(f"{name} is a loaded model, so its images are unknown: give data=SOURCE")
     root = Path(data_root) if data_root else None
-    reporter = reporter or NullReporter()
-    datasets = [open_dataset_for(run, model, data, root, reporter) for run, model in zip(runs, models, strict=True)]
-    split, index = choose_test_images(models, datasets[0])
-    with device_config.enough_memory("give fewer runs at a time, or --device cpu"):
-        counts = evaluate_models(models, datasets, index, device_config, views, reporter)
-    names = [str(run) for run in runs] + ["ensemble"]
-    rows = []
-    for name, count in zip(names, counts, strict=False):
-        matrix = count.confusion_matrix()
-        row = {"run": name, "split": split, "views": views, **count.summary(datasets[0].classes)}
-        rows.append({**row, "confusion_matrix": None if matrix is None else matrix.tolist()})
-    return rows
+    datasets = [open_dataset_for(name, net, data, root, reporter) for name, net in zip(named, networks, strict=True)]
+    split, index = choose_test_images(networks, datasets[0])
+    with device_config.enough_memory("give fewer models at a time, or --device cpu"):
+        measured = evaluate_models(networks, datasets, index, device_config, views, reporter)
+    for metrics, name in zip(measured, [*named, "ensemble"], strict=False):
+        metrics.name, metrics.split = name, split
+    return measured
+
+
+def _named_models(models: Model | Sequence[Model]) -> dict[str, Model]:
+    """Name → model, each model once: a path as it was given, a loaded model by its variant and a number."""
+    given = [models] if isinstance(models, Path | str | Classifier) else list(models)
+    if not given:
+        raise UserError("there is no model to evaluate: give one or several")
+    once: dict[object, Model] = {}
+    for model in given:
+        once[id(model) if isinstance(model, Classifier) else model_folder(model).resolve()] = model
+    named: dict[str, Model] = {}
+    for model in once.values():
+        name = model.variant or "model" if isinstance(model, Classifier) else str(model)
+        taken = sum(other == name or other.startswith(f"{name} (") for other in named)
+        named[f"{name} ({taken + 1})" if taken else name] = model
+    return named
+
+
+def predict(
+    model: Model,
+    images: Iterable[str],
+    top_k: int = 5,
+    *,
+    device: str | None = None,
+    precision: str = "auto",
+    reference: bool = False,
+    stdin: bytes | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Predictions for image files and folders: a dict for each image, in order.
+
+    ``image`` is its path; ``predictions`` a list of ``label``, ``name`` and ``probability``, most probable first; or
+    ``error`` says why it was refused. ``stdin``: the image that ``-`` stands for. Raises ``UserError`` for a model that
+    cannot be read. For one image, :class:`~alexnet.inference.predictor.Predictor` is simpler.
+    """
+    predictor = Predictor(model, resolve_device(device, precision, reference=reference))
+    return predict_files(predictor, images, top_k, stdin)
+
+
+def accelerate(
+    model: Classifier,
+    device: str | torch.device | None = None,
+    precision: str = "auto",
+    *,
+    training: bool = False,
+) -> Classifier:
+    """The model with fast kernels on a device; ``model`` itself keeps its reference layers.
+
+    ``training=False``: a copy for inference, in evaluation mode and without gradients. ``training=True``: a network that
+    shares the parameters of ``model`` under the same names, so that an optimizer of either updates both; ``model`` must
+    be on the device already. Images ``(N, C, S, S)`` → logits ``(N, classes)``, float32 for float32 images. In bf16 the
+    forward pass runs under autocast.
+
+    ``device``: ``"cpu"``, ``"cuda"``, ``"cuda:1"``; None takes the GPU if there is one. ``precision``: ``"auto"`` is
+    bf16 on devices that multiply it natively, otherwise fp32; ``"int8"`` weights are for inference on a CPU. Raises
+    ``UserError`` for a device or a precision that cannot be used.
+    """
+    if training and precision == "int8":
+        raise UserError('precision "int8" is for inference: give "auto", "fp32" or "bf16" for training')
+    config = resolve_device(None if device is None else str(device), precision)
+    fast = kernels.accelerate(model, config, training=training)
+    if config.bf16:
+        for name in ("forward", "forward_features", "forward_head"):
+            setattr(fast, name, functools.partial(_under_autocast, fast, config, name))
+    return fast
+
+
+def _under_autocast(network: Classifier, config: DeviceConfig, name: str, *given: Any, **named: Any) -> Tensor:
+    """Call a method of the network's class under autocast; the logits of ``forward`` are float32."""
+    with config.autocast():
+        output: Tensor = getattr(type(network), name)(network, *given, **named)
+    return output.float() if name == "forward" else output
+
+
+def create_transform(
+    model_or_recipe: Model | Recipe,
+    training: bool = False,
+    generator: torch.Generator | None = None,
+    *,
+    data: Path | str | None = None,
+    data_root: Path | str | None = None,
+    progress: bool | None = None,
+) -> ImageTransform:
+    """The preprocessing of a model or a recipe: a PIL image → the network's input ``(C, S, S)``, float32.
+
+    It gives the same numbers as ``Predictor`` and ``evaluate``. ``training=True`` needs a recipe and gives a randomly
+    augmented view in each call, drawn from ``generator``, or from torch's global generator if None. With worker
+    processes leave ``generator`` out: PyTorch seeds the global one in each worker.
+
+    ``model_or_recipe``: a loaded model, a run or model folder, a recipe, its name, or its JSON file; an existing model
+    wins over a recipe's name. Pixel statistics of a recipe come from its image set, or ``data``, which is prepared if
+    needed (``data_root`` and ``progress`` as in :func:`train`). Raises ``UserError``.
+    """
+    if not isinstance(model_or_recipe, Recipe):
+        if isinstance(model_or_recipe, Classifier) or is_model(model_or_recipe):
+            if training:
+                raise UserError("create_transform(training=True) needs a recipe: a model has no augmentation settings")
+            model = model_or_recipe if isinstance(model_or_recipe, Classifier) else load_model(model_or_recipe)
+            return ImageTransform(model.preprocessing, model.mean_image)
+        model_or_recipe = get_recipe(str(model_or_recipe))
+    reporter, root = make_reporter(progress), Path(data_root) if data_root else None
+    source, recipe = resolve(model_or_recipe, data, (), root, reporter.log)
+    dataset, _ = prepared_datasets.prepare(source, recipe.data.resize_size, recipe.data.channels, reporter)
+    check_augmentation(recipe, dataset)
+    variant, size = recipe.model.variant, recipe.data.image_size
+    architecture = get_architecture(variant, **recipe.model.overrides())
+    network = build(variant, architecture, len(dataset.classes), dataset.channels, size, device="meta")
+    subtracts_image = recipe.data.pixel_normalization.startswith("mean-image")
+    return ImageTransform(
+        preprocessing=build_preprocessing(recipe, dataset, network.image_size),
+        mean_image=torch.from_numpy(dataset.mean_image) if subtracts_image else None,
+        augmentation=recipe.augment.at(0) if training else None,
+        colours=dataset.colours if recipe.augment.color_noise != "none" else None,
+        generator=generator,
+    )
+
+
+def is_model(path: Path | str) -> bool:
+    """Whether the path is an existing run folder or model folder."""
+    return any((Path(path) / name).is_file() for name in ("model.json", "model/model.json", "run.json"))
+
+
+def prepare(
+    source: str,
+    size: int | None = None,
+    channels: Literal[1, 3] | None = None,
+    *,
+    strict: bool = False,
+    verify: bool = False,
+    data_root: Path | str | None = None,
+    progress: bool | None = None,
+) -> tuple[PreparedDataset, float | None, list[str]]:
+    """Decode a source once and cache it: (the prepared dataset, seconds or None if it was there, damage).
+
+    ``size``: side of the prepared images in pixels; None keeps images that all have one size up to 128, and resizes
+    photographs to 256. ``channels``: None for the source's own. ``strict``: raise at the first file that is refused.
+    ``verify``: hash every file again and return a line for each that is damaged. Raises ``UserError``.
+    """
+    reporter = make_reporter(progress)
+    opened = open_source(source, Path(data_root) if data_root else None, reporter.log)
+    dataset, seconds = prepared_datasets.prepare(opened, size, channels, reporter, strict=strict)
+    return dataset, seconds, verify_prepared(dataset.path) if verify else []
+
+
+def summary(
+    target: str, *, num_classes: int | None = None, in_channels: int | None = None, image_size: int | None = None
+) -> tuple[Classifier, Summary]:
+    """A network without memory for its weights, and its layer table.
+
+    ``target``: a variant's name, or a run or model folder, which wins over a name. ``num_classes``, ``in_channels``,
+    ``image_size``: None for what the variant's authors used; a trained model has its own. Raises ``UserError``.
+    """
+    if is_model(target):
+        if (num_classes, in_channels, image_size) != (None, None, None):
+            raise UserError(f"{target} is a trained model: leave out the numbers of classes, channels and pixels")
+        model = load_model(target)
+        return model, summarize(model)
+    row = get_variant(target)
+    classes = row.num_classes if num_classes is None else num_classes
+    channels = row.in_channels if in_channels is None else in_channels
+    network = build(target, row.architecture, classes, channels, image_size, device="meta")
+    return network, summarize(network)

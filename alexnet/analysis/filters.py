@@ -26,7 +26,7 @@ def colour_index(kernels: Tensor) -> Tensor:
 
 
 def orientation_index(kernels: Tensor) -> Tensor:
-    """How much of each kernel's pattern runs in one direction: |Σ P(f)·e^{2iθ(f)}| / Σ P(f) over its power spectrum P.
+    """The share of each kernel's pattern in one direction: ``|Σ P(f)·e^{2iθ(f)}| / Σ P(f)`` over its power spectrum P.
 
     It is one minus the circular variance of orientation (Ringach, Shapley and Hawken, 2002), with the spectrum of
     gratings in place of a neuron's answers to them; the mean and frequencies beyond the Nyquist circle are left out,

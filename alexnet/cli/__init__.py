@@ -1,1 +1,1 @@
-"""The command line: main.py and one module per command. Each parses, calls one function, and prints."""
+"""The command line: ``main.py`` and one module per command. Each parses, calls one function of ``api.py``, and prints."""

@@ -1,4 +1,4 @@
-"""Results for a program: one JSON document on stdout."""
+"""Output for programs: one JSON document on stdout."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ import sys
 
 
 def print_json(value: object) -> None:
-    """The one document on stdout."""
+    """Print a value as JSON, indented, with a line break at its end."""
     json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
     sys.stdout.write("\n")

@@ -1,4 +1,4 @@
-"""``alexnet evaluate``: exact counts of finished runs, a row each, and one for their ensemble."""
+"""``alexnet evaluate``: accuracy and loss of trained models, a row each, and a row for their ensemble."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import argparse
 from alexnet.api import evaluate
 from alexnet.cli.console import print_json
 from alexnet.report.text import describe_counts
-from alexnet.runtime.progress import make_reporter
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Count and print."""
-    rows = evaluate(
-        *arguments.runs, data=arguments.data, views=arguments.views, device=arguments.device, reference=arguments.reference,
-        precision=arguments.precision or "auto", data_root=arguments.data_root, reporter=make_reporter(),
+    """Evaluate and print; returns the exit status."""
+    measured = evaluate(
+        arguments.models, data=arguments.data, views=arguments.views, device=arguments.device,
+        precision=arguments.precision or "auto", reference=arguments.reference, data_root=arguments.data_root,
     )  # fmt: skip
+    rows = [metrics.to_json() for metrics in measured]
     if arguments.json:
         print_json(rows if len(rows) > 1 else rows[0])
-        return 0
-    print(describe_counts(rows))
+    else:
+        print(describe_counts(rows))
     return 0

@@ -1,188 +1,234 @@
-"""The table of commands: name, arguments, one line of help.
+"""The table of commands, and how one of them is run.
 
-Only the command that was asked for is imported, so ``--help`` needs neither torch nor numpy nor Pillow. A user's
-mistake leaves with status 2 and no traceback, an interrupt with 130, SIGTERM with 143, SIGUSR1 with 138.
+Only the command that was asked for is imported, so ``--help`` needs neither torch nor numpy nor Pillow nor pydantic. A
+user's mistake is one line and exit status 2; Ctrl-C is 130, SIGTERM 143, SIGUSR1 138.
 """
 
 from __future__ import annotations
 
 import argparse
-import difflib
+import contextlib
 import errno
 import importlib
 import io
 import os
 import signal
 import sys
+import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
-from alexnet.cli.options import Add, add_data_root, add_device_and_precision
+from alexnet.cli.options import (
+    SOURCE,
+    Add,
+    add_data_root,
+    add_device_and_precision,
+    add_reference,
+    add_seed,
+)
 from alexnet.core.errors import StoppedError, UserError, unknown
 
-SHOWN = {
-    "curves": "loss, accuracy, rate and images/s; runs over each other",
-    "filters": "first-layer kernels by column: how coloured, how oriented",
-    "activations": "what each layer makes of an image; its active units",
-    "attributions": "where a class is found: Grad-CAM, saliency, occlusion",
-    "predictions": "images with their five most probable classes; mistakes",
-    "confusion": "which classes are taken for which, and the accuracy of each",
-    "neighbours": "the training images that the last hidden layer finds near",
-    "embedding": "a map of images by the last hidden layer",
-    "receptive-field": "how much of an image one unit of each layer sees",
-    "augmentations": "what training makes of an image, and the views of a test",
-    "architecture": "the network as blocks, as in the paper's figure 2",
-    "report": "all of these of a run, on one page",
-}
+MODEL = "a run folder, or its model/ folder"
+VARIANT = "a name from 'alexnet list'"
 
-SOURCE = "a built-in set, NAME:PATH for one kept at PATH (imagenet:PATH), a folder of class folders, or a tar of one"
+PLOTS = {
+    "curves": "loss, accuracy, learning rate and images/s; several runs in one plot",
+    "filters": "filters of the first layer: how colourful, how oriented",
+    "activations": "the output of each layer for one image; active units",
+    "attributions": "the pixels that matter for a class: Grad-CAM, saliency, occlusion",
+    "predictions": "images with their five most probable classes; mistakes",
+    "confusion": "confusion matrix and accuracy of each class",
+    "neighbours": "the training images whose features are nearest to an image's",
+    "embedding": "t-SNE of a layer's output for many images",
+    "receptive-field": "the part of the image that one unit of each layer depends on",
+    "augmentations": "an image as training augments it, and the views of a test",
+    "architecture": "the layers as blocks, as in figure 2 of the paper",
+}
 
 
 def _train(add: Add) -> None:
-    add("recipe", nargs="?", metavar="RECIPE", help="a name from 'alexnet list'; without one, the embedded digits")
-    add("--data", metavar="SOURCE", help=f"{SOURCE}; alone it picks the recipe photos, or photos-small")
-    add("--out", metavar="RUN", help="the run folder (default: runs/RECIPE); an interrupted run there is continued")
-    change = "change a field, e.g. train.epochs=3; may be repeated, and a wrong name lists them all"
+    add(
+        "recipe", nargs="?", metavar="RECIPE", help="a name from 'alexnet list', or a JSON file (default: small-digits)"
+    )
+    add(
+        "--data", metavar="SOURCE", help=f"images to train on: {SOURCE}; without RECIPE, selects photos or photos-small"
+    )
+    add("--out", metavar="RUN", help="the run folder (default: runs/RECIPE); an interrupted run there is resumed")
+    change = "override a field of the recipe, e.g. train.epochs=3; may be repeated; a wrong name lists all fields"
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help=change)
-    _seed(add)
+    add_seed(add)
     add_device_and_precision(add)
-    _reference(add)
+    add_reference(add)
     add_data_root(add)
 
 
 def _evaluate(add: Add) -> None:
-    add("runs", nargs="+", metavar="RUN", help="run folders; several get a row each and one for their ensemble")
-    add("--data", metavar="SOURCE", help=f"instead of the run's own test images: {SOURCE}")
-    add("--views", type=int, choices=(1, 10), default=1, help="centre view, or ten views averaged (default: 1)")
+    add("models", nargs="+", metavar="MODEL", help=f"{MODEL}; several are also evaluated as an ensemble")
+    add("--data", metavar="SOURCE", help=f"images to evaluate on (default: the run's test images): {SOURCE}")
+    add("--views", type=int, choices=(1, 10), default=1, help="centre crop, or the average of ten crops (default: 1)")
     add_device_and_precision(add)
-    _reference(add)
+    add_reference(add)
     add_data_root(add)
 
 
 def _predict(add: Add) -> None:
-    add("run", metavar="RUN", help="a run folder or its model/")
-    add("images", nargs="+", metavar="IMAGE", help="image files, folders of them, or - for one image on stdin")
+    add("model", metavar="MODEL", help=MODEL)
+    add("images", nargs="+", metavar="IMAGE", help="image files, folders of images, or - for one image on stdin")
     add("--top-k", type=int, default=5, metavar="K", help="classes to print for each image (default: 5)")
     add_device_and_precision(add)
-    _reference(add)
+    add_reference(add)
 
 
 def _summary(add: Add) -> None:
-    add("variant", nargs="?", metavar="VARIANT", help="a name from 'alexnet list'; without one, all in a line each")
-    add("--classes", type=int, metavar="N", help="outputs (default: what the variant's authors had)")
-    add("--channels", type=int, choices=(1, 3), help="input channels (default: what the variant's authors had)")
-    add("--image-size", type=int, metavar="PIXELS", help="side of the input (default: the variant's own)")
+    add(
+        "target", nargs="?", metavar="VARIANT|MODEL", help=f"{VARIANT}, or {MODEL} (default: all variants, a line each)"
+    )
+    add("--classes", type=int, metavar="N", help="number of classes (default: the variant's own)")
+    add("--channels", type=int, choices=(1, 3), help="input channels (default: the variant's own)")
+    add("--image-size", type=int, metavar="PIXELS", help="side of the input image (default: the variant's own)")
 
 
 def _list(add: Add) -> None:
-    add("what", nargs="?", choices=("variants", "recipes", "sources"), help="one of the three lists (default: all)")
+    add("what", nargs="?", choices=("variants", "recipes", "sources"), help="print only this list (default: all)")
 
 
 def _prepare(add: Add) -> None:
     add("source", metavar="SOURCE", help=SOURCE)
-    add("--size", type=int, metavar="PIXELS", help="side to keep (default: one size up to 128 is kept, else 256)")
-    add("--channels", type=int, choices=(1, 3), help="grey or colour (default: the source's own; files: 3)")
+    size = "side of the prepared images (default: 256, or their own if all have one size up to 128)"
+    add("--size", type=int, metavar="PIXELS", help=size)
+    add("--channels", type=int, choices=(1, 3), help="1 is grey, 3 is colour (default: the source's own; for files 3)")
     add("--strict", action="store_true", help="stop at the first file that is refused")
-    add("--verify", action="store_true", help="hash the store again and compare")
+    add("--verify", action="store_true", help="hash the prepared files again and compare")
     add_data_root(add)
 
 
 def _show(add: Add) -> None:
-    add("what", metavar="WHAT", help="a name from the list below")
-    of = "run folders, several for curves and filters; receptive-field and architecture take a VARIANT too"
-    add("targets", nargs="+", metavar="RUN", help=f"{of}, augmentations a RECIPE")
-    add("--out", metavar="FILE", help="where the picture goes, .png or .svg (default: the run's folder)")
-    add("--image", action="append", default=[], metavar="FILE", help="an image, repeatable (default: a test image)")
-    add("--class", dest="chosen", metavar="CLASS", help="for attributions: the class (default: the most likely)")
-    add("--layer", action="append", default=[], metavar="LAYER", help="e.g. relu5; repeatable (default: what suits)")
-    add("--data", metavar="SOURCE", help=f"instead of the run's own images: {SOURCE}")
+    add("what", metavar="PLOT", help="a name from the list below")
+    targets = (
+        "run or model folders, several for curves and filters; architecture and receptive-field also take a VARIANT"
+    )
+    add("targets", nargs="+", metavar="MODEL", help=f"{targets}, augmentations a RECIPE")
+    add("--out", metavar="FILE", help="the file to write, .png or .svg (default: in the run folder)")
+    add(
+        "--image", action="append", default=[], metavar="FILE", help="an image; may be repeated (default: a test image)"
+    )
+    add("--class", dest="chosen", metavar="CLASS", help="for attributions: the class (default: the most probable)")
+    add("--layer", action="append", default=[], metavar="LAYER", help="a layer, e.g. relu5; may be repeated")
+    add("--data", metavar="SOURCE", help=f"images to use (default: the run's own): {SOURCE}")
     add_device_and_precision(add)
     add_data_root(add)
 
 
-def _seed(add: Add) -> None:
-    add("--seed", type=int, default=0, metavar="N", help="what every draw is keyed by (default: 0)")
+class Command(NamedTuple):
+    """A row of the table. ``arguments``: adds the command's arguments; a function or its ``module:name``.
+
+    ``run``: ``module:name`` of the function that runs it. ``computes``: whether it uses all processors.
+    """
+
+    help: str
+    arguments: Callable[[Add], None] | str
+    run: str
+    computes: bool = False
+    epilog: str = ""
 
 
-def _reference(add: Add) -> None:
-    add("--reference", action="store_true", help="use reference PyTorch layers instead of the fast kernels")
-    add("--plain", dest="reference", action="store_true", help=argparse.SUPPRESS)  # its name in earlier versions
-
-
-def _arguments_of(module: str, function: str) -> Callable[[Add], None]:
-    """The arguments of a command whose module is imported when it is needed."""
-    return lambda add: getattr(importlib.import_module(module), function)(add)
-
-
-LABORATORY = "alexnet_lab.cli"  # a string: the library does not import the laboratory
-COMMANDS: dict[str, tuple[Callable[[Add], None], str]] = {
-    "train": (_train, "train a recipe, evaluate it, and leave a run folder"),
-    "evaluate": (_evaluate, "top-1, top-5 and loss of finished runs, and of their ensemble"),
-    "predict": (_predict, "label image files with a trained run"),
-    "summary": (_summary, "layers of a network: shapes, parameters, multiply-adds, receptive fields"),
-    "list": (_list, "the variants, recipes and built-in image sets"),
-    "prepare": (_prepare, "decode a source once into a store, and list what was refused"),
-    "show": (_show, "what a training, a network or a recipe looks like, as a picture"),
-    "reproduce": (
-        _arguments_of(LABORATORY, "add_reproduce_arguments"),
+LAB = "alexnet_lab.cli"  # named, not imported: nothing in alexnet imports alexnet_lab
+COMMANDS: dict[str, Command] = {
+    "train": Command(
+        "train a recipe, evaluate the model and write a run folder", _train, "alexnet.cli.train:main", computes=True
+    ),
+    "evaluate": Command(
+        "top-1 and top-5 accuracy and loss of trained models, and of their ensemble",
+        _evaluate, "alexnet.cli.evaluate:main", computes=True,
+    ),
+    "predict": Command(
+        "classify image files with a trained model", _predict, "alexnet.cli.predict:main", computes=True
+    ),
+    "summary": Command(
+        "layer table of a network: shapes, parameters, multiply-adds, receptive fields",
+        _summary, "alexnet.cli.summary:main",
+    ),
+    "list": Command("list the variants, recipes and built-in image sets", _list, "alexnet.cli.list:main"),
+    "prepare": Command(
+        "decode the images of a source once and cache them; list refused files",
+        _prepare, "alexnet.cli.prepare:main",
+    ),
+    "show": Command(
+        "plot a training, a trained model, a network or a recipe", _show, "alexnet.cli.show:main", computes=True,
+        epilog="\n".join([
+            "plots:", *(f"  {name:<17}{line}" for name, line in PLOTS.items()),
+            "  report           all of these of a run, on one page",
+        ]),
+    ),
+    "reproduce": Command(
         "claims about AlexNet, with measured figures and verdicts",
+        f"{LAB}:add_reproduce_arguments", f"{LAB}:reproduce", computes=True,
     ),
-    "bench": (
-        _arguments_of(LABORATORY, "add_bench_arguments"),
+    "bench": Command(
         "benchmark against stock PyTorch and the hardware peak",
+        f"{LAB}:add_bench_arguments", f"{LAB}:bench", computes=True,
     ),
-}
-ELSEWHERE = {"reproduce": f"{LABORATORY}:reproduce", "bench": f"{LABORATORY}:bench"}
-"""Command → ``module:function`` that runs it; of all others it is ``alexnet.cli.COMMAND:main``."""
+}  # fmt: skip
+"""Name → command. To add one, write its module and add a row."""
 
-EPILOGS = {"show": "\n".join(["what there is to see:", *(f"  {name:<17}{line}" for name, line in SHOWN.items())])}
-COMPUTING = ("train", "evaluate", "predict", "show", "reproduce", "bench")
-BUSY = 0.4  # of all processors: one of two, taken by another program, is enough
+BUSY = 0.4  # share of all processors: one of two processors in use by another program is enough
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose errors are one complete line, with the nearest name for a command or option that is unknown."""
+    """argparse whose errors are one complete line."""
 
     def error(self, message: str) -> NoReturn:
-        """Print and leave with status 2."""
+        """Raise ``UserError``."""
         raise UserError(f"{message}; see {self.prog} --help")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+def build_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The parser of the command line, with the arguments of ``command`` only."""
     parser = Parser(
         prog="alexnet", allow_abbrev=False,
         description="AlexNet in every published form: trained, measured, explained and put to use.",
         epilog="Start with: alexnet train",
     )  # fmt: skip
-    parser.add_argument("--version", action="store_true", help="print the version and leave")
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
-    for name, (add_arguments, line) in COMMANDS.items():
-        command = commands.add_parser(
-            name, help=line, description=line[0].upper() + line[1:] + ".", epilog=EPILOGS.get(name),
+    for name, row in COMMANDS.items():
+        subparser = commands.add_parser(
+            name, help=row.help, description=row.help[0].upper() + row.help[1:] + ".", epilog=row.epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
         )  # fmt: skip
-        add_arguments(command.add_argument)
-        command.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+        if name == command:
+            add_arguments(name, subparser.add_argument)
     return parser
 
 
+def add_arguments(command: str, add: Add) -> None:
+    """Add the arguments of a command, ``--json`` included."""
+    arguments = COMMANDS[command].arguments
+    (_load(arguments) if isinstance(arguments, str) else arguments)(add)
+    add("--json", action="store_true", help="print the result as one JSON document")
+
+
+def _load(path: str) -> Callable[..., int]:
+    """The function that ``module:name`` names."""
+    module, _, name = path.partition(":")
+    function: Callable[..., int] = getattr(importlib.import_module(module), name)
+    return function
+
+
 def parse(words: Sequence[str]) -> argparse.Namespace:
-    """The arguments. Raises ``UserError`` naming the nearest for a command or option that does not exist."""
+    """The arguments. Raises ``UserError``, with the nearest name for a command or option that does not exist."""
     first = next((word for word in words if not word.startswith("-")), None)
     if first is not None and first not in COMMANDS:
-        nearest = difflib.get_close_matches(first, COMMANDS, n=1)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"commands: {', '.join(COMMANDS)}"
-        raise UserError(f"unknown command {first!r}: {hint}")
-    arguments, strange = build_parser().parse_known_args(words)
+        raise _unknown_command(first)
+    arguments, strange = build_parser(first).parse_known_args(words)
     if strange and not strange[0].startswith("-"):
         raise UserError(f"{strange[0]!r} is one argument too many; see alexnet {arguments.command} --help")
     if strange and not arguments.command:
-        raise UserError(f"{strange[0]} comes after a command: alexnet COMMAND {strange[0]}")
+        raise UserError(f"{strange[0]} must come after a command: alexnet COMMAND {strange[0]}")
     if strange and arguments.command == "train":
         from alexnet.config import field_meant
 
@@ -193,23 +239,33 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     return arguments
 
 
+def _unknown_command(name: str) -> UserError:
+    from alexnet.recipes import is_recipe
+
+    if is_recipe(name):
+        return UserError(f"unknown command {name!r}: it is a recipe, write alexnet train {name}")
+    return unknown("command", name, COMMANDS)
+
+
 def options_of(command: str) -> list[str]:
-    """The options that a command takes, ``--json`` and ``--help`` included."""
+    """The options of a command, ``--help`` included."""
     names: list[str] = []
-    COMMANDS[command][0](lambda *given, **_: names.append(given[0]))
-    return [name for name in [*names, "--json", "--help"] if name.startswith("-")]
+    add_arguments(command, lambda *given, **_: names.append(given[0]))
+    return [name for name in [*names, "--help"] if name.startswith("-")]
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status."""
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, _terminate)
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters of a file is said in one line of our own
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that has no × must not end a training
+    """Run a command and return its exit status. ``words``: the arguments, those of the process if None.
+
+    Signal handlers, warning filters and the error handlers of the streams are the same afterwards as before.
+    """
+    with _process_settings():
+        return _run(sys.argv[1:] if words is None else words)
+
+
+def _run(words: Sequence[str]) -> int:
     try:
-        arguments = parse(sys.argv[1:] if words is None else words)
+        arguments = parse(words)
         if arguments.version:
             from importlib.metadata import version
 
@@ -218,12 +274,11 @@ def main(words: Sequence[str] | None = None) -> int:
         if arguments.command is None:
             build_parser().print_help()
             return 0
-        if arguments.command in COMPUTING:
+        command = COMMANDS[arguments.command]
+        if command.computes:
             wait_politely()
-        path = ELSEWHERE.get(arguments.command, f"alexnet.cli.{arguments.command}:main")
-        module, _, function = path.partition(":")
-        status: int = getattr(importlib.import_module(module), function)(arguments)
-        sys.stdout.flush()  # here, where a full disk still gets its line
+        status = _load(command.run)(arguments)
+        sys.stdout.flush()  # here, so that a full disk is reported in a line
     except UserError as error:
         print(f"alexnet: {error}", file=sys.stderr)
         return 2
@@ -234,8 +289,9 @@ def main(words: Sequence[str] | None = None) -> int:
         print("alexnet: interrupted", file=sys.stderr)
         return 130
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what it could not take is dropped
-        if isinstance(error, BrokenPipeError):  # whoever read our output has left
+        with contextlib.suppress(OSError, ValueError):  # drop what stdout could not take, or Python writes it at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # the program that read our output has exited
             return 141
         full = error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
         where = "the output cannot be written" if full else error.filename or "the system refused"
@@ -244,20 +300,44 @@ def main(words: Sequence[str] | None = None) -> int:
     return status
 
 
-def wait_politely() -> None:
-    """Where others keep the processors busy, have threads that wait sleep instead of spinning.
+@contextlib.contextmanager
+def _process_settings() -> Iterator[None]:
+    """The settings of the process that a command needs; those from before at the end."""
+    streams = [stream for stream in (sys.stdout, sys.stderr) if isinstance(stream, io.TextIOWrapper)]
+    errors = [stream.errors for stream in streams]
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():  # Python sets signal handlers nowhere else
+        handlers = {number: signal.signal(number, _terminate) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # refused files have a line of our own
+            for stream in streams:
+                stream.reconfigure(errors="replace")  # a terminal that cannot print × must not end a training
+            yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for stream, before in zip(streams, errors, strict=True):
+            if not stream.closed:
+                with contextlib.suppress(OSError):  # it flushes, and the reader may have exited
+                    stream.reconfigure(errors=before)
 
-    A thread that spins for a partner which is not running costs up to ten times the work itself (docs/log.md); one that
-    sleeps costs a third more on an idle machine. OpenMP reads the setting once, so it is made before torch is imported.
+
+def wait_politely() -> None:
+    """Where other programs use the processors, let OpenMP's threads sleep while they wait, instead of spinning.
+
+    A thread that spins while its partner is not running costs up to ten times the work itself (docs/log.md); on an idle
+    machine a thread that sleeps costs a third more. OpenMP reads the setting once, so it is made before torch is
+    imported.
     """
     if busy_share() > BUSY:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def busy_share(seconds: float = 0.1) -> float:
-    """The share of all processors' time that others use now, watched for so long; 0 where the system does not say.
+    """The share of all processors' time in use now, measured for ``seconds``; 0 where the system does not report it.
 
-    Not the load average: that remembers what ended a minute ago, such as the training before this one.
+    The load average would not do: it includes what ended a minute ago, such as the training before this one.
     """
     try:
         before = _processor_times()
@@ -269,7 +349,7 @@ def busy_share(seconds: float = 0.1) -> float:
 
 
 def _processor_times() -> tuple[int, int]:
-    """Clock ticks since the start of the system, of all processors: idle ones, and all (proc_stat(5))."""
+    """Clock ticks of all processors since the system started: idle ones, and all (proc_stat(5))."""
     first, *_ = Path("/proc/stat").read_text(encoding="ascii").splitlines()
     ticks = [int(field) for field in first.split()[1:9]]
     return ticks[3] + ticks[4], sum(ticks)

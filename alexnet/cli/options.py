@@ -1,4 +1,4 @@
-"""Options that several commands share, and how a word on the command line becomes a number."""
+"""Options that several commands share, and the numbers that a word on the command line stands for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from pathlib import Path
 Add = Callable[..., object]
 """``ArgumentParser.add_argument`` of a command."""
 
-PRECISION = "int8 is for trained networks, their weights, on a CPU (default: bf16 where the machine does it well)"
+SOURCE = "a built-in name, NAME:PATH (e.g. imagenet:PATH), a folder of class folders, or a tar of one"
+PRECISION = (
+    "default: bf16 where the hardware multiplies it natively, else fp32; int8: weights of a trained model, on a CPU"
+)
 
 
 def count(word: str) -> int:
@@ -31,9 +34,14 @@ def positive(word: str) -> float:
     return number
 
 
+def add_seed(add: Add) -> None:
+    """``--seed``."""
+    add("--seed", type=int, default=0, metavar="N", help="random seed (default: 0)")
+
+
 def add_device(add: Add) -> None:
     """``--device``."""
-    add("--device", metavar="DEVICE", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
+    add("--device", metavar="DEVICE", help="cpu, cuda or cuda:1 (default: a GPU if there is one)")
 
 
 def add_device_and_precision(add: Add) -> None:
@@ -42,6 +50,12 @@ def add_device_and_precision(add: Add) -> None:
     add("--precision", choices=("auto", "fp32", "bf16", "int8"), help=PRECISION)
 
 
+def add_reference(add: Add) -> None:
+    """``--reference``, and its earlier name ``--plain``, which ``--help`` does not show."""
+    add("--reference", action="store_true", help="use reference PyTorch layers instead of the fast kernels")
+    add("--plain", dest="reference", action="store_true", help=argparse.SUPPRESS)
+
+
 def add_data_root(add: Add) -> None:
     """``--data-root``."""
-    add("--data-root", type=Path, metavar="FOLDER", help="where built-in sets are looked for first")
+    add("--data-root", type=Path, metavar="FOLDER", help="the folder where built-in image sets are looked for first")

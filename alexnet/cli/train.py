@@ -1,4 +1,4 @@
-"""``alexnet train``: prepare if needed, train, evaluate, write the run and its report."""
+"""``alexnet train``: prepare the images if needed, train, evaluate, and write the run folder with its report."""
 
 from __future__ import annotations
 
@@ -9,26 +9,25 @@ from alexnet.cli.console import print_json
 from alexnet.core.files import folder_bytes
 from alexnet.report.markdown import readings
 from alexnet.report.text import describe_measure
-from alexnet.runtime.progress import make_reporter
 
-LEFT = ("report.html", "report.md", "curves.png")
-LARGE = 100e6  # bytes of checkpoints that are worth a word
+SHOWN = ("report.html", "report.md", "curves.png")
+LARGE = 100e6  # bytes: checkpoints of a finished run above this size are mentioned
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Train and print the outcome."""
+    """Train and print the result; returns the exit status."""
     overrides = [*arguments.set, *([f"train.precision={arguments.precision}"] if arguments.precision else [])]
     run = train(
         arguments.recipe, data=arguments.data, out=arguments.out, seed=arguments.seed, overrides=overrides,
-        device=arguments.device, reference=arguments.reference, data_root=arguments.data_root, reporter=make_reporter(),
+        device=arguments.device, reference=arguments.reference, data_root=arguments.data_root,
     )  # fmt: skip
     result = run.result
     if arguments.json:
         print_json({**result, "run": str(run.folder)})
-    elif result["split"]:
+        return 0
+    if result["split"]:
         print("\n".join([describe_measure(result), *readings(run.recipe, result)]))
-    if not arguments.json:
-        print(f"the run is in {run.folder}: {', '.join(n for n in LEFT if (run.folder / n).exists())}, model/")
-        if (size := folder_bytes(run.checkpoints)) > LARGE:
-            print(f"{run.checkpoints} holds {size / 1e9:.1f} GB that a finished run no longer needs: it may be removed")
+    print(f"the run is in {run.folder}: {', '.join(n for n in SHOWN if (run.folder / n).exists())}, model/")
+    if (size := folder_bytes(run.checkpoints)) > LARGE:
+        print(f"{run.checkpoints} holds {size / 1e9:.1f} GB that a finished run does not need: it may be removed")
     return 0

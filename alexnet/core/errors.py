@@ -7,7 +7,7 @@ package from Python can catch it without importing this module.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 RUNS = Path("runs")  # the folder of runs that were given no --out
@@ -63,14 +63,28 @@ def no_run(folder: Path, otherwise: str) -> UserError:
     return UserError(f"{folder} is no run: {f'did you mean {default}?' if suggest else 'there is no such folder'}")
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """The error for a name that is not in a table: it suggests the nearest name, or lists all if none is similar."""
+def unknown(kind: str, name: str, known: Iterable[str], meant: Sequence[str] = ()) -> UserError:
+    """The error for a name that is not in a table: it suggests the nearest name, or lists all if none is similar.
+
+    Names are compared without regard to case, and to ``-``, ``_``, ``.`` and spaces. ``meant``: suggestions for this
+    name in place of the nearest.
+    """
     names = sorted(known)
     more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
     details = [f"known: {', '.join(names[:MAX_NAMES])}{more}"]
-    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    nearest = list(meant) or difflib.get_close_matches(name, names, n=1, cutoff=0.5) or _nearest_simplified(name, names)
     if nearest:
-        return UserError(f"unknown {kind} {name!r}: did you mean {nearest[0]!r}?", details)
+        return UserError(f"unknown {kind} {name!r}: did you mean {' or '.join(map(repr, nearest))}?", details)
     if len(names) > MAX_NAMES_IN_LINE:
         return UserError(f"unknown {kind} {name!r}, and no known name is similar", details)
     return UserError(f"unknown {kind} {name!r}: choose one of {', '.join(names)}")
+
+
+def _nearest_simplified(name: str, names: Sequence[str]) -> list[str]:
+    simplified = {simplify(each): each for each in names}
+    return [simplified[key] for key in difflib.get_close_matches(simplify(name), simplified, n=1, cutoff=0.5)]
+
+
+def simplify(name: str) -> str:
+    """The name in small letters, without ``-``, ``_``, ``.`` and spaces."""
+    return name.lower().translate(dict.fromkeys(map(ord, "-_. ")))

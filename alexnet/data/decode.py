@@ -32,7 +32,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
@@ -148,6 +148,19 @@ def decode(data: bytes, *, target: int | None = None, notes: list[str] | None = 
         return flat if turn is None else flat.transpose(turn)
 
 
+def pixels_of_image(image: Image.Image, side: int, channels: int) -> NDArray[np.uint8]:
+    """The ``(side, side, channels)`` pixels of an image in memory: those of a lossless file that holds the same image.
+
+    Its EXIF orientation is applied if it has one. Raises ``ImageRefusedError``.
+    """
+    with _refusing(image.format or "image"):
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+        _check_header(upright)
+        flat = _flatten(b"", "", upright, [])
+    return fit(flat, side, channels)
+
+
 def image_size(data: bytes) -> tuple[int, int]:
     """``(height, width)`` of the upright image, from the header only.
 
@@ -209,7 +222,15 @@ def _open(data: bytes) -> tuple[str, ImageFile]:
         raise ImageRefusedError(containers.foreign_fault(data))
     with _refusing(kind):
         image = _PLUGINS[kind](io.BytesIO(data))
-        width, height = image.size
+    _check_header(image)
+    return kind, image
+
+
+def _check_header(image: Image.Image) -> None:
+    """Raise ``ImageRefusedError`` for a size or a pixel type that is not accepted."""
+    width, height = image.size
+    if not width * height:
+        raise ImageRefusedError("has no pixels")
     if width * height > MAX_PIXELS:
         raise ImageRefusedError(f"is {width} × {height} pixels, more than {MAX_PIXELS / 1e6:g} million")
     if max(width, height) > MAX_ASPECT * min(width, height):
@@ -218,7 +239,6 @@ def _open(data: bytes) -> tuple[str, ImageFile]:
         raise ImageRefusedError(
             f"has {_WRONG_MODES[image.mode]} pixels, whose range is unknown: scale it to 0…255 and save it with 8 bits"
         )
-    return kind, image
 
 
 def _orientation(data: bytes, kind: str, image: ImageFile) -> int:

@@ -1,29 +1,56 @@
-"""One image file that a user names, with the same pixels as in a prepared dataset; errors are one line."""
+"""One image that a user gives, with the same pixels as in a prepared dataset; errors are one line."""
 
 from __future__ import annotations
 
 import stat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from alexnet.core.errors import UserError
 from alexnet.core.names import printable
-from alexnet.data.decode import ImageRefusedError, read_pixels
+from alexnet.data.decode import ImageRefusedError, pixels_of_image, read_pixels
+
+ImageLike = Path | str | bytes | Image.Image | NDArray[np.uint8]
+"""The path of an image file; its bytes; a PIL image; an array ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` or ``(H, W, 4)``
+of uint8, 0 … 255 (grey, RGB or RGBA)."""
 
 
-def read_photograph(image: Path | str | bytes, side: int, channels: int, name: str | None = None) -> NDArray[np.uint8]:
-    """The ``(side, side, channels)`` uint8 pixels of an image file, given as its path or its bytes.
+def read_photograph(image: ImageLike, side: int, channels: int, name: str | None = None) -> NDArray[np.uint8]:
+    """The ``(side, side, channels)`` uint8 pixels of an image.
 
-    ``channels``: 1 or 3; ``name``: the name of the image in errors. Raises ``UserError`` if it is refused.
+    The short side is resized to ``side`` and the centre square is cut out. ``channels``: 1 or 3; ``name``: the name of
+    the image in errors. Raises ``UserError`` if the image is refused.
     """
-    data = image if isinstance(image, bytes) else _read(Path(image))
-    name = name or ("the image" if isinstance(image, bytes) else printable(str(image)))
     try:
-        return read_pixels(data, side, channels)
+        if isinstance(image, Image.Image):
+            return pixels_of_image(image, side, channels)
+        if isinstance(image, bytes):
+            return read_pixels(image, side, channels)
+        if isinstance(image, Path | str):
+            name = name or printable(str(image))
+            return read_pixels(_read(Path(image)), side, channels)
+        return pixels_of_image(_from_array(image), side, channels)
     except ImageRefusedError as error:
-        raise UserError(f"{name}: {error}") from error
+        raise UserError(f"{name or 'the image'}: {error}") from error
+
+
+def _from_array(array: Any) -> Image.Image:
+    """The array as a PIL image. Raises ``ImageRefusedError`` for any other type and shape than those above."""
+    if not isinstance(array, np.ndarray):
+        raise ImageRefusedError(
+            f"is of type {type(array).__name__}: give a path, bytes, a PIL image, or an (H, W, 3) uint8 array"
+        )
+    if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))):
+        raise ImageRefusedError(
+            f"is an array of shape {array.shape} and type {array.dtype}: give (H, W), (H, W, 1) or (H, W, 3) of uint8"
+        )
+    if not array.size:
+        raise ImageRefusedError("has no pixels")
+    return Image.fromarray(array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array)
 
 
 def _read(path: Path) -> bytes:

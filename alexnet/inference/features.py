@@ -1,8 +1,9 @@
-"""Images as points: a layer's outputs over a whole set, kept beside the run, and the nearest of them to a photograph.
+"""Features of a prepared dataset: a layer's outputs for all images, kept beside the run, and the nearest neighbours.
 
-The paper (§6.1, figure 4) took the 4096 outputs of the last hidden layer and the Euclidean distance between them. An
-index is computed once, ``RUN/features/LAYER/``: ``features.npy`` ``(N, units)`` fp16, memory-mapped, and
-``features.json``, which says of which model, images and layer it is. One that belongs to something else is made anew.
+The paper (§6.1, figure 4) used the 4096 outputs of the last hidden layer and the Euclidean distance between them. An
+index is computed once and kept in ``RUN/features/LAYER/``: ``features.npy`` ``(N, units)`` fp16, memory-mapped, and
+``features.json``, which names the model, the images and the layer. An index of another model, of other images or of
+another layer is computed again.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True, eq=False)
 class FeatureIndex:
-    """``features`` ``(N, units)`` of the store's images ``images`` ``(N,)``."""
+    """``features`` ``(N, units)`` of the images at the positions ``images`` ``(N,)`` of a prepared dataset."""
 
     images: NDArray[np.int64]
     features: NDArray[np.float16] | NDArray[np.float32]
@@ -36,7 +37,7 @@ class FeatureIndex:
     def nearest(self, point: NDArray[np.float32], count: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """The ``count`` images nearest to ``point`` ``(units,)``, nearest first, and their Euclidean distances.
 
-        All are compared; of equals the one that comes first in the store is nearer.
+        The search is exact. Of images at equal distances, the one with the lower position comes first.
         """
         squared = np.concatenate(
             [
@@ -51,8 +52,8 @@ class FeatureIndex:
 def compute_features(
     predictor: Predictor, dataset: PreparedDataset, images: NDArray[np.int64], layer: str, reporter: Reporter
 ) -> Iterator[NDArray[np.float32]]:
-    """A layer's outputs ``(n, units)`` for images of a store, in their order, batch by batch."""
-    with stage(reporter, f"looking at images, {layer}", len(images)):
+    """Batches ``(n, units)`` of a layer's outputs for the images at these positions, in their order."""
+    with stage(reporter, f"computing features, {layer}", len(images)):
         for start in range(0, len(images), BATCH):
             some = images[start : start + BATCH]
             yield predictor.features(dataset.read(some), layer)
@@ -67,9 +68,9 @@ def open_index(
     layer: str,
     reporter: Reporter,
 ) -> FeatureIndex:
-    """The index of a store's ``images`` in ``folder``, made now unless it is there and is of these.
+    """The index of the images at the positions ``images``, read from ``folder`` or computed and written there.
 
-    Raises ``OSError`` if the disk refuses and ``UserError`` for a layer that the network does not have.
+    Raises ``OSError`` if it cannot be written and ``UserError`` for a layer that the network does not have.
     """
     identity = {
         "schema": SCHEMA,
@@ -87,7 +88,7 @@ def open_index(
 
 
 def _is_of(folder: Path, identity: dict[str, object], count: int) -> bool:
-    """Whether the index there is whole and of the same model, images and layer."""
+    """Whether the folder holds a complete index of the same model, images and layer."""
     try:
         features = np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False)
         written = read_json(folder / "features.json")
@@ -97,9 +98,9 @@ def _is_of(folder: Path, identity: dict[str, object], count: int) -> bool:
 
 
 def _write(path: Path, count: int, batches: Iterator[NDArray[np.float32]]) -> None:
-    """Batches to one file of ``count`` rows, never all of them in memory.
+    """Write batches to one file of ``count`` rows, without holding all of them in memory.
 
-    An output too large for fp16 becomes its largest number: it is beyond all others there too.
+    Outputs beyond the range of fp16 are clipped to its largest number.
     """
     limit, start, rows = np.finfo(np.float16).max, 0, None
     for batch in batches:
@@ -110,7 +111,7 @@ def _write(path: Path, count: int, batches: Iterator[NDArray[np.float32]]) -> No
 
 
 def _digest(state: Mapping[str, Tensor]) -> str:
-    """One hash of all weights, by their names."""
+    """The sha256 of all weights, in the order of their names."""
     digest = hashlib.sha256()
     for name in sorted(state):
         digest.update(name.encode() + state[name].contiguous().numpy().tobytes())

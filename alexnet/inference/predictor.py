@@ -1,30 +1,38 @@
-"""Labels for images: a trained model, its classes and its preprocessing behind one call.
+"""Predictions for images: a trained model with its classes and its preprocessing behind one call.
 
-An image goes the way that training's went: decoded by ``data/decode.py``, cut and scaled by ``data/augment.py``.
+An image takes the same path as in training: it is decoded by ``data/decode.py``, cropped and normalized by
+``data/augment.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from alexnet.core.errors import UserError
 from alexnet.data.augment import views
-from alexnet.data.image_file import read_photograph
+from alexnet.data.image_file import ImageLike, read_photograph
+from alexnet.data.sources import is_ignored_name
 from alexnet.kernels.accelerate import accelerate
 from alexnet.models.bundle import load_model
+from alexnet.models.classifier import Classifier
 from alexnet.runtime.device import DeviceConfig, resolve_device
+
+BATCH = 64
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One class and its probability, 0 … 1. ``label`` is what people call the class, ``name`` its name in the data."""
+    """One class and its probability, 0 … 1. ``label``: its name for people, ``name``: its name in the data."""
 
     label: str
     name: str
@@ -32,60 +40,158 @@ class Prediction:
 
 
 class Predictor:
-    """``Predictor(run)("cat.jpg", top_k=5)``: the most likely classes of an image, best first."""
+    """The most probable classes of images, most probable first: ``Predictor("runs/small-digits")("seven.png")``.
 
-    def __init__(self, run: Path | str, device_config: DeviceConfig | None = None) -> None:
-        self.model = load_model(run)
-        self.device_config = device_config or resolve_device()
+    ``model``: a run folder, a model folder, or a loaded model, which stays as it is. ``device``: ``"cpu"``, ``"cuda"``,
+    ``"cuda:1"`` or a ``torch.device``; None takes a GPU if there is one. ``precision``: ``"auto"``, ``"fp32"``,
+    ``"bf16"`` or ``"int8"`` (weights, on a CPU); not used if ``device`` is a ``DeviceConfig``. Raises ``UserError`` for
+    a model that cannot be read and a device that cannot be used.
+    """
+
+    def __init__(
+        self,
+        model: Path | str | Classifier,
+        device: str | torch.device | DeviceConfig | None = None,
+        precision: str = "auto",
+    ) -> None:
+        self.model = model if isinstance(model, Classifier) else load_model(model)
+        if not isinstance(device, DeviceConfig):
+            device = resolve_device(None if device is None else str(device), precision)
+        self.device_config = device
         self._network = accelerate(self.model, self.device_config)
         mean_image = self.model.mean_image
         self._mean_image = None if mean_image is None else mean_image.to(self.device_config.device)
 
-    def __call__(self, image: Path | str | bytes, top_k: int = 5) -> list[Prediction]:
-        """Predictions for one image file, or its bytes. Raises ``UserError`` for a file that cannot be read."""
-        return self.ranked(self.probabilities([self.read(image)])[0], top_k)
+    @overload  # the first that fits is used: a str is one image, not a sequence
+    def __call__(self, images: ImageLike, top_k: int = 5) -> list[Prediction]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, images: Sequence[ImageLike], top_k: int = 5) -> list[list[Prediction]]: ...
+    def __call__(
+        self, images: ImageLike | Sequence[ImageLike], top_k: int = 5
+    ) -> list[Prediction] | list[list[Prediction]]:
+        """The ``top_k`` most probable classes of one image; for a sequence of images, a list of such lists.
 
-    def read(self, image: Path | str | bytes, name: str | None = None) -> NDArray[np.uint8]:
-        """The pixels ``(S, S, C)`` uint8 of an image file, or of its bytes, as the store would keep them.
+        An image is a path, the bytes of a file, a PIL image, or an array ``(H, W, 3)``, ``(H, W, 1)`` or ``(H, W)`` of
+        uint8. An array ``(N, H, W, C)`` is a sequence. Images may differ in size. Raises ``UserError``, one line that
+        names the image, for one that cannot be read, and for ``top_k`` below 1.
+        """
+        _check_top_k(top_k)
+        if is_one_image(images):
+            return self.ranked(self.probabilities([self.read(cast("ImageLike", images))])[0], top_k)
+        several = list(cast("Sequence[ImageLike]", images))
+        found: list[list[Prediction]] = []
+        for start in range(0, len(several), BATCH):
+            batch = enumerate(several[start : start + BATCH], start)
+            pixels = [self.read(image, _name(image, number)) for number, image in batch]
+            found += [self.ranked(row, top_k) for row in self.probabilities(pixels)]
+        return found
 
-        ``name``: what to call it in the error if it is refused. Raises ``UserError``.
+    def read(self, image: ImageLike, name: str | None = None) -> NDArray[np.uint8]:
+        """The pixels ``(S, S, C)`` uint8 of an image, as a prepared dataset would hold them.
+
+        ``name``: the name of the image in errors. Raises ``UserError``.
         """
         preprocessing = self.model.preprocessing
         return read_photograph(image, preprocessing.resize_size, preprocessing.channels, name)
 
     def probabilities(self, pixels: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> NDArray[np.float32]:
-        """``(N, classes)`` for N images from :meth:`read`."""
+        """Probabilities ``(N, classes)`` of N images from :meth:`read`."""
         with torch.inference_mode(), self.device_config.autocast():
             return self._network(self.view(pixels)).float().softmax(dim=1).cpu().numpy()  # type: ignore[no-any-return]
 
     def features(self, pixels: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], layer: str) -> NDArray[np.float32]:
-        """A layer's output ``(N, units)`` for N images from :meth:`read`, maps flattened; ``layer``: see ``taps.py``.
+        """The output ``(N, units)`` of a layer, maps flattened, for N images from :meth:`read`.
 
-        Raises ``UserError`` for a layer that the network does not have.
+        ``layer``: a name from ``model.layer_shapes()``. Raises ``UserError`` for any other.
         """
         with torch.inference_mode(), self.device_config.autocast():
             outputs = self._network.layer_outputs(self.view(pixels), (layer,))
         return outputs[layer].flatten(1).float().cpu().numpy()
 
     def view(self, pixels: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> Tensor:
-        """What the network sees of N images from :meth:`read`: ``(N, C, S, S)`` fp32 on the device, the centre view."""
+        """The network's input for N images from :meth:`read`: their centre views, ``(N, C, S, S)`` fp32 on the device."""
         batch = torch.from_numpy(np.stack(tuple(pixels))).to(self.device_config.device)
         (view,) = views(batch, self.model.preprocessing, self._mean_image)
         return self.device_config.to_memory_format(view)
 
     def visible(self, pixels: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The same for people, before any scaling: ``(N, S, S, C)`` 0 … 255."""
+        """The same views before pixels are normalized, to show them: ``(N, S, S, C)``, 0 … 255."""
         channels = self.model.preprocessing.channels
-        bare = replace(
+        unnormalized = replace(
             self.model.preprocessing, pixel_normalization="unit", mean=(0.0,) * channels, std=(1.0,) * channels
         )
-        (view,) = views(torch.from_numpy(np.stack(tuple(pixels))), bare, None)
+        (view,) = views(torch.from_numpy(np.stack(tuple(pixels))), unnormalized, None)
         return view.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
 
     def ranked(self, probabilities: NDArray[np.float32], top_k: int) -> list[Prediction]:
-        """The ``top_k`` classes of one image's probabilities ``(classes,)``, best first; all if there are fewer."""
-        if top_k < 1:
-            raise UserError(f"top_k = {top_k}: ask for 1 class or more")
+        """The ``top_k`` most probable of one image's classes ``(classes,)``, all of them if there are fewer."""
+        _check_top_k(top_k)
         best = np.argsort(-probabilities, kind="stable")[:top_k]
         model = self.model
         return [Prediction(model.labels[i], model.classes[i], float(probabilities[i])) for i in best]
+
+
+def is_one_image(images: Any) -> bool:
+    """Whether the argument of a :class:`Predictor` is one image and not a sequence of images."""
+    if isinstance(images, np.ndarray):
+        return images.ndim != 4
+    return isinstance(images, Path | str | bytes | Image.Image) or not isinstance(images, Sequence)
+
+
+def predict_files(
+    predictor: Predictor, images: Iterable[str], top_k: int, stdin: bytes | None = None
+) -> Iterator[dict[str, Any]]:
+    """A dict for each image, in order: ``image`` and ``predictions``, or ``image`` and ``error`` if it is refused.
+
+    ``images``: paths of files and folders; a folder stands for all files in it. ``-`` is the image in ``stdin``. An
+    empty folder and a path that does not exist are refused like a damaged image.
+    """
+    _check_top_k(top_k)
+    batch: list[str] = []
+    for name in expand_folders(images):
+        batch.append(name)
+        if len(batch) == BATCH:
+            yield from _predict_batch(predictor, batch, top_k, stdin)
+            batch = []
+    yield from _predict_batch(predictor, batch, top_k, stdin)
+
+
+def expand_folders(images: Iterable[str]) -> Iterator[str]:
+    """The paths in their order, each folder replaced by the files in it, sorted."""
+    for name in images:
+        found = (path for path in Path(name).rglob("*") if path.is_file())
+        inside = [path for path in found if not any(map(is_ignored_name, path.relative_to(name).parts))]
+        yield from map(str, sorted(inside)) if inside else [name]
+
+
+def _predict_batch(predictor: Predictor, names: list[str], top_k: int, stdin: bytes | None) -> Iterator[dict[str, Any]]:
+    pixels, errors = {}, {}
+    for place, name in enumerate(names):
+        try:
+            pixels[place] = _read_file(predictor, name, stdin)
+        except UserError as error:
+            errors[place] = error.line
+    rows = iter(predictor.probabilities(list(pixels.values())) if pixels else ())
+    for place, name in enumerate(names):
+        if place in errors:
+            yield {"image": name, "error": errors[place]}
+        else:
+            yield {"image": name, "predictions": [vars(found) for found in predictor.ranked(next(rows), top_k)]}
+
+
+def _read_file(predictor: Predictor, name: str, stdin: bytes | None) -> NDArray[np.uint8]:
+    if name == "-" and stdin is not None:
+        return predictor.read(stdin, "standard input")
+    if os.path.isdir(name):  # noqa: PTH112 – never raises
+        raise UserError(f"{name}: is a folder without files; give image files or folders of them")
+    return predictor.read(name)
+
+
+def _check_top_k(top_k: int) -> None:
+    if top_k < 1:
+        raise UserError(f"top_k = {top_k}: give 1 or more")
+
+
+def _name(image: ImageLike, number: int) -> str | None:
+    """The name of an image of a sequence in errors: None for a path, which is its own name."""
+    return None if isinstance(image, Path | str) else f"image {number} of the sequence"

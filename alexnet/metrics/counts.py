@@ -23,28 +23,37 @@ DENSE_CLASSES = 2000  # with more classes, the list of confused pairs replaces t
 
 @dataclass
 class Metrics:
-    """What was counted, for ``classes`` classes. ``loss`` is a sum over images.
+    """Counts of the predictions for ``num_classes`` classes, and the measures that follow from them.
 
-    ``pairs``: (true class, predicted class) → images. ``bins`` ``(3, CALIBRATION_BINS)``: images, right answers and the
-    sum of confidences, by the confidence of the first answer.
+    ``name``: the model, or ``"ensemble"``. ``split``: the images: ``"test"``, ``"val"``, or ``"unseen"`` for images
+    that no model was trained on. ``views``: views of each image, 1 or 10. ``class_names``: by output; "0", "1", … if empty.
+
+    ``images``: images counted. ``correct`` and ``correct_top5``: images whose class is the most probable one, and among
+    the five most probable ones. ``loss_sum``: the sum of the negative log-likelihoods (natural logarithm). ``pairs``:
+    (true class, predicted class) → images. ``bins`` ``(3, CALIBRATION_BINS)`` float64: images, correct predictions and
+    the sum of confidences, by the probability of the predicted class.
     """
 
-    classes: int
+    num_classes: int
+    name: str = ""
+    split: str = ""
+    views: int = 1
+    class_names: tuple[str, ...] = ()
     images: int = 0
-    top1: int = 0
-    top5: int = 0
-    loss: float = 0.0
+    correct: int = 0
+    correct_top5: int = 0
+    loss_sum: float = 0.0
     pairs: Counter[tuple[int, int]] = field(default_factory=Counter)
     bins: NDArray[np.float64] = field(default_factory=lambda: np.zeros((3, CALIBRATION_BINS)))
 
     def add(self, log_probabilities: Tensor, targets: Tensor) -> None:
-        """Count a batch: ``log_probabilities`` ``(N, classes)``, ``targets`` ``(N,)``."""
-        values, best = log_probabilities.topk(min(TOP, self.classes), dim=1)
+        """Count a batch: ``log_probabilities`` ``(N, num_classes)`` float, ``targets`` ``(N,)`` int64."""
+        values, best = log_probabilities.topk(min(TOP, self.num_classes), dim=1)
         right = best == targets[:, None]
         self.images += len(targets)
-        self.top1 += int(right[:, 0].sum())
-        self.top5 += int(right.any(dim=1).sum())
-        self.loss -= float(log_probabilities.double().gather(1, targets[:, None]).sum())
+        self.correct += int(right[:, 0].sum())
+        self.correct_top5 += int(right.any(dim=1).sum())
+        self.loss_sum -= float(log_probabilities.double().gather(1, targets[:, None]).sum())
         self.pairs.update(zip(targets.tolist(), best[:, 0].tolist(), strict=True))
         confidence = values[:, 0].double().exp().cpu().numpy()
         place = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(np.int64) - 1, 0, CALIBRATION_BINS - 1)
@@ -52,44 +61,79 @@ class Metrics:
             self.bins[row] += np.bincount(place, weights, CALIBRATION_BINS)
 
     @property
-    def calibration_error(self) -> float:
-        """The mean distance between confidence and accuracy, 0 … 1: the ECE of Guo, Pleiss, Sun and Weinberger (2017).
+    def top1(self) -> float:
+        """The top-1 accuracy, 0 … 1. Raises ``ZeroDivisionError`` before an image is counted, like the others below."""
+        return self.correct / self.images
 
-        Σ over bins of (images in it / all images) · |its accuracy − its mean confidence|.
+    @property
+    def top5(self) -> float:
+        """The top-5 accuracy, 0 … 1; 1 where there are at most five classes."""
+        return self.correct_top5 / self.images
+
+    @property
+    def loss(self) -> float:
+        """The mean negative log-likelihood of the true class (cross-entropy, natural logarithm), 0 or more."""
+        return self.loss_sum / self.images
+
+    @property
+    def calibration_error(self) -> float:
+        """The expected calibration error, 0 … 1, of Guo, Pleiss, Sun and Weinberger (2017), equation 3.
+
+        Σ over bins of (images in the bin / all images), times the distance between the accuracy of the bin and
+        its mean confidence.
         """
         _, hits, confidences = self.bins
         return float(np.abs(hits - confidences).sum() / self.images)
 
     def confusion_matrix(self) -> NDArray[np.int64] | None:
-        """``(classes, classes)`` counts, true class by row; None above ``DENSE_CLASSES``, where pairs say it."""
-        if self.classes > DENSE_CLASSES:
+        """``(num_classes, num_classes)`` images, true class by row; None above ``DENSE_CLASSES`` classes."""
+        if self.num_classes > DENSE_CLASSES:
             return None
-        matrix = np.zeros((self.classes, self.classes), np.int64)
+        matrix = np.zeros((self.num_classes, self.num_classes), np.int64)
         for (true, predicted), images in self.pairs.items():
             matrix[true, predicted] = images
         return matrix
 
-    def summary(self, class_names: Sequence[str]) -> dict[str, Any]:
-        """``top1`` and ``top5`` as shares, ``loss`` (mean negative log-likelihood), ``calibration_error``, ``images``,
-        ``per_class``, and ``confusions``: each wrong pair with its images, the most frequent first.
+    def per_class(self) -> dict[str, dict[str, Any]]:
+        """Class name → ``images`` and ``top1``, the accuracy on them, 0 … 1, or None for a class without images."""
+        return self._per_class(self._names())
+
+    def summary(self, class_names: Sequence[str] | None = None) -> dict[str, Any]:
+        """The measures as values for JSON.
+
+        ``top1``, ``top5``, ``loss``, ``calibration_error``, ``images``; ``per_class`` as :meth:`per_class`;
+        ``confusions``: each wrong pair with its images, the most frequent first. ``class_names``: in place of
+        ``self.class_names``.
         """
-        totals = Counter(dict.fromkeys(range(self.classes), 0))
-        for (true, _), images in self.pairs.items():
-            totals[true] += images
-        per_class = {
-            name: {"images": totals[c], "top1": self.pairs[c, c] / totals[c] if totals[c] else None}
-            for c, name in enumerate(class_names)
-        }
+        names = self._names() if class_names is None else class_names
         wrong = sorted((-images, pair) for pair, images in self.pairs.items() if pair[0] != pair[1])
         return {
-            "top1": self.top1 / self.images,
-            "top5": self.top5 / self.images,
-            "loss": self.loss / self.images,
+            "top1": self.top1,
+            "top5": self.top5,
+            "loss": self.loss,
             "calibration_error": self.calibration_error,
             "images": self.images,
-            "per_class": per_class,
+            "per_class": self._per_class(names),
             "confusions": [
-                {"true": class_names[true], "predicted": class_names[predicted], "images": -count}
+                {"true": names[true], "predicted": names[predicted], "images": -count}
                 for count, (true, predicted) in wrong
             ],
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """:meth:`summary` with ``run`` (the name), ``split``, ``views`` and ``confusion_matrix`` (lists, or None)."""
+        matrix = self.confusion_matrix()
+        described = {"run": self.name, "split": self.split, "views": self.views, **self.summary()}
+        return {**described, "confusion_matrix": None if matrix is None else matrix.tolist()}
+
+    def _names(self) -> Sequence[str]:
+        return self.class_names or [str(number) for number in range(self.num_classes)]
+
+    def _per_class(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+        totals = Counter(dict.fromkeys(range(self.num_classes), 0))
+        for (true, _), images in self.pairs.items():
+            totals[true] += images
+        return {
+            name: {"images": totals[c], "top1": self.pairs[c, c] / totals[c] if totals[c] else None}
+            for c, name in enumerate(names)
         }

@@ -14,13 +14,14 @@ from typing import Any
 
 import torch
 
-from alexnet.core.errors import UserError, unknown
+from alexnet.core.errors import UserError, simplify, unknown
 from alexnet.core.plugins import EntryPoints, entry_points_of
 from alexnet.models.alexnet import AlexNet, Architecture, ConvLayer, LayerOp
 from alexnet.models.classifier import Classifier, default_info
 from alexnet.models.variants import VARIANTS, Variant
 
 ENTRY_POINTS = "alexnet.variants"
+MEANT = {"alexnet": ("paper", "torchvision")}  # names from elsewhere → the variants to suggest
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -46,7 +47,7 @@ def get_variant(name: str) -> Variant:
     installed = installed_variants()
     if name in installed:
         return installed[name]
-    raise unknown("variant", name, [*VARIANTS, *installed])
+    raise unknown("variant", name, [*VARIANTS, *installed], MEANT.get(simplify(name), ()))
 
 
 def with_norm_layer(architecture: Architecture, kind: str) -> Architecture:

@@ -156,7 +156,7 @@ def matrix_dtype(device_config: DeviceConfig) -> str:
 
 
 def matrix_rate(device_config: DeviceConfig, size: int = 4096, repeats: int = 3) -> float:
-    """GFLOP/s of a ``size``³ bf16 matrix product (fp32 where bf16 is emulated), the median of a few: what a
+    """GFLOP/s of a size³ bf16 matrix product (fp32 where bf16 is emulated), the median of a few: what a
     figure in seconds is quoted beside.
     """
     dtype = getattr(torch, matrix_dtype(device_config))

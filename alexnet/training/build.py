@@ -64,15 +64,11 @@ def build_model(recipe: Recipe, dataset: PreparedDataset, seed: int) -> Classifi
 
 
 def build_network(recipe: Recipe, dataset: PreparedDataset, seed: int) -> Classifier:
-    """The recipe's network for the store's classes and channels, its weights drawn."""
-    if recipe.augment.color_noise != "none" and dataset.channels != 3:
-        raise UserError(f"augment.color_noise needs colour and {dataset.name} is grey: --set augment.color_noise=none")
-    crop, pad = recipe.augment.crop, recipe.augment.pad
-    if (crop or 0) > dataset.side + 2 * pad or pad >= dataset.side:
-        raise UserError(
-            f"augment.crop={crop} with augment.pad={pad} does not fit the stored images of {dataset.side} pixels: "
-            f"choose a smaller one, e.g. --set augment.crop={dataset.side}"
-        )
+    """The recipe's network for the classes and channels of a prepared dataset, with initialized weights.
+
+    Raises ``UserError`` if the recipe's augmentation does not fit the prepared images.
+    """
+    check_augmentation(recipe, dataset)
     return create_model(
         recipe.model.variant,
         num_classes=len(dataset.classes),
@@ -81,6 +77,18 @@ def build_network(recipe: Recipe, dataset: PreparedDataset, seed: int) -> Classi
         seed=seed,
         **recipe.model.overrides(),
     )
+
+
+def check_augmentation(recipe: Recipe, dataset: PreparedDataset) -> None:
+    """Raise ``UserError`` if the recipe's augmentation does not fit the prepared images."""
+    if recipe.augment.color_noise != "none" and dataset.channels != 3:
+        raise UserError(f"augment.color_noise needs colour and {dataset.name} is grey: --set augment.color_noise=none")
+    crop, pad = recipe.augment.crop, recipe.augment.pad
+    if (crop or 0) > dataset.side + 2 * pad or pad >= dataset.side:
+        raise UserError(
+            f"augment.crop={crop} with augment.pad={pad} does not fit the stored images of {dataset.side} pixels: "
+            f"choose a smaller one, e.g. --set augment.crop={dataset.side}"
+        )
 
 
 def build_preprocessing(recipe: Recipe, dataset: PreparedDataset, image_size: int) -> Preprocessing:

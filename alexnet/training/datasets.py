@@ -1,4 +1,4 @@
-"""Prepared datasets for a training or an evaluation: opened or prepared with progress, and the images to evaluate on."""
+"""Prepared datasets for a training or an evaluation: how they are opened, and which images are the test images."""
 
 from __future__ import annotations
 
@@ -19,28 +19,30 @@ from alexnet.runtime.log import Reporter
 from alexnet.runtime.run import Run
 from alexnet.training.evaluate import check_classes, not_trained_on
 
-REFUSALS_SHOWN = 20
+REFUSED_SHOWN = 20
 
 
 def prepare(
     source: Source, side: int | None, channels: int | None, reporter: Reporter, *, strict: bool = False
 ) -> tuple[PreparedDataset, float | None]:
-    """The source's store, and the seconds that building it took, None if it was there already.
+    """The prepared dataset of a source, and the seconds that preparing took, None if the dataset was there already.
 
-    ``reporter`` sees progress, refusals and remarks while it is built. Raises ``UserError``; see ``open_or_prepare``.
+    ``side``: of the prepared images in pixels, ``channels``: 1 or 3, None for the source's own. ``strict``: raise at
+    the first file that is refused. ``reporter`` receives progress and remarks while the dataset is prepared. Raises
+    ``UserError``; see ``open_or_prepare``.
     """
     start = time.monotonic()
-    begun = False
+    started = False
 
     def progress(done: int, total: int | None) -> None:
-        nonlocal begun
-        if not begun:
+        nonlocal started
+        if not started:
             reporter.begin(f"preparing {source.name}", total or 0)
-            begun = True
+            started = True
         reporter.advance(done, images_per_second=done / max(1e-9, time.monotonic() - start))
 
     dataset = open_or_prepare(source, side, channels, strict=strict, progress=progress)
-    if not begun:
+    if not started:
         return dataset, None
     reporter.finish()
     for line in remarks(dataset):
@@ -48,8 +50,8 @@ def prepare(
     return dataset, time.monotonic() - start
 
 
-def remarks(dataset: PreparedDataset, most: int = REFUSALS_SHOWN) -> list[str]:
-    """Lines on what was refused or is worth knowing, the first ``most`` refusals by name."""
+def remarks(dataset: PreparedDataset, most: int = REFUSED_SHOWN) -> list[str]:
+    """Lines about warnings, notes and refused files of a prepared dataset, the first ``most`` refused files by name."""
     refused = dataset.meta["refused"]
     lines = [f"note: {warning}" for warning in dataset.meta["warnings"]]
     lines += [f"note: {count:,} × {what}" for what, count in dataset.meta["notes"].items()]
@@ -57,40 +59,44 @@ def remarks(dataset: PreparedDataset, most: int = REFUSALS_SHOWN) -> list[str]:
         lines.append(f"refused {len(refused):,} file(s):")
         lines += [f"  {item['name']}: {item['reason']}" for item in refused[:most]]
     if len(refused) > most:
-        lines.append(f"  and {len(refused) - most:,} more, all named in {dataset.path / 'store.json'}")
+        lines.append(f"  and {len(refused) - most:,} more; {dataset.path / 'store.json'} lists them all")
     return lines
 
 
 def open_dataset_for(
     run: Path | str, model: Classifier, data: Path | str | None, data_root: Path | None, reporter: Reporter
 ) -> PreparedDataset:
-    """The images given, or those of the run, as the model wants them. Raises ``UserError``, for other classes too."""
+    """The prepared dataset of the source ``data``, or of the run's own source, as ``model`` needs its images.
+
+    ``run``: the run folder, or its model folder. Raises ``UserError``, also if the classes are not the model's.
+    """
     if data is None:
-        if not (trained := trained_on(run)):
-            raise UserError(f"{run} is a model without its run, so its images are not known: give --data SOURCE")
-        data = str(trained["source"])
+        if not (described := describe_training(run)):
+            raise UserError(f"{run} is a model without its run folder, so its images are unknown: give --data SOURCE")
+        data = str(described["source"])
         name, _, rest = data.partition(":")
         place = Path(rest if name in BUILTIN_SOURCES else data)
         if place.is_absolute() and not place.exists():
-            raise UserError(f"the images of {run} are no longer at {place}: say where with --data")
+            raise UserError(f"the images of {run} are no longer at {place}: give their new place with --data")
     source = open_source(str(data), data_root, reporter.log)
     check_classes(model, source.classes, source.name)
     dataset, _ = prepare(source, model.preprocessing.resize_size, model.preprocessing.channels, reporter)
     return dataset
 
 
-def trained_on(run: Path | str) -> dict[str, Any] | None:
-    """What ``run.json`` says of the training that left a model; None for a model without its run folder."""
+def describe_training(run: Path | str) -> dict[str, Any] | None:
+    """``run.json`` of the run that the model at ``run`` belongs to; None for a model without its run folder."""
     folder = model_folder(run)
     place = next((place for place in (folder, folder.parent) if (place / "run.json").is_file()), None)
     return Run(place).description if place else None
 
 
 def choose_test_images(models: Sequence[Classifier], dataset: PreparedDataset) -> tuple[str, NDArray[np.int64]]:
-    """What to count, and a word for it: the test images (else val) of a set that has splits of its own.
+    """What to evaluate on: the name of the split and the positions ``(n,)`` of its images.
 
-    Of a set that was dealt here, every image that no model was fitted to or chosen by, wherever it lies now and
-    whatever else has come to it: ``"test"`` if these are the ones held out, else ``"unseen"``.
+    A source with its own splits: its test images, or val if it has no test. A source that was split here: every image
+    that no model was fitted to or chosen by, in whatever split it is now. The name is then ``"test"`` if these are the
+    images of the test split, otherwise ``"unseen"``.
     """
     split = final_split(dataset)
     index = not_trained_on(models, dataset)

@@ -1,7 +1,8 @@
-"""Exact counts: each image once, integers summed, averages taken at the end.
+"""Evaluation: exact counts of one or several models on the same images.
 
-One view (the centre) or ten (paper §6: the softmax outputs are averaged over the views, as they are over the networks
-of an ensemble). One counter serves them all: accuracy, loss, classes, confusions and calibration.
+Each image counts once, integers are summed and divided at the end. One view of each image is the centre crop. Ten views
+are the four corner crops, the centre crop and their mirror images; the softmax outputs are averaged over the views
+(paper §4.1), as they are over the models of an ensemble (§6).
 """
 
 from __future__ import annotations
@@ -38,12 +39,16 @@ def log_probabilities(
     batch_size: int = BATCH,
     log: Log = warn_once,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of (log-probabilities ``(N, classes)`` fp32, labels ``(N,)``) of a store's images ``index``, in order."""
+    """Batches of (log-probabilities ``(N, classes)`` fp32, targets ``(N,)`` int64) of the images ``index``, in order.
+
+    ``index``: ``(n,)`` positions in the prepared dataset. ``log`` receives one line for each fast kernel that cannot be
+    used here.
+    """
     network = accelerate(model, device_config, log=log)
-    for some, seen in inputs(model, dataset, index, device_config, view_count, batch_size):
+    for positions, batch_views in inputs(model, dataset, index, device_config, view_count, batch_size):
         with torch.inference_mode(), device_config.autocast():
-            outputs = [network(device_config.to_memory_format(view)).float().log_softmax(dim=1) for view in seen]
-        yield average(outputs), to_device(dataset.targets[some], device_config.device)
+            outputs = [network(device_config.to_memory_format(view)).float().log_softmax(dim=1) for view in batch_views]
+        yield average(outputs), to_device(dataset.targets[positions], device_config.device)
 
 
 def inputs(
@@ -54,12 +59,15 @@ def inputs(
     view_count: Literal[1, 10] = 1,
     batch_size: int = BATCH,
 ) -> Iterator[tuple[NDArray[np.int64], Iterator[Tensor]]]:
-    """Batches of a store's images ``index``, in order: which they are, and what the network is to see of them."""
+    """Batches of the images ``index``, in order: their positions ``(N,)``, and each view of them as network input.
+
+    A view is ``(N, C, S, S)`` fp32 on the device.
+    """
     mean_image = None if model.mean_image is None else model.mean_image.to(device_config.device)
     for start in range(0, len(index), batch_size):
-        some = index[start : start + batch_size]
-        pixels = to_device(dataset.read(some), device_config.device)
-        yield some, views(pixels, model.preprocessing, mean_image, view_count)
+        positions = index[start : start + batch_size]
+        pixels = to_device(dataset.read(positions), device_config.device)
+        yield positions, views(pixels, model.preprocessing, mean_image, view_count)
 
 
 def average(outputs: Sequence[Tensor]) -> Tensor:
@@ -77,16 +85,16 @@ def evaluate_models(
     view_count: Literal[1, 10] = 1,
     reporter: Reporter | None = None,
 ) -> list[Metrics]:
-    """Counts of each model on the images ``index`` of its store, then, for several, of their ensemble.
+    """The metrics of each model on the images ``index`` of its dataset, then, for several models, of their ensemble.
 
-    The stores hold the same images in the same order, each as its model wants them.
-    Raises ``UserError`` if they do not, or if there is no image.
+    The datasets hold the same images in the same order, each prepared as its model needs them. Raises ``UserError`` if
+    they do not, if their classes are not the models', or if ``index`` is empty.
     """
     reporter = reporter or NullReporter()
     _check_same(models, datasets, index)
-    counts = [Metrics(models[0].num_classes) for _ in models]
-    ensemble = Metrics(models[0].num_classes)
-    streams = [log_probabilities(m, s, index, device_config, view_count) for m, s in zip(models, datasets, strict=True)]
+    classes = models[0].classes
+    *counts, ensemble = (Metrics(len(classes), views=view_count, class_names=classes) for _ in (*models, "ensemble"))
+    streams = [log_probabilities(m, d, index, device_config, view_count) for m, d in zip(models, datasets, strict=True)]
     with stage(reporter, "evaluating", len(index)):
         for batches in zip(*streams, strict=True):
             outputs, targets = [output for output, _ in batches], batches[0][1]
@@ -99,9 +107,12 @@ def evaluate_models(
 
 
 def not_trained_on(models: Sequence[Classifier], dataset: PreparedDataset) -> NDArray[np.int64]:
-    """The store's images that none of the models was fitted to or chosen by, known by their content; rising."""
-    seen = np.concatenate([model.trained_on.numpy().view(np.uint64) for model in models])
-    return np.flatnonzero(~np.isin(dataset.hashes, seen))
+    """Positions ``(n,)``, ascending, of the images that none of the models was fitted to or chosen by.
+
+    Images are compared by the hash of their content.
+    """
+    trained_on = np.concatenate([model.trained_on.numpy().view(np.uint64) for model in models])
+    return np.flatnonzero(~np.isin(dataset.hashes, trained_on))
 
 
 def _check_same(models: Sequence[Classifier], datasets: Sequence[PreparedDataset], index: NDArray[np.int64]) -> None:
@@ -110,21 +121,18 @@ def _check_same(models: Sequence[Classifier], datasets: Sequence[PreparedDataset
         raise UserError(f"{first.name} has no images to evaluate on")
     for model, dataset in zip(models, datasets, strict=True):
         check_classes(model, dataset.classes, dataset.name)
-        if view_problem := _unequal(first, dataset):
-            raise UserError(view_problem)
+        if not (np.array_equal(first.hashes, dataset.hashes) and np.array_equal(first.splits, dataset.splits)):
+            raise UserError(
+                f"the models would be evaluated on different images ({first.name}, {dataset.name}): "
+                "give one image set for all with --data"
+            )
 
 
 def check_classes(model: Classifier, classes: Sequence[str], name: str) -> None:
-    """Raise ``UserError`` unless the images called ``name`` have the model's classes."""
+    """Raise ``UserError`` unless the images called ``name`` have the model's classes, in the same order."""
     if list(model.classes) != list(classes):
         raise UserError(
             f"the model's {len(model.classes)} classes are not the {len(classes)} of {name}: "
             "give --data with the classes it was trained on",
             [f"model: {', '.join(model.classes[:8])} …", f"images: {', '.join(classes[:8])} …"],
         )
-
-
-def _unequal(first: PreparedDataset, other: PreparedDataset) -> str | None:
-    if np.array_equal(first.hashes, other.hashes) and np.array_equal(first.splits, other.splits):
-        return None
-    return f"the runs are to be counted on different images ({first.name}, {other.name}): give one set with --data"

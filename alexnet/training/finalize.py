@@ -31,7 +31,7 @@ def finalize(training: Training, model: Classifier, matrix_gflops: float) -> dic
         )
         if views == 10:  # what the views are worth (paper §4.1)
             (single,) = evaluate_models([model], [dataset], dataset.subset(split), device_config, 1, training.reporter)
-            counted["one_view"] = {"top1": single.top1 / single.images, "top5": single.top5 / single.images}
+            counted["one_view"] = {"top1": single.top1, "top5": single.top5}
     seconds = training.state.seconds
     epochs = [line for line in training.run.metrics() if "train_loss" in line]
     return {

@@ -272,9 +272,8 @@ class Training:
         for output, targets in log_probabilities(self.network, self.dataset, index, self.device_config):
             counts.add(output, targets)
             self.reporter.advance(self.state.step, measured=counts.images)
-        loss = counts.loss / counts.images
-        self.check_finite(math.isfinite(loss), f"the {name} loss is {loss}")
-        return {f"{name}_loss": loss, f"{name}_top1": counts.top1 / counts.images}
+        self.check_finite(math.isfinite(counts.loss), f"the {name} loss is {counts.loss}")
+        return {f"{name}_loss": counts.loss, f"{name}_top1": counts.top1}
 
     def warn(self, log: RunLog, kind: str, text: str) -> None:
         """Tell whoever watches, and ``events.jsonl``."""

@@ -1,50 +1,66 @@
-"""Which recipe and which images a person means, by what was said and by what the images are."""
+"""Which recipe and which source a training uses, from what the user gave."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from alexnet.config import Recipe, override
 from alexnet.core.errors import UserError
 from alexnet.data.prepared import natural_side
 from alexnet.data.sources import BUILTIN_SOURCES, Log, Source, open_source
-from alexnet.recipes import DEFAULT, RECIPES, get_recipe
+from alexnet.recipes import DEFAULT, get_recipe, is_recipe
 
-SMALLEST_SMALL_SIDE, LARGEST_SMALL_SIDE = 28, 64  # what the variant `small` is made for
+MIN_SMALL_SIDE, MAX_SMALL_SIDE = 28, 64  # pixels: the images that the variant `small` is made for
 
 
-def choose(
-    recipe: Recipe | str | None, data: Path | str | None, overrides: Sequence[str], root: Path | None, log: Log
+def resolve(
+    recipe: Recipe | str | None,
+    data: Path | str | None,
+    overrides: Iterable[str] | Mapping[str, Any],
+    data_root: Path | None,
+    log: Log,
 ) -> tuple[Source, Recipe]:
-    """The source and the recipe meant; with data alone, the recipe for photographs or for small images."""
+    """The source to train on, and the recipe with its overrides and that source.
+
+    ``recipe``: a value, a name, the path of a JSON file, or None: the default recipe, or with ``data`` the recipe for
+    images of their size. ``log`` receives messages about downloads. Raises ``UserError``.
+    """
     if recipe is None and data is not None:
-        source = open_source(str(data), root, log)
+        source = open_source(str(data), data_root, log)
         recipe = override(recipe_for(natural_side(source)), overrides)
     else:
-        if isinstance(recipe, str) and (Path(recipe) / "run.json").is_file():
-            raise UserError(
-                f"{recipe!r} is a run, not a recipe: to continue it give its own command and --out {recipe}"
-            )
-        if isinstance(recipe, str) and recipe not in RECIPES and (recipe in BUILTIN_SOURCES or Path(recipe).exists()):
-            raise UserError(f"{recipe!r} is no recipe but images to train on: write --data {recipe}")
-        recipe = get_recipe(recipe or DEFAULT) if not isinstance(recipe, Recipe) else recipe
-        recipe = override(recipe, overrides)
+        if isinstance(recipe, str):
+            _check_recipe_name(recipe)
+        recipe = override(get_recipe(recipe or DEFAULT) if not isinstance(recipe, Recipe) else recipe, overrides)
         if not (data or recipe.data.source):
-            raise UserError(f"recipe {recipe.name!r} trains on images of your own: give --data FOLDER")
-        source = open_source(str(data or recipe.data.source), root, log)
+            raise UserError(f"recipe {recipe.name!r} trains on your own images: give --data FOLDER")
+        source = open_source(str(data or recipe.data.source), data_root, log)
     return source, replace(recipe, data=replace(recipe.data, source=str(data or recipe.data.source)))
 
 
-def recipe_for(side: int) -> Recipe:
-    """The recipe for a folder whose images are kept at ``side`` pixels: small ones are seen as they are.
+def _check_recipe_name(name: str) -> None:
+    """Raise ``UserError`` for a run or a source that was given as a recipe."""
+    if is_recipe(name):
+        return
+    if (Path(name) / "run.json").is_file():
+        raise UserError(
+            f"{name!r} is a run, not a recipe: to resume it, repeat the command that started it with --out {name}"
+        )
+    if name in BUILTIN_SOURCES or Path(name).exists():
+        raise UserError(f"{name!r} is not a recipe but a source of images: write --data {name}")
 
-    Those in between are cropped in the proportion of photographs, 7/8 of the side, and enlarged.
+
+def recipe_for(side: int) -> Recipe:
+    """The recipe for a folder of images that are prepared at ``side`` pixels.
+
+    Up to 64 pixels: ``photos-small``, whose network takes them at their size, at least 28. Above: ``photos``, with
+    crops of 7/8 of the side, as for photographs, resized to the network's input.
     """
-    if side > LARGEST_SMALL_SIDE:
+    if side > MAX_SMALL_SIDE:
         recipe = get_recipe("photos")
-        crop = side * 7 // 8
-        return replace(recipe, augment=replace(recipe.augment, crop=crop))
+        return replace(recipe, augment=replace(recipe.augment, crop=side * 7 // 8))
     recipe = get_recipe("photos-small")
-    return replace(recipe, data=replace(recipe.data, image_size=max(SMALLEST_SMALL_SIDE, side)))
+    return replace(recipe, data=replace(recipe.data, image_size=max(MIN_SMALL_SIDE, side)))

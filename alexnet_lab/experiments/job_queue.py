@@ -134,10 +134,11 @@ def run_experiment(experiment: Experiment, device: Device, settings: Settings) -
     finished = [folder for folder in folders if Run(folder).finished]
     ensemble = None
     if len(finished) > 1:
-        *_, ensemble = evaluate(
-            *finished, data=source, views=10 if recipe.train.views == 10 else 1, device=settings.device,
+        *_, together = evaluate(
+            finished, data=source, views=10 if recipe.train.views == 10 else 1, device=settings.device,
             precision=recipe.train.precision, data_root=settings.data_root, reporter=settings.reporter,
         )  # fmt: skip
+        ensemble = together.to_json()
     path = keep(folders, ensemble=ensemble)
     for folder in folders:
         shutil.rmtree(Run(folder).checkpoints, ignore_errors=True)
