@@ -1,4 +1,4 @@
-"""Fixtures for all tests: a cache folder of their own, small prepared datasets, and a reporter that records its calls."""
+"""Fixtures for all tests: a cache folder of their own, small prepared datasets, a reporter that records its calls."""
 
 import hashlib
 import math

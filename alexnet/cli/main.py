@@ -267,9 +267,12 @@ def _run(words: Sequence[str]) -> int:
     try:
         arguments = parse(words)
         if arguments.version:
-            from importlib.metadata import version
+            from importlib.metadata import PackageNotFoundError, version
 
-            print(f"alexnet {version('alexnet')}")
+            try:
+                print(f"alexnet {version('alexnet')}")
+            except PackageNotFoundError as error:
+                raise UserError("the version is unknown, because alexnet is not installed: pip install .") from error
             return 0
         if arguments.command is None:
             build_parser().print_help()

@@ -5,8 +5,8 @@ import pytest
 from alexnet.analysis.receptive_field import reach, receptive_field
 from alexnet.core.errors import UserError
 from alexnet.models.alexnet import LinearLayer
-from alexnet.models.summary import summarize
 from alexnet.models.registry import create_model
+from alexnet.models.summary import summarize
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SLIM = {"hidden": (LinearLayer(8), LinearLayer(8))}
