@@ -15,8 +15,8 @@ BIAS = 0.1
 def receptive_field(network: Classifier, layer: str) -> int:
     """The side, in pixels, of what the centre unit of a layer of maps depends on.
 
-    ``layer``: the name of one of its modules, e.g. ``pool5``. The network's images must be large enough that the field does not reach
-    beyond them.
+    ``layer``: the name of one of its modules, e.g. ``pool5``. The network's images must be large enough that the field
+    does not reach beyond them.
     """
     reached = reach(network, layer).amax(dim=1).nonzero().squeeze(1)
     return int(reached.max() - reached.min()) + 1

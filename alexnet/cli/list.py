@@ -32,6 +32,10 @@ def main(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _sources() -> dict[str, str]:
+    return {name: source.about for name, source in BUILTIN_SOURCES.items()}
+
+
 def measured_recipes() -> dict[str, dict[str, Any]]:
     """Recipe → what was measured of it: ``alexnet/recipes/measured.json``, which the laboratory writes."""
     text = importlib.resources.files("alexnet.recipes").joinpath("measured.json").read_text(encoding="utf-8")
@@ -54,10 +58,6 @@ def _accuracy(measured: Mapping[str, Any]) -> str:
     top1, seeds = measured["top1"], measured["seeds"]
     spread = f"{top1['lowest']:.2%} – {top1['highest']:.2%}, {seeds} seeds" if seeds > 1 else "1 seed"
     return f"{top1['mean']:.2%} ({spread})"
-
-
-def _sources() -> dict[str, str]:
-    return {name: source.about for name, source in BUILTIN_SOURCES.items()}
 
 
 def _variants() -> dict[str, dict[str, object]]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from alexnet.config import Recipe, first_difference, recipe_from_json
 from alexnet.core.errors import UserError
-from alexnet.core.schema import from_json, to_json
+from alexnet.core.schema import from_json, spec, to_json
 from alexnet.models.classifier import Classifier
 from alexnet.runtime.checkpoint import Checkpoint, save_checkpoint
 from alexnet.training.optimizer import optimizer_tensors, restore_optimizer
@@ -52,7 +52,7 @@ class Identity:
         return next((name for name in ("seed", "data") if state[name] != getattr(self, name)), None)
 
 
-@dataclass(frozen=True)
+@spec()
 class Numbers:
     """What a checkpoint's ``state.json`` must hold beside the identity: see :class:`State`."""
 

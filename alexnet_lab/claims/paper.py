@@ -34,12 +34,12 @@ STATEMENTS = (
     PaperStatement(
         "§3.1", "ReLU; figure 1: 25 % training error on CIFAR-10 in a sixth of tanh's epochs",
         "`models/alexnet.py` `ACTIVATIONS`; recipes `fig1-relu`, `fig1-tanh`",
-        "`tests/models/test_network.py`, `tests/models/test_cifar.py`", "it is not known which network figure 1 shows",
+        "`tests/models/test_alexnet.py`, `tests/models/test_cifar.py`", "it is not known which network figure 1 shows",
         ("C12", "C13", "C33"),
     ),
     PaperStatement(
         "§3.2", "two columns that meet at conv3 and from fc6 on", "`groups` in `models/variants.py`",
-        "`tests/models/test_network.py`, each column computed separately", "the same", ("ablate-columns", "C19"),
+        "`tests/models/test_alexnet.py`, each column computed separately", "the same", ("ablate-columns", "C19"),
     ),
     PaperStatement(
         "§3.2", "a network with half the kernels on one card has 1.7 and 1.2 points more error", "variant `paper-half`",
@@ -50,14 +50,15 @@ STATEMENTS = (
     ),
     PaperStatement(
         "§3.3", "local response normalization: k = 2, n = 5, α = 1e-4, β = 0.75, after ReLU of layers 1 and 2",
-        "`kernels/lrn.py`, convention `sum`", "`tests/models/test_response_norm.py`, the formula in float64",
+        "`models/layers.py` `LocalResponseNorm`, convention `sum`",
+        "`tests/kernels/test_lrn.py`, the formula in float64",
         "α divided by n, windows inside a column, before ReLU in layer 1, a second LRN within each channel after "
         "layer 2",
         ("C7", "C20"),
     ),
     PaperStatement(
         "§3.3", "LRN lowers the errors on ImageNet by 1.4 and 1.2 points", "`model.norm_layer=none`",
-        "`tests/models/test_network.py`",
+        "`tests/models/test_alexnet.py`",
         "42.0 and 19.4 % without (log 148), 40.7 and 18.2 % with (log 145): 1.4 and 1.2",
         ("ablate-normalization", "ablate-normalization-slower"),
     ),
@@ -69,7 +70,7 @@ STATEMENTS = (
     PaperStatement(
         "§3.4", "pools of size 3 instead of 2, with stride 2: 0.4 and 0.3 points",
         "`pool_kernel`, `pool_stride` in `models/alexnet.py`",
-        "`tests/models/test_network.py`",
+        "`tests/models/test_alexnet.py`",
         "41.1 and 18.5 % without overlap (log 147, where conv2 pads 1 and conv5 nothing): 0.4 and 0.3 (log 145)",
         ("ablate-overlap", "C25"),
     ),

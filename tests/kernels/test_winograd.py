@@ -10,8 +10,8 @@ from alexnet.kernels import winograd
 from alexnet.kernels.accelerate import accelerate
 from alexnet.kernels.blocked import BlockedLinear
 from alexnet.kernels.winograd import POINTS, Filtering, WinogradConv2d, choose, convolve
-from alexnet.runtime.device import DeviceConfig
 from alexnet.models.registry import create_model
+from alexnet.runtime.device import DeviceConfig
 
 EXACT, ROUNDED = 1e-10, 1e-5  # DESIGN's fourth rule: in fp64, in fp32
 FILTERINGS = [Filtering(side - taps + 1, taps) for taps in (3, 5) for side in POINTS if side > taps]

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from alexnet.models.summary import summarize
 from alexnet.models.registry import build, create_model, get_architecture
+from alexnet.models.summary import summarize
 from alexnet.models.variants import VARIANTS
 
 

@@ -26,7 +26,7 @@ UPDATES = [
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture(params=UPDATES, ids=lambda spec: spec.update)
+@pytest.fixture(params=UPDATES, ids=lambda spec: spec.optimizer)
 def trained(request):
     """A network with batch norms, an optimizer that has state, and a step to do with some images."""
 

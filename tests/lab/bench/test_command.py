@@ -1,20 +1,19 @@
-"""``alexnet bench`` as a person calls it, with real networks and the fewest and shortest turns."""
+"""``alexnet bench``, with real networks and the fewest and shortest turns."""
 
 import json
 
 import pytest
 
 from alexnet.cli.main import main
-from alexnet_lab.bench import data
-from alexnet_lab.bench import hardware_peak as hardware_peak
+from alexnet_lab.bench import data, hardware_peak
 from alexnet_lab.bench.hardware_peak import HardwarePeak, highest
 
 QUICK = ["--rounds", "1", "--seconds", "0.01", "--device", "cpu"]
-COLUMNS = {"what", "variant", "batch", "precision", "ours", "stock", "ratio", "ceiling_fraction", "peak_memory"}
+COLUMNS = {"what", "variant", "batch", "precision", "ours", "stock", "ratio", "share_of_bound", "peak_memory"}
 
 
 @pytest.fixture(autouse=True)
-def small_ceilings(monkeypatch):
+def small_products(monkeypatch):
     """Products of a sixty-fourth of the work: what is tested here is that they stand beside the rows."""
     monkeypatch.setattr(hardware_peak, "SIDE", 1024)
 
@@ -34,8 +33,8 @@ def test_training_steps_are_rows_of_figures(capsys):
     assert row["ours"] > 0
     assert row["peak_memory"] > 61e6 * 4 * 3  # weights, gradients, velocities in fp32
     assert row["first_seconds"] > 0
-    assert document["ceilings"]["fp32_gflops"] > 0
-    assert document["ceilings"]["copy_gigabytes"] > 0
+    assert document["hardware_peak"]["fp32_gflops"] > 0
+    assert document["hardware_peak"]["copy_gigabytes"] > 0
     assert document["hardware"]["threads"] >= 1
 
 
@@ -55,11 +54,11 @@ def test_inference_is_timed_with_int8_weights_too(capsys):
     document = json.loads(capsys.readouterr().out)
     rows = [row for row in document["rows"] if row["beside"] == "stock PyTorch, fp32"]
     assert [row["precision"] for row in rows] == [document["hardware"]["precision"], "int8"]
-    assert rows[1]["ceiling"] == "int8 matrix product"
-    assert document["ceilings"]["int8_gflops"] > 0
+    assert rows[1]["bound"] == "int8 matrix product"
+    assert document["hardware_peak"]["int8_gflops"] > 0
 
 
-def test_images_on_their_way(capsys, few_photographs):
+def test_loading_of_images(capsys, few_photographs):
     assert main(["bench", "data", "--variant", "torchvision", "--batch", "4", *QUICK, "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert [row["beside"] for row in rows] == [
@@ -71,10 +70,10 @@ def test_images_on_their_way(capsys, few_photographs):
 
 
 def test_nothing_is_timed_that_could_not_be_kept(monkeypatch, capsys):
-    monkeypatch.setattr("alexnet_lab.bench.command.source_commit", lambda: None)
-    monkeypatch.setattr("alexnet_lab.bench.command.bench", lambda *given: pytest.fail("it was timed"))
+    monkeypatch.setattr("alexnet_lab.results.records.code_commit", lambda: None)
+    monkeypatch.setattr("alexnet_lab.bench.run.run_benchmark", lambda *given, **more: pytest.fail("it was timed"))
     assert main(["bench", "train", "--keep", *QUICK]) == 2
-    assert "--keep works only from a clean checkout" in capsys.readouterr().err
+    assert "--keep needs a checkout" in capsys.readouterr().err
 
 
 def test_a_machine_can_do_what_it_did_in_its_best_moment():

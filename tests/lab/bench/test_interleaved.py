@@ -1,4 +1,4 @@
-"""Contestants in processes of their own: their turns, their peaks of memory, and what becomes of one that fails."""
+"""Candidates in their own processes: their turns, their peak memory, and a candidate that fails."""
 
 import os
 import time
@@ -11,7 +11,7 @@ from alexnet.core.errors import UserError
 from alexnet.runtime.device import DeviceConfig
 from alexnet_lab.bench.interleaved import Candidate, Timed, _Process, ratios, time_interleaved
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 IMAGES = 10
 MEBI = 2**20
 
@@ -46,12 +46,12 @@ def dies_at_work():
 
 
 def test_turns_go_round_and_each_process_has_its_own_peak():
-    told = []
+    finished = []
     timed = time_interleaved(
         {"quick": Candidate(sleeps, (0.01,)), "slow": Candidate(sleeps, (0.04, 400 * MEBI))},
-        rounds=2, seconds=0.2, watch=told.append,
+        rounds=2, seconds=0.2, progress=finished.append,
     )  # fmt: skip
-    assert told == [1, 2, 3, 4]
+    assert finished == [1, 2, 3, 4]
     assert [len(one.rates) for one in timed.values()] == [2, 2]
     assert 100 < timed["quick"].rate <= IMAGES / 0.01
     assert timed["slow"].rate <= IMAGES / 0.04
@@ -67,13 +67,13 @@ def test_turns_go_round_and_each_process_has_its_own_peak():
         (dies_at_work, "odd could not be timed: its process ended with status 3"),
     ],
 )
-def test_a_contestant_that_fails_is_named_with_its_last_words(prepare, reason):
+def test_a_candidate_that_fails_is_named_with_its_error(prepare, reason):
     with pytest.raises(UserError) as caught:
         time_interleaved({"even": Candidate(sleeps, (0.01,)), "odd": Candidate(prepare)}, rounds=1, seconds=0.01)
     assert caught.value.line == reason
 
 
-def test_last_words_are_heard_though_the_process_ended_before_it_was_asked():
+def test_the_error_of_a_process_that_ended_before_a_request_is_read():
     process = _Process("odd", Candidate(fails_at_once))
     process._process.join()
     with pytest.raises(UserError, match="odd could not be timed: RuntimeError: no such thing"):

@@ -8,7 +8,7 @@ from alexnet.config import override
 from alexnet.models.registry import create_model
 from alexnet.recipes import get_recipe
 from alexnet_lab.experiments import textbook
-from alexnet_lab.experiments.textbook import Pictures, compare, textbook_network
+from alexnet_lab.experiments.textbook import TextbookImages, compare, textbook_network
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -21,11 +21,11 @@ def test_its_network_is_the_variant_d2l():
         torch.testing.assert_close(theirs(images), ours(images), rtol=1e-4, atol=1e-5)
 
 
-def test_its_pictures_are_the_training_images(make_digits_store):
+def test_its_images_are_the_training_images(make_digits_store):
     dataset = make_digits_store(train=20, test=10)
-    pictures = Pictures(dataset, 16)
-    assert len(pictures) == 20
-    image, label = pictures[3]
+    images = TextbookImages(dataset, 16)
+    assert len(images) == 20
+    image, label = images[3]
     place = dataset.subset("train")[3]
     assert image.shape == (1, 16, 16)
     assert label == dataset.targets[place]

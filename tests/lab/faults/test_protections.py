@@ -1,4 +1,4 @@
-"""Each protection is worth its name: where it is taken out, the test that it is about fails."""
+"""Each protection is tested: where it is removed, its test fails."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-TAKEN_OUT = {  # what is done to the code, and the test that must notice
+REMOVED = {  # what is removed: the change of the code, and the test that must fail
     "a step is taken whatever its numbers": (
         "import torch\n"
         "patch('alexnet.training.step.all_finite', lambda loss, gradients: torch.ones((), dtype=torch.bool))",
@@ -51,11 +51,11 @@ TAKEN_OUT = {  # what is done to the code, and the test that must notice
     "a model's weights are not hashed": (
         "patch('alexnet.models.bundle.sha256_file', lambda path: alexnet.models.bundle.read_json("
         "path.with_name('model.json'))['sha256'] if path.with_name('model.json').exists() else '')",
-        "tests/model/test_saved.py::test_a_flipped_bit_is_noticed",
+        "tests/models/test_bundle.py::test_a_flipped_bit_is_noticed",
     ),
     "names from a model are shown as they are": (
         "patch('alexnet.models.bundle.printable', str)",
-        "tests/model/test_saved.py::test_names_in_a_description_are_shown_escaped",
+        "tests/models/test_bundle.py::test_names_in_a_description_are_shown_escaped",
     ),
     "labels of a store are not hashed": (
         "patch('alexnet.data.prepared._check_hashes', lambda path, meta: None)",
@@ -106,9 +106,9 @@ sys.exit(pytest.main([sys.argv[1], "-q", "-x", "-p", "no:cacheprovider", "--no-h
 """
 
 
-@pytest.mark.parametrize("what", TAKEN_OUT)
-def test_a_test_notices_what_is_missing(what):
-    change, node = TAKEN_OUT[what]
+@pytest.mark.parametrize("what", REMOVED)
+def test_a_test_fails_without_the_protection(what):
+    change, node = REMOVED[what]
     words = [sys.executable, "-c", RUN.format(change=change), node]
     done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT, timeout=300)
     assert done.returncode == 1, f"{node} did not fail:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"

@@ -13,9 +13,9 @@ from alexnet.models.registry import create_model
 from alexnet.runtime.log import NullReporter
 from alexnet.runtime.run import start_or_continue
 from alexnet.training.build import build_model
+from alexnet.training.datasets import final_split
 from alexnet.training.evaluate import evaluate_models
 from alexnet.training.finalize import finalize
-from alexnet.training.datasets import final_split
 from alexnet.training.loop import Training
 from alexnet.training.statistics import filter_statistics, model_statistics
 
