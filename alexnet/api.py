@@ -17,7 +17,7 @@ from alexnet.data.sources import reopened_by
 from alexnet.models.bundle import load_model, model_folder
 from alexnet.models.classifier import Classifier
 from alexnet.models.registry import get_variant
-from alexnet.plots.curves import CurveDrawer
+from alexnet.plots.curves import CurvesFile
 from alexnet.report import build as report
 from alexnet.report.markdown import write_report
 from alexnet.runtime.device import DeviceConfig, matrix_rate, resolve_device
@@ -80,16 +80,16 @@ def fit_and_finish(
     with device_config.enough_memory(f"add --set train.batch_size={max(1, recipe.train.batch_size // 2)}"):
         matrix_gflops = matrix_rate(device_config)
         training = Training(recipe, dataset, run, seed, device_config, reporter)
-        curves = CurveDrawer(recipe)
+        curves = CurvesFile(recipe)
         finish(training, training.fit(curves), curves, matrix_gflops)
 
 
-def finish(training: Training, model: Classifier, curves: CurveDrawer, matrix_gflops: float) -> None:
+def finish(training: Training, model: Classifier, curves: CurvesFile, matrix_gflops: float) -> None:
     """Write what a training leaves: model, curves, report and result. Raises ``UserError`` if the disk refuses."""
     run, recipe = training.run, training.recipe
     try:
         result = finalize(training, model, matrix_gflops)
-        curves.draw(run, result if result["split"] else None)
+        curves.write(run, result if result["split"] else None)
         write_bytes(run.folder / "report.md", write_report(recipe, result, remarks(training.dataset)).encode())
         write_json(run.folder / "result.json", result)  # last: it says that everything is there
     except OSError as error:

@@ -16,7 +16,7 @@ from typing import Any
 from alexnet.config import recipe_from_json
 from alexnet.core.errors import UserError
 from alexnet.core.files import write_bytes
-from alexnet.plots.curves import draw_training_errors
+from alexnet.plots.curves import plot_training_errors
 from alexnet.recipes import RECIPES
 from alexnet.report.tables import markdown_table
 from alexnet.runtime.device import hardware_name
@@ -203,7 +203,7 @@ def write_pages(root: Path) -> None:
         write_bytes(root / page, text.encode())
     write_bytes(root / PAPER, paper_page(results).encode())
     if all((nets := figure_1_nets(results)).values()):
-        draw_training_errors(nets, root / FIGURE_1)
+        plot_training_errors(nets, root / FIGURE_1)
 
 
 def between(text: str, name: str, content: str, page: Path = README) -> str:

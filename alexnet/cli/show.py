@@ -11,7 +11,7 @@ from typing import Any
 from alexnet.cli.console import print_json
 from alexnet.cli.naming import run_folder
 from alexnet.core.errors import UserError
-from alexnet.plots.canvas import Picture, about_letters, check_format
+from alexnet.plots.canvas import Picture, missing_glyphs_note, check_format
 from alexnet.plots.inputs import REPORT, check_inputs
 from alexnet.plots.registry import PICTURES
 from alexnet.plots.request import NAMES, Request
@@ -30,18 +30,18 @@ def main(arguments: argparse.Namespace) -> int:
     if what == REPORT:
         files = [path]
         sections = rebuild(arguments.targets[0], path, arguments)
-        says = f"the report of {arguments.targets[0]}"
-        figures: Mapping[str, Any] = {each.title: each.says for each in sections}
+        caption = f"the report of {arguments.targets[0]}"
+        figures: Mapping[str, Any] = {each.title: each.caption for each in sections}
     else:
         check_format(path)
         picture = PICTURES[what](_request(arguments))
         files = [path, *([path.with_suffix(".svg")] if what in LINES and not out else [])]
         _save(picture, files)
-        says, figures = picture.says, picture.figures
+        caption, figures = picture.caption, picture.values
     if arguments.json:
-        print_json({"what": what, "picture": str(path), "says": says, "figures": dict(figures)})
+        print_json({"what": what, "picture": str(path), "says": caption, "figures": dict(figures)})
     else:
-        print("\n".join([says, *map(str, files)]))
+        print("\n".join([caption, *map(str, files)]))
     return 0
 
 
@@ -52,7 +52,7 @@ def _save(picture: Picture, files: Sequence[Path]) -> None:
             picture.save(path)
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror or error}; give another --out") from error
-    if note := about_letters([picture.figure]):
+    if note := missing_glyphs_note([picture.figure]):
         print(note, file=sys.stderr)
 
 

@@ -11,9 +11,9 @@ from alexnet.core.files import write_bytes
 from alexnet.data.prepared import PreparedDataset
 from alexnet.inference.predictor import Predictor
 from alexnet.models.bundle import load_model
-from alexnet.plots.canvas import about_letters
+from alexnet.plots.canvas import missing_glyphs_note
 from alexnet.report import html as page
-from alexnet.report.figures import of_images, of_training
+from alexnet.report.values import of_images, of_training
 from alexnet.runtime.device import DeviceConfig, resolve_device
 from alexnet.runtime.log import Reporter, stage
 from alexnet.runtime.progress import make_reporter
@@ -50,7 +50,7 @@ def write(
     """The page, and what it shows. Raises ``OSError`` if the disk refuses."""
     predictor = Predictor(run.folder, device_config)
     sections = draw(run, predictor, dataset, reporter)
-    if note := about_letters([each.picture.figure for each in sections if each.picture]):
+    if note := missing_glyphs_note([each.picture.figure for each in sections if each.picture]):
         reporter.log(note)
     names = dict(zip(predictor.model.classes, predictor.model.labels, strict=True))
     write_bytes(path, page.render(run.recipe, run.result, sections, remarks(dataset), names, run.name).encode())

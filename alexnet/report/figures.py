@@ -43,11 +43,11 @@ def of_training(run: Run, predictor: Predictor, dataset: PreparedDataset) -> dic
     colours = dataset.colours if dataset.channels == 3 else None
     name = run.name
     return {
-        "How it went": lambda: curves.draw_curves([history]),
-        "The network": lambda: architecture.draw_architecture(network, f"{name} ({predictor.model.variant})"),
-        "What its units see": lambda: fields.show_fields_of(predictor.model, predictor.visible(one)[0], name),
-        "What training makes of an image": lambda: augmentations.show_augmentations(recipe, one[0], colours, name),
-        "Its first kernels": lambda: filters.draw_filters({name: network}),
+        "How it went": lambda: curves.plot_curves([history]),
+        "The network": lambda: architecture.plot_architecture(network, f"{name} ({predictor.model.variant})"),
+        "What its units see": lambda: fields.compose_receptive_fields_of(predictor.model, predictor.visible(one)[0], name),
+        "What training makes of an image": lambda: augmentations.compose_augmentations(recipe, one[0], colours, name),
+        "Its first kernels": lambda: filters.plot_filters({name: network}),
     }
 
 
@@ -70,20 +70,20 @@ def of_images(run: Run, predictor: Predictor, dataset: PreparedDataset) -> dict[
         known = FeatureIndex(
             train, np.concatenate(list(compute_features(predictor, dataset, train, layer, NullReporter())))
         )
-        return neighbours.show_neighbours(predictor, dataset, known, [query], layer, name)
+        return neighbours.compose_neighbours(predictor, dataset, known, [query], layer, name)
 
     def maps() -> Picture:
         what, pixels = one()
-        return activations.show_activations(predictor, pixels, [], what)
+        return activations.compose_activations(predictor, pixels, [], what)
 
     def attributed() -> Picture:
         what, pixels = one()
-        return attributions.show_attributions(predictor, pixels, None, what)
+        return attributions.compose_attributions(predictor, pixels, None, what)
 
     return {
-        "What it says of images": lambda: predictions.show_predictions(predictor, dataset, held_out(), title),
-        "What it takes for what": lambda: confusion.show_counted(run.result, predictor.model, name),
-        "Which images it finds alike": lambda: embedding.show_embedding(
+        "What it says of images": lambda: predictions.compose_predictions(predictor, dataset, held_out(), title),
+        "What it takes for what": lambda: confusion.compose_counted_confusion(run.result, predictor.model, name),
+        "Which images it finds alike": lambda: embedding.compose_embedding(
             predictor, dataset, held_out(), layer, title, NullReporter()
         ),
         "What lies nearest to one of them": near,

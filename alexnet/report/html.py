@@ -13,7 +13,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from alexnet.config import Recipe, assignments
-from alexnet.plots.canvas import DOTS_PER_INCH, Picture, encoded
+from alexnet.plots.canvas import DOTS_PER_INCH, Picture, encode_figure
 from alexnet.report.markdown import described_differences, expected, facts, readings
 from alexnet.report.text import describe_images, describe_measure
 
@@ -39,10 +39,10 @@ class Embedded:
 
 @dataclass(frozen=True, eq=False)
 class Section:
-    """A picture under a title, laid out twice; where there is none, ``says`` tells why."""
+    """A picture under a title, laid out twice; where there is none, ``caption`` tells why."""
 
     title: str
-    says: str
+    caption: str
     picture: Picture | None = None
     at_desk: Embedded | None = None
     for_phones: Embedded | None = None
@@ -50,8 +50,8 @@ class Section:
 
 def section(title: str, picture: Picture) -> Section:
     """The picture as it stands in a page, for wide and for narrow screens."""
-    desk, phone = (_embedded(picture.figure, DOTS_PER_INCH), _embedded(picture.upright(), DOTS_ON_PHONES))
-    return Section(title, picture.says, picture, desk, phone)
+    desk, phone = (_embedded(picture.figure, DOTS_PER_INCH), _embedded(picture.narrow(), DOTS_ON_PHONES))
+    return Section(title, picture.caption, picture, desk, phone)
 
 
 def left_out(title: str, reason: str) -> Section:
@@ -62,7 +62,7 @@ def left_out(title: str, reason: str) -> Section:
 def _embedded(figure: Figure, dots: int) -> Embedded:
     from PIL import Image
 
-    png = encoded(figure, "", dots=dots)
+    png = encode_figure(figure, "", dots=dots)
     with Image.open(io.BytesIO(png)) as image:
         width, height = image.size
     address = "data:image/webp;base64," + base64.b64encode(as_webp(png)).decode("ascii")

@@ -8,7 +8,7 @@ from PIL import Image
 
 from alexnet.config import override
 from alexnet.core.files import write_json
-from alexnet.plots.curves import CurveDrawer, History, draw_curves, read_history
+from alexnet.plots.curves import CurvesFile, History, plot_curves, read_history
 from alexnet.recipes import get_recipe
 from alexnet.runtime.run import start_or_continue
 
@@ -28,7 +28,7 @@ def test_the_band_is_drawn_for_the_recipe_as_it_is_named(tmp_path, monkeypatch, 
     run = start_or_continue(tmp_path / "run", recipe, 0, "digits", "d1")
     (run.folder / "metrics.jsonl").write_text(LINES, encoding="utf-8")
     write_json(run.folder / "result.json", RESULT)
-    CurveDrawer(recipe).draw(run, RESULT)
+    CurvesFile(recipe).draw(run, RESULT)
     assert drawn == ([recipe.claim.top1] if band else [])
     with Image.open(run.folder / "curves.png") as picture:
         assert picture.size[0] > 1000
@@ -38,7 +38,7 @@ def test_an_empty_training_can_be_drawn(tmp_path):
     recipe = get_recipe("small-digits")
     run = start_or_continue(tmp_path / "run", recipe, 0, "digits", "d1")
     (run.folder / "metrics.jsonl").write_text("", encoding="utf-8")
-    CurveDrawer(recipe)(run)
+    CurvesFile(recipe)(run)
     assert (run.folder / "curves.png").stat().st_size > 1000
 
 
@@ -54,7 +54,7 @@ def overfitting(name: str) -> History:
 
 
 def test_what_is_drawn_is_what_was_written():
-    loss, accuracy, rate, speed = draw_curves([overfitting("one")]).figure.axes
+    loss, accuracy, rate, speed = plot_curves([overfitting("one")]).figure.axes
     drawn = {line.get_label(): line.get_xydata().tolist() for line in accuracy.get_lines()}
     assert drawn["train"] == [[s, s / 55] for s in range(10, 60, 10)]
     assert drawn["val"] == [[s, 0.4] for s in range(10, 60, 10)]
@@ -67,12 +67,12 @@ def test_what_is_drawn_is_what_was_written():
 
 
 def test_several_runs_lie_over_each_other_in_colours_of_their_own():
-    picture = draw_curves([overfitting("one"), overfitting("two")])
+    picture = plot_curves([overfitting("one"), overfitting("two")])
     colours = [line.get_color() for line in picture.figure.axes[1].get_lines()]
     assert len(set(colours[:3])) == len(set(colours[3:])) == 1
     assert colours[0] != colours[3]
-    assert list(picture.figures) == ["one", "two"]
-    told = picture.figures["one"]
+    assert list(picture.values) == ["one", "two"]
+    told = picture.values["one"]
     assert (told["steps"], told["images_per_second"], told["final"]["top1"]) == (50, 130, 0.2)
     assert told["loss"] == [2 - 1 / 3, pytest.approx(1 / 3)]
     (legend,) = picture.figure.legends
@@ -80,15 +80,15 @@ def test_several_runs_lie_over_each_other_in_colours_of_their_own():
     assert written[:2] == ["one, test 20.00%", "two, test 20.00%"]
     assert {"train", "val", "final count"} < set(written)
     assert "test" not in written  # no run has a test curve
-    assert "one: training loss from 1.67 to 0.33 in 50 steps, test accuracy 20.00% in the end" in picture.says
+    assert "one: training loss from 1.67 to 0.33 in 50 steps, test accuracy 20.00% in the end" in picture.caption
 
 
 def test_a_training_of_one_step_has_a_point():
     line = {"step": 1, "epoch": 1, "loss": 0.7, "accuracy": 0.5, "rate": 0.1}
-    picture = draw_curves([History("one", [line], {1: 5.0})])
+    picture = plot_curves([History("one", [line], {1: 5.0})])
     for axes in picture.figure.axes:
         assert axes.get_lines()[0].get_marker() == "o"
-    assert picture.says.endswith("in 1 step")
+    assert picture.caption.endswith("in 1 step")
 
 
 def steady(name, loss, count, **more):
@@ -98,7 +98,7 @@ def steady(name, loss, count, **more):
 
 def test_a_loss_far_above_all_others_does_not_flatten_them():
     quiet = steady("one", 1.0, 100)
-    axes = draw_curves([replace(quiet, metrics=[{**quiet.metrics[0], "loss": 812.0}, *quiet.metrics])]).figure.axes[0]
+    axes = plot_curves([replace(quiet, metrics=[{**quiet.metrics[0], "loss": 812.0}, *quiet.metrics])]).figure.axes[0]
     assert axes.get_ylim()[1] < 12
     assert axes.get_ylabel() == "loss (nats), cut off: up to 812"
 
@@ -111,15 +111,15 @@ def test_a_fall_from_guessing_a_short_run_and_a_validation_loss_are_seen_whole()
         ([steady("one", 0.2, 1000), steady("other", 30.0, 40)], 30.0),
         ([History("one", [*steady("one", 0.2, 1000).metrics, end], {})], 60.0),
     ):
-        axes = draw_curves(runs).figure.axes[0]
+        axes = plot_curves(runs).figure.axes[0]
         assert axes.get_ylim()[1] > highest
         assert axes.get_ylabel() == "loss (nats)"
 
 
 @pytest.mark.parametrize("count", [2, 8])
 def test_panels_keep_their_place_beside_a_long_legend(count):
-    picture = draw_curves([overfitting(f"a run with a long name, the one of number {n}") for n in range(count)])
-    picture.data()  # lays it out; a warning would be an error
+    picture = plot_curves([overfitting(f"a run with a long name, the one of number {n}") for n in range(count)])
+    picture.encode()  # lays it out; a warning would be an error
     widths = [axes.get_position().width for axes in picture.figure.axes]
     assert min(widths) > 0.3
     assert len({line.get_color() for line in picture.figure.axes[2].get_lines()}) == count

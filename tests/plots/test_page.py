@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from alexnet import train
-from alexnet.plots.confusion import draw_confusion
+from alexnet.plots.confusion import plot_confusion
 from alexnet.recipes import get_recipe
 from alexnet.report.html import as_webp, left_out, render, section
 
@@ -43,7 +43,7 @@ class Outline(HTMLParser):
 
 
 def page(result=RESULT, sections=None):
-    picture = draw_confusion(np.eye(3, dtype=np.int64), ["a", "b", "<i>"], "three <classes>")
+    picture = plot_confusion(np.eye(3, dtype=np.int64), ["a", "b", "<i>"], "three <classes>")
     sections = sections or [section("What it takes for what", picture), left_out("Not here", "no <library>")]
     return render(
         get_recipe("small-digits"), result, sections, ["2 files <refused>"], {"<b>9</b> & more": "nine"}, "my <run>"
@@ -66,8 +66,8 @@ def test_a_page_is_one_file_and_what_came_from_outside_is_text():
 
 
 def test_a_page_has_the_same_pixels_in_fewer_bytes():
-    picture = draw_confusion(np.eye(3, dtype=np.int64), ["a", "b", "c"], "three")
-    png = picture.data()
+    picture = plot_confusion(np.eye(3, dtype=np.int64), ["a", "b", "c"], "three")
+    png = picture.encode()
     assert len(as_webp(png)) < len(png)
     one, same = (np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in (png, as_webp(png)))
     assert np.array_equal(one, same)
@@ -83,7 +83,7 @@ def test_a_page_of_photographs_does_not_weigh_what_noise_does():
 
 
 def test_a_long_caption_is_folded_and_still_what_describes_the_picture():
-    picture = draw_confusion(np.eye(3, dtype=np.int64), ["a" * 300, "b" * 300, "c"], "t" * 600)
+    picture = plot_confusion(np.eye(3, dtype=np.int64), ["a" * 300, "b" * 300, "c"], "t" * 600)
     text = page(sections=[section("Much", picture)])
     assert "<summary>in words</summary>" in text
     assert Outline(text).all("img")[0]["aria-describedby"] in Outline(text).ids
