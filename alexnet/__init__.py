@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from alexnet.inference.predictor import Predictor as Predictor
     from alexnet.models.bundle import load_model as load_model
     from alexnet.models.registry import create_model as create_model
+    from alexnet.plots.compose import plot as plot
     from alexnet.recipes import get_recipe as get_recipe
 
 _HOME = {
@@ -24,9 +25,10 @@ _HOME = {
     "train": "alexnet.api",
     "evaluate": "alexnet.api",
     "Predictor": "alexnet.inference.predictor",
+    "plot": "alexnet.plots.compose",
 }
 
-__all__ = ["Predictor", "create_model", "evaluate", "get_recipe", "load_model", "train"]
+__all__ = ["Predictor", "create_model", "evaluate", "get_recipe", "load_model", "plot", "train"]
 
 
 def __getattr__(name: str) -> Any:

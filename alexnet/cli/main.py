@@ -23,23 +23,9 @@ from types import FrameType
 from typing import NoReturn
 
 from alexnet.core.errors import StoppedError, UserError, unknown
+from alexnet.plots.registry import PLOTS
 
 Add = Callable[..., object]
-
-SHOWN = {
-    "curves": "loss, accuracy, rate and images/s; runs over each other",
-    "filters": "first-layer kernels by column: how coloured, how oriented",
-    "activations": "what each layer makes of an image; its active units",
-    "attributions": "where a class is found: Grad-CAM, saliency, occlusion",
-    "predictions": "images with their five most probable classes; mistakes",
-    "confusion": "which classes are taken for which, and the accuracy of each",
-    "neighbours": "the training images that the last hidden layer finds near",
-    "embedding": "a map of images by the last hidden layer",
-    "receptive-field": "how much of an image one unit of each layer sees",
-    "augmentations": "what training makes of an image, and the views of a test",
-    "architecture": "the network as blocks, as in the paper's figure 2",
-    "report": "all of these of a run, on one page",
-}
 
 SOURCE = "a built-in set, NAME:PATH for one kept at PATH (imagenet:PATH), a folder of class folders, or a tar of one"
 
@@ -104,12 +90,12 @@ def _reproduce(add: Add) -> None:
 
 def _show(add: Add) -> None:
     add("what", metavar="WHAT", help="a name from the list below")
-    of = "run folders, several for curves and filters; receptive-field and architecture take a VARIANT too"
-    add("targets", nargs="+", metavar="RUN", help=f"{of}, augmentations a RECIPE")
-    add("--out", metavar="FILE", help="where the picture goes, .png or .svg (default: the run's folder)")
-    add("--image", action="append", default=[], metavar="FILE", help="an image, repeatable (default: a test image)")
-    add("--class", dest="chosen", metavar="CLASS", help="for attributions: the class (default: the most likely)")
-    add("--layer", action="append", default=[], metavar="LAYER", help="e.g. relu5; repeatable (default: what suits)")
+    names = "architecture and receptive-field also take a VARIANT, augmentations a RECIPE"
+    add("targets", nargs="+", metavar="RUN", help=f"a run folder; several for curves and filters; {names}")
+    add("--out", metavar="FILE", help="file to write, .png or .svg (default: in the run folder)")
+    add("--image", action="append", default=[], metavar="FILE", help="an image; repeatable (default: a test image)")
+    add("--class", dest="class_name", metavar="CLASS", help="for attributions (default: the most probable class)")
+    add("--layer", action="append", default=[], metavar="LAYER", help="e.g. relu5; repeatable (default: see the plot)")
     add("--data", metavar="SOURCE", help=f"instead of the run's own images: {SOURCE}")
     _machine(add)
     _data_root(add)
@@ -175,12 +161,13 @@ COMMANDS: dict[str, tuple[Callable[[Add], None], str]] = {
     "summary": (_summary, "layers of a network: shapes, parameters, multiply-adds, receptive fields"),
     "list": (_list, "the variants, recipes and built-in image sets"),
     "prepare": (_prepare, "decode a source once into a store, and list what was refused"),
-    "show": (_show, "what a training, a network or a recipe looks like, as a picture"),
+    "show": (_show, "plots of a run, a network or a recipe"),
     "reproduce": (_reproduce, "what is said of AlexNet, beside what was measured"),
     "bench": (_bench, "speed beside stock PyTorch and beside what the machine can do, by turns"),
 }
 
-EPILOGS = {"show": "\n".join(["what there is to see:", *(f"  {name:<17}{line}" for name, line in SHOWN.items())])}
+SHOWN = {**PLOTS, "report": "all plots of one run on an HTML page"}
+EPILOGS = {"show": "\n".join(["plots:", *(f"  {name:<17}{line}" for name, line in SHOWN.items())])}
 COMPUTING = ("train", "evaluate", "predict", "show", "reproduce", "bench")
 BUSY = 0.4  # of all processors: one of two, taken by another program, is enough
 

@@ -31,14 +31,18 @@ MAPS = 30  # shown of a layer: those with the highest maximum
 ACROSS = 6
 HIGHEST = 5  # logits shown
 COLUMNS = 4  # of panels
-ACTIVATION_THRESHOLDS: dict[type[nn.Module], float] = {nn.ReLU: 0.0, nn.Tanh: 0.0, nn.Sigmoid: 0.5}  # a unit above it counts as active
+ACTIVATION_THRESHOLDS: dict[type[nn.Module], float] = {
+    nn.ReLU: 0.0,
+    nn.Tanh: 0.0,
+    nn.Sigmoid: 0.5,
+}  # a unit above it counts as active
 
 
 def shown_layers(network: Classifier, names: list[str]) -> list[str]:
     """The layers ``names``, or if empty every layer from its activation on: ``relu1``, ``norm1``, ``pool1`` … ``fc8``.
 
-    The output before an activation (``conv1``) differs from the one after it only where it is negative, so it is left out
-    unless it is in ``names``. Raises ``UserError`` for a layer that the network does not have.
+    The output before an activation (``conv1``) differs from the one after it only where it is negative, so it is left
+    out unless it is in ``names``. Raises ``UserError`` for a layer that the network does not have.
     """
     known = list(network.layer_shapes())
     for name in names:
@@ -60,7 +64,9 @@ def _stages(network: Classifier, known: Sequence[str]) -> list[list[str]]:
 
 def _from_activation(network: Classifier, stage: Sequence[str]) -> Sequence[str]:
     """The layers of a stage from its activation on; the whole stage if it has no activation, like the last."""
-    return stage[next((place for place, name in enumerate(stage) if activation_threshold(network, name) is not None), 0) :]
+    return stage[
+        next((place for place, name in enumerate(stage) if activation_threshold(network, name) is not None), 0) :
+    ]
 
 
 def activation_threshold(network: Classifier, layer: str) -> float | None:
@@ -93,9 +99,9 @@ def plot_activations(
 ) -> Picture:
     """The image, then for each layer its maps with the highest maximum, or all units of a linear layer.
 
-    ``pixels`` ``(S, S, C)``: the input image. ``outputs``: layer → ``(maps, H, W)`` or ``(units,)``. ``scores``: the layer
-    that gives the logits → the names of the classes. ``thresholds``: activation function → the value above which a unit
-    counts as active.
+    ``pixels`` ``(S, S, C)``: the input image. ``outputs``: layer → ``(maps, H, W)`` or ``(units,)``. ``scores``: the
+    layer that gives the logits → the names of the classes. ``thresholds``: activation function → the value above which
+    a unit counts as active.
     """
     layers = {name: output.float().cpu().numpy() for name, output in outputs.items()}
     shares = {name: float((layers[name] > value).mean()) for name, value in thresholds.items()}
@@ -164,7 +170,9 @@ def _count(shown: int, count: int) -> str:
 
 
 def _layer_image(values: NDArray[np.float32]) -> tuple[NDArray[np.float64], str]:
-    """Maps as tiles, each scaled to its own range; units as a square of cells, scaled together. Also a line that says so."""
+    """Maps as tiles, each scaled to its own range; units as a square of cells, scaled together. Also a line that says
+    so.
+    """
     if values.size == len(values):  # units, or maps of 1 × 1
         values = values.reshape(-1)
         width = math.ceil(math.sqrt(len(values)))
@@ -185,7 +193,9 @@ def _normalized(values: NDArray[Any]) -> NDArray[np.float64]:
 
 def _compose(inputs: PlotInputs) -> Picture:
     ((name, pixels),) = inputs.named_images()
-    return compose_activations(inputs.predictor, pixels, list(inputs.layers), f"{inputs.run_name}, layer outputs for {name}")
+    return compose_activations(
+        inputs.predictor, pixels, list(inputs.layers), f"{inputs.run_name}, layer outputs for {name}"
+    )
 
 
 def _compose_for_report(finished: FinishedRun) -> Picture:

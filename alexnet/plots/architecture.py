@@ -1,4 +1,5 @@
-"""A network as blocks, as in figure 2 of the paper: a block for each layer, a row for each column, windows between them.
+"""A network as blocks, as in figure 2 of the paper: a block for each layer, a row for each column, windows between
+them.
 
 Blocks are made from the network's own layers. Their sizes grow with a root of the layer's sizes, because 3 maps of 224
 pixels and 4096 units do not fit into one figure to scale.
@@ -40,8 +41,9 @@ Points = NDArray[np.float64]
 class Block:
     """A block: the input, or a convolution or linear layer with the operations after it.
 
-    ``shape``: ``(maps, side, side)`` or ``(units,)``. ``kernel`` and ``stride``: 0 for the input and for a linear layer.
-    ``joined``: whether it reads the outputs of both columns. ``ops``: the operations after it; a pool with its output side.
+    ``shape``: ``(maps, side, side)`` or ``(units,)``. ``kernel`` and ``stride``: 0 for the input and for a linear
+    layer. ``joined``: whether it reads the outputs of both columns. ``ops``: the operations after it; a pool with its
+    output side.
     """
 
     name: str
@@ -110,8 +112,8 @@ def plot_architecture(network: Classifier, name: str) -> Picture:
 class Layout:
     """The layout of the figure. ``turn``: maps points ``(N, 2)`` of the left-to-right figure to this layout.
 
-    ``inches``: per unit. ``captions``: space for captions, and ``gap``: between blocks, both in units. ``letters``: font
-    size of captions in points.
+    ``inches``: per unit. ``captions``: space for captions, and ``gap``: between blocks, both in units. ``letters``:
+    font size of captions in points.
     """
 
     turn: Callable[[Points], Points]

@@ -31,10 +31,11 @@ METHOD_NOTES = {
 
 
 def compose_attributions(predictor: Predictor, pixels: NDArray[np.uint8], class_name: str | None, what: str) -> Picture:
-    """Attribution maps for one image ``(S, S, C)`` uint8 from ``predictor.read``. ``what``: run and image, for the title.
+    """Attribution maps for one image ``(S, S, C)`` uint8 from ``predictor.read``. ``what``: run and image, for the
+    title.
 
-    ``class_name``: a class by its name in the data or its label; None for the most probable. Raises ``UserError`` for an
-    unknown class, and where Captum is not installed.
+    ``class_name``: a class by its name in the data or its label; None for the most probable. Raises ``UserError`` for
+    an unknown class, and where Captum is not installed.
     """
     batch = pixels[None]
     probabilities = predictor.probabilities(batch)[0]
@@ -57,8 +58,8 @@ def plot_attributions(
 ) -> Picture:
     """The image, then the image with each method's map on top.
 
-    ``pixels`` ``(S, S, C)`` uint8; ``maps``: method → ``(S, S)``, not negative, for the class ``class_name``, to which the
-    network gives ``probability``.
+    ``pixels`` ``(S, S, C)`` uint8; ``maps``: method → ``(S, S)``, not negative, for the class ``class_name``, to which
+    the network gives ``probability``.
     """
     title = f"{what}: evidence for “{class_name}”, probability {percent(probability)} (each map scaled to its maximum)"
     heat = {name: found.float().cpu().numpy().astype(np.float64) for name, found in maps.items()}
@@ -84,7 +85,9 @@ def _sheet(
         plot_image(axes, pixels)
         strength = values / values.max() if values.max() > 0 else values
         axes.imshow(strength, cmap="inferno", vmin=0, vmax=1, alpha=0.85 * np.sqrt(strength))
-        axes.set_title("\n".join([escape_dollars(name), *([METHOD_NOTES[name]] if name in METHOD_NOTES else [])]), fontsize=9)
+        axes.set_title(
+            "\n".join([escape_dollars(name), *([METHOD_NOTES[name]] if name in METHOD_NOTES else [])]), fontsize=9
+        )
         hide_axes(axes)
     return figure
 

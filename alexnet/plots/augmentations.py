@@ -55,8 +55,8 @@ def compose_augmentations(
 ) -> Picture:
     """One image ``(S, S, C)`` uint8 as a recipe augments it: as image 0 of the dataset, in epochs 0 to 24.
 
-    ``colours``: the principal components of the dataset's colours; None for the image's own. ``name``: for the title; the
-    recipe's if empty. Raises ``UserError`` if the recipe's crop is larger than the image.
+    ``colours``: the principal components of the dataset's colours; None for the image's own. ``name``: for the title;
+    the recipe's if empty. Raises ``UserError`` if the recipe's crop is larger than the image.
     """
     side, channels = pixels.shape[0], pixels.shape[2]
     spec = recipe.augment if channels == 3 else replace(recipe.augment, color_noise="none")
@@ -83,7 +83,8 @@ def compose_augmentations(
 
 @dataclass(frozen=True, eq=False)
 class Views:
-    """An image as ``stored`` ``(H, W, C)``, in ``training`` ``(25, S, S, C)``, and in 1 or 10 ``tests`` ``(N, S, S, C)``.
+    """An image as ``stored`` ``(H, W, C)``, in ``training`` ``(25, S, S, C)``, and in 1 or 10 ``tests`` ``(N, S, S,
+    C)``.
 
     ``averaged``: whether the recipe's final evaluation averages ten views; else it uses the centre crop.
     """
@@ -157,9 +158,7 @@ def _plot_views(left: SubFigure, right: SubFigure, views: Views) -> None:
     for axes, view in zip(left.subplots(ACROSS, ACROSS).flatten(), views.training, strict=True):
         plot_image(axes, view)
     upper, lower = right.subfigures(2, 1, squeeze=False)[:, 0]
-    plot_image(
-        upper.subplots(), views.stored, f"as stored, {len(views.stored)} × {len(views.stored)}"
-    )
+    plot_image(upper.subplots(), views.stored, f"as stored, {len(views.stored)} × {len(views.stored)}")
     lower.suptitle(f"test: {views.in_words}", fontsize=11)
     count = len(views.tests)
     places = lower.subplots(-(-count // ACROSS), min(ACROSS, count), squeeze=False).flatten()

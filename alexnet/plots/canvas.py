@@ -1,8 +1,8 @@
 """What all plots use: colours, figures that need no screen, labels, and files.
 
-The colours of lines are from Okabe and Ito, "Color Universal Design" (2008): people with any colour vision can tell them
-apart. Shares use the colour map viridis, whose lightness increases steadily. Plots have a white background, so that they
-look the same on light and dark pages.
+The colours of lines are from Okabe and Ito, "Color Universal Design" (2008): people with any colour vision can tell
+them apart. Shares use the colour map viridis, whose lightness increases steadily. Plots have a white background, so
+that they look the same on light and dark pages.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ def add_frame(axes: Axes) -> None:
 
 
 def tiles(images: NDArray[np.float64], columns: int, gap: int = 1, ground: float = 1.0) -> NDArray[np.float64]:
-    """Images ``(N, H, W, C)`` as one image: rows of ``columns``, with ``gap`` pixels of the value ``ground`` between."""
+    """Images ``(N, H, W, C)`` as one image: rows of ``columns``, ``gap`` pixels of value ``ground`` between."""
     count, height, width, channels = images.shape
     rows = math.ceil(count / columns)
     sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, channels), ground)

@@ -66,7 +66,14 @@ def compose(
     layers = (layers,) if isinstance(layers, str) else tuple(layers)
     source = None if data is None else str(data)
     check_options(
-        what, entry, targets=named, images=images, layers=layers, class_name=class_name, data=source, precision=precision
+        what,
+        entry,
+        targets=named,
+        images=images,
+        layers=layers,
+        class_name=class_name,
+        data=source,
+        precision=precision,
     )
     return entry.compose(
         PlotInputs(

@@ -15,10 +15,11 @@ from scipy.spatial.distance import squareform
 from alexnet.core.errors import UserError
 from alexnet.data.prepared import PreparedDataset
 from alexnet.inference.predictor import Predictor
-from alexnet.metrics.counts import DENSE_CLASSES, Metrics
+from alexnet.metrics.counts import DENSE_CLASSES, Metrics, describe_images
 from alexnet.models.classifier import Classifier
 from alexnet.plots.canvas import BLUE, GREY, NARROW_WIDTH, Picture, new_figure, shorten
-from alexnet.report.text import describe_images
+from alexnet.plots.inputs import FinishedRun, PlotInputs
+from alexnet.plots.options import Plot, ReportFigure
 from alexnet.training.evaluate import log_probabilities
 
 if TYPE_CHECKING:
@@ -46,7 +47,9 @@ def compose_confusion(predictor: Predictor, dataset: PreparedDataset, index: NDA
 
 def _check_classes(classes: int) -> None:
     if classes > DENSE_CLASSES:
-        raise UserError(f"{classes:,} classes are too many for a confusion matrix: alexnet evaluate lists confused pairs")
+        raise UserError(
+            f"{classes:,} classes are too many for a confusion matrix: alexnet evaluate lists confused pairs"
+        )
 
 
 def compose_counted_confusion(result: Mapping[str, Any], model: Classifier, name: str) -> Picture:
@@ -75,9 +78,9 @@ def matrix_of_result(result: Mapping[str, Any], classes: Sequence[str]) -> NDArr
 def order_by_confusion(matrix: NDArray[np.int64]) -> NDArray[np.int64]:
     """An order of the classes that puts confused classes side by side: ``(classes,)`` int64.
 
-    ``matrix`` ``(classes, classes)``: counts, true class by row. The distance of two classes is one minus the mean share of
-    images confused in either direction. Average-linkage clustering; leaves in the order with the smallest distances between
-    neighbours (Bar-Joseph, Gifford and Jaakkola, "Fast optimal leaf ordering", 2001).
+    ``matrix`` ``(classes, classes)``: counts, true class by row. The distance of two classes is one minus the mean
+    share of images confused in either direction. Average-linkage clustering; leaves in the order with the smallest
+    distances between neighbours (Bar-Joseph, Gifford and Jaakkola, "Fast optimal leaf ordering", 2001).
     """
     if len(matrix) < 3:
         return np.arange(len(matrix))
@@ -92,9 +95,9 @@ def order_by_confusion(matrix: NDArray[np.int64]) -> NDArray[np.int64]:
 def plot_confusion(matrix: NDArray[np.int64], names: Sequence[str], title: str) -> Picture:
     """The matrix as shares of each true class (square-root scale), in the order of confusion, and the accuracies.
 
-    ``matrix`` ``(classes, classes)``: counts, true class by row; ``names``: of the classes. For more than ``NAMED`` classes
-    the whole matrix has no names; a second one has the classes that are confused most, and bars show the hardest and the
-    easiest classes.
+    ``matrix`` ``(classes, classes)``: counts, true class by row; ``names``: of the classes. For more than ``NAMED``
+    classes the whole matrix has no names; a second one has the classes that are confused most, and bars show the
+    hardest and the easiest classes.
     """
     counted = ConfusionMatrix(matrix, tuple(names), order_by_confusion(matrix))
     values = {
@@ -145,29 +148,29 @@ class ConfusionMatrix:
 
     @property
     def shares(self) -> NDArray[np.float64]:
-        """In the order, of each true class's images; not a number for a class that has none."""
+        """The matrix in this order, as shares of each true class; NaN for a class without images."""
         images = self.images[self.order, None]
         within = self.matrix[np.ix_(self.order, self.order)] / np.maximum(images, 1)
         return np.where(images > 0, within, np.nan)
 
     @property
     def mean(self) -> float | None:
-        """Of the accuracies of all classes that have images; None where there is no such class."""
+        """The mean of the accuracies of the classes with images; None if there are none."""
         return float(self.accuracy[self.present].mean()) if len(self.present) else None
 
-    def of(self, chosen: NDArray[np.int64]) -> ConfusionMatrix:
-        """The same, of ``chosen`` classes, in an order of theirs."""
-        return replace(self, order=chosen[order_by_confusion(self.matrix[np.ix_(chosen, chosen)])])
+    def select(self, classes: NDArray[np.int64]) -> ConfusionMatrix:
+        """The same counts with only some ``classes`` to show, ordered by their confusions."""
+        return replace(self, order=classes[order_by_confusion(self.matrix[np.ix_(classes, classes)])])
 
     def extremes(self) -> NDArray[np.int64]:
-        """The hardest and the easiest of the classes that have images, hardest first."""
+        """The classes with the lowest and with the highest accuracy, as many of each, the lowest first."""
         rising = self.present[np.argsort(self.accuracy[self.present], kind="stable")]
         few = min(EXTREMES, max(1, len(rising) // 2))
         return np.concatenate([rising[:few], rising[few:][-few:]])
 
 
 def _few_wide(counted: ConfusionMatrix, title: str) -> Figure:
-    """The matrix on the left, accuracies on the right, a row each class."""
+    """The matrix on the left, the accuracies on the right, with a row for each class."""
     side = float(np.clip(0.24 * len(counted.order) + 3, 5.5, 16))
     figure = new_figure(side + 3.5, side, title)
     left, right = figure.subplots(1, 2, width_ratios=[side, 2.2])
@@ -178,7 +181,7 @@ def _few_wide(counted: ConfusionMatrix, title: str) -> Figure:
 
 
 def _few_narrow(counted: ConfusionMatrix, title: str) -> Figure:
-    """The matrix above the accuracies, whose rows are named again."""
+    """The matrix above the accuracies."""
     rows = 0.17 * len(counted.order)
     figure = new_figure(NARROW_WIDTH, NARROW_WIDTH + 2.4 + rows, title)
     above, below = figure.subplots(2, 1, height_ratios=[NARROW_WIDTH + 1.2, 1 + rows])
@@ -188,7 +191,7 @@ def _few_narrow(counted: ConfusionMatrix, title: str) -> Figure:
 
 
 def _many_wide(counted: ConfusionMatrix, title: str) -> Figure:
-    """The whole and the accuracies above, those that are confused most below."""
+    """The whole matrix and accuracies above, the most confused classes below."""
     figure = new_figure(11, 15, title)
     upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=[5.6, 9])[:, 0]
     left, right = upper.subfigures(1, 2, squeeze=False, width_ratios=[5, 3.2])[0]
@@ -201,7 +204,7 @@ def _many_wide(counted: ConfusionMatrix, title: str) -> Figure:
 
 
 def _many_narrow(counted: ConfusionMatrix, title: str) -> Figure:
-    """The same below each other."""
+    """The same parts, one below the other."""
     figure = new_figure(NARROW_WIDTH, 3.5 * NARROW_WIDTH, title)
     parts = figure.subfigures(4, 1, squeeze=False, height_ratios=[1, 0.4, 0.95, 1.15])[:, 0]
     _plot_all_classes(parts[0], parts[0].subplots(), counted)
@@ -212,47 +215,47 @@ def _many_narrow(counted: ConfusionMatrix, title: str) -> Figure:
 
 
 def _plot_all_classes(figure: SubFigure, axes: Axes, counted: ConfusionMatrix) -> None:
-    """Every class, by its place in the order."""
+    """The whole matrix, with classes by their position in the order."""
     from matplotlib.ticker import MaxNLocator
 
     _add_scale(figure, axes, _plot_shares(axes, counted))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    axes.set(xlabel="taken for (place in the order)", ylabel="true class (place in the order)")
-    axes.set_title(f"all {len(counted.matrix):,} classes, confused ones side by side", fontsize=10)
+    axes.set(xlabel="predicted class (position in the order)", ylabel="true class (position in the order)")
+    axes.set_title(f"all {len(counted.matrix):,} classes, ordered by confusion", fontsize=10)
 
 
 def _plot_all_accuracies(axes: Axes, counted: ConfusionMatrix) -> None:
-    """Of every class that has images, the hardest first."""
+    """The accuracy of every class with images, the lowest first."""
     rising = np.sort(counted.accuracy[counted.present])
     axes.fill_between(np.arange(len(rising)), rising, step="mid", color=BLUE)
-    axes.set(xlabel="classes, the hardest first", ylabel="accuracy", ylim=(0, 1), xlim=(0, max(1, len(rising) - 1)))
+    axes.set(xlabel="classes, lowest accuracy first", ylabel="accuracy", ylim=(0, 1), xlim=(0, max(1, len(rising) - 1)))
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def _plot_extremes(axes: Axes, counted: ConfusionMatrix) -> None:
-    """The accuracies of the hardest and the easiest classes."""
+    """The lowest and the highest accuracies of classes."""
     extremes = counted.extremes()
     _plot_accuracies(axes, counted, extremes)
     axes.axhline(len(extremes) // 2 - 0.5, color=GREY, linewidth=0.8)
-    axes.set_title(f"the hardest and the easiest {len(extremes) // 2}", fontsize=10)
+    axes.set_title(f"the {len(extremes) // 2} lowest and the {len(extremes) // 2} highest", fontsize=10)
 
 
 def _plot_most_confused(figure: SubFigure, counted: ConfusionMatrix, size: float) -> None:
-    """A matrix of the classes in the most frequent mistakes, named and numbered."""
-    some = counted.of(most_confused_classes(counted.matrix))
+    """A matrix of the classes in the most frequent mistakes, with names and counts."""
+    some = counted.select(most_confused_classes(counted.matrix))
     if not len(some.order):
         figure.text(0.5, 0.5, "no mistakes", ha="center")
         return
     axes = figure.subplots()
     _plot_labelled(axes, some, size)
-    figure.suptitle(f"the {len(some.order)} in the most frequent mistakes, with counts", fontsize=10)
+    figure.suptitle(f"the {len(some.order)} classes in the most frequent mistakes, with counts", fontsize=10)
 
 
 def _plot_labelled(axes: Axes, counted: ConfusionMatrix, size: float) -> AxesImage:
-    """A matrix with names on both sides, and counts in it."""
+    """A matrix with the names of classes on both axes, and counts."""
     image = _plot_shares(axes, counted)
-    axes.set(xlabel="taken for", ylabel="true class")
+    axes.set(xlabel="predicted class", ylabel="true class")
     labels = [shorten(counted.names[number], LABEL_LENGTH) for number in counted.order]
     axes.set_xticks(range(len(labels)), labels, rotation=90, fontsize=size)
     axes.set_yticks(range(len(labels)), labels, fontsize=size)
@@ -265,7 +268,7 @@ def _plot_labelled(axes: Axes, counted: ConfusionMatrix, size: float) -> AxesIma
 
 
 def _plot_shares(axes: Axes, counted: ConfusionMatrix) -> AxesImage:
-    """Unlabelled, grey for classes without images; where there are more classes than pixels, their mean."""
+    """The matrix without labels. Rows of classes without images are grey; more classes than pixels are averaged."""
     from matplotlib import colormaps
     from matplotlib.colors import PowerNorm
 
@@ -274,56 +277,68 @@ def _plot_shares(axes: Axes, counted: ConfusionMatrix) -> AxesImage:
 
 
 def _add_scale(figure: Figure | SubFigure, axes: Axes, image: AxesImage) -> None:
-    figure.colorbar(image, ax=axes, label="share of the true class (root scale)", shrink=0.6, pad=0.01)
+    figure.colorbar(image, ax=axes, label="share of the true class (square-root scale)", shrink=0.6, pad=0.01)
 
 
 def _plot_accuracies(axes: Axes, counted: ConfusionMatrix, shown: NDArray[np.int64]) -> None:
-    """A named bar for each of the classes ``shown``."""
+    """A bar with a name for each of the classes ``shown``."""
     axes.barh(range(len(shown)), counted.accuracy[shown], color=BLUE, height=0.8)
     if counted.mean is not None:
         axes.axvline(counted.mean, color=GREY, linestyle="--", linewidth=1)
     axes.set_yticks(range(len(shown)), [shorten(counted.names[number], LABEL_LENGTH) for number in shown], fontsize=7)
-    label = "accuracy of each class\n(dashed: the mean of classes)"
+    label = "accuracy of each class\n(dashed: mean of all classes)"
     axes.set(xlim=(0, 1), ylim=(len(shown) - 0.5, -0.5), xlabel=label)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def _wrong_counts(matrix: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The matrix without what is right."""
+    """The matrix with zeros on the diagonal."""
     return np.asarray(matrix - np.diag(np.diag(matrix)))
 
 
 def most_confused_classes(matrix: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Up to ``NAMED`` classes, rising: those in the pairs that are confused most often, taken pair by pair."""
+    """Up to ``NAMED`` classes, sorted: those in the most frequently confused pairs."""
     wrong = _wrong_counts(matrix)
     both = np.triu(wrong + wrong.T)
-    chosen: list[int] = []
+    classes: list[int] = []
     for place in np.argsort(-both, axis=None, kind="stable"):
-        pair = [number for number in divmod(int(place), len(matrix)) if number not in chosen]
-        if not both.flat[place] or len(chosen) + len(pair) > NAMED:
+        pair = [number for number in divmod(int(place), len(matrix)) if number not in classes]
+        if not both.flat[place] or len(classes) + len(pair) > NAMED:
             break
-        chosen += pair
-    return np.sort(np.array(chosen, np.int64))
+        classes += pair
+    return np.sort(np.array(classes, np.int64))
 
 
 def _caption(counted: ConfusionMatrix, title: str) -> str:
     names, mistakes = counted.names, counted.mistakes
-    said = [
-        f"“{names[true]}” taken for “{names[other]}” ({counted.matrix[true, other]:,})"
+    lines = [
+        f"“{names[true]}” predicted as “{names[other]}” ({counted.matrix[true, other]:,})"
         for true, other in mistakes[:CAPTION_MISTAKES]
     ]
     if len(mistakes) > CAPTION_MISTAKES:
         more = len(mistakes) - CAPTION_MISTAKES
-        said.append(f"and {more:,} other pair{'s' if more > 1 else ''}")
+        lines.append(f"and {more:,} other pair{'s' if more > 1 else ''}")
     ends = ""
     accuracies = counted.accuracy[counted.present]
     if len(accuracies) and np.ptp(accuracies) > 0:
-        ends = f"; hardest is {_end(counted, accuracies.min())}, easiest {_end(counted, accuracies.max())}"
-    return f"{title}; {', '.join(said) if said else 'no mistakes'}{ends}"
+        lowest, highest = (_with_accuracy(counted, end) for end in (accuracies.min(), accuracies.max()))
+        ends = f"; lowest accuracy: {lowest}, highest: {highest}"
+    return f"{title}; {', '.join(lines) if lines else 'no mistakes'}{ends}"
 
 
-def _end(counted: ConfusionMatrix, accuracy: float) -> str:
-    """The first of the classes that have an accuracy, and how many others do."""
+def _with_accuracy(counted: ConfusionMatrix, accuracy: float) -> str:
+    """The first class with this accuracy, and how many others have it."""
     first, *others = counted.present[counted.accuracy[counted.present] == accuracy]
     more = f" and {len(others)} more" if others else ""
     return f"“{counted.names[first]}”{more} ({accuracy:.0%})"
+
+
+def _compose(inputs: PlotInputs) -> Picture:
+    return compose_confusion(inputs.predictor, inputs.dataset, inputs.test_images.index, inputs.test_images.title)
+
+
+def _compose_for_report(finished: FinishedRun) -> Picture:
+    return compose_counted_confusion(finished.run.result, finished.predictor.model, finished.name)
+
+
+PLOT = Plot(compose=_compose, options=("data",), report=ReportFigure("Confusion matrix", _compose_for_report))

@@ -21,8 +21,8 @@ from alexnet.plots.canvas import (
     GREEN,
     GREY,
     LINE_COLOURS,
-    ORANGE,
     NARROW_WIDTH,
+    ORANGE,
     Picture,
     encode_figure,
     new_figure,
@@ -60,9 +60,9 @@ EVALUATED = ("val_loss", "test_loss")
 class History:
     """The records of one run that are plotted.
 
-    ``metrics``: the lines of ``metrics.jsonl``. ``speeds``: step → images per second. ``expected``: the lowest and highest
-    test accuracy that the recipe's claim expects; None where the claim does not apply. ``final``: ``split``, ``top1`` and
-    ``kept_epoch`` of the final evaluation.
+    ``metrics``: the lines of ``metrics.jsonl``. ``speeds``: step → images per second. ``expected``: the lowest and
+    highest test accuracy that the recipe's claim expects; None where the claim does not apply. ``final``: ``split``,
+    ``top1`` and ``kept_epoch`` of the final evaluation.
     """
 
     name: str
@@ -83,7 +83,7 @@ class History:
 
 
 def read_history(run: Run, recipe: Recipe, final: Mapping[str, Any] | None = None, name: str = "") -> History:
-    """The records of a run, finished or not. ``final``: its result, if there is one. ``name``: its folder's if empty."""
+    """The records of a run. ``final``: its result, if there is one. ``name``: its folder's if empty."""
     events = read_lines(path) if (path := run.folder / "events.jsonl").is_file() else []
     speeds = {event["step"]: event["images_per_second"] for event in events if event.get("event") == "speed"}
     expected = recipe.claim.top1 if differences_from_named(recipe) == [] else None
@@ -108,7 +108,9 @@ class CurvesFile:
             self.write(run)
 
     def write(self, run: Run, final: Mapping[str, Any] | None = None) -> None:
-        """Write the file now. ``final``: the result, if there is one. The expected band is shown for an unchanged recipe."""
+        """Write the file now. ``final``: the result, if there is one. The expected band is shown for an unchanged
+        recipe.
+        """
         write_bytes(run.folder / "curves.png", plot_curves([read_history(run, self.recipe, final)]).encode())
         self._written = time.monotonic()
 
@@ -185,7 +187,7 @@ def _add_legend(figure: Figure, runs: Sequence[History], colours: Sequence[str],
 
 
 def _cut_spikes(axes: Axes, runs: Sequence[History]) -> str:
-    """Limit the panel where a few training losses lie far above all others. Returns its label, which states the limit."""
+    """Limit the axis where a few training losses lie far above all others. Returns the axis label."""
     trained = [[line["loss"] for line in run.lines] for run in runs if run.lines]
     evaluated = [value for run in runs for line in run.epochs for name, value in line.items() if name in EVALUATED]
     usual = max([GUESSING, *evaluated, *(float(np.quantile(losses, 0.95)) for losses in trained)])
@@ -207,7 +209,7 @@ def _format_axes(axes: Axes, last_step: int) -> None:
 
 
 def _plot_splits(axes: Axes, run: History, suffix: str, colour: str) -> None:
-    """A curve for train, and one for each split evaluated after epochs. ``colour``: the run's; empty for split colours."""
+    """A curve for train, and one for each evaluated split. ``colour``: the run's; empty for split colours."""
     name = "loss" if suffix == "loss" else "accuracy"
     points = {"train": [(line["step"], line[name]) for line in run.lines]}
     for split in ("val", "test"):
@@ -270,8 +272,8 @@ def _caption(run: History) -> str:
 def plot_training_errors(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
     """Write ``path`` (PNG): the training error of measured runs by epoch, like figure 1 of the paper.
 
-    ``runs``: name → runs, each with ``epochs``: lines with ``epoch`` and ``train_top1``. Runs of one name have one colour.
-    The file's description is :func:`training_errors`, so that a test can check that the file shows these runs.
+    ``runs``: name → runs, each with ``epochs``: lines with ``epoch`` and ``train_top1``. Runs of one name have one
+    colour. The file's description is :func:`training_errors`, so that a test can check that the file shows these runs.
     """
     figure = new_figure(6.4, 4)
     axes = figure.subplots()
@@ -314,6 +316,4 @@ def _compose_for_report(finished: FinishedRun) -> Picture:
     return plot_curves([read_history(run, run.recipe, result if result["split"] else None)])
 
 
-PLOT = Plot(
-    compose=_compose, several_runs=True, svg=True, report=ReportFigure("Training curves", _compose_for_report)
-)
+PLOT = Plot(compose=_compose, several_runs=True, svg=True, report=ReportFigure("Training curves", _compose_for_report))

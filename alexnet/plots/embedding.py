@@ -1,8 +1,8 @@
 """t-SNE of a layer's output: many images as points in two dimensions, coloured by class, with thumbnails.
 
-The features (by default of the last hidden layer) are reduced to 50 principal components, then to two dimensions by t-SNE
-(van der Maaten and Hinton, "Visualizing Data using t-SNE", JMLR 2008); both are scikit-learn's. Points that are close
-together have similar features; distances between far groups have no meaning.
+The features (by default of the last hidden layer) are reduced to 50 principal components, then to two dimensions by
+t-SNE (van der Maaten and Hinton, "Visualizing Data using t-SNE", JMLR 2008); both are scikit-learn's. Points that are
+close together have similar features; distances between far groups have no meaning.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ def compose_embedding(
 
 
 def project_tsne(features: NDArray[np.float32], seed: int = 0) -> NDArray[np.float64]:
-    """Features ``(N, units)`` → points ``(N, 2)`` in 0 … 1. ``seed``: of t-SNE. Raises ``UserError`` for too few images."""
+    """Features ``(N, units)`` → points ``(N, 2)`` in 0 … 1. ``seed``: of t-SNE. Raises ``UserError`` for too few
+    images.
+    """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
@@ -186,5 +188,7 @@ def _compose_for_report(finished: FinishedRun) -> Picture:
 
 
 PLOT = Plot(
-    compose=_compose, options=("data", "layer"), report=ReportFigure("t-SNE of the last hidden layer", _compose_for_report)
+    compose=_compose,
+    options=("data", "layer"),
+    report=ReportFigure("t-SNE of the last hidden layer", _compose_for_report),
 )

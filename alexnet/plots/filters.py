@@ -1,7 +1,7 @@
 """First-layer filters by column, as in figure 3 of the paper, with their colour and orientation indices.
 
-In a network with two columns, the first half of conv1's filters belongs to the first column. A network with one column is
-split into the same halves as a control: a difference between its halves is due to chance.
+In a network with two columns, the first half of conv1's filters belongs to the first column. A network with one column
+is split into the same halves as a control: a difference between its halves is due to chance.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def columns_of(network: Classifier) -> int:
 def plot_filters(networks: Mapping[str, Classifier]) -> Picture:
     """A row for each network: its filters in two halves, and a histogram of each index for both halves.
 
-    ``networks``: name → network. If all networks have two columns, each gets a second row as a control, with its filters
-    assigned to the halves at random. Raises ``UserError`` unless the images are grey or RGB.
+    ``networks``: name → network. If all networks have two columns, each gets a second row as a control, with its
+    filters assigned to the halves at random. Raises ``UserError`` unless the images are grey or RGB.
     """
     measured = {name: _measure(name, network) for name, network in networks.items()}
     if all(each.columns == 2 for each in measured.values()):
@@ -88,7 +88,9 @@ class Kernels:
 
     @functools.cached_property
     def values(self) -> dict[str, Any]:
-        """The number of kernels and columns; for each index the means of both halves and the p-value of their difference."""
+        """The number of kernels and columns; for each index the means of both halves and the p-value of their
+        difference.
+        """
         found: dict[str, Any] = {"kernels": len(self.kernels), "columns": self.columns}
         for what, index in self.indices.items():
             first, second, p = column_difference(index)
@@ -112,8 +114,8 @@ def _shuffled(measured: Kernels) -> Kernels:
 class Layout:
     """The layout of one network's part of the figure.
 
-    ``width``: inches. ``across``: filters in a row. ``inches``: rows of filters → the part's height, for square filters.
-    ``places``: makes the axes of both halves and of the histograms, whose number it receives.
+    ``width``: inches. ``across``: filters in a row. ``inches``: rows of filters → the part's height, for square
+    filters. ``places``: makes the axes of both halves and of the histograms, whose number it receives.
     """
 
     width: float
@@ -174,7 +176,7 @@ def _plot_histogram(axes: Any, what: str, index: Tensor, found: Mapping[str, flo
 
 
 def as_tiles(kernels: Tensor) -> NDArray[np.float64]:
-    """Kernels ``(N, C, k, k)`` as images ``(N, k, k, C)``, 0 … 1: zero is mid-grey, and each kernel has its own scale."""
+    """Kernels ``(N, C, k, k)`` as images ``(N, k, k, C)``, 0 … 1: zero is mid-grey, each kernel has its own scale."""
     largest = kernels.abs().amax(dim=(1, 2, 3), keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
     return (0.5 + 0.5 * kernels / largest).permute(0, 2, 3, 1).double().numpy()
 

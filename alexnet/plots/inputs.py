@@ -28,8 +28,9 @@ NamedImage = tuple[str, NDArray[np.uint8]]
 class PlotInputs:
     """The targets and options of one plot.
 
-    ``targets``: runs, or one name from ``names`` (variants or recipes). ``images``: image files. ``class_name``: None for
-    the most probable class. ``layers``: empty for the plot's own choice. ``data``: a source in place of the run's own.
+    ``targets``: runs, or one name from ``names`` (variants or recipes). ``images``: image files. ``class_name``: None
+    for the most probable class. ``layers``: empty for the plot's own choice. ``data``: a source in place of the run's
+    own.
     """
 
     targets: tuple[str, ...]
@@ -62,7 +63,9 @@ class PlotInputs:
         if self.target not in self.names and (RUNS / self.target).is_dir():
             raise no_run(Path(self.target), "")
         if self.data:
-            raise UserError(f"{self.target} is no run, and --data gives a run other images: leave it out, or use --image")
+            raise UserError(
+                f"{self.target} is no run, and --data gives a run other images: leave it out, or use --image"
+            )
         return True
 
     @functools.cached_property
@@ -80,7 +83,9 @@ class PlotInputs:
         """The images that the model was not trained on. Raises ``UserError`` if there are none."""
         split, index = choose_test_images([self.predictor.model], self.dataset)
         if not len(index):
-            raise UserError(f"{self.dataset.name} has no images that {self.target} was not trained on: give other --data")
+            raise UserError(
+                f"{self.dataset.name} has no images that {self.target} was not trained on: give other --data"
+            )
         return TestImages(index, f"{self.run_name} on {self.dataset.name}, {split}")
 
     def named_images(self) -> list[NamedImage]:
@@ -94,7 +99,7 @@ class PlotInputs:
         return Path(self.images[0]) if self.images else sample_photograph()
 
     def layer(self) -> str:
-        """The given layer, or the last hidden layer. Raises ``UserError`` for a layer that the network does not have."""
+        """The given layer, or the last hidden one. Raises ``UserError`` for a layer that the network does not have."""
         if not self.layers:
             return self.predictor.model.last_hidden_layer()
         if self.layers[0] not in (known := self.predictor.model.layer_shapes()):
@@ -139,7 +144,8 @@ class FinishedRun:
 
     def training_image(self) -> NDArray[np.uint8]:
         """The first training image ``(S, S, C)``."""
-        return self.dataset.read(self.dataset.subset("train")[:1])[0]
+        (pixels,) = self.dataset.read(self.dataset.subset("train")[:1])
+        return np.asarray(pixels)
 
 
 def named_image(predictor: Predictor, dataset: PreparedDataset, number: np.int64) -> NamedImage:

@@ -43,7 +43,12 @@ class Neighbour:
 
 
 def compose_neighbours(
-    predictor: Predictor, dataset: PreparedDataset, index: FeatureIndex, queries: Sequence[NamedImage], layer: str, run: str
+    predictor: Predictor,
+    dataset: PreparedDataset,
+    index: FeatureIndex,
+    queries: Sequence[NamedImage],
+    layer: str,
+    run: str,
 ) -> Picture:
     """The images of ``index`` that are nearest to each of ``queries``, whose pixels are from ``predictor.read``.
 

@@ -20,8 +20,8 @@ from alexnet.inference.predictor import Predictor
 from alexnet.plots.canvas import (
     BLUE,
     GREY,
-    ORANGE,
     NARROW_WIDTH,
+    ORANGE,
     Picture,
     count_of,
     new_figure,
@@ -70,7 +70,9 @@ class Group:
     images: Sequence[PredictedImage]
 
 
-def compose_predictions(predictor: Predictor, dataset: PreparedDataset, index: NDArray[np.int64], title: str) -> Picture:
+def compose_predictions(
+    predictor: Predictor, dataset: PreparedDataset, index: NDArray[np.int64], title: str
+) -> Picture:
     """Three groups from the images ``index`` of a dataset, at most ``IMAGES`` of them: see :func:`choose_examples`."""
     title = f"{title}: {count_of(min(len(index), IMAGES), len(index))} images"
     index = evenly_spaced(index, IMAGES)
@@ -80,12 +82,14 @@ def compose_predictions(predictor: Predictor, dataset: PreparedDataset, index: N
     for name, places in choose_examples(probabilities, dataset.targets[index], ACROSS).items():
         some = index[places]
         rows = zip(
-            predictor.visible(dataset.read(some)), dataset.targets[some].tolist(), probabilities[places], dataset.names(some),
-            strict=True,
+            predictor.visible(dataset.read(some)), dataset.targets[some].tolist(), probabilities[places],
+            dataset.names(some), strict=True,
         )  # fmt: skip
         images = [PredictedImage(pixels, names[label], found, label, file) for pixels, label, found, file in rows]
         groups.append(Group(name, images))
-    return plot_predictions(groups, names, f"{title} (title of an image: its class; {_legend(names)}, orange: the true class)")
+    return plot_predictions(
+        groups, names, f"{title} (title of an image: its class; {_legend(names)}, orange: the true class)"
+    )
 
 
 def compose_unlabelled_predictions(predictor: Predictor, images: Sequence[NamedImage], title: str) -> Picture:
@@ -101,7 +105,9 @@ def _legend(names: Sequence[str]) -> str:
     return f"bars: the {BARS} most probable classes" if len(names) > BARS else "bars: the probability of each class"
 
 
-def choose_examples(probabilities: NDArray[np.float32], labels: NDArray[np.int64], count: int) -> dict[str, NDArray[np.int64]]:
+def choose_examples(
+    probabilities: NDArray[np.float32], labels: NDArray[np.int64], count: int
+) -> dict[str, NDArray[np.int64]]:
     """Title → positions of up to ``count`` images in ``probabilities`` ``(N, classes)``.
 
     The groups are an evenly spaced sample, the mistakes with the highest probability, and the images whose two most
@@ -114,7 +120,9 @@ def choose_examples(probabilities: NDArray[np.float32], labels: NDArray[np.int64
     groups = {SAMPLE: some, MISTAKES: wrong[np.argsort(-confidence[wrong], kind="stable")]}
     if probabilities.shape[1] > 1:
         two = np.partition(probabilities, -2, axis=1)[:, -2:]
-        entropy = -(probabilities * np.log(np.maximum(probabilities, TINY))).sum(axis=1)  # decides ties, which bf16 has many of
+        entropy = -(probabilities * np.log(np.maximum(probabilities, TINY))).sum(
+            axis=1
+        )  # decides ties, which bf16 has many of
         groups[LEAST_CERTAIN] = np.lexsort((-entropy, two[:, 1] - two[:, 0]))
     return {title: places[:count] for title, places in groups.items() if len(places)}
 
@@ -160,7 +168,9 @@ def _plot_bars(axes: Axes, image: PredictedImage, names: Sequence[str]) -> None:
     axes.barh(places, shares, color=colours, alpha=0.45, height=0.86)
     for place, number in zip(places, best, strict=True):
         mark = "✓ " if number == image.label else ""
-        axes.text(0.02, float(place), mark + shorten(names[number], LABEL_LENGTH), va="center", fontsize=7.5, clip_on=True)
+        axes.text(
+            0.02, float(place), mark + shorten(names[number], LABEL_LENGTH), va="center", fontsize=7.5, clip_on=True
+        )
         probability = percent(float(image.probabilities[number])).replace("less than ", "<").replace("more than ", ">")
         axes.text(1.0, float(place), probability, ha="right", va="center", fontsize=7, clip_on=True)
     axes.set(xlim=(0, 1), ylim=(len(best) - 0.5, -0.5), yticks=[])
@@ -199,6 +209,4 @@ def _compose_for_report(finished: FinishedRun) -> Picture:
     return compose_predictions(finished.predictor, finished.dataset, test.index, test.title)
 
 
-PLOT = Plot(
-    compose=_compose, max_images=24, options=("data",), report=ReportFigure("Predictions", _compose_for_report)
-)
+PLOT = Plot(compose=_compose, max_images=24, options=("data",), report=ReportFigure("Predictions", _compose_for_report))

@@ -1,7 +1,7 @@
 """Receptive fields: the part of the image that one unit of each layer depends on, by arithmetic and by gradient.
 
-The arithmetic is that of ``models/summary.py``; the gradient is that of ``analysis/receptive_field.py``. Within a receptive
-field, central pixels count most, because more paths lead from them to the unit (Luo, Li, Urtasun and Zemel,
+The arithmetic is that of ``models/summary.py``; the gradient is that of ``analysis/receptive_field.py``. Within a
+receptive field, central pixels count most, because more paths lead from them to the unit (Luo, Li, Urtasun and Zemel,
 "Understanding the Effective Receptive Field in Deep Convolutional Neural Networks", NIPS 2016).
 """
 
@@ -39,8 +39,8 @@ PANEL = 2.9  # inches
 class Field:
     """The receptive field of a layer's centre unit.
 
-    ``side``: in pixels, by arithmetic. ``gradient`` ``(S, S)``: how strongly the unit depends on each pixel, 0 outside of
-    the receptive field.
+    ``side``: in pixels, by arithmetic. ``gradient`` ``(S, S)``: how strongly the unit depends on each pixel, 0 outside
+    of the receptive field.
     """
 
     layer: str
@@ -55,7 +55,9 @@ class Field:
 
 
 def compose_receptive_fields_of(model: Classifier, pixels: NDArray[np.uint8], name: str) -> Picture:
-    """The receptive fields of a trained network, to scale on an input image ``(S, S, C)`` uint8. ``name``: for the title."""
+    """The receptive fields of a trained network, to scale on an input image ``(S, S, C)`` uint8. ``name``: for the
+    title.
+    """
     return compose_receptive_fields(model.variant, pixels, architecture_of(model), f"{name} ({model.variant})")
 
 
@@ -99,7 +101,7 @@ def _crop(gradient: NDArray[np.float64], side: int) -> NDArray[np.float64]:
 
 
 def _background(image: Path | NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """The image behind the receptive fields, ``(side, side, C)``: a file scaled to it, or the centre of pixels on grey."""
+    """The background ``(side, side, C)``: a file scaled to it, or the centre of an image on grey."""
     if isinstance(image, Path):
         return read_photograph(image, side, 3)
     square = np.full((side, side, image.shape[2]), MID_GREY, np.uint8)
