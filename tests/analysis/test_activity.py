@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from alexnet.analysis.activity import active_shares
 from alexnet.models.alexnet import LinearLayer
@@ -13,7 +14,7 @@ SLIM = (LinearLayer(8), LinearLayer(8))
 
 def test_shares_are_those_of_the_activations():
     """Layer by layer beside the same layers computed here."""
-    network = create_model("torchvision", 4, image_size=63, hidden=SLIM, seed=0)
+    network = create_model("torchvision", num_classes=4, image_size=63, hidden=SLIM, seed=0)
     images = torch.randn(3, 3, 63, 63, generator=torch.Generator().manual_seed(0))
     shares = active_shares(network, [images[:2], images[2:]])
     expected, x = {}, images
@@ -22,7 +23,7 @@ def test_shares_are_those_of_the_activations():
             x = getattr(network, f"conv{number}")(x).relu()
             expected[f"conv{number}"] = (x > 0).double().mean().item()
             if number in (1, 2, 5):
-                x = network.pool(x)
+                x = F.max_pool2d(x, 3, 2)
         x = network.flatten(x)
         for name in ("fc6", "fc7"):
             x = getattr(network, name)(x).relu()
@@ -32,7 +33,7 @@ def test_shares_are_those_of_the_activations():
 
 
 def test_the_network_is_left_as_it_was():
-    network = create_model("small", 4, 1, 28, seed=0).train()
+    network = create_model("small", num_classes=4, in_channels=1, image_size=28, seed=0).train()
     before = network(torch.ones(2, 1, 28, 28), {site: torch.ones(2, 512) > 0 for site in ("fc6", "fc7")})
     averages = network.norm1.running_mean.clone()
     active_shares(network, [torch.ones(2, 1, 28, 28)])
@@ -44,7 +45,7 @@ def test_the_network_is_left_as_it_was():
 
 
 def test_layers_that_are_all_on_or_off():
-    network = create_model("small", 4, 1, 28, seed=0)
+    network = create_model("small", num_classes=4, in_channels=1, image_size=28, seed=0)
     with torch.no_grad():
         network.norm1.bias.fill_(1e6)
         network.norm2.bias.fill_(-1e12)

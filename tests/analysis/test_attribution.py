@@ -43,7 +43,7 @@ def shapes(count, seed, channels=CHANNELS, side=SIDE, size=SHAPE):
 @pytest.fixture(scope="module")
 def trained():
     """A network that tells the shapes apart, and 50 images with what is bright in them."""
-    network = create_model("small", 4, CHANNELS, SIDE, seed=0).train()
+    network = create_model("small", num_classes=4, in_channels=CHANNELS, image_size=SIDE, seed=0).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
     for step in range(STEPS):
         images, labels, _ = shapes(48, step)
@@ -111,7 +111,7 @@ def test_the_network_is_left_as_it_was(trained):
 def test_every_variant_can_be_asked(name, slim):
     row = VARIANTS[name]
     side = {"small": 28, "lenet5": 28}.get(name, 80 if row.architecture else None)
-    network = create_model(name, 4, row.in_channels, side, seed=0, **slim(name, 8))
+    network = create_model(name, num_classes=4, in_channels=row.in_channels, image_size=side, seed=0, **slim(name, 8))
     shape = (row.in_channels, network.image_size, network.image_size)
     found = attribute(network, torch.randn(shape, generator=torch.Generator().manual_seed(0)), 2)
     assert list(found) == list(METHODS)

@@ -1,8 +1,9 @@
-"""What pictures show: the right numbers at the right places, for one class and for a thousand, and words for all."""
+"""Each plot: the right numbers at the right positions, for one class and for a thousand, and a caption for all."""
 
 import io
 import itertools
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,6 @@ from PIL import Image
 
 from alexnet.core.errors import UserError
 from alexnet.models.alexnet import LinearLayer
-from alexnet.models.classifier import Classifier
 from alexnet.models.registry import create_model, get_architecture
 from alexnet.models.variants import VARIANTS
 from alexnet.plots import canvas
@@ -23,16 +23,24 @@ from alexnet.plots.augmentations import compose_augmentations, stored_pixels
 from alexnet.plots.canvas import DOTS_PER_INCH, NARROW_WIDTH
 from alexnet.plots.confusion import (
     ConfusionMatrix,
+    compose_counted_confusion,
     matrix_of_result,
-    plot_confusion,
     most_confused_classes,
     order_by_confusion,
-    compose_counted_confusion,
+    plot_confusion,
 )
 from alexnet.plots.embedding import plot_embedding, project_tsne
 from alexnet.plots.filters import as_tiles, columns_of, plot_filters
 from alexnet.plots.neighbours import Neighbour, plot_neighbours
-from alexnet.plots.predictions import LEAST_CERTAIN, Answer, Group, choose_examples, plot_predictions
+from alexnet.plots.predictions import (
+    LEAST_CERTAIN,
+    MISTAKES,
+    SAMPLE,
+    Group,
+    PredictedImage,
+    choose_examples,
+    plot_predictions,
+)
 from alexnet.plots.receptive_field import compose_receptive_fields
 from alexnet.recipes import RECIPES
 
@@ -124,7 +132,7 @@ def test_a_picture_is_a_file_of_the_kind_its_name_says(tmp_path):
     assert "$b$" in (tmp_path / "b.SVG").read_text(encoding="utf-8").replace("\\", "")
     again = [plot_confusion(np.eye(3, dtype=np.int64), ["a", "$b$", "c"], "three").encode(".svg") for _ in range(2)]
     assert again[0] == again[1]
-    with pytest.raises(UserError, match=r"pictures are written as PNG or SVG, end the name in \.png or \.svg"):
+    with pytest.raises(UserError, match=r"plots are written as PNG or SVG, so the name must end in \.png or \.svg"):
         canvas.check_format(tmp_path / "picture.jpg")
 
 
@@ -141,7 +149,7 @@ def test_a_name_in_letters_that_no_font_has_is_drawn_without_a_word_and_said_in_
     picture = plot_confusion(np.eye(2, dtype=np.int64), ["犬 \U00012000", "кот"], "two")
     png(picture)  # a warning would be an error
     assert picture.values["order"] == ["犬 \U00012000", "кот"]
-    assert "\U00012000, which are boxes" in canvas.missing_glyphs_note([picture.figure])
+    assert "\U00012000: shown as boxes" in canvas.missing_glyphs_note([picture.figure])
     assert canvas.missing_glyphs_note([plot_confusion(np.eye(2, dtype=np.int64), ["кот", "½ ✓"], "two").figure]) == ""
 
 
@@ -180,7 +188,10 @@ def test_kernels_are_stretched_about_zero():
 
 
 def test_columns_are_shown_apart_and_one_tower_as_the_control():
-    networks = {name: create_model(name, 2, 3, 80, seed=0, **SLIM) for name in ("paper", "one-tower")}
+    networks = {
+        name: create_model(name, num_classes=2, in_channels=3, image_size=80, seed=0, **SLIM)
+        for name in ("paper", "one-tower")
+    }
     assert [columns_of(network) for network in networks.values()] == [2, 1]
     with torch.no_grad():
         networks["paper"].conv1.weight[:48] = networks["paper"].conv1.weight[:48, :1]  # grey
@@ -193,12 +204,12 @@ def test_columns_are_shown_apart_and_one_tower_as_the_control():
     assert {"column 1", "column 2", "half 1", "half 2"} <= set(written)
     control = plot_filters({"paper": networks["paper"]})
     png(control)
-    assert control.values["paper"]["colour"]["p"] < 0.001 < control.values["paper, dealt at random"]["colour"]["p"]
-    assert "paper: 96 first-layer kernels in two columns; colour index 0.00 and 0.6" in picture.caption
+    assert control.values["paper"]["colour"]["p"] < 0.001 < control.values["paper, shuffled"]["colour"]["p"]
+    assert "paper: 96 first-layer filters in two columns; mean colour index 0.00 and 0.6" in picture.caption
 
 
 def test_grey_kernels_have_no_colour():
-    picture = plot_filters({"digits": create_model("small", 10, 1, 28, seed=0)})
+    picture = plot_filters({"digits": create_model("small", num_classes=10, in_channels=1, image_size=28, seed=0)})
     png(picture)
     assert "colour" not in picture.values["digits"]
 
@@ -219,7 +230,7 @@ def test_active_units_are_counted_for_each_layer():
     written = texts(picture.figure)
     assert any("the 30 strongest maps" in text for text in written)
     assert any(text.startswith("relu1: 40 × 3 × 3\n25% of units above 0\n") for text in written)
-    assert "fc8: 3\nscores before softmax\nall of them" in written
+    assert "fc8: 3\nlogits\nall" in written
     assert {"dog", "flower", "cat"} < set(written)
     assert picture.caption.endswith(
         "it: relu1 25% of units above 0, norm1, pool5, sigmoid2 0% of units above 0.5, fc8 highest for “cat”"
@@ -235,7 +246,10 @@ def test_a_map_that_is_even_and_strong_is_not_drawn_as_one_that_is_dead():
 
 
 def test_each_layer_is_shown_from_its_activation_on():
-    shown = {name: shown_layers(create_model(name, 2, 3, 80, seed=0, **SLIM), []) for name in ("paper", "batchnorm")}
+    shown = {
+        name: shown_layers(create_model(name, num_classes=2, in_channels=3, image_size=80, seed=0, **SLIM), [])
+        for name in ("paper", "batchnorm")
+    }
     ends = ["relu3", "relu4", "relu5", "pool5", "relu6", "relu7", "fc8"]
     assert shown["paper"] == ["relu1", "norm1", "pool1", "relu2", "norm2", "pool2", *ends]
     assert shown["batchnorm"] == ["relu1", "pool1", "relu2", "pool2", *ends]
@@ -250,18 +264,18 @@ def test_groups_are_chosen_by_what_they_say():
     probabilities = np.array([sure, sure_and_wrong, torn, sure], np.float32)
     labels = np.array([1, 2, 0, 1])
     chosen = choose_examples(probabilities, labels, 2)
-    assert chosen["as they come"].tolist() == [0, 3]
-    assert chosen["the most confident mistakes"].tolist() == [1]
+    assert chosen[SAMPLE].tolist() == [0, 3]
+    assert chosen[MISTAKES].tolist() == [1]
     assert chosen[LEAST_CERTAIN][0] == 2
-    assert "the most confident mistakes" not in choose_examples(probabilities[:1], labels[:1], 2)
-    assert list(choose_examples(np.ones((3, 1), np.float32), np.zeros(3, np.int64), 2)) == ["as they come"]
+    assert MISTAKES not in choose_examples(probabilities[:1], labels[:1], 2)
+    assert list(choose_examples(np.ones((3, 1), np.float32), np.zeros(3, np.int64), 2)) == [SAMPLE]
 
 
 @pytest.mark.parametrize("classes", [1, 2, 1000])
 def test_predictions_of_one_and_of_a_thousand_classes(classes):
     probabilities = np.random.default_rng(0).dirichlet(np.ones(classes)).astype(np.float32)
     names = [f"class {number} with a name that goes on and on, $100" for number in range(classes)]
-    answers = [Answer(photograph(), names[0], probabilities, 0)]
+    answers = [PredictedImage(photograph(), names[0], probabilities, 0)]
     picture = plot_predictions([Group("as they come", answers)], names, "title")
     png(picture)
     bars = [text for text in texts(picture.figure) if text.startswith(("class", "✓"))]
@@ -270,7 +284,7 @@ def test_predictions_of_one_and_of_a_thousand_classes(classes):
 
 
 def test_a_phone_has_rows_for_the_answers_that_there_are():
-    answers = [Answer(photograph(), "a", np.array([0.9, 0.1], np.float32), 0) for _ in range(6)]
+    answers = [PredictedImage(photograph(), "a", np.array([0.9, 0.1], np.float32), 0) for _ in range(6)]
     few, many = (
         plot_predictions([Group("as they come", answers), Group("mistakes", answers[:count])], ["a", "b"], "title")
         for count in (2, 6)
@@ -303,7 +317,7 @@ def test_a_matrix_of_any_size_can_be_drawn(classes):
     assert len(set(shown)) == classes if classes <= 20 else 20 < len(set(shown)) <= 40
     assert sorted(picture.values["order"]) == names
     assert set(picture.values["accuracy"]) == set(names)
-    assert ("hardest is" in picture.caption) == (classes > 2)  # of two the one without images is not counted
+    assert ("lowest accuracy" in picture.caption) == (classes > 2)  # of two the one without images is not counted
     assert list(picture.values["accuracy"].values())[-1] is None
 
 
@@ -317,7 +331,7 @@ def test_of_many_classes_the_commonest_mistakes_are_seen_with_their_names_and_co
     assert "class 20" not in written
     right = plot_confusion(50 * np.eye(100, dtype=np.int64), [f"class {number}" for number in range(100)], "right")
     png(right)
-    assert right.caption == "right, 100.00% right; no mistakes"
+    assert right.caption == "right, accuracy 100.00%; no mistakes"
     assert "no mistakes" in texts(right.figure)
 
 
@@ -330,10 +344,13 @@ def test_what_was_counted_in_the_end_is_the_matrix():
         "confusions": [{"true": "a", "predicted": "c", "images": 1}, {"true": "b", "predicted": "a", "images": 1}],
     }  # fmt: skip
     assert matrix_of_result(result, ["a", "b", "c"]).tolist() == [[3, 0, 1], [1, 2, 0], [0, 0, 0]]
-    model = Classifier(create_model("small", 3, 1, 28, seed=0), "small", ("a", "b", "c"), ("A", "B", "C"), None)
+    model = create_model("small", num_classes=3, seed=0)
+    model.info = replace(model.info, classes=("a", "b", "c"), labels=("A", "B", "C"))
     picture = compose_counted_confusion(result, model, "run")
     png(picture)
-    assert picture.caption.startswith("run on a set: 7 test images, ten views, 71.43% right; “A” taken for “C” (1), ")
+    assert picture.caption.startswith(
+        "run on a set: 7 test images, ten views, accuracy 71.43%; “A” predicted as “C” (1), "
+    )
     with pytest.raises(UserError, match="no images that the network was not trained on"):
         compose_counted_confusion({**result, "split": None}, model, "run")
 
@@ -349,15 +366,15 @@ def test_as_many_are_hardest_as_easiest(present, bars):
 
 def test_too_many_classes_are_not_a_matrix():
     classes = tuple(str(number) for number in range(2001))
-    with pytest.raises(UserError, match="a matrix of 2,001 classes cannot be seen"):
-        compose_counted_confusion({"split": "test"}, Classifier(None, "small", classes, classes, None), "run")
+    with pytest.raises(UserError, match="2,001 classes are too many for a confusion matrix"):
+        compose_counted_confusion({"split": "test"}, SimpleNamespace(classes=classes, labels=classes), "run")
 
 
 def test_what_is_equally_hard_is_said_to_be():
     matrix = np.diag([4, 4, 0, 0, 2])
     matrix[2, 3] = matrix[3, 2] = matrix[4, 0] = 2
     caption = plot_confusion(matrix, ["a", "b", "c", "d", "e"], "run").caption
-    assert caption.endswith("hardest is “c” and 1 more (0%), easiest “a” and 1 more (100%)")
+    assert caption.endswith("lowest accuracy: “c” and 1 more (0%), highest: “a” and 1 more (100%)")
 
 
 # Neighbours and maps
@@ -394,14 +411,14 @@ def test_a_map_keeps_groups_together(classes):
     picture = plot_embedding(places, labels, pixels, [f"class {n}" for n in range(classes)], "map")
     png(picture)
     chance = (200 // classes - 1) * 200 / 199
-    assert f"{chance:,.3g} by chance" in picture.caption
-    assert ("the 12 classes that lie closest together are in colour" in picture.caption) == (classes == 200)
+    assert f"by chance it would be {chance:,.3g}" in picture.caption
+    assert ("the 12 classes that are separated best are in colour" in picture.caption) == (classes == 200)
     if classes < 200:
         assert picture.values["nearest_is_of_own_class"] > 0.9
 
 
 def test_too_few_images_make_no_map():
-    with pytest.raises(UserError, match="a map needs at least 8 images, not 3"):
+    with pytest.raises(UserError, match="t-SNE needs at least 8 images, not 3"):
         project_tsne(np.zeros((3, 4), np.float32))
 
 
@@ -416,10 +433,15 @@ def test_every_variant_s_architecture_can_be_drawn(name):
 
 
 def test_the_paper_s_stages():
-    found = {stage.name: stage for stage in network_blocks(create_model("paper", 10, 3, 224, seed=0, **SLIM))}
+    found = {
+        stage.name: stage
+        for stage in network_blocks(
+            create_model("paper", num_classes=10, in_channels=3, image_size=224, seed=0, **SLIM)
+        )
+    }
     assert found["conv2"].shape == (256, 27, 27)
     assert (found["conv2"].kernel, found["conv2"].joined, found["conv3"].joined) == (5, False, True)
-    assert found["conv2"].ops == ("relu", "norm", "pool → 13")
+    assert found["conv2"].ops == ("relu", "LRN", "pool → 13")
     assert found["fc6"].ops == ("relu", "dropout 0.5")
     assert list(found) == ["input", "conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
 
@@ -457,7 +479,7 @@ def test_every_recipe_s_augmentation_can_be_shown(name, tmp_path):
     assert ("ten views" in picture.caption) == (recipe.augment.crop not in (None, len(pixels)))
     assert ("ten views, averaged" in picture.caption) == (recipe.train.views == 10)
     assert picture.values["test"] == (10 if "ten views" in picture.caption else 1)
-    assert ("not of a set" in picture.caption) == (recipe.augment.color_noise != "none")
+    assert ("not of a dataset" in picture.caption) == (recipe.augment.color_noise != "none")
     expected = {"digits": (8, 1), "fashion-mnist": (28, 1), "cifar10": (32, 3), "tiny-imagenet": (64, 3)}
     assert (pixels.shape[0], pixels.shape[2]) == expected.get(recipe.data.source, (256, 3))
     assert f"as stored, {len(pixels)} × {len(pixels)}" in texts(picture.figure)
@@ -468,7 +490,9 @@ def test_an_image_as_a_network_saw_it_is_drawn_to_scale():
     drawn = compose_receptive_fields("small", pixels).figure.axes[0].images[0].get_array()
     assert (drawn == 255).sum() == 28 * 28
     assert drawn.shape[0] > 28
-    assert (compose_receptive_fields("small", np.full((600, 600, 3), 7, np.uint8)).figure.axes[0].images[0].get_array() == 7).all()
+    assert (
+        compose_receptive_fields("small", np.full((600, 600, 3), 7, np.uint8)).figure.axes[0].images[0].get_array() == 7
+    ).all()
 
 
 def test_a_bad_image_costs_a_line(tmp_path):
