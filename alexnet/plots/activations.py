@@ -130,7 +130,7 @@ class Content:
 def _panels(content: Content, width: float, across: int) -> Figure:
     """A panel for the image and for each layer, ``across`` in a row."""
     count = 1 + len(content.layers)
-    title = f"{content.title} (each map from 0, or its minimum if negative: dark, to its maximum: bright)"
+    title = f"{content.title} (dark: 0, or the minimum if negative; bright: the maximum of each map)"
     figure = new_figure(width, 0.6 + 2.6 * math.ceil(count / across), title)
     places = grid(figure, count, across)
     plot_image(places[0], content.pixels, "input")

@@ -48,6 +48,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 SLIM = {"hidden": (LinearLayer(8), LinearLayer(8))}
 
 
+def slim_network(name, image_size=80):
+    return create_model(name, num_classes=2, in_channels=3, image_size=image_size, seed=0, **SLIM)
+
+
 def png(picture) -> Image.Image:
     """The picture, read back: whole, not empty, of a sensible size, no text beyond its edges; also the phones' form."""
     assert picture.caption
@@ -188,10 +192,7 @@ def test_kernels_are_stretched_about_zero():
 
 
 def test_columns_are_shown_apart_and_one_tower_as_the_control():
-    networks = {
-        name: create_model(name, num_classes=2, in_channels=3, image_size=80, seed=0, **SLIM)
-        for name in ("paper", "one-tower")
-    }
+    networks = {name: slim_network(name) for name in ("paper", "one-tower")}
     assert [columns_of(network) for network in networks.values()] == [2, 1]
     with torch.no_grad():
         networks["paper"].conv1.weight[:48] = networks["paper"].conv1.weight[:48, :1]  # grey
@@ -246,10 +247,7 @@ def test_a_map_that_is_even_and_strong_is_not_drawn_as_one_that_is_dead():
 
 
 def test_each_layer_is_shown_from_its_activation_on():
-    shown = {
-        name: shown_layers(create_model(name, num_classes=2, in_channels=3, image_size=80, seed=0, **SLIM), [])
-        for name in ("paper", "batchnorm")
-    }
+    shown = {name: shown_layers(slim_network(name), []) for name in ("paper", "batchnorm")}
     ends = ["relu3", "relu4", "relu5", "pool5", "relu6", "relu7", "fc8"]
     assert shown["paper"] == ["relu1", "norm1", "pool1", "relu2", "norm2", "pool2", *ends]
     assert shown["batchnorm"] == ["relu1", "pool1", "relu2", "pool2", *ends]
@@ -433,12 +431,7 @@ def test_every_variant_s_architecture_can_be_drawn(name):
 
 
 def test_the_paper_s_stages():
-    found = {
-        stage.name: stage
-        for stage in network_blocks(
-            create_model("paper", num_classes=10, in_channels=3, image_size=224, seed=0, **SLIM)
-        )
-    }
+    found = {stage.name: stage for stage in network_blocks(slim_network("paper", image_size=224))}
     assert found["conv2"].shape == (256, 27, 27)
     assert (found["conv2"].kernel, found["conv2"].joined, found["conv3"].joined) == (5, False, True)
     assert found["conv2"].ops == ("relu", "LRN", "pool → 13")
