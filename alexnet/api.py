@@ -13,7 +13,7 @@ from alexnet.config import Recipe
 from alexnet.core.errors import RUNS, UserError
 from alexnet.core.files import write_bytes, write_json
 from alexnet.data.prepared import PreparedDataset
-from alexnet.data.sources import reopened_by
+from alexnet.data.sources import absolute_source
 from alexnet.models.bundle import load_model, model_folder
 from alexnet.models.classifier import Classifier
 from alexnet.models.registry import get_variant
@@ -22,7 +22,7 @@ from alexnet.report import build as report
 from alexnet.report.markdown import write_report
 from alexnet.runtime.device import DeviceConfig, matrix_rate, resolve_device
 from alexnet.runtime.log import NullReporter, Reporter
-from alexnet.runtime.run import Run, claim, start_or_continue
+from alexnet.runtime.run import Run, lock_run_folder, start_or_continue
 from alexnet.training.datasets import choose_test_images, open_dataset_for, prepare, remarks
 from alexnet.training.evaluate import evaluate_models
 from alexnet.training.finalize import finalize
@@ -57,9 +57,9 @@ def train(
     if out is not None and not str(out).strip():
         raise UserError("--out is empty: give a folder, or leave it out for runs/RECIPE")
     folder = Path(out or RUNS / recipe.name)
-    place = reopened_by(recipe.data.source, source, Path(data_root) if data_root else None)
+    place = absolute_source(recipe.data.source, source, Path(data_root) if data_root else None)
     if not Run(folder).finished:
-        with claim(folder):
+        with lock_run_folder(folder):
             run = start_or_continue(folder, recipe, seed, place, dataset.digest)
             if not run.finished:
                 fit_and_finish(recipe, dataset, run, seed, device_config, reporter)

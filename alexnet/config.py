@@ -10,15 +10,27 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import field, replace
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
 from alexnet.core.errors import UserError, unknown
-from alexnet.core.schema import choices, from_json, parse_word, spec, spell, to_json
+from alexnet.core.schema import (
+    WHOLE,
+    Reader,
+    Renamed,
+    choices,
+    earlier_value,
+    field_hints,
+    from_json,
+    parse_word,
+    spec,
+    spell,
+    to_json,
+    validated,
+)
 
 PixelNormalization = Literal["unit", "symmetric", "channel", "mean-image", "mean-image-centre"]
 ColorNoise = Literal["none", "paper", "cuda-convnet"]
@@ -26,14 +38,54 @@ NormLayer = Literal["none", "lrn", "batch"]
 OptimizerName = Literal["sgd", "sgd-2012", "adam", "adamw"]
 Schedule = Literal["constant", "step", "plateau", "one-cycle", "cosine"]
 Precision = Literal["auto", "fp32", "bf16"]
+SECTIONS = ("model", "data", "augment", "optim", "train")  # of a recipe; their fields can be changed by --set
 OTHER_NAMES = {"learning_rate": "optim.lr", "wd": "optim.weight_decay"}
 
 Positive = Annotated[int, Ge(1)]
 NotNegative = Annotated[float, Ge(0)]
 Share = Annotated[float, Ge(0), Lt(1)]
+Channels = Annotated[Literal[1, 3], WHOLE]
 
 
-@spec("model.")
+def _gamma(drop: float) -> float:
+    """The ``gamma`` of an earlier ``drop``: the float whose inverse is ``drop``, so that schedules keep their bits.
+
+    Where no float has exactly this inverse, the nearest one.
+    """
+    gamma = 1 / drop
+    nearby = (gamma, math.nextafter(gamma, 0), math.nextafter(gamma, 1))
+    return next((value for value in nearby if 1 / value == drop), gamma)
+
+
+RENAMED: Mapping[str, Renamed] = {
+    "model.normalization": Renamed(
+        "norm_layer",
+        Literal["absent", "response", "batch"] | None,
+        {None: None, "absent": "none", "response": "lrn", "batch": "batch"}.__getitem__,
+    ),
+    "model.pool_rounding": Renamed(
+        "pool_ceil_mode", Literal["down", "up"] | None, {None: None, "down": False, "up": True}.__getitem__
+    ),
+    "model.columns": Renamed("groups"),
+    "data.stored": Renamed("resize_size"),
+    "data.scaling": Renamed("pixel_normalization"),
+    "data.validation": Renamed("val_fraction"),
+    "augment.area": Renamed("random_resized_crop"),
+    "optim.update": Renamed("optimizer"),
+    "optim.rate": Renamed("lr"),
+    "optim.drops": Renamed("milestones"),
+    "optim.drop": Renamed("gamma", Annotated[float, Gt(1)], _gamma),
+    "optim.bias_drops": Renamed("bias_milestones"),
+    "optim.bias_rate": Renamed("bias_lr_mult"),
+    "optim.rules.rate": Renamed("lr"),
+    "preprocessing.stored": Renamed("resize_size"),
+    "preprocessing.scaling": Renamed("pixel_normalization"),
+    "preprocessing.deviation": Renamed("std"),
+}
+"""Names that fields had before version 0.1, and how their values become today's."""
+
+
+@spec("model", RENAMED)
 class ModelSpec:
     """Which network. A field that is None has the variant's own value.
 
@@ -49,7 +101,7 @@ class ModelSpec:
     norm_layer: NormLayer | None = None
     pool_kernel: Positive | None = None
     pool_ceil_mode: bool | None = None
-    groups: Literal[1, 2] | None = None
+    groups: Annotated[Literal[1, 2], WHOLE] | None = None
     width: Annotated[float, Gt(0), Le(100)] | None = None
 
     def overrides(self) -> dict[str, Any]:
@@ -59,7 +111,7 @@ class ModelSpec:
         }
 
 
-@spec("data.")
+@spec("data", RENAMED)
 class DataSpec:
     """Which images, and how pixels become numbers.
 
@@ -69,19 +121,19 @@ class DataSpec:
     ``val_fraction``: share of train that is held out for validation if the source has no val split.
 
     ``pixel_normalization``: ``unit`` x/255 · ``symmetric`` (x/255 − ½)/½ · ``channel`` (x − mean)/std of each channel
-    over train · ``mean-image`` x − the mean image, cropped like the image (Caffe) · ``mean-image-centre`` x − the centre
-    of the mean image, for any crop (cuda-convnet). The last two stay on the scale 0 … 255.
+    over train · ``mean-image`` x − the mean image, cropped like the image (Caffe) · ``mean-image-centre`` x − the
+    centre of the mean image, for any crop (cuda-convnet). The last two stay on the scale 0 … 255.
     """
 
     source: str = "digits"
-    channels: Literal[1, 3] | None = None
+    channels: Channels | None = None
     resize_size: Annotated[int, Ge(4), Le(4096)] | None = None
     image_size: Annotated[int, Ge(4)] | None = None
     pixel_normalization: PixelNormalization = "channel"
     val_fraction: Share = 0.0
 
 
-@spec("preprocessing.")
+@spec("preprocessing", RENAMED)
 class Preprocessing:
     """How a prepared image becomes a network's input. A model carries it, so that it predicts as it was trained.
 
@@ -90,7 +142,7 @@ class Preprocessing:
     scale 0 … 255; the two mean-image normalizations do not use them.
     """
 
-    channels: Literal[1, 3]
+    channels: Channels
     resize_size: int
     crop: int
     image_size: int
@@ -99,7 +151,7 @@ class Preprocessing:
     std: tuple[float, ...] = ()
 
 
-@spec("augment.")
+@spec("augment", RENAMED)
 class AugmentSpec:
     """What training changes in each image, drawn anew in each epoch.
 
@@ -117,7 +169,7 @@ class AugmentSpec:
 
     crop: Annotated[int, Ge(4)] | None = None
     pad: Annotated[int, Ge(0)] = 0
-    random_resized_crop: tuple[float, ...] | None = None
+    random_resized_crop: tuple[float, float] | None = None
     crop_group: Positive = 1
     flip: bool = False
     rotation: Annotated[float, Ge(0), Le(180)] = 0.0
@@ -132,7 +184,7 @@ class AugmentSpec:
 
     def __post_init__(self) -> None:
         area = self.random_resized_crop
-        if area is not None and not (len(area) == 2 and 0 < area[0] <= area[1] <= 1):
+        if area is not None and not 0 < area[0] <= area[1] <= 1:
             raise UserError(
                 f"augment.random_resized_crop = {area!r} is not two shares of the area, "
                 "the smaller first, above 0 and at most 1"
@@ -144,7 +196,7 @@ class AugmentSpec:
             )
 
 
-@spec("optim.rules.")
+@spec("optim.rules", RENAMED)
 class LayerRule:
     """Settings of one layer, from epoch ``start`` on.
 
@@ -159,7 +211,7 @@ class LayerRule:
     weight_decay: float | None = None
 
 
-@spec("optim.")
+@spec("optim", RENAMED)
 class OptimSpec:
     """Optimizer and learning rate schedule.
 
@@ -170,8 +222,8 @@ class OptimSpec:
     multiplies it by ``gamma``, at most three times, when the validation error has not improved for ``patience``
     evaluations (paper §5) · ``one-cycle`` raises it during the share ``warmup`` of the steps and lowers it to almost 0
     (Smith and Topin 2017) · ``cosine`` (Loshchilov and Hutter 2016) after a linear ``warmup``. ``bias_milestones``: the
-    epochs at which the learning rate of biases is divided by 10, independent of the weights; None lets it follow theirs.
-    ``rules``: settings of single layers; later rules win.
+    epochs at which the learning rate of biases is divided by 10, independent of the weights; None lets it follow the
+    weights. ``rules``: settings of single layers; later rules win.
     """
 
     optimizer: OptimizerName = "sgd"
@@ -200,7 +252,7 @@ class OptimSpec:
             raise UserError("optim.schedule=step has no milestones: add e.g. --set optim.milestones=30,60")
 
 
-@spec("train.")
+@spec("train")
 class TrainSpec:
     """How long, in what batches, and which weights are kept.
 
@@ -217,10 +269,10 @@ class TrainSpec:
     precision: Precision = "auto"
     test_curve: bool = False
     keep: Literal["last", "best-on-val"] = "last"
-    views: Literal[1, 10] = 1
+    views: Annotated[Literal[1, 10], WHOLE] = 1
 
 
-@spec("claim.")
+@spec("claim")
 class Claim:
     """Where a recipe comes from, what it should reach and what it costs.
 
@@ -260,85 +312,41 @@ class Recipe:
             )
 
 
-def _factor(drop: Any) -> Any:
-    """The ``gamma`` of an earlier ``drop``: the float whose inverse is that ``drop``, so that schedules keep their bits."""
-    if type(drop) not in (int, float) or not math.isfinite(drop) or drop <= 0:
-        return drop
-    gamma = 1 / drop
-    nearby = (gamma, math.nextafter(gamma, 0), math.nextafter(gamma, 1))
-    return next((value for value in nearby if 1 / value == drop), gamma)
-
-
-def _values(table: Mapping[Any, Any]) -> Callable[[Any], Any]:
-    return lambda value: table.get(value, value) if isinstance(value, str) else value
-
-
-RENAMED: Mapping[str, tuple[str, Callable[[Any], Any] | None]] = {
-    "model.normalization": ("norm_layer", _values({"absent": "none", "response": "lrn", "none": None})),
-    "model.pool_rounding": ("pool_ceil_mode", _values({"up": True, "down": False})),
-    "model.columns": ("groups", None),
-    "data.stored": ("resize_size", None),
-    "data.scaling": ("pixel_normalization", None),
-    "data.validation": ("val_fraction", None),
-    "augment.area": ("random_resized_crop", None),
-    "optim.update": ("optimizer", None),
-    "optim.rate": ("lr", None),
-    "optim.drops": ("milestones", None),
-    "optim.drop": ("gamma", _factor),
-    "optim.bias_drops": ("bias_milestones", None),
-    "optim.bias_rate": ("bias_lr_mult", None),
-    "preprocessing.stored": ("resize_size", None),
-    "preprocessing.scaling": ("pixel_normalization", None),
-    "preprocessing.deviation": ("std", None),
-    "rules.rate": ("lr", None),
-}
-"""Names that fields had before 0.1 → today's name, and how a value is converted."""
-
-
 def recipe_from_json(value: object) -> Recipe:
-    """The recipe that ``to_json`` wrote, by this version or an earlier one. Raises ``UserError``."""
-    if isinstance(value, Mapping):
-        sections = ("model", "data", "augment", "optim")
-        value = {key: _today(key, item) if key in sections else item for key, item in value.items()}
-        optim = value.get("optim")
-        if isinstance(optim, Mapping) and isinstance(optim.get("rules"), list | tuple):
-            value["optim"] = {**optim, "rules": [_today("rules", rule) for rule in optim["rules"]]}
+    """The recipe that ``to_json`` wrote, in this version or an earlier one. Raises ``UserError``."""
     return from_json(Recipe, value)
 
 
 def preprocessing_from_json(value: object) -> Preprocessing:
-    """The preprocessing that ``to_json`` wrote, by this version or an earlier one. Raises ``UserError``."""
-    return from_json(Preprocessing, _today("preprocessing", value))
-
-
-def _today(section: str, value: object) -> Any:
-    """The fields of a section under today's names."""
-    if not isinstance(value, Mapping):
-        return value
-    fields: dict[str, Any] = {}
-    for name, item in value.items():
-        today, convert = RENAMED.get(f"{section}.{name}", (name, None))
-        fields[today] = convert(item) if convert else item
-    return fields
+    """The preprocessing that ``to_json`` wrote, in this version or an earlier one. Raises ``UserError``."""
+    return from_json(Preprocessing, value)
 
 
 def override(recipe: Recipe, assignments: Iterable[str] | Mapping[str, Any]) -> Recipe:
     """The recipe with each ``section.field=value`` applied; the last value of a field wins.
 
-    ``assignments``: strings as ``--set`` takes them, or a mapping such as ``{"train.epochs": 2}``. ``default`` as a
-    string's value gives a field its default again. Raises ``UserError`` that names the nearest field.
+    ``assignments``: strings as ``--set`` takes them, or a mapping such as ``{"train.epochs": 2}`` with values as Python
+    or JSON has them. The word ``default`` in a string gives a field its default again. Raises ``UserError`` that names
+    the nearest field.
     """
     changes: dict[str, dict[str, Any]] = {}
-    pairs: Iterable[tuple[str, Any]]
+    read: Reader
     if isinstance(assignments, Mapping):
-        pairs = ((path, _python_value(value)) for path, value in assignments.items())
-        read: Callable[[str, Any, str], Any] = lambda path, value, section: value  # noqa: E731
+        pairs = [(str(path), value) for path, value in assignments.items()]
+        read = validated
     else:
-        pairs = map(_split, assignments)
-        read = _read_word
+        pairs = [_split(text) for text in ([assignments] if isinstance(assignments, str) else assignments)]
+        read = parse_word
     for path, value in pairs:
-        section, name, converted = _field(path, value, read)
-        changes.setdefault(section, {})[name] = converted
+        section, name, earlier = _find_field(path)
+        hint = _known_fields()[f"{section}.{name}"]
+        if read is parse_word and value == "default":
+            new = getattr(field_hints(Recipe)[section](), name)
+        elif earlier:
+            new = earlier_value(earlier, hint, value, path, read)
+        else:
+            new = read(hint, value, path)
+        changes.setdefault(section, {})[name] = new
     sections = {section: replace(getattr(recipe, section), **fields) for section, fields in changes.items()}
     return replace(recipe, **sections)
 
@@ -350,34 +358,17 @@ def _split(assignment: str) -> tuple[str, str]:
     return path, text
 
 
-def _python_value(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _field(path: str, value: Any, read: Callable[[str, Any, str], Any]) -> tuple[str, str, Any]:
-    """(section, today's name of the field, its value). Raises ``UserError``."""
-    known = _known_fields()
+def _find_field(path: str) -> tuple[str, str, Renamed | None]:
+    """(section, today's name of the field, what its name in ``path`` is if that is an earlier one)."""
     section, _, name = path.partition(".")
-    today, convert = RENAMED.get(path, (name, None)) if section != "preprocessing" else (name, None)
-    new = f"{section}.{today}"
-    if new not in known:
-        if meant := field_meant(path):
-            raise UserError(f"unknown field {path!r}: did you mean {meant!r}?")
-        raise unknown("field", path, known)
-    if isinstance(value, str) and convert and convert(value) != value:
-        return section, today, convert(value)
-    if convert is _factor:
-        value = convert(parse_word(float, value, path) if isinstance(value, str) else value)
-        return section, today, value
-    return section, today, read(new, value, section)
-
-
-def _read_word(path: str, text: str, section: str) -> Any:
-    if text == "default":
-        name = path.partition(".")[2]
-        kind = typing.get_type_hints(Recipe)[section]
-        return getattr(kind(), name)
-    return parse_word(_known_fields()[path], text, path)
+    earlier = RENAMED.get(path)
+    today = earlier.name if earlier else name
+    known = _known_fields()
+    if f"{section}.{today}" in known:
+        return section, today, earlier
+    if meant := field_meant(path) or field_meant(name):
+        raise UserError(f"unknown field {path!r}: did you mean {meant!r}?")
+    raise unknown("field", path, known)
 
 
 def field_names() -> list[str]:
@@ -388,11 +379,11 @@ def field_names() -> list[str]:
 def field_meant(name: str) -> str | None:
     """The ``section.field`` for a field's last part alone, or for its name in other libraries or earlier versions."""
     fields = {path.partition(".")[2]: path for path in field_names()}
-    earlier = {
-        old.partition(".")[2]: f"{old.partition('.')[0]}.{new}"
-        for old, (new, _) in RENAMED.items()
-        if f"{old.partition('.')[0]}.{new}" in _known_fields()
-    }
+    earlier = {}
+    for path, renamed in RENAMED.items():
+        section, _, old = path.partition(".")
+        if f"{section}.{renamed.name}" in _known_fields():
+            earlier[old] = f"{section}.{renamed.name}"
     return {**earlier, **fields, **OTHER_NAMES}.get(name.replace("-", "_"))
 
 
@@ -410,12 +401,10 @@ def assignments(recipe: Recipe) -> list[str]:
 
 @functools.cache
 def _known_fields() -> dict[str, Any]:
-    hints = typing.get_type_hints(Recipe)
     return {
-        f"{section.name}.{name}": hint
-        for section in dataclasses.fields(Recipe)
-        if section.name not in ("name", "claim")
-        for name, hint in typing.get_type_hints(hints[section.name], include_extras=True).items()
+        f"{section}.{name}": hint
+        for section in SECTIONS
+        for name, hint in field_hints(field_hints(Recipe)[section]).items()
     }
 
 
@@ -427,7 +416,7 @@ def differences(one: Recipe, other: Recipe) -> list[tuple[str, object, object]]:
     a, b = to_json(one), to_json(other)
     return [
         (f"{section}.{name}", value, b[section][name])
-        for section in ("model", "data", "augment", "optim", "train")
+        for section in SECTIONS
         for name, value in a[section].items()
         if value != b[section][name] and (section, name) != ("data", "source")
     ]

@@ -51,7 +51,8 @@ def reports_where_they_are_the_matter(request, no_reports, monkeypatch):
 @pytest.fixture(scope="session")
 def fashion_mnist_root() -> Path:
     """A folder that holds Fashion-MNIST: $ALEXNET_DATA_ROOT, the user's own home of this package, or Debian's."""
-    from alexnet.data.sources.builtin import FASHION_MNIST, find_in
+    from alexnet.data.sources.file_sets import find_in
+    from alexnet.data.sources.mnist import FASHION_MNIST
 
     named = [os.environ.get("ALEXNET_DATA_ROOT"), _HOME_OF_THE_USER or "~/.cache/alexnet", *FASHION_MNIST.packaged]
     places = [Path(name).expanduser() for name in named if name]
@@ -178,7 +179,9 @@ def randomised(slim):
 
     def build(name, image_size=None, **differences):
         channels = 1 if name in ("d2l", "lenet5") else 3
-        network = create_model(name, 5, channels, image_size, seed=0, **{**slim(name), **differences}).double()
+        network = create_model(
+            name, num_classes=5, in_channels=channels, image_size=image_size, seed=0, **{**slim(name), **differences}
+        ).double()
         draws = torch.Generator().manual_seed(1)
         with torch.no_grad():
             for key, parameter in network.named_parameters():

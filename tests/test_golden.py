@@ -13,15 +13,15 @@ import numpy as np
 import PIL
 import pytest
 import torch
+from alexnet.core.typed import from_json, to_json
+from alexnet.data.store import open_or_prepare, open_store, verify_store
+from alexnet.model.saved import save_model
 from safetensors.torch import load_file
 
 # --- every name of the package that this file uses ---------------------------------------------------------------
 from alexnet import Predictor, get_recipe, load_model, train
 from alexnet.config import Recipe, override
-from alexnet.core.typed import from_json, to_json
 from alexnet.data.sources import Source, open_source
-from alexnet.data.store import open_or_prepare, open_store, verify_store
-from alexnet.model.saved import save_model
 from alexnet.runtime.checkpoint import load_newest
 from alexnet.runtime.device import choose_machine, describe_hardware
 from alexnet.runtime.run import Run
@@ -31,7 +31,7 @@ NAMES = "before"  # which names of assignments.json the fields have: "before" or
 read_recipe = lambda document: from_json(Recipe, document)  # noqa: E731
 open_prepared, prepare, verify_prepared = open_store, open_or_prepare, verify_store
 labels_of = lambda owner: list(owner.readable_classes)  # noqa: E731
-network_of = lambda model: model.network  # noqa: E731
+network_of = lambda model: model  # noqa: E731
 seen_by = lambda model: model.seen  # noqa: E731
 mean_image_of = lambda model: model.mean_image  # noqa: E731
 std_of = lambda dataset: dataset.deviation  # noqa: E731
@@ -216,7 +216,7 @@ def test_a_saved_model_computes_what_it_computed(name, tmp_path):
     x = torch.from_numpy(inputs.standard_normal(wanted["input_shape"]).astype(np.float32))
     pixels = inputs.integers(0, 256, wanted["pixels_shape"], dtype=np.uint8)
     model = load_model(GOLDEN / "models" / name)
-    save_model(tmp_path / "copy", model)
+    save_model(model, tmp_path / "copy")
 
     for folder in (GOLDEN / "models" / name, tmp_path / "copy"):
         model = load_model(folder)

@@ -22,16 +22,20 @@ def main(arguments: argparse.Namespace) -> int:
     """Print one list or all three."""
     wanted = [arguments.what] if arguments.what else ["variants", "recipes", "sources"]
     if arguments.json:
-        lists = {"variants": _variants(), "recipes": _recipes(), "sources": dict(BUILTIN_SOURCES)}
+        lists = {"variants": _variants(), "recipes": _recipes(), "sources": _sources()}
         print_json({name: lists[name] for name in wanted})
         return 0
     texts: dict[str, Callable[[], str]] = {
         "variants": lambda: table(("variant", "what it is"), [(name, row.source) for name, row in VARIANTS.items()]),
         "recipes": _recipe_text,
-        "sources": lambda: table(("source", "what it is"), list(BUILTIN_SOURCES.items())),
+        "sources": lambda: table(("source", "what it is"), list(_sources().items())),
     }
     print("\n\n".join(texts[name]() for name in wanted))
     return 0
+
+
+def _sources() -> dict[str, str]:
+    return {name: source.about for name, source in BUILTIN_SOURCES.items()}
 
 
 def _variants() -> dict[str, dict[str, object]]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from alexnet.cli.console import print_json
 from alexnet.core.errors import UserError
 from alexnet.core.names import printable
-from alexnet.data.sources import is_litter
+from alexnet.data.sources import is_ignored_name
 from alexnet.inference.predictor import Predictor
 from alexnet.runtime.device import resolve_device
 
@@ -42,7 +42,7 @@ def expand(images: Iterable[str]) -> Iterator[str]:
     """The files that the words mean, in the order given: folders opened, all else as it stands."""
     for name in images:
         found = (path for path in Path(name).rglob("*") if path.is_file())
-        inside = [path for path in found if not any(map(is_litter, path.relative_to(name).parts))]
+        inside = [path for path in found if not any(map(is_ignored_name, path.relative_to(name).parts))]
         yield from map(str, sorted(inside)) if inside else [name]
 
 

@@ -16,8 +16,8 @@ from alexnet.plots.options import check_options, known_names
 from alexnet.plots.registry import PLOTS, get_plot
 from alexnet.report.build import REPORT, rebuild
 from alexnet.runtime.device import resolve_device
-from alexnet.runtime.naming import run_folder
 from alexnet.runtime.progress import make_reporter
+from alexnet.runtime.run_names import run_folder
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -62,7 +62,7 @@ def _report(arguments: argparse.Namespace) -> int:
 def _default(what: str, targets: Sequence[str], is_name: bool) -> Path:
     """The file without ``--out``: in the run's folder; for a name or for several runs, in the working directory."""
     if is_name:
-        return Path(f"{what}-{targets[0]}.png")
+        return Path(f"{what}-{Path(targets[0]).name.removesuffix('.json')}.png")  # a recipe may be a JSON file
     if len(targets) > 1:
         return Path(f"{what}-of-{len(targets)}.png")
     return run_folder(targets[0]) / f"{what}.png"

@@ -1,1 +1,1 @@
-"""What everything stands on: the user's error, whole files, and draws without state."""
+"""What all other packages use: the error for a user's mistake, complete files, random numbers without state."""

@@ -1,7 +1,7 @@
-"""The one error that a user's mistake becomes: a complete first line, then indented detail.
+"""The error for a user's mistake: a complete first line, then indented details.
 
-Commands print it without a traceback and leave with status 2. It is a ``ValueError``, so that people who
-call the package from Python can catch it without importing this module.
+Commands print it without a traceback and exit with status 2. It is a ``ValueError``, so that code which calls the
+package from Python can catch it without importing this module.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
-RUNS = Path("runs")  # where trainings go that were given no other place
-MOST_IN_A_LINE = 12  # names that a person reads in one line
-MOST_IN_ALL = 100  # of a thousand classes the rest is left out
+RUNS = Path("runs")  # the folder of runs that were given no --out
+MAX_NAMES_IN_LINE = 12  # more names than this do not stand in the first line of an error
+MAX_NAMES = 100  # more names than this are not listed
 
 
 class UserError(ValueError):
-    """What went wrong, where, and what to do about it.
+    """A mistake that the user can correct: what is wrong, where, and what to do.
 
-    ``line`` is complete in itself; ``details`` are further lines, printed indented below it.
+    ``line``: one complete sentence. ``details``: further lines, printed indented below it.
     """
 
     def __init__(self, line: str, details: Iterable[str] = ()) -> None:
@@ -28,7 +28,10 @@ class UserError(ValueError):
 
 
 class DivergedError(UserError):
-    """A training's loss, gradients or weights are no longer finite; ``finding`` says which, and ``step`` since when."""
+    """The loss, the gradients or the weights of a training are not finite.
+
+    ``finding``: which of them; ``step``: the first step at which this was so.
+    """
 
     def __init__(self, finding: str, step: int, line: str) -> None:
         super().__init__(line)
@@ -36,7 +39,7 @@ class DivergedError(UserError):
 
 
 class StoppedError(Exception):
-    """A signal asked the work to stop, and its state is in safety; ``status`` is the exit status to leave with."""
+    """A signal stopped a training after its state was saved; ``status`` is the exit status of the process."""
 
     def __init__(self, line: str, status: int) -> None:
         super().__init__(line)
@@ -44,27 +47,30 @@ class StoppedError(Exception):
 
 
 def one_line(error: BaseException) -> str:
-    """An error of any kind as one line: its type and the first line of what it says."""
+    """Any error as one line: its type and the first line of its message."""
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def no_run(folder: Path, otherwise: str) -> UserError:
-    """The error for a run that is not there: it names the one where trainings go by default, if that is."""
+    """The error for a folder that is not a run folder.
+
+    ``otherwise``: the message if the folder exists. If it does not, and ``runs/<name>`` does, the error suggests that.
+    """
     if folder.exists():
         return UserError(otherwise)
-    usual = RUNS / folder.name
-    meant = len(folder.parts) == 1 and usual.is_dir()
-    return UserError(f"{folder} is no run: {f'did you mean {usual}?' if meant else 'there is no such folder'}")
+    default = RUNS / folder.name
+    suggest = len(folder.parts) == 1 and default.is_dir()
+    return UserError(f"{folder} is no run: {f'did you mean {default}?' if suggest else 'there is no such folder'}")
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """The error for a name that is not in a table: it names the nearest one, or all of them where nothing is near."""
+    """The error for a name that is not in a table: it suggests the nearest name, or lists all if none is similar."""
     names = sorted(known)
-    more = f" and {len(names) - MOST_IN_ALL:,} more" if len(names) > MOST_IN_ALL else ""
-    details = [f"known: {', '.join(names[:MOST_IN_ALL])}{more}"]
+    more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
+    details = [f"known: {', '.join(names[:MAX_NAMES])}{more}"]
     nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if nearest:
         return UserError(f"unknown {kind} {name!r}: did you mean {nearest[0]!r}?", details)
-    if len(names) > MOST_IN_A_LINE:
-        return UserError(f"unknown {kind} {name!r}, and none is near it", details)
+    if len(names) > MAX_NAMES_IN_LINE:
+        return UserError(f"unknown {kind} {name!r}, and no known name is similar", details)
     return UserError(f"unknown {kind} {name!r}: choose one of {', '.join(names)}")

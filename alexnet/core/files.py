@@ -1,13 +1,12 @@
-"""Files that are whole or absent: written beside, synced, then renamed into place.
+"""Files and folders that are complete or absent: written under another name, synced, then renamed.
 
 A rename within one folder is atomic on POSIX file systems, and a name is durable once its folder is synced
-(Pillai et al., "All File Systems Are Not Created Equal", OSDI 2014). Readers therefore never see half a file.
+(Pillai et al., "All File Systems Are Not Created Equal", OSDI 2014). A reader therefore never finds half a file.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -16,6 +15,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from alexnet.core.platform import check_platform, fcntl
 
 UNFINISHED = ".unfinished."
 
@@ -27,18 +28,18 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_json(value: object) -> str:
-    """The sha256 of a JSON value in one canonical spelling, so that equal settings have equal hashes."""
+    """The sha256 of a JSON value, written with sorted keys and no spaces, so that equal values have equal hashes."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def folder_bytes(path: Path) -> int:
-    """The bytes of all files below a folder; 0 if there is none."""
+    """The size of all files below a folder, in bytes; 0 if there is no file."""
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
 def sync(path: Path) -> None:
-    """Wait until a file's contents, or a folder's names, have reached the disk."""
+    """Wait until the contents of a file, or the names in a folder, are on the disk. Raises ``OSError``."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -47,28 +48,28 @@ def sync(path: Path) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Replace ``path`` by ``data``, atomically and durably."""
+    """Write ``data`` to ``path``, atomically and durably; an existing file is replaced. Raises ``OSError``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with beside.open("xb") as file:
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
+        temporary.replace(path)
     except BaseException:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     sync(path.parent)
 
 
 def write_json(path: Path, value: object) -> None:
-    """Replace ``path`` by ``value`` as readable JSON, atomically."""
+    """Write ``value`` to ``path`` as indented JSON, atomically. Raises ``OSError``."""
     write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value in a file. Raises ``OSError`` or ``ValueError`` as it stands: callers know what it was for."""
+    """The JSON value in a file. Raises ``OSError`` or ``ValueError``: callers add which file it is and what to do."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except RecursionError as error:
@@ -77,32 +78,32 @@ def read_json(path: Path) -> Any:
 
 @contextlib.contextmanager
 def publish_folder(path: Path) -> Iterator[Path]:
-    """Build a folder beside ``path`` and rename it into place once it is whole.
+    """Build a folder under a temporary name in the same parent folder, and rename it to ``path`` when it is complete.
 
-    Yields the folder to fill. Its files are synced before the rename, so a reader that sees ``path`` sees all of it;
-    if the body raises, nothing is left. What a killed process left beside is removed by the next one that builds
-    there. A folder already at ``path`` is replaced (moved aside, then removed).
+    Yields the folder to fill. Its files are synced before the rename, so whoever finds ``path`` finds all of it; if the
+    body raises, nothing is left. The unfinished folder of a killed process is removed by the next process that builds
+    a folder there. A folder that is already at ``path`` is replaced (renamed first, then removed). Raises ``OSError``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{UNFINISHED}{path.name}.{secrets.token_hex(4)}")
-    with contextlib.ExitStack() as holding:
-        with _hold(path.parent):  # one at a time: nobody may sweep a folder that is made and not yet held
-            _sweep(path.parent)
-            beside.mkdir()
-            holding.enter_context(_hold(beside))
+    temporary = path.with_name(f"{UNFINISHED}{path.name}.{secrets.token_hex(4)}")
+    with contextlib.ExitStack() as locks:
+        with _lock(path.parent):  # one process at a time: a new folder must be locked before others look for old ones
+            _remove_unfinished(path.parent)
+            temporary.mkdir()
+            locks.enter_context(_lock(temporary))
         try:
-            yield beside
-            for file in sorted(beside.rglob("*")):
+            yield temporary
+            for file in sorted(temporary.rglob("*")):
                 sync(file)
-            sync(beside)
-            _replace(beside, path)
+            sync(temporary)
+            _replace(temporary, path)
         except BaseException:
-            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
             raise
 
 
 def _replace(new: Path, path: Path) -> None:
-    """Rename ``new`` to ``path``; what stood there is moved aside first and removed last."""
+    """Rename ``new`` to ``path``; an older folder at ``path`` is renamed first and removed last."""
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}") if path.exists() else None
     if aside is not None:
         path.rename(aside)
@@ -117,27 +118,29 @@ def _replace(new: Path, path: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _sweep(parent: Path) -> None:
-    """Remove the unfinished folders that no living process holds."""
-    for left in parent.glob(f"{UNFINISHED}*"):
-        with contextlib.suppress(OSError), _hold(left, fcntl.LOCK_EX | fcntl.LOCK_NB) as held:
-            if held:
-                shutil.rmtree(left, ignore_errors=True)
+def _remove_unfinished(parent: Path) -> None:
+    """Remove the unfinished folders that no running process has locked."""
+    for unfinished in parent.glob(f"{UNFINISHED}*"):
+        with contextlib.suppress(OSError), _lock(unfinished, wait=False) as locked:
+            if locked:
+                shutil.rmtree(unfinished, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _hold(folder: Path, how: int = fcntl.LOCK_EX) -> Iterator[bool]:
-    """Hold a folder's lock, which the system drops when this process ends, however it ends.
+def _lock(folder: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Lock a folder; the system releases the lock when this process ends, however it ends.
 
-    Yields False where somebody else holds it, or the file system has no locks: then nothing is swept either.
+    Yields False if another process has the lock (with ``wait=False``), or if the file system has no locks: then nothing
+    is removed either.
     """
+    check_platform()
     handle = os.open(folder, os.O_RDONLY)
     try:
-        held = True
+        locked = True
         try:
-            fcntl.flock(handle, how)
+            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            held = False
-        yield held
+            locked = False
+        yield locked
     finally:
         os.close(handle)

@@ -1,49 +1,92 @@
-"""Typed, frozen values: read from JSON and from command-line words by pydantic, with errors of one line.
+"""Typed, frozen values: built in Python, read from JSON and from command-line words, with errors of one line.
 
-:func:`spec` makes a class a strict, frozen pydantic dataclass: nothing is converted silently, unknown fields are
-refused, and infinite numbers are no numbers. What pydantic reports becomes one ``UserError`` that names the field.
+:func:`spec` makes a class a strict, frozen pydantic dataclass: no value is converted silently (only lists become
+tuples, as in JSON), and unknown fields and infinite numbers are refused. The first error that pydantic reports becomes
+one ``UserError``: the path of the field, its value, what the field takes and, for a misspelled name, the nearest one.
+Names that fields had in earlier versions are read too (:class:`Renamed`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 import functools
 import json
+import reprlib
 import types
 import typing
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeVar, dataclass_transform
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
+from pydantic_core import PydanticCustomError
 
 from alexnet.core.errors import UserError, unknown
 
 Spec = TypeVar("Spec")
+Reader = Callable[[Any, Any, str], Any]  # (type hint, value, path of the field) → the value as that type
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "none"}
+MISFIT = "literal_error"  # pydantic's type of the error for a value that is no choice of the field
+
+_SHORT = reprlib.Repr()  # a value in an error: long and deep ones are cut
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 8
+_SHORT.maxlevel = 4
 
 
-@dataclass_transform(frozen_default=True)
-def spec(where: str = "") -> Callable[[type[Spec]], type[Spec]]:
+class Renamed(NamedTuple):
+    """A field's name in an earlier version, and how its value becomes today's.
+
+    ``name``: today's name in the same section. ``takes``: the type hint of the earlier value, None for today's.
+    ``convert``: earlier value → today's value.
+    """
+
+    name: str
+    takes: Any = None
+    convert: Callable[[Any], Any] = lambda value: value
+
+
+def _whole(value: object) -> object:
+    if type(value) is not int:
+        raise PydanticCustomError(MISFIT, "not a whole number")
+    return value
+
+
+WHOLE = BeforeValidator(_whole)
+"""For choices among numbers, ``Annotated[Literal[1, 3], WHOLE]``: without it True equals 1 and 3.0 equals 3."""
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
+def spec(where: str = "", renamed: Mapping[str, Renamed] | None = None) -> Callable[[type[Spec]], type[Spec]]:
     """A class decorator: a strict, frozen dataclass whose constructor raises ``UserError``.
 
-    ``where``: what the path of its fields begins with in errors, e.g. ``"optim."``.
+    ``where``: what the paths of its fields begin with in errors, e.g. ``optim``. ``renamed``: earlier names by path,
+    e.g. ``optim.rate``; those of other sections are ignored.
     """
 
     def decorate(cls: type[Spec]) -> type[Spec]:
-        made = pydantic_dataclass(frozen=True, config=STRICT)(cls)
+        made: Any = pydantic_dataclass(frozen=True, config=STRICT)(cls)
         validate: Callable[..., None] = made.__init__
+        names = [item.name for item in dataclasses.fields(made)]
 
         @functools.wraps(validate)
         def init(self: Any, *values: Any, **fields: Any) -> None:
+            if len(values) > len(names):
+                raise TypeError(f"{cls.__name__} takes {len(names)} values, not {len(values)}")
             try:
-                validate(self, *values, **fields)
+                given = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+                validate(self, **dict(zip(names, values, strict=False)), **given)
             except ValidationError as error:
                 raise _one_line(error, made, where) from error
 
-        made.__init__ = init  # type: ignore[method-assign]
+        made.__init__ = init
+        made.__where__ = where
+        paths = {path.rpartition("."): earlier for path, earlier in (renamed or {}).items()}
+        made.__renamed__ = {name: earlier for (section, _, name), earlier in paths.items() if section == where}
         return typing.cast("type[Spec]", made)
 
     return decorate
@@ -55,20 +98,30 @@ def to_json(value: object) -> Any:
 
 
 def from_json(kind: type[Spec], value: object) -> Spec:
-    """The spec that :func:`to_json` wrote; fields that it lacks have their defaults.
+    """The spec that :func:`to_json` wrote, in this version or an earlier one; fields that it lacks have their defaults.
 
     Raises ``UserError`` for a field that is unknown, of another type, or missing without a default.
     """
+    read: Spec = validated(kind, value, getattr(kind, "__where__", ""))
+    return read
+
+
+def validated(hint: Any, value: object, path: str) -> Any:
+    """A JSON value, which may hold specs, as the type ``hint``. Raises ``UserError`` that names ``path``."""
     try:
-        made: Spec = _adapter(typing.cast("Any", kind)).validate_json(json.dumps(value))
+        text = json.dumps(_today(hint, value, path), default=to_json)
+        return _adapter(hint).validate_json(text)
     except ValidationError as error:
-        raise _one_line(error, kind, "") from error
-    return made
+        raise _one_line(error, hint, path) from error
+    except UserError:
+        raise
+    except (TypeError, ValueError, RecursionError) as error:  # what JSON cannot hold, or nests too deeply
+        raise _misfit(path, value, hint) from error
 
 
 def spell(value: object) -> str:
     """A value as :func:`parse_word` reads it."""
-    if isinstance(value, tuple) and value and dataclasses.is_dataclass(value[0]):
+    if isinstance(value, tuple) and value and _is_spec(type(value[0])):
         return json.dumps([to_json(item) for item in value])
     if isinstance(value, tuple):
         return ",".join(map(str, value))
@@ -78,160 +131,184 @@ def spell(value: object) -> str:
 def parse_word(hint: Any, text: str, path: str) -> Any:
     """A command-line word as the field's type. Raises ``UserError`` that says what the field takes.
 
-    ``none`` is no choice, unless it is one of the field's choices.
+    ``none`` means None, unless it is one of the field's choices.
     """
+    if _item_spec(hint):
+        try:
+            value = json.loads(text or "[]")
+        except (ValueError, RecursionError) as error:
+            raise _misfit(path, text, hint) from error
+        return validated(hint, value, path)
     words: dict[str, object] = {"none": None, "true": True, "false": False}
-    candidates: list[object] = [words[text.lower()]] if text.lower() in words else []
-    if text in choices(hint):
-        candidates.insert(0, text)
+    candidates: list[object] = [text] if text in choices(hint) else []
+    if text.lower() in words:
+        candidates.append(words[text.lower()])
     for number in (int, float):
         with contextlib.suppress(ValueError):
             candidates.append(number(text))
-    if _holds_specs(hint):
-        with contextlib.suppress(ValueError, RecursionError):
-            candidates.append(json.loads(text or "[]"))
-    elif any(typing.get_origin(kind) is tuple for kind in _alternatives(hint)):
+    if any(typing.get_origin(kind) is tuple for kind, _ in _members(hint)):
         with contextlib.suppress(ValueError):
-            candidates.append([float(item) for item in text.split(",") if item.strip()])
+            candidates.append(tuple(float(item) for item in text.split(",") if item.strip()))
     for candidate in [*candidates, text]:
-        with contextlib.suppress(ValidationError, ValueError):
-            return _adapter(hint).validate_json(json.dumps(candidate))
-    raise UserError(f"{path} = {text!r} is not {describe(hint)}")
+        with contextlib.suppress(ValidationError):
+            return _adapter(hint).validate_python(candidate)
+    raise _misfit(path, text, hint)
+
+
+def earlier_value(earlier: Renamed, today: Any, value: Any, path: str, read: Reader) -> Any:
+    """The value of a renamed field at ``path``, converted. ``today``: the type hint of today's field.
+
+    ``read``: :func:`validated` or :func:`parse_word`. Raises ``UserError`` with both names of the field.
+    """
+    try:
+        return earlier.convert(read(earlier.takes or today, value, path))
+    except UserError as error:
+        raise UserError(f"{error.line} (the field is now called {earlier.name})", error.details) from error
+
+
+def choices(hint: Any) -> tuple[Any, ...]:
+    """The values that a field with choices takes; empty for any other field."""
+    return tuple(
+        item for kind, _ in _members(hint) if typing.get_origin(kind) is Literal for item in typing.get_args(kind)
+    )
+
+
+def describe(hint: Any) -> str:
+    """What a field takes, in words: ``a number of at least 0``, ``one of relu, tanh, or none``."""
+    parts = []
+    for kind, notes in _members(hint):
+        inside = typing.get_args(kind)
+        if typing.get_origin(kind) is Literal:
+            parts.append("one of " + ", ".join(map(str, inside)))
+        elif _is_spec(kind):
+            parts.append("a set of fields")
+        elif inner := _item_spec(kind):
+            parts.append(f"a JSON list of objects with {', '.join(field_hints(inner))}")
+        elif typing.get_origin(kind) is tuple:
+            count = "numbers" if Ellipsis in inside else f"{len(inside)} numbers"
+            parts.append(f"{count} with commas between them")
+        elif kind is not type(None) or "none" not in choices(hint):
+            parts.append(TYPE_NAMES.get(kind, str(kind)) + _bounds(notes))
+    return ", or ".join(parts)
 
 
 @functools.cache
 def _adapter(hint: Any) -> TypeAdapter[Any]:
-    config = None if isinstance(hint, type) and dataclasses.is_dataclass(hint) else STRICT
-    return TypeAdapter(hint, config=config)
+    return TypeAdapter(hint, config=None if _is_spec(hint) else STRICT)
+
+
+def _today(hint: Any, value: Any, path: str) -> Any:
+    """The same JSON value with earlier names and their values replaced by today's."""
+    if (inner := _item_spec(hint)) and isinstance(value, list | tuple):
+        return [_today(inner, item, f"{path}[{place}]") for place, item in enumerate(value)]
+    if not (_is_spec(hint) and isinstance(value, Mapping)):
+        return value
+    hints, fields = field_hints(hint), {}
+    for name, item in value.items():
+        earlier = hint.__renamed__.get(name)
+        today = earlier.name if earlier else str(name)
+        here = _path(path, (name,))
+        if today in fields:
+            raise UserError(f"{_path(path, (today,))} is given twice, once by an earlier name")
+        if earlier:
+            item = earlier_value(earlier, hints[today], item, here, validated)
+        fields[today] = _today(hints.get(today), item, here)
+    return fields
 
 
 def _one_line(error: ValidationError, kind: Any, where: str) -> UserError:
-    """The first of pydantic's findings as an error that names the field, its value and what it takes."""
-    found = error.errors(include_url=False)[0]
-    location, given = found["loc"], found["input"]
-    path = where + _path(location)
-    match found["type"]:
-        case "extra_forbidden" | "unexpected_keyword_argument":
-            inside = _hint_at(kind, location[:-1])
-            known = [where + _path((*location[:-1], name)) for name in _field_names(inside)]
-            return unknown("field", path, known)
-        case "missing":
-            *outer, name = location
-            inside = _hint_at(kind, outer)
-            return UserError(f"{where}{_path(outer)}{_name_of(inside)} is incomplete: it lacks {name!r}")
-        case "value_error":
-            return UserError(str(found["ctx"]["error"])) if "error" in found.get("ctx", {}) else UserError(found["msg"])
-    hint = _hint_at(kind, location)
-    if _is_spec(hint) and not isinstance(given, Mapping):
-        return UserError(f"{path or _name_of(hint)} = {_short(given)} is not a set of fields")
-    return UserError(f"{path} = {_short(given)} is not {describe(hint)}")
+    """The first error that pydantic reports, as one that names the field, its value and what it takes."""
+    first = error.errors(include_url=False)[0]
+    location, given, context = first["loc"], first["input"], first.get("ctx", {})
+    if first["type"] == "missing" and isinstance(location[-1], int):  # a list that is too short
+        location = location[:-1]
+    path = _path(where, location)
+    if first["type"] == "json_invalid":
+        return UserError(f"{path or _name(kind)} cannot be read as JSON: {context['error']}")
+    if first["type"] == "value_error" and isinstance(context.get("error"), UserError):
+        return typing.cast("UserError", context["error"])  # what a __post_init__ raised
+    owner, hint = _hint_at(kind, location)
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return unknown("field", path, [_path(where, (*location[:-1], name)) for name in field_hints(owner)])
+    if first["type"] == "dataclass_exact_type":  # in Python; in JSON such a value is a set of fields
+        return UserError(f"{path} = {_SHORT.repr(given)} is not of the type {context['class_name']}")
+    if first["type"] == "missing" and location != first["loc"]:
+        return _misfit(path, given, hint)
+    if first["type"] == "missing":
+        return UserError(f"{_path(where, location[:-1]) or _name(owner)} is incomplete: it lacks {location[-1]!r}")
+    return _misfit(path, given, hint)
 
 
-def _short(value: object) -> str:
-    return repr(tuple(value)) if isinstance(value, list) else repr(value)
+def _misfit(path: str, value: object, hint: Any) -> UserError:
+    """The error for a value that the field does not take, with the nearest of its choices."""
+    words = [item for item in choices(hint) if isinstance(item, str)]
+    near = difflib.get_close_matches(value, words, n=1) if isinstance(value, str) else []
+    meant = f": did you mean {near[0]!r}?" if near else ""
+    return UserError(f"{path or _name(hint)} = {_SHORT.repr(value)} is not {describe(hint)}{meant}")
 
 
-def _path(location: typing.Iterable[int | str]) -> str:
-    """``("optim", "rules", 0, "lr")`` as ``optim.rules[0].lr``."""
-    text = ""
+def _path(where: str, location: Iterable[int | str]) -> str:
+    """``optim`` and ``("rules", 0, "lr")`` as ``optim.rules[0].lr``."""
     for part in location:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text
+        where += f"[{part}]" if isinstance(part, int) else f".{part}" if where else str(part)
+    return where
 
 
-def _hint_at(kind: Any, location: typing.Sequence[int | str]) -> Any:
-    """The type hint of the field at a location inside a spec; the nearest one outside that can be told."""
-    hint = kind
+def _hint_at(kind: Any, location: Sequence[int | str]) -> tuple[Any, Any]:
+    """(the spec that holds the last field of a location, the type hint of what is there)."""
+    owner = hint = kind
     for part in location:
-        inner = next((each for each in _alternatives(hint) if _is_spec(each) or typing.get_origin(each) is tuple), None)
-        if inner is None:
-            return hint
-        if _is_spec(inner):
-            hints = typing.get_type_hints(inner, include_extras=True)
-            if part not in hints:
-                return inner
-            hint = hints[str(part)]
+        if isinstance(part, int):
+            (item,) = [typing.get_args(each)[0] for each, _ in _members(hint) if typing.get_origin(each) is tuple]
+            hint = item
         else:
-            items = [each for each in typing.get_args(inner) if each is not Ellipsis]
-            if not isinstance(part, int) or not any(map(_is_spec, items)):
-                return hint  # a number among numbers: what the whole field takes says it
-            hint = items[0]
-    return hint
+            owner, hint = hint, field_hints(hint).get(part)
+    return (hint if _is_spec(hint) else owner), hint
+
+
+def _name(kind: Any) -> str:
+    return getattr(kind, "__name__", "the value")
+
+
+@functools.cache
+def field_hints(kind: Any) -> dict[str, Any]:
+    """The type hints of a spec's fields, bounds included."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return {item.name: hints[item.name] for item in dataclasses.fields(kind)}
 
 
 def _is_spec(hint: Any) -> bool:
     return isinstance(hint, type) and dataclasses.is_dataclass(hint)
 
 
-def _field_names(hint: Any) -> list[str]:
-    return [item.name for item in dataclasses.fields(hint)] if _is_spec(hint) else []
+def _item_spec(hint: Any) -> Any:
+    """The spec whose tuples a field holds; None for any other field."""
+    for kind, _ in _members(hint):
+        if typing.get_origin(kind) is tuple and _is_spec(typing.get_args(kind)[0]):
+            return typing.get_args(kind)[0]
+    return None
 
 
-def _name_of(hint: Any) -> str:
-    return getattr(hint, "__name__", "the value")
+def _members(hint: Any) -> list[tuple[Any, tuple[Any, ...]]]:
+    """The types that a hint allows, each with the bounds that ``Annotated`` gives it."""
+    notes: tuple[Any, ...] = getattr(hint, "__metadata__", ())
+    bare = hint.__origin__ if notes else hint
+    if typing.get_origin(bare) in (types.UnionType, typing.Union):
+        return [(kind, (*notes, *more)) for each in typing.get_args(bare) for kind, more in _members(each)]
+    return [(bare, notes)]
 
 
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    """The members of a union, without the annotations around it."""
-    hint = _bare(hint)
-    union = typing.get_origin(hint) in (types.UnionType, typing.Union)
-    return tuple(_bare(each) for each in typing.get_args(hint)) if union else (hint,)
-
-
-def _bare(hint: Any) -> Any:
-    return typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
-
-
-def _holds_specs(hint: Any) -> bool:
-    return any(
-        typing.get_origin(kind) is tuple and any(map(_is_spec, typing.get_args(kind))) for kind in _alternatives(hint)
-    )
-
-
-def choices(hint: Any) -> tuple[Any, ...]:
-    """The values that a field with choices takes; empty for any other field."""
-    return tuple(
-        choice for kind in _alternatives(hint) if typing.get_origin(kind) is Literal for choice in typing.get_args(kind)
-    )
-
-
-def describe(hint: Any) -> str:
-    """What a field takes, in words: ``a number of 0 or more``, ``one of relu, tanh or none``."""
-    said = next((each for each in _annotations(hint) if isinstance(each, str)), None)
-    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "none"}
-    parts = []
-    for kind in _alternatives(hint):
-        if typing.get_origin(kind) is Literal:
-            parts.append("one of " + ", ".join(str(item) for item in typing.get_args(kind)))
-        elif _holds_specs(kind):
-            names_within = ", ".join(_field_names(typing.get_args(kind)[0]))
-            parts.append(f"a JSON list of objects with {names_within}")
-        elif typing.get_origin(kind) is tuple:
-            parts.append(said or "numbers with commas between them")
-        else:
-            parts.append(names.get(kind, _name_of(kind)) + _bounds(hint))
-    return " or ".join(dict.fromkeys(parts).keys())
-
-
-def _annotations(hint: Any) -> tuple[Any, ...]:
-    """What ``Annotated`` adds to a hint or to a member of its union."""
-    own = hint.__metadata__ if typing.get_origin(hint) is Annotated else ()
-    inner = typing.get_args(_bare(hint)) if typing.get_origin(_bare(hint)) in (types.UnionType, typing.Union) else ()
-    return (*own, *(each for item in inner if typing.get_origin(item) is Annotated for each in item.__metadata__))
-
-
-def _bounds(hint: Any) -> str:
-    """`` of 0 or more``, `` above 0``, `` of at least 0 and below 1``."""
-    lowest = highest = ""
-    for each in _annotations(hint):
-        match each:
+def _bounds(notes: Iterable[object]) -> str:
+    """`` of at least 0 and below 1``, `` above 0 and at most 100``."""
+    words = []
+    for note in notes:
+        match note:
             case Ge(ge=bound):
-                lowest = f"at least {bound}"
+                words.append(f"of at least {bound}")
             case Gt(gt=bound):
-                lowest = f"above {bound}"
+                words.append(f"above {bound}")
             case Le(le=bound):
-                highest = f"at most {bound}"
+                words.append(f"at most {bound}")
             case Lt(lt=bound):
-                highest = f"below {bound}"
-    text = " and ".join(filter(None, (lowest, highest)))
-    return f" {text}" if text.startswith("above") else f" of {text}" if text else ""
+                words.append(f"below {bound}")
+    return f" {' and '.join(words)}" if words else ""

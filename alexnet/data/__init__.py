@@ -1,1 +1,1 @@
-"""Images to batches: decoding, sources, the store, order and prefetching, augmentation."""
+"""From images to batches: sources, decoding, prepared datasets, sampling, loading and augmentation."""

@@ -1,9 +1,10 @@
-"""Stored pixels to what the network sees, for a whole batch at once, on the device that holds it.
+"""Augmentation: from stored pixels to the input of the network, for a whole batch at once, on its device.
 
-Each image has its own crop, flip, rotation and colour, and each draw is a function of (seed, epoch, image): see
-``core/randomness.py``. Evaluation takes the centre view or the ten views of the paper (§4.1) by the same code.
+Each image gets its own random crop, flip, rotation and colour noise. The draws depend on (seed, epoch, image) only, see
+``core/randomness.py``. Evaluation uses the centre view or the ten views of the paper (Krizhevsky et al. 2012, §4.1),
+computed by the same functions.
 
-Shapes: pixels are ``(N, H, W, C)`` ``uint8``; views are ``(N, C, S, S)`` fp32, channels last in memory.
+Shapes: pixels are ``(N, H, W, C)`` ``uint8``; views are ``(N, C, S, S)`` float32, channels last in memory.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ from alexnet.data.loader import to_device
 
 ViewOrder = Literal["tencrop", "caffe", "cuda-convnet"]
 NOISE_SCALE = 255.0
-TRIES = 10  # at a crop of random size, before the whole image is taken: torchvision's number
-THINNEST = 3 / 4  # width over height of such a crop, up to its inverse
+ATTEMPTS = 10  # to draw a crop of random size that fits; then the whole image is used (torchvision's number)
+MIN_ASPECT = 3 / 4  # of such a crop, width over height; the largest is the inverse
 
 
 @dataclass(frozen=True)
 class Colours:
-    """The principal components of the training pixels' colours, on the 0 … 255 scale.
+    """The principal components of the colours of the training pixels, on the 0 … 255 scale.
 
-    ``deviations`` ``(3,)`` are √λ, largest first; ``components`` ``(3, 3)`` has one unit vector (R, G, B) a row.
+    ``deviations`` ``(3,)``: √λ, largest first; ``components`` ``(3, 3)``: one unit vector (R, G, B) in each row.
     """
 
     deviations: NDArray[np.float64]
@@ -41,9 +42,11 @@ class Colours:
 
 @dataclass(frozen=True)
 class Draws:
-    """What was drawn for each of N images. ``top``, ``left`` ``(N,)`` int64 (negative inside the mirrored margin);
-    ``flip`` ``(N,)`` bool; ``angle`` ``(N,)`` radians; ``colour`` ``(N, 3)`` shift on the 0 … 255 scale; ``extent``
-    ``(N, 2)`` int64, height and width of a crop of random size.
+    """The random numbers of N images, as the parameters of their augmentation.
+
+    ``top``, ``left`` ``(N,)`` int64: the corner of the crop in pixels (negative inside the reflected margin); ``flip``
+    ``(N,)`` bool; ``angle`` ``(N,)`` radians; ``colour`` ``(N, 3)``: what is added to the channels, on the 0 … 255
+    scale; ``extent`` ``(N, 2)`` int64: height and width of a crop of random size, None if all have the same size.
     """
 
     top: NDArray[np.int64]
@@ -63,22 +66,25 @@ def draw(
     position: NDArray[np.int64],
     colours: Colours | None,
 ) -> Draws:
-    """The draws of images ``index`` in ``epoch``. ``position``: their places in the epoch's order, by which images that
-    share a crop are grouped. ``resize_size``: the side of the stored images. ``colours``: needed for colour noise only.
+    """The draws of the images ``index`` ``(N,)`` in ``epoch``; they depend on (seed, epoch, image) only.
+
+    ``resize_size``: the side of the stored images in pixels. ``position`` ``(N,)``: the positions of the images in the
+    epoch; with ``spec.crop_group`` > 1, images of one group of positions get the same crop. ``colours``: needed for
+    colour noise only. Raises ``ValueError`` if they are missing then.
     """
-    who = index if spec.crop_group == 1 else position // spec.crop_group
+    group = index if spec.crop_group == 1 else position // spec.crop_group
     extent = (
         None
         if spec.random_resized_crop is None
         else _extents(spec.random_resized_crop, resize_size, seed, epoch, index)
     )
     height, width = (spec.crop or resize_size,) * 2 if extent is None else extent.T
-    places = resize_size + 2 * spec.pad + 1
-    u = uniform(derive_key(seed, "crop"), epoch, who, 3)
+    offsets = resize_size + 2 * spec.pad + 1
+    u = uniform(derive_key(seed, "crop"), epoch, group, 3)
     turn = uniform(derive_key(seed, "rotation"), epoch, index, 1)[0]
     return Draws(
-        top=integers(u[0], places - height) - spec.pad,
-        left=integers(u[1], places - width) - spec.pad,
+        top=integers(u[0], offsets - height) - spec.pad,
+        left=integers(u[1], offsets - width) - spec.pad,
         flip=(u[2] < 0.5) & spec.flip,
         angle=np.radians(spec.rotation) * (2 * turn - 1),
         colour=_colour_shift(spec, seed, epoch, index, colours),
@@ -89,13 +95,15 @@ def draw(
 def _extents(
     random_resized_crop: tuple[float, ...], resize_size: int, seed: int, epoch: int, index: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Height and width ``(N, 2)`` of each image's crop, as torchvision's ``RandomResizedCrop`` draws them.
+    """Height and width ``(N, 2)`` of the crop of each image, drawn as torchvision's ``RandomResizedCrop`` does.
 
-    A share of the area and a shape, uniform in its logarithm, up to ``TRIES`` times until the crop fits.
+    A fraction of the area and an aspect ratio (log-uniform) are drawn up to ``ATTEMPTS`` times, until the crop fits.
     """
-    u = uniform(derive_key(seed, "extent"), epoch, index, 2 * TRIES)
-    pixels = resize_size**2 * (random_resized_crop[0] + (random_resized_crop[1] - random_resized_crop[0]) * u[:TRIES])
-    shape = np.exp(np.log(THINNEST) * (1 - 2 * u[TRIES:]))
+    u = uniform(derive_key(seed, "extent"), epoch, index, 2 * ATTEMPTS)
+    pixels = resize_size**2 * (
+        random_resized_crop[0] + (random_resized_crop[1] - random_resized_crop[0]) * u[:ATTEMPTS]
+    )
+    shape = np.exp(np.log(MIN_ASPECT) * (1 - 2 * u[ATTEMPTS:]))
     sides = np.rint(np.sqrt([pixels / shape, pixels * shape])).astype(np.int64)  # (2, TRIES, N)
     fits = ((sides > 0) & (sides <= resize_size)).all(axis=0)
     first = np.take_along_axis(sides, fits.argmax(axis=0)[None, None], axis=1)[:, 0]
@@ -117,21 +125,24 @@ def _colour_shift(
 def augment(
     pixels: Tensor, draws: Draws, spec: AugmentSpec, preprocessing: Preprocessing, mean_image: Tensor | None
 ) -> Tensor:
-    """Training views of stored pixels, one an image."""
+    """Training views ``(N, C, S, S)`` of stored pixels ``(N, H, W, C)``, one for each image.
+
+    ``mean_image`` ``(H, W, C)``: needed if ``preprocessing`` subtracts it, see :func:`normalize`.
+    """
     device = pixels.device
     top, left, flip = (to_device(drawn, device) for drawn in (draws.top, draws.left, draws.flip))
     if draws.extent is None:
-        x = cut(pixels, top, left, flip, preprocessing.crop, spec.pad)
+        x = crop_windows(pixels, top, left, flip, preprocessing.crop, spec.pad)
     else:
-        x = cut_and_resize(pixels, top, left, flip, to_device(draws.extent, device), preprocessing.crop)
+        x = crop_and_resize(pixels, top, left, flip, to_device(draws.extent, device), preprocessing.crop)
     if draws.colour is not None:
         x = x + to_device(draws.colour.astype(np.float32), device)[:, :, None, None]
-    x = scale(x, preprocessing, mean_image, top, left, flip, spec.pad)
+    x = normalize(x, preprocessing, mean_image, top, left, flip, spec.pad)
     if spec.color_noise == "cuda-convnet":
         x = x / (1 + spec.color_noise_std)
     if spec.rotation:
         x = rotate(x, to_device(draws.angle.astype(np.float32), device))
-    return enlarge(x, preprocessing.image_size)
+    return resize(x, preprocessing.image_size)
 
 
 def views(
@@ -141,29 +152,32 @@ def views(
     count: Literal[1, 10] = 1,
     order: ViewOrder = "tencrop",
 ) -> Iterator[Tensor]:
-    """Test views of stored pixels: the centre, or four corners and the centre with their mirror images."""
+    """Test views of stored pixels ``(N, H, W, C)``: yields ``count`` tensors ``(N, C, S, S)``.
+
+    They are the centre, or the four corners and the centre with their mirror images, in the given order.
+    """
     side, resize_size = preprocessing.crop, pixels.shape[1]
     windows = [centre_window(resize_size, side)] if count == 1 else ten_windows(resize_size, side, order)
-    images, margin = len(pixels), margin_of(windows, resize_size, side)
+    images, margin = len(pixels), needed_margin(windows, resize_size, side)
     for top, left, mirrored in windows:
         y, x = (torch.full((images,), offset, device=pixels.device) for offset in (top, left))
         flip = torch.full((images,), mirrored, device=pixels.device)
-        view = scale(cut(pixels, y, x, flip, side, margin), preprocessing, mean_image, y, x, flip, margin)
-        yield enlarge(view, preprocessing.image_size)
+        view = normalize(crop_windows(pixels, y, x, flip, side, margin), preprocessing, mean_image, y, x, flip, margin)
+        yield resize(view, preprocessing.image_size)
 
 
 def centre_window(resize_size: int, side: int) -> tuple[int, int, bool]:
-    """(top, left, mirrored) of the centre crop, rounded as torchvision rounds it."""
+    """(top, left, mirrored) of the centre crop of a stored image, rounded as in torchvision."""
     offset = round((resize_size - side) / 2)
     return offset, offset, False
 
 
 def ten_windows(resize_size: int, side: int, order: ViewOrder) -> list[tuple[int, int, bool]]:
-    """(top, left, mirrored) of the ten test views; a crop is cut first and mirrored after.
+    """(top, left, mirrored) of the ten test views; an image is cropped first and mirrored after that.
 
-    ``"tencrop"`` is torchvision's order: five crops, then the five of the mirrored image (its "top left" is the top
-    right, mirrored). Caffe and cuda-convnet mirror the same five crops in their own orders (``io.py`` oversample;
-    ``jpeg.cpp``) and round the centre down.
+    ``"tencrop"`` is torchvision's order: five crops, then the five crops of the mirrored image (whose "top left" is the
+    top right one, mirrored). Caffe (``oversample`` in ``io.py``) and cuda-convnet (``jpeg.cpp``) mirror the same five
+    crops in their own orders and round the centre down.
     """
     end = resize_size - side
     middle = centre_window(resize_size, side)[0] if order == "tencrop" else end // 2
@@ -173,21 +187,21 @@ def ten_windows(resize_size: int, side: int, order: ViewOrder) -> list[tuple[int
     return [(*window, False) for window in five] + [(*window, True) for window in mirrored]
 
 
-def margin_of(windows: Sequence[tuple[int, int, bool]], resize_size: int, side: int) -> int:
-    """How many pixels windows of ``side`` lie beyond an edge at most: of stored images that are smaller, some do."""
+def needed_margin(windows: Sequence[tuple[int, int, bool]], resize_size: int, side: int) -> int:
+    """The largest number of pixels by which a window of ``side`` extends beyond the image; 0 if all are inside."""
     offsets = [offset for top, left, _ in windows for offset in (top, left)]
     return max(0, -min(offsets), max(offsets) + side - resize_size)
 
 
-def cut(pixels: Tensor, top: Tensor, left: Tensor, flip: Tensor, side: int, margin: int = 0) -> Tensor:
-    """A window of ``side`` pixels out of each image, mirrored where ``flip``; it may lie up to ``margin`` pixels beyond
-    an edge, where the image is reflected without repeating its edge.
+def crop_windows(pixels: Tensor, top: Tensor, left: Tensor, flip: Tensor, side: int, margin: int = 0) -> Tensor:
+    """A window of ``side`` × ``side`` pixels of each image, mirrored where ``flip`` is True.
 
+    A window may extend up to ``margin`` pixels beyond an edge, where the image is reflected without repeating its edge.
     ``pixels`` ``(N, H, W, C)``, any dtype, or ``(1, H, W, C)`` for N windows of one image; ``top``, ``left`` ``(N,)``
-    int64; ``flip`` ``(N,)`` bool. Returns ``(N, C, side, side)`` fp32, channels last in memory.
+    int64; ``flip`` ``(N,)`` bool. Returns ``(N, C, side, side)`` float32, channels last in memory.
 
-    Mirrored images are laid beside the others, so that a row of a window is in one piece and copied as one: three times
-    as fast as fetching pixel by pixel (docs/log.md).
+    All images are mirrored first, so that each row of a window is contiguous and can be copied at once. This is three
+    times as fast as indexing each pixel (docs/log.md).
     """
     if margin:
         rows, columns = (_reflected(size, margin, pixels.device) for size in pixels.shape[1:3])
@@ -201,12 +215,12 @@ def cut(pixels: Tensor, top: Tensor, left: Tensor, flip: Tensor, side: int, marg
     return windows[flip.long(), image, top, left].permute(0, 3, 1, 2).float()
 
 
-def cut_and_resize(pixels: Tensor, top: Tensor, left: Tensor, flip: Tensor, extent: Tensor, side: int) -> Tensor:
-    """A window out of each image, of its own height and width, brought to ``side`` pixels and mirrored where ``flip``.
+def crop_and_resize(pixels: Tensor, top: Tensor, left: Tensor, flip: Tensor, extent: Tensor, side: int) -> Tensor:
+    """A window of each image, of its own height and width, resized to ``side`` × ``side`` and mirrored where ``flip``.
 
-    Bilinear with antialiasing, as Pillow's and torchvision's ``resized_crop``, as two products with small matrices.
-    ``pixels`` ``(N, H, W, C)``; ``top``, ``left`` ``(N,)`` and ``extent`` ``(N, 2)`` int64, inside the image.
-    Returns ``(N, C, side, side)`` fp32, channels last in memory.
+    Bilinear with antialiasing, as in Pillow and in torchvision's ``resized_crop``; computed as two products with small
+    matrices. ``pixels`` ``(N, H, W, C)``; ``top``, ``left`` ``(N,)`` and ``extent`` ``(N, 2)`` int64, inside the image;
+    ``flip`` ``(N,)`` bool. Returns ``(N, C, side, side)`` float32, channels last in memory.
     """
     rows = _resampling(top, extent[:, 0], pixels.shape[1], side)
     columns = _resampling(left, extent[:, 1], pixels.shape[2], side)
@@ -216,9 +230,10 @@ def cut_and_resize(pixels: Tensor, top: Tensor, left: Tensor, flip: Tensor, exte
 
 
 def _resampling(start: Tensor, length: Tensor, size: int, side: int) -> Tensor:
-    """``(N, side, size)``: the share of each pixel from ``start`` to ``start + length`` in each of ``side`` new ones.
+    """``(N, side, size)``: the weight of each pixel of ``start`` to ``start + length`` in each of ``side`` new ones.
 
-    A triangle about the new pixel's centre, one old pixel wide to each side, or one new one if those are larger.
+    The weights are a triangle around the centre of the new pixel. Its half width is one old pixel, or one new pixel if
+    that is larger.
     """
     step = (length / side)[:, None, None]
     new = torch.arange(side, device=start.device)[None, :, None] + 0.5
@@ -230,12 +245,15 @@ def _resampling(start: Tensor, length: Tensor, size: int, side: int) -> Tensor:
 
 
 def _reflected(size: int, margin: int, device: torch.device) -> Tensor:
-    """Which of ``size`` pixels lies at each place from ``-margin`` to ``size + margin``, less than ``size`` beyond."""
-    places = torch.arange(-margin, size + margin, device=device)
-    return (size - 1) - ((size - 1) - places.abs()).abs()
+    """The pixel, of ``size``, at each position from ``-margin`` to ``size + margin`` of the reflected image.
+
+    ``margin`` is smaller than ``size``.
+    """
+    positions = torch.arange(-margin, size + margin, device=device)
+    return (size - 1) - ((size - 1) - positions.abs()).abs()
 
 
-def scale(
+def normalize(
     x: Tensor,
     preprocessing: Preprocessing,
     mean_image: Tensor | None,
@@ -244,21 +262,23 @@ def scale(
     flip: Tensor,
     margin: int = 0,
 ) -> Tensor:
-    """Pixels 0 … 255 as the numbers the network was trained on: (x − mean)/deviation, or x − the mean image.
+    """Normalize pixels ``(N, C, S, S)`` of 0 … 255: (x − mean) / std, or x − mean image, as ``preprocessing`` says.
 
-    ``mean_image`` ``(H, W, C)`` fp32 of the stored side; it is cropped and mirrored with the image (``top`` to
-    ``margin``: see :func:`cut`), or always its centre.
+    ``mean_image`` ``(H, W, C)`` float32, of the size of the stored images: it is cropped and mirrored like the image
+    (``top`` to ``margin``: see :func:`crop_windows`), or its centre is used for all. Raises ``ValueError`` if it is
+    needed and missing.
     """
     if preprocessing.pixel_normalization in ("mean-image", "mean-image-centre"):
         if mean_image is None:
-            raise ValueError(f"scaling {preprocessing.pixel_normalization!r} needs the mean image")
+            raise ValueError(f"pixel_normalization {preprocessing.pixel_normalization!r} needs the mean image")
         if preprocessing.pixel_normalization == "mean-image-centre":
             window, side = centre_window(mean_image.shape[0], x.shape[2]), x.shape[2]
             offset = torch.full((1,), window[0], device=x.device)
-            unturned = torch.zeros_like(offset, dtype=torch.bool)
-            return x - cut(mean_image[None], offset, offset, unturned, side, margin_of([window], len(mean_image), side))
-        return x - cut(mean_image[None], top, left, flip, x.shape[2], margin)
-    rows = x.permute(0, 2, 3, 1).flatten(2)  # (N, S, S · C): a row's numbers in one piece, three times as fast
+            no_flip = torch.zeros_like(offset, dtype=torch.bool)
+            margin = needed_margin([window], len(mean_image), side)
+            return x - crop_windows(mean_image[None], offset, offset, no_flip, side, margin)
+        return x - crop_windows(mean_image[None], top, left, flip, x.shape[2], margin)
+    rows = x.permute(0, 2, 3, 1).flatten(2)  # (N, S, S · C): contiguous rows, which is three times as fast
     mean, std = (
         to_device(np.tile(np.array(values, np.float32), x.shape[3]), x.device)
         for values in (preprocessing.mean, preprocessing.std)
@@ -267,10 +287,10 @@ def scale(
 
 
 def rotate(x: Tensor, angle: Tensor) -> Tensor:
-    """Turn each image about its centre by ``angle`` ``(N,)`` radians, counter-clockwise; 0 where nothing was.
+    """Rotate each image ``(N, C, S, S)`` about its centre by ``angle`` ``(N,)`` radians, counter-clockwise.
 
-    Where each pixel comes from is worked out pixel by pixel: ``F.affine_grid`` is a matrix product, which GPUs may
-    round to TF32, a tenth of a pixel at 224.
+    Pixels from outside the image are 0. The grid is computed here and not by ``F.affine_grid``, which is a matrix
+    product: GPUs may round it to TF32, an error of a tenth of a pixel at 224.
     """
     side = x.shape[2]
     steps = (torch.arange(side, device=x.device) - (side - 1) / 2) * (2 / side)  # pixel centres on −1 … 1
@@ -281,8 +301,11 @@ def rotate(x: Tensor, angle: Tensor) -> Tensor:
     return turned.contiguous(memory_format=torch.channels_last)
 
 
-def enlarge(x: Tensor, side: int) -> Tensor:
-    """Bilinear, as Pillow and torchvision enlarge (pixel centres at ½); nothing to do at the right side already."""
+def resize(x: Tensor, side: int) -> Tensor:
+    """Resize views to ``(N, C, side, side)``, bilinear as in Pillow and torchvision; unchanged if they have that size.
+
+    Shrinking uses antialiasing.
+    """
     if x.shape[2] == side:
         return x
     return F.interpolate(x, size=(side, side), mode="bilinear", align_corners=False, antialias=x.shape[2] > side)

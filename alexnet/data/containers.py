@@ -1,8 +1,8 @@
-"""Image files as strings of bytes, before any decoder: which format one is, which way up, and what is missing in it.
+"""Checks of the bytes of an image file before it is decoded: format, orientation, truncation.
 
-Decoders are lenient: a GIF without its end, or a TIFF whose directory points beyond the file, is shown with parts
-missing or not at all, depending on the version. What is refused is decided here, by the formats' own structure; PNG,
-which takes more, has a module of its own (``png.py``).
+Decoders are lenient: a GIF without its end, or a TIFF whose directory points beyond the file, is decoded with parts
+missing or not at all, depending on the version. Here a file is refused by the structure of its format. The checks of
+PNG files, which are longer, are in ``png.py``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SUFFIXES = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".gif": "GIF", ".webp": "WebP", ".bmp": "BMP", ".tif": "TIFF",
     ".tiff": "TIFF",
 }  # fmt: skip
-"""What a file's name says it is, in lower case; what it is, its first bytes say."""
+"""Suffix in lower case → the format that it stands for. The content of a file can be another one."""
 
 _FOREIGN = {
     b"<!doctype html": "HTML",
@@ -42,7 +42,7 @@ _FOREIGN = {
 
 
 def kind_of(data: bytes) -> str | None:
-    """The format of a file by its first bytes, whatever its name; None for what is none of ours."""
+    """The format of a file by its first bytes, e.g. "JPEG"; None if it is none of the formats that are read."""
     for signature, kind in _SIGNATURES.items():
         if data.startswith(signature):
             return kind
@@ -50,17 +50,18 @@ def kind_of(data: bytes) -> str | None:
 
 
 def foreign_fault(data: bytes) -> str:
-    """What a file that is no image of ours is instead, as the predicate of a sentence about it."""
+    """Why a file of another format is refused, as the predicate of a sentence: "is empty"."""
     if not data:
         return "is empty"
     if not data.strip(b"\0"):
-        return "holds nothing but zero bytes"
+        return "holds only zero bytes"
     guess = _foreign_kind(data)
-    seems = f" (it looks like {guess})" if guess else ""
-    return f"is not a JPEG, PNG, WebP, GIF, BMP or TIFF image{seems}"
+    looks_like = f" (it looks like {guess})" if guess else ""
+    return f"is not a JPEG, PNG, WebP, GIF, BMP or TIFF image{looks_like}"
 
 
 def _foreign_kind(data: bytes) -> str | None:
+    """A likely format of a file that is not read; None if there is no guess."""
     head = data[:512].removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n").lower()
     if data[4:8] == b"ftyp":
         return {b"avif": "AVIF", b"heic": "HEIC", b"mif1": "HEIC"}.get(data[8:12], "a video")
@@ -69,14 +70,14 @@ def _foreign_kind(data: bytes) -> str | None:
             return name
     if b"<svg" in head:
         return "SVG"
-    text = head.decode("utf-8", "replace").removesuffix("\ufffd")  # a character cut in two by the end of the head
-    return "text" if all(sign != "\ufffd" and (sign.isprintable() or sign.isspace()) for sign in text) else None
+    text = head.decode("utf-8", "replace").removesuffix("\ufffd")  # a character that the end of the head cuts in two
+    return "text" if all(char != "\ufffd" and (char.isprintable() or char.isspace()) for char in text) else None
 
 
 def orientation(exif: bytes) -> int:
-    """The orientation in an EXIF block, 1 to 8; 1, upright, where there is none or it cannot be read.
+    """The orientation in an EXIF block, 1 to 8; 1, upright, if there is none or it cannot be read.
 
-    Read here because Pillow's reader warns of, or stops at, damage elsewhere in the block (CIPA DC-008, tag 0x0112).
+    Pillow's own reader is not used: it warns or stops at damage elsewhere in the block (CIPA DC-008, tag 0x0112).
     """
     exif = exif.removeprefix(b"Exif\0\0")
     order = "<" if exif.startswith(b"II") else ">"
@@ -91,7 +92,7 @@ def orientation(exif: bytes) -> int:
 
 
 def gif_frames(data: bytes) -> int | None:
-    """The number of frames of a GIF, from its blocks (GIF89a specification, sections 17 to 27); None if it is cut."""
+    """The number of frames of a GIF, from its blocks (GIF89a specification, sections 17 to 27); None if truncated."""
 
     def colours(flags: int) -> int:
         return 3 << (flags & 7) + 1 if flags & 128 else 0
@@ -99,7 +100,7 @@ def gif_frames(data: bytes) -> int | None:
     try:
         at, frames = 13 + colours(data[10]), 0
         while (block := data[at]) != 0x3B:  # the trailer
-            if block not in (0x2C, 0x21):  # decoders, too, skip what is neither picture nor extension
+            if block not in (0x2C, 0x21):  # neither an image nor an extension: decoders skip it too
                 at += 1
                 continue
             frames += block == 0x2C
@@ -113,10 +114,10 @@ def gif_frames(data: bytes) -> int | None:
 
 
 def tiff_fault(data: bytes, image: TiffImageFile, max_pixels: int) -> str | None:
-    """Why a TIFF that Pillow opened is not to be decoded: it would be shown with parts missing, blow up in memory, or
-    come out with other greys than meant. A predicate, or None; what is damaged beyond that raises anything.
+    """Why a TIFF that Pillow opened is refused, as the predicate of a sentence; None if it is not.
 
-    Tag numbers: TIFF 6.0, section 8 and appendix A.
+    Such a file would be decoded with parts missing, with wrong grey levels, or into too much memory. A file that is
+    damaged in other ways can raise any exception here. Tag numbers: TIFF 6.0, section 8 and appendix A.
     """
     tags = image.tag_v2
     order, big = "<" if data[:2] == b"II" else ">", 43 in data[2:4]

@@ -1,21 +1,22 @@
-"""Bytes to pixels: the one path by which every photograph enters, and every reason why one may not.
+"""From the bytes of an image file to pixels: the only preprocessing of image files, and every reason to refuse one.
 
-``prepare``, ``train``, ``evaluate``, ``predict`` and ``serve`` all call ``read_pixels``: what a network is shown never
-depends on who asks. The path is Pillow's decoder, the EXIF orientation, a white background behind transparent pixels,
-the short side resized by an antialiased bilinear filter, and the centre square: the way in which Krizhevsky, Sutskever
-and Hinton (2012, section 2) prepared ILSVRC. The filter is torch's for bytes, three times as fast as Pillow's and
-within one level of it. ``preprocessing`` says so in JSON; stores and models carry it.
+``prepare``, ``train``, ``evaluate``, ``predict`` and ``serve`` all call ``read_pixels``, so a network gets the same
+pixels from each of them. The steps are: Pillow's decoder; the EXIF orientation; a white background behind transparent
+pixels; the short side resized with an antialiased bilinear filter; the centre square. Krizhevsky, Sutskever and Hinton
+(2012, section 2) prepared ILSVRC this way. The filter is torch's for bytes, which is three times as fast as Pillow's
+and differs from it by at most one grey level. ``preprocessing`` gives the settings as JSON; prepared datasets and
+models contain them.
 
-A file is refused, never half read. The limits on size are applied to the header, before any pixel is decoded; a
-truncated file is refused in every format, whatever Pillow makes of it (``containers.py``; ``png.py`` inflates first).
-What no decoder sees is damage that leaves a valid file: **a flipped bit or a stretch missing from within a JPEG, a
-lossy WebP, a BMP, a GIF or a TIFF gives wrong pixels and no error.** Only a list of checksums finds that. Of a JPEG
-with several pictures (MPO) only the first is looked at. Colour profiles are not applied.
+A file is read completely or refused. The limits on size are checked in the header, before any pixel is decoded. A
+truncated file is refused in every format, even if Pillow decodes it (``containers.py``, ``png.py``). Damage that leaves
+a valid file cannot be found: **a flipped bit or missing bytes inside a JPEG, a lossy WebP, a BMP, a GIF or a TIFF give
+wrong pixels and no error.** Only a list of checksums finds that. Of a JPEG with several images (MPO) only the first is
+used. Colour profiles are not applied.
 
-Pillow's own front door, ``Image.open``, is not used. It warns of pictures between 89 and 179 megapixels and of odd
-metadata, and what a warning does is decided for the whole process: one thread cannot change it for itself. Its format
-plugins are called directly instead, after an allow-list of signatures. Where one still warns (odd TIFF tags) and the
-process has made warnings errors, that is a refusal. Every function here may run in several threads at once.
+``Image.open`` of Pillow is not used. It warns about images between 89 and 179 megapixels and about unusual metadata,
+and the effect of a warning is a setting of the whole process, which one thread cannot change for itself. Instead
+Pillow's format plugins are called directly, after an allow-list of signatures. If a plugin still warns (unusual TIFF
+tags) and the process turns warnings into errors, the file is refused. All functions here are safe in several threads.
 """
 
 from __future__ import annotations
@@ -45,15 +46,16 @@ from alexnet.data import containers, png
 MAX_PIXELS = 40_000_000
 MAX_ASPECT = 50
 BACKGROUND = (255, 255, 255)
-# As Pillow's thumbnails do. scikit-learn's two photographs, enlarged to 10 megapixels: drafts of 1 × the target move
-# the result by 3 and 7 grey levels of 255 on average, drafts of 2 × by 0.6 and 1.5, and still decode 3.5 times as fast.
+# As Pillow's thumbnails do. Measured on scikit-learn's two photographs, enlarged to 10 megapixels: drafts of 1 × the
+# target change the result by 3 and 7 grey levels of 255 on average, drafts of 2 × by 0.6 and 1.5, and decoding is still
+# 3.5 times as fast.
 _DRAFT_GAP = 2
-_VERSION = 2  # raised whenever the same file may come out as other pixels
+_VERSION = 2  # increased when the same file can give other pixels than before
 
 _MODES = {1: "L", 3: "RGB"}
 _WRONG_MODES = {"I": "32-bit or signed integer", "F": "floating-point"}
 
-# What turns a stored picture of each EXIF orientation upright; 1 is.
+# EXIF orientation → the transposition that makes the image upright; with 1 it is upright already.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -64,24 +66,24 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# What Pillow's plugins raise on damaged files. Half a million mutated files raised the first five and the last two; the
-# others are what Python code raises that unpacks, indexes, divides and asserts on a file's own numbers, as theirs does.
-# Slips of our own (NameError, ImportError) are not among them.
+# The exceptions of Pillow's plugins for damaged files. Half a million mutated files raised the first five and the last
+# two; the others can occur in Python code that unpacks, indexes, divides and asserts with numbers from a file, as the
+# plugins do. Programming errors (NameError, ImportError) are not among them.
 _PILLOW_ERRORS = (
     *(OSError, SyntaxError, ValueError, IndexError, struct.error),  # truncated, broken, not of this format
     *(zlib.error, EOFError, TypeError, KeyError, AttributeError, AssertionError, MemoryError),
     *(ArithmeticError, RuntimeError),  # overflow, division by zero; RecursionError, NotImplementedError
     Image.DecompressionBombError,
-    Warning,  # only where the process has made warnings errors
+    Warning,  # only if the process turns warnings into errors
 )
 
 
 class ImageRefusedError(ValueError):
-    """Why an image is not taken: the predicate of a sentence about it, in one line, without its name."""
+    """Why an image file is refused: the predicate of a sentence, in one line, without the name of the file."""
 
 
 class _Jpeg(JpegImageFile):
-    """Pillow's JPEG without its search for a resolution, which warns of damage to EXIF that nobody here reads."""
+    """Pillow's JPEG plugin without the search for a resolution, which warns about damage in unused EXIF data."""
 
     def _read_dpi_from_exif(self) -> None:
         pass
@@ -98,12 +100,15 @@ _PLUGINS: dict[str, type[ImageFile]] = {
 
 
 def read_pixels(data: bytes, side: int, channels: int, notes: list[str] | None = None) -> NDArray[np.uint8]:
-    """The ``(side, side, channels)`` pixels of an image file: ``decode``, then ``fit``."""
+    """The ``(side, side, channels)`` uint8 pixels of an image file: ``decode``, then ``fit``.
+
+    Raises ``ImageRefusedError``; ``notes`` as in :func:`decode`.
+    """
     return fit(decode(data, target=side, notes=notes), side, channels)
 
 
 def preprocessing(side: int, channels: int) -> dict[str, Any]:
-    """The settings of ``read_pixels`` as JSON: under one Pillow and one torch, equal settings give equal pixels."""
+    """The settings of ``read_pixels`` as JSON: with the same Pillow and torch, equal settings give equal pixels."""
     return {
         "version": _VERSION,
         "formats": list(_PLUGINS),
@@ -120,11 +125,11 @@ def preprocessing(side: int, channels: int) -> dict[str, Any]:
 
 
 def decode(data: bytes, *, target: int | None = None, notes: list[str] | None = None) -> Image.Image:
-    """The picture in an image file: upright, opaque, of mode "RGB", or "L" if the file is grey.
+    """The image in a file: upright, opaque, of mode "RGB", or "L" if the file is grey.
 
-    ``target``: the short side that will be asked for later. A JPEG may then be decoded at 1/2, 1/4 or 1/8 of its size,
-    which is several times faster, but never below twice ``target``. ``notes`` receives what a report should say of the
-    file. Raises ``ImageRefusedError``.
+    ``target``: the short side, in pixels, to which the image will be resized. A JPEG may then be decoded at 1/2, 1/4 or
+    1/8 of its size, which is several times faster, but never below twice ``target``. Remarks about the file, such as
+    "first frame of 3", are appended to ``notes``. Raises ``ImageRefusedError``.
     """
     notes = [] if notes is None else notes
     kind, image = _open(data)
@@ -144,9 +149,9 @@ def decode(data: bytes, *, target: int | None = None, notes: list[str] | None = 
 
 
 def image_size(data: bytes) -> tuple[int, int]:
-    """``(height, width)`` of the picture, upright, from the header alone.
+    """``(height, width)`` of the upright image, from the header only.
 
-    Raises ``ImageRefusedError``; that it does not is no promise that the pixels can be decoded.
+    Raises ``ImageRefusedError``. Without an error, decoding the pixels can still fail.
     """
     kind, image = _open(data)
     width, height = image.size
@@ -154,11 +159,11 @@ def image_size(data: bytes) -> tuple[int, int]:
 
 
 def fit(image: Image.Image, side: int, channels: int) -> NDArray[np.uint8]:
-    """The ``(side, side, channels)`` pixels of a picture: short side resized to ``side``, centre square cut out.
+    """The ``(side, side, channels)`` uint8 pixels of an image: short side resized to ``side``, then the centre square.
 
-    ``channels``: 1 or 3. Equal, roundings included, to torchvision's ``Resize(side)`` and ``CenterCrop(side)`` (v2, of
-    a tensor of bytes, on a processor with AVX2), so that weights trained through those see here what they saw there. Of
-    a Pillow image torchvision's differ by one level in some pixels.
+    ``channels``: 1 or 3. The result equals that of torchvision's ``Resize(side)`` and ``CenterCrop(side)`` (v2, of a
+    uint8 tensor, on a processor with AVX2), including rounding, so weights trained with those get the same pixels here.
+    Of a Pillow image, torchvision's result differs by one grey level in some pixels.
     """
     width, height = image.size
     pixels = np.array(image)
@@ -174,7 +179,7 @@ def fit(image: Image.Image, side: int, channels: int) -> NDArray[np.uint8]:
 
 
 def _resize(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """``(H, W)`` or ``(H, W, 3)`` bytes at another size."""
+    """``(H, W)`` or ``(H, W, 3)`` uint8 pixels, resized."""
     images = torch.from_numpy(pixels.reshape(1, *pixels.shape[:2], -1)).permute(0, 3, 1, 2)
     resized = F.interpolate(images, (height, width), mode="bilinear", antialias=True)
     return resized.permute(0, 2, 3, 1).reshape(height, width, *pixels.shape[2:]).numpy()
@@ -182,7 +187,7 @@ def _resize(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.ui
 
 @contextlib.contextmanager
 def _refusing(kind: str) -> Iterator[None]:
-    """Turn what Pillow raises into a refusal."""
+    """Turn an exception of Pillow into ``ImageRefusedError``."""
     try:
         yield
     except ImageRefusedError:
@@ -195,7 +200,10 @@ def _refusing(kind: str) -> Iterator[None]:
 
 
 def _open(data: bytes) -> tuple[str, ImageFile]:
-    """The file's format and its header as Pillow reads it, of a size and a kind of pixel that we take; no pixel yet."""
+    """The format of a file and its header, read by Pillow. No pixel is decoded.
+
+    Raises ``ImageRefusedError`` for a format, a size or a pixel type that is not accepted.
+    """
     kind = containers.kind_of(data)
     if kind is None:
         raise ImageRefusedError(containers.foreign_fault(data))
@@ -214,13 +222,13 @@ def _open(data: bytes) -> tuple[str, ImageFile]:
 
 
 def _orientation(data: bytes, kind: str, image: ImageFile) -> int:
-    """The EXIF orientation, 1 to 8. Of a TIFF always 1, upright: Pillow turns it itself."""
+    """The EXIF orientation, 1 to 8; always 1, upright, for a TIFF, which Pillow rotates itself."""
     exif = png.exif(data) if kind == "PNG" else b"" if kind == "TIFF" else image.info.get("exif", b"")
     return containers.orientation(exif)
 
 
 def _note_frames(data: bytes, kind: str, image: ImageFile, notes: list[str]) -> None:
-    """Note that only the first of several frames is taken; refuse a GIF that is cut off behind it."""
+    """Add a note if only the first of several frames is used. Raises ``ImageRefusedError`` for a truncated GIF."""
     count: int | None = getattr(image, "n_frames", 1) if kind in ("PNG", "WebP") else 1
     frames = containers.gif_frames(data) if kind == "GIF" else count
     if frames is None:
@@ -232,7 +240,7 @@ def _note_frames(data: bytes, kind: str, image: ImageFile, notes: list[str]) -> 
 
 
 def _flatten(data: bytes, kind: str, image: Image.Image, notes: list[str]) -> Image.Image:
-    """A decoded picture of any mode as "RGB", or "L" if it is grey, composited over ``BACKGROUND``."""
+    """A decoded image of any mode as "RGB", or "L" if it is grey, composited over ``BACKGROUND``."""
     if kind == "PNG" and "transparency" in image.info and image.mode != "P":
         image.info["transparency"] = png.scaled_key(data, image.info["transparency"])
     if image.mode.startswith("I;16"):
@@ -248,7 +256,7 @@ def _flatten(data: bytes, kind: str, image: Image.Image, notes: list[str]) -> Im
 
 
 def _grey_from_16_bits(image: Image.Image) -> Image.Image:
-    """Mode "I;16" as "L", or "LA" if one grey is transparent: 65535 becomes 255. (Pillow's conversion clips at 255.)"""
+    """Mode "I;16" as "L", or "LA" if one grey level is transparent: 65535 becomes 255. (Pillow would clip at 255.)"""
     wide = np.asarray(image)
     grey = Image.fromarray(((wide.astype(np.uint32) + 128) // 257).astype(np.uint8))
     key = image.info.get("transparency")

@@ -1,4 +1,4 @@
-"""One image file that a person names, read as a store would keep it; every reason that it cannot be is one line."""
+"""One image file that a user names, with the same pixels as in a prepared dataset; errors are one line."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from alexnet.data.decode import ImageRefusedError, read_pixels
 
 
 def read_photograph(image: Path | str | bytes, side: int, channels: int, name: str | None = None) -> NDArray[np.uint8]:
-    """The pixels ``(side, side, channels)`` uint8 of an image file, or of its bytes.
+    """The ``(side, side, channels)`` uint8 pixels of an image file, given as its path or its bytes.
 
-    ``name``: what to call it in the error if it is refused. Raises ``UserError``.
+    ``channels``: 1 or 3; ``name``: the name of the image in errors. Raises ``UserError`` if it is refused.
     """
     data = image if isinstance(image, bytes) else _read(Path(image))
     name = name or ("the image" if isinstance(image, bytes) else printable(str(image)))
@@ -29,9 +29,9 @@ def read_photograph(image: Path | str | bytes, side: int, channels: int, name: s
 def _read(path: Path) -> bytes:
     try:
         kind = path.stat().st_mode
-        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):  # a pipe might keep us waiting for ever
+        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):  # reading a pipe could block for ever
             raise UserError(
-                f"{printable(str(path))}: is no regular file: give an image file, or - for one on standard input"
+                f"{printable(str(path))}: is not a regular file: give an image file, or - for one on standard input"
             )
         return path.read_bytes()
     except OSError as error:

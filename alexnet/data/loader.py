@@ -1,8 +1,7 @@
-"""Which image at which step, and batches that are there before they are needed.
+"""Batches of a prepared dataset on the device, read ahead by a thread.
 
-The order of an epoch is a permutation keyed by (seed, epoch), so a step number says everything: any step's batch can be
-had without the steps before it. A thread gathers the next batches from the store while the network works on this one,
-and copies them to a GPU on a stream of their own, past the work that waits in the network's.
+While the network computes one step, the thread reads the next batches. For a GPU it also copies them, on a separate
+CUDA stream, so that the copies overlap with the computation.
 """
 
 from __future__ import annotations
@@ -17,17 +16,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alexnet.core.randomness import derive_key, permutation
+from alexnet.data.sampler import Sampler
 
-DEPTH = 3  # batches kept ready
-RESIDENT = 2 * 2**30  # bytes of pixels that a GPU keeps whole; more are copied to it batch by batch
+DEPTH = 3  # batches that are read ahead
+RESIDENT = 2 * 2**30  # bytes of pixels; up to this size a dataset is copied to the GPU as a whole, not batch by batch
 Read = Callable[[NDArray[np.int64]], NDArray[np.uint8] | Tensor]
+"""From image numbers ``(N,)`` to new pixels ``(N, H, W, C)`` uint8."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's images. ``index`` ``(N,)`` is each image's number in the store, ``position`` ``(N,)`` its place in the
-    epoch's order; ``pixels`` ``(N, H, W, C)`` uint8 and ``targets`` ``(N,)`` int64 are on the device.
+    """The images of one step.
+
+    ``index`` ``(N,)`` int64: the numbers of the images in the prepared dataset; ``position`` ``(N,)`` int64: their
+    positions in the epoch. ``pixels`` ``(N, H, W, C)`` uint8 and ``targets`` ``(N,)`` int64 are on the device.
     """
 
     step: int
@@ -38,50 +40,25 @@ class Batch:
     targets: Tensor
 
 
-class Sampler:
-    """The images of each step: every image once an epoch, a new order each epoch, a short batch at its end."""
-
-    def __init__(self, subset: NDArray[np.int64], batch_size: int, seed: int) -> None:
-        self._subset = subset
-        self._batch_size = batch_size
-        self._key = derive_key(seed, "order")
-        self._epoch = -1
-        self._order = subset
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Batches an epoch, the short one included."""
-        return -(-len(self._subset) // self._batch_size)
-
-    def at(self, step: int) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
-        """(epoch, index, position) of ``step``: see :class:`Batch`."""
-        epoch, batch = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            self._epoch = epoch
-            self._order = self._subset[permutation(self._key, epoch, len(self._subset))]
-        start = batch * self._batch_size
-        index = self._order[start : start + self._batch_size]
-        return epoch, index, np.arange(start, start + len(index))
-
-
 class Loader:
-    """Batches for steps ``start … stop − 1``, in order, each given once; a context, so that its thread ends with it.
+    """The batches of steps ``start`` to ``stop − 1``, in order, once each. A context: its thread ends with it.
 
-    ``read``: from image numbers to fresh pixels ``(N, H, W, C)``, here or on the device; called in that thread.
-    ``depth``: how many batches are kept ready; at 0 there is no thread and each is read when it is asked for.
+    ``read``: returns the pixels of a batch, on the CPU or on the device; it is called in the thread. ``targets``:
+    ``(N,)`` int64, the labels of all images; ``sampler``: chooses the images of each step. ``depth``: the number of
+    batches that are read ahead; with 0 there is no thread, and a batch is read when it is requested.
     """
 
     def __init__(
         self,
         read: Read,
         targets: NDArray[np.int64],
-        order: Sampler,
+        sampler: Sampler,
         device: torch.device,
         start: int,
         stop: int,
         depth: int = DEPTH,
     ) -> None:
-        self._read, self._targets, self._order = read, targets, order
+        self._read, self._targets, self._sampler = read, targets, sampler
         self._device, self._steps = device, range(start, stop)
         self._left, self._depth = len(self._steps), depth
         self._ready: queue.Queue[tuple[Batch, torch.cuda.Event | None] | BaseException] = queue.Queue(depth)
@@ -100,7 +77,7 @@ class Loader:
             self._thread.join()
 
     def __iter__(self) -> Iterator[Batch]:
-        """The batches still to be given. Raises what the thread met, e.g. ``MemoryError``."""
+        """The remaining batches. Raises the exception of the thread, e.g. ``MemoryError``."""
         if not self._depth:
             yield from map(self._batch, self._steps)
             return
@@ -114,13 +91,13 @@ class Loader:
             self._left -= 1
             batch, copied = item
             if copied:
-                self._hand_over(batch, copied)
+                self._wait_for_copy(batch, copied)
             yield batch
 
     def _work(self) -> None:
         try:
             for step in self._steps:
-                with torch.cuda.stream(self._stream):  # nothing without one
+                with torch.cuda.stream(self._stream):  # no effect if it is None
                     batch = self._batch(step)
                     copied = self._stream.record_event() if self._stream else None
                 if not self._put((batch, copied)):
@@ -128,15 +105,15 @@ class Loader:
         except BaseException as error:
             self._put(error)
 
-    def _hand_over(self, batch: Batch, copied: torch.cuda.Event) -> None:
-        """Have the network's stream wait for the copy, and its memory kept until that stream is done with it."""
+    def _wait_for_copy(self, batch: Batch, copied: torch.cuda.Event) -> None:
+        """Let the network's stream wait for the copy, and keep the memory until that stream has used it."""
         stream = torch.cuda.current_stream(self._device)
         stream.wait_event(copied)
         for tensor in (batch.pixels, batch.targets):
             tensor.record_stream(stream)
 
     def _put(self, item: tuple[Batch, torch.cuda.Event | None] | BaseException) -> bool:
-        """Put an item into the queue; False if nobody will take it any more."""
+        """Put an item into the queue; False if the loader was closed meanwhile."""
         while not self._closed.is_set():
             try:
                 self._ready.put(item, timeout=0.1)
@@ -146,7 +123,7 @@ class Loader:
         return False
 
     def _batch(self, step: int) -> Batch:
-        epoch, index, position = self._order.at(step)
+        epoch, index, position = self._sampler.at(step)
         pixels = self._read(index)
         pixels = pixels if isinstance(pixels, Tensor) else to_device(pixels, self._device)
         targets = to_device(self._targets[index], self._device)
@@ -154,19 +131,23 @@ class Loader:
 
 
 def pixels_of(images: NDArray[np.uint8], read: Read, device: torch.device) -> Read:
-    """What reads ``images`` for a device: a small set stays on a GPU whole, all else is ``read`` batch by batch."""
+    """The function that reads batches of ``images`` ``(N, H, W, C)`` for a device.
+
+    On a GPU, a dataset of up to ``RESIDENT`` bytes is copied to it as a whole; otherwise the result is ``read``.
+    """
     return resident(images, device) if device.type == "cuda" and images.nbytes <= RESIDENT else read
 
 
 def resident(images: NDArray[np.uint8], device: torch.device) -> Read:
-    """What reads ``images`` ``(N, H, W, C)`` after they were copied to the device as a whole: no pixels cross over in a
-    step.
-    """
+    """Copy all ``images`` ``(N, H, W, C)`` to the device; returns the function that reads batches of them there."""
     whole = torch.from_numpy(np.array(images)).to(device)
     return lambda index: whole[torch.from_numpy(index).to(device)]
 
 
 def to_device(array: NDArray[np.generic], device: torch.device) -> Tensor:
-    """A fresh array as a tensor on the device, by way of pinned memory where that lets the copy overlap."""
+    """A new array as a tensor on the device; on a GPU through pinned memory, so that the copy can overlap with work.
+
+    On the CPU the tensor shares the memory of the array.
+    """
     tensor = torch.from_numpy(array)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

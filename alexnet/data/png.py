@@ -1,13 +1,13 @@
-"""PNG files: whether one is whole, and what Pillow misses in it.
+"""PNG files: whether a file is complete, and metadata that Pillow does not read.
 
-Pillow decodes a PNG whose compressed data hold fewer rows than its header promises and leaves the missing rows black
-without a word; other decoders have crashed on such files. So the structure is walked here first: every chunk inside
-the file, an end mark, and one unbroken run of IDAT chunks that inflates to exactly the bytes which the header implies
-(PNG specification, third edition, W3C 2025: sections 5.6, 7.2, 8.1 and 10). The bytes are counted and dropped, a block
-at a time, so that no file costs more memory than a block, or more time than the picture that it claims to be.
+Pillow decodes a PNG whose compressed data hold fewer rows than the header states: the missing rows are black and there
+is no error. Other decoders have crashed on such files. So the structure is checked here first: every chunk is inside
+the file, there is an end mark, and one unbroken sequence of IDAT chunks inflates to exactly the number of bytes that
+follows from the header (PNG specification, third edition, W3C 2025: sections 5.6, 7.2, 8.1 and 10). The bytes are
+counted block by block and dropped, so a file needs no more memory than a block, and no more time than its image.
 
-A zlib stream ends in a checksum of what it holds, and inflating verifies it: a flipped bit among the pixels is found.
-The checksums of the IDAT chunks are not looked at, since they would add nothing to that.
+A zlib stream ends with a checksum of its content, and inflating verifies it: a flipped bit in the pixels is found. The
+checksums of the IDAT chunks are not verified, because they would add nothing to that.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ _ADAM7 = (
 
 
 def fault(data: bytes) -> str | None:
-    """What keeps a PNG from being whole, as the predicate of a sentence about it; ``None`` if nothing does."""
+    """Why a PNG is refused, as the predicate of a sentence: "is truncated (no PNG end mark)"; ``None`` if it is not."""
     wanted = _inflated_size(data)
     if wanted is None:
         return "has an unreadable PNG header"
     spans: list[tuple[int, int]] = []
     has_palette, last = False, b""
     for name, start, stop in _chunks(data):
-        if name == b"IDAT" and (last == b"IDAT" or not spans):  # decoders, too, read the first run only
+        if name == b"IDAT" and (last == b"IDAT" or not spans):  # decoders read the first sequence only, too
             spans.append((start, stop))
         elif name == b"fcTL" and not spans and data[start + 4 : start + 12] != data[16:24]:
-            return "is an animation whose first frame is not the whole picture"
+            return "is an animation whose first frame is only a part of the image"
         has_palette |= name == b"PLTE" and not spans
         last = name
     if last != b"IEND":
@@ -52,20 +52,22 @@ def fault(data: bytes) -> str | None:
 
 
 def exif(data: bytes) -> bytes:
-    """The EXIF block of a PNG, wherever it stands (Pillow sees it before the pixels only); empty if there is none."""
+    """The EXIF block of a PNG, at any position (Pillow finds it before the pixels only); empty if there is none."""
     return next((data[start:stop] for name, start, stop in _chunks(data) if name == b"eXIf"), b"")
 
 
 def scaled_key(data: bytes, key: int | tuple[int, ...]) -> int | tuple[int, ...]:
-    """A transparent grey or colour in the scale of Pillow's pixels, which it gives in that of the file's samples."""
+    """The transparent grey level or colour, converted from the range of the file to that of Pillow's pixels."""
     depth = data[24]
     if isinstance(key, tuple):
         return tuple(sample >> 8 for sample in key) if depth == 16 else key
-    return key * (255 // (2**depth - 1)) if depth in (2, 4) else key  # 1 bit: scaled already; 16 bits: so are pixels
+    return (
+        key * (255 // (2**depth - 1)) if depth in (2, 4) else key
+    )  # 1 bit: Pillow scales it; 16 bits: pixels are not scaled either
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and stop of the contents of each chunk that lies wholly inside the file, up to the end mark."""
+    """Name, start and stop of the contents of each chunk that is completely inside the file, up to the end mark."""
     at = 8
     while at + 12 <= len(data):
         length, name = struct.unpack_from(">I4s", data, at)
@@ -79,7 +81,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _inflated_size(data: bytes) -> int | None:
-    """How many bytes the pixels take, filter bytes included; ``None`` for a header outside the specification."""
+    """The bytes of the pixels, including filter bytes; ``None`` for a header that violates the specification."""
     if len(data) < 33 or data[8:16] != b"\0\0\0\x0dIHDR":
         return None
     width, height, depth, colour, compression, filtering, interlace = struct.unpack_from(">IIBBBBB", data, 16)
@@ -111,7 +113,7 @@ def _inflation_fault(data: bytes, spans: list[tuple[int, int]], wanted: int) -> 
 
 
 def _blocks(data: bytes, spans: list[tuple[int, int]]) -> Iterator[bytes]:
-    # zlib hands back what it has not read yet as a copy, which is cheap only if the blocks are small
+    # zlib returns the bytes that it has not used yet as a copy, which is fast only if blocks are small
     for start, stop in spans:
         for at in range(start, stop, _BLOCK):
             yield data[at : min(at + _BLOCK, stop)]

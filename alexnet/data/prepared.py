@@ -1,9 +1,10 @@
-"""A prepared source: fixed-size pixels on disk, memory-mapped, decoded once and never again.
+"""Prepared datasets: images of one size on disk, memory-mapped, decoded once.
 
-As in 2012, photographs become 256 × 256 (short side scaled, centre cut); a set whose images all have one size up to
-128 keeps it. ``images.npy`` ``(N, S, S, C)`` ``uint8`` with ``targets.npy``, ``splits.npy``, ``hashes.npy`` (of each
-image's content), ``mean.npy`` and ``names.txt`` beside it, all described by ``dataset.json``. A store is built beside
-(``building.py``) and renamed into place: whole or absent. All but the images are hashed again at each opening.
+As in 2012, photographs become 256 × 256 (short side resized, centre square); a set whose images all have one size up to
+128 keeps it. The folder holds ``images.npy`` ``(N, S, S, C)`` ``uint8``, ``labels.npy``, ``splits.npy``, ``hashes.npy``
+(of the content of each image), ``mean.npy`` and ``names.txt``; ``store.json`` describes them. It is written under
+another name (``writer.py``) and then renamed, so it is complete or absent. When a dataset is opened, the hashes of all
+files but the images are verified.
 """
 
 from __future__ import annotations
@@ -22,11 +23,22 @@ from numpy.typing import NDArray
 
 from alexnet.core.errors import UserError
 from alexnet.core.files import publish_folder, read_json, sha256_file, sha256_json
+from alexnet.core.platform import check_platform
 from alexnet.data.augment import Colours
 from alexnet.data.decode import ImageRefusedError, image_size, preprocessing
-from alexnet.data.sources import Record, Source, data_home
+from alexnet.data.home import data_home
+from alexnet.data.sources import Record, Source
 from alexnet.data.splits import SPLITS
-from alexnet.data.writer import HEADER_BYTES, NAMES, SCHEMA, Progress, build, encoded, read_array, stop_at
+from alexnet.data.writer import (
+    HEADER_BYTES,
+    NAMES,
+    SCHEMA,
+    Progress,
+    file_bytes,
+    read_array,
+    refusal_error,
+    write_dataset,
+)
 
 PHOTOGRAPH_SIDE = 256
 LARGEST_KEPT_SIDE = 128
@@ -34,7 +46,7 @@ LARGEST_KEPT_SIDE = 128
 
 @dataclass(frozen=True, eq=False)
 class PreparedDataset:
-    """A store that was opened: its headers and sizes are what ``dataset.json`` says."""
+    """An open prepared dataset; ``meta`` is the content of ``store.json``."""
 
     path: Path
     meta: dict[str, Any]
@@ -42,27 +54,27 @@ class PreparedDataset:
     targets: NDArray[np.int64]  # (N,)
     hashes: NDArray[np.uint64]  # (N,)
     splits: NDArray[np.int8]  # (N,) indices into SPLITS
-    mean_image: NDArray[np.float32]  # (S, S, C), the mean over train of each pixel, 0 … 255
-    descriptor: int  # of images.npy, open until the store is let go, whatever becomes of its folder
+    mean_image: NDArray[np.float32]  # (S, S, C), the mean of each pixel over train, 0 … 255
+    descriptor: int  # of images.npy, open as long as this object exists, even if the folder is removed
 
     @property
     def name(self) -> str:
-        """The source's name."""
+        """The name of the source."""
         return str(self.meta["source"]["name"])
 
     @property
     def classes(self) -> list[str]:
-        """Class names, by label."""
+        """The names of the classes in the data, in the order of the targets."""
         return list(self.meta["classes"])
 
     @property
     def labels(self) -> list[str]:
-        """What people call the classes, where the source says; else their names."""
+        """Readable names of the classes if the source has them, else ``classes``."""
         return list(self.meta["descriptions"] or self.meta["classes"])
 
     @property
     def side(self) -> int:
-        """The side of the stored images."""
+        """The side of the stored images, in pixels."""
         return int(self.images.shape[1])
 
     @property
@@ -83,46 +95,46 @@ class PreparedDataset:
 
     @property
     def colours(self) -> Colours:
-        """Principal components of train's colours (three channels)."""
+        """Principal components of the colours in train (three channels)."""
         values = np.array(self.meta["eigenvalues"])
         return Colours(np.sqrt(np.maximum(values, 0.0)), np.array(self.meta["eigenvectors"]))
 
     @property
     def digest(self) -> str:
-        """What the store holds, as one hash: equal for equal pixels, labels, splits and classes, wherever it lies."""
+        """A hash of the content: equal for equal pixels, labels, splits and classes, independent of the folder."""
         files = {name: item["sha256"] for name, item in self.meta["files"].items() if name != NAMES}
         return sha256_json({"files": files, "classes": self.meta["classes"]})
 
     @property
     def auto_split(self) -> bool:
-        """Whether the source had no splits and was dealt 80/10/10 here."""
+        """Whether the source had no splits and was split 80/10/10 when it was prepared."""
         return bool(self.meta["dealt"])
 
     def read(self, index: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Fresh pixels ``(len(index), S, S, C)`` of some images.
+        """New pixels ``(len(index), S, S, C)`` uint8 of the images ``index``.
 
-        Read and not mapped: pages of a mapping count as this process's memory, which would grow to the size of the
-        store, and images in no order are several times slower to map from a disk. Raises ``UserError`` for a file that
-        has become shorter.
+        They are read, not memory-mapped: mapped pages count as memory of this process, which would grow to the size of
+        the dataset, and mapping images in random order from a disk is several times slower. Raises ``UserError`` if the
+        file has become shorter.
         """
         pixels = np.empty((len(index), *self.images.shape[1:]), np.uint8)
         size = self.images[0].nbytes
         for image, number in zip(pixels, index.tolist(), strict=True):
             if os.preadv(self.descriptor, [image], HEADER_BYTES + number * size) != size:
                 raise UserError(
-                    f"the store {self.path} has become shorter: remove that folder and run the command again"
+                    f"the prepared dataset {self.path} has become shorter: remove that folder and run the command again"
                 )
         return pixels
 
     def names(self, index: NDArray[np.int64]) -> list[str]:
-        """What some images are called in their source: a path inside it, or "train/00017" in a set of arrays."""
+        """The names of the images ``index`` in their source: a path inside it, or "train/00017" in a set of arrays."""
         wanted = set(index.tolist())
         with (self.path / NAMES).open(encoding="utf-8") as file:
             found = {number: line.rstrip("\n") for number, line in enumerate(file) if number in wanted}
         return [found[number] for number in index.tolist()]
 
     def subset(self, split: str) -> NDArray[np.int64]:
-        """The indices of ``"train"``, ``"val"`` or ``"test"``, rising; empty if there is no such split."""
+        """The indices ``(n,)`` int64 of ``"train"``, ``"val"`` or ``"test"``, ascending; empty without such a split."""
         return np.flatnonzero(self.splits == SPLITS.index(split))
 
 
@@ -136,46 +148,48 @@ def open_or_prepare(
     strict: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> PreparedDataset:
-    """The store of ``source``, built now unless it is there and the source has not changed since.
+    """The prepared dataset of ``source``. It is written now, unless it exists and the source has not changed since.
 
-    ``side``: stored side, None for the rule; ``channels``: None for the source's own. ``progress(done, total)`` counts
-    images. Raises ``UserError`` if no image is left, a disk refuses, or, with ``strict``, at the first refused image.
+    ``side``: the side of the stored images in pixels, None for :func:`natural_side`; ``channels``: 1 or 3, None for
+    those of the source; ``home``: None for ``data_home()``; ``workers``: decoding threads, None for one per processor.
+    ``progress(done, total)`` counts images. Raises ``UserError`` if no image is usable, if the disk cannot be written,
+    or, with ``strict``, at the first refused image.
     """
     side = natural_side(source) if side is None else side
     channels = channels or (source.pixel_shape[2] if source.pixel_shape else 3)
     if side < 1 or channels not in (1, 3):
-        raise UserError(f"images are kept with a side of 1 or more and 1 or 3 channels, not {side} and {channels}")
+        raise UserError(f"images are stored with a side of 1 or more and 1 or 3 channels, not {side} and {channels}")
     datasets = (home or data_home()) / "stores"
     identity = {"location": source.location, "settings": preprocessing(side, channels)}
     prefix = f"{source.name}-{sha256_json(identity)[:12]}"
     path = datasets / f"{prefix}-{sha256_json([SCHEMA, source.fingerprint, source.classes])[:12]}"
     try:
         if not path.exists():
-            with publish_folder(path) as beside:
-                build(source, side, channels, beside, workers or cpu_count(), strict, progress)
-            for stale in datasets.glob(f"{prefix}-*"):
-                if stale != path:
-                    shutil.rmtree(stale, ignore_errors=True)
+            with publish_folder(path) as folder:
+                write_dataset(source, side, channels, folder, workers or cpu_count(), strict, progress)
+            for outdated in datasets.glob(f"{prefix}-*"):
+                if outdated != path:
+                    shutil.rmtree(outdated, ignore_errors=True)
     except OSError as error:
         raise UserError(
-            f"cannot write the store {path}: {error.strerror or error}; set ALEXNET_HOME elsewhere"
+            f"cannot write the prepared dataset {path}: {error.strerror or error}; set ALEXNET_HOME to another folder"
         ) from error
     dataset = open_prepared(path)
     if strict and dataset.meta["refused"]:
-        raise stop_at(**dataset.meta["refused"][0])
+        raise refusal_error(**dataset.meta["refused"][0])
     return dataset
 
 
 def cpu_count() -> int:
-    """The processors this process may use, or all where the system does not say."""
+    """The number of processors that this process may use, or of all if the system has no such call."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @lru_cache
 def natural_side(source: Source) -> int:
-    """The side that the rule gives: one size up to 128 is kept, anything else becomes 256.
+    """The default side of the stored images, in pixels: images of one size up to 128 keep it, all others become 256.
 
-    Of a rectangle the shorter side is kept. Where all images are that small, all of their headers are read.
+    The side of a rectangle is its shorter one. If all images are that small, the headers of all of them are read.
     """
     if source.pixel_shape:
         sizes: Iterable[tuple[int, int]] = [source.pixel_shape[:2]]
@@ -189,16 +203,20 @@ def natural_side(source: Source) -> int:
 
 
 def _sizes(records: Iterable[Record]) -> Iterator[tuple[int, int]]:
-    """The sizes of the images that say one; bad files are not this pass's matter."""
+    """The sizes of the images whose header can be read; other files are reported when they are decoded."""
     for record in records:
         try:
-            yield image_size(encoded(record))
+            yield image_size(file_bytes(record))
         except (ImageRefusedError, OSError):
             continue
 
 
 def open_prepared(path: Path) -> PreparedDataset:
-    """Open a store, checking headers, sizes and labels. Raises ``UserError`` that says what is wrong and what to do."""
+    """Open a prepared dataset: headers, sizes, labels and hashes (but that of the images) are verified.
+
+    Raises ``UserError`` if it is damaged or missing.
+    """
+    check_platform()
     try:
         meta = _read_meta(path / "store.json")
         settings, count = meta["preprocessing"], meta["images"]
@@ -212,39 +230,39 @@ def open_prepared(path: Path) -> PreparedDataset:
             raise ValueError(f"labels.npy holds a label outside 0 … {len(meta['classes']) - 1}")
         if splits.min() < 0 or splits.max() >= len(SPLITS):
             raise ValueError("splits.npy holds a number that is no split")
-        _demand_written(path, meta)
+        _check_hashes(path, meta)
         descriptor = os.open(path / "images.npy", os.O_RDONLY)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"the store {path} is damaged: remove that folder and run the command again", [str(error)]
+            f"the prepared dataset {path} is damaged: remove that folder and run the command again", [str(error)]
         ) from error
     dataset = PreparedDataset(path, meta, images, targets, hashes, splits, mean_image, descriptor)
     weakref.finalize(dataset, os.close, descriptor)
     return dataset
 
 
-def _demand_written(path: Path, meta: dict[str, Any]) -> None:
-    """Raise ``ValueError`` where a file beside the images is not what was written; those are too large to be read."""
+def _check_hashes(path: Path, meta: dict[str, Any]) -> None:
+    """Raise ``ValueError`` if a file has changed; the images are not read, because they are too large."""
     for name, item in meta["files"].items():
         if name != "images.npy" and sha256_file(path / name) != item["sha256"]:
-            raise ValueError(f"{name} is not what was written: its sha256 differs")
+            raise ValueError(f"{name} was changed: its sha256 differs")
 
 
 def _read_meta(path: Path) -> dict[str, Any]:
-    """What ``dataset.json`` says, if it is all that was written. Raises ``OSError`` or ``ValueError``."""
+    """The content of ``store.json``. Raises ``OSError``, or ``ValueError`` if it was changed."""
     meta = read_json(path)
     if not isinstance(meta, dict) or meta.get("schema") != SCHEMA:
-        raise ValueError(f"{path.name} does not describe a store of schema {SCHEMA}, the one that this version reads")
+        raise ValueError(f"{path.name} does not have schema {SCHEMA}, which this version reads")
     if meta.pop("sha256", None) != sha256_json(meta):
-        raise ValueError(f"{path.name} is not what was written: its sha256 differs")
+        raise ValueError(f"{path.name} was changed: its sha256 differs")
     return meta
 
 
 def verify_prepared(path: Path) -> list[str]:
-    """Re-hash every file of a store. Returns a sentence for each that is not what was written; empty if all is well."""
+    """Hash every file of a prepared dataset again, also the images. Returns a sentence for each file that differs."""
     dataset = open_prepared(path)
     return [
-        f"{path / name}: its sha256 is not the one in store.json: remove the store and prepare it again"
+        f"{path / name}: its sha256 is not the one in store.json: remove {path} and prepare the source again"
         for name, item in dataset.meta["files"].items()
         if sha256_file(path / name) != item["sha256"]
     ]

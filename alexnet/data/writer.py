@@ -1,8 +1,8 @@
-"""A source becomes the files of a store: each image decoded once, by several threads, and written in order.
+"""Write the files of a prepared dataset: each image of a source is decoded once, by several threads.
 
-Nothing in the files depends on the number of threads: records keep their order, and mean and covariance come from
-integer sums. Arrays are ``.npy`` files with a header of one fixed length, so that the images' can be written before
-their number is known; ``array_header`` is all there is to the format.
+The files do not depend on the number of threads: records keep their order, and mean and covariance are computed from
+integer sums. Arrays are ``.npy`` files with a header of fixed length, so that the header of the images can be written
+before their number is known, see ``array_header``.
 """
 
 from __future__ import annotations
@@ -33,17 +33,18 @@ from alexnet.data.splits import SMALLEST_CLASS, SPLITS, content_hash, split_by_h
 
 SCHEMA = 3
 NAMES = "names.txt"  # a line for each image
-CHUNK = 64  # records a worker takes at a time
-CHUNK_BYTES = 16 << 20  # of files that came with them: a tar of large members waits on the disk, not in memory
-HEADER_BYTES = 128  # of an .npy file, whatever the number of images
-STATISTICS_VALUES = 1 << 24  # pixel values summed at a time; the sums of their squares stay far below float64's 2⁵³
+CHUNK = 64  # records that a thread decodes at a time
+CHUNK_BYTES = 16 << 20  # of files in memory in one chunk, which limits the memory for a tar with large members
+HEADER_BYTES = 128  # of an .npy file, for any number of images
+STATISTICS_VALUES = 1 << 24  # pixel values summed at a time; the sums of their squares are far below float64's 2⁵³
 
 Progress = Callable[[int, int | None], None]
+"""Receives the number of images that are done, and of all images, None if unknown."""
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """One record's outcome: pixels, their hash and what a report should say; or the reason for a refusal."""
+    """A decoded record: its pixels, the hash of its content and notes for the user; or the reason for a refusal."""
 
     record: Record
     pixels: NDArray[np.uint8] | None
@@ -52,25 +53,29 @@ class Decoded:
     reason: str = ""
 
 
-def build(
+def write_dataset(
     source: Source, side: int, channels: int, folder: Path, workers: int, strict: bool, progress: Progress
 ) -> None:
-    """Fill ``folder`` with the store of ``source``. Raises ``UserError`` if no image can be used."""
-    _demand_room(source, side, channels, folder)
+    """Write the prepared dataset of ``source`` into ``folder``, which is empty.
+
+    Raises ``UserError`` if no image is usable, if the disk is too small, or, with ``strict``, at the first refused
+    image. Raises ``OSError`` if the disk cannot be written.
+    """
+    _check_disk_space(source, side, channels, folder)
     labelled, hashes, codes = [], [], []
     refused: list[dict[str, str]] = []
     notes: collections.Counter[str] = collections.Counter()
-    outcomes = decode_all(source.records(), side, channels, workers)
+    decoded = decode_all(source.records(), side, channels, workers)
     with (
         (folder / "images.npy").open("wb") as file,
         (folder / NAMES).open("w", encoding="utf-8") as names,
-        contextlib.closing(outcomes),
+        contextlib.closing(decoded),
     ):
         file.write(array_header(np.uint8, (0, side, side, channels)))
-        for done, item in enumerate(outcomes, 1):
+        for done, item in enumerate(decoded, 1):
             if item.pixels is None:
                 if strict:
-                    raise stop_at(item.record.name, item.reason)
+                    raise refusal_error(item.record.name, item.reason)
                 refused.append({"name": item.record.name, "reason": item.reason})
             else:
                 file.write(np.ascontiguousarray(item.pixels).data)
@@ -81,27 +86,27 @@ def build(
                 notes.update(item.notes)
             progress(done, source.count)
         if not labelled:
-            raise UserError(f"{source.location}: none of its images can be used", _some(_lines(refused)))
+            raise UserError(f"{source.location}: none of its images can be used", _first_lines(_lines(refused)))
         file.seek(0)
         file.write(array_header(np.uint8, (len(labelled), side, side, channels)))
     targets, digests, splits = np.array(labelled, np.int64), np.array(hashes, np.uint64), np.array(codes, np.int8)
-    if dealt := bool((splits < 0).any()):
+    if auto_split := bool((splits < 0).any()):
         splits = split_by_hash(targets, digests)
     for name, array in (("labels", targets), ("hashes", digests), ("splits", splits)):
         write_array(folder / f"{name}.npy", array)
-    found = {"dealt": dealt, "refused": refused, "notes": dict(sorted(notes.items()))}
-    _describe(source, folder, preprocessing(side, channels), targets, splits, digests, found)
+    results = {"dealt": auto_split, "refused": refused, "notes": dict(sorted(notes.items()))}
+    _write_description(source, folder, preprocessing(side, channels), targets, splits, digests, results)
 
 
-def stop_at(name: str, reason: str) -> UserError:
-    """The error for a refused image where none may be."""
+def refusal_error(name: str, reason: str) -> UserError:
+    """The error for a refused image with ``--strict``."""
     return UserError(f"{name}: {reason}; leave out --strict to go on without it")
 
 
 def decode_all(
     records: Iterable[Record], side: int, channels: int, workers: int
 ) -> collections.abc.Generator[Decoded, None, None]:
-    """Each record's outcome, in order, decoded by ``workers`` threads (Pillow decodes outside the interpreter lock)."""
+    """The records decoded by ``workers`` threads, in order (Pillow releases the interpreter lock while it decodes)."""
     remaining = iter(records)
     pending: collections.deque[Future[list[Decoded]]] = collections.deque()
     with ThreadPoolExecutor(workers) as pool:
@@ -117,7 +122,7 @@ def decode_all(
 
 
 def _chunk(records: Iterator[Record]) -> list[Record]:
-    """The next records: so many, or so many bytes of them; none at the end."""
+    """The next records, up to ``CHUNK`` of them or ``CHUNK_BYTES``; empty at the end."""
     chunk: list[Record] = []
     size = 0
     for record in itertools.islice(records, CHUNK):
@@ -129,37 +134,37 @@ def _chunk(records: Iterator[Record]) -> list[Record]:
 
 
 def decode_record(record: Record, side: int, channels: int) -> Decoded:
-    """Pixels ``(side, side, channels)`` of one record; a refusal is an answer, not an exception."""
+    """Decode one record to ``(side, side, channels)`` pixels; a refused image is a result, not an exception."""
     try:
         if isinstance(record.payload, np.ndarray):
             pixels = record.payload
             if pixels.shape != (side, side, channels):
                 pixels = fit(Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels), side, channels)
             return Decoded(record, pixels, content_hash(record.payload))
-        data = encoded(record)
-        notes = misnamed(record.name, data)
+        data = file_bytes(record)
+        notes = suffix_notes(record.name, data)
         pixels = read_pixels(data, side, channels, notes)
         return Decoded(record, pixels, content_hash(data), tuple(notes))
     except ImageRefusedError as error:
         return Decoded(record, None, reason=str(error))
-    except OSError as error:  # vanished since it was listed, unreadable, or the disk fails
+    except OSError as error:  # removed since it was listed, no permission, or the disk fails
         return Decoded(record, None, reason=f"cannot be read: {error.strerror or error}")
 
 
-def misnamed(name: str, data: bytes) -> list[str]:
-    """A note if a file's name says one format and its content another; the content decides."""
+def suffix_notes(name: str, data: bytes) -> list[str]:
+    """A note if the suffix of a file means another format than its content has; the content decides."""
     suffix, kind = Path(name).suffix.lower(), kind_of(data)
-    said = SUFFIXES.get(suffix)
-    return [f"{kind} file named {suffix}"] if said and kind and said != kind else []
+    expected = SUFFIXES.get(suffix)
+    return [f"{kind} file named {suffix}"] if expected and kind and expected != kind else []
 
 
-def encoded(record: Record) -> bytes:
-    """The file of a record that is one."""
+def file_bytes(record: Record) -> bytes:
+    """The bytes of the image file of a record. Raises ``TypeError`` for an array, and ``OSError``."""
     if isinstance(record.payload, Path):
         return record.payload.read_bytes()
     if isinstance(record.payload, bytes):
         return record.payload
-    raise TypeError("an array has no encoded form")
+    raise TypeError("the record is an array, not an image file")
 
 
 def array_header(kind: DTypeLike, shape: tuple[int, ...]) -> bytes:
@@ -170,18 +175,21 @@ def array_header(kind: DTypeLike, shape: tuple[int, ...]) -> bytes:
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
-    """Write an array under such a header."""
+    """Write an array as an ``.npy`` file with the header of :func:`array_header`."""
     with path.open("wb") as file:
         file.write(array_header(array.dtype, array.shape))
         file.write(np.ascontiguousarray(array).data)
 
 
 def read_array(path: Path, kind: DTypeLike, shape: tuple[int, ...], *, mapped: bool = False) -> NDArray[Any]:
-    """Read, or map, an array that must be just this one. Raises ``OSError`` or ``ValueError``, whatever the bytes."""
-    wanted = HEADER_BYTES + math.prod(shape) * np.dtype(kind).itemsize
+    """Read, or with ``mapped`` memory-map, an array of :func:`write_array`.
+
+    Raises ``OSError``, or ``ValueError`` if the file does not hold an array of just this dtype and shape.
+    """
+    expected = HEADER_BYTES + math.prod(shape) * np.dtype(kind).itemsize
     with path.open("rb") as file:
-        if (size := path.stat().st_size) != wanted:
-            raise ValueError(f"{path.name} has {size} bytes instead of {wanted}")
+        if (size := path.stat().st_size) != expected:
+            raise ValueError(f"{path.name} has {size} bytes instead of {expected}")
         if file.read(HEADER_BYTES) != array_header(kind, shape):
             raise ValueError(f"{path.name} does not begin with the header of a {np.dtype(kind)} array {shape}")
         if mapped:
@@ -189,31 +197,33 @@ def read_array(path: Path, kind: DTypeLike, shape: tuple[int, ...], *, mapped: b
         return np.fromfile(file, kind).reshape(shape)
 
 
-def _demand_room(source: Source, side: int, channels: int, folder: Path) -> None:
+def _check_disk_space(source: Source, side: int, channels: int, folder: Path) -> None:
     needed = (source.count or 0) * side * side * channels
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
-            f"the store of {source.name} needs {needed / 1e6:,.0f} MB and {folder.parent} has {free / 1e6:,.0f} MB: "
-            "set ALEXNET_HOME to a larger disk"
+            f"the prepared dataset of {source.name} needs {needed / 1e6:,.0f} MB and {folder.parent} has "
+            f"{free / 1e6:,.0f} MB: set ALEXNET_HOME to a larger disk"
         )
 
 
-def _describe(
+def _write_description(
     source: Source,
     folder: Path,
     settings: dict[str, Any],
     targets: NDArray[np.int64],
     splits: NDArray[np.int8],
     hashes: NDArray[np.uint64],
-    found: dict[str, Any],
+    results: dict[str, Any],
 ) -> None:
-    """Measure the training split and write ``mean.npy`` and ``dataset.json``, ``found`` included."""
+    """Compute the statistics of train, and write ``mean.npy`` and ``store.json``, which includes ``results``."""
     side, channels = settings["short_side"], settings["channels"]
     images = read_array(folder / "images.npy", np.uint8, (len(targets), side, side, channels), mapped=True)
     train = np.flatnonzero(splits == SPLITS.index("train"))
     if not len(train):
-        raise UserError(f"{source.location}: none of its training images can be used", _some(_lines(found["refused"])))
+        raise UserError(
+            f"{source.location}: none of its training images can be used", _first_lines(_lines(results["refused"]))
+        )
     mean_image, mean, covariance = statistics(images, train)
     write_array(folder / "mean.npy", mean_image)
     values, vectors = principal_components(covariance)
@@ -231,8 +241,8 @@ def _describe(
         "covariance": covariance.tolist(),
         "eigenvalues": values.tolist(),
         "eigenvectors": vectors.tolist(),
-        **found,
-        "warnings": [*source.warnings, *_warnings(source, targets, splits, hashes, found["dealt"])],
+        **results,
+        "warnings": [*source.warnings, *_warnings(source, targets, splits, hashes, results["dealt"])],
         "files": {
             file.name: {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
             for file in sorted([*folder.glob("*.npy"), folder / NAMES])
@@ -242,26 +252,27 @@ def _describe(
 
 
 def _warnings(
-    source: Source, targets: NDArray[np.int64], splits: NDArray[np.int8], hashes: NDArray[np.uint64], dealt: bool
+    source: Source, targets: NDArray[np.int64], splits: NDArray[np.int8], hashes: NDArray[np.uint64], auto_split: bool
 ) -> list[str]:
-    held = np.bincount(targets, minlength=len(source.classes))
-    trained = np.bincount(targets[splits == SPLITS.index("train")], minlength=len(source.classes))
-    few = [name for name, count in zip(source.classes, held, strict=True) if 0 < count < SMALLEST_CLASS]
-    none = [name for name, count in zip(source.classes, trained, strict=True) if count == 0]
+    """Sentences about classes and duplicates that make training or testing on these images less reliable."""
+    in_all = np.bincount(targets, minlength=len(source.classes))
+    in_train = np.bincount(targets[splits == SPLITS.index("train")], minlength=len(source.classes))
+    small = [name for name, count in zip(source.classes, in_all, strict=True) if 0 < count < SMALLEST_CLASS]
+    untrained = [name for name, count in zip(source.classes, in_train, strict=True) if count == 0]
     warnings = []
-    if few and dealt:
-        warnings.append(f"too few images to be tested, these classes only train: {', '.join(_some(few))}")
+    if small and auto_split:
+        warnings.append(f"classes with too few images for val and test, all in train: {', '.join(_first_lines(small))}")
     if again := np.isin(hashes[splits == SPLITS.index("test")], hashes[splits == SPLITS.index("train")]).sum():
-        warnings.append(f"{again:,} test images are also in train, byte for byte: what is counted on test flatters")
-    if (doubles := _in_several_classes(targets, hashes)) > 0:
-        warnings.append(f"{doubles:,} images are in more than one class")
-    if none:
-        warnings.append(f"no image to train on in: {', '.join(_some(none))}")
+        warnings.append(f"{again:,} test images are also in train, byte for byte: test accuracy will be too high")
+    if (duplicates := _in_several_classes(targets, hashes)) > 0:
+        warnings.append(f"{duplicates:,} images are in more than one class")
+    if untrained:
+        warnings.append(f"classes without training images: {', '.join(_first_lines(untrained))}")
     return warnings
 
 
 def _in_several_classes(targets: NDArray[np.int64], hashes: NDArray[np.uint64]) -> int:
-    """How many contents stand under more than one label."""
+    """The number of different images that occur with more than one label."""
     pairs = np.unique(np.stack([hashes, targets.astype(np.uint64)]), axis=1)
     return int((np.unique(pairs[0], return_counts=True)[1] > 1).sum())
 
@@ -270,17 +281,18 @@ def _lines(refused: list[dict[str, str]]) -> list[str]:
     return [f"{item['name']}: {item['reason']}" for item in refused]
 
 
-def _some(lines: Sequence[str], most: int = 20) -> list[str]:
+def _first_lines(lines: Sequence[str], most: int = 20) -> list[str]:
     return [*lines[:most], f"and {len(lines) - most} more"] if len(lines) > most else list(lines)
 
 
 def statistics(
     images: NDArray[np.uint8], index: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64]]:
-    """Mean image ``(S, S, C)`` fp32, mean ``(C,)`` and covariance ``(C, C)`` of the pixels of ``images[index]``.
+    """Statistics of the pixels ``images[index]``, 0 … 255.
 
-    The sums are integers: float64 holds each chunk's exactly (below 2⁵³) and int64 the whole's (below 9.2e18 up to
-    10⁹ photographs), so neither order nor chunking shows. Each result is their exact quotient, rounded once.
+    Returns the mean image ``(S, S, C)`` float32, and over all pixels the mean ``(C,)`` and the covariance ``(C, C)``,
+    float64. The sums are integers: float64 is exact for those of a chunk (below 2⁵³), int64 for the total (below 9.2e18
+    for up to 10⁹ photographs). So the results do not depend on order or chunks: each is an exact quotient, rounded.
     """
     _, height, width, channels = images.shape
     chunk = max(1, STATISTICS_VALUES // (height * width * channels))
@@ -292,7 +304,7 @@ def statistics(
         flat = some.reshape(-1, channels).astype(np.float64)
         products += (flat.T @ flat).astype(np.int64)
     pixels = len(index) * height * width
-    sums = total.sum(axis=(0, 1)).tolist()  # Python's integers from here on: nothing overflows or cancels
+    sums = total.sum(axis=(0, 1)).tolist()  # Python integers from here on, which cannot overflow
     mean = np.array([value / pixels for value in sums])
     covariance = np.array(
         [
@@ -304,9 +316,9 @@ def statistics(
 
 
 def principal_components(covariance: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Eigenvalues ``(C,)``, largest first, and unit eigenvectors ``(C, C)``, one a row.
+    """Eigenvalues ``(C,)``, largest first, and unit eigenvectors ``(C, C)``, one a row, of a covariance ``(C, C)``.
 
-    A vector's sign is arbitrary; here its largest entry is positive, the first one where several are as large.
+    The sign of a vector is arbitrary; here its entry with the largest magnitude is positive (the first one of several).
     """
     values, vectors = np.linalg.eigh(covariance)
     rows = vectors.T[::-1]

@@ -1,9 +1,9 @@
 """Faster layers in the places of reference layers, from outside: a network knows nothing of them.
 
-``create_model`` builds ordinary layers. :func:`accelerate` returns a network of the same class in which some are replaced
-by the kernels of this package; the network that it was given stays as it is. One table, ``KERNELS``, says which layer is
-replaced by what and where that pays. Each kernel is held to the reference layer by tests: 1e-10 in float64 and 1e-5 in
-fp32, forward and backward.
+``create_model`` builds ordinary layers. :func:`accelerate` returns a network of the same class in which some are
+replaced by the kernels of this package; the network that it was given stays as it is. One table, ``KERNELS``, says
+which layer is replaced by what and where that pays. Each kernel is held to the reference layer by tests: 1e-10 in
+float64 and 1e-5 in fp32, forward and backward.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Linear layers in blocks of output units, for CPUs with AVX2 and no AVX-512.
 
-There torch's library (MKL) is slow when it multiplies all rows of a large weight matrix at once: blocks were measured to
-be up to 2.5 times as fast on an AMD CPU (docs/log.md).
+There torch's library (MKL) is slow when it multiplies all rows of a large weight matrix at once: blocks were measured
+to be up to 2.5 times as fast on an AMD CPU (docs/log.md).
 """
 
 from __future__ import annotations

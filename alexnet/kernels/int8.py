@@ -1,7 +1,7 @@
 """Layers with int8 weights, for inference on a CPU: half of bf16's bytes to read, and twice its products a cycle.
 
-A weight is an integer from −127 to 127 times its filter's scale, an input one from 0 to 255 times its image's scale. The
-products and their sums are integers and exact; the scales are applied afterwards (Jacob et al., "Quantization and
+A weight is an integer from −127 to 127 times its filter's scale, an input one from 0 to 255 times its image's scale.
+The products and their sums are integers and exact; the scales are applied afterwards (Jacob et al., "Quantization and
 Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018). Scales of inputs are computed
 for each image, so there is no calibration and no prediction depends on the other images of a batch. The products are
 oneDNN's, by the operations that torch's compiler emits for quantized networks. They are not public, so the kernel is

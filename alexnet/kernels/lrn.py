@@ -2,9 +2,9 @@
 
 The formula is that of Krizhevsky, Sutskever and Hinton (2012), §3.3: b_i = a_i · (k + α Σ_j a_j²)^−β, with j over the
 window of channels around i. With d_i for the bracket and g for the incoming gradient, ∂/∂a_i = g_i d_i^−β −
-2αβ a_i Σ_j g_j a_j d_j^(−β−1), with j over the channels that have i in their window. As a chain of library calls on whole
-tensors, most of the time goes into memory traffic: a training step of the paper's network spends more on it than on all
-convolutions. Here a block of pixels goes through the whole chain while it is in the cache.
+2αβ a_i Σ_j g_j a_j d_j^(−β−1), with j over the channels that have i in their window. As a chain of library calls on
+whole tensors, most of the time goes into memory traffic: a training step of the paper's network spends more on it than
+on all convolutions. Here a block of pixels goes through the whole chain while it is in the cache.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class Window:
 
 
 class _Normalize(torch.autograd.Function):
-    """Forward and backward over blocks of pixels. Saved between them: ``x``, and d^−½, which costs more to compute again
-    than to read.
+    """Forward and backward over blocks of pixels. Saved between them: ``x``, and d^−½, which costs more to compute
+    again than to read.
     """
 
     @staticmethod

@@ -1,8 +1,9 @@
 """A trial of each kernel that uses private torch operations: once per process, against the reference.
 
 Such operations may change or disappear with a torch version. A kernel that raises, or that differs from the reference
-by more than its bound, is not used: that costs speed, never a prediction. The bounds are relative to the largest output:
-1e-5 in fp32 and 2e-2 in bf16; int8 is compared in fp32 with the same arithmetic on dequantized weights and inputs.
+by more than its bound, is not used: that costs speed, never a prediction. The bounds are relative to the largest
+output: 1e-5 in fp32 and 2e-2 in bf16; int8 is compared in fp32 with the same arithmetic on dequantized weights and
+inputs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """AlexNet: five convolutions and three fully connected layers; the differences between its published forms are data.
 
-An :class:`Architecture` is one row of the table in ``variants.py``; :class:`AlexNet` builds any of them as named modules
-in forward order. Shapes of the paper's network, for 224 × 224 × 3 images::
+An :class:`Architecture` is one row of the table in ``variants.py``; :class:`AlexNet` builds any of them as named
+modules in forward order. Shapes of the paper's network, for 224 × 224 × 3 images::
 
     conv1 relu1 norm1 pool1    (N, 96, 55, 55)   →  (N, 96, 27, 27)
     conv2 relu2 norm2 pool2    (N, 256, 27, 27)  →  (N, 256, 13, 13)
@@ -80,9 +80,9 @@ class Architecture:
     """Everything in which one published AlexNet differs from another.
 
     ``lrn_convention``: whether α multiplies the sum or the mean of squares. ``dropout_at``: the layers whose output has
-    dropout; ``dropout_scaling``: see :class:`~alexnet.models.layers.Dropout`. ``pool_ceil_mode``: whether a last, partly
-    empty window of a pool counts. ``adaptive_pool``: the side that the last maps are averaged to if they have another;
-    None builds fc6 for the maps as they are.
+    dropout; ``dropout_scaling``: see :class:`~alexnet.models.layers.Dropout`. ``pool_ceil_mode``: whether a last,
+    partly empty window of a pool counts. ``adaptive_pool``: the side that the last maps are averaged to if they have
+    another; None builds fc6 for the maps as they are.
     """
 
     convs: tuple[ConvLayer, ConvLayer, ConvLayer, ConvLayer, ConvLayer]
@@ -118,7 +118,9 @@ class Architecture:
             _one_of("layer for dropout", site, get_args(DropoutSite))
 
     def map_sizes(self, image_size: int) -> list[int]:
-        """The side of the maps after each convolution and its operations, for a square image; 0 once nothing is left."""
+        """The side of the maps after each convolution and its operations, for a square image; 0 once nothing is
+        left.
+        """
         sizes, size = [], image_size
         for layer in self.convs:
             size += sum(padding_amounts(size, layer.kernel, layer.stride, layer.padding))

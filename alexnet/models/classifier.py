@@ -73,8 +73,8 @@ class Classifier(nn.Module):
     def forward(self, x: Tensor, masks: Masks | None = None) -> Tensor:
         """Logits ``(N, num_classes)``.
 
-        ``masks``: dropout masks by site (see ``dropout_sites``). In training mode without masks, dropout draws them from
-        torch's global generator, like any library layer.
+        ``masks``: dropout masks by site (see ``dropout_sites``). In training mode without masks, dropout draws them
+        from torch's global generator, like any library layer.
         """
         return self.forward_head(self.forward_features(x), masks=masks)
 
@@ -87,7 +87,9 @@ class Classifier(nn.Module):
         return x
 
     def forward_head(self, x: Tensor, pre_logits: bool = False, masks: Masks | None = None) -> Tensor:
-        """Logits ``(N, num_classes)`` from :meth:`forward_features`; with ``pre_logits`` the input of the last layer."""
+        """Logits ``(N, num_classes)`` from :meth:`forward_features`; with ``pre_logits`` the input of the last
+        layer.
+        """
         in_head = False
         for name, layer in self.named_children():
             in_head = in_head or name == FLATTEN

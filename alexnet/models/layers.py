@@ -91,7 +91,9 @@ def local_response_norm(
 
 
 def within_channel_lrn(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
-    """X · (k + α/size² · Σ x²)^−β over ``size`` × ``size`` pixels of the same channel; see :class:`WithinChannelLRN`."""
+    """X · (k + α/size² · Σ x²)^−β over ``size`` × ``size`` pixels of the same channel; see
+    :class:`WithinChannelLRN`.
+    """
     wide = at_least_fp32(x)
     mean = F.avg_pool2d(wide.square(), size, 1, size // 2, count_include_pad=True)
     return (wide * (k + alpha * mean).pow(-beta)).to(x.dtype)
@@ -157,11 +159,12 @@ class Conv2d(nn.Conv2d):
 
 
 class LocalResponseNorm(nn.Module):
-    """x · (k + a · Σ x²)^−β over ``size`` neighbouring channels (paper §3.3). An even window reaches one channel further
-    down than up, like torch's.
+    """x · (k + a · Σ x²)^−β over ``size`` neighbouring channels (paper §3.3). An even window reaches one channel
+    further down than up, like torch's.
 
     ``convention`` is what α multiplies: ``"sum"``, the paper's text, a = α; ``"mean"``, a = α/size, which cuda-convnet,
-    Caffe and ``torch.nn.LocalResponseNorm`` compute. ``groups``: windows stay inside each of so many groups of channels.
+    Caffe and ``torch.nn.LocalResponseNorm`` compute. ``groups``: windows stay inside each of so many groups of
+    channels.
 
     ``(N, C, H, W)`` → same shape and dtype, computed in at least fp32.
     """

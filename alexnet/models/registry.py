@@ -1,7 +1,7 @@
 """Networks by name: look one up in the table, change its architecture, build it.
 
 Names come from ``variants.py`` and from installed packages that have an entry point in the group ``alexnet.variants``,
-which loads a :class:`~alexnet.models.variants.Variant`.
+a :class:`~alexnet.models.variants.Variant` or a function that returns one. A name in ``variants.py`` wins.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from alexnet.core.errors import UserError, unknown
-from alexnet.core.plugins import entry_points_of
+from alexnet.core.plugins import EntryPoints, entry_points_of
 from alexnet.models.alexnet import AlexNet, Architecture, ConvLayer, LayerOp
 from alexnet.models.classifier import Classifier, default_info
 from alexnet.models.variants import VARIANTS, Variant
@@ -25,21 +25,28 @@ ENTRY_POINTS = "alexnet.variants"
 
 def list_models(pattern: str = "*") -> list[str]:
     """The names of all variants that match a shell pattern such as ``"cifar-*"``, in the order of the table."""
-    return [name for name in variants() if fnmatch.fnmatchcase(name, pattern)]
+    names = [*VARIANTS, *(name for name in installed_variants() if name not in VARIANTS)]
+    return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
 
 
 @functools.cache
-def variants() -> Mapping[str, Variant]:
-    """The table with the variants of installed packages behind it; a name in the table wins."""
-    others = {name: row for name, row in entry_points_of(ENTRY_POINTS, Variant).items() if name not in VARIANTS}
-    return {**VARIANTS, **others}
+def installed_variants() -> EntryPoints[Variant]:
+    """The variants of other installed packages, by name; each is imported when it is looked up."""
+    return entry_points_of(ENTRY_POINTS, Variant)
 
 
 def get_variant(name: str) -> Variant:
-    """A row of the table. Raises :class:`~alexnet.core.errors.UserError` naming the nearest if there is none."""
-    if name not in variants():
-        raise unknown("variant", name, variants())
-    return variants()[name]
+    """A row of the table, or the variant of an installed package.
+
+    Raises :class:`~alexnet.core.errors.UserError` that names the nearest variant if there is none, or the package whose
+    variant cannot be loaded.
+    """
+    if name in VARIANTS:
+        return VARIANTS[name]
+    installed = installed_variants()
+    if name in installed:
+        return installed[name]
+    raise unknown("variant", name, [*VARIANTS, *installed])
 
 
 def with_norm_layer(architecture: Architecture, kind: str) -> Architecture:

@@ -26,8 +26,8 @@ from alexnet.plots.canvas import NARROW_WIDTH, Picture, add_frame, new_figure, p
 from alexnet.plots.inputs import FinishedRun, PlotInputs
 from alexnet.plots.options import Plot, ReportFigure
 from alexnet.recipes import get_recipe
-from alexnet.runtime.naming import run_folder
 from alexnet.runtime.run import Run
+from alexnet.runtime.run_names import run_folder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure

@@ -32,8 +32,8 @@ from alexnet.plots.inputs import FinishedRun, PlotInputs
 from alexnet.plots.options import Plot, ReportFigure
 from alexnet.recipes import differences_from_named
 from alexnet.runtime.log import read_lines
-from alexnet.runtime.naming import distinct_names, run_folder
 from alexnet.runtime.run import Run
+from alexnet.runtime.run_names import distinct_names, run_folder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

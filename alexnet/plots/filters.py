@@ -24,7 +24,7 @@ from alexnet.models.classifier import Classifier
 from alexnet.plots.canvas import BLUE, NARROW_WIDTH, ORANGE, Picture, hide_axes, new_figure, shorten, tiles, wrap
 from alexnet.plots.inputs import FinishedRun, PlotInputs
 from alexnet.plots.options import Plot, ReportFigure
-from alexnet.runtime.naming import distinct_names
+from alexnet.runtime.run_names import distinct_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

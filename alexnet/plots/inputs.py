@@ -16,8 +16,8 @@ from alexnet.data.prepared import PreparedDataset
 from alexnet.inference.predictor import Predictor
 from alexnet.runtime.device import DeviceConfig
 from alexnet.runtime.log import Reporter
-from alexnet.runtime.naming import short_name
 from alexnet.runtime.run import Run
+from alexnet.runtime.run_names import short_name
 from alexnet.training.datasets import choose_test_images, open_dataset_for
 
 NamedImage = tuple[str, NDArray[np.uint8]]

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from alexnet.core.errors import UserError
-from alexnet.models.registry import variants
+from alexnet.models.registry import list_models
 from alexnet.plots.registry import PLOTS, get_plot
-from alexnet.recipes import RECIPES
+from alexnet.recipes import RECIPES, installed_recipes
 
 if TYPE_CHECKING:
     from alexnet.plots.canvas import Picture
@@ -61,10 +61,10 @@ class Plot(Accepts):
 
 
 def known_names(accepts: Accepts) -> Collection[str]:
-    """The names that can stand in place of a run: variants, recipes, or none."""
+    """The names that can be given in place of a run: variants, recipes, or none."""
     if accepts.target == "variant or run":
-        return variants()
-    return RECIPES if accepts.target == "recipe or run" else ()
+        return list_models()
+    return {*RECIPES, *installed_recipes()} if accepts.target == "recipe or run" else ()
 
 
 def check_options(

@@ -1,8 +1,9 @@
-"""Recipes for a folder of one's own."""
+"""Recipes for the user's own images: a folder of class folders."""
 
 from __future__ import annotations
 
 from alexnet.config import AugmentSpec, Claim, DataSpec, ModelSpec, OptimSpec, Recipe, TrainSpec
+from alexnet.recipes.blocks import SMALL_NET_SGD
 
 RECIPES = (
     Recipe(
@@ -11,13 +12,18 @@ RECIPES = (
         data=DataSpec(source="", channels=3, image_size=224, pixel_normalization="channel", val_fraction=0.1),
         augment=AugmentSpec(crop=224, flip=True),
         optim=OptimSpec(
-            optimizer="adamw", lr=1e-4, weight_decay=0.01, decay_biases=False, schedule="one-cycle", warmup=0.25,
+            optimizer="adamw",
+            lr=1e-4,
+            weight_decay=0.01,
+            decay_biases=False,
+            schedule="one-cycle",
+            warmup=0.25,
         ),
         train=TrainSpec(batch_size=64, epochs=30, label_smoothing=0.1, keep="best-on-val"),
         claim=Claim(
-            source="this project: your own folder of photographs, one folder a class",
+            source="this project: a folder of your photographs, with one folder for each class",
             expects="depends on the photographs",
-            cost="a second for about 100 images and epoch on two CPU cores with bf16",
+            cost="each epoch one second per 100 images on two CPU cores with bf16",
         ),
     ),
     Recipe(
@@ -25,15 +31,12 @@ RECIPES = (
         model=ModelSpec(variant="small", dropout=0.3),
         data=DataSpec(source="", pixel_normalization="channel", val_fraction=0.1, image_size=32),
         augment=AugmentSpec(pad=2, flip=True),
-        optim=OptimSpec(
-            optimizer="sgd", lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4, decay_biases=False,
-            schedule="one-cycle", warmup=0.25,
-        ),
+        optim=SMALL_NET_SGD,
         train=TrainSpec(batch_size=128, epochs=15, label_smoothing=0.1, keep="best-on-val"),
         claim=Claim(
-            source="this project: a folder whose images all have one size of at most 64 pixels",
+            source="this project: a folder of your images, all of one size of at most 64 pixels",
             expects="depends on the images",
-            cost="a second for about 3,000 images and epoch on two CPU cores with bf16",
+            cost="each epoch one second per 3,000 images on two CPU cores with bf16",
         ),
     ),
-)  # fmt: skip
+)

@@ -20,8 +20,8 @@ from alexnet.plots.registry import PLOTS, get_plot
 from alexnet.report import html as page
 from alexnet.runtime.device import DeviceConfig
 from alexnet.runtime.log import Reporter, stage
-from alexnet.runtime.naming import run_folder
 from alexnet.runtime.run import Run
+from alexnet.runtime.run_names import run_folder
 from alexnet.training.datasets import open_dataset_for, remarks
 
 REPORT = Accepts(options=("data",))

@@ -8,8 +8,9 @@ from typing import Any
 
 from alexnet.config import Recipe, assignments
 from alexnet.core.schema import spell
+from alexnet.metrics.intervals import accuracy_interval
 from alexnet.recipes import differences_from_named, get_recipe
-from alexnet.report.text import commonest_class, describe_measure, wilson_interval
+from alexnet.report.text import commonest_class, describe_measure
 from alexnet.runtime.device import hardware_name
 
 WORST = 10
@@ -52,7 +53,7 @@ def readings(recipe: Recipe, result: Mapping[str, Any], names: Mapping[str, str]
         epoch, of = result["kept_epoch"], recipe.train.epochs
         sentences.append(f"The weights are those of epoch {epoch} of {of}, the best on the validation images.")
     name, share = commonest_class(result)
-    lowest, _ = wilson_interval(round(result["top1"] * result["images"]), result["images"])
+    lowest, _ = accuracy_interval(round(result["top1"] * result["images"]), result["images"])
     if len(result["per_class"]) > 1 and lowest <= share:
         sentences.append(
             f"That is not clearly better than always predicting {names.get(name, name)} (accuracy {share:.2%})."

@@ -1,26 +1,49 @@
-"""Columns of text, for a terminal and in Markdown."""
+"""Tables as plain text for a terminal, a pipe or a file, and as Markdown."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Sequence
+
+HEADER_ONLY = "    \n    \n ── \n    \n    \n    \n    \n    \n"
+"""The lines of a ``rich`` box: one below the header, no others."""
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest entry; those that hold only figures are set flush right."""
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    right = [all(_is_figure(row[i]) for row in rows) for i in range(len(header))]
+    """Columns as wide as their widest entry, with plain text in them; columns of figures are aligned to the right.
 
-    def line(row: Sequence[str]) -> str:
-        cells = (c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True))
-        return "  ".join(cells).rstrip()
+    No line is wrapped or cut, whatever the width of the terminal, and there are no colours: the text may go to a pipe
+    or a file. Raises ``ValueError`` for a row that is longer or shorter than the header.
+    """
+    from rich.box import Box  # imported here: Markdown needs none of it
+    from rich.cells import cell_len
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
-    return "\n".join([line(header), "  ".join("─" * width for width in widths), *map(line, rows)])
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(header)
+    if len(columns) != len(header):
+        raise ValueError(f"a row of {len(columns)} cells in a table of {len(header)} columns")
+    grid = Table(box=Box(HEADER_ONLY), show_edge=False, pad_edge=False, collapse_padding=True, header_style="")
+    width = 0
+    for name, cells in zip(header, columns, strict=True):
+        grid.add_column(Text(name), justify="right" if all(map(_is_figure, cells)) else "left", no_wrap=True)
+        width += max(map(cell_len, (name, *cells))) + 3  # with the space around it
+    for row in rows:
+        grid.add_row(*map(Text, row))
+    text = io.StringIO()
+    console = Console(
+        file=text, width=width, color_system=None, force_terminal=False, force_jupyter=False, legacy_windows=False
+    )
+    console.print(grid)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
-def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; a bar inside a cell would end it, so it becomes a slash."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown. A bar inside a cell would end it, so it becomes a slash; a line break becomes a space."""
+    lines = [header, ["---"] * len(header), *rows]
+    cells = ([cell.replace("|", "/").replace("\n", " ") for cell in line] for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
 def _is_figure(text: str) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alexnet.metrics.counts import TOP, describe_images
+from alexnet.metrics.intervals import accuracy_interval
 from alexnet.report.tables import table
 
 CONFUSIONS_SHOWN = 10
@@ -14,14 +14,13 @@ MATRIX_CLASSES = 20  # a wider matrix does not fit a terminal
 
 
 def describe_measure(result: Mapping[str, Any]) -> str:
-    """The metrics in one line: "83.59% top-1 (95 % interval 82.9% – 84.3%), 99.12% top-5, loss 0.49 on 10,000 test
-    images".
+    """The metrics in one line: "83.6% top-1 (95 % interval 82.9% – 84.3%), 99.1% top-5, loss 0.49 on 10,000 images".
 
     The interval is the 95 % confidence interval of the accuracy for that number of images.
     ``result``: ``top1`` and ``top5`` (shares), ``loss``, ``images``, ``split``, ``views``, ``per_class``.
     """
     top5 = f"{result['top5']:.2%} top-5, " if len(result["per_class"]) > TOP else ""
-    lowest, highest = wilson_interval(round(result["top1"] * result["images"]), result["images"])
+    lowest, highest = accuracy_interval(round(result["top1"] * result["images"]), result["images"])
     interval = f"(95 % interval {lowest:.1%} – {highest:.1%})"
     return f"{result['top1']:.2%} top-1 {interval}, {top5}loss {result['loss']:.4f} on {describe_images(result)}"
 
@@ -30,14 +29,6 @@ def commonest_class(result: Mapping[str, Any]) -> tuple[str, float]:
     """The most frequent class and its share of the images: the accuracy of predicting it for every image."""
     name, counted = max(result["per_class"].items(), key=lambda item: item[1]["images"])
     return name, counted["images"] / result["images"]
-
-
-def wilson_interval(hits: int, images: int) -> tuple[float, float]:
-    """The 95 % confidence interval of a share that was counted as ``hits`` of ``images`` (Wilson, 1927)."""
-    share, z = hits / images, 1.96
-    centre = share + z**2 / (2 * images)
-    reach = z * math.sqrt(share * (1 - share) / images + z**2 / (4 * images**2))
-    return max(0.0, (centre - reach) / (1 + z**2 / images)), min(1.0, (centre + reach) / (1 + z**2 / images))
 
 
 def describe_counts(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -66,7 +57,7 @@ def describe_counts(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _whole(row: Mapping[str, Any]) -> tuple[str, ...]:
-    lowest, highest = wilson_interval(round(row["top1"] * row["images"]), row["images"])
+    lowest, highest = accuracy_interval(round(row["top1"] * row["images"]), row["images"])
     shares = (f"{row['top1']:.2%}", f"{lowest:.1%} – {highest:.1%}", f"{row['top5']:.2%}")
     return (row["run"], *shares, f"{row['loss']:.4f}", f"{row['calibration_error']:.2%}")
 

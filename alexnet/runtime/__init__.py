@@ -1,1 +1,1 @@
-"""What every run needs: a device, a place to continue from, and a record."""
+"""What every run needs: a device, a run folder, checkpoints, logs, a lock, signals and a progress display."""

@@ -1,8 +1,9 @@
-"""The state of a training on disk: atomic, verified, self-describing. It knows no model.
+"""Checkpoints: the state of a training on disk, written atomically and verified when read. Independent of any model.
 
-One folder a checkpoint, ``step-00001234/``: tensors as safetensors, the rest as ``state.json``, and ``manifest.json``
-with the size and sha256 of each. The folder is built beside and renamed into place, so it is whole or absent; no format
-notices a flipped bit by itself, so only what matches its manifest is read. Nothing is unpickled.
+A checkpoint is a folder ``step-00001234/``: tensors as safetensors, the rest as ``state.json``, and ``manifest.json``
+with the size and sha256 of each file. The folder is written under another name and then renamed, so it is complete or
+absent. No file format detects every flipped bit, so a checkpoint is read only if it matches its manifest. Nothing is
+unpickled.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _NAME = re.compile(r"step-\d{8,}", re.ASCII)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was read back: the step, named groups of tensors, and the JSON state."""
+    """A checkpoint that was read: the step, named groups of tensors, and the JSON state."""
 
     step: int
     tensors: dict[str, dict[str, Tensor]]
@@ -34,7 +35,7 @@ class Checkpoint:
 
 
 class DamagedError(Exception):
-    """A checkpoint, ``path``, that is not what its manifest says, or cannot be read; the message names the file."""
+    """The checkpoint ``path`` does not match its manifest, or cannot be read; the message names the file."""
 
     def __init__(self, path: Path, file: Path, why: str) -> None:
         super().__init__(f"{file}: {why}")
@@ -44,18 +45,19 @@ class DamagedError(Exception):
 def save_checkpoint(
     root: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
 ) -> Path:
-    """Write one checkpoint, then drop all others but the one before it: damaged ones were set aside before.
+    """Write one checkpoint and return its folder, then remove all others but the one before it.
 
     ``tensors``: group → name → tensor on any device; each group becomes ``<group>.safetensors``. ``state``: JSON
-    values. Raises ``OSError`` if the disk refuses; what was there before is then untouched.
+    values. Raises ``OSError`` if it cannot be written; older checkpoints are then unchanged. Damaged checkpoints must
+    have been renamed before, see :func:`set_aside`: here the newest older one counts as good.
     """
     path = root / f"step-{step:08d}"
-    with publish_folder(path) as beside:
+    with publish_folder(path) as folder:
         for group, items in tensors.items():
-            _save_tensors(items, beside / f"{group}.safetensors")
-        write_json(beside / "state.json", {"step": step, **state})
-        files = {file.name: {"bytes": file.stat().st_size, "sha256": sha256_file(file)} for file in _files(beside)}
-        write_json(beside / "manifest.json", {"schema": SCHEMA, "files": files})
+            _save_tensors(items, folder / f"{group}.safetensors")
+        write_json(folder / "state.json", {"step": step, **state})
+        files = {file.name: {"bytes": file.stat().st_size, "sha256": sha256_file(file)} for file in _files(folder)}
+        write_json(folder / "manifest.json", {"schema": SCHEMA, "files": files})
     others = [old for old in list_checkpoints(root) if old != path]
     before = [old for old in others if _step_of(old) < step]
     for old in others:
@@ -67,12 +69,12 @@ def save_checkpoint(
 def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     try:
         save_file({name: item.detach().cpu().contiguous() for name, item in tensors.items()}, path)
-    except SafetensorError as error:  # what the system said is only in its text
+    except SafetensorError as error:  # safetensors reports errors of the disk as this type
         raise OSError(f"{path.name}: {error}") from error
 
 
 def list_checkpoints(root: Path) -> list[Path]:
-    """The checkpoint folders, oldest first, unverified."""
+    """The checkpoint folders, oldest first; they are not verified here."""
     return sorted((path for path in root.glob("step-*") if _NAME.fullmatch(path.name) and path.is_dir()), key=_step_of)
 
 
@@ -81,7 +83,7 @@ def _step_of(path: Path) -> int:
 
 
 def load_newest(root: Path) -> tuple[Checkpoint | None, list[DamagedError]]:
-    """The newest checkpoint that is what its manifest says, or None; and what is wrong with each that is newer."""
+    """The newest checkpoint that matches its manifest, or None; and an error for each newer, damaged one."""
     damaged: list[DamagedError] = []
     for path in reversed(list_checkpoints(root)):
         try:
@@ -92,9 +94,9 @@ def load_newest(root: Path) -> tuple[Checkpoint | None, list[DamagedError]]:
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a checkpoint that cannot be used, so that it is neither tried again nor dropped; where it is now.
+    """Rename a checkpoint that cannot be used to ``damaged-…``, so that it is neither read again nor removed.
 
-    Raises ``OSError`` if it cannot be renamed.
+    Returns its new path. Raises ``OSError`` if it cannot be renamed.
     """
     number = 1
     while (aside := path.with_name(f"damaged-{path.name}" + (f"-{number}" if number > 1 else ""))).exists():
@@ -103,7 +105,7 @@ def set_aside(path: Path) -> Path:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read one checkpoint, verified first. Raises :class:`DamagedError`."""
+    """Verify and read one checkpoint; its tensors are on the CPU. Raises :class:`DamagedError`."""
     verify(path)
     try:
         state = read_json(path / "state.json")
@@ -112,12 +114,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise DamagedError(path, path, f"cannot be read ({error})") from error
     if step != _step_of(path):
-        raise DamagedError(path, path / "state.json", f"is another step's, {step}")
+        raise DamagedError(path, path / "state.json", f"belongs to another step, {step}")
     return Checkpoint(step, tensors, state)
 
 
 def verify(path: Path) -> None:
-    """Compare each file with the manifest. Raises :class:`DamagedError` naming the first that differs."""
+    """Compare each file with the manifest. Raises :class:`DamagedError` for the first file that differs."""
     try:
         manifest = read_json(path / "manifest.json")
         listed = {str(name): (int(item["bytes"]), str(item["sha256"])) for name, item in manifest["files"].items()}
@@ -128,8 +130,9 @@ def verify(path: Path) -> None:
         raise DamagedError(path, path / "manifest.json", f"has schema {schema}, this version reads {SCHEMA}")
     try:
         present = {file.name for file in _files(path)} - {"manifest.json"}
-        if odd := present ^ set(listed):
-            raise DamagedError(path, path / "manifest.json", f"lists other files than are there ({_few(odd)})")
+        if differing := present ^ set(listed):
+            why = f"does not list the files that are there ({_first_names(differing)})"
+            raise DamagedError(path, path / "manifest.json", why)
         for name, (size, digest) in listed.items():
             file = path / name
             if file.stat().st_size != size or sha256_file(file) != digest:
@@ -138,7 +141,7 @@ def verify(path: Path) -> None:
         raise DamagedError(path, path, f"cannot be read ({error})") from error
 
 
-def _few(names: set[str]) -> str:
+def _first_names(names: set[str]) -> str:
     return ", ".join(sorted(names)[:5]) + (", …" if len(names) > 5 else "")
 
 

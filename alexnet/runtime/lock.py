@@ -1,12 +1,11 @@
-"""One process a folder: a lock that the kernel frees however its holder ends, SIGKILL included.
+"""A lock on a folder for one process. The kernel releases it however the process ends, also after SIGKILL.
 
-The holder writes its name into the locked file, so that whoever comes second is told whom to wait for.
+The process that has the lock writes its number and host into the locked file, for the error message of a second one.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import platform
@@ -15,35 +14,37 @@ from pathlib import Path
 
 from alexnet.core.errors import UserError
 from alexnet.core.files import read_json
+from alexnet.core.platform import check_platform, fcntl
 
 LOCK = ".lock"
 
 
 @contextlib.contextmanager
 def exclusive_lock(folder: Path) -> Iterator[None]:
-    """Be the only process in this context for a folder, which must be there.
+    """A context that only one process at a time can enter for a folder, which must exist.
 
-    Raises ``UserError`` naming the process that is in it now, and ``OSError`` if the folder cannot be written. On a
-    file system without locks it is granted to everyone.
+    Raises ``UserError`` if another process is inside, with its number and host, and ``OSError`` if the folder cannot be
+    written. On a file system without locks every process can enter.
     """
+    check_platform()
     path = folder / LOCK
     with path.open("ab", buffering=0) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(f"{folder} is in use by {_holder(path)}: wait for it, or give another --out") from error
-        except OSError:  # no locks here
+            raise UserError(f"{folder} is in use by {_owner(path)}: wait for it, or give another --out") from error
+        except OSError:  # a file system without locks
             pass
         file.truncate(0)
-        with contextlib.suppress(OSError):  # a full disk: held all the same, without a name
+        with contextlib.suppress(OSError):  # a full disk: the lock holds, only the owner's number is missing
             file.write(json.dumps({"process": os.getpid(), "host": platform.node()}).encode())
         yield
 
 
-def _holder(path: Path) -> str:
-    """Who holds the lock, as it wrote itself."""
+def _owner(path: Path) -> str:
+    """The process that has the lock, read from the locked file."""
     try:
-        said = read_json(path)
-        return f"process {int(said['process'])} on {said['host']}"
+        owner = read_json(path)
+        return f"process {int(owner['process'])} on {owner['host']}"
     except (OSError, ValueError, LookupError, TypeError):
         return "another process"

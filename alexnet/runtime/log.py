@@ -1,8 +1,8 @@
-"""Two records of a run, and what someone who watches it is told.
+"""The two logs of a run, and the interface for showing progress.
 
-``metrics.jsonl`` holds only functions of the training's state, so that an interrupted run's equals an uninterrupted
-one's; ``events.jsonl`` holds the clock: rates, resumes, warnings. Neither is read to continue: a checkpoint remembers
-how long the metrics were, and resuming cuts them there.
+``metrics.jsonl`` holds only functions of the training's state, so an interrupted and resumed run writes the same file
+as an uninterrupted one. ``events.jsonl`` holds what depends on time: images per second, resumes, warnings. Resuming
+reads neither: a checkpoint holds the length of the metrics file, which is then truncated to it.
 """
 
 from __future__ import annotations
@@ -19,40 +19,40 @@ from alexnet.core.errors import UserError
 
 
 class Reporter(Protocol):
-    """Someone who watches. All methods are called from the training's own thread."""
+    """The interface for showing progress. All methods are called from the thread that does the work."""
 
     def begin(self, title: str, total: int, done: int = 0) -> None:
-        """A stage of ``total`` units (images, steps) starts, ``done`` of them finished earlier."""
+        """Start a stage of ``total`` units (images, steps), 0 if unknown; ``done`` of them were finished earlier."""
 
     def advance(self, done: int, **figures: float) -> None:
-        """``done`` units are finished; ``figures`` are worth showing: loss, accuracy, images_per_second, measured."""
+        """``done`` units are finished; ``figures``: ``loss``, ``accuracy``, ``images_per_second`` or ``measured``."""
 
     def finish(self) -> None:
-        """The stage is over."""
+        """End the stage."""
 
     def log(self, text: str) -> None:
-        """A sentence worth a line of its own."""
+        """Show a message on its own line."""
 
 
 class NullReporter:
-    """Nobody watches."""
+    """A reporter that shows nothing."""
 
     def begin(self, title: str, total: int, done: int = 0) -> None:
-        """Ignore it."""
+        """Show nothing."""
 
     def advance(self, done: int, **figures: float) -> None:
-        """Ignore it."""
+        """Show nothing."""
 
     def finish(self) -> None:
-        """Ignore it."""
+        """Show nothing."""
 
     def log(self, text: str) -> None:
-        """Ignore it."""
+        """Show nothing."""
 
 
 @contextlib.contextmanager
 def stage(reporter: Reporter, title: str, total: int, done: int = 0) -> Iterator[None]:
-    """A stage as a context: it is over however the work inside ends, so that no bar is left on a terminal."""
+    """A stage as a context: it ends also if the work inside raises, so that no progress bar stays on a terminal."""
     reporter.begin(title, total, done)
     try:
         yield
@@ -61,33 +61,36 @@ def stage(reporter: Reporter, title: str, total: int, done: int = 0) -> Iterator
 
 
 class Clock:
-    """The seconds of all sittings, and images a second since the last restart: pauses between epochs do not count."""
+    """The duration of a training in seconds, and its images per second since the last restart of the count.
+
+    ``earlier``: seconds of training before it was resumed. Restarting after each pause keeps pauses out of the rate.
+    """
 
     def __init__(self, earlier: float) -> None:
         self._began = time.monotonic() - earlier
         self.restart()
 
     def restart(self) -> None:
-        """Count images from nothing."""
+        """Count images from 0."""
         self._start, self._images = time.monotonic(), 0
         self._lap_start, self._lap_images = self._start, 0
 
     def count(self, images: int) -> None:
-        """So many more images are done."""
+        """Add ``images`` to the count."""
         self._images += images
 
     @property
     def total(self) -> float:
-        """Seconds, those of earlier sittings included."""
+        """Seconds of training, including those before it was resumed."""
         return time.monotonic() - self._began
 
     @property
     def rate(self) -> float:
-        """Images a second, since the last restart."""
+        """Images per second since the last restart."""
         return self._images / max(1e-9, time.monotonic() - self._start)
 
     def lap(self) -> float:
-        """Images a second since the last lap or restart, whichever was later; a new lap begins."""
+        """Images per second since the last call or restart, whichever was later."""
         now = time.monotonic()
         rate = (self._images - self._lap_images) / max(1e-9, now - self._lap_start)
         self._lap_start, self._lap_images = now, self._images
@@ -95,14 +98,17 @@ class Clock:
 
 
 class RunLog:
-    """The two JSONL files of a run folder, opened to append; a context. Raises ``UserError`` if the disk refuses."""
+    """The two JSONL files of a run folder, opened to append; a context. Raises ``UserError`` if they cannot be opened.
+
+    Writing a line raises nothing: a line that a full disk refuses is written together with a later one.
+    """
 
     def __init__(self, folder: Path) -> None:
         try:
-            with contextlib.ExitStack() as opened:
-                self._events = opened.enter_context(_Lines(folder / "events.jsonl"))
-                self._metrics = opened.enter_context(_Lines(folder / "metrics.jsonl"))
-                self._opened = opened.pop_all()
+            with contextlib.ExitStack() as stack:
+                self._events = stack.enter_context(_Lines(folder / "events.jsonl"))
+                self._metrics = stack.enter_context(_Lines(folder / "metrics.jsonl"))
+                self._opened = stack.pop_all()
         except OSError as error:
             raise UserError(f"cannot write the logs in {folder}: {error.strerror or error}") from error
 
@@ -113,24 +119,24 @@ class RunLog:
         self._opened.close()
 
     def metrics(self, **values: Any) -> None:
-        """One line of figures that depend on nothing but the state."""
+        """Write one line of values that depend only on the training's state."""
         self._metrics.add(values)
 
     def event(self, kind: str, **values: Any) -> None:
-        """One line of what happened, with the time."""
+        """Write one line about an event, with the time in seconds since 1970."""
         self._events.add({"time": round(time.time(), 3), "event": kind, **values})
 
     def mark(self) -> int:
-        """How many bytes of metrics there are, all of them on the disk. Raises ``OSError`` if it refuses some."""
+        """The length of the metrics file in bytes, after a sync to disk. Raises ``OSError`` if it cannot be written."""
         return self._metrics.sync()
 
     def cut(self, mark: int) -> bool:
-        """Forget the metrics after ``mark``; False if fewer than that are left (someone shortened the file)."""
+        """Truncate the metrics file to ``mark`` bytes; False, and no change, if it is shorter than that."""
         return self._metrics.cut(mark)
 
 
 class _Lines:
-    """A file that grows by lines. What a full disk refuses is kept and tried again with the next line."""
+    """A file to which lines are appended. A line that cannot be written is kept and written with the next one."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("ab", buffering=0)
@@ -153,11 +159,11 @@ class _Lines:
         return self._file.tell()
 
     def cut(self, mark: int) -> bool:
-        whole = self._file.seek(0, os.SEEK_END) >= mark
-        if whole:
+        long_enough = self._file.seek(0, os.SEEK_END) >= mark
+        if long_enough:
             self._file.truncate(mark)
             self._file.seek(mark)
-        return whole
+        return long_enough
 
     def _write(self) -> None:
         while self._pending:
@@ -165,7 +171,7 @@ class _Lines:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a JSONL file; those that are cut short or damaged are left out."""
+    """The JSON objects in the lines of a JSONL file, without truncated or damaged lines. Raises ``OSError``."""
     lines = []
     for line in path.read_bytes().splitlines():
         with contextlib.suppress(ValueError):

@@ -1,7 +1,7 @@
-"""Freed memory stays with the process, for the next step to use.
+"""Keep freed memory in the process, for the next training step.
 
-glibc gives each large block pages of its own and unmaps them when it is freed. A training step frees and asks for
-gigabytes, so the kernel clears the same gigabytes of pages again at each: up to half of a step (docs/log.md).
+glibc maps new pages for each large block and unmaps them when the block is freed. A training step frees and allocates
+gigabytes, so the kernel clears the same gigabytes of pages at every step: up to half of its time (docs/log.md).
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
 
 def keep_freed_memory() -> bool:
-    """Have malloc take large blocks from its heap too, and keep the heap as large as it once was (mallopt(3)).
+    """Make malloc take large blocks from its heap too, and never shrink the heap (mallopt(3)).
 
-    For the whole process and until it ends. Returns whether the C library took it: others than glibc have their own
-    ways and are left alone.
+    This holds for the whole process until it ends. Returns whether the C library accepted it: False, and no change,
+    without glibc.
     """
     try:
         set_option = ctypes.CDLL(None).mallopt

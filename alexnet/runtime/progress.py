@@ -1,31 +1,50 @@
-"""What a person sees while a command works, on stderr, so that stdout holds results alone.
+"""The progress display of commands and functions, on stderr, so that stdout holds results only.
 
-On a terminal it is a bar (rich); elsewhere a plain line every few seconds.
+On a terminal and in a notebook it is a bar (rich; in a notebook rich needs ipywidgets). Elsewhere it is a plain line
+every few seconds.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
-from alexnet.runtime.log import Reporter
+from alexnet.runtime.log import NullReporter, Reporter
 
 SECONDS_BETWEEN_LINES = 5.0
 
 
-def make_reporter() -> Reporter:
-    """The reporter that suits where stderr goes."""
-    return BarReporter() if sys.stderr.isatty() else LineReporter()
+def make_reporter(progress: bool | None = None) -> Reporter:
+    """A reporter for progress and messages.
+
+    ``progress``: None or True shows them in the form that fits: a bar if stderr is a terminal or the code runs in a
+    notebook with ipywidgets, else plain lines. False shows nothing.
+    """
+    if progress is False:
+        return NullReporter()
+    return BarReporter() if sys.stderr.isatty() or _notebook_with_widgets() else LineReporter()
 
 
-def _figures(figures: dict[str, float]) -> str:
-    """So short that 80 columns hold them beside a bar."""
+def _notebook_with_widgets() -> bool:
+    """Whether this code runs in the kernel of a notebook that can show rich's bar. Does not import IPython."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None and hasattr(ipython, "get_ipython") else None
+    has_kernel = getattr(shell, "kernel", None) is not None  # the ipython command has a shell without a kernel
+    return has_kernel and importlib.util.find_spec("ipywidgets") is not None
+
+
+def _format_figures(figures: dict[str, float]) -> str:
+    """The figures as text, short enough for a line of 80 columns with a bar."""
     formats = {
-        "images_per_second": "{:,.0f}/s", "loss": "loss {:.2f}", "accuracy": "acc {:.2f}", "measured": "{:,.0f} seen",
-    }  # fmt: skip
+        "images_per_second": "{:,.0f}/s",
+        "loss": "loss {:.2f}",
+        "accuracy": "acc {:.2f}",
+        "measured": "{:,.0f} evaluated",
+    }
     return "  ".join(formats[name].format(value) for name, value in figures.items())
 
 
@@ -36,45 +55,45 @@ def _duration(seconds: float) -> str:
 
 
 class LineReporter:
-    """Plain lines, not more often than every few seconds."""
+    """Plain lines on stderr, at most one every ``SECONDS_BETWEEN_LINES``."""
 
     def begin(self, title: str, total: int, done: int = 0) -> None:
-        """Name the stage."""
+        """Write the title of the stage."""
         self._title, self._total, self._first = title, total, done
         self._start = self._last = time.monotonic()
         self.log(title)
 
     def advance(self, done: int, **figures: float) -> None:
-        """A line if the last one is long ago."""
+        """Write a line if the last one is old enough."""
         now = time.monotonic()
         if now - self._last < SECONDS_BETWEEN_LINES:
             return
         self._last = now
-        share = f"{done:,}/{self._total:,}" if self._total else f"{done:,}"
-        pace = (now - self._start) / max(1, done - self._first)
-        left = f"  {_duration(pace * (self._total - done))} left" if self._total else ""
-        self.log(f"  {share}  {_figures(figures)}{left}")
+        count = f"{done:,}/{self._total:,}" if self._total else f"{done:,}"
+        seconds_each = (now - self._start) / max(1, done - self._first)
+        left = f"  {_duration(seconds_each * (self._total - done))} left" if self._total else ""
+        self.log(f"  {count}  {_format_figures(figures)}{left}")
 
     def finish(self) -> None:
-        """Nothing to tidy."""
+        """Write nothing."""
 
     def log(self, text: str) -> None:
-        """A line on stderr."""
-        _tell(text)
+        """Write a line."""
+        _print_line(text)
 
 
 class BarReporter:
-    """A progress bar with time left, on a terminal."""
+    """A progress bar with the time left, on a terminal or in a notebook."""
 
     def __init__(self) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
         from rich.table import Column
 
-        whole = Column(no_wrap=True, min_width=9)  # what one waits for is seen on any terminal: figures give way
+        complete = Column(no_wrap=True, min_width=9)  # on a narrow terminal the figures are shortened, not the count
         columns: list[Any] = [
-            TextColumn("{task.description}"), BarColumn(bar_width=7), MofNCompleteColumn(table_column=whole.copy()),
-            TimeRemainingColumn(table_column=whole.copy()),
+            TextColumn("{task.description}"), BarColumn(bar_width=7),
+            MofNCompleteColumn(table_column=complete.copy()), TimeRemainingColumn(table_column=complete.copy()),
             TextColumn("{task.fields[figures]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
         ]  # fmt: skip
         console = Console(stderr=True, highlight=False)
@@ -82,7 +101,7 @@ class BarReporter:
         self._progress: Progress | None = None
 
     def begin(self, title: str, total: int, done: int = 0) -> None:
-        """A new bar."""
+        """Start a new bar."""
         self.finish()
         self._progress = self._make()
         self._task = self._progress.add_task(title, total=total or None, completed=done, figures="")
@@ -91,24 +110,24 @@ class BarReporter:
     def advance(self, done: int, **figures: float) -> None:
         """Move the bar."""
         if self._progress:
-            self._progress.update(self._task, completed=done, figures=_figures(figures))
+            self._progress.update(self._task, completed=done, figures=_format_figures(figures))
 
     def finish(self) -> None:
-        """Leave the bar as it stands."""
+        """Stop the bar; it stays visible."""
         if self._progress:
             self._progress.stop()
             self._progress = None
 
     def log(self, text: str) -> None:
-        """A line above the bar."""
+        """Write a line above the bar."""
         if self._progress:
             self._progress.console.print(text, markup=False, soft_wrap=True)
         else:
-            _tell(text)
+            _print_line(text)
 
 
-def _tell(text: str) -> None:
-    """A line on stderr; once nobody reads there any more (``… 2>&1 | head``), work goes on without a word."""
+def _print_line(text: str) -> None:
+    """Write a line to stderr. If its reader has gone (``… 2>&1 | head``), later lines are dropped and work goes on."""
     try:
         print(text, file=sys.stderr, flush=True)
     except OSError:

@@ -1,8 +1,8 @@
-"""The folder that one training leaves, and the rule for a folder that is already there.
+"""The run folder: what one training writes, and when an existing folder is resumed.
 
-``run.json`` says what is being trained, ``checkpoints/`` where it stands, ``metrics.jsonl`` and ``events.jsonl`` how it
-went, ``curves.png`` and ``report.md`` show it, ``model/`` is the outcome and ``result.json`` its measure. ``run.json``
-is written first and ``result.json`` last, so the two say whether a training was begun and whether it is finished.
+``run.json`` describes the training, ``checkpoints/`` holds its state, ``metrics.jsonl`` and ``events.jsonl`` are its
+logs, ``curves.png`` and ``report.md`` show them, ``model/`` is the trained model and ``result.json`` its evaluation.
+``run.json`` is written first and ``result.json`` last: they show whether a training was started and is finished.
 """
 
 from __future__ import annotations
@@ -27,61 +27,64 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder. What it holds is read when asked for."""
+    """A run folder. Its files are read at each access.
+
+    Properties that read files raise ``UserError`` if a file is missing, damaged or of another version.
+    """
 
     folder: Path
 
     @property
     def name(self) -> str:
-        """Its folder's, without the way to it."""
+        """The name of the folder, without the folders above it."""
         return self.folder.resolve().name
 
     @property
     def model_folder(self) -> Path:
-        """Where the trained model is."""
+        """The folder of the trained model."""
         return self.folder / "model"
 
     @property
     def checkpoints(self) -> Path:
-        """Where the training's state is kept."""
+        """The folder of the checkpoints."""
         return self.folder / "checkpoints"
 
     @property
     def description(self) -> dict[str, Any]:
-        """``run.json``: recipe, seed, and the data's digest and place."""
+        """``run.json``: ``recipe``, ``seed``, ``source`` (where the images are) and ``data`` (their hash)."""
         return _read(self.folder / "run.json", ("recipe", "seed", "source", "data"))
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe, as it was trained."""
+        """The recipe that is or was trained."""
         return recipe_from_json(self.description["recipe"])
 
     @property
     def finished(self) -> bool:
-        """Whether the training has ended, was measured, and its model is there to be used."""
+        """Whether the training has ended, was evaluated, and its model is complete."""
         return (self.folder / "result.json").is_file() and (self.model_folder / "model.json").is_file()
 
     @property
     def is_empty(self) -> bool:
-        """Whether a training was begun here and left nothing: it may be another one now."""
+        """Whether a training was started here but wrote nothing yet: another one may use the folder."""
         if not (self.folder / "run.json").exists() or (self.folder / "result.json").exists():
             return False
         return not (any(self.checkpoints.glob("*")) or any(self.model_folder.glob("*")))
 
     @property
     def result(self) -> dict[str, Any]:
-        """``result.json``: what was measured, on what machine. Raises ``UserError`` if it is damaged."""
+        """``result.json``: the evaluation and the hardware. Raises ``UserError`` if it is missing or damaged."""
         path = self.folder / "result.json"
         try:
             return _read(path, ("split", "steps", "seconds", "hardware"))
         except UserError as error:
             raise UserError(
-                f"{path} is missing or damaged: delete it and give the run's own command again, which measures anew"
+                f"{path} is missing or damaged: delete it and repeat the command of this run, which evaluates again"
             ) from error
 
     @property
     def divergence(self) -> dict[str, Any] | None:
-        """The event of a training whose loss or weights ceased to be finite: step, finding, source, hardware."""
+        """The last "diverged" event of an unfinished training (step, finding, source, hardware), or None."""
         events = [] if self.finished else read_lines(self.folder / "events.jsonl")
         return next((event for event in reversed(events) if event["event"] == "diverged"), None)
 
@@ -91,46 +94,47 @@ class Run:
 
 
 def _read(path: Path, names: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The JSON object in a file of a run folder, which must hold ``names``."""
+    """The JSON object in a file of a run folder; it must have the keys ``names``. Raises ``UserError``."""
     try:
         value = read_json(path)
     except (OSError, ValueError) as error:
         line = f"{path.parent} is no run folder: {path.name} is missing or damaged there"
         raise no_run(path.parent, line) from error
     if not isinstance(value, dict) or value.get("schema", SCHEMA) != SCHEMA or not value.keys() >= set(names):
-        raise UserError(f"{path.parent} is no run folder of this version: {path.name} holds something else")
+        raise UserError(f"{path.parent} is no run folder of this version: {path.name} has other contents")
     return value
 
 
 @contextlib.contextmanager
-def claim(folder: Path) -> Iterator[None]:
-    """Hold a folder for one training, from before it is looked into until its outcome is there.
+def lock_run_folder(folder: Path) -> Iterator[None]:
+    """Lock a folder for one training: a context around everything from the first look into it to the final result.
 
-    Raises ``UserError`` if another process has it, naming that one, or if it holds something else than a run.
+    The folder is created if it does not exist. Raises ``UserError`` if another process has locked it, or if it holds
+    files and is no run folder.
     """
     if not (folder / "run.json").exists() and folder.is_dir() and any(not _hidden(path) for path in folder.iterdir()):
         raise UserError(f"{folder} is not empty and is no run: choose another folder with --out")
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as locks:
         with _writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            held.enter_context(exclusive_lock(folder))
+            locks.enter_context(exclusive_lock(folder))
         yield
 
 
 def start_or_continue(folder: Path, recipe: Recipe, seed: int, location: str, digest: str) -> Run:
-    """The run at ``folder``: begun if nothing is there, else the one there if it trains the same.
+    """The run at ``folder``: a new one if there is none, else the existing one if it is the same training.
 
-    ``location`` and ``digest``: where the images are and what they are. Where others may come too the folder is claimed
-    first, see :func:`claim`. Raises ``UserError`` naming the field in which the run there differs.
+    ``location`` and ``digest``: where the images are, and their hash. If several processes may use the folder, lock it
+    first, see :func:`lock_run_folder`. Raises ``UserError`` if the existing run differs; the error names the field.
     """
     run = Run(folder)
     if (folder / "run.json").exists() and not run.is_empty:
         _check_same(run, recipe, seed, digest)
         return run
-    mine = {"schema": SCHEMA, "recipe": to_json(recipe), "seed": seed, "source": location, "data": digest}
+    description = {"schema": SCHEMA, "recipe": to_json(recipe), "seed": seed, "source": location, "data": digest}
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "run.json", {**mine, "commit": source_commit()})
+        write_json(folder / "run.json", {**description, "commit": source_commit()})
     return run
 
 
@@ -140,7 +144,7 @@ def _hidden(path: Path) -> bool:
 
 @contextlib.contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """What the disk refuses becomes a ``UserError``."""
+    """Turn an ``OSError`` of the work inside into a ``UserError``."""
     try:
         yield
     except OSError as error:
@@ -151,9 +155,9 @@ def _writing(folder: Path) -> Iterator[None]:
 
 @functools.cache
 def source_commit() -> str | None:
-    """The commit of the code that runs, "-changed" behind it if files differ; None outside a checkout of it.
+    """The git commit of the running code, with "-changed" appended if files differ from it; None outside a checkout.
 
-    Asked once: what is edited or committed afterwards is not what runs.
+    Read once per process: edits and commits after the start are not in the running code.
     """
     package = Path(__file__).parents[1]
     if not (package.parent / ".git").exists():
@@ -169,15 +173,16 @@ def source_commit() -> str | None:
 
 
 def _check_same(run: Run, recipe: Recipe, seed: int, digest: str) -> None:
-    theirs, their_recipe = run.description, run.recipe
-    if their_recipe.name != recipe.name:
-        differs = f"recipe ({their_recipe.name!r}, now {recipe.name!r})"
-    elif theirs["seed"] != seed:
-        differs = f"seed ({theirs['seed']}, now {seed})"
-    elif field := first_difference(their_recipe, recipe):
+    """Raise ``UserError`` if the run trains another recipe, seed or set of images."""
+    description, trained = run.description, run.recipe
+    if trained.name != recipe.name:
+        differs = f"recipe ({trained.name!r}, now {recipe.name!r})"
+    elif description["seed"] != seed:
+        differs = f"seed ({description['seed']}, now {seed})"
+    elif field := first_difference(trained, recipe):
         differs = field
-    elif theirs["data"] != digest:
-        differs = f"the images ({theirs['source']} has changed since, or other ones were given)"
+    elif description["data"] != digest:
+        differs = f"the images ({description['source']} has changed since, or other images were given)"
     else:
         return
     raise UserError(f"{run.folder} holds another training: it differs in {differs}; choose another folder with --out")

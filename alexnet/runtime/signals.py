@@ -1,7 +1,7 @@
-"""Signals as a wish to stop, looked at between steps: a training then writes a checkpoint before it leaves.
+"""Stop signals: a training checks for them between steps, so that it can write a checkpoint before it ends.
 
-The first SIGINT, SIGTERM or SIGUSR1 (which schedulers send ahead of time) is remembered; a second one does what it does
-elsewhere, at once.
+The first SIGINT, SIGTERM or SIGUSR1 (which schedulers send some time before they end a job) only sets a status. A
+second signal has its usual effect at once.
 """
 
 from __future__ import annotations
@@ -11,29 +11,36 @@ import threading
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = tuple(signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGUSR1") if name in signal.Signals.__members__)
 
 
 class StopSignals:
     """A context in which the first signal sets ``status`` (128 + its number) instead of ending the process.
 
-    Outside the main thread, where signals cannot be caught, it changes nothing.
+    The earlier handlers are restored at the first signal and at the end of the context, also after an exception. A
+    handler that was not installed from Python cannot be restored, so its signal is not caught. Outside the main thread,
+    where Python cannot install handlers, the context changes nothing and ``status`` stays None.
     """
 
     def __init__(self) -> None:
         self.status: int | None = None
-        self._before: dict[signal.Signals, Any] = {}
+        self._handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._remember) for number in SIGNALS}
+            for number in SIGNALS:
+                if (handler := signal.getsignal(number)) is not None:
+                    self._handlers[number] = handler
+                    signal.signal(number, self._on_signal)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._restore()
 
-    def _remember(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.status = 128 + number
-        for each, handler in self._before.items():
-            signal.signal(each, handler)
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)

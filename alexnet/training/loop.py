@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from alexnet.config import Recipe
 from alexnet.core.errors import DivergedError, StoppedError, UserError
 from alexnet.data.augment import augment, draw
-from alexnet.data.loader import DEPTH, Batch, Loader, Sampler, pixels_of
+from alexnet.data.loader import DEPTH, Batch, Loader, pixels_of
 from alexnet.data.prepared import PreparedDataset
+from alexnet.data.sampler import Sampler
 from alexnet.kernels.accelerate import accelerate
 from alexnet.metrics.counts import Metrics
 from alexnet.models.classifier import Classifier

@@ -23,10 +23,11 @@ from torchvision.transforms import functional as transforms
 
 from alexnet.core.errors import UserError
 from alexnet.core.randomness import integers, uniform
-from alexnet.data.loader import Loader, Sampler, pixels_of
+from alexnet.data.loader import Loader, pixels_of
 from alexnet.data.prepared import open_prepared
+from alexnet.data.sampler import Sampler
 from alexnet.data.sources import Record, Source
-from alexnet.data.writer import decode_record, encoded
+from alexnet.data.writer import decode_record, file_bytes
 from alexnet.runtime.device import DeviceConfig, resolve_device
 from alexnet_lab.bench.comparison import OURS, STOCK, Comparison
 from alexnet_lab.bench.interleaved import Candidate, Work
@@ -95,7 +96,7 @@ def encoded_images(source: Source, count: int = PHOTOGRAPHS) -> list[bytes]:
     records = list(itertools.islice(source.records(), count))
     if not records or isinstance(records[0].payload, np.ndarray):
         raise UserError(f"{source.name} has no image files to decode: give a folder of photographs with --data")
-    return [encoded(record) for record in records]
+    return [file_bytes(record) for record in records]
 
 
 def prepared(files: Sequence[bytes]) -> tuple[DeviceConfig, Work]:

@@ -26,7 +26,7 @@ from alexnet.recipes import get_recipe
 from alexnet.runtime.checkpoint import list_checkpoints, load_newest
 from alexnet.runtime.device import DeviceConfig
 from alexnet.runtime.log import NullReporter
-from alexnet.runtime.run import Run, claim, start_or_continue
+from alexnet.runtime.run import Run, lock_run_folder, start_or_continue
 from alexnet.training.loop import Training
 from alexnet_lab.faults.trial import Child, Tally
 
@@ -118,7 +118,7 @@ def _command(run: Path) -> list[str]:
 
 def _train(folder: Path, recipe: Recipe, dataset: PreparedDataset, seed: int) -> int:
     """What ``alexnet train`` does, but for measuring the machine."""
-    with claim(folder):
+    with lock_run_folder(folder):
         training = train_on(folder, recipe, dataset, seed)
         if not training.run.finished:
             finish(training, training.fit(no_curves), CurvesFile(recipe), matrix_gflops=1.0)

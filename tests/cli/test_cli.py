@@ -80,7 +80,7 @@ MISTAKES = [
     (["train", "smal-digits"], "unknown recipe 'smal-digits': did you mean 'small-digits'?"),
     (["train", "--set", "lr=0.1"], "unknown field 'lr': did you mean 'optim.lr'?"),
     (["train", "--set", "batch-size=3"], "unknown field 'batch-size': did you mean 'train.batch_size'?"),
-    (["train", "--set", "what=3"], "unknown field 'what', and none is near it"),
+    (["train", "--set", "what=3"], "unknown field 'what', and no known name is similar"),
     (["train", "--set", "model.variant=lenet5"], "no such field to change: add --set model.dropout=none"),
     (["reproduce", "C12", "--missing"], "--missing says what --run trains: give both"),
     (["train", "."], "'.' is no recipe but images to train on: write --data ."),

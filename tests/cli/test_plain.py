@@ -5,9 +5,8 @@ import json
 import pytest
 import torch
 
-from alexnet.api import evaluate
+from alexnet.api import evaluate, train
 from alexnet.cli.main import main
-from alexnet.api import train
 from alexnet.kernels import winograd
 
 # At the recipe's own rate, meant for batch normalization, seeds end anywhere between 77 and 99 % after so few epochs.

@@ -21,7 +21,8 @@ from alexnet.cli.main import main as cli
 from alexnet.core.errors import UserError
 from alexnet.data.prepared import open_or_prepare
 from alexnet.data.sources import open_source
-from alexnet.data.sources.builtin import FASHION_MNIST, find_in
+from alexnet.data.sources.file_sets import find_in
+from alexnet.data.sources.mnist import FASHION_MNIST
 from alexnet.recipes import get_recipe
 from alexnet.runtime.device import matrix_rate, resolve_device
 from alexnet.runtime.run import Run

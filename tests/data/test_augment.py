@@ -15,10 +15,10 @@ from alexnet.data.augment import (
     Draws,
     augment,
     centre_window,
-    cut,
-    cut_and_resize,
+    crop_and_resize,
+    crop_windows,
     draw,
-    enlarge,
+    resize,
     rotate,
     ten_windows,
     views,
@@ -231,7 +231,7 @@ def test_each_image_turns_by_its_own_angle_about_the_crops_centre():
 # Size
 
 
-@pytest.mark.parametrize(("stored", "size"), [(28, 224), (32, 224), (8, 24), (28, 96), (200, 224), (224, 227)])
+@pytest.mark.parametrize(("resize_size", "size"), [(28, 224), (32, 224), (8, 24), (28, 96), (200, 224), (224, 227)])
 def test_enlarging_is_torchvisions_resize_of_a_pillow_image(resize_size, size):
     photograph = Image.fromarray(load_sample_image("flower.jpg")).resize((resize_size, resize_size))
     expected = np.asarray(transforms.Resize(size)(photograph), dtype=float)
@@ -250,7 +250,7 @@ def test_shrinking_is_antialiased():
 
 def test_the_right_size_is_left_alone():
     x = torch.rand(1, 3, 5, 5)
-    assert enlarge(x, 5) is x
+    assert resize(x, 5) is x
 
 
 # Scale
@@ -279,7 +279,7 @@ def test_scalings_are_torchvisions():
         assert torch.allclose(view, expected, atol=2e-6), pixel_normalization
 
 
-@pytest.mark.parametrize("scaling", ["mean-image", "mean-image-centre"])
+@pytest.mark.parametrize("pixel_normalization", ["mean-image", "mean-image-centre"])
 def test_the_mean_image_goes_with_the_crop_or_stays_at_the_centre(pixel_normalization):
     pixels = noise(60)
     mean = np.random.default_rng(1).uniform(0, 255, (16, 16, 3)).astype(np.float32)
@@ -351,7 +351,7 @@ def test_the_orders_of_the_ten_views_are_those_of_their_documents():
     assert ten_windows(256, 225, "tencrop")[9] == (16, 15, True)
 
 
-@pytest.mark.parametrize(("stored", "side"), [(16, 12), (16, 11), (17, 12), (16, 13), (16, 16)])
+@pytest.mark.parametrize(("resize_size", "side"), [(16, 12), (16, 11), (17, 12), (16, 13), (16, 16)])
 def test_ten_views_are_torchvisions(resize_size, side):
     pixels = torch.from_numpy(noise(3, resize_size))
     expected = [view.float() for view in transforms.TenCrop(side)(pixels.permute(0, 3, 1, 2))]
@@ -374,8 +374,8 @@ def test_the_centre_is_torchvisions(side):
     assert (top, left, mirrored) == (round((256 - side) / 2),) * 2 + (False,)
 
 
-@pytest.mark.parametrize("scaling", ["unit", "mean-image", "mean-image-centre"])
-@pytest.mark.parametrize(("stored", "side"), [(28, 32), (28, 31), (28, 29)])
+@pytest.mark.parametrize("pixel_normalization", ["unit", "mean-image", "mean-image-centre"])
+@pytest.mark.parametrize(("resize_size", "side"), [(28, 32), (28, 31), (28, 29)])
 @pytest.mark.parametrize("count", [1, 10])
 def test_views_larger_than_what_is_stored_are_of_the_reflected_image(count, resize_size, side, pixel_normalization):
     pixels, mean, beyond = (
@@ -430,7 +430,7 @@ def test_cutting_takes_any_kind_of_number():
     values = torch.rand(2, 8, 8, 3)
     one = torch.tensor([1, 2])
     assert torch.equal(
-        cut(values, one, one, torch.zeros(2, dtype=torch.bool), 4)[1], values[1, 2:6, 2:6].permute(2, 0, 1)
+        crop_windows(values, one, one, torch.zeros(2, dtype=torch.bool), 4)[1], values[1, 2:6, 2:6].permute(2, 0, 1)
     )
 
 
@@ -444,7 +444,7 @@ def test_cutting_takes_any_kind_of_number():
 def test_a_window_is_resized_as_torchvision_does(box, side, flip):
     images = noise(3)
     top, left, height, width = box
-    got = cut_and_resize(
+    got = crop_and_resize(
         torch.from_numpy(images), torch.full((3,), top), torch.full((3,), left), torch.full((3,), flip),
         torch.tensor([[height, width]] * 3), side,
     )  # fmt: skip

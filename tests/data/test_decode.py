@@ -158,7 +158,7 @@ AVIF = b"\0\0\0\x1cftypavif" + bytes(16)
     ("data", "reason"),
     [
         (b"", "is empty"),
-        (bytes(5000), "holds nothing but zero bytes"),
+        (bytes(5000), "holds only zero bytes"),
         (b"hello, world\n", "it looks like text"),
         ("grün " * 500, "it looks like text"),
         (b"\n<!DOCTYPE html><p>404", "it looks like HTML"),

@@ -1,4 +1,4 @@
-"""Which image at which step, and the thread that fetches them: any stop, any failure, any depth."""
+"""Batches and the thread that reads them ahead: any stop, any failure, any depth."""
 
 import threading
 import time
@@ -9,12 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alexnet.data.loader import Loader, Sampler, resident, to_device
+from alexnet.data.loader import Loader, resident, to_device
+from alexnet.data.sampler import Sampler
 
 CPU = torch.device("cpu")
-
-sizes = {"count": st.integers(1, 200), "batch_size": st.integers(1, 70), "seed": st.integers(0, 5)}
-some = settings(max_examples=60, deadline=None)
 
 
 def images(count=60, side=4):
@@ -22,9 +20,9 @@ def images(count=60, side=4):
 
 
 def loader(start=0, stop=20, depth=3, count=60, batch_size=8, pixels=None):
-    order = Sampler(np.arange(count), batch_size, 0)
+    sampler = Sampler(np.arange(count), batch_size, 0)
     read = (images(count) if pixels is None else pixels).__getitem__
-    return Loader(read, np.arange(count) % 7, order, CPU, start, stop, depth)
+    return Loader(read, np.arange(count) % 7, sampler, CPU, start, stop, depth)
 
 
 def summary(batches):
@@ -38,62 +36,12 @@ def threads():
     return [thread for thread in threading.enumerate() if thread.name == "loader"]
 
 
-# Order
-
-
-def strided(count, batch_size, seed):
-    return Sampler(np.arange(1000, 1000 + 3 * count, 3), batch_size, seed)
-
-
-@given(**sizes, epoch=st.integers(0, 6))
-@some
-def test_each_image_comes_once_an_epoch(count, batch_size, seed, epoch):
-    order = strided(count, batch_size, seed)
-    steps = range(epoch * order.steps_per_epoch, (epoch + 1) * order.steps_per_epoch)
-    batches = [order.at(step) for step in steps]
-    assert {number for number, _, _ in batches} == {epoch}
-    index = np.concatenate([index for _, index, _ in batches])
-    assert np.array_equal(np.sort(index), np.arange(1000, 1000 + 3 * count, 3))
-    assert np.array_equal(np.concatenate([position for _, _, position in batches]), np.arange(count))
-    whole, rest = divmod(count, batch_size)
-    assert [len(index) for _, index, _ in batches] == [batch_size] * whole + [rest] * (rest > 0)
-
-
-@given(**sizes, data=st.data())
-@some
-def test_any_step_can_be_had_alone(count, batch_size, seed, data):
-    walked = strided(count, batch_size, seed)
-    step = data.draw(st.integers(0, 3 * walked.steps_per_epoch))
-    expected = [walked.at(before) for before in range(step + 1)][-1]
-    epoch, index, position = strided(count, batch_size, seed).at(step)
-    assert epoch == expected[0]
-    assert np.array_equal(index, expected[1])
-    assert np.array_equal(position, expected[2])
-
-
-def test_each_epoch_and_seed_has_an_order_of_its_own():
-    first = Sampler(np.arange(500), 500, 0)
-    other = Sampler(np.arange(500), 500, 1)
-    found = [first.at(0)[1], first.at(1)[1], other.at(0)[1]]
-    assert len({tuple(index.tolist()) for index in found}) == 3
-    assert np.array_equal(first.at(0)[1], Sampler(np.arange(500), 500, 0).at(0)[1])
-
-
-def test_the_order_does_not_depend_on_the_batch_size():
-    whole = Sampler(np.arange(100), 100, 3).at(0)[1]
-    parts = Sampler(np.arange(100), 32, 3)
-    assert np.array_equal(np.concatenate([parts.at(step)[1] for step in range(4)]), whole)
-
-
-# Loader
-
-
 def test_a_batch_is_the_images_that_the_order_says():
-    order = Sampler(np.arange(5, 60, 5), 4, 9)
+    sampler = Sampler(np.arange(5, 60, 5), 4, 9)
     pixels, targets = images(), np.arange(60) * 2
-    with Loader(pixels.__getitem__, targets, order, CPU, 0, 6) as batches:
+    with Loader(pixels.__getitem__, targets, sampler, CPU, 0, 6) as batches:
         for step, batch in enumerate(batches):
-            epoch, index, position = order.at(step)
+            epoch, index, position = sampler.at(step)
             assert (batch.step, batch.epoch) == (step, epoch)
             assert np.array_equal(batch.index, index)
             assert np.array_equal(batch.position, position)
@@ -104,10 +52,10 @@ def test_a_batch_is_the_images_that_the_order_says():
 
 
 def test_images_that_stay_on_the_device_are_the_same():
-    pixels, targets, order = images(), np.arange(60), Sampler(np.arange(60), 7, 3)
-    with Loader(pixels.__getitem__, targets, order, CPU, 0, 12) as batches:
+    pixels, targets, sampler = images(), np.arange(60), Sampler(np.arange(60), 7, 3)
+    with Loader(pixels.__getitem__, targets, sampler, CPU, 0, 12) as batches:
         copied = summary(batches)
-    with Loader(resident(pixels, CPU), targets, order, CPU, 0, 12) as batches:
+    with Loader(resident(pixels, CPU), targets, sampler, CPU, 0, 12) as batches:
         assert summary(batches) == copied
 
 

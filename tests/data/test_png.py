@@ -220,7 +220,7 @@ def test_an_animation_that_is_cut_off_behind_its_first_frame_is_refused():
 
 def test_an_animation_whose_first_frame_is_a_part_is_refused():
     control = chunk(b"acTL", struct.pack(">II", 2, 0)) + frame_control(6, 6)
-    assert "not the whole picture" in refusal(build(13, 11, rows(picture()), extra=control))
+    assert "only a part of the image" in refusal(build(13, 11, rows(picture()), extra=control))
 
 
 # Transparency and orientation

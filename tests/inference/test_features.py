@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture
 def trained(make_digits_store, small_recipe, cpu, tmp_path):
     dataset = make_digits_store(train=40, test=20)
-    save_model(tmp_path / "model", build_model(small_recipe, dataset, 0))
+    save_model(build_model(small_recipe, dataset, 0), tmp_path / "model")
     return dataset, Predictor(tmp_path / "model", cpu), tmp_path / "features"
 
 
@@ -51,7 +51,7 @@ def test_an_index_is_made_once_and_again_for_another_question(trained, monkeypat
 def test_another_model_has_another_index(trained, make_digits_store, small_recipe, cpu, tmp_path, monkeypatch):
     dataset, _, folder = trained
     opened(trained, monkeypatch)
-    save_model(tmp_path / "other", build_model(small_recipe, dataset, 1))
+    save_model(build_model(small_recipe, dataset, 1), tmp_path / "other")
     assert opened((dataset, Predictor(tmp_path / "other", cpu), folder), monkeypatch)[1] == 40
 
 

@@ -31,7 +31,7 @@ def grey(make_digits_store, small_recipe, cpu, tmp_path_factory):
     dataset = make_digits_store(train=40, test=20)
     model = build_model(small_recipe, dataset, 0)
     folder = tmp_path_factory.mktemp("model")
-    save_model(folder, model)
+    save_model(model, folder)
     return dataset, model, Predictor(folder, cpu)
 
 
@@ -51,7 +51,7 @@ def learned(make_digits_store, small_recipe, cpu, tmp_path_factory):
         optimizer.step()
     network.eval()
     folder = tmp_path_factory.mktemp("model")
-    save_model(folder, model)
+    save_model(model, folder)
     return dataset, model, Predictor(folder, cpu)
 
 
@@ -63,7 +63,7 @@ def colour(make_store, small_recipe, cpu, tmp_path_factory):
     settings = ["data.image_size=32", "augment.crop=40", "data.pixel_normalization=mean-image"]
     model = build_model(override(small_recipe, settings), dataset, 0)
     folder = tmp_path_factory.mktemp("model")
-    save_model(folder, model)
+    save_model(model, folder)
     return files, dataset, model, Predictor(folder, cpu)
 
 
@@ -104,7 +104,7 @@ def test_a_batch_is_its_single_images(fixture, request):
 @pytest.mark.parametrize("fixture", ["learned", "grey", "colour"])
 def test_in_bf16_a_batch_is_nearly_its_single_images(fixture, request, tmp_path):
     *_, dataset, model, _ = request.getfixturevalue(fixture)
-    save_model(tmp_path / "model", model)
+    save_model(model, tmp_path / "model")
     predictor = Predictor(tmp_path / "model", DeviceConfig(torch.device("cpu"), bf16=True))
     pixels = list(dataset.images)
     single = np.concatenate([predictor.probabilities([image]) for image in pixels])

@@ -23,7 +23,7 @@ def in_map(x: torch.Tensor) -> torch.Tensor:
 
 def loud(name: str):
     """A net whose first kernels are large enough for its normalizations to be seen, in float64."""
-    network = create_model(name, 10, 3, seed=0).double()
+    network = create_model(name, num_classes=10, in_channels=3, seed=0).double()
     with torch.no_grad():
         network.conv1.weight.mul_(300)
     return network.eval()
@@ -94,13 +94,16 @@ def test_a_locally_connected_layer_with_equal_filters_is_a_convolution():
 
 @pytest.mark.parametrize(("name", "smallest"), [("cifar-18pct", 12), ("cifar-13pct", 6), ("cifar-11pct", 6)])
 def test_the_smallest_image_is_named_and_runs(name, smallest):
-    assert create_model(name, 4, 3, smallest, seed=0)(images(smallest)).shape == (2, 4)
+    assert create_model(name, num_classes=4, in_channels=3, image_size=smallest, seed=0)(images(smallest)).shape == (
+        2,
+        4,
+    )
     with pytest.raises(UserError, match=f"an image of {smallest - 1} pixels is too small: give at least {smallest}"):
-        create_model(name, 4, 3, smallest - 1)
+        create_model(name, num_classes=4, in_channels=3, image_size=smallest - 1)
 
 
 def test_each_layer_starts_with_its_own_deviation():
-    network = create_model("cifar-11pct", 10, 3, seed=0)
+    network = create_model("cifar-11pct", num_classes=10, in_channels=3, seed=0)
     for name, std in (("conv1", 1e-4), ("conv2", 0.01), ("local3", 0.04), ("local4", 0.04), ("fc5", 0.01)):
         assert network.get_submodule(name).weight.std().item() == pytest.approx(std, rel=0.03)
         assert network.get_submodule(name).bias.abs().max() == 0

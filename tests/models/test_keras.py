@@ -78,7 +78,7 @@ def theirs():
 
 @pytest.fixture
 def ours(theirs):
-    network = create_model("keras", 1000, seed=0, dropout=0)
+    network = create_model("keras", num_classes=1000, seed=0, dropout=0)
     network.load_state_dict(as_ours(theirs))
     return network.eval()
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from alexnet.models.summary import summarize
 from alexnet.models.registry import build, create_model, get_architecture
+from alexnet.models.summary import summarize
 from alexnet.models.variants import VARIANTS
 
 
@@ -24,7 +24,7 @@ def test_rows_have_the_papers_names_in_the_papers_order():
     ]  # fmt: skip
     first = [layer.name for layer in table("caffenet").layers][:6]
     assert first == ["conv1", "pool1", "norm1", "conv2", "pool2", "norm2"]
-    assert "in_map2" in column(table("cuda-convnet"), "kind")
+    assert "within_channel_norm2" in column(table("cuda-convnet"), "kind")
     assert [layer.name for layer in table("lenet5").layers] == [
         "conv1", "pool1", "conv2", "pool2", "fc3", "fc4", "fc5",
     ]  # fmt: skip
@@ -32,8 +32,8 @@ def test_rows_have_the_papers_names_in_the_papers_order():
 
 def test_kinds_are_told_apart():
     kinds = column(table("cuda-convnet"), "kind")
-    assert {kinds[name] for name in ("norm1", "in_map2", "pool1", "conv1", "fc6")} == {
-        "response norm", "in-map norm", "max pool", "convolution", "fully connected",
+    assert {kinds[name] for name in ("norm1", "within_channel_norm2", "pool1", "conv1", "fc6")} == {
+        "local response norm", "within-channel LRN", "max pool", "convolution", "fully connected",
     }  # fmt: skip
     assert column(table("keras"), "kind")["norm3"] == "batch norm"
     assert column(table("lenet5"), "kind")["pool1"] == "average pool"
@@ -49,11 +49,13 @@ def test_receptive_fields_are_the_known_ones():
     assert fields["norm1"] == 11
     assert fields["fc6"] is steps["fc6"] is None
     in_map = column(table("cuda-convnet"), "receptive_field")
-    assert in_map["in_map2"] == 51 + 4 * 8  # a 5×5 window over units eight pixels apart
+    assert in_map["within_channel_norm2"] == 51 + 4 * 8  # a 5×5 window over units eight pixels apart
 
 
 def test_a_receptive_field_is_what_a_unit_depends_on():
-    network = create_model("d2l", 2, 1, seed=0, hidden=get_architecture("small").hidden).double()
+    network = create_model(
+        "d2l", num_classes=2, in_channels=1, seed=0, hidden=get_architecture("small").hidden
+    ).double()
     seen = {}
     for name in ("conv2", "conv3", "conv5"):
         network.get_submodule(name).register_forward_hook(lambda _, __, output, name=name: seen.update({name: output}))
@@ -111,7 +113,7 @@ def test_totals_are_the_networks_own(name):
 
 @pytest.mark.parametrize("training", [True, False])
 def test_a_network_in_memory_is_left_as_it_was(training):
-    network = create_model("small", 10, 1, seed=0).train(training)
+    network = create_model("small", num_classes=10, in_channels=1, seed=0).train(training)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     state = torch.random.get_rng_state()
     summary = summarize(network)

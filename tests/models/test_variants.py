@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from alexnet.core.errors import UserError
-from alexnet.models.baselines import BASELINES
 from alexnet.models.registry import build, create_model, get_architecture
 from alexnet.models.variants import VARIANTS
 
@@ -43,7 +42,7 @@ def test_parameter_counts(name):
     assert floating == {"keras": 2752, "batchnorm": 2752, "small": 2 * (32 + 64 + 3 * 128)}.get(name, 0)
 
 
-@pytest.mark.parametrize("name", [name for name in VARIANTS if name not in BASELINES])
+@pytest.mark.parametrize("name", [name for name, row in VARIANTS.items() if row.architecture])
 def test_state_keys_are_the_papers_names(name):
     keys = build(name, get_architecture(name), 10, 3, None, device="meta").state_dict().keys()
     assert [key for key in keys if not key.startswith("norm")] == [
@@ -57,7 +56,7 @@ def test_state_keys_are_the_papers_names(name):
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_variant_learns_at_its_own_and_its_smallest_size(name, channels, slim):
     for image_size, images in ((None, 1), (SMALLEST[name], 2)):  # batch norm on 1×1 maps needs two
-        network = create_model(name, 7, channels, image_size, seed=0, **slim(name))
+        network = create_model(name, num_classes=7, in_channels=channels, image_size=image_size, seed=0, **slim(name))
         side = network.image_size
         logits = network(100 * torch.randn(images, channels, side, side))
         assert logits.shape == (images, 7)
@@ -71,7 +70,7 @@ def test_every_variant_learns_at_its_own_and_its_smallest_size(name, channels, s
 def test_below_the_smallest_size_the_error_names_it(name):
     for size in (SMALLEST[name] - 1, 1, 0, -5):
         with pytest.raises(ValueError, match=rf"{name}.* {size} pixels .* {SMALLEST[name]}$"):
-            create_model(name, 10, 3, size)
+            create_model(name, num_classes=10, in_channels=3, image_size=size)
 
 
 def constants(std, bias, **differences):
@@ -95,7 +94,7 @@ GAUSSIAN = {
 
 @pytest.mark.parametrize("name", GAUSSIAN)
 def test_gaussian_starts(name, slim):
-    network = create_model(name, 1000, seed=1, **slim(name))
+    network = create_model(name, num_classes=1000, seed=1, **slim(name))
     for layer, (std, bias) in GAUSSIAN[name].items():
         module = network.get_submodule(layer)
         weight, count = module.weight.detach(), module.weight.numel()
@@ -124,7 +123,7 @@ UNIFORM = {  # name → (bound of the weights, bound of the biases)
 
 @pytest.mark.parametrize("name", UNIFORM)
 def test_uniform_starts(name, slim):
-    network = create_model(name, 100, seed=1, **slim(name))
+    network = create_model(name, num_classes=100, seed=1, **slim(name))
     for layer, module in network.named_children():
         if not isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
             continue
@@ -137,7 +136,7 @@ def test_uniform_starts(name, slim):
 
 @pytest.mark.parametrize("name", ["batchnorm", "small"])
 def test_he_starts(name, slim):
-    network = create_model(name, 100, seed=1, **slim(name))
+    network = create_model(name, num_classes=100, seed=1, **slim(name))
     for layer in LAYERS:
         module = network.get_submodule(layer)
         # He's rule is for what a ReLU follows; what is before the softmax starts small
@@ -148,7 +147,7 @@ def test_he_starts(name, slim):
 
 @pytest.mark.parametrize(("name", "size"), [("batchnorm", 63), ("small", 28)])
 def test_the_first_loss_is_that_of_guessing(name, size):
-    network = create_model(name, 10, 3, size, seed=1)
+    network = create_model(name, num_classes=10, in_channels=3, image_size=size, seed=1)
     images = torch.randn(8, 3, size, size, generator=torch.Generator().manual_seed(0))
     loss = torch.nn.functional.cross_entropy(network(images), torch.arange(8))
     assert abs(loss.item() - math.log(10)) < 0.25
@@ -156,7 +155,7 @@ def test_the_first_loss_is_that_of_guessing(name, size):
 
 @pytest.mark.parametrize("name", ["keras", "batchnorm"])
 def test_batch_norm_starts_as_the_identity_with_the_papers_or_keras_constants(name, slim):
-    network = create_model(name, 10, seed=0, **slim(name))
+    network = create_model(name, num_classes=10, seed=0, **slim(name))
     norm = network.norm1
     assert (norm.weight == 1).all()
     assert (norm.bias == 0).all()
@@ -168,7 +167,9 @@ def test_batch_norm_starts_as_the_identity_with_the_papers_or_keras_constants(na
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_weights_are_a_function_of_the_seed(name, slim):
-    one, same, other = (create_model(name, 10, seed=seed, **slim(name, 8)).state_dict() for seed in (3, 3, 4))
+    one, same, other = (
+        create_model(name, num_classes=10, seed=seed, **slim(name, 8)).state_dict() for seed in (3, 3, 4)
+    )
     assert all(torch.equal(one[key], same[key]) for key in one)
     weights = [key for key in one if key.endswith("weight") and not key.startswith("norm")]
     assert not any(torch.equal(one[key], other[key]) for key in weights)
@@ -178,7 +179,7 @@ def test_without_a_seed_torchs_generator_governs():
     weights = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        weights.append([create_model("small", 10, 1).conv1.weight for _ in range(2)])
+        weights.append([create_model("small", num_classes=10, in_channels=1).conv1.weight for _ in range(2)])
     assert torch.equal(weights[0][0], weights[1][0])
     assert torch.equal(weights[0][1], weights[1][1])
     assert not torch.equal(weights[0][0], weights[0][1])
@@ -187,23 +188,23 @@ def test_without_a_seed_torchs_generator_governs():
 
 def test_a_given_seed_leaves_torchs_generator_alone():
     before = torch.random.get_rng_state()
-    create_model("small", 10, 1, seed=5)
+    create_model("small", num_classes=10, in_channels=1, seed=5)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 @pytest.mark.parametrize(
-    ("name", "departures", "line"),
+    ("name", "differences", "line"),
     [
         ("papr", {}, "unknown variant 'papr': did you mean 'paper'?"),
         ("paper", {"dropuot": 0.1}, "unknown field of an architecture 'dropuot': did you mean 'dropout'?"),
         ("paper", {"activation": "rely"}, "unknown value of activation 'rely': did you mean 'relu'?"),
-        ("paper", {"normalization": "bacth"}, "unknown normalization 'bacth': did you mean 'batch'?"),
+        ("paper", {"norm_layer": "bacth"}, "unknown norm_layer 'bacth': did you mean 'batch'?"),
         ("lenet5", {"dropout": 0.1}, "variant 'lenet5' has a class of its own and no such field to change: "),
     ],
 )
 def test_mistakes_name_the_remedy(name, differences, line):
     with pytest.raises(UserError) as caught:
-        create_model(name, 10, **differences)
+        create_model(name, num_classes=10, **differences)
     assert caught.value.line.startswith(line)
 
 
@@ -233,10 +234,12 @@ def test_width_multiplies_filters_and_hidden_units():
     assert [layer.units for layer in half.hidden] == [2048, 2048]
     odd = get_architecture("small", width=0.3, groups=2)
     assert [layer.filters for layer in odd.convs] == [8, 16, 40, 40, 40]
-    assert create_model("small", 10, 3, width=0.3, groups=2)(torch.zeros(2, 3, 28, 28)).shape == (2, 10)
+    assert create_model("small", num_classes=10, in_channels=3, width=0.3, groups=2)(
+        torch.zeros(2, 3, 28, 28)
+    ).shape == (2, 10)
 
 
 @pytest.mark.parametrize("sizes", [(0, 3), (10, 0), (-1, 3)])
 def test_no_network_without_classes_or_channels(sizes):
     with pytest.raises(ValueError, match="at least one class and one channel"):
-        create_model("paper", *sizes)
+        create_model("paper", num_classes=sizes[0], in_channels=sizes[1])

@@ -14,8 +14,8 @@ from alexnet.runtime.lock import LOCK, exclusive_lock
 HOLD = """
 import sys, time
 from pathlib import Path
-from alexnet.runtime.lock import alone
-with alone(Path(sys.argv[1])):
+from alexnet.runtime.lock import exclusive_lock
+with exclusive_lock(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """

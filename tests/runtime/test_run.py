@@ -8,7 +8,7 @@ import pytest
 from alexnet.config import override
 from alexnet.core.errors import UserError
 from alexnet.recipes import get_recipe
-from alexnet.runtime.run import Run, claim, start_or_continue
+from alexnet.runtime.run import Run, lock_run_folder, start_or_continue
 
 RECIPE = get_recipe("small-digits")
 
@@ -58,7 +58,7 @@ def test_the_same_training_is_continued_wherever_its_images_are(tmp_path, name):
         ({"recipe": get_recipe("photos")}, "recipe ('small-digits', now 'photos')"),
         ({"recipe": override(RECIPE, ["optim.lr=0.1"])}, "optim.lr (0.05, now 0.1)"),
         ({"recipe": override(RECIPE, ["train.epochs=3"])}, "train.epochs (20, now 3)"),
-        ({"digest": "d2"}, "the images (digits has changed since, or other ones were given)"),
+        ({"digest": "d2"}, "the images (digits has changed since, or other images were given)"),
     ],
 )
 def test_another_training_is_refused_by_name(tmp_path, changes, differs):
@@ -71,14 +71,14 @@ def test_a_folder_in_which_nothing_was_trained_may_train_anything(tmp_path):
     """A command that fails at once must not stand in the way of the corrected one."""
     start(tmp_path)
     assert start(tmp_path, seed=9).description["seed"] == 9
-    with claim(tmp_path), pytest.raises(UserError, match="is in use by process"), claim(tmp_path):
+    with lock_run_folder(tmp_path), pytest.raises(UserError, match="is in use by process"), lock_run_folder(tmp_path):
         raise AssertionError("it is in training, by somebody who has no checkpoint yet")
     assert start(tmp_path, seed=3).description["seed"] == 3
 
 
 def test_a_folder_that_holds_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("important", encoding="utf-8")
-    with pytest.raises(UserError) as caught, claim(tmp_path):
+    with pytest.raises(UserError) as caught, lock_run_folder(tmp_path):
         raise AssertionError("claimed")
     assert caught.value.line == f"{tmp_path} is not empty and is no run: choose another folder with --out"
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
@@ -86,13 +86,13 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path):
 
 def test_hidden_files_do_not_fill_a_folder(tmp_path):
     (tmp_path / ".DS_Store").touch()
-    with claim(tmp_path):
+    with lock_run_folder(tmp_path):
         assert start(tmp_path).description["seed"] == 0
 
 
 def test_a_file_in_the_way_is_a_user_error(tmp_path):
     (tmp_path / "run").write_text("", encoding="utf-8")
-    with pytest.raises(UserError) as caught, claim(tmp_path / "run"):
+    with pytest.raises(UserError) as caught, lock_run_folder(tmp_path / "run"):
         raise AssertionError("claimed")
     assert caught.value.line.startswith(f"cannot write the run folder {tmp_path / 'run'}: File exists")
 

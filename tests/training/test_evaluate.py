@@ -9,9 +9,9 @@ from torchvision.transforms import TenCrop
 
 from alexnet.config import override
 from alexnet.core.errors import UserError
+from alexnet.metrics.counts import Metrics
 from alexnet.training.build import build_model
 from alexnet.training.evaluate import average, evaluate_models, log_probabilities, not_trained_on
-from alexnet.metrics.counts import Metrics
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -13,9 +13,9 @@ from alexnet.models.registry import create_model
 from alexnet.runtime.log import NullReporter
 from alexnet.runtime.run import start_or_continue
 from alexnet.training.build import build_model
+from alexnet.training.datasets import final_split
 from alexnet.training.evaluate import evaluate_models
 from alexnet.training.finalize import finalize
-from alexnet.training.datasets import final_split
 from alexnet.training.loop import Training
 from alexnet.training.statistics import filter_statistics, model_statistics
 
@@ -100,7 +100,7 @@ def test_active_units_are_those_of_all_classes(make_store, small_recipe, cpu):
 
 
 def test_kernels_are_described_by_half():
-    network = create_model("small", 10, 3, seed=0)
+    network = create_model("small", num_classes=10, in_channels=3, seed=0)
     with torch.no_grad():
         network.conv1.weight[:16] = network.conv1.weight[:16].mean(dim=1, keepdim=True)  # grey
     kernels = filter_statistics(network)

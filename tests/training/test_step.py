@@ -32,7 +32,9 @@ def trained(request):
 
     def make(plain):
         device_config = DeviceConfig(CPU, bf16=False, plain=plain)
-        network = device_config.to_device(create_model("small", 10, 1, image_size=28, seed=0, dropout=0.0)).train()
+        network = device_config.to_device(
+            create_model("small", num_classes=10, in_channels=1, image_size=28, seed=0, dropout=0.0)
+        ).train()
         optimizer = build_optimizer(network, request.param, fused=not plain)
         targets = torch.arange(8)
 

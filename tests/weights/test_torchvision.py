@@ -19,7 +19,7 @@ def theirs():
 
 @pytest.fixture(scope="module")
 def ours():
-    return create_model("torchvision", CLASSES, seed=1, dropout=0).double()
+    return create_model("torchvision", num_classes=CLASSES, seed=1, dropout=0).double()
 
 
 @pytest.mark.parametrize("side", [224, 256, 63])  # at 256 and 63 pool5 is not 6×6 and the adaptive pool acts

@@ -1,7 +1,6 @@
-"""Where images come from: built-in sets, folders and tars, as labelled records that nobody has decoded yet."""
+"""Sources: built-in sets, folders and tars as labelled images that are not decoded yet. ``registry.py`` lists them."""
 
-from alexnet.data.sources.builtin import Log, data_home
-from alexnet.data.sources.records import Record, Source, is_litter
-from alexnet.data.sources.registry import BUILTIN_SOURCES, open_source, reopened_by
+from alexnet.data.sources.records import Log, Record, Source, is_ignored_name
+from alexnet.data.sources.registry import BUILTIN_SOURCES, absolute_source, open_source
 
-__all__ = ["BUILTIN_SOURCES", "Log", "Record", "Source", "data_home", "is_litter", "open_source", "reopened_by"]
+__all__ = ["BUILTIN_SOURCES", "Log", "Record", "Source", "absolute_source", "is_ignored_name", "open_source"]

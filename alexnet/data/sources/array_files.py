@@ -1,9 +1,9 @@
-"""Readers of the two file formats that pixel sets come in: idx (the MNISTs) and CIFAR's pickles.
+"""Readers of two file formats of pixel arrays: idx (MNIST, Fashion-MNIST) and CIFAR's pickles.
 
 idx: two zero bytes, an element type, a number of dimensions, the sizes as big-endian 32-bit integers, then the elements
 (http://yann.lecun.com/exdb/mnist/). CIFAR: pickled dictionaries (https://www.cs.toronto.edu/~kriz/cifar.html). A pickle
-is a program, so one is run only if the very bytes in memory have the md5 that torchvision publishes, and even then only
-with the names that rebuild a numpy array.
+can run code, so it is read only if its bytes have the md5 that torchvision publishes, and the unpickler accepts only
+the few names that rebuild a numpy array.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ T = TypeVar("T")
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _IDX_UINT8 = 8
-_IDX_LIMIT = 1 << 30  # bytes: a damaged header asks for any amount of memory
-_EXPANSION = 64  # times a file's size: images shrink to a fifth, zeros to a thousandth
-_CLASSES = 10  # of either MNIST
+_IDX_LIMIT = 1 << 30  # bytes: a damaged header could ask for any amount of memory
+_EXPANSION = 64  # times the file size: gzip shrinks images to a fifth, zeros to a thousandth
+_CLASSES = 10  # of MNIST and of Fashion-MNIST
 
 
 def _dtype(kind: str, align: int, copy: int) -> np.dtype[Any]:
-    """``np.dtype`` as pickles of old call it: with integers where numpy now wants booleans, and says so."""
+    """``np.dtype`` as old pickles call it: with integers, for which numpy now warns, instead of booleans."""
     return np.dtype(kind, align=bool(align), copy=bool(copy))
 
 
@@ -42,27 +42,30 @@ _reconstruct: Any = np.zeros(0).__reduce__()[0]
 _REBUILD: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): _dtype,
-    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,  # what numpy 1 called it
+    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,  # its name in numpy 1
     ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
 }
 
 
 def read_idx(images: Path, targets: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """``(N, 28, 28, 1)`` pixels and ``(N,)`` labels below 10. Raises ``UserError`` for anything else."""
-    promised = _open_idx(images, lambda file: _shape(images, file, 3))  # before any memory is taken for them
-    if promised[1:] != (28, 28):
-        raise _damaged(images, f"images of {promised[1]}×{promised[2]}, expected 28×28")
-    truth = _idx(targets, 1)
-    if promised[0] != len(truth):
-        raise _damaged(targets, f"{len(truth)} labels for {promised[0]} images")
+    """``(N, 28, 28, 1)`` uint8 pixels and ``(N,)`` int64 labels below 10, from a file of images and one of labels.
+
+    Raises ``UserError`` if the files hold anything else.
+    """
+    shape = _open_idx(images, lambda file: _shape(images, file, 3))  # checked before memory is allocated
+    if shape[1:] != (28, 28):
+        raise _damaged(images, f"images of {shape[1]}×{shape[2]}, expected 28×28")
+    labels = _idx(targets, 1)
+    if shape[0] != len(labels):
+        raise _damaged(targets, f"{len(labels)} labels for {shape[0]} images")
     pixels = _idx(images, 3)
-    if truth.size and truth.max() >= _CLASSES:
-        raise _damaged(targets, f"label {truth.max()}, expected 0 to {_CLASSES - 1}")
-    return pixels[..., np.newaxis], truth.astype(np.int64)
+    if labels.size and labels.max() >= _CLASSES:
+        raise _damaged(targets, f"label {labels.max()}, expected 0 to {_CLASSES - 1}")
+    return pixels[..., np.newaxis], labels.astype(np.int64)
 
 
 def idx_count(path: Path) -> int:
-    """How many items an idx file says it has, from its header."""
+    """The number of items of an idx file, from its header."""
     return _open_idx(path, lambda file: _header(path, file)[0])
 
 
@@ -70,7 +73,7 @@ def _idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     def read(file: io.BufferedIOBase) -> NDArray[np.uint8]:
         shape = _shape(path, file, dimensions)
         size = math.prod(shape)
-        data = file.read(size + 1)  # one more than there should be, to notice it
+        data = file.read(size + 1)  # one byte more than expected, to detect a longer file
         if len(data) != size:
             raise _damaged(path, f"{'more than ' * (len(data) > size)}{min(len(data), size)} bytes, expected {size}")
         return np.frombuffer(data, dtype=np.uint8).reshape(shape)
@@ -79,12 +82,12 @@ def _idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
 
 
 def _shape(path: Path, file: io.BufferedIOBase, dimensions: int) -> tuple[int, ...]:
-    """What the header says, of so many dimensions and of no more bytes than a file of this size can hold."""
+    """The shape in the header. Raises ``UserError`` for another number of dimensions, or too many bytes."""
     shape = _header(path, file)
     if len(shape) != dimensions:
         raise _damaged(path, f"{len(shape)} dimensions, expected {dimensions}")
     if (size := math.prod(shape)) > min(_IDX_LIMIT, _EXPANSION * path.stat().st_size):
-        raise _damaged(path, f"its header promises {size} bytes")
+        raise _damaged(path, f"its header asks for {size} bytes, too many for a file of this size")
     return shape
 
 
@@ -116,7 +119,7 @@ def _open_idx(path: Path, read: Callable[[io.BufferedIOBase], T]) -> T:
 
 
 def read_cifar(path: Path, md5: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """``(N, 32, 32, 3)`` pixels and ``(N,)`` labels of one batch file, if its bytes have that md5."""
+    """``(N, 32, 32, 3)`` uint8 pixels and ``(N,)`` int64 labels of a batch. Raises ``UserError`` for another md5."""
     batch = _unpickle(path, md5)
     targets = batch["labels"] if "labels" in batch else batch["fine_labels"]
     planes = np.asarray(batch["data"], dtype=np.uint8).reshape(-1, 3, 32, 32)
@@ -124,7 +127,7 @@ def read_cifar(path: Path, md5: str) -> tuple[NDArray[np.uint8], NDArray[np.int6
 
 
 def read_cifar_names(path: Path, md5: str) -> tuple[str, ...]:
-    """The class names in a CIFAR meta file, if its bytes have that md5."""
+    """The class names in a CIFAR meta file. Raises ``UserError`` for another md5."""
     meta = _unpickle(path, md5)
     return tuple(meta["label_names"] if "label_names" in meta else meta["fine_label_names"])
 
@@ -142,15 +145,17 @@ def _unpickle(path: Path, md5: str) -> dict[str, Any]:
         data = path.read_bytes()
     except OSError as error:
         raise unreadable(path, error) from error
-    found = hashlib.md5(data, usedforsecurity=False).hexdigest()  # read once: these bytes are checked and then used
+    found = hashlib.md5(
+        data, usedforsecurity=False
+    ).hexdigest()  # the bytes that are checked are the bytes that are used
     if found != md5:
         raise UserError(f"{path} is not the published file: its md5 is {found}, expected {md5}; download it again")
     try:
         value = _ArraysOnly(io.BytesIO(data), encoding="latin1").load()  # written by Python 2
     except pickle.UnpicklingError as error:
-        raise UserError(f"{path} was not unpickled: it {error}, more than a numpy array needs") from error
+        raise UserError(f"{path} was not unpickled: it {error}, which a numpy array does not need") from error
     return dict(value)
 
 
 def _damaged(path: Path, why: str) -> UserError:
-    return UserError(f"{path} is damaged or not what its name says: {why}", ["download it again"])
+    return UserError(f"{path} is damaged or another file: {why}; download it again")

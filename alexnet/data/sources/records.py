@@ -1,7 +1,7 @@
-"""What every source is: a name, classes, a fingerprint, and labelled records in a fixed order.
+"""A source: a name, classes, a fingerprint, and labelled records in a fixed order.
 
-Nothing here decodes an image: a record carries encoded bytes, a path, or the pixels that an array source has anyway,
-so that listing a source is cheap and every decoding goes through one place.
+No image is decoded here: a record holds encoded bytes, a path, or the pixels of a set of arrays. So listing a source is
+fast, and all decoding is done in one place (``decode.py``).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,9 +20,10 @@ from alexnet.core.errors import UserError
 from alexnet.core.names import printable
 
 NAME_FILES = ("LOC_synset_mapping.txt", "words.txt")
-"""Files beside the class folders that say what each folder name means: Kaggle's ImageNet, Tiny ImageNet."""
+"""Files beside the class folders with a readable name for each folder name: Kaggle's ImageNet, Tiny ImageNet."""
 
-_LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
+DIGIT_NAMES = tuple("0123456789")
+_SYSTEM_NAMES = {"thumbs.db", "desktop.ini", "__macosx"}
 
 
 @dataclass(frozen=True)
@@ -32,16 +33,17 @@ class Record:
     split: str | None  # "train", "val" or "test"; None: the source has no splits
     label: int  # index into Source.classes
     name: str  # for messages: the path inside the source, or "train/00017" for arrays
-    payload: bytes | Path | NDArray[np.uint8]  # an encoded file, where to read one, or (H, W, C) pixels
+    payload: bytes | Path | NDArray[np.uint8]  # the bytes of an image file, its path, or (H, W, C) pixels
 
 
 @dataclass(frozen=True)
 class Source:
-    """Labelled images in a fixed order, and enough about them to know whether they have changed.
+    """Labelled images in a fixed order, with a fingerprint that shows whether they have changed.
 
-    ``location`` is an absolute path or a package's name; ``fingerprint`` is a sha256 that changes when the source does;
-    ``count`` is the number of records where it is known cheaply; ``pixel_shape`` is ``(H, W, C)`` for sources of
-    pixels. ``descriptions`` are readable class names where the source has them beside its folder names.
+    ``location``: an absolute path, or the name of a package. ``fingerprint``: a sha256 that changes when the source
+    changes. ``count``: the number of records, None if counting would be slow. ``pixel_shape``: ``(H, W, C)`` of a set
+    of arrays, None for image files. ``descriptions``: readable class names, if the source has them; ``warnings``:
+    sentences for the user.
     """
 
     name: str
@@ -55,12 +57,36 @@ class Source:
     warnings: tuple[str, ...] = ()
 
     def records(self) -> Iterator[Record]:
-        """Every record, each time in the same order. Raises ``UserError`` for a source that is damaged or changed."""
+        """All records, always in the same order. Raises ``UserError`` if the source is damaged or has changed."""
         return self.read()
 
 
+Log = Callable[[str], None]
+"""Receives messages, one line each."""
+
+Opener = Callable[[Path | None, Sequence[Path], Log], Source]
+"""Opens a built-in source: ``open(path, roots, log)``.
+
+``path``: the absolute path that the user gave, or None; ``roots``: then the folders to search, in this order; ``log``
+receives messages about a download. Raises ``UserError``.
+"""
+
+Part = tuple[str, NDArray[np.uint8], NDArray[np.int64]]
+"""Images of one split of a set of arrays: its name, ``(N, H, W, C)`` pixels and ``(N,)`` labels."""
+
+
+def array_records(parts: Iterable[Part]) -> Iterator[Record]:
+    """The records of a set of arrays, named "train/00000", "train/00001", …; a split may have several parts."""
+    counts: dict[str, int] = {}
+    for split, pixels, targets in parts:
+        first = counts.get(split, 0)
+        counts[split] = first + len(targets)
+        for index, (image, label) in enumerate(zip(pixels, targets.tolist(), strict=True), start=first):
+            yield Record(split, label, f"{split}/{index:05d}", image)
+
+
 class Ignored:
-    """What was left out and why: counted by reason, with the first name of each."""
+    """Files and folders that were left out: a count for each reason, with the first name."""
 
     def __init__(self) -> None:
         self._found: dict[str, tuple[int, str]] = {}
@@ -79,18 +105,18 @@ def _first(count: int, name: str) -> str:
     return printable(name) if count == 1 else f"{printable(name)} and {count - 1} more"
 
 
-def is_litter(name: str) -> bool:
-    """Whether an operating system or an archiver left this name there: skipped without a word."""
-    return name.startswith(".") or name.lower() in _LITTER
+def is_ignored_name(name: str) -> bool:
+    """Whether a file or folder is hidden or made by an operating system: it is skipped without a warning."""
+    return name.startswith(".") or name.lower() in _SYSTEM_NAMES
 
 
 def slug(text: str) -> str:
-    """``text`` made safe for a file name on every system."""
+    """``text`` as a file name that is valid on every system."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") or "source"
 
 
 def fingerprint(files: Iterable[tuple[str, int, int]]) -> str:
-    """The sha256 of (path, size in bytes, modification time in ns) of every file, in the order given."""
+    """The sha256 of (path, size in bytes, modification time in ns) of all files, in the given order."""
     digest = hashlib.sha256()
     for path, size, mtime in files:
         digest.update(f"{path}\0{size}\0{mtime}\n".encode("utf-8", "surrogateescape"))
@@ -98,12 +124,12 @@ def fingerprint(files: Iterable[tuple[str, int, int]]) -> str:
 
 
 def fingerprint_paths(paths: Iterable[Path]) -> str:
-    """``fingerprint`` of a few files, named by their paths."""
+    """:func:`fingerprint` of a few files. Raises ``UserError`` if one cannot be read."""
     return fingerprint((str(path), (found := stat(path)).st_size, found.st_mtime_ns) for path in paths)
 
 
 def stat(path: Path) -> os.stat_result:
-    """``path.stat()``; what the system refuses becomes a ``UserError``."""
+    """``path.stat()``. Raises ``UserError`` instead of ``OSError``."""
     try:
         return path.stat()
     except OSError as error:
@@ -116,12 +142,12 @@ def unreadable(path: Path | str, error: OSError) -> UserError:
 
 
 def parse_names(text: str) -> dict[str, str]:
-    """Folder name → readable name from lines "n01440764 tench, Tinca tinca" (or a tab for the first space)."""
+    """Folder name → readable name, from lines "n01440764 tench, Tinca tinca" (a tab, or else a space, between)."""
     pairs = (line.strip().partition("\t" if "\t" in line else " ") for line in text.splitlines())
     return {key: printable(name.strip()) for key, _, name in pairs if name.strip()}
 
 
 def describe(classes: Iterable[str], names: Mapping[str, str]) -> tuple[str, ...] | None:
-    """A readable name for each class, its own where ``names`` has none; None if ``names`` knows no class at all."""
+    """A readable name for each class, or its own if ``names`` has none for it; None if ``names`` has none at all."""
     classes = tuple(classes)
     return tuple(names.get(name, name) for name in classes) if any(name in names for name in classes) else None

@@ -1,8 +1,8 @@
-"""Tars of class folders, read front to back and never unpacked to disk.
+"""Tars of class folders, read from front to back and never unpacked to disk.
 
-One pass lists the names, a second one hands out the bytes in archive order. Both stream, so a compressed tar is
-decompressed once per pass and memory does not grow with the archive. Members that could reach outside (absolute
-paths, ``..``, links, devices) are ignored with a warning: nothing is written, but their names are not to be trusted.
+A first pass lists the names, a second one reads the files in the order of the archive. Both read it as a stream, so a
+compressed tar is decompressed once per pass and memory does not grow with the archive. Members that point outside
+(absolute paths, ``..``, links, devices) are ignored with a warning: nothing is written, but their names are not safe.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Self
 
 from alexnet.core.errors import UserError
 from alexnet.core.names import printable
-from alexnet.data.sources.folders import LOOSE, arrange, choose_classes, is_image_name
+from alexnet.data.sources.folders import BESIDE_CLASSES, assign_splits, choose_classes, is_image_name
 from alexnet.data.sources.records import (
     NAME_FILES,
     Ignored,
@@ -28,15 +28,15 @@ from alexnet.data.sources.records import (
     Source,
     describe,
     fingerprint_paths,
-    is_litter,
+    is_ignored_name,
     parse_names,
     slug,
 )
 
 MEMBER_LIMIT = 64 << 20
-"""Bytes of the largest member that is read: far above any photograph, far below a machine's memory."""
+"""Bytes of the largest member that is read: far more than a photograph, far less than the memory of a computer."""
 EXTENSION_LIMIT = 1 << 20
-"""Bytes of the largest header extension (a long name, say), which ``tarfile`` reads whole."""
+"""Bytes of the largest header extension (e.g. a long name), which ``tarfile`` reads into memory."""
 
 EXTENSIONS = (
     tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE,
@@ -45,11 +45,11 @@ Parts = tuple[str, ...]
 
 
 class _StrictHeader(tarfile.TarInfo):
-    """A header that is whole, or an error: ``tarfile`` itself takes a damaged header for the end of the archive."""
+    """A header that raises an error if it is damaged: ``tarfile`` itself treats that as the end of the archive."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        """The member that 512 bytes describe. Raises ``tarfile.ReadError`` for any that are neither that nor zeros."""
+        """The member that 512 bytes describe. Raises ``tarfile.ReadError`` if they are neither a header nor zeros."""
         try:
             member = super().frombuf(buf, encoding, errors)
         except tarfile.HeaderError as error:
@@ -63,11 +63,13 @@ class _StrictHeader(tarfile.TarInfo):
 
 @dataclass
 class _Listing:
-    """What the first pass learns: folders and how many files each holds, never the files one by one."""
+    """The result of the first pass: folders, and the number of files in each; no list of all files."""
 
     folders: set[Parts] = field(default_factory=set)
     files: Counter[Parts] = field(default_factory=Counter)
-    images: dict[Parts, tuple[int, str]] = field(default_factory=dict)  # so many call themselves one, the first's name
+    images: dict[Parts, tuple[int, str]] = field(
+        default_factory=dict
+    )  # the number of image names and the first of them
     names: dict[Parts, str] = field(default_factory=dict)
     ignored: Ignored = field(default_factory=Ignored)
 
@@ -82,36 +84,36 @@ def is_tar(path: Path) -> bool:
 
 
 def open_tar(path: Path) -> Source:
-    """The source in a tar of class folders. Raises ``UserError`` where that is not what it holds."""
-    mark = fingerprint_paths([path])
+    """The source in a tar of class folders. Raises ``UserError`` if it does not hold class folders or is damaged."""
+    before = fingerprint_paths([path])
     listing = _list(path)
     prefix = _common_top(listing)
     below = _tree(listing, prefix)
     if not below:
         raise UserError(f"{path} has no class folders: expected one folder of images per class")
-    places = arrange(below, str(path), listing.ignored)
-    for parent in sorted({prefix + place.parts[:-1] for place in places} & set(listing.images)):
+    folders = assign_splits(below, str(path), listing.ignored)
+    for parent in sorted({prefix + folder.parts[:-1] for folder in folders} & set(listing.images)):
         count, first = listing.images[parent]
-        listing.ignored.add(LOOSE, first, count)
-    depth = len(prefix) + len(places[0].parts)
-    held: Counter[Parts] = Counter()
-    for folder, count in listing.files.items():
-        held[folder[:depth]] += count
-    counts = {place: held[prefix + place.parts] for place in places}
+        listing.ignored.add(BESIDE_CLASSES, first, count)
+    depth = len(prefix) + len(folders[0].parts)
+    sizes: Counter[Parts] = Counter()
+    for parts, count in listing.files.items():
+        sizes[parts[:depth]] += count
+    counts = {folder: sizes[prefix + folder.parts] for folder in folders}
     classes, warnings = choose_classes(counts, str(path))
-    label = {folder: index for index, folder in enumerate(classes)}
-    roles = {prefix + place.parts: (place.split, label[place.label]) for place in places if counts[place]}
+    label = {name: index for index, name in enumerate(classes)}
+    targets = {prefix + folder.parts: (folder.split, label[folder.label]) for folder in folders if counts[folder]}
 
     def read() -> Iterator[Record]:
-        if fingerprint_paths([path]) != mark:
+        if fingerprint_paths([path]) != before:
             raise UserError(f"{path} changed while it was in use: start again")
-        return _read(path, roles, depth)
+        return _read(path, targets, depth)
 
     return Source(
         name=slug(re.sub(r"\.(tar(\.\w+)?|t[gbx]z2?)$", "", path.name, flags=re.IGNORECASE)),
         location=str(path),
-        classes=tuple(printable(folder) for folder in classes),
-        fingerprint=mark,
+        classes=tuple(printable(name) for name in classes),
+        fingerprint=before,
         read=read,
         count=sum(counts.values()),
         descriptions=describe(classes, _readable_names(listing, prefix)),
@@ -120,12 +122,12 @@ def open_tar(path: Path) -> Source:
 
 
 def _members(path: Path) -> Generator[tuple[tarfile.TarFile, tarfile.TarInfo], None, None]:
-    """Every member in archive order, with the open archive. Raises ``UserError`` where the archive is damaged."""
+    """Every member in archive order, with the open archive. Raises ``UserError`` if the archive is damaged."""
     try:
         with tarfile.open(path, "r:*", tarinfo=_StrictHeader) as archive:
             while (member := archive.next()) is not None:
                 yield archive, member
-                archive.members.clear()  # type: ignore[attr-defined]  # else it keeps every header it has read
+                archive.members.clear()  # type: ignore[attr-defined]  # else tarfile keeps every header in memory
     except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error) as error:
         raise UserError(f"cannot read {path}: the tar is damaged or cut short", str(error).splitlines()) from error
     except OSError as error:
@@ -138,8 +140,8 @@ def _list(path: Path) -> _Listing:
         for archive, member in members:
             parts = _safe_parts(member.name)
             if parts is None:
-                listing.ignored.add("path that leads outside the tar", member.name)
-            elif any(is_litter(part) for part in parts):
+                listing.ignored.add("path outside the tar", member.name)
+            elif any(is_ignored_name(part) for part in parts):
                 continue
             elif member.isdir():
                 listing.folders.add(parts[:3])
@@ -148,11 +150,11 @@ def _list(path: Path) -> _Listing:
             elif member.size > MEMBER_LIMIT:
                 listing.ignored.add(f"file above {MEMBER_LIMIT >> 20} MiB", member.name)
             else:
-                _note_file(listing, archive, member, parts)
+                _count_file(listing, archive, member, parts)
     return listing
 
 
-def _note_file(listing: _Listing, archive: tarfile.TarFile, member: tarfile.TarInfo, parts: Parts) -> None:
+def _count_file(listing: _Listing, archive: tarfile.TarFile, member: tarfile.TarInfo, parts: Parts) -> None:
     folder = parts[:-1]
     if len(folder) < 2 and parts[-1] in NAME_FILES:
         listing.names[parts] = _bytes(archive, member).decode("utf-8", "replace")
@@ -160,17 +162,17 @@ def _note_file(listing: _Listing, archive: tarfile.TarFile, member: tarfile.TarI
         count, first = listing.images.get(folder, (0, "/".join(parts)))
         listing.images[folder] = (count + 1, first)
     if folder:
-        listing.files[folder[:3]] += 1  # one common folder, a split and a class: no deeper name matters
+        listing.files[folder[:3]] += 1  # one common folder, a split and a class: deeper names are not needed
 
 
 def _safe_parts(name: str) -> Parts | None:
-    """The parts of a member's path without ``.``; None for one that is absolute or climbs."""
+    """The parts of a member's path without ``.``; None if it is absolute or contains ``..``."""
     parts = tuple(part for part in name.split("/") if part not in ("", "."))
     return None if name.startswith("/") or ".." in parts else parts
 
 
 def _common_top(listing: _Listing) -> Parts:
-    """The one folder that everything lies in, if there are folders in it: an archiver's, not a class."""
+    """The one folder that contains everything, if there are folders in it: it is not a class; else no folder."""
     folders = listing.folders | set(listing.files)
     tops = {folder[:1] for folder in folders if folder}
     return tops.pop() if len(tops) == 1 and any(len(folder) > 1 for folder in folders) else ()
@@ -191,19 +193,20 @@ def _readable_names(listing: _Listing, prefix: Parts) -> dict[str, str]:
     return parse_names(next((text for text in texts if text is not None), ""))
 
 
-def _read(path: Path, roles: dict[Parts, tuple[str | None, int]], depth: int) -> Iterator[Record]:
+def _read(path: Path, targets: dict[Parts, tuple[str | None, int]], depth: int) -> Iterator[Record]:
+    """The records of the second pass. ``targets``: class folder → (split, label); ``depth``: its number of parts."""
     with closing(_members(path)) as members:
         for archive, member in members:
             parts = _safe_parts(member.name)
-            if parts is None or not member.isreg() or member.size > MEMBER_LIMIT or any(map(is_litter, parts)):
+            if parts is None or not member.isreg() or member.size > MEMBER_LIMIT or any(map(is_ignored_name, parts)):
                 continue
-            role = roles.get(parts[:-1][:depth])
-            if role is not None:
-                yield Record(*role, printable("/".join(parts)), _bytes(archive, member))
+            target = targets.get(parts[:-1][:depth])
+            if target is not None:
+                yield Record(*target, printable("/".join(parts)), _bytes(archive, member))
 
 
 def _bytes(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     file = archive.extractfile(member)
-    assert file is not None, "only regular files are read"
+    assert file is not None, "the member is no regular file"
     with file:
         return file.read()

@@ -1,4 +1,4 @@
-"""ILSVRC-2012 as people have it on disk: class folders, flat val with either truth, and what is missing said."""
+"""ILSVRC-2012 as it is on disk: class folders, val without folders and either file of labels, and missing files."""
 
 import tarfile
 from pathlib import Path
@@ -64,7 +64,7 @@ def kaggle(root: Path) -> Path:
     return root
 
 
-def truth_of(source):
+def labels_of(source):
     return {
         int(Path(record.name).stem[-8:]): source.classes[record.label]
         for record in source.records()
@@ -87,12 +87,12 @@ def test_val_in_class_folders_is_the_test_set(tmp_path):
     source = open_source(f"imagenet:{tmp_path}")
     assert (source.name, source.classes, source.count) == ("imagenet", WNIDS, 10)
     assert [record.split for record in source.records()] == ["train"] * 6 + ["test"] * 4
-    assert truth_of(source) == EXPECTED
+    assert labels_of(source) == EXPECTED
 
 
 def test_flat_val_with_the_development_kit(tmp_path):
     source = open_source(f"imagenet:{devkit(flat_val(train(tmp_path)))}")
-    assert truth_of(source) == EXPECTED
+    assert labels_of(source) == EXPECTED
     assert source.descriptions == WORDS
     payloads = {record.name: record.payload for record in source.records()}
     assert payloads["val/ILSVRC2012_val_00000003.JPEG"] == tmp_path / "val/ILSVRC2012_val_00000003.JPEG"
@@ -103,14 +103,14 @@ def test_flat_val_with_the_packed_development_kit(tmp_path):
     root = flat_val(train(tmp_path / "root"))
     with tarfile.open(root / "ILSVRC2012_devkit_t12.tar.gz", "w:gz") as tar:
         tar.add(tmp_path / "kit" / "ILSVRC2012_devkit_t12", "ILSVRC2012_devkit_t12")
-    assert truth_of(open_source(f"imagenet:{root}")) == EXPECTED
+    assert labels_of(open_source(f"imagenet:{root}")) == EXPECTED
 
 
 def test_flat_val_with_kaggles_table(tmp_path):
     root = kaggle(flat_val(train(tmp_path)))
     (root / "LOC_synset_mapping.txt").write_text("".join(f"{w} {n}\n" for w, n in zip(WNIDS, WORDS, strict=True)))
     source = open_source(f"imagenet:{root}")
-    assert truth_of(source) == EXPECTED
+    assert labels_of(source) == EXPECTED
     assert source.descriptions == WORDS
 
 
@@ -118,10 +118,10 @@ def test_flat_val_with_kaggles_table(tmp_path):
 def test_kaggles_folders(tmp_path, given):
     flat_val(train(tmp_path / "ILSVRC" / "Data" / "CLS-LOC"))
     kaggle(tmp_path)
-    assert truth_of(open_source(f"imagenet:{tmp_path / given}")) == EXPECTED
+    assert labels_of(open_source(f"imagenet:{tmp_path / given}")) == EXPECTED
 
 
-def test_the_truth_is_part_of_the_fingerprint(tmp_path):
+def test_the_labels_are_part_of_the_fingerprint(tmp_path):
     root = kaggle(flat_val(train(tmp_path)))
     before = open_source(f"imagenet:{root}").fingerprint
     table = root / "LOC_val_solution.csv"
@@ -136,11 +136,11 @@ def test_found_below_the_data_root(tmp_path, monkeypatch):
     assert open_source("imagenet", tmp_path).count == 10
 
 
-def test_flat_val_without_truth(tmp_path):
+def test_val_without_class_folders_or_labels(tmp_path):
     problem = error(f"imagenet:{flat_val(train(tmp_path))}")
     assert problem.line == (
-        f"{tmp_path / 'val'} is flat and its truth is missing: put ILSVRC2012_devkit_t12/ or LOC_val_solution.csv"
-        f" into {tmp_path}"
+        f"{tmp_path / 'val'} has no class folders and its labels are missing: "
+        f"put ILSVRC2012_devkit_t12/ or LOC_val_solution.csv into {tmp_path}"
     )
 
 
@@ -156,20 +156,18 @@ def test_parts_that_are_missing(tmp_path):
     assert "test class 'n09999999' has no images in train" in error(f"imagenet:{tmp_path}").line
 
 
-def test_files_that_the_truth_does_not_name(tmp_path):
+def test_files_without_a_label(tmp_path):
     root = fill(devkit(flat_val(train(tmp_path))), "val/ILSVRC2012_val_00000099.JPEG", "val/readme.txt")
     source = open_source(f"imagenet:{root}")
     assert source.count == 10
-    assert source.warnings == (
-        "ignored, file that the truth does not name: val/ILSVRC2012_val_00000099.JPEG and 1 more",
-    )
+    assert source.warnings == ("ignored, file without a label: val/ILSVRC2012_val_00000099.JPEG and 1 more",)
 
 
-def test_damaged_truth(tmp_path):
+def test_damaged_labels(tmp_path):
     root = devkit(flat_val(train(tmp_path)))
     data = root / "ILSVRC2012_devkit_t12" / "data"
     (data / "ILSVRC2012_validation_ground_truth.txt").write_text("7\n")
-    assert "does not fit together" in error(f"imagenet:{root}").line
+    assert "is not consistent" in error(f"imagenet:{root}").line
     (data / "meta.mat").write_bytes(b"not a mat file" * 20)
     assert "meta.mat of ILSVRC2012_devkit_t12 cannot be read" in error(f"imagenet:{root}").line
     (root / "LOC_val_solution.csv").write_text("a,b\n1,2\n")

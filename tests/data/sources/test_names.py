@@ -1,12 +1,14 @@
 """Descriptions of sources, and folders: what becomes which split and class, and what is refused in which words."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from alexnet.core.errors import UserError
-from alexnet.data.sources import BUILTIN_SOURCES, data_home, open_source
+from alexnet.data.home import data_home
+from alexnet.data.sources import BUILTIN_SOURCES, open_source
 
 
 def fill(root: Path, *names: str) -> Path:
@@ -106,7 +108,7 @@ def test_folders_that_are_no_source(tmp_path):
     assert "has no class folders" in error(fill(tmp_path / "flat", "1.jpg"))
     assert "has only one class, 'cat'" in error(fill(tmp_path / "one", "cat/1.jpg"))
     alike = error(fill(tmp_path / "alike", "a\nb/1.jpg", "a\\nb/1.jpg"))
-    assert "has two class folders whose names are shown alike, 'a\\\\nb': rename one" in alike
+    assert "has two class folders that are both shown as 'a\\\\nb': rename one" in alike
     (tmp_path / "hollow" / "a").mkdir(parents=True)
     assert error(tmp_path / "hollow").startswith("no images in ")
     assert "is a file but not a tar" in error(fill(tmp_path, "photo.jpg") / "photo.jpg")
@@ -188,7 +190,7 @@ def test_unknown_source():
     with pytest.raises(UserError, match="did you mean 'cifar10'"):
         open_source("cifar1O")
     assert error("\0").startswith("unknown source ")
-    assert error("imagenet:").endswith("has no path behind the colon: write imagenet:PATH, or imagenet alone")
+    assert error("imagenet:").endswith("has no path after the colon: write imagenet:PATH, or imagenet alone")
     for text in ("cifar10:/nowhere/at/all", "/nowhere/at/all", "photos:/tmp", "~nobody-of-that-name/x", "./nowhere"):
         assert error(text) == f"there is no folder or file {text.removeprefix('cifar10:')}"
 
@@ -246,7 +248,7 @@ def test_data_home(monkeypatch):
 def test_built_in_sources_are_described_in_a_line():
     sets = {"digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "tiny-imagenet", "imagenet"}
     assert set(BUILTIN_SOURCES) == sets
-    assert all(line and "\n" not in line for line in BUILTIN_SOURCES.values())
+    assert all(line and "\n" not in line for line in (source.about for source in BUILTIN_SOURCES.values()))
 
 
 def test_images_beside_class_folders_are_named(tmp_path):
@@ -256,3 +258,20 @@ def test_images_beside_class_folders_are_named(tmp_path):
     )  # fmt: skip
     fill(tmp_path / "plain", "a/1.jpg", "b/2.jpg", "3.jpg", "readme.txt", ".4.jpg")
     assert open_source(str(tmp_path / "plain")).warnings == ("ignored, image beside the class folders: 3.jpg",)
+
+
+def test_a_row_of_the_table_is_all_that_a_source_needs(tmp_path, monkeypatch):
+    asked = []
+
+    def open_made(path, roots, log):
+        asked.append((path, roots))
+        return replace(open_source("digits"), name="made")
+
+    monkeypatch.setitem(BUILTIN_SOURCES, "made", replace(BUILTIN_SOURCES["mnist"], about="made here", open=open_made))
+    assert open_source("made", tmp_path).name == "made"
+    assert open_source(f"made:{tmp_path}").name == "made"
+    assert asked == [(None, [tmp_path, data_home()]), (tmp_path, [data_home()])]
+    assert error("maid").startswith("unknown source 'maid'")
+    with pytest.raises(UserError) as caught:
+        open_source("maid")
+    assert caught.value.details[0] == "did you mean 'made'?"

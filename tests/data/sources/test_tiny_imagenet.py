@@ -42,7 +42,7 @@ def test_as_published(published):
         *(("train", c, f"train/{wnid}/images/{wnid}_{i}.JPEG") for c, wnid in enumerate(WNIDS) for i in range(3)),
         *(("test", label, f"val/images/val_{i}.JPEG") for label, i in ((0, 0), (0, 2), (1, 1))),
     ]
-    assert source.warnings == ("ignored, file that the truth does not name: val/images/val_3.JPEG",)
+    assert source.warnings == ("ignored, file without a label: val/images/val_3.JPEG",)
 
 
 def test_in_class_folders(tmp_path):
@@ -70,5 +70,5 @@ def test_what_is_missing_is_said(published, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"val_annotations\.txt, line 1: expected a file, a tab and a class"):
         open_source(f"tiny-imagenet:{published}")
     annotations.unlink()
-    with pytest.raises(UserError, match=r"is flat and its truth is missing: put val_annotations\.txt there"):
+    with pytest.raises(UserError, match=r"no class folders and its labels are missing: put val_annotations\.txt there"):
         open_source(f"tiny-imagenet:{published}")

@@ -230,4 +230,6 @@ def test_what_is_no_file_stops_nobody(odd_files, figures, capsys):
         status, _, err = run_command(capsys, "predict", run.folder, odd_files / "cat" / name)
         assert status == 2
         assert name in err
-    assert run_command(capsys, "predict", run.folder, odd_files / "cat" / "pipe.jpg")[2].count("no regular file") == 1
+    assert (
+        run_command(capsys, "predict", run.folder, odd_files / "cat" / "pipe.jpg")[2].count("not a regular file") == 1
+    )

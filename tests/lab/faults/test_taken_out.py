@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TAKEN_OUT = {  # what is done to the code, and the test that must notice
     "a step is taken whatever its numbers": (
         "import torch\n"
@@ -58,13 +58,13 @@ TAKEN_OUT = {  # what is done to the code, and the test that must notice
         "tests/model/test_saved.py::test_names_in_a_description_are_shown_escaped",
     ),
     "labels of a store are not hashed": (
-        "patch('alexnet.data.prepared._demand_written', lambda path, meta: None)",
-        "tests/data/test_store.py::test_one_flipped_bit_is_found_by_verification",
+        "patch('alexnet.data.prepared._check_hashes', lambda path, meta: None)",
+        "tests/data/test_prepared.py::test_one_flipped_bit_is_found_by_verification",
     ),
     "images come in no order": (
         "import numpy as np\n"
-        "patch('alexnet.data.loader.permutation', lambda key, epoch, count: np.zeros(count, np.int64))",
-        "tests/data/test_loader.py::test_each_image_comes_once_an_epoch",
+        "patch('alexnet.data.sampler.permutation', lambda key, epoch, count: np.zeros(count, np.int64))",
+        "tests/data/test_sampler.py::test_each_image_comes_once_an_epoch",
     ),
     "predict prepares images its own way": (
         "real = alexnet.data.image_file.read_pixels\n"
@@ -89,14 +89,14 @@ TAKEN_OUT = {  # what is done to the code, and the test that must notice
     ),
     "a header may promise any amount": (
         "patch('alexnet.data.sources.array_files._EXPANSION', 10**12)",
-        "tests/data/sources/test_builtin.py::test_damaged_idx_files",
+        "tests/data/sources/test_file_sets.py::test_damaged_idx_files",
     ),
 }
 RUN = """
 import sys
 from unittest import mock
 import pytest
-import alexnet.data.containers, alexnet.data.decode, alexnet.data.loader, alexnet.data.png, alexnet.data.prepared
+import alexnet.data.containers, alexnet.data.decode, alexnet.data.png, alexnet.data.prepared, alexnet.data.sampler
 import alexnet.data.sources.array_files, alexnet.data.sources.tars, alexnet.inference.predictor, alexnet.models.bundle
 import alexnet.runtime.checkpoint, alexnet.runtime.lock, alexnet.training.step
 def patch(name, value):

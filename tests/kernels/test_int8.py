@@ -8,8 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from alexnet.kernels.accelerate import accelerate, output_is_signed
 from alexnet.kernels.int8 import Int8Conv2d, Int8Linear
-from alexnet.models.layer_outputs import layer_outputs, layer_shapes
+from alexnet.kernels.prepacked import PrepackedConv2d
+from alexnet.kernels.probe import int8_fault
 from alexnet.models.layers import Conv2d, pad
 from alexnet.models.registry import create_model
 from alexnet.models.variants import VARIANTS
@@ -61,7 +63,7 @@ def test_convolutions_are_as_near_as_rounding_allows(name, signed):
     quantized = Int8Conv2d(layer, signed=signed)
     for side in (13, 27, 13):
         x = some_images(signed, layer.in_channels, side, side).to(memory_format=torch.channels_last)
-        padded = pad(x, layer.kernel_size[0], layer.stride[0], layer.rule)
+        padded = pad(x, layer.kernel_size[0], layer.stride[0], layer.pad_rule)
 
         def apply(images, weight):
             return F.conv2d(images, weight, None, layer.stride, layer.padding, 1, layer.groups)
@@ -119,54 +121,73 @@ def test_an_image_of_zeros_gives_the_biases():
 
 @pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_variant_predicts_nearly_what_its_plain_path_does(randomised, variant, bf16):
+def test_every_variant_predicts_nearly_what_its_reference_does(randomised, variant, bf16):
     network = randomised(variant).float()
     device_config = DeviceConfig(CPU, bf16=bf16, int8=True)
-    frozen, plain = device_config.freeze(network), DeviceConfig(CPU, bf16=False, reference=True).freeze(network)
+    frozen = accelerate(network, device_config)
+    reference = accelerate(network, DeviceConfig(CPU, bf16=False, reference=True))
     draws = torch.Generator().manual_seed(0)
     x = torch.randn(9, network.in_channels, network.image_size, network.image_size, generator=draws)
     with torch.inference_mode(), device_config.autocast():
         ours, one = frozen(x), frozen(x[4:5])
     with torch.inference_mode():
-        theirs = plain(x)
+        theirs = reference(x)
     assert (ours.float() - theirs).norm() < 0.06 * theirs.norm()
     assert (ours.float() - theirs).norm() > 1e-4 * theirs.norm()  # something was rounded
     assert torch.equal(ours[4:5], one) or bf16  # what is left in bf16 may be summed in another order
 
 
 def test_all_layers_but_the_first_have_int8_weights_and_the_network_keeps_its_own():
-    network = create_model("torchvision", 10, 3, 63, seed=0)
-    frozen = DeviceConfig(CPU, bf16=False, int8=True).freeze(network)
+    network = create_model("torchvision", num_classes=10, image_size=63, seed=0)
+    frozen = accelerate(network, DeviceConfig(CPU, bf16=False, int8=True))
     kinds = {name: type(getattr(frozen, name)) for name in ("conv1", "conv2", "conv5", "fc6", "fc8")}
-    assert kinds == dict(zip(kinds, (Conv2d, Int8Conv2d, Int8Conv2d, Int8Linear, Int8Linear), strict=True))
+    assert kinds == dict(zip(kinds, (PrepackedConv2d, Int8Conv2d, Int8Conv2d, Int8Linear, Int8Linear), strict=True))
     assert not any(isinstance(module, Int8Conv2d | Int8Linear) for module in network.modules())
 
 
 def test_layers_have_the_names_that_they_had():
-    network = create_model("small", 10, 3, 28, seed=0).eval()
-    frozen = DeviceConfig(CPU, bf16=False, int8=True).freeze(network)
+    network = create_model("small", in_channels=3, seed=0).eval()
+    frozen = accelerate(network, DeviceConfig(CPU, bf16=False, int8=True))
     with torch.inference_mode():
-        outputs = layer_outputs(frozen, torch.zeros(2, 3, 28, 28))
-    assert {name: tuple(value.shape[1:]) for name, value in outputs.items()} == layer_shapes(network)
+        outputs = frozen.layer_outputs(torch.zeros(2, 3, 28, 28), list(network.layer_shapes()))
+    assert {name: tuple(value.shape[1:]) for name, value in outputs.items()} == network.layer_shapes()
 
 
 @pytest.mark.parametrize(
-    ("variant", "departures", "signed"),
+    ("variant", "overrides", "signed"),
     [
         ("paper", {}, {"conv1"}),
+        ("keras", {}, {"conv1", "conv2", "conv3", "conv4", "conv5", "fc6"}),  # batch norm after ReLU
         ("small", {"activation": "tanh"}, {"conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"}),
-        ("lenet5", None, {"conv1", "conv2", "fc3", "fc4", "fc5"}),
+        ("lenet5", {}, {"conv1"}),
     ],
 )
-def test_which_layers_read_negative_numbers(variant, differences, signed):
-    network = create_model(variant, 10, 1, 28 if variant != "paper" else 80, seed=0, **differences or {})
-    names = [name for name, module in network.named_modules() if isinstance(module, torch.nn.Conv2d | torch.nn.Linear)]
-    assert {name for name in names if network.reads_signed(name)} == signed
-    if differences is None:
-        return
-    with torch.inference_mode():  # as told by what they are given
-        outputs = layer_outputs(network.eval(), torch.randn(4, 1, network.image_size, network.image_size))
-    order = list(outputs)
-    for name in names[1:]:
-        given = outputs[order[order.index(name) - 1]]
-        assert bool((given < 0).any()) == (name in signed)
+def test_which_layers_read_negative_numbers(variant, overrides, signed):
+    side = 28 if variant in ("small", "lenet5") else 80
+    network = create_model(variant, num_classes=10, in_channels=1, image_size=side, seed=0, **overrides).eval()
+    found, negative = set(), True
+    for name, module in network.named_children():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear) and negative:
+            found.add(name)
+        negative = output_is_signed(module, negative)
+    assert found == signed
+    inputs = {}
+    for name, module in network.named_children():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.fill_(0.01)  # as after training: some outputs are negative
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            module.register_forward_hook(lambda _, given, __, name=name: inputs.update({name: given[0]}))
+    with torch.inference_mode():
+        network(torch.randn(4, 1, side, side))
+    assert {name for name, given in inputs.items() if bool((given < 0).any())} == signed
+
+
+def test_the_probe_finds_no_fault_here_and_a_fault_costs_int8_only(monkeypatch, randomised):
+    assert int8_fault() is None
+    network, lines = randomised("small").float(), []
+    monkeypatch.setattr("alexnet.kernels.accelerate.int8_fault", lambda: "RuntimeError: gone")
+    frozen = accelerate(network, DeviceConfig(CPU, bf16=False, int8=True), log=lines.append)
+    assert lines == ["int8 layers are not used, layers in bf16 or fp32 are: RuntimeError: gone"]
+    x = torch.randn(2, network.in_channels, network.image_size, network.image_size)
+    with torch.inference_mode():
+        torch.testing.assert_close(frozen(x), network.eval()(x), rtol=1e-4, atol=1e-4)

@@ -15,8 +15,7 @@ from PIL import Image
 
 from alexnet.core.errors import UserError
 from alexnet.core.files import sha256_file, sha256_json
-from alexnet.data import prepared as dataset
-from alexnet.data import writer as building
+from alexnet.data import writer
 from alexnet.data.decode import preprocessing, read_pixels
 from alexnet.data.prepared import natural_side, open_or_prepare, open_prepared, verify_prepared
 from alexnet.data.sources import open_source
@@ -116,7 +115,7 @@ def test_another_side_and_other_channels_can_be_asked_for(array_source):
 def test_store_json_says_what_is_there(array_source):
     made = open_or_prepare(array_source(noise(20), [0, 1] * 10, ["train"] * 20, descriptions=("a cat", "a dog")))
     meta = json.loads((made.path / "store.json").read_text())
-    assert meta["schema"] == building.SCHEMA
+    assert meta["schema"] == writer.SCHEMA
     assert meta["classes"] == ["class 0", "class 1"]
     assert made.labels == ["a cat", "a dog"]
     assert meta["images"] == 20
@@ -133,7 +132,7 @@ def test_store_json_says_what_is_there(array_source):
 
 @pytest.mark.parametrize("chunk", [1, 3, 64])
 def test_the_workers_do_not_show(tmp_path, monkeypatch, chunk):
-    monkeypatch.setattr(building, "CHUNK", chunk)
+    monkeypatch.setattr(writer, "CHUNK", chunk)
     root = photographs(tmp_path / "photographs", per_class=30)
     (root / "cat" / "005.png").write_bytes(b"no image")
     found = []
@@ -282,13 +281,13 @@ def test_small_classes_only_train_and_are_named(array_source):
     classes = ("many", "two", "one", "three")
     made = open_or_prepare(array_source(noise(46), targets, classes=classes))
     assert set(made.splits[(targets == 1) | (targets == 2)].tolist()) == {0}
-    assert made.meta["warnings"] == ["too few images to be tested, these classes only train: two, one"]
+    assert made.meta["warnings"] == ["classes with too few images for val and test, all in train: two, one"]
     # with splits of its own a source says itself what is tested
     splits = ["train"] * 45 + ["test"]
     made = open_or_prepare(array_source(noise(46), targets, splits, classes))
     assert made.meta["warnings"] == []
     missing = open_or_prepare(array_source(noise(4), [0, 0, 0, 1], ["train"] * 3 + ["test"], ("a", "b", "c")))
-    assert missing.meta["warnings"] == ["no image to train on in: b, c"]
+    assert missing.meta["warnings"] == ["classes without training images: b, c"]
 
 
 # Statistics
@@ -318,7 +317,7 @@ def test_statistics_do_not_depend_on_chunks_or_order(monkeypatch):
     expected = statistics(pixels, index)
     shuffled = np.random.default_rng(0).permutation(index)
     for values in (1, 200, 5000, 1 << 24):
-        monkeypatch.setattr(building, "STATISTICS_VALUES", values)
+        monkeypatch.setattr(writer, "STATISTICS_VALUES", values)
         for found in (statistics(pixels, index), statistics(pixels, shuffled)):
             assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
 
@@ -410,7 +409,7 @@ def test_a_store_is_used_again_without_decoding(tmp_path, monkeypatch):
     root = photographs(tmp_path / "photographs")
     first = open_or_prepare(open_source(str(root)))
     decoded = []
-    monkeypatch.setattr(building, "decode_record", lambda *arguments: decoded.append(arguments))
+    monkeypatch.setattr(writer, "decode_record", lambda *arguments: decoded.append(arguments))
     again = open_or_prepare(open_source(str(root)), progress=lambda *arguments: decoded.append(arguments))
     assert again.path == first.path
     assert again.digest == first.digest
@@ -471,13 +470,13 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, home, monkeypatch, pla
     def refuse(*_arguments):
         raise OSError(28, "No space left on device")
 
-    target = {"array": (building, "write_array"), "json": (building, "write_json"), "rename": (Path, "rename")}[place]
+    target = {"array": (writer, "write_array"), "json": (writer, "write_json"), "rename": (Path, "rename")}[place]
     source = open_source(str(photographs(tmp_path / "photographs")))
     with monkeypatch.context() as patch:
         patch.setattr(*target, refuse)
         line, _ = complaint(open_or_prepare, source)
-    assert line.startswith(f"cannot write the store {home / 'stores'}")
-    assert line.endswith("No space left on device; set ALEXNET_HOME elsewhere")
+    assert line.startswith(f"cannot write the prepared dataset {home / 'stores'}")
+    assert line.endswith("No space left on device; set ALEXNET_HOME to another folder")
     assert datasets(home) == []
     assert len(open_or_prepare(source).images) == 20
 
@@ -501,8 +500,8 @@ def test_a_disk_that_fills_up_amid_the_images_is_said(tmp_path, home, monkeypatc
 
 def test_a_disk_too_small_is_noticed_before_anything_is_decoded(array_source, home, monkeypatch):
     usage = shutil.disk_usage(Path.home())
-    monkeypatch.setattr(building.shutil, "disk_usage", lambda path: usage._replace(free=10_000))
-    monkeypatch.setattr(building, "decode_record", None)
+    monkeypatch.setattr(writer.shutil, "disk_usage", lambda path: usage._replace(free=10_000))
+    monkeypatch.setattr(writer, "decode_record", None)
     line, _ = complaint(open_or_prepare, array_source(noise(100), [0, 1] * 50))
     assert " MB and " in line
     assert "ALEXNET_HOME" in line
@@ -512,7 +511,7 @@ def test_a_disk_too_small_is_noticed_before_anything_is_decoded(array_source, ho
 def test_a_home_that_cannot_be_written_is_said(array_source, home):
     home.write_text("a file, not a folder")
     line, _ = complaint(open_or_prepare, array_source(noise(4), [0, 1] * 2))
-    assert line.startswith(f"cannot write the store {home}")
+    assert line.startswith(f"cannot write the prepared dataset {home}")
 
 
 # Damage
@@ -563,15 +562,15 @@ DAMAGE = {
     ),
     "a class that is missing": (
         lambda path: write_array(path / "labels.npy", np.arange(30) % 2),
-        "labels.npy is not what was written: its sha256 differs",
+        "labels.npy was changed: its sha256 differs",
     ),
     "a split that is empty": (
         lambda path: write_array(path / "splits.npy", np.zeros(30, np.int8)),
-        "splits.npy is not what was written: its sha256 differs",
+        "splits.npy was changed: its sha256 differs",
     ),
     "names of another set": (
         lambda path: (path / "names.txt").write_text("a\n" * 30),
-        "names.txt is not what was written: its sha256 differs",
+        "names.txt was changed: its sha256 differs",
     ),
     "a negative label": (lambda path: write_array(path / "labels.npy", np.full(30, -1)), "outside 0 … 2"),
     "a split that is none": (
@@ -585,16 +584,16 @@ DAMAGE = {
     "store.json cut": (cut("store.json", 2), "delimiter"),
     "store.json of zeros": (lambda path: (path / "store.json").write_bytes(bytes(99)), "Expecting value"),
     "store.json of noise": (lambda path: (path / "store.json").write_bytes(b"\xff\xfe\x80"), "codec"),
-    "store.json a list": (lambda path: (path / "store.json").write_text("[1]"), "does not describe a store of schema"),
+    "store.json a list": (lambda path: (path / "store.json").write_text("[1]"), "does not have schema"),
     "another schema": (
         lambda path: rewrite(path, lambda meta: meta.update(schema=99)),
-        f"a store of schema {building.SCHEMA}",
+        f"does not have schema {writer.SCHEMA}",
     ),
     "one digit of store.json": (
         lambda path: (path / "store.json").write_text(
             (path / "store.json").read_text().replace('"images": 30', '"images": 31')
         ),
-        "store.json is not what was written",
+        "store.json was changed",
     ),
     "other classes": (lambda path: rewrite(path, lambda meta: meta.update(classes=["a"])), "outside 0 … 0"),
 }
@@ -607,7 +606,7 @@ def test_damage_is_one_good_line(prepared, name):
     damage(prepared)
     for call in (open_prepared, verify_prepared):
         line, details = complaint(call, prepared)
-        assert line == f"the store {prepared} is damaged: remove that folder and run the command again"
+        assert line == f"the prepared dataset {prepared} is damaged: remove that folder and run the command again"
         assert len(details) == 1
         assert detail in details[0]
 
@@ -628,13 +627,12 @@ def test_one_flipped_bit_is_found_by_verification(prepared, name):
     data[-8] ^= 2  # the low byte of the last label, which becomes 0; a split that goes from test to train
     (prepared / name).write_bytes(data)  # sizes, headers and ranges are as they should be
     if name != "images.npy":
-        assert list(complaint(open_prepared, prepared)[1]) == [f"{name} is not what was written: its sha256 differs"]
+        assert list(complaint(open_prepared, prepared)[1]) == [f"{name} was changed: its sha256 differs"]
         return
     assert open_prepared(prepared) is not None  # nobody reads gigabytes to open a store
     (sentence,) = verify_prepared(prepared)
-    assert (
-        sentence == f"{prepared / name}: its sha256 is not the one in store.json: remove the store and prepare it again"
-    )
+    advice = f"remove {prepared} and prepare the source again"
+    assert sentence == f"{prepared / name}: its sha256 is not the one in store.json: {advice}"
 
 
 def test_no_mutation_of_a_header_raises_anything_but_a_user_error(prepared):
@@ -643,7 +641,7 @@ def test_no_mutation_of_a_header_raises_anything_but_a_user_error(prepared):
         whole = (prepared / name).read_bytes()
         for _ in range(60):
             data = bytearray(whole)
-            data[generator.integers(building.HEADER_BYTES)] ^= 1 << generator.integers(8)
+            data[generator.integers(writer.HEADER_BYTES)] ^= 1 << generator.integers(8)
             (prepared / name).write_bytes(data)
             assert name in complaint(open_prepared, prepared)[1][0]
         (prepared / name).write_bytes(whole)
@@ -656,11 +654,11 @@ def test_no_mutation_of_a_header_raises_anything_but_a_user_error(prepared):
 @pytest.mark.parametrize("count", [1, 30, 10**7, 10**12])
 def test_the_header_is_numpys_whatever_the_number_of_images(count):
     header = array_header(np.uint8, (count, 256, 256, 3))
-    assert len(header) == building.HEADER_BYTES
+    assert len(header) == writer.HEADER_BYTES
     file = io.BytesIO(header)
     assert np.lib.format.read_magic(file) == (1, 0)
     assert np.lib.format.read_array_header_1_0(file) == ((count, 256, 256, 3), False, np.dtype(np.uint8))
-    assert file.tell() == building.HEADER_BYTES
+    assert file.tell() == writer.HEADER_BYTES
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.int8, np.int64, np.uint64, np.float32])
@@ -679,7 +677,7 @@ def test_numpy_maps_10_million_images(tmp_path):
     path = tmp_path / "images.npy"
     shape = (10**7, 2, 2, 1)
     path.write_bytes(array_header(np.uint8, shape))
-    os.truncate(path, building.HEADER_BYTES + 4 * 10**7)  # sparse
+    os.truncate(path, writer.HEADER_BYTES + 4 * 10**7)  # sparse
     assert np.load(path, mmap_mode="r", allow_pickle=False).shape == shape
 
 
@@ -687,22 +685,23 @@ LARGE = ("images.npy", "store.json")
 PROBE = """
 import sys
 from pathlib import Path
-from alexnet.data.loader import Loader, Order
-from alexnet.data.prepared import open_store
+from alexnet.data.loader import Loader
+from alexnet.data.prepared import open_prepared
+from alexnet.data.sampler import Sampler
 import numpy as np
 import torch
 def resident():
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 before = resident()
-store = open_store(Path(sys.argv[1]))
-order = Order(np.arange(len(store.images)), 64, seed=0)
+dataset = open_prepared(Path(sys.argv[1]))
+sampler = Sampler(np.arange(len(dataset.images)), 64, seed=0)
 total, most = 0, 0
-with Loader(store.read, store.targets, order, torch.device("cpu"), 0, 100) as batches:  # 1.2 GB
+with Loader(dataset.read, dataset.targets, sampler, torch.device("cpu"), 0, 100) as batches:  # 1.2 GB
     for batch in batches:
         total += int(batch.pixels[:, 0].sum())
         most = max(most, resident())
-print(len(store.images), total, (most - before) / 1024)
+print(len(dataset.images), total, (most - before) / 1024)
 """
 
 
@@ -711,7 +710,7 @@ def test_training_from_a_store_of_64_gib_takes_no_memory(array_source):
     count, side = 349_526, 256
     path = open_or_prepare(array_source(noise(2, side), [0, 1], ["train"] * 2), side).path
     (path / "images.npy").write_bytes(array_header(np.uint8, (count, side, side, 3)))
-    os.truncate(path / "images.npy", building.HEADER_BYTES + count * side * side * 3)  # sparse: zeros, no disk
+    os.truncate(path / "images.npy", writer.HEADER_BYTES + count * side * side * 3)  # sparse: zeros, no disk
     for name, kind in (("labels", np.int64), ("hashes", np.uint64), ("splits", np.int8)):
         write_array(path / f"{name}.npy", np.zeros(count, kind))
     files = {"images.npy": {}}
@@ -721,7 +720,7 @@ def test_training_from_a_store_of_64_gib_takes_no_memory(array_source):
     images, total, megabytes = output.split()
     assert (int(images), int(total)) == (count, 0)
     assert float(megabytes) < 200
-    assert dataset.open_prepared(path).images.nbytes > 64 << 30
+    assert open_prepared(path).images.nbytes > 64 << 30
 
 
 def test_reading_is_the_mapping_s_pixels_whatever_becomes_of_the_folder(array_source):
@@ -736,7 +735,7 @@ def test_reading_is_the_mapping_s_pixels_whatever_becomes_of_the_folder(array_so
 
 def test_a_store_that_is_cut_off_while_it_is_read_is_said(array_source):
     made = open_or_prepare(array_source(noise(9, 8), [0, 1, 1] * 3, ["train"] * 9), 8)
-    os.truncate(made.path / "images.npy", building.HEADER_BYTES + 8 * 8 * 8 * 3 + 1)
+    os.truncate(made.path / "images.npy", writer.HEADER_BYTES + 8 * 8 * 8 * 3 + 1)
     assert made.read(np.array([7])).shape == (1, 8, 8, 3)
     with pytest.raises(UserError, match="has become shorter"):
         made.read(np.array([8]))

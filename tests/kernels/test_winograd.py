@@ -7,9 +7,11 @@ import torch
 import torch.nn.functional as F
 
 from alexnet.kernels import winograd
-from alexnet.kernels.winograd import POINTS, Filtering, choose, convolve
-from alexnet.models.layers import Conv2d, Linear
+from alexnet.kernels.accelerate import accelerate
+from alexnet.kernels.blocked import BlockedLinear
+from alexnet.kernels.winograd import POINTS, Filtering, WinogradConv2d, choose, convolve
 from alexnet.models.registry import create_model
+from alexnet.runtime.device import DeviceConfig
 
 EXACT, ROUNDED = 1e-10, 1e-5  # DESIGN's fourth rule: in fp64, in fp32
 FILTERINGS = [Filtering(side - taps + 1, taps) for taps in (3, 5) for side in POINTS if side > taps]
@@ -107,7 +109,7 @@ def test_the_filtering_is_the_fastest_or_none(layer, side):
 @pytest.mark.parametrize("capability", ["AVX2", "AVX512", "DEFAULT"])
 def test_layers_take_the_faster_forms_where_they_are_faster(monkeypatch, capability):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    conv, linear = Conv2d(64, 192, 5, 1, 2, 1), Linear(96, 512)
+    conv, linear = WinogradConv2d(64, 192, 5, 1, 2, 1), BlockedLinear(96, 512)
     maps, rows = torch.randn(4, 64, 27, 27), torch.randn(4, 96)
     narrow = capability == "AVX2"
     assert (conv.filtering(maps) is not None) == narrow
@@ -116,17 +118,14 @@ def test_layers_take_the_faster_forms_where_they_are_faster(monkeypatch, capabil
     assert conv.filtering(maps.bfloat16()) is None
     with torch.autocast("cpu", torch.bfloat16):
         assert conv.filtering(maps) is None
-    conv.plain = linear.plain = True
-    assert conv.filtering(maps) is None
-    assert linear(rows).is_contiguous()
-    assert Conv2d(64, 192, 5, 2, 2, 1).filtering(maps) is None
+    assert WinogradConv2d(64, 192, 5, 2, 2, 1).filtering(maps) is None
     assert conv.filtering(maps.to("meta")) is None
 
 
 @pytest.mark.parametrize("shape", [(0, 96), (2, 3, 96), (96,)])
 def test_a_linear_layer_takes_other_shapes_as_torch_does(monkeypatch, shape):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    linear, x = Linear(96, 512), torch.ones(shape)
+    linear, x = BlockedLinear(96, 512), torch.ones(shape)
     assert torch.equal(linear(x), F.linear(x, linear.weight, linear.bias))
 
 
@@ -135,13 +134,12 @@ def test_a_linear_layer_takes_other_shapes_as_torch_does(monkeypatch, shape):
 def test_a_linear_layer_in_blocks_is_the_same_layer(monkeypatch, images, units):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     draws = torch.Generator().manual_seed(0)
-    fast, plain = Linear(300, units), Linear(300, units)
-    plain.load_state_dict(fast.state_dict())
-    plain.plain = True
+    fast, reference = BlockedLinear(300, units), torch.nn.Linear(300, units)
+    reference.load_state_dict(fast.state_dict())
     x = torch.randn(images, 300, generator=draws)
     ours, theirs = (
         [*both_passes(each, x), *torch.autograd.grad(each(x).square().sum(), list(each.parameters()))]
-        for each in (fast, plain)
+        for each in (fast, reference)
     )
     for mine, other in zip(ours, theirs, strict=True):
         assert mine.shape == other.shape
@@ -149,24 +147,24 @@ def test_a_linear_layer_in_blocks_is_the_same_layer(monkeypatch, images, units):
 
 
 @pytest.mark.parametrize("variant", ["paper", "torchvision", "d2l", "keras"])
-def test_a_whole_network_on_narrow_vectors(monkeypatch, variant):
-    """Logits in fp32, and gradients in fp64, where no ReLU flips; that they differ at all shows two forms at work."""
+def test_a_whole_network_with_avx2(monkeypatch, variant):
+    """Logits in fp32, and gradients in float64, where no ReLU flips. That they differ at all shows two kernels at work."""
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    network = create_model(variant, 10, seed=0).eval()
+    network = create_model(variant, num_classes=10, in_channels=3, seed=0).eval()
+    fast = accelerate(network, DeviceConfig(torch.device("cpu"), bf16=False), training=True)
     draws = torch.Generator().manual_seed(0)
     x = torch.randn(16, 3, network.image_size, network.image_size, generator=draws)
 
-    def logits_and_gradients():
+    def logits_and_gradients(each):
         with torch.inference_mode():
-            logits = network.float()(x)
-        network.double()(x[:4].double()).square().sum().backward()
-        gradients = {name: weight.grad for name, weight in network.named_parameters()}
-        network.zero_grad(set_to_none=True)
+            logits = each.float()(x)
+        each.double()(x[:4].double()).square().sum().backward()
+        gradients = {name: weight.grad for name, weight in each.named_parameters()}
+        each.zero_grad(set_to_none=True)
         return logits, gradients
 
-    fast, fast_gradients = logits_and_gradients()
-    network.use_plain_forms()
-    plain, plain_gradients = logits_and_gradients()
-    assert 0 < distance(fast, plain) < ROUNDED
-    apart = [distance(fast_gradients[name], plain_gradients[name]) for name in plain_gradients]
+    quick, quick_gradients = logits_and_gradients(fast)
+    slow, slow_gradients = logits_and_gradients(network)
+    assert 0 < distance(quick, slow) < ROUNDED
+    apart = [distance(quick_gradients[name], slow_gradients[name]) for name in slow_gradients]
     assert 0 < max(apart) < 1e-9

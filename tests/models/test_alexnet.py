@@ -233,9 +233,9 @@ def test_batch_norm_learns_as_torchs(randomised):
 
 
 def test_d2l_has_its_documents_shapes(slim):
-    network = create_model("d2l", 10, 1, seed=0, **slim("d2l"))
+    network = create_model("d2l", num_classes=10, in_channels=1, seed=0, **slim("d2l"))
     sides = []
-    for layer in ("conv1", "conv2", "conv3", "conv4", "conv5", "pool"):
+    for layer in ("conv1", "pool1", "conv2", "pool2", "conv3", "conv4", "conv5", "pool5"):
         network.get_submodule(layer).register_forward_hook(lambda _, __, output: sides.append(output.shape[-1]))
     with torch.no_grad():
         network(torch.zeros(1, 1, 224, 224))
@@ -245,7 +245,7 @@ def test_d2l_has_its_documents_shapes(slim):
 
 @pytest.mark.parametrize("name", ["paper", "torchvision", "d2l"])
 def test_masks_are_inputs_of_the_step(name, slim):
-    network = create_model(name, CLASSES, 1, seed=0, image_size=96, **slim(name)).train()
+    network = create_model(name, num_classes=CLASSES, in_channels=1, seed=0, image_size=96, **slim(name)).train()
     x = torch.randn(4, 1, 96, 96)
     sites = network.dropout_sites
     assert list(sites) == (["pool5", "fc6"] if name == "torchvision" else ["fc6", "fc7"])
@@ -282,26 +282,26 @@ def test_kept_units_are_scaled_as_the_architecture_says(randomised):
 
 def test_without_masks_torchs_generator_draws_them_and_without_dropout_nothing_does(slim):
     x = torch.randn(2, 3, 64, 64)
-    network = create_model("paper", CLASSES, image_size=64, seed=0, **slim("paper")).train()
+    network = create_model("paper", num_classes=CLASSES, image_size=64, seed=0, **slim("paper")).train()
     outputs = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
         outputs.append(network(x))
     assert torch.equal(outputs[0], outputs[1])
     assert not torch.equal(outputs[0], outputs[2])
-    plain = create_model("paper", CLASSES, image_size=64, seed=0, dropout=0, **slim("paper")).train()
+    plain = create_model("paper", num_classes=CLASSES, image_size=64, seed=0, dropout=0, **slim("paper")).train()
     assert plain.dropout_sites == {}
     assert torch.equal(plain(x), plain.eval()(x))
 
 
-def test_torchvision_pools_adaptively_only_when_the_map_is_another(slim):
-    network = create_model("torchvision", CLASSES, seed=0, **slim("torchvision")).eval()
-    called = []
-    network.adapt.register_forward_hook(lambda *_: called.append(1))
+def test_torchvision_averages_maps_only_when_they_have_another_side(slim):
+    network = create_model("torchvision", num_classes=CLASSES, seed=0, **slim("torchvision")).eval()
+    changed = []
+    network.avgpool5.register_forward_hook(lambda _, given, output: changed.append(output is not given[0]))
     with torch.no_grad():
-        for side, times in ((224, 0), (63, 1), (256, 2)):
+        for side in (224, 63, 256):
             assert network(torch.randn(1, 3, side, side)).shape == (1, CLASSES)
-            assert len(called) == times
+    assert changed == [False, True, True]
 
 
 @pytest.mark.parametrize(("activation", "function"), [("relu", F.relu), ("tanh", torch.tanh), ("sigmoid", F.sigmoid)])
@@ -319,7 +319,9 @@ def test_the_activation_is_the_one_that_is_named(activation, function, randomise
 def test_map_sizes_are_those_of_the_network(name, slim):
     architecture = get_architecture(name)
     for size in range(architecture.smallest_image(), architecture.smallest_image() + 9):
-        network = create_model(name, CLASSES, 1, size, seed=0, **slim(name, 2)).eval()
+        network = create_model(
+            name, num_classes=CLASSES, in_channels=1, image_size=size, seed=0, **slim(name, 2)
+        ).eval()
         with torch.no_grad():
             network(torch.zeros(1, 1, size, size))  # fc6 fits what comes
         assert network.fc6.in_features == architecture.convs[4].filters * architecture.map_sizes(size)[-1] ** 2
@@ -343,7 +345,7 @@ def test_a_step_has_no_operation_that_raises_on_a_gpu(name, slim):
             self.seen.add(str(function))
             return function(*args, **(kwargs or {}))
 
-    network = create_model(name, CLASSES, seed=0, in_channels=3, **slim(name)).train()
+    network = create_model(name, num_classes=CLASSES, seed=0, in_channels=3, **slim(name)).train()
     images = torch.randn(2, 3, network.image_size, network.image_size)
     masks = draw_masks(network.dropout_sites, 2, 0, 0, torch.device("cpu"))
     with Names() as names:
@@ -354,7 +356,7 @@ def test_a_step_has_no_operation_that_raises_on_a_gpu(name, slim):
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_step_at_its_own_size_has_deterministic_algorithms_only(name, slim):
-    network = create_model(name, CLASSES, seed=0, in_channels=3, **slim(name)).train()
+    network = create_model(name, num_classes=CLASSES, seed=0, in_channels=3, **slim(name)).train()
     images = torch.randn(2, 3, network.image_size, network.image_size, generator=torch.Generator().manual_seed(3))
     masks = draw_masks(network.dropout_sites, 2, 0, 0, torch.device("cpu"))
     gradients = []

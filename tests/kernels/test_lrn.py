@@ -1,4 +1,4 @@
-"""Normalization across maps: against the paper's formula one number after another, torch's layer, its own blocks."""
+"""Local response normalization, fast: against the paper's formula number by number, torch's layer, and its reference."""
 
 import itertools
 
@@ -6,15 +6,19 @@ import pytest
 import torch
 from torch import nn
 
-from alexnet.kernels import lrn as response_norm
-from alexnet.kernels.lrn import LocalResponseNorm
+from alexnet.kernels import lrn
+from alexnet.kernels.lrn import FastLocalResponseNorm
+from alexnet.models.layers import LocalResponseNorm
+
+BOTH = pytest.mark.parametrize("kind", [LocalResponseNorm, FastLocalResponseNorm])
 
 
+@BOTH
 @pytest.mark.parametrize("size", [1, 3, 4, 5, 9])
-def test_mean_convention_is_torchs(size):
+def test_mean_convention_is_torchs(size, kind):
     torch.manual_seed(size)
     x = (3 * torch.randn(2, 12, 5, 6)).requires_grad_()
-    ours = LocalResponseNorm(size, 0.5, 0.75, 2.0, "mean", groups=1)(x)
+    ours = kind(size, 0.5, 0.75, 2.0, "mean", groups=1)(x)
     theirs = nn.LocalResponseNorm(size, 0.5, 0.75, 2.0)(x)
     torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
     weights = torch.randn_like(ours)
@@ -35,23 +39,26 @@ def paper_norm(x, size, alpha, beta, k, groups):
 
 
 @pytest.mark.parametrize(("size", "groups"), [(5, 1), (5, 2), (4, 1), (4, 3), (9, 2)])
-def test_sum_convention_is_the_papers_formula(size, groups):
+@BOTH
+def test_sum_convention_is_the_papers_formula(size, groups, kind):
     torch.manual_seed(1)
     x = 30 * torch.randn(2, 12, 2, 3, dtype=torch.float64)
-    ours = LocalResponseNorm(size, 1e-4, 0.75, 2.0, "sum", groups)(x)
+    ours = kind(size, 1e-4, 0.75, 2.0, "sum", groups)(x)
     torch.testing.assert_close(ours, paper_norm(x, size, 1e-4, 0.75, 2.0, groups), rtol=1e-12, atol=1e-12)
 
 
-def test_response_norm_has_the_gradient_of_its_formula():
+@BOTH
+def test_it_has_the_gradient_of_its_formula(kind):
     torch.manual_seed(2)
     x = torch.randn(1, 8, 2, 2, dtype=torch.float64, requires_grad=True)
     for size, beta, groups in ((5, 0.75, 2), (4, 0.75, 1), (9, 0.6, 1)):
-        assert torch.autograd.gradcheck(LocalResponseNorm(size, 0.3, beta, 1.0, "sum", groups), x)
+        assert torch.autograd.gradcheck(kind(size, 0.3, beta, 1.0, "sum", groups), x)
 
 
-def test_response_norm_keeps_fp32_inside_autocast_and_the_type_that_it_was_given():
+@BOTH
+def test_it_keeps_fp32_inside_autocast_and_its_input_s_type(kind):
     torch.manual_seed(3)
-    norm, x = LocalResponseNorm(5, 1e-2, 0.75, 2.0, "sum", groups=1), 10 * torch.randn(2, 16, 3, 3)
+    norm, x = kind(5, 1e-2, 0.75, 2.0, "sum", groups=1), 10 * torch.randn(2, 16, 3, 3)
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(norm(x), norm(x.double()).float(), rtol=1e-6, atol=1e-6)
         short = norm(x.bfloat16())
@@ -63,7 +70,7 @@ def test_response_norm_keeps_fp32_inside_autocast_and_the_type_that_it_was_given
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
 def test_blocks_and_layouts_in_memory_change_nothing(dtype, memory, monkeypatch):
     torch.manual_seed(5)
-    norm = LocalResponseNorm(5, 1e-2, 0.75, 2.0, "sum", groups=2)
+    norm = FastLocalResponseNorm(5, 1e-2, 0.75, 2.0, "sum", groups=2)
     x, g = (10 * torch.randn(3, 16, 5, 7, dtype=dtype) for _ in range(2))
 
     def both(x):
@@ -72,7 +79,7 @@ def test_blocks_and_layouts_in_memory_change_nothing(dtype, memory, monkeypatch)
         return y, torch.autograd.grad(y, x, g)[0]
 
     expected = both(x)
-    monkeypatch.setattr(response_norm, "CACHED", 11 * 16)  # 11 of 105 places at once: the last block is shorter
+    monkeypatch.setattr(lrn, "CACHED", 11 * 16)  # 11 of 105 places at once: the last block is shorter
     for ours, whole in zip(both(x.detach().to(memory_format=memory)), expected, strict=True):
         assert ours.is_contiguous(memory_format=torch.channels_last)
         torch.testing.assert_close(ours, whole, rtol=0, atol=0)
@@ -80,7 +87,7 @@ def test_blocks_and_layouts_in_memory_change_nothing(dtype, memory, monkeypatch)
 
 def test_the_gradient_in_bf16_is_the_one_in_fp32_rounded_once():
     torch.manual_seed(6)
-    norm = LocalResponseNorm(5, 1e-2, 0.75, 2.0, "mean", groups=1)
+    norm = FastLocalResponseNorm(5, 1e-2, 0.75, 2.0, "mean", groups=1)
     x, g = (10 * torch.randn(2, 16, 3, 3).bfloat16() for _ in range(2))
     gradients = []
     for dtype in (torch.bfloat16, torch.float32):
@@ -89,8 +96,9 @@ def test_the_gradient_in_bf16_is_the_one_in_fp32_rounded_once():
     torch.testing.assert_close(gradients[0], gradients[1].bfloat16(), rtol=0, atol=0)
 
 
-def test_it_runs_under_deterministic_algorithms_without_a_gradient_and_on_no_device():
-    norm = LocalResponseNorm(5, 1e-4, 0.75, 2.0, "sum", groups=1)
+@BOTH
+def test_it_runs_under_deterministic_algorithms_without_a_gradient_and_on_no_device(kind):
+    norm = kind(5, 1e-4, 0.75, 2.0, "sum", groups=1)
     x = torch.randn(2, 96, 5, 5)
     torch.use_deterministic_algorithms(True)
     try:
@@ -109,13 +117,14 @@ def test_it_runs_under_deterministic_algorithms_without_a_gradient_and_on_no_dev
     ("size", "groups", "beta"), [(5, 1, 0.75), (5, 2, 0.75), (4, 1, 0.75), (9, 1, 0.75), (3, 2, 0.5)]
 )
 @pytest.mark.parametrize(("dtype", "near"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
-def test_the_fast_form_is_the_plain_one_forward_and_backward(size, groups, beta, dtype, near):
+def test_the_fast_layer_equals_the_reference_forward_and_backward(size, groups, beta, dtype, near):
     torch.manual_seed(7)
-    fast, plain = (LocalResponseNorm(size, 1e-2, beta, 2.0, "sum", groups) for _ in range(2))
-    plain.plain = True
+    fast, reference = (
+        kind(size, 1e-2, beta, 2.0, "sum", groups) for kind in (FastLocalResponseNorm, LocalResponseNorm)
+    )
     x, g = (10 * torch.randn(2, 16, 5, 7, dtype=dtype) for _ in range(2))
     outcomes = []
-    for norm in (fast, plain):
+    for norm in (fast, reference):
         leaf = x.clone().requires_grad_()
         y = norm(leaf)
         outcomes.append((y, *torch.autograd.grad(y, leaf, g)))

@@ -16,7 +16,7 @@ from alexnet.config import Preprocessing
 from alexnet.core.errors import UserError
 from alexnet.core.files import sha256_json
 from alexnet.models.bundle import load_model, model_folder, save_model
-from alexnet.models.classifier import Classifier
+from alexnet.models.classifier import ModelInfo
 from alexnet.models.registry import create_model
 from alexnet.models.variants import VARIANTS
 
@@ -25,53 +25,64 @@ PREPROCESSING = Preprocessing(3, 12, 12, 80, "symmetric", (127.5,) * 3, (127.5,)
 
 
 def saved(network, variant, **fields):
-    defaults = {"classes": CLASSES, "readable_classes": ("cat", "dog", "été"), "preprocessing": PREPROCESSING}
-    return Classifier(network, variant, **{**defaults, **fields})
+    defaults = {"classes": CLASSES, "labels": ("cat", "dog", "été"), "preprocessing": PREPROCESSING}
+    network.info = ModelInfo(variant, **{**defaults, **fields})
+    return network
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_round_trip_is_bit_equal(name, slim, tmp_path):
-    network = create_model(name, 3, 3, 80, seed=1, **slim(name, 8))
+    network = create_model(name, num_classes=3, in_channels=3, image_size=80, seed=1, **slim(name, 8))
     images = torch.randn(2, 3, 80, 80)
     network(images)  # in training mode, so that batch norm's averages move
-    save_model(tmp_path / "model", saved(network, name))
+    save_model(saved(network, name), tmp_path / "model")
     loaded = load_model(tmp_path / "model")
-    assert not loaded.network.training
+    assert not loaded.training
     assert (loaded.variant, loaded.classes, loaded.preprocessing) == (name, CLASSES, PREPROCESSING)
     assert loaded.labels == ("cat", "dog", "été")
-    before, after = network.state_dict(), loaded.network.state_dict()
+    before, after = network.state_dict(), loaded.state_dict()
     assert list(before) == list(after)
     assert all(torch.equal(before[key], after[key]) for key in before)
-    assert torch.equal(network.eval()(images), loaded.network(images))
-    assert [p.requires_grad for p in loaded.network.parameters()] == [p.requires_grad for p in network.parameters()]
+    assert torch.equal(network.eval()(images), loaded(images))
+    assert [p.requires_grad for p in loaded.parameters()] == [p.requires_grad for p in network.parameters()]
 
 
 def test_what_a_variant_was_is_saved_and_not_only_its_name(slim, tmp_path):
-    network = create_model("paper", 3, 1, 70, seed=1, dropout=0.3, activation="tanh", lrn_k=1.5, **slim("paper", 8))
-    save_model(tmp_path, saved(network, "paper"))
-    assert load_model(tmp_path).network.architecture == network.architecture
-    assert load_model(tmp_path).network.dropout_sites == network.dropout_sites
+    network = create_model(
+        "paper",
+        num_classes=3,
+        in_channels=1,
+        image_size=70,
+        seed=1,
+        dropout=0.3,
+        activation="tanh",
+        lrn_k=1.5,
+        **slim("paper", 8),
+    )
+    save_model(saved(network, "paper"), tmp_path)
+    assert load_model(tmp_path).architecture == network.architecture
+    assert load_model(tmp_path).dropout_sites == network.dropout_sites
 
 
 def test_mean_image_travels_with_the_model(tmp_path):
     preprocessing = Preprocessing(3, 12, 12, 28, "mean-image")
     mean = torch.rand(12, 12, 3)
-    network = create_model("lenet5", 3, 3, seed=1)
-    save_model(tmp_path, saved(network, "lenet5", preprocessing=preprocessing, mean_image=mean))
+    network = create_model("lenet5", num_classes=3, in_channels=3, seed=1)
+    save_model(saved(network, "lenet5", preprocessing=preprocessing, mean_image=mean), tmp_path)
     assert torch.equal(load_model(tmp_path).mean_image, mean)
-    save_model(tmp_path, saved(network, "lenet5", preprocessing=preprocessing, mean_image=mean[:8]))
+    save_model(saved(network, "lenet5", preprocessing=preprocessing, mean_image=mean[:8]), tmp_path)
     with pytest.raises(UserError, match=r"mean_image: found .*\(8, 12, 3\), expected .*\(12, 12, 3\)"):
         load_model(tmp_path)
-    save_model(tmp_path, saved(network, "lenet5", preprocessing=preprocessing))
+    save_model(saved(network, "lenet5", preprocessing=preprocessing), tmp_path)
     with pytest.raises(UserError, match="mean_image: found nothing"):
         load_model(tmp_path)
 
 
 def test_saving_again_replaces_and_leaves_nothing_else(tmp_path):
     for seed in (1, 2):
-        network = create_model("lenet5", 3, 3, seed=seed)
-        save_model(tmp_path / "run" / "model", saved(network, "lenet5"))
-    assert torch.equal(load_model(tmp_path / "run").network.fc5.weight, network.fc5.weight)
+        network = create_model("lenet5", num_classes=3, in_channels=3, seed=seed)
+        save_model(saved(network, "lenet5"), tmp_path / "run" / "model")
+    assert torch.equal(load_model(tmp_path / "run").fc5.weight, network.fc5.weight)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["model"]
 
 
@@ -86,8 +97,8 @@ def test_model_folder_says_what_it_found_instead(tmp_path):
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sound") / "model"
-    network = create_model("small", 3, 3, seed=1, hidden=VARIANTS["small"].architecture.hidden)
-    save_model(folder, saved(network, "small"))
+    network = create_model("small", num_classes=3, in_channels=3, seed=1, hidden=VARIANTS["small"].architecture.hidden)
+    save_model(saved(network, "small"), folder)
     return folder
 
 
@@ -248,7 +259,7 @@ def test_a_pickle_in_disguise_is_not_opened(copy, tmp_path, write):
 
 def test_any_damage_is_an_error_or_changes_no_weight(sound, tmp_path):
     """Two hundred mutations of either file: what still loads has the weights that were saved."""
-    expected = load_model(sound).network.state_dict()
+    expected = load_model(sound).state_dict()
     draws = random.Random(0)
     for number in range(200):
         folder = tmp_path / "model"
@@ -262,7 +273,7 @@ def test_any_damage_is_an_error_or_changes_no_weight(sound, tmp_path):
             data[draws.randrange(len(data))] = draws.randrange(256)
         path.write_bytes(data)
         try:
-            loaded = load_model(folder).network.state_dict()
+            loaded = load_model(folder).state_dict()
         except UserError:
             continue
         assert all(torch.equal(expected[key], loaded[key]) for key in expected)

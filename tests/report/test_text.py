@@ -1,10 +1,7 @@
-"""Metrics in words and tables, and their confidence interval."""
-
-import pytest
-from scipy.stats import binomtest
+"""Metrics in words and tables."""
 
 from alexnet.metrics.counts import describe_images
-from alexnet.report.text import describe_counts, describe_measure, wilson_interval
+from alexnet.report.text import describe_counts, describe_measure
 
 CLASSES = {str(number): {"images": 4, "top1": 0.75} for number in range(10)}
 RESULT = {
@@ -13,13 +10,6 @@ RESULT = {
     "confusion_matrix": [[3 * (true == said) + (true == 3 and said == 8) for said in range(10)] for true in range(10)],
     "confusions": [{"true": "3", "predicted": "8", "images": 2}, {"true": "1", "predicted": "7", "images": 1}],
 }  # fmt: skip
-
-
-@pytest.mark.parametrize("images", [1, 7, 360, 10_000])
-def test_wilson_interval_is_scipys(images):
-    for hits in {0, 1, images // 3, images}:
-        expected = binomtest(hits, images).proportion_ci(0.95, "wilson")
-        assert wilson_interval(hits, images) == pytest.approx((expected.low, expected.high), abs=1e-5)
 
 
 def test_images_are_counted_in_words():

@@ -1,4 +1,4 @@
-"""Built-in sets: the digits, idx files, CIFAR's pickles, and where each is looked for."""
+"""Built-in sets of arrays: the digits, idx files, CIFAR's pickles, and where each is looked for."""
 
 import functools
 import gzip
@@ -11,6 +11,7 @@ import sys
 import tarfile
 import threading
 import warnings
+from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.error import URLError
@@ -21,10 +22,13 @@ import torchvision
 from sklearn.datasets import load_digits
 
 from alexnet.core.errors import UserError
-from alexnet.data.sources import builtin, open_source
+from alexnet.data.sources import BUILTIN_SOURCES, file_sets, open_source
+from alexnet.data.sources.cifar import CIFAR10, CIFAR100
+from alexnet.data.sources.file_sets import file_set_opener, find_in
+from alexnet.data.sources.mnist import FASHION_MNIST, FASHION_NAMES, MNIST, open_idx_files
 from alexnet.runtime.progress import BarReporter, LineReporter
 
-IDX = builtin.MNIST.files
+IDX = MNIST.files
 REAL_DOWNLOAD = torchvision.datasets.utils.download_and_extract_archive
 
 
@@ -50,11 +54,11 @@ def home(tmp_path, monkeypatch):
 
 @pytest.fixture
 def no_packages(monkeypatch, tmp_path):
-    monkeypatch.setattr(
-        "alexnet.data.sources.registry._FILE_SETS",
-        {s.name: s for s in (builtin.MNIST, builtin.CIFAR10, builtin.CIFAR100)}
-        | {"fashion-mnist": builtin.FileSet(**{**vars(builtin.FASHION_MNIST), "packaged": (str(tmp_path / "deb"),)})},
-    )
+    """No system package is installed: its folder is one of the test."""
+    fashion_mnist = replace(FASHION_MNIST, packaged=(str(tmp_path / "deb"),))
+    opener = file_set_opener(fashion_mnist, functools.partial(open_idx_files, "fashion-mnist", FASHION_NAMES))
+    row = replace(BUILTIN_SOURCES["fashion-mnist"], open=opener)
+    monkeypatch.setitem(BUILTIN_SOURCES, "fashion-mnist", row)
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -172,7 +176,7 @@ def test_a_download_is_told_while_it_goes(tmp_path, home, monkeypatch):
     """A real one, over HTTP from this machine: announced, with progress, and whole files in the cache folder."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:
-        for name in builtin.CIFAR10.files:
+        for name in CIFAR10.files:
             member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
             member.size = 100_000
             tar.addfile(member, io.BytesIO(np.random.default_rng(0).bytes(member.size)))
@@ -184,22 +188,22 @@ def test_a_download_is_told_while_it_goes(tmp_path, home, monkeypatch):
         monkeypatch.setattr(kind, "url", f"http://127.0.0.1:{server.server_port}/cifar.tgz")
         monkeypatch.setattr(kind, "tgz_md5", hashlib.md5(packed.getvalue()).hexdigest())
         monkeypatch.setattr(torchvision.datasets.utils, "download_and_extract_archive", REAL_DOWNLOAD)
-        monkeypatch.setattr(builtin, "SECONDS_BETWEEN_LINES", 0.0)
+        monkeypatch.setattr(file_sets, "SECONDS_BETWEEN_LINES", 0.0)
         lines: list[str] = []
         with pytest.raises(UserError, match="is not the published file"):  # but an unknown pickle is not read
             open_source("cifar10", log=lines.append)
         server.shutdown()
     assert lines[0] == f"cifar10 is not in {home}: downloading it to {home}"
     assert any("%" in line or "B/s" in line for line in lines[1:])
-    assert sorted(path.name for path in (home / "cifar-10-batches-py").iterdir()) == sorted(builtin.CIFAR10.files)
+    assert sorted(path.name for path in (home / "cifar-10-batches-py").iterdir()) == sorted(CIFAR10.files)
 
 
 @pytest.mark.parametrize("terminal", [False, True])
 def test_a_download_s_progress_reaches_the_person(capsys, monkeypatch, terminal):
     """Through the reporters of the commands, which write where the library's own bar is caught."""
-    monkeypatch.setattr(builtin, "SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(file_sets, "SECONDS_BETWEEN_LINES", 0.0)
     reporter = BarReporter() if terminal else LineReporter()
-    with builtin._watched_network(reporter.log):
+    with file_sets._watched_network(reporter.log):
         print("  45%|████      | 12.3M/26.4M", file=sys.stderr)
         print("Downloading http://somewhere")
     assert capsys.readouterr() == ("", "  45%|████      | 12.3M/26.4M\n")
@@ -214,8 +218,8 @@ def test_a_download_s_progress_reaches_the_person(capsys, monkeypatch, terminal)
         (0, lambda data: data[:2], "not an idx header"),
         (0, lambda data: data[:2] + b"\x0d" + data[3:], "element type 0x0d"),
         (0, lambda data: data[:9], "cut short in its header"),
-        (0, lambda data: data[:4] + b"\xff\xff\xff\xff" + data[8:], "promises"),
-        (0, lambda data: idx(np.zeros((600, 28, 28), dtype=np.uint8)), "promises 470400 bytes"),  # half a kilobyte
+        (0, lambda data: data[:4] + b"\xff\xff\xff\xff" + data[8:], "its header asks for"),
+        (0, lambda data: idx(np.zeros((600, 28, 28), dtype=np.uint8)), "asks for 470400 bytes"),  # half a kilobyte
         (0, lambda data: idx(np.zeros((6, 14, 14), dtype=np.uint8)), "images of 14×14"),
         (0, lambda data: idx(np.zeros(6, dtype=np.uint8)), "1 dimensions, expected 3"),
         (1, lambda data: idx(np.zeros(5, dtype=np.uint8)), "5 labels for 6 images"),
@@ -257,14 +261,14 @@ def python2_batch(pixels: np.ndarray, targets: list[int], key: str) -> bytes:
     return b"\x80\x02}(" + text(b"data") + array + text(key.encode()) + numbers + b"u."
 
 
-def write_cifar(folder: Path, monkeypatch, wanted=builtin.CIFAR10, make=python2_batch) -> np.ndarray:
+def write_cifar(folder: Path, monkeypatch, wanted=CIFAR10, make=python2_batch) -> np.ndarray:
     folder.mkdir(parents=True, exist_ok=True)
     kind = getattr(torchvision.datasets, wanted.torchvision)
-    key = "labels" if wanted is builtin.CIFAR10 else "fine_labels"
+    key = "labels" if wanted is CIFAR10 else "fine_labels"
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (len(wanted.files) - 1, 2, 3072), dtype=np.uint8)
     contents = {name: make(batch, [1, 0], key) for name, batch in zip(wanted.files[:-1], pixels, strict=True)}
-    names = "label_names" if wanted is builtin.CIFAR10 else "fine_label_names"
+    names = "label_names" if wanted is CIFAR10 else "fine_label_names"
     contents[wanted.files[-1]] = pickle.dumps({names: ["ant", "bee"]}, protocol=2)
     md5 = {name: hashlib.md5(data).hexdigest() for name, data in contents.items()}
     for name, data in contents.items():
@@ -275,7 +279,7 @@ def write_cifar(folder: Path, monkeypatch, wanted=builtin.CIFAR10, make=python2_
     return pixels
 
 
-@pytest.mark.parametrize("wanted", [builtin.CIFAR10, builtin.CIFAR100])
+@pytest.mark.parametrize("wanted", [CIFAR10, CIFAR100])
 def test_cifar(tmp_path, monkeypatch, wanted):
     pixels = write_cifar(tmp_path / wanted.folders[0], monkeypatch, wanted)
     source = open_source(wanted.name, tmp_path)
@@ -328,8 +332,8 @@ def test_cifar_not_found(tmp_path, no_packages):
     assert f"looked in {tmp_path}" in error.details
 
 
-HOMES = [home for home in (os.environ.get("ALEXNET_HOME"), *builtin.FASHION_MNIST.packaged) if home]
-REAL = next((home for home in HOMES if builtin.find_in(builtin.FASHION_MNIST, Path(home))), None)
+HOMES = [home for home in (os.environ.get("ALEXNET_HOME"), *FASHION_MNIST.packaged) if home]
+REAL = next((home for home in HOMES if find_in(FASHION_MNIST, Path(home))), None)
 
 
 @pytest.mark.skipif(REAL is None, reason="Fashion-MNIST: not in $ALEXNET_HOME, nor the package dataset-fashion-mnist")
