@@ -95,7 +95,7 @@ def _show(add: Add) -> None:
     add("--out", metavar="FILE", help="file to write, .png or .svg (default: in the run folder)")
     add("--image", action="append", default=[], metavar="FILE", help="an image; repeatable (default: a test image)")
     add("--class", dest="class_name", metavar="CLASS", help="for attributions (default: the most probable class)")
-    add("--layer", action="append", default=[], metavar="LAYER", help="e.g. relu5; repeatable (default: see the plot)")
+    add("--layer", action="append", default=[], metavar="LAYER", help="e.g. relu5; for activations repeatable")
     add("--data", metavar="SOURCE", help=f"instead of the run's own images: {SOURCE}")
     _machine(add)
     _data_root(add)

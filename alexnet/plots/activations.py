@@ -157,8 +157,8 @@ def _plot_scores(axes: Axes, name: str, values: NDArray[np.float32], classes: Se
     best = np.argsort(-values, kind="stable")[:HIGHEST]
     axes.barh(range(len(best)), values[best], color=BLUE, alpha=0.45, height=0.86)
     for place, number in enumerate(best):
-        label, beside = shorten(classes[number]), axes.get_yaxis_transform()
-        axes.text(0.02, place, label, transform=beside, va="center", fontsize=8, clip_on=True)
+        label, transform = shorten(classes[number]), axes.get_yaxis_transform()
+        axes.text(0.02, place, label, transform=transform, va="center", fontsize=8, clip_on=True)
     axes.set(ylim=(len(best) - 0.5, -0.5), yticks=[])
     axes.tick_params(axis="x", labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)

@@ -96,7 +96,7 @@ def compose_unlabelled_predictions(predictor: Predictor, images: Sequence[NamedI
     """Images whose classes are not known: name and pixels from ``predictor.read``."""
     pixels = [some for _, some in images]
     rows = zip(predictor.visible(pixels), images, predictor.probabilities(pixels), strict=True)
-    predicted = [PredictedImage(seen, name, found) for seen, (name, _), found in rows]
+    predicted = [PredictedImage(shown, name, found) for shown, (name, _), found in rows]
     names = predictor.model.labels
     return plot_predictions([Group("", predicted)], names, f"{title} ({_legend(names)})")
 

@@ -20,7 +20,7 @@ PLOTS = {
     "architecture": "the layers as blocks, as in figure 2 of the paper",
     "receptive-field": "the part of the image that one unit of each layer depends on",
     "augmentations": "an image as training augments it, and the views of a test",
-    "filters": "filters of the first layer: how colourful, how oriented",
+    "filters": "first-layer filters by column, with colour and orientation indices",
     "predictions": "images with their five most probable classes; mistakes",
     "confusion": "confusion matrix and accuracy of each class",
     "embedding": "t-SNE of a layer's output for many images",
