@@ -8,7 +8,7 @@ of Modern Neural Networks" (ICML 2017).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,8 +25,8 @@ DENSE_CLASSES = 2000  # with more classes, the list of confused pairs replaces t
 class Metrics:
     """Counts of the predictions for ``num_classes`` classes, and the measures that follow from them.
 
-    ``name``: the model, or ``"ensemble"``. ``split``: the images: ``"test"``, ``"val"``, or ``"unseen"`` for images that
-    no model was trained on. ``views``: views of each image, 1 or 10. ``class_names``: by output; "0", "1", … if empty.
+    ``name``: the model, or ``"ensemble"``. ``split``: the images: ``"test"``, ``"val"``, or ``"unseen"`` for images
+    that no model was trained on. ``views``: views of each image, 1 or 10. ``class_names``: by output; "0", "1", … if empty.
 
     ``images``: images counted. ``correct`` and ``correct_top5``: images whose class is the most probable one, and among
     the five most probable ones. ``loss_sum``: the sum of the negative log-likelihoods (natural logarithm). ``pairs``:
@@ -136,3 +136,8 @@ class Metrics:
             name: {"images": totals[c], "top1": self.pairs[c, c] / totals[c] if totals[c] else None}
             for c, name in enumerate(names)
         }
+
+def describe_images(result: Mapping[str, Any]) -> str:
+    """The evaluated images of a result: "10,000 test images", "42 unseen images", "1 val image, ten views"."""
+    noun = "image" if result["images"] == 1 else "images"
+    return f"{result['images']:,} {result['split']} {noun}" + (", ten views" if result["views"] == 10 else "")
