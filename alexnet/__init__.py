@@ -1,7 +1,7 @@
 """AlexNet in every published form: networks, recipes, training, evaluation and prediction.
 
-``create_model("torchvision")``, ``train("small-digits")``, ``Predictor("runs/small-digits")("seven.png")``. Each name is
-imported when it is first used, so ``import alexnet`` imports neither torch nor numpy.
+``create_model("torchvision")``, ``train("small-digits")``, ``Predictor("runs/small-digits")("seven.png")``. Each name
+is imported when it is first used, so ``import alexnet`` imports neither torch nor numpy.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from alexnet.models.bundle import save_model as save_model
     from alexnet.models.registry import create_model as create_model
     from alexnet.models.registry import list_models as list_models
-    from alexnet.plots.registry import plot as plot
+    from alexnet.plots.compose import plot as plot
     from alexnet.recipes import get_recipe as get_recipe
     from alexnet.runtime.run import Run as Run
 
@@ -41,7 +41,7 @@ _MODULES = {
     "get_recipe": "alexnet.recipes",
     "list_models": "alexnet.models.registry",
     "load_model": "alexnet.models.bundle",
-    "plot": "alexnet.plots.registry",
+    "plot": "alexnet.plots.compose",
     "save_model": "alexnet.models.bundle",
     "train": "alexnet.api",
 }

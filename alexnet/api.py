@@ -1,7 +1,7 @@
 """What each command does, as a function for Python: it parses nothing, prints no result and returns values.
 
-The commands in ``cli/`` call these functions and print what they return. Progress goes to stderr, as a bar on a terminal
-and in a notebook and as plain lines elsewhere; ``progress=False`` shows nothing.
+The commands in ``cli/`` call these functions and print what they return. Progress goes to stderr, as a bar on a
+terminal and in a notebook and as plain lines elsewhere; ``progress=False`` shows nothing.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from alexnet.models.bundle import load_model, model_folder
 from alexnet.models.classifier import Classifier
 from alexnet.models.registry import build, get_architecture, get_variant
 from alexnet.models.summary import Summary, summarize
-from alexnet.plots.curves import CurveDrawer
+from alexnet.plots.curves import CurvesFile
 from alexnet.recipes import get_recipe
 from alexnet.report import build as report
 from alexnet.report.markdown import write_report
 from alexnet.runtime.device import DeviceConfig, matrix_rate, resolve_device
-from alexnet.runtime.log import NullReporter, Reporter
+from alexnet.runtime.log import Reporter
 from alexnet.runtime.progress import make_reporter
 from alexnet.runtime.run import Run, lock_run_folder, start_or_continue
 from alexnet.training import datasets as prepared_datasets
@@ -109,16 +109,16 @@ def fit_and_finish(
     with device_config.enough_memory(f"add --set train.batch_size={max(1, recipe.train.batch_size // 2)}"):
         matrix_gflops = matrix_rate(device_config)
         training = Training(recipe, dataset, run, seed, device_config, reporter)
-        curves = CurveDrawer(recipe)
+        curves = CurvesFile(recipe)
         finish(training, training.fit(curves), curves, matrix_gflops)
 
 
-def finish(training: Training, model: Classifier, curves: CurveDrawer, matrix_gflops: float) -> None:
+def finish(training: Training, model: Classifier, curves: CurvesFile, matrix_gflops: float) -> None:
     """Write the model, the curves, the report and the result of a training. Raises ``UserError`` if that fails."""
     run, recipe = training.run, training.recipe
     try:
         result = finalize(training, model, matrix_gflops)
-        curves.draw(run, result if result["split"] else None)
+        curves.write(run, result if result["split"] else None)
         write_bytes(run.folder / "report.md", write_report(recipe, result, remarks(training.dataset)).encode())
         write_json(run.folder / "result.json", result)  # last: it shows that the run is complete
     except OSError as error:
@@ -146,8 +146,8 @@ def evaluate(
     The ensemble, last in the list, averages the probabilities of its models. A model given twice counts once.
 
     ``models``: one or several run folders, model folders or loaded models. ``data``: a source in place of the images of
-    the models' own runs; a loaded model needs it. Of a source without its own splits, only images are used that no model
-    was trained on. ``views``: 1 is the centre crop, 10 averages corners, centre and their mirror images. The other
+    the models' own runs; a loaded model needs it. Of a source without its own splits, only images are used that no
+    model was trained on. ``views``: 1 is the centre crop, 10 averages corners, centre and their mirror images. The other
     arguments are those of :func:`train`; ``precision``: ``"auto"``, ``"fp32"``, ``"bf16"``, or ``"int8"`` (weights, on
     a CPU).
 
@@ -217,8 +217,8 @@ def accelerate(
 ) -> Classifier:
     """The model with fast kernels on a device; ``model`` itself keeps its reference layers.
 
-    ``training=False``: a copy for inference, in evaluation mode and without gradients. ``training=True``: a network that
-    shares the parameters of ``model`` under the same names, so that an optimizer of either updates both; ``model`` must
+    ``training=False``: a copy for inference, in evaluation mode and without gradients. ``training=True``: a network
+    that shares the parameters of ``model`` under the same names, so that an optimizer of either updates both; ``model`` must
     be on the device already. Images ``(N, C, S, S)`` → logits ``(N, classes)``, float32 for float32 images. In bf16 the
     forward pass runs under autocast.
 

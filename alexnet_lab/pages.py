@@ -19,7 +19,7 @@ from typing import Any
 from alexnet.config import recipe_from_json
 from alexnet.core.errors import UserError
 from alexnet.core.files import write_bytes
-from alexnet.plots.curves import draw_training_errors
+from alexnet.plots.curves import plot_training_errors
 from alexnet.recipes import RECIPES
 from alexnet.report.tables import markdown_table
 from alexnet.runtime.device import hardware_name
@@ -252,7 +252,7 @@ def write_pages(root: Path) -> None:
     write_bytes(root / PAPER, paper_page(results).encode())
     write_bytes(root / MEASURED, measured_json(results).encode())
     if all((runs := figure_1_runs(results)).values()):
-        draw_training_errors(runs, root / FIGURE_1)
+        plot_training_errors(runs, root / FIGURE_1)
 
 
 def between(text: str, name: str, content: str, page: Path) -> str:

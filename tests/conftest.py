@@ -1,4 +1,4 @@
-"""What all tests share: a home of their own, small stores made on the spot, and a reporter that writes it all down."""
+"""Fixtures for all tests: a cache folder of their own, small prepared datasets, a reporter that records its calls."""
 
 import hashlib
 import math
@@ -15,7 +15,7 @@ _HOME_OF_THE_USER = os.environ.get("ALEXNET_HOME")
 
 @pytest.fixture(scope="session", autouse=True)
 def own_home(tmp_path_factory):
-    """Stores and downloads of the tests go to a temporary folder, never to the user's cache."""
+    """Prepared datasets and downloads of the tests go to a temporary folder, not to the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         home = tmp_path_factory.mktemp("home")
         patch.setenv("ALEXNET_HOME", str(home))
@@ -24,7 +24,7 @@ def own_home(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def ctrl_c():
-    """A shell has what it starts in the background ignore Ctrl-C; tests send it, and expect what it does in front."""
+    """A shell starts background processes with Ctrl-C ignored; tests that send it need Python's own handler."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -32,7 +32,7 @@ def ctrl_c():
 
 @pytest.fixture(scope="session", autouse=True)
 def no_reports():
-    """Trainings leave no report.html, which takes longer than they do; yields what makes one."""
+    """Trainings write no report.html, because that takes longer than they do; yields the function that writes one."""
     from alexnet.report import build as report
 
     real = report.add
@@ -42,8 +42,8 @@ def no_reports():
 
 
 @pytest.fixture(autouse=True)
-def reports_where_they_are_the_matter(request, no_reports, monkeypatch):
-    """Tests marked ``report`` see them."""
+def report_marker(request, no_reports, monkeypatch):
+    """Trainings in tests marked ``report`` write it."""
     if "report" in request.keywords:
         monkeypatch.setattr("alexnet.report.build.add", no_reports)
 
@@ -65,7 +65,7 @@ def fashion_mnist_root() -> Path:
 
 @pytest.fixture(scope="session")
 def make_store(tmp_path_factory):
-    """Builds a store from (N, H, W, C) uint8 pixels, or encoded files, with labels and a split for each."""
+    """Builds a prepared dataset from (N, H, W, C) uint8 pixels or encoded files, with a label and a split for each."""
     from alexnet.data.prepared import open_or_prepare
     from alexnet.data.sources import Record, Source
 
@@ -104,7 +104,7 @@ def digits():
 
 @pytest.fixture(scope="session")
 def make_digits_store(make_store, digits):
-    """Builds a store of the first so many digits of each split."""
+    """Builds a prepared dataset of digits with this many in each split."""
 
     def make(train=100, val=0, test=0):
         count = train + val + test
@@ -116,7 +116,7 @@ def make_digits_store(make_store, digits):
 
 @pytest.fixture(scope="session")
 def small_recipe():
-    """The least that has batch norm and dropout: the variant "small" at 16 pixels, an epoch of batches of 16, fp32."""
+    """A small network with batch norm and dropout: the variant "small" at 16 pixels, one epoch, batches of 16, fp32."""
     from alexnet.config import DataSpec, ModelSpec, OptimSpec, Recipe, TrainSpec
 
     return Recipe(
@@ -130,7 +130,7 @@ def small_recipe():
 
 @dataclass
 class Notes:
-    """A reporter that writes down what it is told."""
+    """A reporter that records its calls."""
 
     lines: list = field(default_factory=list)
     calls: list = field(default_factory=list)

@@ -1,4 +1,7 @@
-"""Which units of a network are active, in the paper's sense: above 0 after the activation, counted by running it."""
+"""The share of active units of each layer: those above 0 after the activation function.
+
+Glorot, Bordes and Bengio, "Deep Sparse Rectifier Neural Networks" (AISTATS 2011), measure sparsity this way.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,10 @@ WEIGHTED = (nn.Conv2d, nn.Linear)
 
 
 def active_shares(network: Classifier, batches: Iterable[Tensor]) -> dict[str, float]:
-    """The share of units above 0 after each layer's activation, over images and places: layer → 0 … 1.
+    """Layer (``conv1`` … ``fc7``) → the share of its units above 0 after the activation function, 0 … 1.
 
-    A share has the name of the layer before its activation (``conv1`` … ``fc7``). ``batches``: inputs
-    ``(N, C, S, S)``, preprocessed as in training, on the network's device. The network runs in evaluation mode and is
-    left as it was.
+    All images and positions count. ``batches``: inputs ``(N, C, S, S)``, preprocessed as in training, on the network's
+    device. The network runs in evaluation mode; its own mode is restored.
     """
     layer_of: dict[str, str] = {}
     layer = ""

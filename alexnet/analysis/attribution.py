@@ -1,9 +1,9 @@
-"""Where in an image a network finds a class: Grad-CAM, saliency and occlusion, by Captum.
+"""Attribution maps: which pixels of an image matter for a class. Grad-CAM, saliency and occlusion, computed by Captum.
 
-Grad-CAM weighs the last maps by their mean gradient and keeps what speaks for the class (Selvaraju et al. 2017);
-saliency is the gradient's magnitude at each pixel, the largest of its channels (Simonyan, Vedaldi and Zisserman 2014);
-occlusion is how much the score falls when a patch is covered with the image's mean colour (Zeiler and Fergus 2014).
-Captum is an extra, ``explain``.
+Grad-CAM weights the last feature maps by their mean gradient and keeps the positive part (Selvaraju et al. 2017).
+Saliency is the magnitude of the gradient at each pixel, the maximum over channels (Simonyan, Vedaldi and Zisserman
+2014). Occlusion is the drop of the logit when a patch is covered with the image's mean colour (Zeiler and Fergus 2014).
+Captum is an optional dependency, the extra ``explain``.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from torch import Tensor
 from alexnet.core.errors import UserError
 from alexnet.models.classifier import Classifier
 
-PATCHES_ACROSS = 8  # an image is eight patches wide, which overlap by half
+PATCHES_ACROSS = 8  # the side of a patch is an eighth of the image; patches overlap by half
 SMALLEST_PATCH = 3
 PATCHES_AT_ONCE = 32
-ROUNDING = 1e-5  # of a score in fp32: what is below says nothing
+ROUNDING = 1e-5  # a smaller drop of a logit in fp32 may be rounding
 
 
 def attribute(network: Classifier, image: Tensor, target: int) -> dict[str, Tensor]:
-    """Method → a map ``(S, S)`` fp32, none below 0, of what in ``image`` ``(C, S, S)`` speaks for class ``target``.
+    """Method → its map ``(S, S)`` fp32, not negative, of an ``image`` ``(C, S, S)`` for the class number ``target``.
 
-    The network computes in fp32 and is left as it was. Raises ``UserError`` where Captum is not installed.
+    A copy of the network computes in fp32. Raises ``UserError`` where Captum is not installed.
     """
     network = copy.deepcopy(network).float().eval().requires_grad_(True)
     images = image[None].float().contiguous()
@@ -35,7 +35,9 @@ def attribute(network: Classifier, image: Tensor, target: int) -> dict[str, Tens
 
 
 def grad_cam(network: Classifier, images: Tensor, target: int) -> Tensor:
-    """Of the last maps, enlarged to the image."""
+    """Grad-CAM ``(S, S)`` of the last feature maps, interpolated to the size of the image. ``images``: ``(1, C, S,
+    S)``.
+    """
     _check_captum()
     from captum.attr import LayerGradCam
 
@@ -45,7 +47,7 @@ def grad_cam(network: Classifier, images: Tensor, target: int) -> Tensor:
 
 
 def saliency(network: Classifier, images: Tensor, target: int) -> Tensor:
-    """Of each pixel, its most telling channel."""
+    """The largest absolute gradient over the channels of each pixel, ``(S, S)``. ``images``: ``(1, C, S, S)``."""
     _check_captum()
     from captum.attr import Saliency
 
@@ -54,7 +56,9 @@ def saliency(network: Classifier, images: Tensor, target: int) -> Tensor:
 
 
 def occlusion(network: Classifier, images: Tensor, target: int) -> Tensor:
-    """How much lower the class's score is where a patch lies, on average over the patches that cover a pixel."""
+    """The drop of the class's logit, averaged over the patches that cover a pixel, ``(S, S)``. ``images``: ``(1, C, S,
+    S)``.
+    """
     _check_captum()
     from captum.attr import Occlusion
 
@@ -66,8 +70,8 @@ def occlusion(network: Classifier, images: Tensor, target: int) -> Tensor:
             strides=(channels, max(1, patch // 2), max(1, patch // 2)),
             baselines=images.mean(dim=(2, 3), keepdim=True).expand_as(images), perturbations_per_eval=PATCHES_AT_ONCE,
         )  # fmt: skip
-    lower = found[0].mean(dim=0)
-    return lower.where(lower > ROUNDING, 0.0)
+    drop = found[0].mean(dim=0)
+    return drop.where(drop > ROUNDING, 0.0)
 
 
 METHODS: dict[str, Callable[[Classifier, Tensor, int], Tensor]] = {
@@ -81,4 +85,4 @@ def _check_captum() -> None:
     try:
         import captum.attr  # noqa: F401
     except ImportError as error:
-        raise UserError("attributions are Captum's, which is not installed: pip install captum") from error
+        raise UserError("attribution maps need Captum, which is not installed: pip install captum") from error

@@ -1,7 +1,7 @@
-"""What can be read off first-layer kernels: how colourful one is, and how much it prefers one orientation.
+"""Statistics of first-layer filters: how colourful a filter is, and how much it prefers one orientation.
 
-Krizhevsky, Sutskever and Hinton (2012, §6.1, figure 3) saw that the kernels of one column were mostly colour-agnostic
-and those of the other mostly coloured. Both are made numbers here, between 0 and 1, so that it can be counted.
+Krizhevsky, Sutskever and Hinton (2012, §6.1, figure 3) observed that the kernels of one column were mostly
+colour-agnostic and those of the other mostly colour-specific. Both properties are indices between 0 and 1 here.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ SPECTRUM_SIDE = 64  # kernels are padded with zeros to this side, so that orient
 
 
 def colour_index(kernels: Tensor) -> Tensor:
-    """The share of each kernel's energy that a grey picture could not have: Σ (w − w̄)² / Σ w², w̄ the mean of R, G, B.
+    """The share of each kernel's energy that is not grey: Σ (w − w̄)² / Σ w², where w̄ is the mean of R, G and B.
 
     ``kernels`` ``(N, 3, k, k)``. Returns ``(N,)``: 0 for grey kernels, 1 where R + G + B = 0 at every pixel, 2/3 for
-    a kernel of one primary colour. A kernel of zeros has 0.
+    a kernel of one primary colour. A kernel of zeros has the index 0.
     """
     _check_shape(kernels, channels=3)
     w = kernels.double()
@@ -26,12 +26,12 @@ def colour_index(kernels: Tensor) -> Tensor:
 
 
 def orientation_index(kernels: Tensor) -> Tensor:
-    """The share of each kernel's pattern in one direction: ``|Σ P(f)·e^{2iθ(f)}| / Σ P(f)`` over its power spectrum P.
+    """How strongly each kernel prefers one orientation: ``|Σ P(f)·e^{2iθ(f)}| / Σ P(f)`` over its power spectrum P.
 
-    It is one minus the circular variance of orientation (Ringach, Shapley and Hawken, 2002), with the spectrum of
-    gratings in place of a neuron's answers to them; the mean and frequencies beyond the Nyquist circle are left out,
-    channels are added up. ``kernels`` ``(N, C, k, k)``. Returns ``(N,)``: near 1 for a grating or an edge, 0 for a
-    blob, a checkerboard and a constant.
+    It is one minus the circular variance of orientation (Ringach, Shapley and Hawken, 2002), with the kernel's power
+    spectrum in place of a neuron's responses to gratings. The mean and frequencies beyond the Nyquist circle are left
+    out, and channels are summed. ``kernels`` ``(N, C, k, k)``. Returns ``(N,)``: near 1 for a grating or an edge, 0 for
+    a blob, a checkerboard and a constant.
     """
     _check_shape(kernels)
     w = kernels.double()
@@ -50,15 +50,16 @@ def orientation_index(kernels: Tensor) -> Tensor:
 def column_difference(index: Tensor, shuffles: int = 10_000, seed: int = 0) -> tuple[float, float, float]:
     """Whether two columns differ in an index: the mean of the first half, of the second, and a p-value.
 
-    ``index`` ``(N,)``: the first N/2 kernels are one column's. The p-value is that of a permutation test: how often
-    kernels dealt to the columns at random differ at least as much.
+    ``index`` ``(N,)``: the first N/2 values are of the first column's kernels. The p-value is of a permutation test:
+    the share of ``shuffles`` random assignments of kernels to columns whose means differ at least as much. ``seed``: of
+    these.
     """
     half = len(index) // 2
     first, second = float(index[:half].mean()), float(index[half:].mean())
     generator = torch.Generator().manual_seed(seed)
     orders = torch.rand((shuffles, len(index)), generator=generator).argsort(dim=1)
-    dealt = index.double()[orders]
-    differences = (dealt[:, :half].mean(dim=1) - dealt[:, half:].mean(dim=1)).abs()
+    shuffled = index.double()[orders]
+    differences = (shuffled[:, :half].mean(dim=1) - shuffled[:, half:].mean(dim=1)).abs()
     as_large = int((differences >= abs(first - second) - 1e-12).sum())
     return first, second, (as_large + 1) / (shuffles + 1)
 

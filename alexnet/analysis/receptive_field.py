@@ -1,4 +1,8 @@
-"""Which pixels one unit sees, measured on the network by its gradient: a check on the arithmetic of ``summary.py``."""
+"""Receptive fields measured on the network by gradient, a check of the arithmetic in ``models/summary.py``.
+
+The gradient of one unit with respect to the image is 0 outside of its receptive field (Luo, Li, Urtasun and Zemel,
+"Understanding the Effective Receptive Field in Deep Convolutional Neural Networks", NIPS 2016).
+"""
 
 from __future__ import annotations
 
@@ -13,28 +17,27 @@ BIAS = 0.1
 
 
 def receptive_field(network: Classifier, layer: str) -> int:
-    """The side, in pixels, of what the centre unit of a layer of maps depends on.
+    """The side, in pixels, of the receptive field of the centre unit of a layer of maps.
 
-    ``layer``: the name of one of its modules, e.g. ``pool5``. The network's images must be large enough that the field
-    does not reach beyond them.
+    ``layer``: e.g. ``"pool5"``. The network's image size must be so large that the field does not extend beyond it.
+    Raises ``UserError`` for a layer that the network does not have.
     """
-    reached = reach(network, layer).amax(dim=1).nonzero().squeeze(1)
-    return int(reached.max() - reached.min()) + 1
+    rows = pixel_influence(network, layer).amax(dim=1).nonzero().squeeze(1)
+    return int(rows.max() - rows.min()) + 1
 
 
-def reach(network: Classifier, layer: str) -> Tensor:
-    """How strongly each pixel moves the centre unit of a layer of maps: ``(S, S)`` float64, 0 where it does not.
+def pixel_influence(network: Classifier, layer: str) -> Tensor:
+    """The gradient of the centre unit of a layer of maps with respect to each pixel: ``(S, S)`` float64, not negative.
 
-    All weights are made positive, so that no path from a pixel to a unit is closed, and so small that no unit
-    saturates, and maximum pools averages, in a copy: what differs from pixel to pixel is the number of paths to the
-    unit. Raises ``UserError`` for a layer that the network does not have.
+    It is computed on a copy with equal positive weights, so that every path from a pixel to the unit counts, so small
+    that no unit saturates, and with average pools in place of max pools. So it depends only on the number of paths from
+    a pixel to the unit. Raises ``UserError`` for a layer that the network does not have.
     """
     network = copy.deepcopy(network).double().eval()
     for parameter in network.parameters():
         nn.init.constant_(parameter, 1 / parameter[0].numel() if parameter.dim() > 1 else BIAS)
-    for name, module in list(network.named_modules()):
+    for name, module in list(network.named_children()):
         if isinstance(module, nn.MaxPool2d):
-            assert "." not in name
             network.add_module(name, nn.AvgPool2d(module.kernel_size, module.stride, ceil_mode=module.ceil_mode))
     side = network.image_size
     images = torch.ones(1, network.in_channels, side, side, dtype=torch.float64, requires_grad=True)

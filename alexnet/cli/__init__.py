@@ -1,1 +1,1 @@
-"""The command line: ``main.py`` and one module per command. Each parses, calls one function of ``api.py``, and prints."""
+"""The command line: ``main.py``, and a module per command that calls one function of ``api.py`` and prints."""

@@ -31,23 +31,11 @@ from alexnet.cli.options import (
     add_seed,
 )
 from alexnet.core.errors import StoppedError, UserError, unknown
+from alexnet.plots.registry import PLOTS
 
 MODEL = "a run folder, or its model/ folder"
 VARIANT = "a name from 'alexnet list'"
 
-PLOTS = {
-    "curves": "loss, accuracy, learning rate and images/s; several runs in one plot",
-    "filters": "filters of the first layer: how colourful, how oriented",
-    "activations": "the output of each layer for one image; active units",
-    "attributions": "the pixels that matter for a class: Grad-CAM, saliency, occlusion",
-    "predictions": "images with their five most probable classes; mistakes",
-    "confusion": "confusion matrix and accuracy of each class",
-    "neighbours": "the training images whose features are nearest to an image's",
-    "embedding": "t-SNE of a layer's output for many images",
-    "receptive-field": "the part of the image that one unit of each layer depends on",
-    "augmentations": "an image as training augments it, and the views of a test",
-    "architecture": "the layers as blocks, as in figure 2 of the paper",
-}
 
 
 def _train(add: Add) -> None:
@@ -116,8 +104,8 @@ def _show(add: Add) -> None:
     add(
         "--image", action="append", default=[], metavar="FILE", help="an image; may be repeated (default: a test image)"
     )
-    add("--class", dest="chosen", metavar="CLASS", help="for attributions: the class (default: the most probable)")
-    add("--layer", action="append", default=[], metavar="LAYER", help="a layer, e.g. relu5; may be repeated")
+    add("--class", dest="class_name", metavar="CLASS", help="for attributions: the class (default: the most probable)")
+    add("--layer", action="append", default=[], metavar="LAYER", help="e.g. relu5; for activations may be repeated")
     add("--data", metavar="SOURCE", help=f"images to use (default: the run's own): {SOURCE}")
     add_device_and_precision(add)
     add_data_root(add)
@@ -161,7 +149,7 @@ COMMANDS: dict[str, Command] = {
         "plot a training, a trained model, a network or a recipe", _show, "alexnet.cli.show:main", computes=True,
         epilog="\n".join([
             "plots:", *(f"  {name:<17}{line}" for name, line in PLOTS.items()),
-            "  report           all of these of a run, on one page",
+            "  report           all plots of one run, on an HTML page",
         ]),
     ),
     "reproduce": Command(
@@ -267,9 +255,12 @@ def _run(words: Sequence[str]) -> int:
     try:
         arguments = parse(words)
         if arguments.version:
-            from importlib.metadata import version
+            from importlib.metadata import PackageNotFoundError, version
 
-            print(f"alexnet {version('alexnet')}")
+            try:
+                print(f"alexnet {version('alexnet')}")
+            except PackageNotFoundError as error:
+                raise UserError("the version is unknown, because alexnet is not installed: pip install .") from error
             return 0
         if arguments.command is None:
             build_parser().print_help()

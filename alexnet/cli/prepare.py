@@ -1,4 +1,4 @@
-"""``alexnet prepare``: decode a source once into a prepared dataset, and list the files that were refused, with reasons."""
+"""``alexnet prepare``: decode a source once into a prepared dataset, and list the refused files with reasons."""
 
 from __future__ import annotations
 

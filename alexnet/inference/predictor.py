@@ -109,7 +109,7 @@ class Predictor:
         return outputs[layer].flatten(1).float().cpu().numpy()
 
     def view(self, pixels: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> Tensor:
-        """The network's input for N images from :meth:`read`: their centre views, ``(N, C, S, S)`` fp32 on the device."""
+        """The network's input for N images from :meth:`read`: centre views ``(N, C, S, S)``, fp32 on the device."""
         batch = torch.from_numpy(np.stack(tuple(pixels))).to(self.device_config.device)
         (view,) = views(batch, self.model.preprocessing, self._mean_image)
         return self.device_config.to_memory_format(view)

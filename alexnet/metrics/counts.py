@@ -1,14 +1,14 @@
 """Exact counts of a classifier's predictions: accuracy, loss, classes, confusions and calibration.
 
-Each image counts once, integers are summed and shares are taken at the end, so that nothing depends on the batch size
-or on the number of processes. Calibration is the expected calibration error of Guo, Pleiss, Sun and Weinberger, "On
-Calibration of Modern Neural Networks" (ICML 2017).
+Each image counts once, integers are summed and divided at the end, so that nothing depends on the batch size or on the
+number of processes. Calibration is the expected calibration error of Guo, Pleiss, Sun and Weinberger, "On Calibration
+of Modern Neural Networks" (ICML 2017).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -137,3 +137,8 @@ class Metrics:
             name: {"images": totals[c], "top1": self.pairs[c, c] / totals[c] if totals[c] else None}
             for c, name in enumerate(names)
         }
+
+def describe_images(result: Mapping[str, Any]) -> str:
+    """The evaluated images of a result: "10,000 test images", "42 unseen images", "1 val image, ten views"."""
+    noun = "image" if result["images"] == 1 else "images"
+    return f"{result['images']:,} {result['split']} {noun}" + (", ten views" if result["views"] == 10 else "")

@@ -1,1 +1,1 @@
-"""Pictures of networks, trainings and recipes: one file per plot."""
+"""Plots of trainings, networks and recipes: one file for each plot, and one row for it in ``registry.py``."""

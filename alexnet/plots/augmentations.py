@@ -1,4 +1,7 @@
-"""One image as training shows it to the network, epoch by epoch, and as a test does, in ten views where it crops."""
+"""One image as training augments it in 25 epochs, and the views of it that an evaluation uses (one, or ten crops).
+
+The augmentations are those of the paper, §4.1, and of later recipes; see ``data/augment.py``.
+"""
 
 from __future__ import annotations
 
@@ -19,22 +22,27 @@ from alexnet.data.image_file import read_photograph
 from alexnet.data.prepared import PHOTOGRAPH_SIDE
 from alexnet.data.writer import principal_components, statistics
 from alexnet.models.registry import build, get_variant
-from alexnet.plots.canvas import PHONE, Picture, framed, new_figure, show_image
+from alexnet.plots.canvas import NARROW_WIDTH, Picture, add_frame, new_figure, plot_image
+from alexnet.plots.inputs import FinishedRun, PlotInputs
+from alexnet.plots.options import Plot, ReportFigure
+from alexnet.recipes import get_recipe
+from alexnet.runtime.run import Run
+from alexnet.runtime.run_names import run_folder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
 ACROSS = 5
-CENTRE = 4  # of ten views, in the order in which they are made
+CENTRE = 4  # the number of the centre crop among the ten views
 UNITS = {"crop": " pixels", "pad": " pixels", "rotation": " degrees", "color_noise_until": " epochs"}
-BUILTIN_PIXELS = {  # side and channels, as a store of the set has them
+BUILTIN_PIXELS = {  # side and channels of the images of built-in sources
     "digits": (8, 1), "mnist": (28, 1), "fashion-mnist": (28, 1), "cifar10": (32, 3), "cifar100": (32, 3),
     "tiny-imagenet": (64, 3),
 }  # fmt: skip
 
 
 def stored_pixels(recipe: Recipe, image: Path) -> NDArray[np.uint8]:
-    """An image file's pixels as a store of the recipe's own images would keep them: ``(S, S, C)``.
+    """The pixels ``(S, S, C)`` of an image file, as a prepared dataset of the recipe would hold them.
 
     Raises ``UserError`` for an image that cannot be read.
     """
@@ -42,22 +50,22 @@ def stored_pixels(recipe: Recipe, image: Path) -> NDArray[np.uint8]:
     return read_photograph(image, recipe.data.resize_size or side, recipe.data.channels or channels)
 
 
-def show_augmentations(
+def compose_augmentations(
     recipe: Recipe, pixels: NDArray[np.uint8], colours: Colours | None = None, name: str = ""
 ) -> Picture:
-    """One stored image ``(S, S, C)`` through a recipe's augmentation, as the image of number 0 in 25 epochs.
+    """One image ``(S, S, C)`` uint8 as a recipe augments it: as image 0 of the dataset, in epochs 0 to 24.
 
-    ``colours``: the principal components of a set's colours; the image's own where that is not at hand. ``name``: what
-    to call it, the recipe's if empty. Raises ``UserError`` where the recipe's crop does not fit.
+    ``colours``: the principal components of the dataset's colours; None for the image's own. ``name``: for the title;
+    the recipe's if empty. Raises ``UserError`` if the recipe's crop is larger than the image.
     """
     side, channels = pixels.shape[0], pixels.shape[2]
     spec = recipe.augment if channels == 3 else replace(recipe.augment, color_noise="none")
     crop = spec.crop or side
     if crop > side + 2 * spec.pad:
-        raise UserError(f"{recipe.name} cuts {crop} pixels and the image is kept at {side}: give a larger one")
-    what = _in_words(recipe.augment)
+        raise UserError(f"{recipe.name} crops {crop} pixels, but the image has {side}: give a larger image")
+    what = describe_augmentation(recipe.augment)
     if colours is None and spec.color_noise != "none":
-        colours, what = _own_colours(pixels), f"{what} (along the colours of this image, not of a set)"
+        colours, what = _own_colours(pixels), f"{what} (with the principal components of this image, not of a dataset)"
     mean = pixels.mean(axis=(0, 1))
     size = recipe.data.image_size or _own_size(recipe)
     shown = Preprocessing(
@@ -69,28 +77,29 @@ def show_augmentations(
         for epoch in range(ACROSS * ACROSS)
     ]
     tests = list(views(batch, shown, None, 10 if crop < side else 1))
-    drawn = Views(pixels, _pixels(training, mean), _pixels(tests, mean), recipe.train.views == 10)
-    return draw_augmentations(drawn, name or recipe.name, what)
+    shown_views = Views(pixels, _pixels(training, mean), _pixels(tests, mean), recipe.train.views == 10)
+    return plot_augmentations(shown_views, name or recipe.name, what)
 
 
 @dataclass(frozen=True, eq=False)
 class Views:
-    """An image as stored ``(H, W, C)``, in ``training`` ``(25, S, S, C)``, and in 1 or 10 ``tests`` ``(N, S, S, C)``.
+    """An image as ``stored`` ``(H, W, C)``, in ``training`` ``(25, S, S, C)``, and in 1 or 10 ``tests`` ``(N, S, S,
+    C)``.
 
-    ``averaged``: whether the recipe's final count is by all ten; else by the centre.
+    ``averaged``: whether the recipe's final evaluation averages ten views; else it uses the centre crop.
     """
 
-    resize_size: NDArray[np.uint8]
+    stored: NDArray[np.uint8]
     training: NDArray[np.uint8]
     tests: NDArray[np.uint8]
     averaged: bool
 
     @property
     def in_words(self) -> str:
-        """What the test views are, and which of them are counted."""
+        """What the test views are, and which of them the evaluation uses."""
         if len(self.tests) == 1:
             return "one view, the whole image"
-        return "ten views, averaged" if self.averaged else "ten views, of which the framed one is counted"
+        return "ten views, averaged" if self.averaged else "ten views, of which only the centre crop (framed) is used"
 
 
 def _own_colours(pixels: NDArray[np.uint8]) -> Colours:
@@ -104,14 +113,14 @@ def _own_size(recipe: Recipe) -> int:
     return build(recipe.model.variant, row.architecture, 2, 1, None, device="meta").image_size
 
 
-def _pixels(seen: list[Tensor], mean: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Views ``(1, C, S, S)``, ``mean`` ``(C,)`` taken off, as pixels ``(N, S, S, C)``."""
-    together = torch.cat(seen).permute(0, 2, 3, 1).double().numpy() + mean
+def _pixels(inputs: list[Tensor], mean: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Views ``(1, C, S, S)``, from which ``mean`` ``(C,)`` was subtracted, as pixels ``(N, S, S, C)``."""
+    together = torch.cat(inputs).permute(0, 2, 3, 1).double().numpy() + mean
     return np.clip(np.rint(together), 0, 255).astype(np.uint8)
 
 
-def _in_words(spec: AugmentSpec) -> str:
-    """What is done, field by field, as ``--set`` takes it, and in what unit."""
+def describe_augmentation(spec: AugmentSpec) -> str:
+    """The fields that differ from no augmentation, as ``--set`` takes them, with units."""
     changed = [
         f"{field.name}={spell(getattr(spec, field.name))}{UNITS.get(field.name, '')}"
         for field in fields(spec)
@@ -120,42 +129,61 @@ def _in_words(spec: AugmentSpec) -> str:
     return ", ".join(changed) or "no augmentation"
 
 
-def draw_augmentations(drawn: Views, title: str, what: str) -> Picture:
-    """The stored image, 5 × 5 training views on the left, the test views on the right.
+def plot_augmentations(views: Views, title: str, what: str) -> Picture:
+    """5 × 5 training views on the left; the stored image and the test views on the right.
 
     ``what``: the augmentation in words.
     """
 
-    def beside() -> Figure:
+    def wide() -> Figure:
         figure = new_figure(12, 6.6, f"{title}: {what}")
         left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=[1.35, 1])[0]
-        _draw_views(left, right, drawn)
+        _plot_views(left, right, views)
         return figure
 
-    def above() -> Figure:
-        figure = new_figure(PHONE, 2.3 * PHONE, f"{title}: {what}")
+    def narrow() -> Figure:
+        figure = new_figure(NARROW_WIDTH, 2.3 * NARROW_WIDTH, f"{title}: {what}")
         upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.1, 1])[:, 0]
-        _draw_views(upper, lower, drawn)
+        _plot_views(upper, lower, views)
         return figure
 
-    says = f"An image as {title} trains on it: {what}; 25 training views; tested by {drawn.in_words}"
-    figures = {"training": len(drawn.training), "test": len(drawn.tests), "averaged": drawn.averaged, "by": what}
-    return Picture(beside(), says, figures, above)
+    caption = f"An image as {title} augments it: {what}. 25 training views; test: {views.in_words}"
+    values = {"training": len(views.training), "test": len(views.tests), "averaged": views.averaged, "by": what}
+    return Picture(wide(), caption, values, narrow)
 
 
-def _draw_views(left: SubFigure, right: SubFigure, drawn: Views) -> None:
-    """Training views in one part of a figure; in the other the stored image, and the views that it is tested on."""
-    left.suptitle("training: 25 draws, one an epoch", fontsize=11)
-    for axes, view in zip(left.subplots(ACROSS, ACROSS).flatten(), drawn.training, strict=True):
-        show_image(axes, view)
-    resize_size, seen = right.subfigures(2, 1, squeeze=False)[:, 0]
-    show_image(
-        resize_size.subplots(), drawn.resize_size, f"as stored, {len(drawn.resize_size)} × {len(drawn.resize_size)}"
-    )
-    seen.suptitle(f"test: {drawn.in_words}", fontsize=11)
-    count = len(drawn.tests)
-    places = seen.subplots(-(-count // ACROSS), min(ACROSS, count), squeeze=False).flatten()
-    for number, (axes, view) in enumerate(zip(places, drawn.tests, strict=True)):
-        show_image(axes, view)
-        if count > 1 and not drawn.averaged and number == CENTRE:
-            framed(axes)
+def _plot_views(left: SubFigure, right: SubFigure, views: Views) -> None:
+    """Training views in the left part of a figure; the stored image and the test views in the right part."""
+    left.suptitle("training: one view in each of 25 epochs", fontsize=11)
+    for axes, view in zip(left.subplots(ACROSS, ACROSS).flatten(), views.training, strict=True):
+        plot_image(axes, view)
+    upper, lower = right.subfigures(2, 1, squeeze=False)[:, 0]
+    plot_image(upper.subplots(), views.stored, f"as stored, {len(views.stored)} × {len(views.stored)}")
+    lower.suptitle(f"test: {views.in_words}", fontsize=11)
+    count = len(views.tests)
+    places = lower.subplots(-(-count // ACROSS), min(ACROSS, count), squeeze=False).flatten()
+    for number, (axes, view) in enumerate(zip(places, views.tests, strict=True)):
+        plot_image(axes, view)
+        if count > 1 and not views.averaged and number == CENTRE:
+            add_frame(axes)
+
+
+def _compose(inputs: PlotInputs) -> Picture:
+    """A recipe by name; or the recipe of a run, on an image of the run's own size."""
+    if inputs.is_name():
+        recipe = get_recipe(inputs.target)
+        return compose_augmentations(recipe, stored_pixels(recipe, inputs.image_file()))
+    ((_, pixels),) = inputs.named_images()
+    return compose_augmentations(Run(run_folder(inputs.target)).recipe, pixels, name=inputs.run_name)
+
+
+def _compose_for_report(finished: FinishedRun) -> Picture:
+    dataset = finished.dataset
+    colours = dataset.colours if dataset.channels == 3 else None
+    return compose_augmentations(finished.run.recipe, finished.training_image(), colours, finished.name)
+
+
+PLOT = Plot(
+    compose=_compose, target="recipe or run", max_images=1, options=("data",),
+    report=ReportFigure("Data augmentation", _compose_for_report),
+)  # fmt: skip

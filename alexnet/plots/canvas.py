@@ -1,7 +1,8 @@
-"""What all pictures share: colours, a figure without a screen, and its file.
+"""What all plots use: colours, figures that need no screen, labels, and files.
 
-Colours are Okabe and Ito's (2008), which people with any colour vision can tell apart; shares run along viridis, whose
-lightness rises steadily. Pictures are opaque and light, so that they read alike on light and dark pages.
+The colours of lines are from Okabe and Ito, "Color Universal Design" (2008): people with any colour vision can tell
+them apart. Shares use the colour map viridis, whose lightness increases steadily. Plots have a white background, so
+that they look the same on light and dark pages.
 """
 
 from __future__ import annotations
@@ -28,20 +29,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
-LINE_COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's, without yellow
-SHAPES = ("o", "s", "^", "D", "v", "P")
-# One for each of ten classes, the commonest number, as far apart as can be for every kind of eye (Petroff,
-# "Accessible Color Sequences for Data Visualization", 2021).
-MARK_COLOURS = (
+LINE_COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito, without yellow
+MARKER_SHAPES = ("o", "s", "^", "D", "v", "P")
+# Ten colours that people with any colour vision can tell apart (Petroff, "Accessible Color Sequences for Data
+# Visualization", 2021).
+MARKER_COLOURS = (
     "#3F90DA", "#FFA90E", "#BD1F01", "#94A4A2", "#832DB6", "#A96B59", "#E76300", "#B9AC70", "#717581", "#92DADD",
 )  # fmt: skip
-MARKS = len(MARK_COLOURS) * len(SHAPES)
+MARKERS = len(MARKER_COLOURS) * len(MARKER_SHAPES)
 DOTS_PER_INCH = 110
-LETTERS_PER_INCH = 9.5  # of a title
-PHONE = 4.6  # inches, of a figure that is laid out for one
+LETTERS_PER_INCH = 9.5  # in a title
+NARROW_WIDTH = 4.6  # inches: the width of a figure that is laid out for a phone
 FORMATS = (".png", ".svg")
 LONGEST_LABEL = 28
-# Asked in this order for what the first lacks: the writing of most of the world, where one of the others is installed.
+# matplotlib takes a letter from the first of these fonts that is installed and has it.
 FONTS = (
     "DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "Noto Sans Devanagari",
     "Noto Sans Thai", "Unifont",
@@ -50,56 +51,57 @@ FONTS = (
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A drawn figure; ``says``: what it shows, for those who cannot see it; ``figures``: the numbers in it.
+    """One plot: a matplotlib figure with its caption and its numbers.
 
-    ``upright`` draws the same for a screen as narrow as a phone's.
+    ``caption``: what the figure shows, in words; it is also the description (alt text) in the file. ``values``: the
+    numbers in the figure, ready for JSON. ``narrow``: makes the same figure for a screen as narrow as a phone.
     """
 
     figure: Figure
-    says: str
-    figures: Mapping[str, Any]
-    upright: Callable[[], Figure]
+    caption: str
+    values: Mapping[str, Any]
+    narrow: Callable[[], Figure]
 
-    def data(self, suffix: str = ".png") -> bytes:
-        """The picture as a file's contents, PNG or SVG; ``says`` goes with it, as its description."""
-        return encoded(self.figure, self.says, suffix)
+    def encode(self, suffix: str = ".png") -> bytes:
+        """The contents of a PNG or SVG file, with the caption as its description."""
+        return encode_figure(self.figure, self.caption, suffix)
 
     def save(self, path: Path) -> None:
-        """Write it, in the format that the name's ending says. Raises ``OSError`` if the disk refuses."""
-        write_bytes(path, self.data(path.suffix.lower()))
+        """Write a file in the format of its suffix. Raises ``OSError`` if it cannot be written."""
+        write_bytes(path, self.encode(path.suffix.lower()))
 
 
-def encoded(figure: Figure, says: str, suffix: str = ".png", dots: int = DOTS_PER_INCH) -> bytes:
-    """A figure as a file, PNG or SVG, with ``says`` as its description. ``dots``: pixels an inch."""
-    about = {"Date": None} if suffix == ".svg" else {}
+def encode_figure(figure: Figure, caption: str, suffix: str = ".png", dots: int = DOTS_PER_INCH) -> bytes:
+    """The contents of a PNG or SVG file, with ``caption`` as its description. ``dots``: pixels per inch."""
+    no_date = {"Date": None} if suffix == ".svg" else {}
     contents = io.BytesIO()
     with warnings.catch_warnings():
-        # A letter that no font here has becomes a box; ``says`` has the name in full.
+        # A letter that no installed font has becomes a box in the figure; the caption has the letter itself.
         warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from", category=UserWarning)
-        kind, metadata = suffix.removeprefix("."), {**about, "Description": says}
+        kind, metadata = suffix.removeprefix("."), {**no_date, "Description": caption}
         figure.savefig(contents, format=kind, dpi=dots, metadata=metadata)
     return contents.getvalue()
 
 
 def check_format(path: Path) -> None:
-    """Raise ``UserError`` for a file name whose ending is no format that pictures are written in."""
+    """Raise ``UserError`` for a file name that ends in neither .png nor .svg."""
     if path.suffix.lower() not in FORMATS:
-        raise UserError(f"--out {path}: pictures are written as PNG or SVG, end the name in .png or .svg")
+        raise UserError(f"--out {path}: plots are written as PNG or SVG, so the name must end in .png or .svg")
 
 
 def new_figure(width: float, height: float, title: str = "") -> Figure:
-    """An empty figure of so many inches."""
+    """An empty figure of ``width`` × ``height`` inches, which needs no screen."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     matplotlib.rcParams["font.family"] = _installed_fonts()
-    matplotlib.rcParams["svg.hashsalt"] = "alexnet"  # else each SVG of the same picture differs
-    matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text: it can be searched, and read out
+    matplotlib.rcParams["svg.hashsalt"] = "alexnet"  # without it, two SVG files of one figure differ
+    matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text, which can be searched and read aloud
     figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
     FigureCanvasAgg(figure)
     if title:
-        figure.suptitle(wrapped(title, width))
+        figure.suptitle(wrap(title, width))
     return figure
 
 
@@ -107,12 +109,12 @@ def new_figure(width: float, height: float, title: str = "") -> Figure:
 def _installed_fonts() -> list[str]:
     from matplotlib.font_manager import fontManager
 
-    here = set(fontManager.get_font_names())
-    return [name for name in FONTS if name in here]
+    installed = set(fontManager.get_font_names())
+    return [name for name in FONTS if name in installed]
 
 
-def about_letters(figures: Iterable[Figure]) -> str:
-    """A line on the letters in figures' texts that no font here has, and so are boxes; empty where there are none."""
+def missing_glyphs_note(figures: Iterable[Figure]) -> str:
+    """A line that names the letters in the figures that no installed font has; empty if there are none."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
     from matplotlib.text import Text
 
@@ -121,42 +123,42 @@ def about_letters(figures: Iterable[Figure]) -> str:
     fonts = (get_font(findfont(FontProperties(family=name))) for name in _installed_fonts())
     known = {letter for font in fonts for letter in written if font.get_char_index(ord(letter))}
     missing = "".join(sorted(written - known))
-    return f"note: no font here has {missing}, which are boxes in the picture" if missing else ""
+    return f"note: no installed font has {missing}: shown as boxes in the plot" if missing else ""
 
 
-def share(probability: float) -> str:
-    """A probability as people say it: ``"87%"``, and ``"less than 1%"`` where rounding would make it none, or all."""
+def percent(probability: float) -> str:
+    """A probability in words: ``"87%"``; ``"less than 1%"`` or ``"more than 99%"`` where rounding would give 0 or 1."""
     if probability < 0.01:
         return "less than 1%"
     return "more than 99%" if 0.995 <= probability < 1 else f"{probability:.0%}"
 
 
-def some_of(some: int, all_of_them: int) -> str:
-    """How many of a set are shown: ``"1,500 of 10,000"``, or only their number where that is all."""
-    return f"{some:,}" + (f" of {all_of_them:,}" if some < all_of_them else "")
+def count_of(shown: int, total: int) -> str:
+    """How many of a set are shown: ``"1,500 of 10,000"``, or ``"1,500"`` if that is all."""
+    return f"{shown:,}" + (f" of {total:,}" if shown < total else "")
 
 
-def wrapped(title: str, width: float) -> str:
-    """A title in lines that fit so many inches, broken inside long names too."""
-    return plain("\n".join(textwrap.wrap(title, _letters(title, int(width * LETTERS_PER_INCH)))))
+def wrap(title: str, width: float) -> str:
+    """A title broken into lines that fit ``width`` inches; a long name is broken too."""
+    return escape_dollars("\n".join(textwrap.wrap(title, _letters(title, int(width * LETTERS_PER_INCH)))))
 
 
 def _letters(text: str, room: int) -> int:
-    """How many of a text's letters have room where so many Latin ones do: those of East Asia are twice as wide."""
+    """How many letters of ``text`` fit where ``room`` Latin letters fit: East Asian letters are twice as wide."""
     wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
     return max(1, room * len(text) // (len(text) + wide)) if text else room
 
 
-def plain(text: str) -> str:
-    """Text that is shown as it stands: a dollar sign begins no formula."""
+def escape_dollars(text: str) -> str:
+    """Text with ``$`` escaped, so that matplotlib does not read a formula."""
     return text.replace("$", r"\$")
 
 
-def shortened(text: str, longest: int = LONGEST_LABEL) -> str:
-    """A name short enough for a label, ended by … where something is left out: of several names, all but the first."""
+def shorten(text: str, longest: int = LONGEST_LABEL) -> str:
+    """A name cut to ``longest`` letters, with … at the end if cut; of several names with commas, the first."""
     if len(text) > longest and ", " in text:
         text = text.partition(", ")[0] + "…"
-    return plain(_cut(text, _letters(text, longest)))
+    return escape_dollars(_cut(text, _letters(text, longest)))
 
 
 def _cut(text: str, room: int) -> str:
@@ -164,18 +166,18 @@ def _cut(text: str, room: int) -> str:
 
 
 def in_two_lines(text: str, longest: int) -> str:
-    """A name in one or two lines of so many letters, ended by … where something is left out."""
+    """A name in one or two lines of ``longest`` letters each, with … at the end if cut."""
     room = _letters(text, longest)
     if len(text) <= room:
-        return plain(text)
+        return escape_dollars(text)
     cut = text.rfind(" ", 1, room + 1)
     cut = room if cut < 0 else cut
     first, rest = text[:cut].rstrip(), text[cut:].lstrip()
-    return plain(f"{first}\n{_cut(rest, room)}")
+    return escape_dollars(f"{first}\n{_cut(rest, room)}")
 
 
-def bare(axes: Axes) -> Axes:
-    """An axes without frame and ticks, for images."""
+def hide_axes(axes: Axes) -> Axes:
+    """Remove frame and ticks, as images need none; returns ``axes``."""
     axes.set_xticks([])
     axes.set_yticks([])
     for side in axes.spines.values():
@@ -184,30 +186,30 @@ def bare(axes: Axes) -> Axes:
 
 
 def grid(figure: Figure, count: int, across: int) -> list[Axes]:
-    """Axes in rows of ``across``, the first ``count``; what is left of the last row stays empty."""
+    """``count`` axes in rows of ``across``; the rest of the last row stays empty."""
     places = figure.subplots(math.ceil(count / across), across, squeeze=False).flatten()
     for axes in places[count:]:
         axes.set_visible(False)
     return list(places[:count])
 
 
-def show_image(axes: Axes, pixels: NDArray[np.uint8], title: str = "") -> None:
-    """Draw ``(H, W, C)`` pixels, grey or colour, each pixel as it is."""
+def plot_image(axes: Axes, pixels: NDArray[np.uint8], title: str = "") -> None:
+    """Plot ``(H, W, C)`` uint8 pixels, grey or colour, without interpolation."""
     grey = pixels.shape[2] == 1
     style: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 255} if grey else {}
-    bare(axes).imshow(pixels[:, :, 0] if grey else pixels, interpolation="nearest", **style)
+    hide_axes(axes).imshow(pixels[:, :, 0] if grey else pixels, interpolation="nearest", **style)
     if title:
         axes.set_title(title, fontsize=9)
 
 
-def framed(axes: Axes) -> None:
-    """Draw a frame about an image that is there, as the one that matters among others."""
+def add_frame(axes: Axes) -> None:
+    """Put an orange frame around a plotted image, to mark it among others."""
     for side in axes.spines.values():
         side.set(visible=True, color=ORANGE, linewidth=2.5)
 
 
 def tiles(images: NDArray[np.float64], columns: int, gap: int = 1, ground: float = 1.0) -> NDArray[np.float64]:
-    """``(N, H, W, C)`` laid out in rows of ``columns`` with ``gap`` pixels of ``ground`` around each."""
+    """Images ``(N, H, W, C)`` as one image: rows of ``columns``, ``gap`` pixels of value ``ground`` between."""
     count, height, width, channels = images.shape
     rows = math.ceil(count / columns)
     sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, channels), ground)
@@ -217,8 +219,8 @@ def tiles(images: NDArray[np.float64], columns: int, gap: int = 1, ground: float
     return sheet
 
 
-def class_marks(count: int) -> list[tuple[str, str]]:
-    """A colour and a shape for each of up to ``MARKS`` classes, no two alike."""
-    colours, shapes = len(MARK_COLOURS), len(SHAPES)
-    pairs = ((n % colours, (n % colours + n // colours) % shapes) for n in range(min(count, MARKS)))
-    return [(MARK_COLOURS[colour], SHAPES[shape]) for colour, shape in pairs]
+def class_markers(count: int) -> list[tuple[str, str]]:
+    """A colour and a marker shape for each of up to ``MARKERS`` classes, all different."""
+    colours, shapes = len(MARKER_COLOURS), len(MARKER_SHAPES)
+    pairs = ((n % colours, (n % colours + n // colours) % shapes) for n in range(min(count, MARKERS)))
+    return [(MARKER_COLOURS[colour], MARKER_SHAPES[shape]) for colour, shape in pairs]

@@ -1,4 +1,7 @@
-"""Trainings as curves: loss, accuracy, rate and images a second over steps, one run or several laid over each other."""
+"""Training curves: loss, accuracy, learning rate and images per second by step, of one run or of several.
+
+The curves are read from ``metrics.jsonl`` (loss, accuracy, learning rate) and ``events.jsonl`` (speed) of a run.
+"""
 
 from __future__ import annotations
 
@@ -18,24 +21,27 @@ from alexnet.plots.canvas import (
     GREEN,
     GREY,
     LINE_COLOURS,
+    NARROW_WIDTH,
     ORANGE,
-    PHONE,
     Picture,
-    encoded,
+    encode_figure,
     new_figure,
-    shortened,
+    shorten,
 )
+from alexnet.plots.inputs import FinishedRun, PlotInputs
+from alexnet.plots.options import Plot, ReportFigure
 from alexnet.recipes import differences_from_named
 from alexnet.runtime.log import read_lines
 from alexnet.runtime.run import Run
+from alexnet.runtime.run_names import distinct_names, run_folder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SECONDS_BETWEEN_DRAWINGS = 10.0
-PANEL = 3.2  # inches, its height with its axis
-FIGURE_1_ERROR = 0.25  # the level at which the paper compares ReLU and tanh
+SECONDS_BETWEEN_WRITES = 10.0
+PANEL = 3.2  # inches: the height of a panel with its axis
+FIGURE_1_ERROR = 0.25  # the training error at which the paper compares ReLU and tanh
 SPLIT_COLOURS = {"train": BLUE, "val": ORANGE, "test": GREEN}
 SPLIT_STYLES: dict[str, dict[str, Any]] = {
     "train": {},
@@ -45,18 +51,18 @@ SPLIT_STYLES: dict[str, dict[str, Any]] = {
 STAR: dict[str, Any] = {
     "clip_on": False, "marker": "*", "markersize": 14, "markerfacecolor": "none", "markeredgewidth": 1.5,
 }  # fmt: skip
-SPIKE = 3.0  # times what 95 % of losses stay below: a loss above it would flatten all others
-GUESSING = 7.0  # about the loss of guessing among a thousand classes: what lies below it is always drawn
-COUNTED = ("val_loss", "test_loss")
+SPIKE = 3.0  # a loss above so many times the 95 % quantile would flatten the rest of the curve
+GUESSING = 7.0  # about ln 1000, the loss of guessing among 1000 classes: losses below it are always inside the panel
+EVALUATED = ("val_loss", "test_loss")
 
 
 @dataclass(frozen=True)
 class History:
-    """What is drawn of one run.
+    """The records of one run that are plotted.
 
-    ``metrics``: the lines of ``metrics.jsonl``; ``speeds``: step → images a second; ``expected``: the claim's band of
-    test accuracy, None where the claim does not apply; ``final``: ``split``, ``top1``, ``kept_epoch`` of the last
-    count.
+    ``metrics``: the lines of ``metrics.jsonl``. ``speeds``: step → images per second. ``expected``: the lowest and
+    highest test accuracy that the recipe's claim expects; None where the claim does not apply. ``final``: ``split``,
+    ``top1`` and ``kept_epoch`` of the final evaluation.
     """
 
     name: str
@@ -67,76 +73,83 @@ class History:
 
     @property
     def lines(self) -> list[Mapping[str, Any]]:
-        """Those written some ten times an epoch."""
+        """The lines with the training loss, about ten for each epoch."""
         return [line for line in self.metrics if "loss" in line]
 
     @property
     def epochs(self) -> list[Mapping[str, Any]]:
-        """Those written at the end of each epoch."""
+        """The lines at the end of each epoch."""
         return [line for line in self.metrics if "train_loss" in line]
 
 
 def read_history(run: Run, recipe: Recipe, final: Mapping[str, Any] | None = None, name: str = "") -> History:
-    """A run's records, finished or not; ``final``: its result, once there is one; ``name``: its folder's if empty."""
+    """The records of a run. ``final``: its result, if there is one. ``name``: its folder's if empty."""
     events = read_lines(path) if (path := run.folder / "events.jsonl").is_file() else []
     speeds = {event["step"]: event["images_per_second"] for event in events if event.get("event") == "speed"}
     expected = recipe.claim.top1 if differences_from_named(recipe) == [] else None
     return History(name or run.name, run.metrics(), speeds, expected, final)
 
 
-class CurveDrawer:
-    """Redraws a run's ``curves.png`` as the training goes, not so often that drawing costs more than training."""
+def learning_rate(line: Mapping[str, Any]) -> float:
+    """The learning rate in a line of ``metrics.jsonl``: ``lr``, which earlier versions wrote as ``rate``."""
+    return float(line["lr"] if "lr" in line else line["rate"])
+
+
+class CurvesFile:
+    """Writes a run's ``curves.png`` during training, at most once in ten seconds, so that it costs little time."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        self._last = -SECONDS_BETWEEN_DRAWINGS
+        self._written = -SECONDS_BETWEEN_WRITES
 
     def __call__(self, run: Run) -> None:
-        """Draw, unless the last drawing is fresh."""
-        if time.monotonic() - self._last >= SECONDS_BETWEEN_DRAWINGS:
-            self.draw(run)
+        """Write the file, unless it was written in the last ten seconds."""
+        if time.monotonic() - self._written >= SECONDS_BETWEEN_WRITES:
+            self.write(run)
 
-    def draw(self, run: Run, final: Mapping[str, Any] | None = None) -> None:
-        """Draw now; ``final`` is the result, once there is one. The claim's band is drawn for the recipe as it is."""
-        write_bytes(run.folder / "curves.png", draw_curves([read_history(run, self.recipe, final)]).data())
-        self._last = time.monotonic()
+    def write(self, run: Run, final: Mapping[str, Any] | None = None) -> None:
+        """Write the file now. ``final``: the result, if there is one. The expected band is shown for an unchanged
+        recipe.
+        """
+        write_bytes(run.folder / "curves.png", plot_curves([read_history(run, self.recipe, final)]).encode())
+        self._written = time.monotonic()
 
 
-def draw_curves(runs: Sequence[History]) -> Picture:
-    """Loss and accuracy above, rate and speed below; of one run a colour each split, of several a colour each run.
+def plot_curves(runs: Sequence[History]) -> Picture:
+    """Four panels: loss, accuracy, learning rate and speed. One run has a colour per split, several have one per run.
 
-    ``runs``: their names differ.
+    ``runs``: with different names.
     """
-    says = "; ".join(_in_words(run) for run in runs)
-    figures = {run.name: _in_figures(run) for run in runs}
-    return Picture(_panels(runs, 9.6, 2), says, figures, lambda: _panels(runs, PHONE, 1))
+    caption = "; ".join(_caption(run) for run in runs)
+    values = {run.name: _values(run) for run in runs}
+    return Picture(_panels(runs, 9.6, 2), caption, values, lambda: _panels(runs, NARROW_WIDTH, 1))
 
 
 def _panels(runs: Sequence[History], width: float, across: int) -> Figure:
     several = len(runs) > 1
-    rows = 3 + len(runs) // across if several else 0  # of the legend
+    legend_rows = 3 + len(runs) // across if several else 0
     title = f"{len(runs)} trainings" if several else runs[0].name
-    figure = new_figure(width, PANEL * 4 / across + 0.22 * rows, title)
+    figure = new_figure(width, PANEL * 4 / across + 0.22 * legend_rows, title)
     loss, accuracy, rate, speed = figure.subplots(4 // across, across).flatten()
     colours = _colours(len(runs)) if several else [""]
     for run, colour in zip(runs, colours, strict=True):
-        _draw_splits(loss, run, "loss", colour)
-        _draw_splits(accuracy, run, "top1", colour)
+        _plot_splits(loss, run, "loss", colour)
+        _plot_splits(accuracy, run, "top1", colour)
         steps = [line["step"] for line in run.lines]
         style: dict[str, Any] = {"color": colour or GREY, "marker": "o" if len(steps) == 1 else None}
-        rate.plot(steps, [line.get("lr", line.get("rate")) for line in run.lines], **style)
+        rate.plot(steps, [learning_rate(line) for line in run.lines], **style)
         speed.plot(list(run.speeds), list(run.speeds.values()), **style)
         if run.expected:
             accuracy.axhspan(*run.expected, color=colour or GREEN, alpha=0.12, label="expected on test")
     loss.set(ylabel=_cut_spikes(loss, runs))
-    accuracy.set(ylabel="accuracy", ylim=(0, 1.04))  # the star of a perfect count is seen whole
+    accuracy.set(ylabel="accuracy", ylim=(0, 1.04))  # room for the star of a perfect result
     rate.set(ylabel="learning rate")
     speed.set(ylabel="images/s")
     last = max([line["step"] for run in runs for line in run.lines], default=1)
     for axes in (loss, accuracy, rate, speed):
-        _tidy(axes, last)
+        _format_axes(axes, last)
     if several:
-        _add_key(figure, runs, colours, across)
+        _add_legend(figure, runs, colours, across)
     else:
         for axes in (loss, accuracy):
             if axes.get_legend_handles_labels()[1]:
@@ -145,7 +158,7 @@ def _panels(runs: Sequence[History], width: float, across: int) -> Figure:
 
 
 def _colours(count: int) -> list[str]:
-    """One for each of several runs, all different: more than a palette holds are steps along viridis."""
+    """A colour for each of several runs; more runs than the palette has colours get steps along viridis."""
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
@@ -154,111 +167,113 @@ def _colours(count: int) -> list[str]:
     return [to_hex(colour) for colour in colormaps["viridis"](np.linspace(0, 0.95, count))]
 
 
-def _add_key(figure: Figure, runs: Sequence[History], colours: Sequence[str], across: int) -> None:
-    """Below the panels: each run's colour and final count, and what the kinds of line, stars and bands are."""
+def _add_legend(figure: Figure, runs: Sequence[History], colours: Sequence[str], across: int) -> None:
+    """Below the panels: each run's colour and final accuracy, and the meaning of lines, stars and bands."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     entries: list[Line2D | Patch] = []
     for run, colour in zip(runs, colours, strict=True):
         final = f", {run.final['split']} {run.final['top1']:.2%}" if run.final else ""
-        entries.append(Line2D([], [], color=colour, linewidth=3, label=f"{shortened(run.name, 44)}{final}"))
-    counted = {name for run in runs for line in run.epochs for name in line}
-    drawn = {split: style for split, style in SPLIT_STYLES.items() if split == "train" or f"{split}_top1" in counted}
-    entries += [Line2D([], [], color=GREY, label=split, **style) for split, style in drawn.items()]
+        entries.append(Line2D([], [], color=colour, linewidth=3, label=f"{shorten(run.name, 44)}{final}"))
+    evaluated = {name for run in runs for line in run.epochs for name in line}
+    splits = [split for split in SPLIT_STYLES if split == "train" or f"{split}_top1" in evaluated]
+    entries += [Line2D([], [], color=GREY, label=split, **SPLIT_STYLES[split]) for split in splits]
     if any(run.final for run in runs):
-        entries.append(Line2D([], [], color=GREY, label="final count", linestyle="", **STAR))
+        entries.append(Line2D([], [], color=GREY, label="final evaluation", linestyle="", **STAR))
     if any(run.expected for run in runs):
-        entries.append(Patch(color=GREY, alpha=0.2, label="band in a run's colour: expected on test"))
+        entries.append(Patch(color=GREY, alpha=0.2, label="expected test accuracy (band in the run's colour)"))
     figure.legend(handles=entries, loc="outside lower center", ncols=across, frameon=False, fontsize="small")
 
 
 def _cut_spikes(axes: Axes, runs: Sequence[History]) -> str:
-    """Leave a few training losses far above all others out of the panel; its label, which says so."""
+    """Limit the axis where a few training losses lie far above all others. Returns the axis label."""
     trained = [[line["loss"] for line in run.lines] for run in runs if run.lines]
-    counted = [value for run in runs for line in run.epochs for name, value in line.items() if name in COUNTED]
-    usual = max([GUESSING, *counted, *(float(np.quantile(losses, 0.95)) for losses in trained)])
+    evaluated = [value for run in runs for line in run.epochs for name, value in line.items() if name in EVALUATED]
+    usual = max([GUESSING, *evaluated, *(float(np.quantile(losses, 0.95)) for losses in trained)])
     highest = max([loss for losses in trained for loss in losses], default=0.0)
     if highest <= SPIKE * usual:
         return "loss (nats)"
     axes.set_ylim(0, 1.5 * usual)
-    return f"loss (nats), cut off: up to {highest:.3g}"
+    return f"loss (nats), axis cut; highest {highest:.3g}"
 
 
-def _tidy(axes: Axes, last_step: int) -> None:
+def _format_axes(axes: Axes, last_step: int) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    axes.set(xlabel="step", xlim=(0, last_step * 1.02))  # the star needs some room
+    axes.set(xlabel="step", xlim=(0, last_step * 1.02))  # room for the star
     axes.set_ylim(0, max(axes.get_ylim()[1] * (1.0 if axes.get_ylabel() == "accuracy" else 1.05), 1e-12))
     axes.grid(alpha=0.3)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_splits(axes: Axes, run: History, suffix: str, colour: str) -> None:
-    """Training as it went, and each counted split at the end of its epochs; ``colour``: the run's, or empty."""
+def _plot_splits(axes: Axes, run: History, suffix: str, colour: str) -> None:
+    """A curve for train, and one for each evaluated split. ``colour``: the run's; empty for split colours."""
     name = "loss" if suffix == "loss" else "accuracy"
     points = {"train": [(line["step"], line[name]) for line in run.lines]}
     for split in ("val", "test"):
         points[split] = [(e["step"], e[f"{split}_{suffix}"]) for e in run.epochs if f"{split}_{suffix}" in e]
     for split, some in points.items():
         if some:
-            exclusive_lock = {"marker": "o"} if len(some) == 1 else {}  # of one point there is no line
-            style = {"color": colour or SPLIT_COLOURS[split], **SPLIT_STYLES[split], **exclusive_lock}
+            single = {"marker": "o"} if len(some) == 1 else {}  # one point makes no line
+            style = {"color": colour or SPLIT_COLOURS[split], **SPLIT_STYLES[split], **single}
             axes.plot(*zip(*some, strict=True), label=split, **style)
     if suffix == "top1" and run.final and run.epochs:
-        _draw_star(axes, run, colour)
+        _plot_final(axes, run, colour)
 
 
-def _draw_star(axes: Axes, run: History, colour: str) -> None:
-    """The final count, at the epoch whose weights were counted; hollow, so that a point below it can be seen."""
+def _plot_final(axes: Axes, run: History, colour: str) -> None:
+    """A star for the final evaluation, at the epoch whose weights were kept; hollow, so that a point under it shows."""
     assert run.final is not None
     split, share, epoch = run.final["split"], run.final["top1"], run.final["kept_epoch"]
     step = next((line["step"] for line in run.epochs if line["epoch"] == epoch), run.epochs[-1]["step"])
-    label = f"{split}, {_when(run)}: {share:.2%}"
+    label = f"{split}, {_kept_weights(run)}: {share:.2%}"
     axes.plot(step, share, color=colour or SPLIT_COLOURS[split], label=label, zorder=3, linestyle="", **STAR)
 
 
-def _when(run: History) -> str:
-    """Whose weights the final count is of."""
+def _kept_weights(run: History) -> str:
+    """Which weights the final evaluation used."""
     assert run.final is not None
     epoch = run.final["kept_epoch"]
-    return "in the end" if epoch == run.epochs[-1]["epoch"] else f"by the weights of epoch {epoch}"
+    return "final" if epoch == run.epochs[-1]["epoch"] else f"weights of epoch {epoch}"
 
 
 def _steps(count: int) -> str:
     return "1 step" if count == 1 else f"{count:,} steps"
 
 
-def _in_figures(run: History) -> dict[str, Any]:
-    """The ends of its curves, and the final count."""
+def _values(run: History) -> dict[str, Any]:
+    """The first and last values of its curves, and its final evaluation."""
     first, last = (run.lines[0], run.lines[-1]) if run.lines else ({}, {})
     final = run.final and {name: run.final[name] for name in ("split", "top1", "kept_epoch")}
     return {
         "steps": last.get("step", 0),
         "loss": [first.get("loss"), last.get("loss")],
         "accuracy": [first.get("accuracy"), last.get("accuracy")],
-        "lr": [each.get("lr", each.get("rate")) for each in (first, last)],
+        "lr": [learning_rate(line) if line else None for line in (first, last)],
         "images_per_second": statistics.median(run.speeds.values()) if run.speeds else None,
         "final": final,
     }
 
 
-def _in_words(run: History) -> str:
-    """Where a training began and ended, for those who cannot see its curves."""
+def _caption(run: History) -> str:
+    """The first and the last training loss, and the final accuracy, in words."""
     if not run.lines:
-        return f"{run.name}: nothing trained yet"
+        return f"{run.name}: no training steps yet"
     first, last = run.lines[0], run.lines[-1]
-    ended = f"{run.name}: training loss from {first['loss']:.2f} to {last['loss']:.2f} in {_steps(last['step'])}"
+    losses = f"{run.name}: training loss from {first['loss']:.2f} to {last['loss']:.2f} in {_steps(last['step'])}"
     final = run.final
-    return ended + (f", {final['split']} accuracy {final['top1']:.2%} {_when(run)}" if final and run.epochs else "")
+    if not final or not run.epochs:
+        return losses
+    return f"{losses}, {final['split']} accuracy {final['top1']:.2%} ({_kept_weights(run)})"
 
 
-def draw_training_errors(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
-    """Write ``path`` (PNG): training error over epochs of measured runs, a colour a name, as the paper's figure 1.
+def plot_training_errors(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
+    """Write ``path`` (PNG): the training error of measured runs by epoch, like figure 1 of the paper.
 
-    ``runs``: name → runs, each with ``epochs``, lines that hold ``epoch`` and ``train_top1``. The file's description is
-    :func:`training_errors`, so that it can be told whether a picture is of these runs.
+    ``runs``: name → runs, each with ``epochs``: lines with ``epoch`` and ``train_top1``. Runs of one name have one
+    colour. The file's description is :func:`training_errors`, so that a test can check that the file shows these runs.
     """
     figure = new_figure(6.4, 4)
     axes = figure.subplots()
@@ -270,18 +285,35 @@ def draw_training_errors(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: 
     axes.axhline(FIGURE_1_ERROR, color=GREY, linewidth=0.8)
     axes.annotate("25 %", (0, FIGURE_1_ERROR), xytext=(2, 3), textcoords="offset points", color=GREY)
     axes.set(xlabel="epoch", ylabel="training error", xlim=(0, None), ylim=(0, None))
-    axes.set_title("Four-layer nets on CIFAR-10 (the paper's figure 1)")
+    axes.set_title("Four-layer networks on CIFAR-10 (figure 1 of the paper)")
     axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
-    write_bytes(path, encoded(figure, training_errors(runs)))
+    write_bytes(path, encode_figure(figure, training_errors(runs)))
 
 
 def training_errors(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """The same in words, a line for each run: every figure that is drawn."""
+    """The plotted numbers as text: a line for each run."""
     return "\n".join(
         f"{name}: " + " ".join(f"{1 - line['train_top1']:.4f}" for line in run["epochs"])
         for name, some in runs.items()
         for run in some
     )
+
+
+def _compose(inputs: PlotInputs) -> Picture:
+    histories = []
+    for target, name in distinct_names(inputs.targets).items():
+        run = Run(run_folder(target))
+        final = run.result if run.finished and run.result["split"] else None
+        histories.append(read_history(run, run.recipe, final, name))
+    return plot_curves(histories)
+
+
+def _compose_for_report(finished: FinishedRun) -> Picture:
+    run, result = finished.run, finished.run.result
+    return plot_curves([read_history(run, run.recipe, result if result["split"] else None)])
+
+
+PLOT = Plot(compose=_compose, several_runs=True, svg=True, report=ReportFigure("Training curves", _compose_for_report))

@@ -1,7 +1,8 @@
-"""A map of images: the last hidden layer's outputs in two dimensions, coloured by class, thumbnails on it.
+"""t-SNE of a layer's output: many images as points in two dimensions, coloured by class, with thumbnails.
 
-Principal components first, then t-SNE (van der Maaten and Hinton 2008), both scikit-learn's. Distances between far
-groups on such a map mean nothing; what lies close together was close.
+The features (by default of the last hidden layer) are reduced to 50 principal components, then to two dimensions by
+t-SNE (van der Maaten and Hinton, "Visualizing Data using t-SNE", JMLR 2008); both are scikit-learn's. Points that are
+close together have similar features; distances between far groups have no meaning.
 """
 
 from __future__ import annotations
@@ -17,91 +18,99 @@ from alexnet.data.prepared import PreparedDataset
 from alexnet.data.splits import evenly_spaced
 from alexnet.inference.features import compute_features
 from alexnet.inference.predictor import Predictor
-from alexnet.plots.canvas import MARKS, PHONE, Picture, bare, class_marks, new_figure, shortened, some_of
-from alexnet.runtime.log import Reporter
+from alexnet.plots.canvas import MARKERS, NARROW_WIDTH, Picture, class_markers, count_of, hide_axes, new_figure, shorten
+from alexnet.plots.inputs import FinishedRun, PlotInputs
+from alexnet.plots.options import Plot, ReportFigure
+from alexnet.runtime.log import NullReporter, Reporter
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-IMAGES = 1500  # on one map
+IMAGES = 1500  # in one plot, at most
 COMPONENTS = 50
-FEWEST = 8  # images of which a map can be made
+FEWEST = 8  # images
 PERPLEXITY = 30.0
 THUMBNAILS = 120
-THUMBNAIL_SHARE = 0.045  # of the map's width
-CLEAREST = 12  # of more classes than there are marks, so many have one
+THUMBNAIL_SHARE = 0.045  # of the plot's width
+CLEAREST = 12  # classes in colour, where there are more classes than markers
 FAINT = "#C8C8C8"
 
 
-def show_embedding(
+def compose_embedding(
     predictor: Predictor, dataset: PreparedDataset, index: NDArray[np.int64], layer: str, title: str, reporter: Reporter
 ) -> Picture:
-    """Of a store's images ``index``, at most ``IMAGES`` at even distances, by a layer's outputs.
+    """The images ``index`` of a dataset, at most ``IMAGES`` of them (evenly spaced), by the output of ``layer``.
 
     Raises ``UserError`` for too few images and for a layer that the network does not have.
     """
     some = evenly_spaced(index, IMAGES)
-    places = flatten(np.concatenate(list(compute_features(predictor, dataset, some, layer, reporter))))
+    points = project_tsne(np.concatenate(list(compute_features(predictor, dataset, some, layer, reporter))))
     names = predictor.model.labels
-    seen = predictor.visible(dataset.read(some))
-    title = f"{title}: {some_of(len(some), len(index))} images by {layer}, t-SNE, near is alike"
-    return draw_embedding(places, dataset.targets[some], seen, names, title)
+    pixels = predictor.visible(dataset.read(some))
+    title = f"{title}: t-SNE of {layer} for {count_of(len(some), len(index))} images"
+    return plot_embedding(points, dataset.targets[some], pixels, names, title)
 
 
-def flatten(features: NDArray[np.float32], seed: int = 0) -> NDArray[np.float64]:
-    """Features ``(N, units)`` as places on a map, ``(N, 2)`` in 0 … 1. Raises ``UserError`` for too few images."""
+def project_tsne(features: NDArray[np.float32], seed: int = 0) -> NDArray[np.float64]:
+    """Features ``(N, units)`` → points ``(N, 2)`` in 0 … 1. ``seed``: of t-SNE. Raises ``UserError`` for too few
+    images.
+    """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
     if len(features) < FEWEST:
-        raise UserError(f"a map needs at least {FEWEST} images, not {len(features)}")
+        raise UserError(f"t-SNE needs at least {FEWEST} images, not {len(features)}: give more with --data")
     components = min(COMPONENTS, *features.shape)
     reduced = PCA(components, random_state=seed).fit_transform(features)
     perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
-    places = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(reduced)
-    low, high = places.min(axis=0), places.max(axis=0)
-    return np.asarray((places - low) / np.maximum(high - low, np.finfo(np.float32).tiny), np.float64)
+    points = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(reduced)
+    low, high = points.min(axis=0), points.max(axis=0)
+    return np.asarray((points - low) / np.maximum(high - low, np.finfo(np.float32).tiny), np.float64)
 
 
-def draw_embedding(
-    places: NDArray[np.float64],
+def plot_embedding(
+    points: NDArray[np.float64],
     labels: NDArray[np.int64],
     pixels: NDArray[np.uint8],
     names: Sequence[str],
     title: str,
 ) -> Picture:
-    """``places`` ``(N, 2)`` in 0 … 1 with ``labels`` ``(N,)`` and the images ``pixels`` ``(N, H, W, C)``."""
-    own = _own_nearest(places, labels)
+    """Points ``(N, 2)`` in 0 … 1 with their classes ``labels`` ``(N,)`` and images ``pixels`` ``(N, H, W, C)`` uint8.
+
+    ``names``: of the classes. The values have the share of images whose nearest point is of the same class.
+    """
+    own = _nearest_is_of_own_class(points, labels)
     counts = np.bincount(labels)
     by_chance = (counts * (counts - 1)).sum() / max(1, len(labels) - 1)
-    says = (
-        f"{title}: {own.sum():,} of {len(labels):,} lie nearest to one of their own class, {by_chance:,.3g} by chance"
+    caption = (
+        f"{title}. For {own.sum():,} of {len(labels):,} points the nearest point is of the same class; "
+        f"by chance it would be {by_chance:,.3g}"
     )
     present = np.unique(labels)
     named = present
-    if len(present) > MARKS:
+    if len(present) > MARKERS:
         named = _clearest(present, labels, own)
-        says += f"; the {len(named)} classes that lie closest together are in colour, the others grey"
+        caption += f"; the {len(named)} classes that are separated best are in colour, the others in grey"
 
-    def draw(figure: Figure, thumbnails: int, legend: Mapping[str, Any]) -> Figure:
-        _draw_map(figure.subplots(), places, labels, pixels, named, names, thumbnails)
+    def fill(figure: Figure, thumbnails: int, legend: Mapping[str, Any]) -> Figure:
+        _plot_points(figure.subplots(), points, labels, pixels, named, names, thumbnails)
         figure.legend(frameon=False, fontsize=8, **legend)
         return figure
 
-    beside = {"loc": "outside right upper", "ncols": 1 + (len(named) > MARKS // 2)}
+    at_right = {"loc": "outside right upper", "ncols": 1 + (len(named) > MARKERS // 2)}
     below = {"loc": "outside lower center", "ncols": 2}
     return Picture(
-        draw(new_figure(11, 8.6, title), THUMBNAILS, beside),
-        says,
+        fill(new_figure(11, 8.6, title), THUMBNAILS, at_right),
+        caption,
         {"nearest_is_of_own_class": float(own.mean())},
-        lambda: draw(new_figure(PHONE, 1.2 * PHONE + 0.09 * len(named), title), THUMBNAILS // 6, below),
+        lambda: fill(new_figure(NARROW_WIDTH, 1.2 * NARROW_WIDTH + 0.09 * len(named), title), THUMBNAILS // 6, below),
     )
 
 
-def _draw_map(
+def _plot_points(
     axes: Axes,
-    places: NDArray[np.float64],
+    points: NDArray[np.float64],
     labels: NDArray[np.int64],
     pixels: NDArray[np.uint8],
     named: NDArray[np.int64],
@@ -111,14 +120,14 @@ def _draw_map(
     rest = ~np.isin(labels, named)
     if rest.any():
         axes.scatter(
-            places[rest, 0],
-            places[rest, 1],
+            points[rest, 0],
+            points[rest, 1],
             s=10,
             color=FAINT,
             label=f"{len(np.unique(labels[rest]))} other classes",
         )
-    for (colour, shape), label in zip(class_marks(len(named)), named, strict=True):
-        some = places[labels == label]
+    for (colour, shape), label in zip(class_markers(len(named)), named, strict=True):
+        some = points[labels == label]
         axes.scatter(
             some[:, 0],
             some[:, 1],
@@ -127,42 +136,59 @@ def _draw_map(
             marker=shape,
             alpha=0.8,
             linewidths=0,
-            label=shortened(names[label]),
+            label=shorten(names[label]),
         )
-    for number in _spread(places, thumbnails):
-        _thumbnail(axes, places[number], pixels[number])
-    room = 0.04 + 1.2 * THUMBNAIL_SHARE
-    bare(axes).set(xlim=(-0.04, 1 + room), ylim=(-0.04, 1 + room), aspect="equal")
+    for number in _spread(points, thumbnails):
+        _plot_thumbnail(axes, points[number], pixels[number])
+    margin = 0.04 + 1.2 * THUMBNAIL_SHARE
+    hide_axes(axes).set(xlim=(-0.04, 1 + margin), ylim=(-0.04, 1 + margin), aspect="equal")
 
 
 def _clearest(present: NDArray[np.int64], labels: NDArray[np.int64], own: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The few classes of which most images lie beside one of their own, where there are too many to tell by colour."""
+    """The classes whose points most often have a nearest point of the same class."""
     shares = np.array([own[labels == label].mean() for label in present])
     return np.sort(present[np.argsort(-shares, kind="stable")[:CLEAREST]])
 
 
-def _thumbnail(axes: Axes, place: NDArray[np.float64], pixels: NDArray[np.uint8]) -> None:
-    """The image itself, a little beside its mark, so that both are seen."""
-    x, y = place[0] + 0.008, place[1] + 0.008
+def _plot_thumbnail(axes: Axes, point: NDArray[np.float64], pixels: NDArray[np.uint8]) -> None:
+    """The image, a little to the side of its marker, so that both are visible."""
+    x, y = point[0] + 0.008, point[1] + 0.008
     grey = pixels.shape[2] == 1
     extent = (x, x + THUMBNAIL_SHARE, y, y + THUMBNAIL_SHARE)
     picture = pixels[:, :, 0] if grey else pixels
     axes.imshow(picture, extent=extent, cmap="gray", vmin=0, vmax=255, zorder=3, interpolation="antialiased")
 
 
-def _spread(places: NDArray[np.float64], count: int) -> list[int]:
-    """Up to ``count`` images whose thumbnails do not cover each other, of all classes alike: in a shuffled order."""
+def _spread(points: NDArray[np.float64], count: int) -> list[int]:
+    """Up to ``count`` images in random order whose thumbnails do not overlap."""
     kept: list[int] = []
-    for number in np.random.default_rng(0).permutation(len(places)).tolist():
-        place = places[number]
-        if len(kept) < count and all(np.abs(place - places[other]).max() > 1.15 * THUMBNAIL_SHARE for other in kept):
+    for number in np.random.default_rng(0).permutation(len(points)).tolist():
+        point = points[number]
+        if len(kept) < count and all(np.abs(point - points[other]).max() > 1.15 * THUMBNAIL_SHARE for other in kept):
             kept.append(number)
     return kept
 
 
-def _own_nearest(places: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether each image's nearest neighbour on the map is of its class."""
+def _nearest_is_of_own_class(points: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether the nearest point of each point is of its class."""
     from sklearn.neighbors import NearestNeighbors
 
-    nearest = NearestNeighbors(n_neighbors=2).fit(places).kneighbors(return_distance=False)[:, 0]
+    nearest = NearestNeighbors(n_neighbors=2).fit(points).kneighbors(return_distance=False)[:, 0]
     return np.asarray(labels == labels[nearest])
+
+
+def _compose(inputs: PlotInputs) -> Picture:
+    test, layer = inputs.test_images, inputs.layer()
+    return compose_embedding(inputs.predictor, inputs.dataset, test.index, layer, test.title, inputs.reporter)
+
+
+def _compose_for_report(finished: FinishedRun) -> Picture:
+    test, layer = finished.test_images, finished.predictor.model.last_hidden_layer()
+    return compose_embedding(finished.predictor, finished.dataset, test.index, layer, test.title, NullReporter())
+
+
+PLOT = Plot(
+    compose=_compose,
+    options=("data", "layer"),
+    report=ReportFigure("t-SNE of the last hidden layer", _compose_for_report),
+)

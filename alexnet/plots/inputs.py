@@ -1,84 +1,163 @@
-"""What each picture of ``alexnet show`` is of, and which options mean something to it."""
+"""The inputs of a plot: the model, the dataset and the images that its targets and options name."""
 
 from __future__ import annotations
 
-import argparse
-import difflib
+import functools
+from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from alexnet.core.errors import UserError, unknown
+import numpy as np
+from numpy.typing import NDArray
 
-REPORT = "report"
-AS_TRAINED = ("activations", "attributions")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")  # of images, as a hint names them
-NAMED = 5  # files, of those that are where one is not
-VARIANT_OR_RUN, RECIPE_OR_RUN = "variant or run", "recipe or run"
+from alexnet.core.errors import RUNS, UserError, no_run, unknown
+from alexnet.core.names import printable
+from alexnet.data.prepared import PreparedDataset
+from alexnet.inference.predictor import Predictor
+from alexnet.runtime.device import DeviceConfig
+from alexnet.runtime.log import Reporter
+from alexnet.runtime.run import Run
+from alexnet.runtime.run_names import short_name
+from alexnet.training.datasets import choose_test_images, open_dataset_for
+
+NamedImage = tuple[str, NDArray[np.uint8]]
+"""A name for people, and pixels ``(S, S, C)`` uint8 as a prepared dataset keeps them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PlotInputs:
-    """What a picture is of, of how many, how many images it can be given, and which options mean something to it."""
+    """The targets and options of one plot.
 
-    of: str = "run"
-    several: bool = False
-    images: int = 0
-    options: tuple[str, ...] = ()
+    ``targets``: runs, or one name from ``names`` (variants or recipes). ``images``: image files. ``class_name``: None
+    for the most probable class. ``layers``: empty for the plot's own choice. ``data``: a source in place of the run's
+    own.
+    """
+
+    targets: tuple[str, ...]
+    names: Collection[str]
+    images: tuple[str, ...]
+    class_name: str | None
+    layers: tuple[str, ...]
+    data: str | None
+    data_root: Path | None
+    device_config: DeviceConfig
+    reporter: Reporter
+
+    @property
+    def target(self) -> str:
+        """The first target; most plots have one."""
+        return self.targets[0]
+
+    @property
+    def run_name(self) -> str:
+        """The name of the run's folder."""
+        return short_name(self.target)
+
+    def is_name(self) -> bool:
+        """Whether the target is the name of a variant or a recipe; if there is a run folder of that name too, it is.
+
+        Raises ``UserError`` for a run whose folder was left out, and for images of a run that a name does not have.
+        """
+        if self.target not in self.names and Path(self.target).is_dir():
+            return False
+        if self.target not in self.names and (RUNS / self.target).is_dir():
+            raise no_run(Path(self.target), "")
+        if self.data:
+            raise UserError(
+                f"{self.target} is no run, and --data gives a run other images: leave it out, or use --image"
+            )
+        return True
+
+    @functools.cached_property
+    def predictor(self) -> Predictor:
+        """The trained model of the run."""
+        return Predictor(self.target, self.device_config)
+
+    @functools.cached_property
+    def dataset(self) -> PreparedDataset:
+        """The run's own images, or those of ``data``."""
+        return open_dataset_for(self.target, self.predictor.model, self.data, self.data_root, self.reporter)
+
+    @functools.cached_property
+    def test_images(self) -> TestImages:
+        """The images that the model was not trained on. Raises ``UserError`` if there are none."""
+        split, index = choose_test_images([self.predictor.model], self.dataset)
+        if not len(index):
+            raise UserError(
+                f"{self.dataset.name} has no images that {self.target} was not trained on: give other --data"
+            )
+        return TestImages(index, f"{self.run_name} on {self.dataset.name}, {split}")
+
+    def named_images(self) -> list[NamedImage]:
+        """The given image files, or the first test image."""
+        if self.images:
+            return [(printable(Path(image).name), self.predictor.read(image)) for image in self.images]
+        return [named_image(self.predictor, self.dataset, self.test_images.index[0])]
+
+    def image_file(self) -> Path:
+        """The given image file, or a photograph that scikit-learn contains."""
+        return Path(self.images[0]) if self.images else sample_photograph()
+
+    def layer(self) -> str:
+        """The given layer, or the last hidden one. Raises ``UserError`` for a layer that the network does not have."""
+        if not self.layers:
+            return self.predictor.model.last_hidden_layer()
+        if self.layers[0] not in (known := self.predictor.model.layer_shapes()):
+            raise unknown("layer", self.layers[0], known)
+        return self.layers[0]
 
 
-ONE, SOME, MANY = 1, 24, 50
-WHAT = {
-    "curves": PlotInputs(several=True),
-    "filters": PlotInputs(several=True),
-    "activations": PlotInputs(images=ONE, options=("data", "layer")),
-    "attributions": PlotInputs(images=ONE, options=("data", "class")),
-    "predictions": PlotInputs(images=SOME, options=("data",)),
-    "confusion": PlotInputs(options=("data",)),
-    "neighbours": PlotInputs(images=MANY, options=("data", "layer")),
-    "embedding": PlotInputs(options=("data", "layer")),
-    "receptive-field": PlotInputs(VARIANT_OR_RUN, images=ONE, options=("data",)),
-    "augmentations": PlotInputs(RECIPE_OR_RUN, images=ONE, options=("data",)),
-    "architecture": PlotInputs(VARIANT_OR_RUN),
-    REPORT: PlotInputs(options=("data",)),
-}
+@dataclass(frozen=True, eq=False)
+class TestImages:
+    """``index`` ``(n,)``: numbers of images of a dataset; ``title``: run, dataset and split, for a plot's title."""
+
+    __test__ = False  # for pytest: this is no class of tests
+
+    index: NDArray[np.int64]
+    title: str
 
 
-def check_inputs(arguments: argparse.Namespace) -> None:
-    """Raise ``UserError`` for what does not go together, before anything is computed."""
-    if arguments.what not in WHAT:
-        raise unknown("picture", arguments.what, WHAT)
-    what, images, fitting = arguments.what, arguments.image, WHAT[arguments.what]
-    if len(arguments.targets) > 1 and not fitting.several:
-        raise UserError(f"show {what} is of one {fitting.of}: leave out {arguments.targets[1]}")
-    if len(images) > (most := fitting.images):
-        kind = "takes no image" if not most else f"is of {'one image' if most == 1 else f'{most} images at most'}"
-        raise UserError(f"show {what} {kind}: leave out --image {images[most]}")
-    given = {"class": arguments.chosen, "layer": arguments.layer, "data": arguments.data}
-    for option, value in given.items():
-        if value and option not in fitting.options:
-            those = ", ".join(name for name, other in WHAT.items() if option in other.options)
-            raise UserError(f"show {what} has no use for --{option}: it goes with {those}")
-    if len(arguments.layer) > 1 and what != "activations":
-        raise UserError(f"show {what} is by one layer: leave out --layer {arguments.layer[1]}")
-    for path in map(Path, images):
-        if path.is_dir():
-            raise UserError(f"--image {path}: is a folder; give one image file")
-        if not path.is_file():
-            raise UserError(f"--image {path}: there is no such file{_hint(path)}")
-    if arguments.precision == "int8" and what in AS_TRAINED:
-        raise UserError(f"show {what} is of the weights as they were trained: leave out --precision int8")
-    if what == REPORT and arguments.out and not arguments.out.endswith(".html"):
-        raise UserError(f"--out {arguments.out}: a report is a page, end the name in .html")
+@dataclass(frozen=True, eq=False)
+class FinishedRun:
+    """The inputs of a figure of a report: a finished run, its model and its images."""
+
+    run: Run
+    predictor: Predictor
+    dataset: PreparedDataset
+
+    @property
+    def name(self) -> str:
+        """The name of the run's folder."""
+        return self.run.name
+
+    @functools.cached_property
+    def test_images(self) -> TestImages:
+        """The images that the model was not trained on. Raises ``UserError`` if there are none."""
+        split, index = choose_test_images([self.predictor.model], self.dataset)
+        if not len(index):
+            raise UserError(f"{self.dataset.name} has no images that the network was not trained on")
+        return TestImages(index, f"{self.name} on {self.dataset.name}, {split}")
+
+    def test_image(self) -> NamedImage:
+        """The first test image."""
+        return named_image(self.predictor, self.dataset, self.test_images.index[0])
+
+    def training_image(self) -> NDArray[np.uint8]:
+        """The first training image ``(S, S, C)``."""
+        (pixels,) = self.dataset.read(self.dataset.subset("train")[:1])
+        return np.asarray(pixels)
 
 
-def _hint(path: Path) -> str:
-    """The nearest name in the folder where a file is not, or some of those that are there."""
-    files = sorted(other.name for other in path.parent.glob("*") if other.is_file())
-    beside = [name for name in files if Path(name).suffix.lower() in SUFFIXES] or files
-    near = difflib.get_close_matches(path.name, beside, n=1)
-    if near:
-        return f"; did you mean {path.with_name(near[0])}?"
-    if not beside:
-        return f", nor any other in {path.parent}"
-    more = f" and {len(beside) - NAMED} more" if len(beside) > NAMED else ""
-    return f"; in {path.parent} there are {', '.join(beside[:NAMED])}{more}"
+def named_image(predictor: Predictor, dataset: PreparedDataset, number: np.int64) -> NamedImage:
+    """One image of a dataset, named by its class and its file."""
+    one = np.array([number])
+    (path,) = dataset.names(one)
+    name = predictor.model.labels[int(dataset.targets[number])]
+    return f"{name} ({PurePosixPath(path).name})", dataset.read(one)[0]
+
+
+def sample_photograph() -> Path:
+    """A photograph of a flower that scikit-learn contains, for plots of any image."""
+    import sklearn.datasets
+
+    return Path(sklearn.datasets.__file__).parent / "images" / "flower.jpg"

@@ -1,6 +1,6 @@
-"""Images with five bars each, the true class marked: some as they come, the most confident mistakes, the least certain.
+"""Images with their five most probable classes, as in figure 4 (left) of the paper.
 
-After the paper's figure 4, left.
+For test images: a sample, the most confident mistakes, and the least certain predictions. The true class is marked.
 """
 
 from __future__ import annotations
@@ -20,34 +20,39 @@ from alexnet.inference.predictor import Predictor
 from alexnet.plots.canvas import (
     BLUE,
     GREY,
+    NARROW_WIDTH,
     ORANGE,
-    PHONE,
     Picture,
+    count_of,
     new_figure,
-    share,
-    shortened,
-    show_image,
-    some_of,
+    percent,
+    plot_image,
+    shorten,
 )
+from alexnet.plots.inputs import FinishedRun, NamedImage, PlotInputs
+from alexnet.plots.options import Plot, ReportFigure
 from alexnet.training.evaluate import log_probabilities
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 BARS = 5
-ACROSS, ON_PHONES = 6, 2
+ACROSS, NARROW_COLUMNS = 6, 2
 NARROWEST = 3.6  # inches, for the title
-LABEL = 22
-LETTER = 0.082  # inches, of a title
-LEAST_CERTAIN = "the least certain: the two best are closest"
-IMAGES = 2000  # of a set, at even distances, that answers are chosen from
+LABEL_LENGTH = 22
+LETTER = 0.082  # inches: the width of a letter in a title
+SAMPLE, MISTAKES = "a sample", "the most confident mistakes"
+LEAST_CERTAIN = "the least certain: the two most probable classes are close"
+IMAGES = 2000  # of a dataset, evenly spaced, that the groups are chosen from
 TINY = np.finfo(np.float32).tiny
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
-    """One image's: ``pixels`` ``(H, W, C)``, its title, the probability of each class ``(classes,)``, its true label,
-    if that is known, and its file.
+class PredictedImage:
+    """The prediction for one image. ``pixels`` ``(H, W, C)`` uint8; ``probabilities`` ``(classes,)``.
+
+    ``label``: the number of the true class, None if unknown; ``file``: the name of its file, empty if ``title`` has it.
     """
 
     pixels: NDArray[np.uint8]
@@ -59,105 +64,114 @@ class Answer:
 
 @dataclass(frozen=True)
 class Group:
-    """A row of the picture: its title and its images."""
+    """A row of the figure: its title and its images."""
 
     title: str
-    answers: Sequence[Answer]
+    images: Sequence[PredictedImage]
 
 
-def show_predictions(predictor: Predictor, dataset: PreparedDataset, index: NDArray[np.int64], title: str) -> Picture:
-    """Of a store's images ``index``, at most ``IMAGES``: some, the most confident mistakes, the least certain."""
-    title = f"{title}: {some_of(min(len(index), IMAGES), len(index))} images"
+def compose_predictions(
+    predictor: Predictor, dataset: PreparedDataset, index: NDArray[np.int64], title: str
+) -> Picture:
+    """Three groups from the images ``index`` of a dataset, at most ``IMAGES`` of them: see :func:`choose_examples`."""
+    title = f"{title}: {count_of(min(len(index), IMAGES), len(index))} images"
     index = evenly_spaced(index, IMAGES)
     batches = log_probabilities(predictor.model, dataset, index, predictor.device_config)
     probabilities = np.concatenate([output.exp().cpu().numpy() for output, _ in batches])
     groups, names = [], predictor.model.labels
-    for name, places in choose(probabilities, dataset.targets[index], ACROSS).items():
+    for name, places in choose_examples(probabilities, dataset.targets[index], ACROSS).items():
         some = index[places]
         rows = zip(
-            predictor.visible(dataset.read(some)), dataset.targets[some].tolist(), probabilities[places], dataset.names(some),
-            strict=True,
+            predictor.visible(dataset.read(some)), dataset.targets[some].tolist(), probabilities[places],
+            dataset.names(some), strict=True,
         )  # fmt: skip
-        answers = [Answer(pixels, names[label], found, label, file) for pixels, label, found, file in rows]
-        groups.append(Group(name, answers))
-    return draw_predictions(groups, names, f"{title} (above each image its class; {_key(names)}, orange the true one)")
+        images = [PredictedImage(pixels, names[label], found, label, file) for pixels, label, found, file in rows]
+        groups.append(Group(name, images))
+    return plot_predictions(
+        groups, names, f"{title} (title of an image: its class; {_legend(names)}, orange: the true class)"
+    )
 
 
-def show_images(predictor: Predictor, images: Sequence[tuple[str, NDArray[np.uint8]]], title: str) -> Picture:
-    """Of images whose classes nobody has told, (name, pixels as the predictor read them)."""
+def compose_unlabelled_predictions(predictor: Predictor, images: Sequence[NamedImage], title: str) -> Picture:
+    """Images whose classes are not known: name and pixels from ``predictor.read``."""
     pixels = [some for _, some in images]
     rows = zip(predictor.visible(pixels), images, predictor.probabilities(pixels), strict=True)
-    answers = [Answer(seen, name, found) for seen, (name, _), found in rows]
+    predicted = [PredictedImage(shown, name, found) for shown, (name, _), found in rows]
     names = predictor.model.labels
-    return draw_predictions([Group("", answers)], names, f"{title} ({_key(names)})")
+    return plot_predictions([Group("", predicted)], names, f"{title} ({_legend(names)})")
 
 
-def _key(names: Sequence[str]) -> str:
-    return f"bars: the {BARS} most probable" if len(names) > BARS else "bars: the probability of each class"
+def _legend(names: Sequence[str]) -> str:
+    return f"bars: the {BARS} most probable classes" if len(names) > BARS else "bars: the probability of each class"
 
 
-def choose(probabilities: NDArray[np.float32], labels: NDArray[np.int64], count: int) -> dict[str, NDArray[np.int64]]:
-    """Title → places of up to ``count`` images in ``probabilities`` ``(N, classes)``: some at even distances, the
-    mistakes of highest probability, and those whose two best classes are closest to each other.
+def choose_examples(
+    probabilities: NDArray[np.float32], labels: NDArray[np.int64], count: int
+) -> dict[str, NDArray[np.int64]]:
+    """Title → positions of up to ``count`` images in ``probabilities`` ``(N, classes)``.
+
+    The groups are an evenly spaced sample, the mistakes with the highest probability, and the images whose two most
+    probable classes are closest to each other. ``labels`` ``(N,)``: true classes.
     """
     best = probabilities.argmax(axis=1)
     confidence = probabilities[np.arange(len(labels)), best]
     wrong = np.flatnonzero(best != labels)
     some = evenly_spaced(np.arange(len(labels)), count)
-    groups = {"as they come": some, "the most confident mistakes": wrong[np.argsort(-confidence[wrong], kind="stable")]}
+    groups = {SAMPLE: some, MISTAKES: wrong[np.argsort(-confidence[wrong], kind="stable")]}
     if probabilities.shape[1] > 1:
         two = np.partition(probabilities, -2, axis=1)[:, -2:]
-        entropy = -(probabilities * np.log(np.maximum(probabilities, TINY))).sum(axis=1)  # bf16 has many equal pairs
+        entropy = -(probabilities * np.log(np.maximum(probabilities, TINY))).sum(
+            axis=1
+        )  # decides ties, which bf16 has many of
         groups[LEAST_CERTAIN] = np.lexsort((-entropy, two[:, 1] - two[:, 0]))
     return {title: places[:count] for title, places in groups.items() if len(places)}
 
 
-def draw_predictions(groups: Sequence[Group], names: Sequence[str], title: str) -> Picture:
-    """A row for each group; ``names``: what people call each class. The true class's bar has another colour."""
+def plot_predictions(groups: Sequence[Group], names: Sequence[str], title: str) -> Picture:
+    """A row for each group. ``names``: of the classes. The bar of the true class has another colour."""
     lines = [
-        f"{group.title}{': ' * bool(group.title)}{', '.join(_in_words(answer, names) for answer in group.answers)}"
+        f"{group.title}{': ' * bool(group.title)}{', '.join(_caption(image, names) for image in group.images)}"
         for group in groups
     ]
-    across = min(ACROSS, max(len(group.answers) for group in groups))
+    across = min(ACROSS, max(len(group.images) for group in groups))
     return Picture(
         _rows(groups, names, title, max(2.0 * across, NARROWEST), across),
         f"{title}. {'. '.join(lines)}",
-        {group.title or "given": [_in_figures(answer, names) for answer in group.answers] for group in groups},
-        lambda: _rows(groups, names, title, PHONE, min(across, ON_PHONES)),
+        {group.title or "given": [_values(image, names) for image in group.images] for group in groups},
+        lambda: _rows(groups, names, title, NARROW_WIDTH, min(across, NARROW_COLUMNS)),
     )
 
 
 def _rows(groups: Sequence[Group], names: Sequence[str], title: str, width: float, across: int) -> Figure:
-    """The groups below each other, each in as many rows as it needs."""
-    needed = [math.ceil(len(group.answers) / across) for group in groups]
+    """The groups, one below the other, each in as many rows as it needs."""
+    needed = [math.ceil(len(group.images) / across) for group in groups]
     figure = new_figure(width, 0.8 + 3.2 * sum(needed), title)
     parts = figure.subfigures(len(groups), 1, squeeze=False, height_ratios=needed)
     for part, group, rows in zip(parts[:, 0], groups, needed, strict=True):
         part.suptitle(group.title, fontsize=11)
         axes = part.subplots(2 * rows, across, height_ratios=[1.25, 1] * rows, squeeze=False)
         pairs = [(axes[2 * row, column], axes[2 * row + 1, column]) for row in range(rows) for column in range(across)]
-        for (image, bars), answer in zip(pairs, group.answers, strict=False):
-            show_image(image, answer.pixels, shortened(answer.title, min(LABEL, int(width / across / LETTER))))
-            _draw_bars(bars, answer, names)
-        for place in itertools.chain(*pairs[len(group.answers) :]):
+        for (above, bars), image in zip(pairs, group.images, strict=False):
+            plot_image(above, image.pixels, shorten(image.title, min(LABEL_LENGTH, int(width / across / LETTER))))
+            _plot_bars(bars, image, names)
+        for place in itertools.chain(*pairs[len(group.images) :]):
             place.set_visible(False)
     return figure
 
 
-def _draw_bars(axes: object, answer: Answer, names: Sequence[str]) -> None:
-    """The best classes, best on top, each named on its bar."""
-    from matplotlib.axes import Axes
-
-    assert isinstance(axes, Axes)
-    best = np.argsort(-answer.probabilities, kind="stable")[:BARS]
-    shares = answer.probabilities[best]
+def _plot_bars(axes: Axes, image: PredictedImage, names: Sequence[str]) -> None:
+    """A bar for each of the most probable classes, with its name, the most probable first."""
+    best = np.argsort(-image.probabilities, kind="stable")[:BARS]
+    shares = image.probabilities[best]
     places = np.arange(len(best))
-    colours = [ORANGE if number == answer.label else BLUE for number in best]
+    colours = [ORANGE if number == image.label else BLUE for number in best]
     axes.barh(places, shares, color=colours, alpha=0.45, height=0.86)
     for place, number in zip(places, best, strict=True):
-        mark = "✓ " if number == answer.label else ""
-        axes.text(0.02, float(place), mark + shortened(names[number], LABEL), va="center", fontsize=7.5, clip_on=True)
-        probability = share(float(answer.probabilities[number])).replace("less than ", "<").replace("more than ", ">")
+        mark = "✓ " if number == image.label else ""
+        axes.text(
+            0.02, float(place), mark + shorten(names[number], LABEL_LENGTH), va="center", fontsize=7.5, clip_on=True
+        )
+        probability = percent(float(image.probabilities[number])).replace("less than ", "<").replace("more than ", ">")
         axes.text(1.0, float(place), probability, ha="right", va="center", fontsize=7, clip_on=True)
     axes.set(xlim=(0, 1), ylim=(len(best) - 0.5, -0.5), yticks=[])
     axes.set_xticks([0, 0.5, 1], ["0", "½", "1"], fontsize=7, color=GREY)
@@ -165,19 +179,34 @@ def _draw_bars(axes: object, answer: Answer, names: Sequence[str]) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
 
 
-def _in_words(answer: Answer, names: Sequence[str]) -> str:
-    best = int(answer.probabilities.argmax())
-    said = f"“{names[best]}” with {share(float(answer.probabilities[best]))}"
-    if answer.label is None:
-        return f"{answer.title}: {said}"
-    return f"{said}, rightly" if best == answer.label else f"“{answer.title}” taken for {said}"
+def _caption(image: PredictedImage, names: Sequence[str]) -> str:
+    best = int(image.probabilities.argmax())
+    predicted = f"“{names[best]}” ({percent(float(image.probabilities[best]))})"
+    if image.label is None:
+        return f"{image.title}: {predicted}"
+    return f"{predicted}, correct" if best == image.label else f"“{image.title}” predicted as {predicted}"
 
 
-def _in_figures(answer: Answer, names: Sequence[str]) -> dict[str, Any]:
-    """The same as numbers: the image, its class if that is known, and the probabilities that are drawn."""
-    best = np.argsort(-answer.probabilities, kind="stable")[:BARS]
+def _values(image: PredictedImage, names: Sequence[str]) -> dict[str, Any]:
+    """The image, its class if known, and the plotted probabilities."""
+    best = np.argsort(-image.probabilities, kind="stable")[:BARS]
     return {
-        "image": answer.file or answer.title,
-        "class": None if answer.label is None else names[answer.label],
-        "probabilities": {names[number]: float(answer.probabilities[number]) for number in best},
+        "image": image.file or image.title,
+        "class": None if image.label is None else names[image.label],
+        "probabilities": {names[number]: float(image.probabilities[number]) for number in best},
     }
+
+
+def _compose(inputs: PlotInputs) -> Picture:
+    """The given image files, or groups of test images."""
+    if inputs.images:
+        return compose_unlabelled_predictions(inputs.predictor, inputs.named_images(), inputs.run_name)
+    return compose_predictions(inputs.predictor, inputs.dataset, inputs.test_images.index, inputs.test_images.title)
+
+
+def _compose_for_report(finished: FinishedRun) -> Picture:
+    test = finished.test_images
+    return compose_predictions(finished.predictor, finished.dataset, test.index, test.title)
+
+
+PLOT = Plot(compose=_compose, max_images=24, options=("data",), report=ReportFigure("Predictions", _compose_for_report))

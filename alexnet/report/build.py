@@ -1,8 +1,11 @@
-"""``report.html``: the pictures and figures of a finished training in one file, made at its end or anew."""
+"""``report.html``: the figures and numbers of a finished training in one file, written at its end or again later.
+
+The figures are the plots whose entry has a ``report`` (see ``plots/options.py``), in the order of
+``plots/registry.py``.
+"""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from alexnet.core.errors import UserError, one_line
@@ -10,26 +13,38 @@ from alexnet.core.files import write_bytes
 from alexnet.data.prepared import PreparedDataset
 from alexnet.inference.predictor import Predictor
 from alexnet.models.bundle import load_model
-from alexnet.plots.canvas import about_letters
+from alexnet.plots.canvas import missing_glyphs_note
+from alexnet.plots.inputs import FinishedRun
+from alexnet.plots.options import Accepts, ReportFigure
+from alexnet.plots.registry import PLOTS, get_plot
 from alexnet.report import html as page
-from alexnet.report.figures import of_images, of_training
-from alexnet.runtime.device import DeviceConfig, resolve_device
+from alexnet.runtime.device import DeviceConfig
 from alexnet.runtime.log import Reporter, stage
-from alexnet.runtime.progress import make_reporter
 from alexnet.runtime.run import Run
 from alexnet.runtime.run_names import run_folder
 from alexnet.training.datasets import open_dataset_for, remarks
 
+REPORT = Accepts(options=("data",))
 
-def rebuild(target: str, path: Path, arguments: argparse.Namespace) -> list[page.Section]:
-    """The report of a finished run, written anew to ``path``; what it shows. Raises ``UserError``."""
+
+def rebuild(
+    target: str,
+    path: Path,
+    device_config: DeviceConfig,
+    reporter: Reporter,
+    *,
+    data: str | None = None,
+    data_root: Path | None = None,
+) -> list[page.Section]:
+    """Write the report of a finished run to ``path``, and return its sections.
+
+    ``data``: a source in place of the run's own images. Raises ``UserError``.
+    """
     run = Run(run_folder(target))
     if run.description and not run.finished:
-        raise UserError(f"{target} is a training that has not finished: a report is of one that has")
-    reporter = make_reporter()
-    device_config = resolve_device(arguments.device, arguments.precision or "auto")
+        raise UserError(f"{target} has not finished: give the command that started it again, then make its report")
     model = load_model(run.folder)
-    dataset = open_dataset_for(run.folder, model, arguments.data, arguments.data_root, reporter)
+    dataset = open_dataset_for(run.folder, model, data, data_root, reporter)
     try:
         return write(path, run, dataset, device_config, reporter)
     except OSError as error:
@@ -37,38 +52,43 @@ def rebuild(target: str, path: Path, arguments: argparse.Namespace) -> list[page
 
 
 def add(run: Run, dataset: PreparedDataset, device_config: DeviceConfig, reporter: Reporter) -> None:
-    """The report at the end of a training. One that fails, in whatever way, is a warning: the run stands."""
+    """Write the report at the end of a training. An error of any kind is logged as a warning: the run is complete."""
     try:
         write(run.folder / "report.html", run, dataset, device_config, reporter)
     except Exception as error:
-        reporter.log(f"warning: no report.html: {one_line(error)}; alexnet show report {run.folder} tries anew")
+        reporter.log(f"warning: no report.html: {one_line(error)}; try again with: alexnet show report {run.folder}")
 
 
 def write(
     path: Path, run: Run, dataset: PreparedDataset, device_config: DeviceConfig, reporter: Reporter
 ) -> list[page.Section]:
-    """The page, and what it shows. Raises ``OSError`` if the disk refuses."""
+    """Write the page, and return its sections. Raises ``OSError`` if the file cannot be written."""
     predictor = Predictor(run.folder, device_config)
-    sections = draw(run, predictor, dataset, reporter)
-    if note := about_letters([each.picture.figure for each in sections if each.picture]):
+    sections = make_sections(FinishedRun(run, predictor, dataset), reporter)
+    if note := missing_glyphs_note([each.picture.figure for each in sections if each.picture]):
         reporter.log(note)
     names = dict(zip(predictor.model.classes, predictor.model.labels, strict=True))
     write_bytes(path, page.render(run.recipe, run.result, sections, remarks(dataset), names, run.name).encode())
     return sections
 
 
-def draw(run: Run, predictor: Predictor, dataset: PreparedDataset, reporter: Reporter) -> list[page.Section]:
-    """The pictures. One that this run has not enough for, or no library, is left out with the reason."""
-    drawings = of_training(run, predictor, dataset) | of_images(run, predictor, dataset)
+def report_figures() -> list[ReportFigure]:
+    """The figures of a report, in order."""
+    return [figure for name in PLOTS if (figure := get_plot(name).report)]
+
+
+def make_sections(finished: FinishedRun, reporter: Reporter) -> list[page.Section]:
+    """A section for each figure. One that cannot be made has the reason in place of the figure."""
+    figures = report_figures()
     sections = []
-    with stage(reporter, "drawing the report", len(drawings)):
-        for number, (title, picture) in enumerate(drawings.items(), 1):
+    with stage(reporter, "making the report", len(figures)):
+        for number, figure in enumerate(figures, 1):
             try:
-                sections.append(page.section(title, picture()))
+                sections.append(page.section(figure.title, figure.compose(finished)))
             except UserError as error:
-                sections.append(page.left_out(title, error.line))
-            except Exception as error:  # a picture that fails costs none of the others
-                reporter.log(f"warning: the report has no {title!r}: {one_line(error)}")
-                sections.append(page.left_out(title, one_line(error)))
+                sections.append(page.left_out(figure.title, error.line))
+            except Exception as error:  # one figure that fails must not cost the others
+                reporter.log(f"warning: the report has no figure {figure.title!r}: {one_line(error)}")
+                sections.append(page.left_out(figure.title, one_line(error)))
             reporter.advance(number)
     return sections

@@ -1,6 +1,7 @@
-"""A training as one page: ``report.html``, a single file that needs no network, for a screen, paper or a screen reader.
+"""``report.html``: the report of a training as one HTML page that needs no network.
 
-Pictures are inside it, each with what it shows in words; tables are tables; colours follow the reader's light or dark.
+Each figure is part of the file and has a caption in words. The page follows the reader's light or dark mode, and can be
+printed and read by a screen reader.
 """
 
 from __future__ import annotations
@@ -13,24 +14,23 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from alexnet.config import Recipe, assignments
-from alexnet.plots.canvas import DOTS_PER_INCH, Picture, encoded
+from alexnet.metrics.counts import describe_images
+from alexnet.plots.canvas import DOTS_PER_INCH, Picture, encode_figure
 from alexnet.report.markdown import described_differences, expected, facts, readings
-from alexnet.report.text import describe_images, describe_measure
+from alexnet.report.text import describe_measure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DOTS_ON_PHONES = 165  # an inch; their screens are finer
-LONGEST_CAPTION = 500  # letters; a longer one is folded
-LARGE, QUALITY = 250_000, 90  # bytes of a WebP without loss, and how good one with loss is, of 100
-HARDEST = 30  # classes in the table, where there are more
+NARROW_DPI = 165  # pixels per inch of a figure for phones
+LONGEST_CAPTION = 500  # letters; a longer caption is folded
+LARGE, QUALITY = 250_000, 90  # bytes above which a lossless WebP is replaced by a lossy one, and its quality of 100
+HARDEST = 30  # classes in the table, at most
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """A picture inside a page: its ``address`` holds it whole; ``width`` and ``height`` in pixels, so that a page need
-    not move when it is there.
-    """
+    """An image inside the page: ``address`` is a data URL; ``width`` and ``height`` in pixels reserve its space."""
 
     address: str
     width: int
@@ -39,30 +39,30 @@ class Embedded:
 
 @dataclass(frozen=True, eq=False)
 class Section:
-    """A picture under a title, laid out twice; where there is none, ``says`` tells why."""
+    """A figure under a title, in two layouts; if it could not be made, ``caption`` has the reason."""
 
     title: str
-    says: str
+    caption: str
     picture: Picture | None = None
-    at_desk: Embedded | None = None
-    for_phones: Embedded | None = None
+    wide: Embedded | None = None
+    narrow: Embedded | None = None
 
 
 def section(title: str, picture: Picture) -> Section:
-    """The picture as it stands in a page, for wide and for narrow screens."""
-    desk, phone = (_embedded(picture.figure, DOTS_PER_INCH), _embedded(picture.upright(), DOTS_ON_PHONES))
-    return Section(title, picture.says, picture, desk, phone)
+    """A section with a figure for wide and for narrow screens."""
+    wide, narrow = (_embedded(picture.figure, DOTS_PER_INCH), _embedded(picture.narrow(), NARROW_DPI))
+    return Section(title, picture.caption, picture, wide, narrow)
 
 
 def left_out(title: str, reason: str) -> Section:
-    """What stands where there is no picture."""
+    """A section without a figure; ``reason``: why it could not be made."""
     return Section(title, f"Not shown: {reason}.")
 
 
 def _embedded(figure: Figure, dots: int) -> Embedded:
     from PIL import Image
 
-    png = encoded(figure, "", dots=dots)
+    png = encode_figure(figure, "", dots=dots)
     with Image.open(io.BytesIO(png)) as image:
         width, height = image.size
     address = "data:image/webp;base64," + base64.b64encode(as_webp(png)).decode("ascii")
@@ -70,7 +70,7 @@ def _embedded(figure: Figure, dots: int) -> Embedded:
 
 
 def as_webp(png: bytes) -> bytes:
-    """A picture as WebP: without loss, unless that is ``LARGE``, as photographs make it."""
+    """A PNG as WebP: lossless, or lossy if that would be larger than ``LARGE``, as with photographs."""
     from PIL import Image
 
     contents, smaller = io.BytesIO(), io.BytesIO()
@@ -91,8 +91,8 @@ def render(
     names: Mapping[str, str],
     run: str,
 ) -> str:
-    """The whole page. ``result``: as ``result.json`` has it; ``remarks``: worth knowing of the images; ``names``: what
-    people call each class; ``run``: the name of its folder.
+    """The whole page. ``result``: the contents of ``result.json``; ``remarks``: lines on the images; ``names``: class →
+    its label for people; ``run``: the name of the run's folder.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -106,7 +106,7 @@ def render(
     return template.render(
         title=run,
         recipe=recipe.name,
-        measure=describe_measure(result) if result["split"] else "nothing was measured: there are no test images",
+        measure=describe_measure(result) if result["split"] else "not evaluated: there are no test images",
         seed=result["seed"],
         expected=expected(recipe),
         readings=readings(recipe, result, names),

@@ -1,11 +1,11 @@
-"""What was counted, in words and tables: shares with their intervals, classes, confusions."""
+"""The metrics of an evaluation in words and tables: accuracy with its interval, classes, confusions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alexnet.metrics.counts import TOP
+from alexnet.metrics.counts import TOP, describe_images
 from alexnet.metrics.intervals import accuracy_interval
 from alexnet.report.tables import table
 
@@ -14,9 +14,9 @@ MATRIX_CLASSES = 20  # a wider matrix does not fit a terminal
 
 
 def describe_measure(result: Mapping[str, Any]) -> str:
-    """A measure in words: "83.59% top-1 (95 % interval 82.9% – 84.3%), 99.12% top-5, loss 0.49 on 10,000 test images".
+    """The metrics in one line: "83.6% top-1 (95 % interval 82.9% – 84.3%), 99.1% top-5, loss 0.49 on 10,000 images".
 
-    In brackets is the interval that holds the true share with 95 % confidence, for so many images.
+    The interval is the 95 % confidence interval of the accuracy for that number of images.
     ``result``: ``top1`` and ``top5`` (shares), ``loss``, ``images``, ``split``, ``views``, ``per_class``.
     """
     top5 = f"{result['top5']:.2%} top-5, " if len(result["per_class"]) > TOP else ""
@@ -25,22 +25,16 @@ def describe_measure(result: Mapping[str, Any]) -> str:
     return f"{result['top1']:.2%} top-1 {interval}, {top5}loss {result['loss']:.4f} on {describe_images(result)}"
 
 
-def describe_images(result: Mapping[str, Any]) -> str:
-    """What was counted, in words: "10,000 test images", "42 unseen images", "1 val image, ten views"."""
-    noun = "image" if result["images"] == 1 else "images"
-    return f"{result['images']:,} {result['split']} {noun}" + (", ten views" if result["views"] == 10 else "")
-
-
 def commonest_class(result: Mapping[str, Any]) -> tuple[str, float]:
-    """The class that most of the counted images have, and its share of them: what one answer to all would reach."""
+    """The most frequent class and its share of the images: the accuracy of predicting it for every image."""
     name, counted = max(result["per_class"].items(), key=lambda item: item[1]["images"])
     return name, counted["images"] / result["images"]
 
 
 def describe_counts(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Tables of one or several runs' counts on the same images: the whole, each class, the most frequent confusions.
+    """Tables of the metrics of one or several runs on the same images: all images, each class, frequent confusions.
 
-    ``rows``: what ``alexnet.evaluate`` returns; of several the last is the one whose confusions are shown.
+    ``rows``: as ``alexnet.evaluate`` returns them; the confusions are those of the last row.
     """
     last = rows[-1]
     runs = [row["run"] for row in rows] if len(rows) > 1 else ["top-1"]
@@ -53,11 +47,11 @@ def describe_counts(rows: Sequence[Mapping[str, Any]]) -> str:
     of_which = f" (of the {last['run']})" if len(rows) > 1 else ""
     if confusions := last["confusions"][:CONFUSIONS_SHOWN]:
         lines = [(item["true"], item["predicted"], f"{item['images']:,}") for item in confusions]
-        parts += ["", f"the most frequent mistakes{of_which}", table(("is", "taken for", "images"), lines)]
+        parts += ["", f"the most frequent mistakes{of_which}", table(("true class", "predicted", "images"), lines)]
     if 1 < len(last["per_class"]) <= MATRIX_CLASSES:
         names = [f"{number}  {name}" for number, name in enumerate(last["per_class"])]
         matrix = [(name, *map(str, row)) for name, row in zip(names, last["confusion_matrix"], strict=True)]
-        title = f"what was taken for what{of_which}: true classes by row"
+        title = f"confusion matrix{of_which}: a row for each true class"
         parts += ["", title, table(("", *map(str, range(len(names)))), matrix)]
     return "\n".join(parts)
 
@@ -69,7 +63,7 @@ def _whole(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _classes(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """A row for each class: its name, its share of right answers under each run, and its images."""
+    """A row for each class: its name, its accuracy in each run, and its number of images."""
     return [
         (name, *(_share(row["per_class"][name]["top1"]) for row in rows), f"{value['images']:,}")
         for name, value in rows[0]["per_class"].items()

@@ -21,7 +21,7 @@ from alexnet.config import Recipe, override
 from alexnet.core.errors import StoppedError
 from alexnet.data.loader import DEPTH, Batch
 from alexnet.data.prepared import PreparedDataset
-from alexnet.plots.curves import CurveDrawer
+from alexnet.plots.curves import CurvesFile
 from alexnet.recipes import get_recipe
 from alexnet.runtime.checkpoint import list_checkpoints, load_newest
 from alexnet.runtime.device import DeviceConfig
@@ -123,7 +123,7 @@ def _train(folder: Path, recipe: Recipe, dataset: PreparedDataset, seed: int) ->
     with lock_run_folder(folder):
         training = train_on(folder, recipe, dataset, seed)
         if not training.run.finished:
-            finish(training, training.fit(no_curves), CurveDrawer(recipe), matrix_gflops=1.0)
+            finish(training, training.fit(no_curves), CurvesFile(recipe), matrix_gflops=1.0)
     return 0
 
 

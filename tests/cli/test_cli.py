@@ -1,15 +1,19 @@
-"""The command line as a person meets it: help, mistakes, exit statuses, and what goes to which stream."""
+"""The command line: help, mistakes, exit statuses, and what is printed to which stream."""
 
+import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from alexnet.cli.main import main as cli
+from alexnet.cli import main as cli
 
 
 def run(*words, capsys) -> tuple[int, str, str]:
@@ -35,66 +39,106 @@ def test_help_is_quick():
 
 def test_help_imports_nothing_heavy():
     code = (
-        "import sys, alexnet.cli\n"
-        "try: alexnet.cli.main(['train', '--help'])\n"
-        "except SystemExit: pass\n"
-        "print([m for m in ('torch', 'numpy', 'PIL', 'torchvision', 'sklearn', 'rich') if m in sys.modules])"
+        "import sys, alexnet.cli.main\n"
+        "for words in (['--help'], *([name, '--help'] for name in alexnet.cli.main.COMMANDS)):\n"
+        "    try: alexnet.cli.main.main(words)\n"
+        "    except SystemExit: pass\n"
+        "heavy = ('torch', 'numpy', 'PIL', 'torchvision', 'sklearn', 'scipy', 'rich', 'pydantic', 'matplotlib')\n"
+        "print([m for m in heavy if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert out.splitlines()[-1] == "[]"
 
 
 def test_the_commands_and_their_options_are_these():
-    """Frozen, so that an option is added on purpose and written down."""
+    """Frozen, so that an option is added on purpose and documented."""
     shown = {}
-    for name, (add_arguments, _) in cli.COMMANDS.items():
+    for name in cli.COMMANDS:
         options: list[str] = []
-        add_arguments(lambda *names, _options=options, **_: _options.append(names[0]))
+        cli.add_arguments(name, lambda *names, _options=options, **_: _options.append(names[0]))
+        assert options.pop() == "--json"
         shown[name] = options
-    device_config = ["--device", "--precision"]
+    device = ["--device", "--precision"]
+    reference = ["--reference", "--plain"]  # the second is hidden: its earlier name
     assert shown == {
-        "train": ["recipe", "--data", "--out", "--set", "--seed", *device_config, "--plain", "--data-root"],
-        "evaluate": ["runs", "--data", "--views", *device_config, "--plain", "--data-root"],
-        "predict": ["run", "images", "--top-k", *device_config, "--plain"],
-        "summary": ["variant", "--classes", "--channels", "--image-size"],
+        "train": ["recipe", "--data", "--out", "--set", "--seed", *device, *reference, "--data-root"],
+        "evaluate": ["models", "--data", "--views", *device, *reference, "--data-root"],
+        "predict": ["model", "images", "--top-k", *device, *reference],
+        "summary": ["target", "--classes", "--channels", "--image-size"],
         "list": ["what"],
-        "show": ["what", "targets", "--out", "--image", "--class", "--layer", "--data", *device_config, "--data-root"],
+        "prepare": ["source", "--size", "--channels", "--strict", "--verify", "--data-root"],
+        "show": ["what", "targets", "--out", "--image", "--class", "--layer", "--data", *device, "--data-root"],
         "reproduce": ["claims", "--run", "--missing", "--data", "--device", "--data-root"],
         "bench": [
-            "what",
-            "--variant",
-            "--batch",
-            "--rounds",
-            "--seconds",
-            "--data",
-            "--keep",
-            *device_config,
-            "--data-root",
+            "what", "--variant", "--batch", "--rounds", "--seconds", "--data", "--keep", *device, "--data-root",
         ],
-        "prepare": ["source", "--size", "--channels", "--strict", "--verify", "--data-root"],
-    }
+    }  # fmt: skip
+
+
+def test_the_earlier_name_of_reference_is_read_and_not_shown():
+    assert cli.parse(["train", "--plain"]).reference
+    shown = subprocess.run(
+        [sys.executable, "-m", "alexnet", "train", "--help"], check=True, capture_output=True, text=True
+    ).stdout
+    assert "--reference" in shown
+    assert "--plain" not in shown
+
+
+def test_the_process_is_the_same_after_a_command(capsys):
+    """Signal handlers, warning filters and the error handlers of the streams; a command may be called in a thread."""
+
+    def settings():
+        handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
+        return handlers, list(warnings.filters), sys.stdout.errors, sys.stderr.errors
+
+    before = settings()
+    assert cli.main(["list", "variants"]) == 0
+    assert cli.main(["trian"]) == 2
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    assert settings() == before
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(cli.main, ["list", "sources"]).result() == 0
+    assert settings() == before
+
+
+def test_a_command_has_settings_of_its_own_while_it_runs(monkeypatch):
+    found = []
+
+    def command(arguments):
+        found.extend([signal.getsignal(signal.SIGTERM), sys.stdout.errors])
+        return 0
+
+    monkeypatch.setattr(cli, "_load", lambda path: command)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    assert cli.main(["list"]) == 0
+    assert found == [cli._terminate, "replace"]
+    assert sys.stdout.errors == "strict"
 
 
 MISTAKES = [
     (["trian"], "unknown command 'trian': did you mean 'train'?"),
+    (["small-digits"], "unknown command 'small-digits': it is a recipe, write alexnet train small-digits"),
     (["train", "smal-digits"], "unknown recipe 'smal-digits': did you mean 'small-digits'?"),
+    (["train", "Small_Digits"], "unknown recipe 'Small_Digits': did you mean 'small-digits'?"),
+    (["train", "no.json"], "there is no file no.json"),
     (["train", "--set", "lr=0.1"], "unknown field 'lr': did you mean 'optim.lr'?"),
     (["train", "--set", "batch-size=3"], "unknown field 'batch-size': did you mean 'train.batch_size'?"),
     (["train", "--set", "what=3"], "unknown field 'what', and no known name is similar"),
-    (["train", "--set", "model.variant=lenet5"], "no such field to change: add --set model.dropout=none"),
+    (["train", "--set", "model.variant=lenet5"], "no such field to change: add --set model.dropout=default"),
     (["reproduce", "C12", "--missing"], "--missing needs --run: give both"),
-    (["train", "."], "'.' is no recipe but images to train on: write --data ."),
-    (["train", "cifar10"], "'cifar10' is no recipe but images to train on: write --data cifar10"),
+    (["train", "."], "'.' is not a recipe but a source of images: write --data ."),
+    (["train", "cifar10"], "'cifar10' is not a recipe but a source of images: write --data cifar10"),
     (["train", "--data", ""], "the source is empty: give a built-in name, a folder of class folders, or a tar of one"),
     (["prepare", " "], "the source is empty: give a built-in name"),
     (["train", "--out", ""], "--out is empty: give a folder, or leave it out for runs/RECIPE"),
     (["train", "--set", "optim.rte=1"], "unknown field 'optim.rte': did you mean 'optim.lr'?"),
     (["train", "--set", "optim.lr=fast"], "optim.lr = 'fast' is not a number"),
     (["train", "--set", "optim.lr"], "--set optim.lr: no '=' in it, write section.field=value"),
-    (["train", "--set", "train.epochs=0"], "train.epochs = 0 is out of range: 1 or more"),
+    (["train", "--set", "train.epochs=0"], "train.epochs = '0' is not a whole number of at least 1"),
     (["train", "--set", "model.variant=papr"], "unknown variant 'papr': did you mean 'paper'?"),
     (["train", "--set", "model.variant=paper"], "variant 'paper': an image of 24 pixels is too small"),
-    (["train", "photos"], "recipe 'photos' trains on images of your own: give --data FOLDER"),
+    (["train", "photos"], "recipe 'photos' trains on your own images: give --data FOLDER"),
     (["train", "--data", "no/such/place"], "there is no folder or file no/such/place"),
     (["train", "--data", "digit"], "unknown source 'digit': neither a built-in name nor an existing path"),
     (["train", "--device", "abacus"], "there is no kind of device 'abacus': give cpu, cuda or cuda:1"),
@@ -104,8 +148,8 @@ MISTAKES = [
     (["train", "--lr=0.1"], "unknown option '--lr=0.1': it is a field of the recipe, write --set optim.lr=VALUE"),
     (["summary", "papr"], "unknown variant 'papr': did you mean 'paper'?"),
     (["summary", "paper", "--image-size", "40"], "variant 'paper': an image of 40 pixels is too small for these"),
-    (["evaluate", "."], "no run: expected a folder that alexnet train left, or its model/"),
-    (["predict", ".", "cat.jpg"], "no run: expected a folder that alexnet train left, or its model/"),
+    (["evaluate", "."], ". is not a model: give a run folder that alexnet train wrote, or its model/ folder"),
+    (["predict", ".", "cat.jpg"], ". is not a model: give a run folder that alexnet train wrote, or its model/ folder"),
 ]
 
 
@@ -145,7 +189,7 @@ def test_list_names_everything(capsys):
     assert list(lists["recipes"]) == list(RECIPES)
     assert all(recipe["claim"]["source"] and recipe["claim"]["cost"] for recipe in lists["recipes"].values())
     assert lists["recipes"]["small-digits"]["status"].startswith("99.")
-    assert lists["recipes"]["paper-imagenet"]["status"].startswith("not run to its end")
+    assert lists["recipes"]["paper-imagenet"]["status"].startswith("not trained to its end")
     _, text, _ = run("list", capsys=capsys)
     assert all(name in text for name in [*VARIANTS, *RECIPES, *lists["sources"]])
 
@@ -159,10 +203,10 @@ def test_an_output_that_cannot_be_written_costs_one_line():
     assert process.stderr == "alexnet: the output cannot be written: No space left on device\n"
 
 
-def test_a_reader_who_leaves_is_no_error():
+def test_a_reader_that_exits_is_no_error():
     command = f"(sleep 0.01; exec {sys.executable} -m alexnet list) | true; echo ${{PIPESTATUS[0]}}"
     process = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
-    assert (process.stdout, process.stderr) == ("141\n", "")  # true has ended long before there is anything to read
+    assert (process.stdout, process.stderr) == ("141\n", "")  # true has exited before there is anything to read
 
 
 @pytest.mark.parametrize(("busy", "policy"), [(0.9, "PASSIVE"), (0.1, None)])
@@ -173,10 +217,10 @@ def test_threads_sleep_while_they_wait_on_a_busy_machine(monkeypatch, busy, poli
     assert os.environ.get("OMP_WAIT_POLICY") == policy
     os.environ["OMP_WAIT_POLICY"] = "ACTIVE"
     cli.wait_politely()
-    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"  # what a person set stands
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"  # a user's own setting stays
 
 
-def test_the_share_that_is_busy_is_seen(monkeypatch):
+def test_the_busy_share_is_measured(monkeypatch):
     ticks = iter([(100, 1000), (110, 1040)])
     monkeypatch.setattr(cli, "_processor_times", lambda: next(ticks))
     assert cli.busy_share(0) == pytest.approx(0.75)
@@ -196,14 +240,3 @@ def test_version(capsys):
     status, out, _ = run("--version", capsys=capsys)
     assert status == 0
     assert out.startswith("alexnet 0.")
-
-
-def test_the_front_door_is_lazy_and_complete():
-    code = "import sys, alexnet; assert 'torch' not in sys.modules; print(sorted(dir(alexnet)))"
-    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    assert out.strip() == "['Predictor', 'create_model', 'evaluate', 'get_recipe', 'load_model', 'train']"
-    import alexnet
-
-    assert all(callable(getattr(alexnet, name)) for name in alexnet.__all__)
-    with pytest.raises(AttributeError, match="no attribute 'tarin'"):
-        _ = alexnet.tarin

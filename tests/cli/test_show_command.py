@@ -1,15 +1,21 @@
-"""``alexnet show`` as a person meets it: every picture from a run, words and JSON beside it, and mistakes in a line."""
+"""``alexnet show`` and ``alexnet.plot``: every plot of a run, its caption and JSON, and mistakes in one line."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
+import alexnet
 from alexnet import train
-from alexnet.cli.main import main as cli
-from alexnet.plots.inputs import WHAT
-from alexnet.plots.registry import PICTURES
+from alexnet.cli import main as cli
+from alexnet.core.errors import UserError
+from alexnet.plots.registry import PLOTS, get_plot
+from alexnet.runtime.run import Run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SETTINGS = ["train.epochs=1", "data.image_size=24"]
@@ -69,21 +75,52 @@ RUNS = [
 ]
 
 
-def test_help_names_what_there_is():
-    assert set(cli.SHOWN) == {*PICTURES, "report"} == set(WHAT)
-    assert {words[0] for words in RUNS} == set(PICTURES)
+def test_help_lists_every_plot(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["show", "--help"])
+    text = capsys.readouterr().out
+    for name, line in PLOTS.items():
+        assert f"  {name:<17}{line}\n" in text
+    assert "  report           " in text
+
+
+def test_every_plot_has_an_entry_and_a_test():
+    assert {words[0] for words in RUNS} == set(PLOTS)
+    assert all(callable(get_plot(name).compose) for name in PLOTS)
+
+
+def test_the_registry_imports_no_library():
+    slow = {"torch", "numpy", "matplotlib", "PIL", "pydantic"}
+    code = f"import sys, alexnet.plots.registry; print({slow} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_python_gets_a_figure(here):
+    figure = alexnet.plot("filters", here / "run0", Run(here / "run1"), device="cpu")
+    assert isinstance(figure, Figure)
+    assert not (here / "run0" / "filters.png").exists()
+    titles = [text.get_text() for text in figure.findobj(Text)]
+    assert any(title.startswith("run1: 8 filters") for title in titles)
+    assert isinstance(alexnet.plot("activations", "run0", image="photo.png", layers="relu2"), Figure)
+    with pytest.raises(UserError, match="unknown plot 'filter': did you mean 'filters'"):
+        alexnet.plot("filter", here / "run0")
+    with pytest.raises(UserError, match="curves is a plot of one run: give one"):
+        alexnet.plot("curves")
+    with pytest.raises(UserError, match="attributions does not use --layer: leave it out; it is an option of embed"):
+        alexnet.plot("attributions", "run0", layers="relu1")
 
 
 @pytest.mark.parametrize("words", RUNS, ids=" ".join)
-def test_every_picture_is_drawn_and_said(words, here, tmp_path, capsys):
+def test_every_plot_is_written_with_its_caption(words, here, tmp_path, capsys):
     out = tmp_path / "picture.png"
     assert cli.main(["show", *words, "--out", str(out), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["what"], told["picture"]) == (words[0], str(out))
-    assert told["says"]
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["what"], printed["file"]) == (words[0], str(out))
+    assert printed["caption"]
     with Image.open(out) as picture:
         assert min(picture.size) > 200
-        assert picture.info["Description"] == told["says"]
+        assert picture.info["Description"] == printed["caption"]
 
 
 def test_a_run_s_images_are_kept_and_seen_as_in_its_training(here, tmp_path, capsys):
@@ -91,21 +128,21 @@ def test_a_run_s_images_are_kept_and_seen_as_in_its_training(here, tmp_path, cap
         assert cli.main(["show", *words, "--out", str(tmp_path / "a.svg")]) == 0
         assert "as stored, 24 × 24" in (tmp_path / "a.svg").read_text(encoding="utf-8")
     assert cli.main(["show", "receptive-field", "run0", "--image", "photo.png"]) == 0
-    assert "run0 (small): what the middle unit" in (said := capsys.readouterr().out)
-    assert "grey lies beyond the image of 24 pixels" in said
+    assert "run0 (small): receptive field of the centre unit" in (out := capsys.readouterr().out)
+    assert "grey: outside of the image of 24 pixels" in out
 
 
 def test_letters_that_no_font_has_are_named(here, tmp_path, capsys):
     name = tmp_path / "\U00012000.png"
     name.write_bytes((here / "photo.png").read_bytes())
     assert cli.main(["show", "predictions", "run0", "--image", str(name), "--out", str(tmp_path / "p.png")]) == 0
-    assert "note: no font here has \U00012000, which are boxes in the picture" in capsys.readouterr().err
+    assert "note: no installed font has \U00012000: shown as boxes in the plot" in capsys.readouterr().err
 
 
 def test_a_picture_of_a_run_lies_in_its_folder_and_one_of_a_name_here(here, capsys):
     assert cli.main(["show", "filters", "run1/model"]) == 0
     assert (here / "run1" / "filters.png").is_file()
-    assert "run1: 8 first-layer kernels in two halves of one column" in capsys.readouterr().out
+    assert "run1: 8 first-layer filters in two halves of one column" in capsys.readouterr().out
     assert cli.main(["show", "architecture", "lenet5"]) == 0
     assert (here / "architecture-lenet5.png").is_file()
     assert (here / "architecture-lenet5.svg").is_file()
@@ -114,7 +151,7 @@ def test_a_picture_of_a_run_lies_in_its_folder_and_one_of_a_name_here(here, caps
     assert (here / "architecture-paper.png").is_file()
     assert cli.main(["show", "architecture", "run1/model"]) == 0
     assert (here / "run1" / "architecture.svg").is_file()
-    assert "run1 (small) in 1 column" in capsys.readouterr().out
+    assert "run1 (small), 1 column" in capsys.readouterr().out
     assert cli.main(["show", "curves", "run0/model", "--out", "lines.svg"]) == 0
     assert "<svg" in (here / "lines.svg").read_text(encoding="utf-8")
 
@@ -126,7 +163,7 @@ def test_runs_of_one_name_are_told_apart(here, tmp_path, capsys):
         shutil.copytree(here / "run0", tmp_path / place / "run")
     words = ["curves", str(tmp_path / "a" / "run"), str(tmp_path / "b" / "run" / "model"), str(tmp_path / "a" / "run")]
     assert cli.main(["show", *words, "--out", "two.png", "--json"]) == 0
-    assert list(json.loads(capsys.readouterr().out)["figures"]) == ["a/run", "b/run"]
+    assert list(json.loads(capsys.readouterr().out)["values"]) == ["a/run", "b/run"]
     own = (tmp_path / "a" / "run" / "curves.png").read_bytes()
     assert cli.main(["show", *words]) == 0
     assert (tmp_path / "a" / "run" / "curves.png").read_bytes() == own  # no run's picture is another's
@@ -137,7 +174,7 @@ def test_a_nearest_image_is_itself_and_the_index_is_made_once(here, capsys):
     words = ["show", "neighbours", "run0", "--image", "colours/red/0.png", "--image", "colours/blue/1.png", "--json"]
     assert cli.main(words) == 0
     made = (here / "run0" / "features" / "relu7" / "features.npy").stat().st_mtime_ns
-    one, other = json.loads(capsys.readouterr().out)["figures"]["images"]
+    one, other = json.loads(capsys.readouterr().out)["values"]["images"]
     assert (one["image"], len(one["nearest"]), one["nearest"][0]["class"]) == ("0.png", 6, "red")
     assert one["nearest"][0]["distance"] < one["nearest"][1]["distance"]
     assert other["nearest"][0]["class"] == "blue"
@@ -150,7 +187,7 @@ def test_a_nearest_image_is_itself_and_the_index_is_made_once(here, capsys):
 @pytest.mark.report
 def test_a_report_can_be_made_anew(here, capsys, monkeypatch):
     assert cli.main(["show", "report", "run0", "--out", "again.html"]) == 0
-    assert "What it takes for what" in (here / "again.html").read_text(encoding="utf-8")
+    assert "Confusion matrix" in (here / "again.html").read_text(encoding="utf-8")
     import builtins
 
     real = builtins.__import__
@@ -162,7 +199,7 @@ def test_a_report_can_be_made_anew(here, capsys, monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without_captum)
     assert cli.main(["show", "report", "run0", "--out", "less.html"]) == 0
-    assert "Not shown: attributions are Captum" in (here / "less.html").read_text(encoding="utf-8")
+    assert "Not shown: attribution maps need Captum" in (here / "less.html").read_text(encoding="utf-8")
     capsys.readouterr()
     assert cli.main(["show", "attributions", "run0", "--image", "photo.png"]) == 2
     assert "pip install captum" in (here / "less.html").read_text(encoding="utf-8")
@@ -170,13 +207,13 @@ def test_a_report_can_be_made_anew(here, capsys, monkeypatch):
 
 
 MISTAKES = [
-    (["curvs", "run0"], "unknown picture 'curvs': did you mean 'curves'?"),
+    (["curvs", "run0"], "unknown plot 'curvs': did you mean 'curves'?"),
     (["curves", "nowhere"], "nowhere is no run: there is no such folder"),
     (["curves", "colours"], "colours is no run folder: run.json is missing"),
     (["filters", "nowhere"], "nowhere is no run: there is no such folder"),
     (["filters", "colours"], "colours is no run: expected a folder that alexnet train left"),
-    (["confusion", "run0", "run1"], "show confusion is of one run: leave out run1"),
-    (["receptive-field", "paper", "--data", "colours"], "paper is no run, and --data is for a run's images"),
+    (["confusion", "run0", "run1"], "confusion is of one run: leave out run1"),
+    (["receptive-field", "paper", "--data", "colours"], "paper is no run, and --data gives a run other images"),
     (["architecture", "papr"], "unknown variant 'papr': did you mean 'paper'?"),
     (["augmentations", "small-digit", "--image", "photo.png"], "unknown recipe 'small-digit': did you mean"),
     (
@@ -185,27 +222,42 @@ MISTAKES = [
     ),
     (
         ["activations", "run0", "--image", "no/cat.png"],
-        "--image no/cat.png: there is no such file, nor any other in no",
+        "--image no/cat.png: there is no such file, and no has no files",
     ),
-    (["activations", "run0", "--image", "zzz"], "--image zzz: there is no such file; in . there are "),
-    (["activations", "run0", "--precision", "int8"], "is of the weights as they were trained: leave out --precision"),
-    (["report", "run0", "--out", "page.png"], "--out page.png: a report is a page, end the name in .html"),
+    (["activations", "run0", "--image", "zzz"], "--image zzz: there is no such file; . has "),
+    (["activations", "run0", "--precision", "int8"], "is made with the weights as trained: leave out --precision"),
+    (
+        ["report", "run0", "--out", "page.png"],
+        "--out page.png: a report is an HTML page, so the name must end in",
+    ),
     (["predictions", "run0", "--data", "digits"], "classes are not the 10 of digits: give --data with the classes"),
     (["embedding", "run0", "--data", "digits"], "classes are not the 10 of digits: give --data with the classes"),
     (["report", "run0", "--data", "digits"], "classes are not the 10 of digits: give --data with the classes"),
     (["activations", "run0", "--image", "colours"], "--image colours: is a folder; give one image file"),
-    (["activations", "run0", *["--image", "photo.png"] * 2], "is of one image: leave out --image photo.png"),
-    (["confusion", "run0", "--image", "photo.png"], "show confusion takes no image: leave out --image photo.png"),
-    (["confusion", "run0", "--layer", "relu1"], "show confusion has no use for --layer: it goes with activations, "),
-    (["curves", "run0", "--data", "colours"], "show curves has no use for --data: it goes with activations, "),
-    (["embedding", "run0", "--layer", "relu6", "--layer", "x"], "show embedding is by one layer: leave out --layer x"),
+    (
+        ["activations", "run0", *["--image", "photo.png"] * 2],
+        "activations takes one image: leave out --image photo",
+    ),
+    (["confusion", "run0", "--image", "photo.png"], "confusion takes no image: leave out --image photo.png"),
+    (
+        ["confusion", "run0", "--layer", "relu1"],
+        "confusion does not use --layer: leave it out; it is an option of embedd",
+    ),
+    (
+        ["curves", "run0", "--data", "colours"],
+        "curves does not use --data: leave it out; it is an option of recept",
+    ),
+    (["embedding", "run0", "--layer", "relu6", "--layer", "x"], "embedding takes one layer: leave out --layer x"),
     (["activations", "run0", "--image", "photo.png", "--layer", "relu9"], "unknown layer 'relu9': did you mean 'relu"),
     (["attributions", "run0", "--image", "photo.png", "--class", "grean"], "unknown class 'grean': did you mean 'gree"),
-    (["curves", "run0", "--class", "green"], "show curves has no use for --class: it goes with attributions"),
-    (["curves", "run0", "--out", "a.jpg"], "--out a.jpg: pictures are written as PNG or SVG"),
+    (
+        ["curves", "run0", "--class", "green"],
+        "curves does not use --class: leave it out; it is an option of attrib",
+    ),
+    (["curves", "run0", "--out", "a.jpg"], "--out a.jpg: plots are written as PNG or SVG"),
     (["curves", "run0", "--out", "/proc/none/a.png"], "cannot write /proc/none/a.png"),
     (["confusion", "run0/model"], "run0/model is a model without its run"),
-    (["embedding", "run0"], "a map needs at least 8 images, not 6"),
+    (["embedding", "run0"], "t-SNE needs at least 8 images, not 6"),
     (["report", "nowhere"], "nowhere is no run: there is no such folder"),
 ]
 

@@ -144,7 +144,7 @@ def test_more_classes_than_there_are_gives_all_of_them(colour):
 
 def test_no_class_at_all_is_a_user_error(colour):
     files, _, _, predictor = colour
-    with pytest.raises(UserError, match="top_k = 0: ask for 1 class or more"):
+    with pytest.raises(UserError, match="top_k = 0: give 1 or more"):
         predictor(files[0], top_k=0)
 
 

@@ -142,7 +142,7 @@ def test_batch_size_does_not_matter(make_model, dataset, cpu, batch_size):
         sizes.append(len(targets))
     assert sum(sizes) == 157
     assert max(sizes) == min(batch_size, 157)
-    assert (parts.top1, parts.top5, parts.images) == (whole.top1, whole.top5, whole.images)
+    assert (parts.correct, parts.correct_top5, parts.images) == (whole.correct, whole.correct_top5, whole.images)
     assert parts.pairs == whole.pairs
     assert np.allclose(parts.bins, whole.bins, atol=1e-4)
     assert parts.loss == pytest.approx(whole.loss, rel=1e-6)
@@ -160,8 +160,8 @@ def test_an_ensemble_averages_probabilities(make_model, dataset, cpu):
     *_, ensemble = evaluate_models(models, [dataset] * 3, dataset.subset("test"), cpu)
     mean = np.mean([by_hand(model, dataset, "test")[0] for model in models], axis=0)
     targets = dataset.targets[dataset.subset("test")]
-    assert ensemble.top1 == (mean.argmax(axis=1) == targets).sum()
-    assert ensemble.loss == pytest.approx(-np.log(mean[np.arange(157), targets]).sum(), rel=1e-5)
+    assert ensemble.correct == (mean.argmax(axis=1) == targets).sum()
+    assert ensemble.loss_sum == pytest.approx(-np.log(mean[np.arange(157), targets]).sum(), rel=1e-5)
 
 
 def test_average_is_of_probabilities_and_does_not_underflow():
@@ -186,8 +186,8 @@ def test_ten_views_average_the_softmax(make_model, dataset, cpu):
     mean = torch.stack(outputs).mean(dim=0).numpy()
     targets = dataset.targets[index]
     assert len(outputs) == 10
-    assert counts.top1 == (mean.argmax(axis=1) == targets).sum()
-    assert counts.loss == pytest.approx(-np.log(mean[np.arange(157), targets]).sum(), rel=1e-5)
+    assert counts.correct == (mean.argmax(axis=1) == targets).sum()
+    assert counts.loss_sum == pytest.approx(-np.log(mean[np.arange(157), targets]).sum(), rel=1e-5)
     (one_view,) = evaluate_models([model], [dataset], dataset.subset("test"), cpu)
     assert one_view.loss != pytest.approx(counts.loss, rel=1e-4)
 
@@ -222,5 +222,5 @@ def test_no_image_is_a_user_error(make_model, dataset, cpu):
 
 def test_an_ensemble_needs_one_set_of_images(make_model, dataset, make_digits_store, cpu):
     other = make_digits_store(train=60, val=30, test=156)
-    with pytest.raises(UserError, match=r"counted on different images .* give one set with --data"):
+    with pytest.raises(UserError, match=r"evaluated on different images .* give one image set for all with --data"):
         evaluate_models([make_model(), make_model()], [dataset, other], dataset.subset("test"), cpu)

@@ -1,4 +1,4 @@
-"""What a report says of a training."""
+"""``report.md``: the recipe, the differences from it, and the sentences on the result."""
 
 from dataclasses import replace
 
@@ -31,11 +31,11 @@ def test_a_report_says_how_a_training_departs_from_the_recipe_of_its_name():
     recipe = override(get_recipe("paper-imagenet"), ["train.epochs=1", "optim.bias_milestones=2,3"])
     text = write_report(recipe, RESULT, [])
     assert (
-        "departs from the recipe of that name: optim.bias_milestones none → 2.0,3.0; train.epochs 90 → 1; images "
+        "differs from the recipe of that name: optim.bias_milestones none → 2.0,3.0; train.epochs 90 → 1; images "
         in text
     )
     assert "images imagenet → digits." in text
-    assert "departs" not in write_report(get_recipe("small-digits"), RESULT, [])
+    assert "differs" not in write_report(get_recipe("small-digits"), RESULT, [])
 
 
 def test_a_training_of_another_name_is_not_said_to_be_expected_to_reach_what_its_recipe_does():
@@ -49,10 +49,10 @@ def test_it_is_said_where_one_answer_to_all_would_do_as_well():
     counts = {"dogs": {"images": 10, "top1": 0.0}, "things": {"images": 12, "top1": 1.0}}
     result = {**RESULT, "images": 22, "top1": 12 / 22, "per_class": counts, "kept_epoch": 5}
     assert readings(recipe, result) == [
-        "The weights are those of epoch 5 of 30, the best on validation.",
-        "That is not clearly better than always answering things, which is right for 54.55%.",
+        "The weights are those of epoch 5 of 30, the best on the validation images.",
+        "That is not clearly better than always predicting things (accuracy 54.55%).",
     ]
-    assert "always answering objects, which" in readings(recipe, result, {"things": "objects"})[1]
+    assert "always predicting objects (" in readings(recipe, result, {"things": "objects"})[1]
     assert len(readings(recipe, {**result, "top1": 21 / 22})) == 1
     assert len(readings(recipe, {**result, "per_class": {"things": counts["things"]}})) == 1
     assert readings(recipe, {**result, "split": None}) == []

@@ -1,6 +1,7 @@
-"""What is said of a measure: wording, tables, and how much so many images can tell."""
+"""Metrics in words and tables."""
 
-from alexnet.report.text import describe_counts, describe_images, describe_measure
+from alexnet.metrics.counts import describe_images
+from alexnet.report.text import describe_counts, describe_measure
 
 CLASSES = {str(number): {"images": 4, "top1": 0.75} for number in range(10)}
 RESULT = {
@@ -33,7 +34,7 @@ def test_counts_of_one_run():
     assert lines[16].split() == ["9", "–", "0"]
     assert lines[18] == "the most frequent mistakes"
     assert [line.split() for line in lines[21:23]] == [["3", "8", "2"], ["1", "7", "1"]]
-    assert lines[24] == "what was taken for what: true classes by row"
+    assert lines[24] == "confusion matrix: a row for each true class"
     assert lines[25].split() == list("0123456789")
     assert lines[30].split() == ["3", "3", "0", "0", "0", "3", "0", "0", "0", "0", "1", "0"]
     assert len(lines) == 37
@@ -41,7 +42,7 @@ def test_counts_of_one_run():
 
 def test_a_matrix_of_many_classes_is_not_for_a_terminal():
     many = {str(number): {"images": 1, "top1": 1.0} for number in range(21)}
-    assert "taken for what" not in describe_counts([{**RESULT, "per_class": many}])
+    assert "confusion matrix" not in describe_counts([{**RESULT, "per_class": many}])
 
 
 def test_counts_of_several_runs_stand_side_by_side():
@@ -49,4 +50,4 @@ def test_counts_of_several_runs_stand_side_by_side():
     text = describe_counts([RESULT, best])
     assert "class       a  ensemble  images" in text
     assert "mistakes" not in text  # the last one makes none
-    assert "what was taken for what (of the ensemble): true classes by row" in text
+    assert "confusion matrix (of the ensemble): a row for each true class" in text

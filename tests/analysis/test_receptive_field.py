@@ -2,7 +2,7 @@
 
 import pytest
 
-from alexnet.analysis.receptive_field import reach, receptive_field
+from alexnet.analysis.receptive_field import pixel_influence, receptive_field
 from alexnet.core.errors import UserError
 from alexnet.models.alexnet import LinearLayer
 from alexnet.models.registry import create_model
@@ -34,7 +34,7 @@ def test_gradient_and_arithmetic_agree(name):
 
 
 def test_the_middle_of_a_field_is_reached_by_most_paths():
-    found = reach(create_model("paper", num_classes=2, image_size=447, seed=0, **SLIM), "conv5")
+    found = pixel_influence(create_model("paper", num_classes=2, image_size=447, seed=0, **SLIM), "conv5")
     top, left = (int(axis.nonzero()[0]) for axis in (found.sum(dim=1), found.sum(dim=0)))
     assert found[top, left] < 0.01 * found.max()
     assert found[top + 163 // 2, left + 163 // 2] > 0.5 * found.max()
@@ -42,4 +42,4 @@ def test_the_middle_of_a_field_is_reached_by_most_paths():
 
 def test_an_unknown_layer_is_named():
     with pytest.raises(UserError, match="unknown layer 'conv9'"):
-        reach(create_model("small", num_classes=2, in_channels=1, seed=0), "conv9")
+        pixel_influence(create_model("small", num_classes=2, in_channels=1, seed=0), "conv9")

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from alexnet import train
-from alexnet.plots.confusion import draw_confusion
+from alexnet.config import override
+from alexnet.plots.confusion import plot_confusion
 from alexnet.recipes import get_recipe
 from alexnet.report.html import as_webp, left_out, render, section
 
@@ -43,8 +44,8 @@ class Outline(HTMLParser):
 
 
 def page(result=RESULT, sections=None):
-    picture = draw_confusion(np.eye(3, dtype=np.int64), ["a", "b", "<i>"], "three <classes>")
-    sections = sections or [section("What it takes for what", picture), left_out("Not here", "no <library>")]
+    picture = plot_confusion(np.eye(3, dtype=np.int64), ["a", "b", "<i>"], "three <classes>")
+    sections = sections or [section("Confusion matrix", picture), left_out("Not here", "no <library>")]
     return render(
         get_recipe("small-digits"), result, sections, ["2 files <refused>"], {"<b>9</b> & more": "nine"}, "my <run>"
     )
@@ -59,15 +60,22 @@ def test_a_page_is_one_file_and_what_came_from_outside_is_text():
     assert "<td>nine</td>" in text
     assert "<h1>my &lt;run&gt;</h1>" in text
     assert "Recipe small-digits, seed 0." in text
+    assert "differs from the recipe" not in text
     addresses = re.findall(r'(?:src|srcset|href)="([^"]*)"', text)
     assert len(addresses) == 3  # the page's mark, a picture, and the same for phones
     assert all(address.startswith("data:") for address in addresses)
     assert "http" not in re.sub(r"data:[^\"]*", "", text)
 
 
+def test_a_page_names_the_differences_from_the_recipe():
+    recipe = override(get_recipe("small-digits"), ["train.epochs=3"])
+    text = render(recipe, RESULT, [left_out("Not here", "nothing")], [], {}, "run")
+    assert "This training differs from the recipe of that name: train.epochs 20 → 3." in text
+
+
 def test_a_page_has_the_same_pixels_in_fewer_bytes():
-    picture = draw_confusion(np.eye(3, dtype=np.int64), ["a", "b", "c"], "three")
-    png = picture.data()
+    picture = plot_confusion(np.eye(3, dtype=np.int64), ["a", "b", "c"], "three")
+    png = picture.encode()
     assert len(as_webp(png)) < len(png)
     one, same = (np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in (png, as_webp(png)))
     assert np.array_equal(one, same)
@@ -83,9 +91,9 @@ def test_a_page_of_photographs_does_not_weigh_what_noise_does():
 
 
 def test_a_long_caption_is_folded_and_still_what_describes_the_picture():
-    picture = draw_confusion(np.eye(3, dtype=np.int64), ["a" * 300, "b" * 300, "c"], "t" * 600)
+    picture = plot_confusion(np.eye(3, dtype=np.int64), ["a" * 300, "b" * 300, "c"], "t" * 600)
     text = page(sections=[section("Much", picture)])
-    assert "<summary>in words</summary>" in text
+    assert "<summary>Description</summary>" in text
     assert Outline(text).all("img")[0]["aria-describedby"] in Outline(text).ids
     assert "<summary>" not in page()
 
@@ -107,14 +115,14 @@ def test_a_page_can_be_heard():
 def test_the_hardest_classes_come_first_and_not_a_thousand():
     many = {f"class {number}": {"images": 1, "top1": number / 1000} for number in range(1000)}
     text = page({**RESULT, "per_class": many})
-    assert "The 30 hardest of 1000 classes" in text
+    assert "The 30 classes of 1000 with the lowest accuracy" in text
     assert re.findall(r"<td>(class \d+)</td>", text) == [f"class {number}" for number in range(30)]
 
 
 def test_a_training_without_test_images_has_a_page_too():
     text = page({**RESULT, "split": None, "per_class": {}})
-    assert "nothing was measured: there are no test images" in text
-    assert "By class" not in text
+    assert "not evaluated: there are no test images" in text
+    assert "Accuracy by class" not in text
 
 
 def resize(browser, width):

@@ -1,0 +1,72 @@
+"""Trained runs that several tests of the commands share."""
+
+import io
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+NARROW = ["model.width=0.25", "data.image_size=16", "train.epochs=8", "train.precision=fp32"]
+"""Overrides of ``small-digits`` that make a training take seconds."""
+
+
+@pytest.fixture(scope="session")
+def narrow():
+    return list(NARROW)
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory):
+    """The first command of the README, seed 0, as a process; ``digits_run.seconds`` is its time from start to end."""
+    from alexnet import Run
+
+    out = tmp_path_factory.mktemp("runs") / "digits"
+    command = [sys.executable, "-m", "alexnet", "train", "--out", str(out), "--json"]
+    start = time.perf_counter()
+    shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    seconds = time.perf_counter() - start
+    run = Run(out)
+    assert json.loads(shown)["top1"] == run.result["top1"]
+    object.__setattr__(run, "seconds", seconds)
+    return run
+
+
+@pytest.fixture(scope="session")
+def narrow_run(tmp_path_factory):
+    """``small-digits`` with a narrow network, trained without an interruption."""
+    from alexnet import train
+
+    return train("small-digits", out=tmp_path_factory.mktemp("runs") / "narrow", overrides=NARROW, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def make_two_greys():
+    """Writes ten dark images and ten light ones, no two the same, to a folder of class folders."""
+
+    def make(folder: Path) -> None:
+        for name, grey in (("dark", 20), ("light", 200)):
+            (folder / name).mkdir(parents=True)
+            for number in range(10):
+                Image.fromarray(np.full((28, 28), grey + number, np.uint8)).save(folder / name / f"{number}.png")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def digit_png():
+    """The bytes of a PNG file of one of scikit-learn's digits."""
+    from sklearn.datasets import load_digits
+
+    images = load_digits().images
+
+    def make(index: int) -> bytes:
+        file = io.BytesIO()
+        Image.fromarray(np.rint(images[index] * 255 / 16).astype(np.uint8)).save(file, format="png")
+        return file.getvalue()
+
+    return make
