@@ -34,7 +34,7 @@ from alexnet.training.build import build_model, split_indices
 from alexnet.training.evaluate import log_probabilities
 from alexnet.training.optimizer import build_optimizer, set_lrs
 from alexnet.training.schedule import bias_learning_rate, learning_rate
-from alexnet.training.state import Identity, State, AverageMeter
+from alexnet.training.state import AverageMeter, Identity, State
 from alexnet.training.step import train_step, use_averages
 
 CHECKPOINT_SECONDS = 300.0
