@@ -67,7 +67,7 @@ def test_nothing_to_train_on_is_a_user_error(recipe_of, make_digits_store):
         (["model.variant=paper", "data.image_size=none"], None),
         (["model.variant=small", "data.image_size=10"], "variant 'small': an image of 10 pixels is too small"),
         (["model.variant=smal"], "unknown variant 'smal': did you mean 'small'?"),
-        (["model.variant=lenet5"], "variant 'lenet5' has a class of its own and no such field to change: add --set"),
+        (["model.variant=lenet5"], "variant 'lenet5' does not have these fields: add --set"),
     ],
 )
 def test_what_does_not_fit_is_a_user_error(recipe_of, dataset, settings, line):
