@@ -53,7 +53,7 @@ def test_a_recipe_that_only_looks_at_validation_does_without(recipe_of, pairs):
 
 def test_nothing_to_train_on_is_a_user_error(recipe_of, make_digits_store):
     dataset = make_digits_store(train=30)
-    with pytest.raises(UserError, match="few-digits has no images to train on"):
+    with pytest.raises(UserError, match="few-digits has no images left to train on"):
         split_indices(recipe_of("data.val_fraction=0.999"), dataset)
 
 
