@@ -41,6 +41,17 @@ def no_reports():
         yield real
 
 
+@pytest.fixture(scope="session", autouse=True)
+def small_matrix_product():
+    """Trainings measure the machine's rate by a small matrix product: the one of 4096³ takes longer than they do."""
+    from alexnet import api
+    from alexnet.runtime.device import matrix_rate
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(api, "matrix_rate", lambda device_config: matrix_rate(device_config, size=256))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def report_marker(request, no_reports, monkeypatch):
     """Trainings in tests marked ``report`` write it."""

@@ -37,7 +37,6 @@ MODEL = "a run folder, or its model/ folder"
 VARIANT = "a name from 'alexnet list'"
 
 
-
 def _train(add: Add) -> None:
     add(
         "recipe", nargs="?", metavar="RECIPE", help="a name from 'alexnet list', or a JSON file (default: small-digits)"

@@ -26,7 +26,8 @@ class Metrics:
     """Counts of the predictions for ``num_classes`` classes, and the measures that follow from them.
 
     ``name``: the model, or ``"ensemble"``. ``split``: the images: ``"test"``, ``"val"``, or ``"unseen"`` for images
-    that no model was trained on. ``views``: views of each image, 1 or 10. ``class_names``: by output; "0", "1", … if empty.
+    that no model was trained on. ``views``: views of each image, 1 or 10. ``class_names``: by output; "0", "1", … if
+    empty.
 
     ``images``: images counted. ``correct`` and ``correct_top5``: images whose class is the most probable one, and among
     the five most probable ones. ``loss_sum``: the sum of the negative log-likelihoods (natural logarithm). ``pairs``:
@@ -136,6 +137,7 @@ class Metrics:
             name: {"images": totals[c], "top1": self.pairs[c, c] / totals[c] if totals[c] else None}
             for c, name in enumerate(names)
         }
+
 
 def describe_images(result: Mapping[str, Any]) -> str:
     """The evaluated images of a result: "10,000 test images", "42 unseen images", "1 val image, ten views"."""
