@@ -147,9 +147,9 @@ def evaluate(
 
     ``models``: one or several run folders, model folders or loaded models. ``data``: a source in place of the images of
     the models' own runs; a loaded model needs it. Of a source without its own splits, only images are used that no
-    model was trained on. ``views``: 1 is the centre crop, 10 averages corners, centre and their mirror images.
-    ``precision``: ``"auto"``, ``"fp32"``, ``"bf16"``, or ``"int8"`` (weights, on a CPU). The other arguments are those
-    of :func:`train`.
+    model was trained on. ``views``: 1 is the centre crop, 10 averages corners, centre and their mirror images. The
+    other arguments are those of :func:`train`; ``precision``: ``"auto"``, ``"fp32"``, ``"bf16"``, or ``"int8"``
+    (weights, on a CPU).
 
     Raises ``UserError`` for a model or images that cannot be used, and if the classes are not the models'.
     """
@@ -218,9 +218,9 @@ def accelerate(
     """The model with fast kernels on a device; ``model`` itself keeps its reference layers.
 
     ``training=False``: a copy for inference, in evaluation mode and without gradients. ``training=True``: a network
-    that shares the parameters of ``model`` under the same names, so that an optimizer of either updates both;
-    ``model`` must be on the device already. Images ``(N, C, S, S)`` → logits ``(N, classes)``, float32 for float32
-    images. In bf16 the forward pass runs under autocast.
+    that shares the parameters of ``model`` under the same names, so that an optimizer of either updates both; ``model``
+    must be on the device already. Images ``(N, C, S, S)`` → logits ``(N, classes)``, float32 for float32 images. In
+    bf16 the forward pass runs under autocast.
 
     ``device``: ``"cpu"``, ``"cuda"``, ``"cuda:1"``; None takes the GPU if there is one. ``precision``: ``"auto"`` is
     bf16 on devices that multiply it natively, otherwise fp32; ``"int8"`` weights are for inference on a CPU. Raises

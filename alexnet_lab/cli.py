@@ -31,7 +31,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
     from alexnet.runtime.progress import make_reporter
     from alexnet_lab.claims.registry import STATEMENTS, get_statement
     from alexnet_lab.claims.report import check, describe_all, describe_claim, to_document
-    from alexnet_lab.experiments.job_queue import run_queue
+    from alexnet_lab.job_queue import run_queue
     from alexnet_lab.results import reader
 
     statements = [get_statement(name) for name in arguments.claims] or list(STATEMENTS.values())

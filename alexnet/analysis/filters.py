@@ -26,7 +26,7 @@ def colour_index(kernels: Tensor) -> Tensor:
 
 
 def orientation_index(kernels: Tensor) -> Tensor:
-    """How strongly each kernel prefers one orientation: |Σ P(f)·e^{2iθ(f)}| / Σ P(f) over its power spectrum P.
+    """How strongly each kernel prefers one orientation: ``|Σ P(f)·e^{2iθ(f)}| / Σ P(f)`` over its power spectrum P.
 
     It is one minus the circular variance of orientation (Ringach, Shapley and Hawken, 2002), with the kernel's power
     spectrum in place of a neuron's responses to gratings. The mean and frequencies beyond the Nyquist circle are left

@@ -80,7 +80,8 @@ class Metrics:
     def calibration_error(self) -> float:
         """The expected calibration error, 0 … 1, of Guo, Pleiss, Sun and Weinberger (2017), equation 3.
 
-        Σ over bins of (images in the bin / all images) · |accuracy of the bin − its mean confidence|.
+        Σ over bins of (images in the bin / all images), times the distance between the accuracy of the bin and
+        its mean confidence.
         """
         _, hits, confidences = self.bins
         return float(np.abs(hits - confidences).sum() / self.images)

@@ -6,8 +6,7 @@ recorded. So the table cannot differ from the network, and costs no memory. The 
 - multiply-adds are those of convolutions and linear layers for one image, without biases, as published tables have them
   (torchvision's documentation: 0.71 G for its network);
 - the receptive field is the side, in input pixels, of the square that one unit depends on (away from the edges), and
-the
-  step is the distance between the squares of neighbours: r ← r + (k − 1)·j, j ← j·s for a window of k at stride s;
+  the step is the distance between the squares of neighbours: r ← r + (k − 1)·j, j ← j·s for a window of k at stride s;
 - activation bytes are a layer's output in fp32 for one image. An activation such as ReLU has no row: it is counted with
   the layer before it.
 """

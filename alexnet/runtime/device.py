@@ -132,7 +132,7 @@ def resolve_device(device: str | None = None, precision: str = "auto", *, refere
 
 def _check_int8(device: torch.device, *, reference: bool) -> None:
     if reference:
-        raise UserError("--precision int8 is a fast form, and --plain leaves those out: give one of the two")
+        raise UserError("--precision int8 uses a fast kernel, and --reference uses none: give one of the two")
     if not multiplies_int8(device):
         raise UserError(f"int8 products are oneDNN's, on CPUs, and {device} here has none: leave --precision int8 out")
 
@@ -156,7 +156,7 @@ def matrix_dtype(device_config: DeviceConfig) -> str:
 
 
 def matrix_rate(device_config: DeviceConfig, size: int = 4096, repeats: int = 3) -> float:
-    """GFLOP/s of a ``size``³ bf16 matrix product (fp32 where bf16 is emulated), the median of a few: what a
+    """GFLOP/s of a size³ bf16 matrix product (fp32 where bf16 is emulated), the median of a few: what a
     figure in seconds is quoted beside.
     """
     dtype = getattr(torch, matrix_dtype(device_config))

@@ -34,7 +34,7 @@ from alexnet.training.build import build_model, split_indices
 from alexnet.training.evaluate import log_probabilities
 from alexnet.training.optimizer import build_optimizer, set_lrs
 from alexnet.training.schedule import bias_learning_rate, learning_rate
-from alexnet.training.state import Identity, State, Tally
+from alexnet.training.state import AverageMeter, Identity, State
 from alexnet.training.step import train_step, use_averages
 
 CHECKPOINT_SECONDS = 300.0
@@ -66,7 +66,7 @@ class Training:
         mean_image = self.network.mean_image
         self.mean_image = None if mean_image is None else mean_image.to(device_config.device)
         self.optimizer = build_optimizer(self.network, recipe.optim, fused=not device_config.reference)
-        self.interval, self.epoch = Tally(device_config.device), Tally(device_config.device)
+        self.interval, self.epoch = AverageMeter(device_config.device), AverageMeter(device_config.device)
         identity = Identity(recipe, seed, dataset.digest)
         self.state = State(identity, self.network, self.optimizer, self.interval, self.epoch)
         self._safe_step = 0  # what the newest checkpoint holds
@@ -169,8 +169,8 @@ class Training:
             recipe.train.label_smoothing,
             self.device_config,
         )
-        for tally in (self.interval, self.epoch):
-            tally.add(outcome.loss, outcome.right, len(images), outcome.finite)
+        for meter in (self.interval, self.epoch):
+            meter.add(outcome.loss, outcome.right, len(images), outcome.finite)
         self.state.step += 1
         self.state.note(outcome.finite)
 

@@ -19,7 +19,7 @@ from alexnet.runtime.checkpoint import Checkpoint, save_checkpoint
 from alexnet.training.optimizer import optimizer_tensors, restore_optimizer
 
 
-class Tally:
+class AverageMeter:
     """Running sums of loss, right answers and images, kept on the device in float64 so that no step waits for them."""
 
     def __init__(self, device: torch.device) -> None:
@@ -86,8 +86,8 @@ class State:
     identity: Identity
     network: Classifier
     optimizer: torch.optim.Optimizer
-    interval: Tally
-    epoch: Tally
+    interval: AverageMeter
+    epoch: AverageMeter
     step: int = 0
     errors: list[float] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)

@@ -48,7 +48,7 @@ def measure_peak(device_config: DeviceConfig, *, int8: bool = False) -> Hardware
 
 
 def product_rate(device_config: DeviceConfig, dtype: torch.dtype, size: int) -> float:
-    """GFLOP/s of a ``size``³ product: the faster of ``torch.mm`` and a 1 × 1 convolution.
+    """GFLOP/s of a size³ product: the faster of ``torch.mm`` and a 1 × 1 convolution.
 
     On a CPU they call different libraries, and in fp32 the second is up to twice as fast.
     """
@@ -61,7 +61,7 @@ def product_rate(device_config: DeviceConfig, dtype: torch.dtype, size: int) -> 
 
 
 def int8_rate(device_config: DeviceConfig, size: int) -> float:
-    """10⁹ operations per second of a ``size``³ product of uint8 and int8; an addition and a multiplication are two."""
+    """10⁹ operations per second of a size³ product of uint8 and int8; an addition and a multiplication are two."""
     product, a = Int8Product(torch.ones(size, size)), torch.ones((size, size), dtype=torch.uint8)
     return _rate(lambda: product(a), 2 * size**3, device_config)
 

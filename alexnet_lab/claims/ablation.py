@@ -8,8 +8,8 @@ from typing import Any
 
 from alexnet.recipes import get_recipe
 from alexnet_lab.claims.claim_result import INCONCLUSIVE, ClaimResult, unmeasured
+from alexnet_lab.claims.effects import effect
 from alexnet_lab.experiments.ablations import ABLATIONS, BASE
-from alexnet_lab.experiments.effects import effect
 from alexnet_lab.results.reader import Results, divergence
 
 SIGNIFICANT = 0.05

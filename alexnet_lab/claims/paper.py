@@ -28,7 +28,7 @@ STATEMENTS = (
     PaperStatement(
         "§2", "images resized to short side 256, centre crop of 256 × 256; the mean of each pixel subtracted",
         "`data/decode.py` `fit`, `data/writer.py` `statistics`, normalization `mean-image`",
-        "`tests/data/test_decode.py`, `tests/data/test_store.py`, `tests/data/test_augment.py`",
+        "`tests/data/test_decode.py`, `tests/data/test_prepared.py`, `tests/data/test_augment.py`",
         "the centre of the mean image for every crop: normalization `mean-image-centre`",
     ),
     PaperStatement(
@@ -131,6 +131,6 @@ STATEMENTS = (
     PaperStatement(
         "§6.1", "the kernels of one column are grey, those of the other coloured",
         "`analysis/filters.py`, `training/statistics.py`",
-        "`tests/models/test_kernels.py`, `tests/training/test_outcome.py`", "the logs do not show it", ("C19",),
+        "`tests/analysis/test_filters.py`, `tests/training/test_finalize.py`", "the logs do not show it", ("C19",),
     ),
 )  # fmt: skip

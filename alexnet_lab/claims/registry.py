@@ -130,6 +130,8 @@ _STATEMENTS = (
 
 STATEMENTS: Mapping[str, Statement] = {statement.id: statement for statement in _STATEMENTS}
 
+TIMED = "C17"  # the claim about speed: timed, not trained
+
 
 def get_statement(name: str) -> Statement:
     """A statement by its number, in upper or lower case. Raises ``UserError`` naming the nearest if there is none."""

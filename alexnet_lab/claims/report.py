@@ -7,10 +7,9 @@ import textwrap
 from collections.abc import Sequence
 
 from alexnet.report.tables import table
+from alexnet_lab.bench import textbook
 from alexnet_lab.claims.claim_result import INCONCLUSIVE, PENDING, ClaimResult, Statement
-from alexnet_lab.claims.registry import SOURCES, TUTORIALS
-from alexnet_lab.experiments import textbook
-from alexnet_lab.experiments.job_queue import TIMED
+from alexnet_lab.claims.registry import SOURCES, TIMED, TUTORIALS
 from alexnet_lab.experiments.registry import EXPERIMENTS, Experiment
 from alexnet_lab.results.reader import Results
 

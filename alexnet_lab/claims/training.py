@@ -25,7 +25,7 @@ from alexnet_lab.claims.claim_result import (
     pending,
     unmeasured,
 )
-from alexnet_lab.experiments.effects import effect
+from alexnet_lab.claims.effects import effect
 from alexnet_lab.experiments.registry import (
     EXPERIMENTS,
     STEPS,

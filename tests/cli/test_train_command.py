@@ -7,7 +7,6 @@ import shutil
 import signal
 import statistics
 import subprocess
-import sys
 import tarfile
 import time
 from pathlib import Path

@@ -152,3 +152,22 @@ def test_the_probes_find_no_fault_here_and_find_one_in_a_wrong_kernel(monkeypatc
     finally:
         probe.prepacked_fault.cache_clear()
         probe.int8_fault.cache_clear()
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_frozen_copy_gives_the_same_bits_and_leaves_the_module_alone(bf16):
+    torch.manual_seed(0)
+    config = DeviceConfig(torch.device("cpu"), bf16)
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(288, 5)
+    )
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    frozen, images = accelerate(module, config), torch.randn(4, 3, 8, 8)
+    with torch.inference_mode(), config.autocast():
+        assert torch.equal(frozen(images), config.to_device(module).eval()(images))
+    assert all(torch.equal(module.state_dict()[name], value) for name, value in before.items())
+    assert frozen[0].weight.dtype == (torch.bfloat16 if bf16 else torch.float32)
+    assert frozen[1].weight.dtype == torch.float32
+    assert not frozen.training
+    assert not any(parameter.requires_grad for parameter in frozen.parameters())
+    assert frozen[4].weight.data_ptr() != module[4].weight.data_ptr()

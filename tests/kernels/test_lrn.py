@@ -1,4 +1,6 @@
-"""Local response normalization, fast: against the paper's formula number by number, torch's layer, and its reference."""
+"""Local response normalization, fast: against the paper's formula number by number, torch's layer, and its
+reference.
+"""
 
 import itertools
 

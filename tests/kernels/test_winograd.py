@@ -148,7 +148,9 @@ def test_a_linear_layer_in_blocks_is_the_same_layer(monkeypatch, images, units):
 
 @pytest.mark.parametrize("variant", ["paper", "torchvision", "d2l", "keras"])
 def test_a_whole_network_with_avx2(monkeypatch, variant):
-    """Logits in fp32, and gradients in float64, where no ReLU flips. That they differ at all shows two kernels at work."""
+    """Logits in fp32, and gradients in float64, where no ReLU flips. That they differ at all shows two kernels at
+    work.
+    """
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     network = create_model(variant, num_classes=10, in_channels=3, seed=0).eval()
     fast = accelerate(network, DeviceConfig(torch.device("cpu"), bf16=False), training=True)

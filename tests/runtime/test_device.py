@@ -69,7 +69,7 @@ def test_int8_is_of_weights_and_the_rest_is_as_the_machine_does_it_well():
 
 
 def test_int8_is_refused_where_it_is_not_to_be_had(monkeypatch):
-    with pytest.raises(UserError, match="--plain leaves those out"):
+    with pytest.raises(UserError, match="--reference"):
         resolve_device("cpu", "int8", reference=True)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     with pytest.raises(UserError, match="int8 products are oneDNN's, on CPUs, and cpu here has none"):
@@ -121,48 +121,13 @@ def test_modules_are_placed_channels_last():
     assert not layer.weight.is_contiguous()
 
 
-@pytest.mark.parametrize("bf16", [False, True])
-def test_a_frozen_copy_gives_the_same_bits_and_leaves_the_module_alone(bf16):
-    torch.manual_seed(0)
-    device_config = DeviceConfig(CPU, bf16)
-    module = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(288, 5)
-    )
-    before = {name: value.clone() for name, value in module.state_dict().items()}
-    frozen, images = device_config.freeze(module), torch.randn(4, 3, 8, 8)
-    with torch.inference_mode(), device_config.autocast():
-        assert torch.equal(frozen(images), device_config.to_device(module).eval()(images))
-    assert all(torch.equal(module.state_dict()[name], value) for name, value in before.items())
-    assert frozen[0].weight.dtype == (torch.bfloat16 if bf16 else torch.float32)
-    assert frozen[1].weight.dtype == torch.float32
-    assert not frozen.training
-    assert not any(parameter.requires_grad for parameter in frozen.parameters())
-    assert frozen[4].weight.data_ptr() != module[4].weight.data_ptr()
-
-
-def test_a_plain_machine_leaves_the_layout_and_asks_for_plain_forms():
-    class Network(torch.nn.Conv2d):
-        plain = False
-
-        def use_plain_forms(self):
-            self.plain = True
-
-        def fix_weights(self):
-            raise AssertionError("only a frozen copy's weights are fixed")
-
-        def int8_layers(self):
-            raise AssertionError("only a frozen copy's weights are rounded")
-
+def test_the_reference_leaves_the_memory_format():
     images = torch.zeros(2, 3, 8, 8)
-    fast, plain = (
-        DeviceConfig(CPU, False).place(Network(3, 8, 3)),
-        DeviceConfig(CPU, False, reference=True).place(Network(3, 8, 3)),
-    )
-    assert (fast.plain, plain.plain) == (False, True)
-    assert fast.weight.is_contiguous(memory_format=torch.channels_last)
-    assert plain.weight.is_contiguous()
-    assert DeviceConfig(CPU, False).to_memory_format(images).is_contiguous(memory_format=torch.channels_last)
-    assert DeviceConfig(CPU, False, reference=True).to_memory_format(images).is_contiguous()
+    fast, reference = (DeviceConfig(CPU, False, reference=value) for value in (False, True))
+    assert fast.to_device(torch.nn.Conv2d(3, 8, 3)).weight.is_contiguous(memory_format=torch.channels_last)
+    assert reference.to_device(torch.nn.Conv2d(3, 8, 3)).weight.is_contiguous()
+    assert fast.to_memory_format(images).is_contiguous(memory_format=torch.channels_last)
+    assert reference.to_memory_format(images).is_contiguous()
 
 
 def test_the_machine_s_rate_is_positive():

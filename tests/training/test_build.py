@@ -83,7 +83,7 @@ def test_what_does_not_fit_is_a_user_error(recipe_of, dataset, settings, line):
 
 
 @pytest.mark.parametrize(
-    ("scaling", "mean", "deviation"),
+    ("pixel_normalization", "mean", "std"),
     [("unit", 0.0, 255.0), ("symmetric", 127.5, 127.5), ("channel", None, None), ("mean-image", 0.0, 1.0)],
 )
 def test_scaling_becomes_numbers_that_travel_with_the_model(recipe_of, dataset, pixel_normalization, mean, std):
@@ -103,7 +103,7 @@ def test_scaling_becomes_numbers_that_travel_with_the_model(recipe_of, dataset, 
 def test_every_recipe_has_a_network_and_rules_for_layers_that_are_there(name):
     recipe = get_recipe(name)
     variant = get_variant(recipe.model.variant)
-    architecture = get_architecture(recipe.model.variant, **recipe.model.differences())
+    architecture = get_architecture(recipe.model.variant, **recipe.model.overrides())
     network = build(recipe.model.variant, architecture, 10, variant.in_channels, recipe.data.image_size, device="meta")
     optimizer = build_optimizer(network, recipe.optim)
     assert sum(p.numel() for group in optimizer.param_groups for p in group["params"]) == sum(

@@ -73,7 +73,7 @@ def test_what_is_measured_of_a_network(make_digits_store, small_recipe, cpu, tmp
     """A network without normalization whose last hidden layer is dead, and the halves of whose kernels differ."""
     dataset = make_digits_store(train=40, test=30)
     model = build_model(small_recipe, dataset, 0)
-    network = cpu.place(model).eval()
+    network = cpu.to_device(model).eval()
     with torch.no_grad():
         network.fc7.weight.zero_()
         network.fc7.bias.fill_(-1)

@@ -62,7 +62,7 @@ def nothing(run):
 
 
 def weights(model):
-    return {name: value.clone() for name, value in model.state_dict().items()}
+    return {name: value.clone() for name, value in getattr(model, "network", model).state_dict().items()}
 
 
 def same(one, other):
@@ -197,7 +197,7 @@ def test_crops_of_random_size_train_and_evaluation_takes_the_centre(make, tmp_pa
     recipe = override(BATCH_NORM, ["augment.pad=0", "augment.crop=14", "augment.random_resized_crop=0.3,1"])
     training = make(tmp_path, recipe, on=colourful)
     training.fit(nothing)
-    assert (training.saved.preprocessing.resize_size, training.saved.preprocessing.crop) == (16, 14)
+    assert (training.network.preprocessing.resize_size, training.network.preprocessing.crop) == (16, 14)
     assert not same(weights(training), trained(make, tmp_path / "cut", colourful, "augment.pad=0", "augment.crop=14"))
 
 

@@ -209,12 +209,12 @@ def test_a_rule_for_a_layer_that_is_not_there_names_the_nearest(net):
 
 
 UPDATES = [
-    {"update": "sgd"},
-    {"update": "sgd", "momentum": 0.9},
-    {"update": "sgd", "momentum": 0.9, "nesterov": True},
-    {"update": "sgd-2012", "momentum": 0.9},
-    {"update": "adam"},
-    {"update": "adamw"},
+    {"optimizer": "sgd"},
+    {"optimizer": "sgd", "momentum": 0.9},
+    {"optimizer": "sgd", "momentum": 0.9, "nesterov": True},
+    {"optimizer": "sgd-2012", "momentum": 0.9},
+    {"optimizer": "adam"},
+    {"optimizer": "adamw"},
 ]
 
 

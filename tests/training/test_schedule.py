@@ -21,8 +21,8 @@ def rate(spec, step, errors=()):
     ("fields", "table"),
     [
         ({"schedule": "constant"}, {0: 0.2, 39: 0.2}),
-        ({"schedule": "step", "drops": (1, 2.5)}, {0: 0.2, 9: 0.2, 10: 0.02, 24: 0.02, 25: 0.002, 39: 0.002}),
-        ({"schedule": "step", "drops": (9,)}, {39: 0.2}),
+        ({"schedule": "step", "milestones": (1, 2.5)}, {0: 0.2, 9: 0.2, 10: 0.02, 24: 0.02, 25: 0.002, 39: 0.002}),
+        ({"schedule": "step", "milestones": (9,)}, {39: 0.2}),
         ({"schedule": "one-cycle", "warmup": 0.25}, {0: 0.008, 9: 0.2, 39: 0.2 / 25e4, 24: 0.1 + 0.1 / 25e4}),
         ({"schedule": "one-cycle", "warmup": 0.0}, {39: 0.2 / 25e4}),
         ({"schedule": "cosine", "warmup": 0.0}, {0: 0.2, 10: 0.1 + 0.1 * math.sqrt(0.5), 20: 0.1}),

@@ -11,7 +11,7 @@ from alexnet.models.layers import draw_masks
 from alexnet.models.registry import create_model
 from alexnet.runtime.device import DeviceConfig
 from alexnet.training.optimizer import build_optimizer, optimizer_tensors
-from alexnet.training.state import Tally
+from alexnet.training.state import AverageMeter
 from alexnet.training.step import all_finite, running_averages, train_step
 
 CPU = torch.device("cpu")
@@ -30,12 +30,12 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def trained(request):
     """A network with batch norms, an optimizer that has state, and a step to do with some images."""
 
-    def make(plain):
-        device_config = DeviceConfig(CPU, bf16=False, plain=plain)
+    def make(reference):
+        device_config = DeviceConfig(CPU, bf16=False, reference=reference)
         network = device_config.to_device(
             create_model("small", num_classes=10, in_channels=1, image_size=28, seed=0, dropout=0.0)
         ).train()
-        optimizer = build_optimizer(network, request.param, fused=not plain)
+        optimizer = build_optimizer(network, request.param, fused=not reference)
         targets = torch.arange(8)
 
         def step(images):
@@ -57,10 +57,10 @@ def everything(network, optimizer):
     return {name: value.clone() for name, value in state.items()}
 
 
-@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("reference", [False, True])
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-def test_a_bad_batch_changes_nothing(trained, plain, value):
-    network, optimizer, step = trained(plain)
+def test_a_bad_batch_changes_nothing(trained, reference, value):
+    network, optimizer, step = trained(reference)
     before = everything(network, optimizer)
     images = some_images(1)
     images[3, 0, 5, 7] = value
@@ -73,10 +73,10 @@ def test_a_bad_batch_changes_nothing(trained, plain, value):
     assert not torch.equal(moved["norm1.running_mean"], before["norm1.running_mean"])
 
 
-@pytest.mark.parametrize("plain", [False, True])
-def test_what_follows_a_bad_batch_is_as_if_it_had_not_been(trained, plain):
-    network, _, step = trained(plain)
-    twin, _, twin_step = trained(plain)
+@pytest.mark.parametrize("reference", [False, True])
+def test_what_follows_a_bad_batch_is_as_if_it_had_not_been(trained, reference):
+    network, _, step = trained(reference)
+    twin, _, twin_step = trained(reference)
     step(some_images(1) * torch.nan)
     for seed in (2, 3):
         step(some_images(seed))
@@ -117,7 +117,7 @@ def test_the_averages_are_those_of_all_batch_norms():
 
 
 def test_a_bad_batch_is_not_counted():
-    tally = Tally(CPU)
-    tally.add(torch.tensor(2.0), torch.tensor(3), 4, torch.tensor(True))
-    tally.add(torch.tensor(torch.nan), torch.tensor(1), 4, torch.tensor(False))
-    assert tally.take() == (2.0, 0.75)
+    meter = AverageMeter(CPU)
+    meter.add(torch.tensor(2.0), torch.tensor(3), 4, torch.tensor(True))
+    meter.add(torch.tensor(torch.nan), torch.tensor(1), 4, torch.tensor(False))
+    assert meter.take() == (2.0, 0.75)

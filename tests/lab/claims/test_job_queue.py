@@ -13,8 +13,8 @@ from alexnet.core.schema import to_json
 from alexnet.models.registry import build, get_architecture
 from alexnet.recipes import get_recipe
 from alexnet.runtime.run import Run, start_or_continue
+from alexnet_lab import job_queue
 from alexnet_lab.claims.registry import STATEMENTS, needed_experiments
-from alexnet_lab.experiments import job_queue
 from alexnet_lab.experiments.ablations import ABLATIONS, BASE
 from alexnet_lab.experiments.registry import EXPERIMENTS, Experiment, run_folder
 from alexnet_lab.results.reader import Results
@@ -122,14 +122,14 @@ def checkout(tmp_path, monkeypatch):
     (tmp_path / "results").mkdir()
     monkeypatch.setattr("alexnet_lab.results.reader.results_folder", lambda: tmp_path / "results")
     monkeypatch.setattr("alexnet.runtime.run.source_commit", lambda: "0" * 40)
-    for place in ("alexnet_lab.results.records", "alexnet_lab.experiments.job_queue"):
+    for place in ("alexnet_lab.results.records", "alexnet_lab.job_queue"):
         monkeypatch.setattr(f"{place}.code_commit", lambda: "0" * 40)
     return tmp_path
 
 
 def test_nothing_is_trained_that_could_not_be_kept(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("alexnet_lab.experiments.job_queue.code_commit", lambda: None)
+    monkeypatch.setattr("alexnet_lab.job_queue.code_commit", lambda: None)
     assert main(["reproduce", "C16", "--run"]) == 2
     assert "--run needs a checkout of the project" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
@@ -137,7 +137,7 @@ def test_nothing_is_trained_that_could_not_be_kept(tmp_path, monkeypatch, capsys
 
 def test_the_speed_is_timed_where_it_is_asked_for(checkout, monkeypatch):
     timed = []
-    monkeypatch.setattr("alexnet_lab.experiments.job_queue.time_textbook", lambda *given: timed.append(given))
+    monkeypatch.setattr("alexnet_lab.job_queue.time_textbook", lambda *given: timed.append(given))
     assert main(["reproduce", "c17", "--run", "--device", "cpu"]) == 0
     assert len(timed) == 1
     value = {"recipe": "d2l-fashion-mnist", "date": "2026-01-01", "commit": "0" * 40}
@@ -173,8 +173,8 @@ def test_the_queue_runs_keeps_and_goes_on(checkout, monkeypatch, capsys):
         timed.append(given)
         raise UserError("no clothes here")
 
-    monkeypatch.setattr("alexnet_lab.experiments.job_queue.train", stop_before_the_second)
-    monkeypatch.setattr("alexnet_lab.experiments.job_queue.time_textbook", time_it)
+    monkeypatch.setattr("alexnet_lab.job_queue.train", stop_before_the_second)
+    monkeypatch.setattr("alexnet_lab.job_queue.time_textbook", time_it)
     command = ["reproduce", "--run", "--device", "cpu"]
     runs = checkout / "runs" / "reproduce" / "cpu"
     assert main([*command, "--missing"]) == 130

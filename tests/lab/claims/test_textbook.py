@@ -7,8 +7,8 @@ import torch
 from alexnet.config import override
 from alexnet.models.registry import create_model
 from alexnet.recipes import get_recipe
-from alexnet_lab.experiments import textbook
-from alexnet_lab.experiments.textbook import TextbookImages, compare, textbook_network
+from alexnet_lab.bench import textbook
+from alexnet_lab.bench.textbook import TextbookImages, compare, textbook_network
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

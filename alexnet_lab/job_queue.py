@@ -17,13 +17,11 @@ from alexnet.runtime.device import resolve_device
 from alexnet.runtime.log import Reporter
 from alexnet.runtime.run import Run
 from alexnet.training.datasets import prepare
-from alexnet_lab.claims.registry import needed_experiments
-from alexnet_lab.experiments import textbook
+from alexnet_lab.bench import textbook
+from alexnet_lab.claims.registry import TIMED, needed_experiments
 from alexnet_lab.experiments.registry import Device, Experiment, run_folder
 from alexnet_lab.results.reader import Results
 from alexnet_lab.results.records import check_clean, code_commit, keep, keep_bench
-
-TIMED = "C17"  # the claim about speed
 
 
 @dataclass(frozen=True)
