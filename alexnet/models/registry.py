@@ -21,6 +21,7 @@ from alexnet.models.classifier import Classifier, default_info
 from alexnet.models.variants import VARIANTS, Variant
 
 ENTRY_POINTS = "alexnet.variants"
+MAX_CLASSES = 10_000_000
 MEANT = {"alexnet": ("paper", "torchvision")}  # names from elsewhere → the variants to suggest
 
 
@@ -148,7 +149,12 @@ def build(
 def new_network(
     variant: str, architecture: Architecture | None, num_classes: int, in_channels: int, image_size: int | None
 ) -> Classifier:
-    """The network as its constructor leaves it: an AlexNet of an architecture, or the variant's own class."""
+    """The network as its constructor leaves it: an AlexNet of an architecture, or the variant's own class.
+
+    Raises ``RuntimeError`` above ``MAX_CLASSES`` classes, whose names alone would fill the memory.
+    """
+    if num_classes > MAX_CLASSES:
+        raise RuntimeError(f"more than {MAX_CLASSES:,} classes")
     if architecture is not None:
         return AlexNet(architecture, num_classes, in_channels, image_size)
     network = get_variant(variant).network
