@@ -1,1 +1,1 @@
-"""Faster layers that replace reference layers from outside; each is held to the reference layer by tests."""
+"""Fast layers that ``accelerate`` puts in place of reference layers; tests compare each with its reference layer."""

@@ -1,9 +1,9 @@
-"""Faster layers in the places of reference layers, from outside: a network knows nothing of them.
+"""Replace the reference layers of a network by fast kernels.
 
-``create_model`` builds ordinary layers. :func:`accelerate` returns a network of the same class in which some are
-replaced by the kernels of this package; the network that it was given stays as it is. One table, ``KERNELS``, says
-which layer is replaced by what and where that pays. Each kernel is held to the reference layer by tests: 1e-10 in
-float64 and 1e-5 in fp32, forward and backward.
+``create_model`` builds reference layers. :func:`accelerate` returns a network of the same class in which some layers
+are replaced by the kernels of this package; its argument does not change. The table ``KERNELS`` lists which layer is
+replaced by which kernel, and on which devices. Tests compare each kernel with its reference layer: the outputs and
+gradients agree to 1e-10 in float64 and 1e-5 in fp32.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ Log = Callable[[str], None]
 class Kernel:
     """One replacement: layers of exactly the type ``reference`` become ``fast``, which has the same parameters.
 
-    ``training``, ``inference``: whether it is used there. ``devices``: device types, empty for all. ``fault(config)``:
-    why it cannot be used here, or None.
+    ``training``, ``inference``: whether the kernel is used for training and for inference. ``devices``: device types on
+    which it is used, empty for all. ``fault(config)``: the reason why it cannot be used here, or None.
     """
 
     name: str
@@ -56,17 +56,17 @@ KERNELS: tuple[Kernel, ...] = (
     Kernel("Winograd convolutions", Conv2d, WinogradConv2d, devices=("cpu",)),
     Kernel("linear layers by blocks", nn.Linear, BlockedLinear, devices=("cpu",)),
 )  # fmt: skip
-"""In order of preference: of two kernels for one layer, the first that can be used is used."""
+"""The kernels in order of preference: if there are several for one layer, the first usable one is taken."""
 
 
 def accelerate(network: Network, config: DeviceConfig, *, training: bool = False, log: Log = warn_once) -> Network:
-    """The network with fast kernels on the device of ``config``; with ``config.reference``, with reference layers.
+    """The network with fast kernels for the device of ``config``; with reference layers if ``config.reference``.
 
     ``training=True``: the result shares all parameters and buffers with ``network``, under the same names, and
     ``network`` must be on the device already. ``training=False``: a copy for inference, in evaluation mode and without
-    gradients. The weights that autocast would round to bf16 for every batch are rounded once; its outputs are the same
-    bits as those of ``network`` under autocast where no Winograd kernel is used. With ``config.int8``, convolutions and
-    linear layers have int8 weights and outputs are within some hundredths.
+    gradients. In bf16 the copy's weights are rounded once, not for every batch as under autocast; the outputs are
+    bit-identical to those of ``network`` under autocast, except where a Winograd kernel is used. With ``config.int8``,
+    convolutions and linear layers have int8 weights, and outputs differ by a few hundredths.
 
     ``log`` receives one line for each kernel that cannot be used here.
     """
@@ -89,7 +89,7 @@ def _inference_copy(network: Network, config: DeviceConfig, log: Log) -> Network
 
 
 def _replaced(network: Network, config: DeviceConfig, training: bool, log: Log) -> Network:
-    """The network with the table's kernels in place of its children, in place."""
+    """Replace children of ``network`` by kernels of the table, in place, and return it."""
     chosen: dict[type[nn.Module], type[nn.Module]] = {}
     present = {type(module) for module in network.children()}
     for kernel in KERNELS:
@@ -98,7 +98,7 @@ def _replaced(network: Network, config: DeviceConfig, training: bool, log: Log) 
         if not (used and fits and kernel.reference in present) or kernel.reference in chosen:
             continue
         if fault := kernel.fault(config):
-            log(f"{kernel.name} are not used, torch's own are: {fault}")
+            log(f"{kernel.name} cannot be used, torch's layers are used instead: {fault}")
         else:
             chosen[kernel.reference] = kernel.fast
     for name, module in list(network.named_children()):
@@ -108,7 +108,7 @@ def _replaced(network: Network, config: DeviceConfig, training: bool, log: Log) 
 
 
 def _shared_copy(module: Network) -> Network:
-    """A module of the same class with the same parameters and buffers, and children of its own."""
+    """A new module of the same class, with new child modules, that shares all parameters and buffers."""
     other = _as(type(module), module)
     for name, child in module.named_children():
         other.add_module(name, _shared_copy(child))
@@ -116,21 +116,21 @@ def _shared_copy(module: Network) -> Network:
 
 
 def _as(kind: type[Network], module: nn.Module) -> Network:
-    """The module as one of another class, with the same parameters, buffers and settings."""
+    """A new module of the class ``kind`` that shares the parameters, buffers and settings of ``module``."""
     other = kind.__new__(kind)
     nn.Module.__init__(other)
     own = {name: value for name, value in module.__dict__.items() if name not in other.__dict__}
     other.__dict__.update(own)
     other.__dict__["training"] = module.training
-    for store in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
-        other.__dict__[store] = copy.copy(module.__dict__[store])
+    for attribute in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
+        other.__dict__[attribute] = copy.copy(module.__dict__[attribute])
     return other
 
 
 def _int8_layers(network: nn.Module, log: Log) -> dict[nn.Module, nn.Module]:
-    """Layer → the same layer with int8 weights, for those large enough; none if the kernel cannot be used here."""
+    """Layer → the same layer with int8 weights, for all large layers; empty if int8 layers cannot be used here."""
     if fault := int8_fault():
-        log(f"int8 layers are not used, layers in bf16 or fp32 are: {fault}")
+        log(f"int8 layers cannot be used, layers in bf16 or fp32 are used instead: {fault}")
         return {}
     layers: dict[nn.Module, nn.Module] = {}
     signed = True

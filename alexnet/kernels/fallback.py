@@ -1,4 +1,4 @@
-"""What happens when a fast kernel does not work here: the reference layer is used, and one line says so."""
+"""The message for a fast kernel that cannot be used here: the reference layer is used, and one line is printed."""
 
 from __future__ import annotations
 

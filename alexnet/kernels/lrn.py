@@ -1,10 +1,11 @@
-"""Fast local response normalization: blocks that fit a CPU's cache, and a gradient that is written out.
+"""Fast local response normalization: computed in blocks that fit into a CPU's cache, with an explicit gradient.
 
-The formula is that of Krizhevsky, Sutskever and Hinton (2012), §3.3: b_i = a_i · (k + α Σ_j a_j²)^−β, with j over the
-window of channels around i. With d_i for the bracket and g for the incoming gradient, ∂/∂a_i = g_i d_i^−β −
-2αβ a_i Σ_j g_j a_j d_j^(−β−1), with j over the channels that have i in their window. As a chain of library calls on
-whole tensors, most of the time goes into memory traffic: a training step of the paper's network spends more on it than
-on all convolutions. Here a block of pixels goes through the whole chain while it is in the cache.
+The formula is that of Krizhevsky, Sutskever and Hinton (2012), §3.3: b_i = a_i · (k + α Σ_j a_j²)^−β, where j runs over
+the window of channels around i. Let d_i be the bracket and g the incoming gradient. Then ∂/∂a_i = g_i d_i^−β −
+2αβ a_i Σ_j g_j a_j d_j^(−β−1), where j runs over the channels whose window contains i. If each operation of the formula
+is a library call on the whole tensor, most of the time is memory traffic: a training step of the paper's network then
+spends more time on it than on all convolutions. Here all operations are applied to one block of pixels while it is in
+the cache.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ CACHED = 2**18  # numbers in one block on a CPU; a GPU takes the whole tensor as
 
 @dataclass(frozen=True)
 class Window:
-    """Which channels are summed (``size`` of them, inside each of ``groups`` groups), and the constants of the formula.
+    """The window of channels and the constants of the formula.
 
-    An even window reaches one channel further down than up, like torch's. ``a`` multiplies the sum of squares.
+    ``size``: channels in a window; a window of even size includes one more channel below the centre than above it, as
+    in torch. ``groups``: no window crosses the border of a group of channels. ``a`` multiplies the sum of squares.
     """
 
     size: int
@@ -36,25 +38,29 @@ class Window:
     k: float
 
     def pairs(self, to: Tensor, source: Tensor, sign: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Views of two tensors ``(pixels, channels)`` in which channel i of ``to`` lies beside channel i + sign · δ of
-        ``source``: one pair for each δ of the window except 0.
+        """Pairs of views, of ``to`` and ``source`` ``(pixels, channels)``: a pair for each offset δ ≠ 0 in the window.
+
+        Channel i of ``to`` is at the same position as channel i + sign · δ of ``source``.
         """
-        columns = to.shape[1] // self.groups
-        to, source = (rows.view(-1, self.groups, columns) for rows in (to, source))
+        channels = to.shape[1] // self.groups
+        to, source = (rows.view(-1, self.groups, channels) for rows in (to, source))
         for shift in range(-(self.size // 2), (self.size - 1) // 2 + 1):
-            if shift and (length := columns - abs(shift)) > 0:
+            if shift and (length := channels - abs(shift)) > 0:
                 start = max(0, sign * shift)
                 yield to.narrow(2, start - sign * shift, length), source.narrow(2, start, length)
 
     def root(self, x: Tensor) -> Tensor:
-        """d^−½ of the bracket d = k + a Σ x², ``(pixels, channels)``."""
+        """d^−½ for the bracket d = k + a Σ x²; ``x`` and result ``(pixels, channels)``."""
         d = torch.addcmul(x.new_full((), self.k), x, x, value=self.a)
         for to, source in self.pairs(d, x, 1):
             to.addcmul_(source, source, value=self.a)
         return d.rsqrt_()
 
     def power(self, root: Tensor) -> Tensor:
-        """d^−β; for the β = 3/4 of every published network by a second root, a quarter of the cost of a power."""
+        """d^−β from d^−½.
+
+        For β = 3/4, the value in every published network, this is a square root, at a quarter of the cost of a power.
+        """
         return root.sqrt().mul_(root) if self.beta == 0.75 else root.pow(2 * self.beta)
 
     def gradient(self, x: Tensor, g: Tensor, root: Tensor) -> Tensor:
@@ -68,8 +74,9 @@ class Window:
 
 
 class _Normalize(torch.autograd.Function):
-    """Forward and backward over blocks of pixels. Saved between them: ``x``, and d^−½, which costs more to compute
-    again than to read.
+    """The forward and backward pass in blocks of pixels.
+
+    ``x`` and d^−½ are saved for the backward pass; reading d^−½ is faster than computing it again.
     """
 
     @staticmethod
@@ -97,14 +104,14 @@ class _Normalize(torch.autograd.Function):
 
 
 def _blocks(x: Tensor) -> tuple[Tensor, ...]:
-    """``(N, C, H, W)`` as blocks ``(pixels, C)``: views if ``x`` is channels last in memory."""
+    """``(N, C, H, W)`` split into blocks ``(pixels, C)``; they are views if ``x`` is channels last in memory."""
     rows = x.movedim(1, -1).reshape(-1, x.shape[1])
     at_once = CACHED // x.shape[1] if x.device.type == "cpu" else len(rows)
     return torch.split(rows, max(1, at_once))
 
 
 class FastLocalResponseNorm(LocalResponseNorm):
-    """:class:`~alexnet.models.layers.LocalResponseNorm`, several times as fast. Its gradient is of first order only.
+    """:class:`~alexnet.models.layers.LocalResponseNorm`, several times as fast. It can be differentiated only once.
 
     ``(N, C, H, W)`` → same shape and dtype, channels last in memory; deterministic on every device.
     """

@@ -1,9 +1,10 @@
-"""Convolutions whose weights are brought into a kernel's own layout once, for inference on a CPU.
+"""Convolutions whose weights are converted once to the layout of the CPU kernel, for inference.
 
-oneDNN's kernels read weights in blocks that fit their registers. Given ordinary weights, torch reorders them at each
-call: nothing beside a batch, a tenth of the time of one image (docs/log.md). oneDNN's own advice is to do it once
-("Inference and Training Aspects", developer guide). Torch has no public call for it; the two operations used here are
-those that its compiler emits. So the kernel is tested once before it is used, see ``selftest.py``.
+oneDNN's kernels read weights in blocks that fit into CPU registers. torch converts ordinary weights at each call. For a
+large batch this takes almost no time, but for one image it takes a tenth of the time (docs/log.md). oneDNN recommends
+to convert them only once ("Inference and Training Aspects", developer guide). torch has no public function for this;
+the two operations used here are those that torch's compiler uses. So the kernel is tested before it is used, see
+``selftest.py``.
 """
 
 from __future__ import annotations
@@ -22,23 +23,25 @@ from alexnet.models.layers import pad
 
 @dataclass(frozen=True)
 class Packed:
-    """A convolution's weights, in their dtype, as oneDNN reads them for inputs of ``shape`` ``(N, C, H, W)``."""
+    """A convolution's weights in oneDNN's layout for inputs of ``shape`` ``(N, C, H, W)``, in their own dtype."""
 
     shape: torch.Size
     weights: Tensor
 
 
 class PrepackedConv2d(winograd.WinogradConv2d):
-    """:class:`~alexnet.models.layers.Conv2d` for inference on a CPU: weights are prepacked, or transformed for
-    Winograd's algorithm, at the first call for a shape, and kept. Where gradients are recorded it computes as usual.
+    """:class:`~alexnet.models.layers.Conv2d` for inference on a CPU, with prepared weights.
 
-    Weights that are changed in place or replaced are noticed by their version and address, and prepared again; writes
-    through ``weight.data`` to the same memory are not. ``(N, C, H, W)`` → ``(N, filters, H', W')``.
+    At the first call for an input shape, the weights are prepacked, or transformed for Winograd's algorithm, and kept
+    for later calls. While autograd records gradients, the ordinary convolution is used.
+
+    Weights that are changed in place or replaced are detected by their version and address, and prepared again; writes
+    through ``weight.data`` to the same memory are not detected. ``(N, C, H, W)`` → ``(N, filters, H', W')``.
     """
 
-    packed: Packed | None = None  # for the shape that came last
+    packed: Packed | None = None  # for the shape of the last input
     transformed: winograd.TransformedWeights | None = None  # for the filtering that was used last
-    prepared_for: tuple[object, ...] = ()  # the state of the weights that these two were made of
+    prepared_for: tuple[object, ...] = ()  # the state of the weights from which these two were computed
     broken = False
 
     def forward(self, x: Tensor) -> Tensor:
@@ -46,9 +49,9 @@ class PrepackedConv2d(winograd.WinogradConv2d):
             return super().forward(x)
         try:
             return self._forward_prepared(pad(x, self.kernel_size[0], self.stride[0], self.pad_rule))
-        except Exception as error:  # whatever a torch version raises costs speed, never a prediction
+        except Exception as error:  # whatever a torch version raises, the ordinary convolution gives the prediction
             self.broken = True
-            warn_once(f"prepacked convolutions failed, torch's own are used: {type(error).__name__}: {error}")
+            warn_once(f"prepacked convolutions failed, torch's are used instead: {type(error).__name__}: {error}")
             return super().forward(x)
 
     def _forward_prepared(self, x: Tensor) -> Tensor:
@@ -58,7 +61,7 @@ class PrepackedConv2d(winograd.WinogradConv2d):
             return self._filter(x, filtering)
         if not can_pack(self, x):
             return self._conv_forward(x, self.weight, self.bias)  # type: ignore[no-any-return]
-        packed = self.packed  # read once: another thread may bring images of another size meanwhile
+        packed = self.packed  # read once: another thread may pass images of another size meanwhile
         if packed is None or packed.shape != x.shape:
             packed = self.packed = pack(self, x.shape)
         return convolve(self, x, packed)
@@ -71,7 +74,7 @@ class PrepackedConv2d(winograd.WinogradConv2d):
         return winograd.convolve_with(x, weights, self.bias, self.padding[0])
 
     def _forget_outdated(self) -> None:
-        """Drop what was prepared if the weights have changed since."""
+        """Drop the prepared weights if the weights have changed since."""
         weight = self.weight
         version = None if weight.is_inference() else weight._version
         state = (version, weight.data_ptr(), weight.dtype)
@@ -80,12 +83,12 @@ class PrepackedConv2d(winograd.WinogradConv2d):
             self.prepared_for = state
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy is made of: its weights are its own, and are prepared anew."""
+        """The state without the prepared weights: a copy prepares its own weights."""
         return {**self.__dict__, "packed": None, "transformed": None, "prepared_for": ()}
 
 
 def can_pack(convolution: nn.Conv2d, x: Tensor) -> bool:
-    """Whether this torch can prepack a layer on a CPU, in the precision in which the layer convolves ``x``."""
+    """Whether torch can prepack this layer on the CPU, in the precision that the layer uses for ``x``."""
     weight = convolution.weight
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
     fits = x.device == weight.device and x.shape[1] == convolution.in_channels
@@ -94,7 +97,7 @@ def can_pack(convolution: nn.Conv2d, x: Tensor) -> bool:
 
 @functools.cache
 def packable_dtypes() -> tuple[torch.dtype, ...]:
-    """The dtypes of these operations here: oneDNN packs bf16 only on CPUs that have instructions for it."""
+    """The dtypes that can be prepacked here: bf16 only on CPUs that have instructions for it."""
     here: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     if not (here and hasattr(torch.ops.mkldnn, "_convolution_pointwise")):
         return ()
@@ -103,14 +106,16 @@ def packable_dtypes() -> tuple[torch.dtype, ...]:
 
 
 def pack(convolution: nn.Conv2d, shape: torch.Size) -> Packed:
-    """The weights packed for inputs of ``shape``; the kernel and so its layout depend on the shape."""
-    plain = convolution.weight.detach().contiguous().to_mkldnn()
-    return Packed(shape, torch.ops.aten.mkldnn_reorder_conv2d_weight(plain, *_geometry(convolution), shape))
+    """The weights packed for inputs of ``shape`` ``(N, C, H, W)``; oneDNN's layout depends on the shape."""
+    weight = convolution.weight.detach().contiguous().to_mkldnn()
+    return Packed(shape, torch.ops.aten.mkldnn_reorder_conv2d_weight(weight, *_geometry(convolution), shape))
 
 
 def convolve(convolution: nn.Conv2d, x: Tensor, packed: Packed) -> Tensor:
-    """``convolution(x)``, the same bits, without gradients: ``x`` ``packed.shape`` → ``(N, filters, H', W')`` in the
-    weights' dtype, to which ``x`` is rounded as autocast would. Only where :func:`can_pack` holds.
+    """``convolution(x)``, bit-identical, without gradients; only if :func:`can_pack` is True.
+
+    ``x`` has the shape ``packed.shape`` and is converted to the dtype of the weights, as by autocast. Returns
+    ``(N, filters, H', W')`` in that dtype.
     """
     y: Tensor = torch.ops.mkldnn._convolution_pointwise(
         x.to(packed.weights.dtype), packed.weights, convolution.bias, *_geometry(convolution), "none", [], None

@@ -1,9 +1,9 @@
-"""A trial of each kernel that uses private torch operations: once per process, against the reference.
+"""Tests of the kernels that use private torch operations: once per process, each is compared with the reference.
 
-Such operations may change or disappear with a torch version. A kernel that raises, or that differs from the reference
-by more than its bound, is not used: that costs speed, never a prediction. The bounds are relative to the largest
-output: 1e-5 in fp32 and 2e-2 in bf16; int8 is compared in fp32 with the same arithmetic on dequantized weights and
-inputs.
+Private operations may change or disappear in a new torch version. A kernel that raises an exception, or differs from
+the reference by more than its bound, is not used: inference is then slower, but predictions stay correct. The bounds
+are relative to the largest output: 1e-5 in fp32 and 2e-2 in bf16; int8 is compared in fp32 with the same arithmetic on
+dequantized weights and inputs.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 
 @functools.cache
 def prepacked_fault(dtype: torch.dtype) -> str | None:
-    """Why prepacked convolutions in ``dtype`` cannot be used here, in a few words; None if they can, or are absent."""
+    """The reason why prepacked convolutions in ``dtype`` do not work; None if they work, or torch has none."""
     try:
         if dtype not in prepacked.packable_dtypes():
-            return None  # this build has none: torch's own are used without a word
+            return None  # this build of torch has none: its ordinary ones are used, without a message
         layer, x = _layer(dtype), _input().to(dtype)
         with torch.no_grad():
             found = prepacked.convolve(layer, x, prepacked.pack(layer, x.shape))
@@ -36,7 +36,7 @@ def prepacked_fault(dtype: torch.dtype) -> str | None:
 
 @functools.cache
 def int8_fault() -> str | None:
-    """Why int8 layers cannot be used here, in a few words; None if they can."""
+    """The reason why int8 layers cannot be used here, in a few words; None if they can."""
     try:
         layer, x = _layer(torch.float32), _input().relu()
         with torch.no_grad():
@@ -68,6 +68,6 @@ def _input() -> Tensor:
 
 
 def _difference(found: Tensor, expected: Tensor, bound: float) -> str | None:
-    """A difference beyond the bound in words, relative to the largest expected value."""
+    """A message if the difference, relative to the largest expected value, is above ``bound``; else None."""
     apart = float((found.double() - expected.double()).abs().max() / expected.double().abs().max())
     return None if apart <= bound else f"it differs from the reference by {apart:.1e}, more than {bound:.0e}"

@@ -1,13 +1,14 @@
-"""Convolutions with a quarter of the multiplications, for CPUs that multiply slowly beside how fast they remember.
+"""Winograd convolutions, with a quarter of the multiplications, for CPUs whose arithmetic is slower than their memory.
 
 Winograd's minimal filtering (S. Winograd, "Arithmetic Complexity of Computations", 1980; for networks: Lavin and Gray,
-CVPR 2016, arXiv:1509.09308): m outputs of a filter of r taps are coefficients of a product of polynomials. Both factors
-are evaluated at m + r − 1 points, multiplied there, and the outputs are read off: m + r − 1 multiplications for m · r.
-In two dimensions the saving is squared, less what tiles waste at the border: 4.6-fold for AlexNet's 5 × 5 filters and
-3.4- to 4-fold for its 3 × 3 ones. Over channels and tiles, the products at one point are a matrix product.
+CVPR 2016, arXiv:1509.09308): m outputs of a filter with r taps are coefficients of a product of two polynomials. Both
+polynomials are evaluated at m + r − 1 points, the values are multiplied, and the outputs are computed from the
+products. This needs m + r − 1 multiplications instead of m · r. In two dimensions the factor is squared, minus a loss
+for tiles that extend beyond the border: 4.6 for AlexNet's 5 × 5 filters and 3.4 to 4 for its 3 × 3 filters. For all
+channels and tiles together, the products at one point are one matrix product.
 
-It is exact but for rounding, which grows with the number of points and their size; ours are the best of the small
-fractions tried (docs/log.md).
+The result is exact except for rounding errors, which grow with the number and the size of the points. The points used
+here are the best of the small fractions that were tried (docs/log.md).
 """
 
 from __future__ import annotations
@@ -32,19 +33,23 @@ POINTS = {
     6: (Fraction(0), Fraction(3, 4), Fraction(-3, 4), Fraction(3, 2), Fraction(-3, 2)),
     7: (Fraction(0), Fraction(1, 2), Fraction(-1, 2), Fraction(1), Fraction(-1), Fraction(2)),
 }
-"""A tile's side → the finite points; one more is at infinity, where a polynomial is its highest coefficient."""
+"""Side of a tile → its finite points. One more point is at infinity; a polynomial's value there is its highest
+coefficient."""
 
-CACHED = 2**22  # numbers at the points at once: 16 MB of fp32, which stay in a CPU's last cache
-PRODUCT = 4 / 3  # time of a multiply-add at the points, where one of a direct convolution takes 1
-TRANSFORM = 100  # the same of a number brought to the points or back
-FILTER = 140  # the same of a weight brought to a point
-KEPT = 24  # the same of a weight that was brought there before, and is read
+CACHED = 2**22  # transformed numbers in memory at a time: 16 MB of fp32, which fit into a CPU's last-level cache
+# Costs, in units of the time of one multiply-add of a direct convolution:
+PRODUCT = 4 / 3  # a multiply-add of transformed numbers
+TRANSFORM = 100  # transforming one input or output number
+FILTER = 140  # transforming one weight
+KEPT = 24  # reading one weight that was transformed before
 
 
 @dataclass(frozen=True)
 class Filtering:
-    """``outputs`` × ``outputs`` results of a ``taps`` × ``taps`` filter from a tile of ``side`` × ``side`` pixels: what
-    the literature calls F(m × m, r × r).
+    """F(m × m, r × r) in the literature, with m = ``outputs`` and r = ``taps``.
+
+    It computes ``outputs`` × ``outputs`` results of a ``taps`` × ``taps`` filter from a tile of ``side`` × ``side``
+    pixels.
     """
 
     outputs: int
@@ -52,20 +57,22 @@ class Filtering:
 
     @property
     def side(self) -> int:
-        """Of the tile, m + r − 1; also the number of points."""
+        """The side of a tile in pixels, m + r − 1; it is also the number of points."""
         return self.outputs + self.taps - 1
 
     def tiles(self, size: int) -> int:
-        """How many cover ``size`` outputs."""
+        """The number of tiles that cover ``size`` outputs along one axis."""
         return -(-size // self.outputs)
 
     def points(self, height: int, width: int) -> int:
-        """Products for each pair of channels, for that many outputs: each tile has one at each point."""
+        """The products for one pair of channels and ``height`` × ``width`` outputs: one per tile and point."""
         return self.tiles(height) * self.tiles(width) * self.side**2
 
     def work(self, images: int, channels: int, filters: int, height: int, width: int, weight: float = FILTER) -> float:
-        """The time that a convolution of ``channels`` to ``filters`` takes, a direct multiply-add being 1 and a weight
-        at a point ``weight``: an estimate that foretold fourteen layers' times to a fifth, or better (docs/log.md).
+        """The estimated time of a convolution, in units of one multiply-add of a direct convolution.
+
+        ``height``, ``width``: of the output. ``weight``: the time for one transformed weight. For fourteen layers the
+        estimate was within 20 % of the measured time (docs/log.md).
         """
         numbers, pairs = images * self.points(height, width), channels * filters
         return PRODUCT * numbers * pairs + TRANSFORM * numbers * (channels + filters) + weight * self.side**2 * pairs
@@ -74,16 +81,22 @@ class Filtering:
 def choose(
     images: int, channels: int, filters: int, height: int, width: int, taps: int, weight: float = FILTER
 ) -> Filtering | None:
-    """The fastest filtering for that many outputs, or None where a direct convolution is faster still."""
+    """The fastest filtering for ``height`` × ``width`` outputs, or None if a direct convolution is faster.
+
+    ``weight``: see :meth:`Filtering.work`.
+    """
     known = [Filtering(side - taps + 1, taps) for side in POINTS if side > taps > 1]
     work = [filtering.work(images, channels, filters, height, width, weight) for filtering in known]
-    direct = images * max(height, 0) * max(width, 0) * taps**2 * channels * filters  # torch says what has no output
+    direct = (
+        images * max(height, 0) * max(width, 0) * taps**2 * channels * filters
+    )  # torch raises the error if there is no output
     return known[work.index(min(work))] if min(work, default=direct) < direct else None
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor, padding: int, groups: int, filtering: Filtering) -> Tensor:
-    """``F.conv2d`` with a square filter and stride 1: ``x`` ``(N, C, H, W)``, fp32 or fp64 → ``(N, filters, H', W')``,
-    channels last in memory, which is also the layout of ``x`` to be fast with.
+    """``F.conv2d`` with a square filter and stride 1: ``x`` ``(N, C, H, W)``, fp32 or fp64 → ``(N, filters, H', W')``.
+
+    The result is channels last in memory; it is fastest if ``x`` is channels last too.
     """
     tiling = _Tiling(filtering, padding, x.shape[2], x.shape[3])
     return _Convolve.apply(x, weight, bias, tiling, groups)  # type: ignore[no-any-return]
@@ -91,14 +104,14 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor, padding: int, groups: int,
 
 @dataclass(frozen=True)
 class TransformedWeights:
-    """A convolution's weights at a filtering's points, ``(points², C, filters)`` for each group."""
+    """A convolution's weights, transformed for a filtering: ``(points², C, filters)`` for each group."""
 
     filtering: Filtering
     groups: tuple[Tensor, ...]
 
 
 def transform_weights(weight: Tensor, groups: int, filtering: Filtering) -> TransformedWeights:
-    """From ``weight`` ``(filters, C / groups, r, r)``, without gradients."""
+    """Transform ``weight`` ``(filters, C / groups, r, r)``, without gradients."""
     with torch.no_grad():
         return TransformedWeights(
             filtering, tuple(_filters_at_points(each, filtering) for each in weight.chunk(groups))
@@ -106,7 +119,7 @@ def transform_weights(weight: Tensor, groups: int, filtering: Filtering) -> Tran
 
 
 def convolve_with(x: Tensor, weights: TransformedWeights, bias: Tensor, padding: int) -> Tensor:
-    """:func:`convolve` with weights that are at the points already, the same bits; without gradients."""
+    """:func:`convolve` with weights that are transformed already, bit-identical; without gradients."""
     tiling = _Tiling(weights.filtering, padding, x.shape[2], x.shape[3])
     y = x.new_empty(len(x), *tiling.covered(0), len(bias))
     maps = _columns(len(weights.groups), [], [_last(x), y])
@@ -118,8 +131,9 @@ def convolve_with(x: Tensor, weights: TransformedWeights, bias: Tensor, padding:
 
 
 class _Matrices(NamedTuple):
-    """The three of y = Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A: Aᵀ ``read`` (m, side), G ``filter`` (side, r), Bᵀ ``tile`` (side,
-    side).
+    """The three matrices of y = Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A.
+
+    ``read``: Aᵀ ``(m, side)``; ``filter``: G ``(side, r)``; ``tile``: Bᵀ ``(side, side)``.
     """
 
     read: Tensor
@@ -129,7 +143,7 @@ class _Matrices(NamedTuple):
 
 @functools.cache
 def matrices(filtering: Filtering, dtype: torch.dtype) -> _Matrices:
-    """By the rule of Toom and Cook in exact fractions, rounded once."""
+    """The matrices by the method of Toom and Cook, computed with exact fractions and rounded once."""
     points, side = POINTS[filtering.side], filtering.side
     powers = [[point**power for power in range(side)] for point in points]
     others = [[other for other in points if other != point] for point in points]
@@ -143,12 +157,12 @@ def matrices(filtering: Filtering, dtype: torch.dtype) -> _Matrices:
 
 
 def _unit(length: int) -> list[Fraction]:
-    """What reads off the highest of ``length`` coefficients."""
+    """The row that selects the last of ``length`` coefficients."""
     return [Fraction(0)] * (length - 1) + [Fraction(1)]
 
 
 def _coefficients(roots: Sequence[Fraction]) -> list[Fraction]:
-    """Of the polynomial with these roots, the lowest first and the highest 1."""
+    """The coefficients of the polynomial with these roots, lowest power first; the highest coefficient is 1."""
     coefficients = [Fraction(1)]
     for root in roots:
         raised, scaled = [Fraction(0), *coefficients], [*(root * c for c in coefficients), Fraction(0)]
@@ -163,7 +177,8 @@ def _rounded(rows: list[list[Fraction]], dtype: torch.dtype) -> Tensor:
 def _sandwich(matrix: Tensor, tiles: Tensor) -> Tensor:
     """(M d Mᵀ)ᵀ for ``matrix`` M ``(q, p)`` and all d in ``tiles`` ``(p, p, …)``: ``(q, q, -1)``.
 
-    Transposed because batches of products are the faster; everything at the points is, and what is read off no more.
+    The result is transposed, because the batched products are then faster. All transformed tensors are transposed in
+    this way; a second call, which computes the outputs, transposes them back.
     """
     q, p = matrix.shape
     across = torch.bmm(matrix.expand(p, q, p), tiles.reshape(p, p, -1))
@@ -178,7 +193,7 @@ def _filters_at_points(weight: Tensor, filtering: Filtering) -> Tensor:
 
 
 def _filters_transposed(at_points: Tensor, filtering: Filtering) -> Tensor:
-    """The transpose of :func:`_filters_at_points`: gradients there → gradients of the weights."""
+    """The transpose of :func:`_filters_at_points`: gradients of transformed weights → gradients of the weights."""
     side, taps = filtering.side, filtering.taps
     _, channels, filters = at_points.shape
     weights = _sandwich(matrices(filtering, at_points.dtype).filter.T, at_points.view(side, side, -1))
@@ -187,9 +202,10 @@ def _filters_transposed(at_points: Tensor, filtering: Filtering) -> Tensor:
 
 @dataclass(frozen=True)
 class _Tiling:
-    """Where a filtering's tiles lie on maps of ``height`` × ``width`` with ``padding`` zeros around.
+    """The positions of the tiles on feature maps of ``height`` × ``width`` pixels with ``padding`` zeros at each edge.
 
-    Maps are ``(n, height, width, channels)`` here, and what is at the points ``(points², tiles, channels)``.
+    In this class, feature maps are ``(n, height, width, channels)`` and transformed tiles ``(points², tiles,
+    channels)``.
     """
 
     filtering: Filtering
@@ -205,22 +221,22 @@ class _Tiling:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Tiles down and across."""
+        """The number of tiles along the height and along the width."""
         height, width = self.output
         return self.filtering.tiles(height), self.filtering.tiles(width)
 
     def images_at_once(self, channels: int) -> int:
-        """How many images stay in the cache at their points, with so many ``channels`` in and out."""
+        """How many transformed images fit into the cache; ``channels``: of input and output together."""
         return max(1, CACHED // (self.filtering.points(*self.output) * channels))
 
     def at_points(self, maps: Tensor) -> Tensor:
-        """Bᵀ d B for each tile d of the convolution's input."""
+        """The transformed tiles Bᵀ d B, for each tile d of the convolution's input."""
         windows = self._windows(_widen(maps, self.padding, self.covered(self.filtering.taps - 1)), self.filtering.side)
         tile = matrices(self.filtering, maps.dtype).tile
         return _sandwich(tile, windows).view(len(tile) ** 2, -1, maps.shape[3])
 
     def add_up(self, at_points: Tensor, maps: Tensor) -> None:
-        """The transpose of :meth:`at_points`, into ``maps``: each pixel is a sum over the tiles that it is in."""
+        """The transpose of :meth:`at_points`, written to ``maps``: each pixel is a sum over its tiles."""
         side = self.filtering.side
         padded = maps.new_zeros(len(maps), *self.covered(self.filtering.taps - 1), maps.shape[3])
         windows = self._windows(padded, side)
@@ -232,25 +248,28 @@ class _Tiling:
         maps.copy_(padded[:, start : start + self.height, start : start + self.width])
 
     def read_off(self, at_points: Tensor, maps: Tensor) -> None:
-        """Aᵀ m A for each tile m of products, into ``maps``, what the tiles cover of the convolution's output."""
+        """Aᵀ m A for each tile m of products, written to ``maps``, the part of the output that the tiles cover."""
         side = self.filtering.side
         windows = self._windows(maps, self.filtering.outputs)
         read = matrices(self.filtering, maps.dtype).read
         windows.copy_(_sandwich(read, at_points.view(side, side, -1)).view(windows.shape))
 
     def evenly_spaced(self, maps: Tensor) -> Tensor:
-        """The transpose of :meth:`read_off`, from the convolution's output."""
+        """The transpose of :meth:`read_off`: ``maps`` is the gradient of the convolution's output."""
         windows = self._windows(_widen(maps, 0, self.covered(0)), self.filtering.outputs)
         read = matrices(self.filtering, maps.dtype).read
         return _sandwich(read.T, windows).view(self.filtering.side**2, -1, maps.shape[3])
 
     def covered(self, margin: int) -> tuple[int, int]:
-        """Rows and columns that tiles cover: of the output, or with a ``margin`` of the taps but one, of the input."""
+        """Rows and columns that the tiles cover: of the output for ``margin`` 0, of the input for taps − 1."""
         down, across = self.grid
         return down * self.filtering.outputs + margin, across * self.filtering.outputs + margin
 
     def _windows(self, maps: Tensor, side: int) -> Tensor:
-        """``(side, side, n, down, across, channels)``: each tile's pixels, a view; tiles are ``outputs`` apart."""
+        """A view of each tile's pixels: ``(side, side, n, tiles down, tiles across, channels)``.
+
+        Neighbouring tiles start ``outputs`` pixels apart.
+        """
         image, row, column, channel = maps.stride()
         apart = self.filtering.outputs
         shape = (side, side, len(maps), *self.grid, maps.shape[3])
@@ -258,7 +277,7 @@ class _Tiling:
 
 
 def _widen(maps: Tensor, before: int, size: tuple[int, int]) -> Tensor:
-    """``maps`` with ``before`` rows and columns of zeros before them, and as many after as make them ``size``."""
+    """``maps`` with ``before`` rows and columns of zeros before them, and zeros after them up to ``size``."""
     if maps.shape[1:3] == size:
         return maps
     below, right = (total - before - side for total, side in zip(size, maps.shape[1:3], strict=True))
@@ -266,7 +285,10 @@ def _widen(maps: Tensor, before: int, size: tuple[int, int]) -> Tensor:
 
 
 class _Convolve(torch.autograd.Function):
-    """Both passes over some images at a time; what was at the points is cheaper to do again than to keep."""
+    """The forward and backward pass, some images at a time.
+
+    Transformed tiles are not saved: computing them again in the backward pass is cheaper.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, tiling: _Tiling, groups: int) -> Tensor:
@@ -281,7 +303,7 @@ class _Convolve(torch.autograd.Function):
         for_x, for_weight, for_bias = ctx.needs_input_grad[:3]
         tiling = ctx.tiling
         dweight = torch.empty_like(weight)
-        dx = torch.empty_like(_last(x)) if for_x else _last(x)  # shared out with the rest, and written only for_x
+        dx = torch.empty_like(_last(x)) if for_x else _last(x)  # written only if for_x
         for filters, dfilters, *maps in _columns(ctx.groups, [weight, dweight], [_last(x), _last(g), dx]):
             kernels = _filters_at_points(filters, tiling.filtering)
             dkernels = torch.zeros_like(kernels)
@@ -308,12 +330,12 @@ def _last(x: Tensor) -> Tensor:
 
 
 def _columns(groups: int, weights: list[Tensor], maps: list[Tensor]) -> Iterator[tuple[Tensor, ...]]:
-    """What belongs to each group of filters: of weights the first axis is shared out, of maps the last."""
+    """The tensors of each group of filters: weights are split along their first axis, feature maps along the last."""
     return zip(*(each.chunk(groups) for each in weights), *(each.chunk(groups, dim=-1) for each in maps), strict=True)
 
 
 def _blocks(tiling: _Tiling, kernels: Tensor, *maps: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """The maps of as many images as stay in the cache while their products are made."""
+    """The feature maps split into blocks of images that fit into the cache while their products are computed."""
     at_once = tiling.images_at_once(kernels.shape[1] + kernels.shape[2])
     return zip(*(torch.split(each, at_once) for each in maps), strict=True)
 
@@ -321,17 +343,17 @@ def _blocks(tiling: _Tiling, kernels: Tensor, *maps: Tensor) -> Iterator[tuple[T
 def uses_avx2(x: Tensor) -> bool:
     """Whether matrix products with ``x`` run on a CPU in fp32 or float64 with 256-bit vectors (AVX2, no AVX-512).
 
-    There a product is slow beside the memory traffic, and this module's and ``blocked.py``'s forms were measured to be
-    faster (docs/log.md).
+    On these CPUs, arithmetic is slow compared with memory, and the kernels of this module and of ``blocked.py`` are
+    faster (measured in docs/log.md).
     """
     full = x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
     return x.device.type == "cpu" and full and torch.backends.cpu.get_cpu_capability() == "AVX2"
 
 
 class WinogradConv2d(Conv2d):
-    """:class:`~alexnet.models.layers.Conv2d` by Winograd's algorithm where that is faster, for training and inference.
+    """:class:`~alexnet.models.layers.Conv2d` with Winograd's algorithm if that is faster, for training and inference.
 
-    Its gradient is of first order only. ``(N, C, H, W)`` → ``(N, filters, H', W')``.
+    It can be differentiated only once. ``(N, C, H, W)`` → ``(N, filters, H', W')``.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -342,9 +364,9 @@ class WinogradConv2d(Conv2d):
         return convolve(x, self.weight, self.bias, self.padding[0], self.groups, filtering)
 
     def filtering(self, x: Tensor, weight: float = FILTER) -> Filtering | None:
-        """The fastest filtering for ``x`` (after named padding), or None where an ordinary convolution is faster.
+        """The fastest filtering for ``x`` ``(N, C, H, W)`` after :func:`pad`; None if a direct convolution is faster.
 
-        ``weight``: the cost of one transformed weight, see :func:`choose`.
+        ``weight``: the cost of one transformed weight, see :meth:`Filtering.work`.
         """
         if self.stride[0] > 1 or not uses_avx2(x):
             return None

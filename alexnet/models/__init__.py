@@ -1,1 +1,1 @@
-"""What the network is: AlexNet in every published form, the baselines, and a model as files."""
+"""Networks: AlexNet in every published form, the baselines, and saving and loading a model."""

@@ -1,7 +1,8 @@
-"""AlexNet: five convolutions and three fully connected layers; the differences between its published forms are data.
+"""AlexNet: five convolutions and three fully connected layers, in every published form.
 
-An :class:`Architecture` is one row of the table in ``variants.py``; :class:`AlexNet` builds any of them as named
-modules in forward order. Shapes of the paper's network, for 224 × 224 × 3 images::
+An :class:`Architecture` lists the settings in which the published forms differ; ``variants.py`` holds one for each
+form. :class:`AlexNet` builds a network from an architecture, as named modules in forward order. Shapes of the paper's
+network, for 224 × 224 × 3 images::
 
     conv1 relu1 norm1 pool1    (N, 96, 55, 55)   →  (N, 96, 27, 27)
     conv2 relu2 norm2 pool2    (N, 256, 27, 27)  →  (N, 256, 13, 13)
@@ -78,12 +79,12 @@ class LinearLayer:
 
 @dataclass(frozen=True)
 class Architecture:
-    """Everything in which one published AlexNet differs from another.
+    """The settings in which one published AlexNet differs from another.
 
     ``lrn_convention``: whether α multiplies the sum or the mean of squares. ``dropout_at``: the layers whose output has
     dropout; ``dropout_scaling``: see :class:`~alexnet.models.layers.Dropout`. ``pool_ceil_mode``: whether a last,
-    partly empty window of a pool counts. ``adaptive_pool``: the side that the last maps are averaged to if they have
-    another; None builds fc6 for the maps as they are.
+    partly empty window of a pool counts. ``adaptive_pool``: the last feature maps are averaged to this height and width
+    in pixels if theirs differ; None: fc6 is built for the height and width that they have.
     """
 
     convs: tuple[ConvLayer, ConvLayer, ConvLayer, ConvLayer, ConvLayer]
@@ -109,7 +110,7 @@ class Architecture:
     adaptive_pool: int | None = None
 
     def __post_init__(self) -> None:
-        """Raise ``UserError`` for a value that is none of its field's choices."""
+        """Raise ``UserError`` for a value that is not one of its field's choices."""
         for name, hint in get_type_hints(Architecture).items():
             if get_origin(hint) is Literal:
                 _one_of(f"value of {name}", getattr(self, name), get_args(hint))
@@ -119,8 +120,9 @@ class Architecture:
             _one_of("layer for dropout", site, get_args(DropoutSite))
 
     def map_sizes(self, image_size: int) -> list[int]:
-        """The side of the maps after each convolution and its operations, for a square image; 0 once nothing is
-        left.
+        """The side, in pixels, of the feature maps after each convolution and its operations.
+
+        ``image_size``: side of the square input image in pixels. A side is 0 if the image is too small for the layer.
         """
         sizes, size = [], image_size
         for layer in self.convs:
@@ -132,7 +134,7 @@ class Architecture:
         return sizes
 
     def smallest_image(self) -> int:
-        """The smallest side for which every layer has an output."""
+        """The smallest image side, in pixels, for which every layer has an output."""
         return bisect.bisect_left(range(2**31), 1, key=lambda size: self.map_sizes(size)[-1])
 
 
@@ -144,7 +146,7 @@ def _one_of(kind: str, value: object, known: tuple[str, ...]) -> None:
 class AlexNet(Classifier):
     """``(N, in_channels, image_size, image_size)`` float → ``(N, num_classes)`` logits.
 
-    Raises ``ValueError`` for an image that is too small for the strides; the message names the smallest.
+    Raises ``ValueError`` if ``image_size`` is too small for the strides; the message gives the smallest possible size.
     """
 
     def __init__(
@@ -183,7 +185,7 @@ class AlexNet(Classifier):
         return self.forward_head(x, masks=masks)  # flatten, fc6 … fc8: (N, num_classes)
 
     def _add_convolution(self, number: int, layer: ConvLayer, channels: int) -> None:
-        """Add ``conv<number>`` and the operations after it, in the order of its row."""
+        """Add ``conv<number>`` and the operations after it, in the order of ``layer.ops``."""
         a = self.architecture
         conv = Conv2d(channels, layer.filters, layer.kernel, layer.stride, layer.padding, layer.groups)
         self.add_module(f"conv{number}", conv)
@@ -212,18 +214,19 @@ class AlexNet(Classifier):
 
     @property
     def dropout_sites(self) -> dict[str, tuple[int, float]]:
-        """Site → (units, dropout probability), none at probability 0."""
+        """Layer with dropout → (units, dropout probability); empty if the probability is 0."""
         a = self.architecture
         units = {"pool5": self.fc6.in_features, "fc6": self.fc6.out_features, "fc7": self.fc7.out_features}
         return {site: (units[site], a.dropout) for site in a.dropout_at if a.dropout > 0}
 
     def init_layer(self, name: str, seed: int) -> None:
-        """Initialize one layer's weights and biases in place, as the architecture's row says."""
+        """Initialize one layer's weights and biases in place, with the settings of the architecture."""
         a = self.architecture
         layer = self.get_submodule(name)
         assert isinstance(layer, nn.Conv2d | nn.Linear | LocallyConnected)
         std, bias = self._gaussian_starts()[name]
-        # The rule of He et al. is for layers before a ReLU. Small weights in fc8 start the loss at ln(num_classes).
+        # He et al. made their rule for layers before a ReLU. With small weights in fc8 the first loss is
+        # ln(num_classes).
         scheme = "gaussian" if a.initialisation == "he" and name == self.last_layer else a.initialisation
         init_layer(layer, name, scheme, std, bias, seed)
 
@@ -236,5 +239,5 @@ class AlexNet(Classifier):
 
 
 def architecture_of(network: nn.Module) -> Architecture | None:
-    """The row that an AlexNet was built from; None for a network of another kind."""
+    """The architecture that an AlexNet was built from; None for a network of another class."""
     return network.architecture if isinstance(network, AlexNet) else None

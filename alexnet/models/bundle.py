@@ -1,9 +1,10 @@
-"""A model as files: ``model.safetensors`` and ``model.json`` in one folder, together enough to predict.
+"""Save and load a model: ``model.safetensors`` and ``model.json`` in one folder, which is all that a prediction needs.
 
-The JSON holds the variant's whole architecture, not only its name, so that a saved model stays what it was when the
-table changes; the classes; and the preprocessing that it was trained with. A mean image and the hashes of the training
-images are tensors beside the weights. Nothing is unpickled. Both files are hashed, and names, shapes and types are
-compared before the network takes any memory. Models of earlier versions (schema 1) are read too.
+The JSON holds the classes, the preprocessing that the model was trained with, and the variant's whole architecture, not
+only its name. So a saved model does not change when the table of variants changes. The mean image and the hashes of the
+training images are tensors in ``model.safetensors``, next to the weights. Nothing is unpickled. The hashes of both
+files are checked, and names, shapes and types of the tensors are compared, before memory is allocated for the network.
+Models of earlier versions (schema 1) are read too.
 """
 
 from __future__ import annotations
@@ -26,19 +27,20 @@ from alexnet.models.alexnet import Architecture, ConvLayer, LinearLayer, archite
 from alexnet.models.classifier import Classifier, ModelInfo
 from alexnet.models.registry import new_network
 
-SCHEMA = 2  # 1: field names of before 0.1
+SCHEMA = 2  # schema 1 had the field names used before version 0.1
 MEAN_IMAGE = "preprocessing.mean_image"
 TRAINED_ON = "training.seen"
-# What reading a file of another shape than expected raises, from the disk to the network built of it.
+# The exceptions that a damaged or unexpected file can raise while it is read and the network is built from it.
 DAMAGE = (
     OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, SafetensorError,
 )  # fmt: skip
 
 
 def save_model(model: Classifier, folder: Path | str) -> None:
-    """Write a model folder completely, or leave what was there. Raises ``OSError`` if the disk refuses.
+    """Write a model folder. If writing fails, an existing folder is left unchanged.
 
-    The tensors are written as they are, on the CPU and contiguous. :func:`load_model` gives back an equal model.
+    The tensors are written in their own dtype, contiguous. :func:`load_model` returns an equal model. Raises
+    ``OSError`` if the files cannot be written.
     """
     info = model.info
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
@@ -49,7 +51,7 @@ def save_model(model: Classifier, folder: Path | str) -> None:
     with publish_folder(Path(folder)) as beside:
         try:
             save_file(tensors, beside / "model.safetensors")
-        except SafetensorError as error:  # a full disk, in safetensors' words
+        except SafetensorError as error:  # safetensors raises this for a full disk
             raise OSError(str(error)) from error
         description = {
             "schema": SCHEMA,
@@ -67,14 +69,17 @@ def save_model(model: Classifier, folder: Path | str) -> None:
 
 
 def model_folder(run: Path | str) -> Path:
-    """The model folder of a run folder, or that folder itself. Raises ``UserError`` if there is none."""
+    """The model folder in the run folder ``run``, or ``run`` itself if it is a model folder.
+
+    Raises ``UserError`` if there is no model.
+    """
     path = Path(run)
     for folder in (path, path / "model"):
         if (folder / "model.json").is_file():
             return folder
     if (path / "run.json").is_file():
         raise UserError(
-            f"{path} is a training that has not finished: resume it with the command that started it and --out {path}"
+            f"the training in {path} has not finished: resume it with the command that started it and --out {path}"
         )
     raise no_run(path, f"{path} is not a model: give a run folder that alexnet train wrote, or its model/ folder")
 
@@ -83,7 +88,7 @@ def load_model(run: Path | str) -> Classifier:
     """The model of a run folder or model folder, in evaluation mode on the CPU.
 
     It has ``.variant``, ``.classes``, ``.labels``, ``.preprocessing``, ``.mean_image`` and ``.trained_on``. Raises
-    ``UserError`` if there is none or its files are not what was written.
+    ``UserError`` if there is no model or its files are damaged.
     """
     folder = model_folder(run)
     try:
@@ -91,14 +96,14 @@ def load_model(run: Path | str) -> Classifier:
         if (schema := description.get("schema")) not in (1, SCHEMA):
             raise ValueError(f"model.json has schema {schema}, this version reads 1 to {SCHEMA}")
         if description.pop("sha256_of_the_rest", None) != sha256_json(description):
-            raise ValueError("model.json is not what was written (its sha256 differs)")
+            raise ValueError("model.json has changed since it was written (its sha256 differs)")
         if sha256_file(folder / "model.safetensors") != description["sha256"]:
-            raise ValueError("model.safetensors is not the file that was written (its sha256 differs)")
+            raise ValueError("model.safetensors has changed since it was written (its sha256 differs)")
         return _build(description, load_file(folder / "model.safetensors"))
     except DAMAGE as error:
         raise UserError(
-            f"the model in {folder} is damaged: use another copy, or remove that folder and run the training's command "
-            "again, which writes it anew from the last checkpoint",
+            f"the model in {folder} is damaged: use another copy, or remove that folder and repeat the training "
+            "command, which writes it again from the last checkpoint",
             [str(error)],
         ) from error
 
@@ -132,7 +137,7 @@ def _build(description: dict[str, Any], tensors: dict[str, Tensor]) -> Classifie
 
 
 def _distinct(classes: tuple[str, ...], labels: tuple[str, ...]) -> tuple[str, ...]:
-    """The labels, with the name in the data added where two classes have one label, like ILSVRC's two cranes."""
+    """The labels, made distinct: where two classes share a label (ILSVRC has two "crane"), the class name is added."""
     times = Counter(labels)
     return tuple(
         f"{label} ({name})" if times[label] > 1 else label for name, label in zip(classes, labels, strict=True)

@@ -1,7 +1,8 @@
-"""What reference networks can do in PyTorch, as one table of checks: compile, export, per-image gradients, Hessians.
+"""A table of checks: which PyTorch features work with the reference networks.
 
-Each check takes a narrow network of a variant and returns None, or in a few words why it fails. Tests run the whole
-table, and the documentation prints it.
+The features are compilation, export, per-image gradients and second derivatives. Each check takes a narrow network of a
+variant and returns None if the feature works, else a short reason. Tests run the whole table, and the documentation
+shows it.
 """
 
 from __future__ import annotations
@@ -16,19 +17,20 @@ from torch.func import functional_call, grad, vmap
 from alexnet.models.classifier import Classifier
 from alexnet.models.registry import create_model, get_architecture, get_variant
 
-SMALLEST = {"small": 28, "lenet5": 28}  # pixels; 80 for the other AlexNets, their own size for the CIFAR-10 nets
+# Image side in pixels; the other AlexNets use 80, the CIFAR-10 networks their own size.
+SMALLEST = {"small": 28, "lenet5": 28}
 
 
 @dataclass(frozen=True)
 class Capability:
-    """One thing that a network can do: a name for the table, and a check."""
+    """One row of the table: the name of a PyTorch feature, and its check."""
 
     name: str
     check: Callable[[Classifier], str | None]
 
 
 def narrow_network(variant: str) -> Classifier:
-    """A variant with all of its structure, few filters and units, and small images: quick to run."""
+    """A network with the structure of a variant, but few filters and units and small images, so that it runs fast."""
     row = get_variant(variant)
     architecture = get_architecture(variant)
     side = SMALLEST.get(variant, None if architecture is None else 80)
@@ -83,7 +85,7 @@ def _evaluation_gradients(network: Classifier) -> str | None:
 
 def _training_gradients(network: Classifier) -> str | None:
     if any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
-        return None  # batch normalization in training mode uses the whole batch: there is no gradient of one image
+        return None  # in training mode batch normalization uses the whole batch: per-image gradients do not exist
     return _per_image_gradients(network, training=True)
 
 

@@ -1,4 +1,4 @@
-"""What every network of this package is: an image classifier whose layers are named modules in forward order.
+"""The base class of every network of this package: an image classifier whose layers are named modules.
 
 A :class:`Classifier` holds its layers as children (``conv1``, ``relu1``, ``norm1``, ``pool1``, … ``fc8``, the names of
 the paper and of Caffe), in the order of its forward pass: in evaluation mode, applying ``named_children()`` one after
@@ -29,12 +29,13 @@ POOLS = (nn.MaxPool2d, nn.AvgPool2d, AdaptiveAvgPool)
 
 @dataclass(frozen=True, eq=False)
 class ModelInfo:
-    """What belongs to a network besides its weights.
+    """Information that belongs to a network besides its weights.
 
-    ``variant``: the name it was created by. ``classes``: names in the data, by output. ``labels``: the same for people.
-    ``preprocessing``: how an image becomes its input. ``mean_image``: ``(H, W, C)`` fp32, 0 … 255, where the pixel
-    normalization subtracts one. ``trained_on``: ``(n,)`` int64, content hashes of the images that the weights were
-    fitted to or chosen by; they are never counted as test images.
+    ``variant``: the name that the network was created with. ``classes``: the class names in the data, in the order of
+    the outputs. ``labels``: class names to show to people, in the same order. ``preprocessing``: how an image becomes
+    the network's input. ``mean_image``: ``(H, W, C)`` fp32, 0 … 255, if the pixel normalization subtracts one, else
+    None. ``trained_on``: ``(n,)`` int64, content hashes of the training and validation images; they are never counted
+    as test images.
     """
 
     variant: str
@@ -45,7 +46,7 @@ class ModelInfo:
     trained_on: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64, device="cpu"))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ModelInfo:
-        """The value itself: it never changes, so copies of a network share it."""
+        """Return the object itself: it is immutable, so copies of a network share it."""
         return self
 
 
@@ -60,7 +61,7 @@ torch.fx.wrap("mask_at")
 class Classifier(nn.Module):
     """``(N, in_channels, image_size, image_size)`` float → ``(N, num_classes)`` logits.
 
-    A subclass adds its layers as children in forward order, with ``flatten`` between maps and units.
+    A subclass adds its layers as children in forward order, with ``flatten`` between feature maps and units.
     """
 
     def __init__(self, num_classes: int, in_channels: int, image_size: int) -> None:
@@ -74,13 +75,13 @@ class Classifier(nn.Module):
     def forward(self, x: Tensor, masks: Masks | None = None) -> Tensor:
         """Logits ``(N, num_classes)``.
 
-        ``masks``: dropout masks by site (see ``dropout_sites``). In training mode without masks, dropout draws them
-        from torch's global generator, like any library layer.
+        ``masks``: dropout masks, layer → ``(N, units)`` bool (see ``dropout_sites``). In training mode without masks,
+        dropout draws them from torch's global generator, as ``nn.Dropout`` does.
         """
         return self.forward_head(self.forward_features(x), masks=masks)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """The maps that the classifier head reads: ``(N, 256, 6, 6)`` for the paper's network."""
+        """The feature maps that are the input of the classifier head: ``(N, 256, 6, 6)`` for the paper's network."""
         for name, layer in self.named_children():
             if name == FLATTEN:
                 break
@@ -88,8 +89,9 @@ class Classifier(nn.Module):
         return x
 
     def forward_head(self, x: Tensor, pre_logits: bool = False, masks: Masks | None = None) -> Tensor:
-        """Logits ``(N, num_classes)`` from :meth:`forward_features`; with ``pre_logits`` the input of the last
-        layer.
+        """Logits ``(N, num_classes)`` from the output of :meth:`forward_features`.
+
+        ``pre_logits``: return the input of the last layer, ``(N, units)``, instead. ``masks``: see :meth:`forward`.
         """
         in_head = False
         for name, layer in self.named_children():
@@ -114,8 +116,8 @@ class Classifier(nn.Module):
     def reset_classifier(self, num_classes: int, *, seed: int = 0) -> None:
         """Replace the last linear layer by a new one for ``num_classes`` classes, on the same device and dtype.
 
-        Its weights are drawn with the random seed ``seed``, as :meth:`init_weights` draws them. The classes are then
-        called "0", "1", …
+        Its weights are drawn with the random seed ``seed``, as in :meth:`init_weights`. The class names become "0",
+        "1", … Raises ``UserError`` if ``num_classes`` is below 1.
         """
         if num_classes < 1:
             raise UserError(f"num_classes = {num_classes}: a classifier needs at least 1 class")
@@ -129,7 +131,7 @@ class Classifier(nn.Module):
 
     @property
     def dropout_sites(self) -> dict[str, tuple[int, float]]:
-        """Site → (units, dropout probability): what :func:`~alexnet.models.layers.draw_masks` needs."""
+        """Layer with dropout → (units, dropout probability): the input of :func:`~alexnet.models.layers.draw_masks`."""
         return {}
 
     def init_weights(self, seed: int) -> None:
@@ -157,17 +159,17 @@ class Classifier(nn.Module):
 
     @property
     def variant(self) -> str:
-        """The name that the network was created by."""
+        """The name that the network was created with."""
         return self.info.variant
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes in the data, by output."""
+        """Names of the classes in the data, in the order of the outputs."""
         return self.info.classes
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the classes for people, by output."""
+        """Class names to show to people, in the order of the outputs."""
         return self.info.labels
 
     @property
@@ -177,19 +179,20 @@ class Classifier(nn.Module):
 
     @property
     def mean_image(self) -> Tensor | None:
-        """``(H, W, C)`` fp32, 0 … 255, where the pixel normalization subtracts a mean image."""
+        """``(H, W, C)`` fp32, 0 … 255; None if the pixel normalization subtracts no mean image."""
         return self.info.mean_image
 
     @property
     def trained_on(self) -> Tensor:
-        """``(n,)`` int64: content hashes of the images that the weights were fitted to or chosen by."""
+        """``(n,)`` int64: content hashes of the training and validation images."""
         return self.info.trained_on
 
     def layer_outputs(self, x: Tensor, names: Collection[str] | None = None) -> dict[str, Tensor]:
         """Layer → its output for images ``x``: ``(N, C, H, W)`` or ``(N, units)``, in forward order.
 
-        ``names``: names of modules (``conv1``, ``relu5``, ``fc7``, …), all of :meth:`layer_shapes` if None. Gradients
-        flow through the outputs. Several threads may use one network. Raises ``UserError`` for an unknown name.
+        ``names``: names of modules (``conv1``, ``relu5``, ``fc7``, …); None means all names in :meth:`layer_shapes`.
+        Gradients flow through the outputs. Several threads may use one network. Raises ``UserError`` for an unknown
+        name.
         """
         wanted = list(self.layer_shapes()) if names is None else list(names)
         known = [name for name, _ in self.named_children()]
@@ -204,8 +207,7 @@ class Classifier(nn.Module):
     def layer_shapes(self) -> dict[str, tuple[int, ...]]:
         """Layer → the shape of its output for one image, ``(C, H, W)`` or ``(units,)``, in forward order.
 
-        ``flatten`` and dropout are left out: they change no number in evaluation mode. The network runs once on torch's
-        "meta" device, which computes shapes only.
+        ``flatten`` and dropout are left out. The network runs once on torch's "meta" device, which computes no values.
         """
         shapes: dict[str, tuple[int, ...]] = {}
 
@@ -217,11 +219,11 @@ class Classifier(nn.Module):
         return shapes
 
     def last_hidden_layer(self) -> str:
-        """The layer that the last linear layer reads: ``relu7`` of an AlexNet, the paper's 4096 features (§6.1)."""
+        """The layer before the last linear layer: ``relu7`` of an AlexNet, the paper's 4096 features (§6.1)."""
         return list(self.layer_shapes())[-2]
 
     def last_conv_output(self) -> str:
-        """The last layer of maps that is not a pool: ``relu5`` of an AlexNet, which Grad-CAM weighs."""
+        """The last layer before ``flatten`` that is not a pool: ``relu5`` of an AlexNet. Grad-CAM uses its output."""
         found = ""
         for name, layer in self.named_children():
             if name == FLATTEN:
@@ -232,7 +234,7 @@ class Classifier(nn.Module):
 
 
 def default_info(variant: str, num_classes: int, in_channels: int, image_size: int) -> ModelInfo:
-    """What a network is created with: classes "0", "1", …, and pixels scaled to 0 … 1 at the network's own size."""
+    """The information of a new network: classes "0", "1", …; pixels scaled to 0 … 1, images at the network's size."""
     names = tuple(map(str, range(num_classes)))
     channels = 1 if in_channels == 1 else 3
     zeros, scales = (0.0,) * channels, (255.0,) * channels
@@ -273,9 +275,10 @@ def watch_layers(network: nn.Module, record: Record, names: Collection[str] | No
 
 
 def run_on_meta(network: Classifier, record: Record) -> None:
-    """Run the network once on torch's "meta" device, where tensors have shapes and no numbers; see `watch_layers`.
+    """Run the network once on torch's "meta" device, where tensors have shapes but no values; see `watch_layers`.
 
-    Its weights stay where they are. Two images, because batch normalization in training mode may refuse one.
+    The network itself does not change. The batch has two images, because batch normalization in training mode can fail
+    with one.
     """
     state = {name: tensor.to("meta") for name, tensor in network.state_dict().items()}
     dtype = next((p.dtype for p in network.parameters() if p.dtype.is_floating_point), torch.float32)

@@ -1,12 +1,12 @@
-"""The layers of AlexNet that PyTorch does not have as its authors meant them, as ordinary differentiable modules.
+"""The layers of AlexNet that PyTorch does not provide in the form that the authors used.
 
-Convolutions whose output size is rounded up or whose padding is asymmetric, local response normalization with both
-readings of α, normalization within a channel, dropout whose mask is an input, and the rules by which published AlexNets
-initialize their weights. These are the reference: they compile, export, and differentiate twice. ``alexnet.kernels``
-replaces some of them by faster ones.
+They are convolutions with asymmetric padding or a rounded-up output size, local response normalization with both
+conventions for α, normalization within a channel, dropout whose mask is an input, and the initializations of published
+AlexNets. They are ordinary modules: they can be compiled, exported and differentiated twice. They are the reference for
+``alexnet.kernels``, which replaces some of them by faster layers.
 
-Branches on dtype or shape stand in module-level functions marked ``torch.fx.wrap``, so that tools which trace a network
-symbolically (torchvision's feature extraction) treat each as one operation.
+Branches on dtype or shape are in module-level functions marked ``torch.fx.wrap``. So tools that trace a network
+symbolically (torchvision's feature extraction) treat each function as one operation.
 
 Sources: "paper" is Krizhevsky, Sutskever and Hinton, "ImageNet Classification with Deep Convolutional Neural Networks"
 (NIPS 2012); "cuda-convnet" is the code that its authors ran, released by the Computer History Museum in 2025.
@@ -35,11 +35,12 @@ Masks = Mapping[str, Tensor]
 
 
 def padding_amounts(size: int, kernel: int, stride: int, padding: Padding) -> tuple[int, int]:
-    """Zeros before and after one axis of ``size`` pixels.
+    """The number of zeros before and after one axis of n = ``size`` pixels.
 
-    ``"ceil"``: as many after it as the last window needs, ceil((n − k)/s)·s + k − n, which is −(n − k) mod s
-    (cuda-convnet, ``layer.py``: output sizes are rounded up and pixels outside read as 0). ``"same"``: the rule of
-    TensorFlow and Keras; the output has ceil(n/s) pixels and the odd zero goes after the axis.
+    ``"ceil"``: zeros after the axis only, as many as the last window needs: ceil((n − k)/s)·s + k − n, which is
+    −(n − k) mod s (cuda-convnet, ``layer.py``: output sizes are rounded up, pixels outside the image are 0).
+    ``"same"``: the rule of TensorFlow and Keras; the output has ceil(n/s) pixels, and an odd number of zeros has the
+    extra one after the axis. A number: this many zeros on each side.
     """
     if padding == "ceil":
         return 0, -(size - kernel) % stride if size >= kernel else 0
@@ -50,7 +51,10 @@ def padding_amounts(size: int, kernel: int, stride: int, padding: Padding) -> tu
 
 
 def window_count(size: int, kernel: int, stride: int, *, ceil: bool = False) -> int:
-    """How many windows fit along an axis; with ``ceil`` a last, partly empty one counts too. 0 if not even one fits."""
+    """How many windows fit along an axis of ``size`` pixels, 0 if none fits.
+
+    ``ceil``: a last, partly empty window counts too.
+    """
     if size < kernel:
         return 0
     steps = (size - kernel) / stride
@@ -58,8 +62,9 @@ def window_count(size: int, kernel: int, stride: int, *, ceil: bool = False) -> 
 
 
 def pad(x: Tensor, kernel: int, stride: int, padding: Padding) -> Tensor:
-    """``x`` ``(N, C, H, W)`` with the zeros of a named ``padding``; unchanged where ``padding`` is a number, which the
-    convolution adds itself.
+    """``x`` ``(N, C, H, W)`` with the zeros that ``"ceil"`` or ``"same"`` adds.
+
+    If ``padding`` is a number, ``x`` is returned unchanged, because the convolution adds these zeros itself.
     """
     if not isinstance(padding, str):
         return x
@@ -69,7 +74,7 @@ def pad(x: Tensor, kernel: int, stride: int, padding: Padding) -> Tensor:
 
 
 def at_least_fp32(x: Tensor) -> Tensor:
-    """``x`` in fp32, or as it is in float64."""
+    """``x`` in fp32, or unchanged if it is float64."""
     return x if x.dtype == torch.float64 else x.float()
 
 
@@ -118,13 +123,16 @@ def _averaging_weights(size: int, side: int, like: Tensor) -> Tensor:
 
 
 def autocast_off(device: torch.device) -> AbstractContextManager[object]:
-    """A context without autocast, on devices that have none ("meta") too."""
+    """A context without autocast; it also works on devices that do not support autocast, such as "meta"."""
     available = torch.amp.is_autocast_available(device.type)
     return torch.autocast(device.type, enabled=False) if available else contextlib.nullcontext()
 
 
 def apply_dropout(x: Tensor, mask: Tensor | None, p: float, scaling: DropoutScaling, training: bool) -> Tensor:
-    """Dropout with the mask ``(N, F)`` bool, or one drawn from torch's global generator; see :class:`Dropout`."""
+    """Dropout of ``x`` ``(N, F)`` with a mask ``(N, F)`` bool; None draws one from torch's global generator.
+
+    See :class:`Dropout`.
+    """
     keep = 1.0 - p
     if not training:
         return x * keep if scaling == "test" else x
@@ -159,12 +167,12 @@ class Conv2d(nn.Conv2d):
 
 
 class LocalResponseNorm(nn.Module):
-    """x · (k + a · Σ x²)^−β over ``size`` neighbouring channels (paper §3.3). An even window reaches one channel
-    further down than up, like torch's.
+    """x · (k + a · Σ x²)^−β, where the sum is over ``size`` neighbouring channels (paper §3.3).
 
-    ``convention`` is what α multiplies: ``"sum"``, the paper's text, a = α; ``"mean"``, a = α/size, which cuda-convnet,
-    Caffe and ``torch.nn.LocalResponseNorm`` compute. ``groups``: windows stay inside each of so many groups of
-    channels.
+    A window of even size includes one more channel below the centre than above it, as in torch. ``convention``:
+    ``"sum"``, α multiplies the sum of squares, a = α (the paper's text); ``"mean"``, α multiplies their mean,
+    a = α/size (cuda-convnet, Caffe and ``torch.nn.LocalResponseNorm``). ``groups``: the channels are divided into this
+    many groups, and no window crosses the border of a group.
 
     ``(N, C, H, W)`` → same shape and dtype, computed in at least fp32.
     """
@@ -186,10 +194,10 @@ class LocalResponseNorm(nn.Module):
 
 
 class WithinChannelLRN(nn.Module):
-    """x · (k + α/size² · Σ x²)^−β over ``size`` × ``size`` pixels of the same channel: Caffe's ``WITHIN_CHANNEL``,
-    cuda-convnet's ``rnorm``.
+    """x · (k + α/size² · Σ x²)^−β, where the sum is over ``size`` × ``size`` pixels of the same channel.
 
-    The authors' network has one after conv2 that the paper does not mention (``layers-145.cfg``, ``cnorm2``).
+    Caffe calls it ``WITHIN_CHANNEL``, cuda-convnet ``rnorm``. The authors' network has one after conv2 that the paper
+    does not mention (``layers-145.cfg``, ``cnorm2``).
     ``(N, C, H, W)`` → same shape and dtype, computed in at least fp32.
     """
 
@@ -207,8 +215,8 @@ class WithinChannelLRN(nn.Module):
 class AdaptiveAvgPool(nn.Module):
     """``nn.AdaptiveAvgPool2d`` as two small matrix products, whose gradient is deterministic on a GPU too.
 
-    Output pixel i averages the rows ⌊i·H/side⌋ … ⌈(i + 1)·H/side⌉ − 1, and likewise the columns. Maps of ``side`` ×
-    ``side`` pass unchanged. ``(N, C, H, W)`` → ``(N, C, side, side)``, same dtype.
+    Output row i is the mean of the input rows ⌊i·H/side⌋ … ⌈(i + 1)·H/side⌉ − 1; columns likewise. Feature maps of
+    ``side`` × ``side`` pixels are returned unchanged. ``(N, C, H, W)`` → ``(N, C, side, side)``, same dtype.
     """
 
     def __init__(self, side: int) -> None:
@@ -223,7 +231,7 @@ class AdaptiveAvgPool(nn.Module):
 
 
 class LocallyConnected(nn.Module):
-    """A convolution whose filters and biases differ from pixel to pixel: 3 × 3 windows, stride 1, padding 1.
+    """A convolution with its own filters and biases for each pixel: 3 × 3 windows, stride 1, padding 1.
 
     ``(N, channels, side, side)`` → ``(N, filters, side, side)``. ``weight`` ``(side², filters, channels · 9)``,
     ``bias`` ``(side², filters)``.
@@ -249,9 +257,10 @@ class LocallyConnected(nn.Module):
 class Dropout(nn.Module):
     """Dropout that takes its mask as an input, so that a training step is a function of its inputs.
 
-    ``scaling``: ``"train"`` divides the kept units by the keep probability in training (what libraries do); ``"test"``
-    multiplies by it in evaluation (paper §4.2, cuda-convnet). Never both. Without a mask it draws one from torch's
-    global generator, like any library layer. ``site``: the key of its mask.
+    ``p``: probability that a unit is set to 0. ``scaling``: ``"train"`` divides the kept units by the keep probability
+    in training (as ``nn.Dropout``); ``"test"`` multiplies all units by it in evaluation (paper §4.2, cuda-convnet).
+    Without a mask, one is drawn from torch's global generator, as in ``nn.Dropout``. ``site``: the name of its mask in
+    the ``masks`` of a network's forward pass.
     """
 
     def __init__(self, p: float, scaling: DropoutScaling = "train", site: str = "") -> None:
@@ -270,9 +279,10 @@ class Dropout(nn.Module):
 def draw_masks(
     sites: Mapping[str, tuple[int, float]], images: int, seed: int, step: int, device: torch.device
 ) -> dict[str, Tensor]:
-    """The dropout masks of one step for the whole global batch; they depend on (seed, step, site) only.
+    """The dropout masks of one training step for the global batch; they depend on (seed, step, layer) only.
 
-    ``sites``: site → (units, dropout probability). Returns site → ``(images, units)`` bool, True where kept.
+    ``sites``: layer with dropout → (units, dropout probability). Returns layer → ``(images, units)`` bool, True where a
+    unit is kept.
     """
     masks = {}
     for site, (units, p) in sites.items():
@@ -291,9 +301,10 @@ def init_layer(
 ) -> None:
     """Initialize a layer's weights and biases in place; each tensor depends on (seed, its name) only.
 
-    ``"gaussian"``: weights N(0, ``std``²), biases ``bias`` (paper §5). ``"xavier"`` and ``"glorot"``: the uniform rule
-    of Glorot and Bengio (2010), with torch's biases and with zeros. ``"he"``: the normal rule of He et al. for ReLU
-    (2015, fan-in). ``"torch"``: the defaults of ``nn.Conv2d`` and ``nn.Linear``, uniform within 1/√fan-in, biases too.
+    ``"gaussian"``: weights N(0, ``std``²), biases ``bias`` (paper §5). ``"xavier"``: the uniform rule of Glorot and
+    Bengio (2010), biases as ``"torch"``. ``"glorot"``: the same rule, biases 0. ``"he"``: the normal rule of He et al.
+    for ReLU (2015, fan-in), biases 0. ``"torch"``: the defaults of ``nn.Conv2d`` and ``nn.Linear``, weights and biases
+    uniform between −1/√fan-in and 1/√fan-in.
     """
     draws = torch.Generator().manual_seed(derive_key(seed, "initialise", f"{name}.weight"))
     match scheme:

@@ -1,7 +1,7 @@
 """LeNet-5, the network that AlexNet is compared with most often.
 
-As the textbook *Dive into Deep Learning* (§7.6) has it, after LeCun, Bottou, Bengio and Haffner (1998): sigmoid units
-and average pools.
+This is the form in the textbook *Dive into Deep Learning* (§7.6), after LeCun, Bottou, Bengio and Haffner (1998), with
+sigmoid units and average pools.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class LeNet5(Classifier):
         self.fc5 = nn.Linear(84, num_classes)
 
     def init_layer(self, name: str, seed: int) -> None:
-        """Xavier-uniform weights and torch's default biases, as the textbook's trainer leaves them."""
+        """Xavier-uniform weights and torch's default biases, as in the textbook."""
         layer = self.get_submodule(name)
         assert isinstance(layer, nn.Conv2d | nn.Linear)
         init_layer(layer, name, "xavier", 0.0, 0.0, seed)

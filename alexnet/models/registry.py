@@ -1,7 +1,8 @@
 """Networks by name: look one up in the table, change its architecture, build it.
 
-Names come from ``variants.py`` and from installed packages that have an entry point in the group ``alexnet.variants``,
-a :class:`~alexnet.models.variants.Variant` or a function that returns one. A name in ``variants.py`` wins.
+Names come from ``variants.py`` and from other installed packages. Such a package has an entry point in the group
+``alexnet.variants``, which is a :class:`~alexnet.models.variants.Variant` or a function that returns one. If a name
+occurs in both, the variant in ``variants.py`` is used.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from alexnet.models.classifier import Classifier
 from alexnet.models.variants import VARIANTS, Variant
 
 ENTRY_POINTS = "alexnet.variants"
-MEANT = {"alexnet": ("paper", "torchvision")}  # names from elsewhere → the variants to suggest
+MEANT = {"alexnet": ("paper", "torchvision")}  # a name in other libraries → the variants to suggest
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -37,10 +38,10 @@ def installed_variants() -> EntryPoints[Variant]:
 
 
 def get_variant(name: str) -> Variant:
-    """A row of the table, or the variant of an installed package.
+    """The variant of this name, from ``variants.py`` or from an installed package.
 
-    Raises :class:`~alexnet.core.errors.UserError` that names the nearest variant if there is none, or the package whose
-    variant cannot be loaded.
+    Raises :class:`~alexnet.core.errors.UserError` for an unknown name (the message suggests the nearest one), and for a
+    variant that cannot be loaded (the message names its package).
     """
     if name in VARIANTS:
         return VARIANTS[name]
@@ -51,8 +52,11 @@ def get_variant(name: str) -> Variant:
 
 
 def with_norm_layer(architecture: Architecture, kind: str) -> Architecture:
-    """The same network with another normalization: ``absent``; ``response`` where the paper has it, after the
-    activation of conv1 and conv2; ``batch`` between each convolution and its activation.
+    """The same network with another normalization.
+
+    ``kind``: ``"none"``; ``"lrn"``, local response normalization after the activations of conv1 and conv2, as in the
+    paper; ``"batch"``, batch normalization between each convolution and its activation. Raises ``UserError`` for any
+    other.
     """
     if kind not in ("none", "lrn", "batch"):
         raise unknown("norm_layer", kind, ("none", "lrn", "batch"))
@@ -67,15 +71,15 @@ def with_norm_layer(architecture: Architecture, kind: str) -> Architecture:
     return replace(architecture, convs=_five(convs))
 
 
-def with_groups(architecture: Architecture, columns: int) -> Architecture:
-    """The same network in one column, or in two that meet at conv3 and from fc6 on (paper §3.2, figure 2)."""
-    divided = (1, columns, 1, columns, columns)
-    convs = [replace(layer, groups=groups) for layer, groups in zip(architecture.convs, divided, strict=True)]
+def with_groups(architecture: Architecture, groups: int) -> Architecture:
+    """The same network with ``groups`` groups in conv2, conv4 and conv5; 2 in the paper (§3.2, figure 2)."""
+    per_layer = (1, groups, 1, groups, groups)
+    convs = [replace(layer, groups=number) for layer, number in zip(architecture.convs, per_layer, strict=True)]
     return replace(architecture, convs=_five(convs))
 
 
 def with_width(architecture: Architecture, factor: float) -> Architecture:
-    """The same network with so many times the filters and hidden units, in multiples of 8."""
+    """The same network with ``factor`` times as many filters and hidden units, rounded to multiples of 8."""
     convs = [replace(layer, filters=_eights(layer.filters * factor)) for layer in architecture.convs]
     first, second = (replace(layer, units=_eights(layer.units * factor)) for layer in architecture.hidden)
     return replace(architecture, convs=_five(convs), hidden=(first, second))
@@ -95,18 +99,18 @@ REWRITES: Mapping[str, Callable[[Architecture, Any], Architecture]] = {
     "groups": with_groups,
     "width": with_width,
 }
-"""Departures that concern several layers, by name; all others are fields of an :class:`Architecture`."""
+"""Overrides that change several layers, by name; all others are fields of an :class:`Architecture`."""
 
 
 def get_architecture(name: str, **overrides: Any) -> Architecture | None:
     """A variant's architecture with some fields changed; None for a variant with a class of its own.
 
-    ``overrides``: fields of :class:`Architecture`, and ``REWRITES``. Raises ``UserError`` for any other.
+    ``overrides``: fields of :class:`Architecture`, and the names in ``REWRITES``. Raises ``UserError`` for any other.
     """
     architecture = get_variant(name).architecture
     if architecture is None and overrides:
         unset = " ".join(f"--set model.{field}=default" for field in overrides)
-        raise UserError(f"variant {name!r} has a class of its own and no such field to change: add {unset}")
+        raise UserError(f"variant {name!r} does not have these fields: add {unset}")
     if architecture is None:
         return None
     known = [field.name for field in fields(Architecture)]
@@ -128,9 +132,9 @@ def build(
     image_size: int | None,
     device: str = "cpu",
 ) -> Classifier:
-    """The network with memory for its weights and nothing in them yet; on ``"meta"`` without memory.
+    """The network with uninitialized weights on ``device``; ``"meta"`` allocates no memory.
 
-    Raises ``UserError`` for an image that is too small and for a network that does not fit in memory.
+    Raises ``UserError`` for an ``image_size`` that is too small and for a network that does not fit in memory.
     """
     try:
         with torch.device("meta"):
@@ -139,7 +143,7 @@ def build(
         return network.to_empty(device=device)
     except ValueError as error:
         raise UserError(f"variant {variant!r}: {error}") from error
-    except RuntimeError as error:  # torch raises it where memory, or its address space, is too small
+    except RuntimeError as error:  # torch raises it if memory or address space is too small
         size = f"{num_classes} classes" + (f" and images of {image_size} pixels" if image_size else "")
         details = str(error).splitlines()[:1]
         raise UserError(f"variant {variant!r} does not fit in memory with {size}", details) from error
@@ -148,7 +152,7 @@ def build(
 def new_network(
     variant: str, architecture: Architecture | None, num_classes: int, in_channels: int, image_size: int | None
 ) -> Classifier:
-    """The network as its constructor leaves it: an AlexNet of an architecture, or the variant's own class."""
+    """A new network: an AlexNet with ``architecture``, or if that is None an instance of the variant's own class."""
     if architecture is not None:
         return AlexNet(architecture, num_classes, in_channels, image_size)
     network = get_variant(variant).network
@@ -166,14 +170,14 @@ def create_model(
     seed: int | None = None,
     **overrides: Any,
 ) -> Classifier:
-    """A network by name, its weights initialized as its authors did.
+    """A network by name, with the weight initialization of its authors.
 
-    ``num_classes``, ``in_channels``, ``image_size``: None for what the variant's authors had (``d2l``: 10 classes and 1
-    channel). ``seed``: random seed of the weights; None draws one from torch's global generator, so that
-    ``torch.manual_seed`` decides. ``overrides``: fields of the architecture, e.g. ``dropout=0`` or
-    ``norm_layer="batch"``. Returns a module in training mode that maps ``(N, in_channels, image_size, image_size)`` to
+    ``num_classes``, ``in_channels``, ``image_size`` (pixels): None means the values of the variant's authors (``d2l``:
+    10 classes and 1 channel). ``seed``: random seed of the weights; None draws one from torch's global generator, so
+    the weights depend on ``torch.manual_seed``. ``overrides``: fields of the architecture, e.g. ``dropout=0`` or
+    ``norm_layer="batch"``. Returns a module in training mode: ``(N, in_channels, image_size, image_size)`` float →
     ``(N, num_classes)`` logits. Raises ``ValueError`` (a :class:`~alexnet.core.errors.UserError`) for an unknown name
-    and for an image that is too small.
+    and for an ``image_size`` that is too small.
     """
     row = get_variant(name)
     classes = row.num_classes if num_classes is None else num_classes

@@ -1,12 +1,13 @@
-"""What a network's layers are and cost: shapes, parameters, multiply-adds, receptive fields, memory.
+"""The layer table of a network: shapes, parameters, multiply-adds, receptive fields, memory.
 
-The network runs once on torch's "meta" device, where tensors have shapes and no contents, and every layer's output is
-recorded. So the table cannot differ from the network, and costs no memory. The conventions:
+The network runs once on torch's "meta" device, where tensors have shapes but no values, and the output of every layer
+is recorded. So the table always agrees with the network and needs no memory. The conventions:
 
-- multiply-adds are those of convolutions and linear layers for one image, without biases, as published tables have them
+- multiply-adds are those of convolutions and linear layers for one image, without biases, as in published tables
   (torchvision's documentation: 0.71 G for its network);
-- the receptive field is the side, in input pixels, of the square that one unit depends on (away from the edges), and
-  the step is the distance between the squares of neighbours: r ← r + (k − 1)·j, j ← j·s for a window of k at stride s;
+- the receptive field r is the side, in input pixels, of the square that one unit depends on (away from the edges), and
+  the step j is the distance, in input pixels, between the squares of neighbouring units: a window of k pixels with
+  stride s changes r to r + (k − 1)·j, then j to j·s;
 - activation bytes are a layer's output in fp32 for one image. An activation such as ReLU has no row: it is counted with
   the layer before it.
 """
@@ -37,7 +38,11 @@ FP32_BYTES = 4
 
 @dataclass(frozen=True)
 class Layer:
-    """One row. ``shape`` ``(C, H, W)`` or ``(F,)``; ``receptive_field`` and ``step`` are None where a unit sees all."""
+    """One row of the table.
+
+    ``shape``: of the output for one image, ``(C, H, W)`` or ``(F,)``. ``receptive_field`` and ``step``: in pixels, None
+    if a unit depends on the whole image.
+    """
 
     name: str
     kind: str
@@ -51,28 +56,28 @@ class Layer:
 
 @dataclass(frozen=True)
 class Summary:
-    """All rows, and their totals."""
+    """All rows of the table, and their totals."""
 
     layers: tuple[Layer, ...]
 
     @property
     def parameters(self) -> int:
-        """Trained numbers: weights and biases, no running averages."""
+        """The number of weights and biases; running averages are not counted."""
         return sum(layer.parameters for layer in self.layers)
 
     @property
     def multiply_adds(self) -> int:
-        """For one image forward."""
+        """Multiply-adds of the forward pass for one image."""
         return sum(layer.multiply_adds for layer in self.layers)
 
     @property
     def activation_bytes(self) -> int:
-        """All outputs for one image, in fp32: about what its backward pass needs to find in memory."""
+        """Bytes of all layer outputs for one image in fp32; the backward pass needs about this much memory."""
         return sum(layer.activation_bytes for layer in self.layers)
 
 
 def summarize(network: Classifier) -> Summary:
-    """The layer table of any network of this package. The network is neither changed nor moved nor copied."""
+    """The layer table of any network of this package. The network does not change."""
     rows: list[Layer] = []
     receptive_field, step, sees_all = 1, 1, False
 
@@ -80,7 +85,7 @@ def summarize(network: Classifier) -> Summary:
         nonlocal receptive_field, step, sees_all
         shape = tuple(output.shape[1:])
         if not (kind := _kind(module)) or (isinstance(module, AdaptiveAvgPool) and shape == rows[-1].shape):
-            return  # maps that have the wanted side already pass unchanged
+            return  # an adaptive pool that does not change the shape has no row
         if (window := _window(module)) is None:
             sees_all = True
         else:
@@ -103,12 +108,12 @@ def summarize(network: Classifier) -> Summary:
 
 
 def _kind(module: nn.Module) -> str:
-    """What the table calls such a module; empty for those that it leaves out."""
+    """The name of the module's kind in the table; empty for modules that have no row."""
     return next((kind for layer_type, kind in KINDS.items() if isinstance(module, layer_type)), "")
 
 
 def _window(module: nn.Module) -> tuple[int, int] | None:
-    """Side and stride of the window that one unit reads; None if it reads the whole map."""
+    """Side and stride of the window that one unit depends on; None if it depends on the whole feature map."""
     match module:
         case nn.Conv2d():
             return module.kernel_size[0], module.stride[0]
@@ -125,7 +130,7 @@ def _window(module: nn.Module) -> tuple[int, int] | None:
 
 
 def _multiply_adds(module: nn.Module, shape: tuple[int, ...]) -> int:
-    """Each output of a convolution or linear layer is a sum over one filter; other layers count as nothing."""
+    """Number of outputs times the size of one filter for convolutions and linear layers; 0 for other layers."""
     if isinstance(module, nn.Conv2d | nn.Linear):
         return math.prod(shape) * module.weight[0].numel()
     if isinstance(module, LocallyConnected):

@@ -1,7 +1,7 @@
-"""Where the arithmetic happens and in what precision, and how fast this machine is.
+"""The device and the precision of the computation, and the speed of the hardware.
 
-bf16 is taken where the machine multiplies it natively (AVX-512 BF16, AMX, NVIDIA from compute capability 8.0):
-elsewhere it is emulated and slower than fp32.
+By default, bf16 is used if the hardware supports it natively (AVX-512 BF16, AMX, NVIDIA from compute capability 8.0).
+On other hardware bf16 is emulated, and slower than fp32.
 """
 
 from __future__ import annotations
@@ -30,9 +30,11 @@ Module = TypeVar("Module", bound=torch.nn.Module)
 
 @dataclass(frozen=True)
 class DeviceConfig:
-    """A device and the precision to use on it. ``bf16`` means autocast: weights and losses stay fp32. ``plain``: no
-    fast forms, no layout in memory of our choice, no fused update; what the fast path is held to. ``int8``: predictors
-    have int8 weights where they can, and compute the rest in bf16 or fp32.
+    """A device and the precision to use on it.
+
+    ``bf16``: autocast to bf16; weights and losses stay in fp32. ``reference``: reference PyTorch layers, the default
+    memory format and unfused optimizers, as a reference for the fast kernels. ``int8``: for inference, large layers
+    have int8 weights, and the other layers compute in bf16 or fp32.
     """
 
     device: torch.device
@@ -41,7 +43,7 @@ class DeviceConfig:
     int8: bool = False
 
     def autocast(self) -> AbstractContextManager[object]:
-        """The precision as a context; a no-op in fp32."""
+        """The autocast context for this precision; it has no effect in fp32."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     @property
@@ -50,22 +52,22 @@ class DeviceConfig:
         return "int8" if self.int8 else "bf16" if self.bf16 else "fp32"
 
     def to_device(self, module: Module) -> Module:
-        """The module on the device, in place, its convolutions' weights channels last in memory like the images.
+        """Move the module to the device, in place, and convert its weights to channels last, like the images.
 
-        With ``reference``, the memory format stays as it is.
+        With ``reference``, the memory format does not change.
         """
         module = module.to(self.device)
         return module if self.reference else module.to(memory_format=torch.channels_last)
 
     def to_memory_format(self, images: Tensor) -> Tensor:
-        """Images ``(N, C, H, W)`` in memory as the placed module's weights are."""
+        """Images ``(N, C, H, W)``, same shape, channels last in memory; contiguous with ``reference``."""
         return images.contiguous(memory_format=torch.contiguous_format if self.reference else torch.channels_last)
 
     @contextlib.contextmanager
     def deterministic(self) -> Iterator[None]:
-        """Algorithms that give the same bits each time, on a GPU too; as they were before, afterwards.
+        """A context in which GPU algorithms are deterministic: the same inputs give the same bits.
 
-        CPUs need nothing for it but the same number of threads.
+        The earlier settings are restored at its end. On CPUs results are the same for the same number of threads.
         """
         if self.device.type != "cuda":
             yield
@@ -75,7 +77,7 @@ class DeviceConfig:
         filled = settings.fill_uninitialized_memory
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
-        settings.fill_uninitialized_memory = False  # nothing here reads what it has not written
+        settings.fill_uninitialized_memory = False  # no code here reads uninitialized memory
         try:
             yield
         finally:
@@ -85,37 +87,40 @@ class DeviceConfig:
 
     @contextlib.contextmanager
     def enough_memory(self, advice: str) -> Iterator[None]:
-        """A context in which a device that is full is a ``UserError`` that ends with ``advice``."""
+        """A context that turns an out-of-memory error into a ``UserError`` whose message ends with ``advice``."""
         try:
             yield
         except torch.OutOfMemoryError as error:
             raise UserError(f"{self.device} has too little memory: {advice}") from error
-        except RuntimeError as error:  # what CPUs raise, with only its text to know it by
+        except RuntimeError as error:  # on CPUs, only the text shows that memory is the reason
             if "can't allocate memory" not in str(error):
                 raise
-            raise UserError(f"this machine has too little memory: {advice}") from error
+            raise UserError(f"this computer has too little memory: {advice}") from error
 
     def synchronize(self) -> None:
-        """Wait for the device, so that clocks measure work and not its submission."""
+        """Wait until the device has finished its work, so that time measurements include it."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
 
 def resolve_device(device: str | None = None, precision: str = "auto", *, reference: bool = False) -> DeviceConfig:
-    """The device by name (None: a GPU if there is one) and the precision it does well, or the one asked for.
+    """The device and the precision to use.
 
-    On a CPU the process keeps its freed memory from now on (see ``memory.py``), unless it is to be ``plain``.
-    ``"int8"``: of the weights of predictors, on CPUs; the rest as ``"auto"``. Raises ``UserError`` for a device that is
-    not there, or does not do what is asked for.
+    ``device``: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, …; None: a GPU if there is one, else the CPU. ``precision``:
+    ``"auto"`` (bf16 if the hardware supports it natively, else fp32), ``"fp32"``, ``"bf16"``, or ``"int8"`` (int8
+    weights for inference on CPUs, other layers as ``"auto"``). ``reference``: see :class:`DeviceConfig`. On a CPU,
+    without ``reference``, the process keeps its freed memory from now on (see ``memory.py``). Raises ``UserError`` if
+    the device does not exist or does not support the precision.
     """
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it once; see Machine.deterministic
+    # cuBLAS reads this variable once; DeviceConfig.deterministic needs it.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(name)
     except RuntimeError as error:
         raise UserError(f"there is no kind of device {name!r}: give cpu, cuda or cuda:1") from error
     try:
-        torch.ones(1, device=chosen).item()  # a device that holds tensors and cannot compute, "meta", is none
+        torch.ones(1, device=chosen).item()  # refuse a device that cannot compute, e.g. "meta"
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"device {name!r} cannot be used here: try --device cpu", [reason]) from error
@@ -126,7 +131,7 @@ def resolve_device(device: str | None = None, precision: str = "auto", *, refere
     if chosen.type == "cpu" and not reference:
         keep_freed_memory()
     if chosen.type == "cuda" and not device_config.bf16:
-        torch.backends.cudnn.allow_tf32 = False  # else convolutions round fp32 to ten bits
+        torch.backends.cudnn.allow_tf32 = False  # with TF32, convolutions round fp32 to ten bits
     return device_config
 
 
@@ -134,11 +139,13 @@ def _check_int8(device: torch.device, *, reference: bool) -> None:
     if reference:
         raise UserError("--precision int8 uses a fast kernel, and --reference uses none: give one of the two")
     if not multiplies_int8(device):
-        raise UserError(f"int8 products are oneDNN's, on CPUs, and {device} here has none: leave --precision int8 out")
+        raise UserError(
+            "--precision int8 needs a CPU and a torch with oneDNN int8 products: leave --precision int8 out"
+        )
 
 
 def multiplies_int8(device: torch.device) -> bool:
-    """Whether this torch has int8 products for the device; how fast they are is another matter."""
+    """Whether torch has int8 products for the device; they can still be slow."""
     here: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     return device.type == "cpu" and here and hasattr(torch.ops.onednn, "qconv_pointwise")
 
@@ -151,13 +158,14 @@ def multiplies_bf16(device: torch.device) -> bool:
 
 
 def matrix_dtype(device_config: DeviceConfig) -> str:
-    """The type of number in which :func:`matrix_rate` multiplies, whatever the training does."""
+    """The dtype of :func:`matrix_rate`, ``"bfloat16"`` or ``"float32"``; it can differ from that of the training."""
     return "bfloat16" if multiplies_bf16(device_config.device) else "float32"
 
 
 def matrix_rate(device_config: DeviceConfig, size: int = 4096, repeats: int = 3) -> float:
-    """GFLOP/s of a size³ bf16 matrix product (fp32 where bf16 is emulated), the median of a few: what a
-    figure in seconds is quoted beside.
+    """GFLOP/s of a matrix product of two ``size`` × ``size`` matrices, in bf16, or fp32 where bf16 is emulated.
+
+    It is the median of ``repeats`` measurements, and is reported next to measured times.
     """
     dtype = getattr(torch, matrix_dtype(device_config))
     a = torch.ones((size, size), dtype=dtype, device=device_config.device)
@@ -172,7 +180,7 @@ def matrix_rate(device_config: DeviceConfig, size: int = 4096, repeats: int = 3)
 
 
 def describe_hardware(device_config: DeviceConfig) -> dict[str, object]:
-    """What a measured figure must name: processor, cores or GPU, threads, and the versions that matter."""
+    """The hardware and software that a measurement depends on: processor, cores or GPU, threads and versions."""
     if device_config.device.type == "cuda":
         hardware = torch.cuda.get_device_name(device_config.device)
     else:
@@ -192,10 +200,10 @@ def describe_hardware(device_config: DeviceConfig) -> dict[str, object]:
 
 
 def hardware_name(hardware: Mapping[str, Any]) -> str:
-    """What :func:`describe_hardware` found, in a few words: "2 cores of AMD EPYC, AVX2".
+    """The result of :func:`describe_hardware` in a few words: "2 cores of AMD EPYC, AVX2".
 
-    A CPU's vectors and matrix units say more of its speed than its model does. In records from before they were
-    written down, that it multiplied bf16 says which they were.
+    The instruction set of a CPU is included, because its speed depends on it more than on the model. Old records do not
+    contain it; there it follows from the dtype of the matrix product.
     """
     if hardware["device"] != "cpu":
         return str(hardware["hardware"])
@@ -219,5 +227,5 @@ def _cpu_flags() -> set[str]:
 
 
 def _cpu_name() -> str:
-    """Without the marks of trade in it."""
+    """The model name of the CPU, without "(R)" and "(TM)"."""
     return re.sub(r"\((R|TM)\)", "", _cpu_info("model name")) or platform.machine()

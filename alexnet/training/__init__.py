@@ -1,1 +1,1 @@
-"""Make a model and measure it."""
+"""Train a model and evaluate it."""

@@ -1,4 +1,7 @@
-"""What a training starts from: a recipe meets a store, and what does not fit is said before anything is computed."""
+"""The network of a training, built from a recipe and a prepared dataset.
+
+Settings of the recipe that do not fit the dataset raise an error here, before anything is computed.
+"""
 
 from __future__ import annotations
 
@@ -17,37 +20,38 @@ from alexnet.models.registry import create_model
 
 
 def split_indices(recipe: Recipe, dataset: PreparedDataset) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The store's images to fit and to validate on: its own val, or the share of train that the recipe holds out.
+    """Positions of the training and of the validation images in the prepared dataset, ``(n,)`` each.
 
-    Raises ``UserError`` if the recipe cannot do without a split that is empty.
+    Validation images are the val split of the dataset. If it is empty, the recipe's ``data.val_fraction`` of train is
+    held out. Raises ``UserError`` if a split that the recipe needs is empty.
     """
     train, val = dataset.subset("train"), dataset.subset("val")
     if not len(val) and recipe.data.val_fraction > 0:
         held = hold_out(dataset.targets[train], dataset.hashes[train], recipe.data.val_fraction)
         train, val = train[~held], train[held]
     if not len(train):
-        raise UserError(f"{dataset.name} has no images to train on: give data.val_fraction a smaller share of them")
+        raise UserError(f"{dataset.name} has no images left to train on: set data.val_fraction to a smaller share")
     deciding = [
         *(["train.keep=last"] if recipe.train.keep == "best-on-val" else []),
         *(["optim.schedule=constant"] if recipe.optim.schedule == "plateau" else []),
     ]
     if deciding and not len(val):
         raise UserError(
-            f"recipe {recipe.name!r} decides by validation and {dataset.name} has too few images to hold any out: "
+            f"recipe {recipe.name!r} needs validation images, but {dataset.name} has too few images to hold any out: "
             f"add {' '.join(f'--set {setting}' for setting in deciding)}"
         )
     if recipe.train.test_curve and not len(dataset.subset("test")):
         raise UserError(
-            f"recipe {recipe.name!r} plots test after each epoch and {dataset.name} has no test images: "
+            f"recipe {recipe.name!r} evaluates test images after each epoch, but {dataset.name} has none: "
             "add --set train.test_curve=false"
         )
     return train, val
 
 
 def build_model(recipe: Recipe, dataset: PreparedDataset, seed: int) -> Classifier:
-    """The recipe's network for the classes and pixels of a prepared dataset, with initialized weights and its `info`.
+    """The recipe's network for the classes and pixels of a prepared dataset, with initialized weights and its ``info``.
 
-    Raises ``UserError`` if the recipe's settings do not fit the prepared images.
+    ``seed``: random seed of the weights. Raises ``UserError`` if the recipe's settings do not fit the prepared images.
     """
     network = build_network(recipe, dataset, seed)
     trained_on = np.sort(dataset.hashes[np.concatenate(split_indices(recipe, dataset))])
@@ -66,7 +70,7 @@ def build_model(recipe: Recipe, dataset: PreparedDataset, seed: int) -> Classifi
 def build_network(recipe: Recipe, dataset: PreparedDataset, seed: int) -> Classifier:
     """The recipe's network for the classes and channels of a prepared dataset, with initialized weights.
 
-    Raises ``UserError`` if the recipe's augmentation does not fit the prepared images.
+    ``seed``: random seed of the weights. Raises ``UserError`` if the augmentation does not fit the prepared images.
     """
     check_augmentation(recipe, dataset)
     return create_model(
@@ -82,17 +86,20 @@ def build_network(recipe: Recipe, dataset: PreparedDataset, seed: int) -> Classi
 def check_augmentation(recipe: Recipe, dataset: PreparedDataset) -> None:
     """Raise ``UserError`` if the recipe's augmentation does not fit the prepared images."""
     if recipe.augment.color_noise != "none" and dataset.channels != 3:
-        raise UserError(f"augment.color_noise needs colour and {dataset.name} is grey: --set augment.color_noise=none")
+        raise UserError(
+            f"augment.color_noise needs colour images and those of {dataset.name} are grey: "
+            "add --set augment.color_noise=none"
+        )
     crop, pad = recipe.augment.crop, recipe.augment.pad
     if (crop or 0) > dataset.side + 2 * pad or pad >= dataset.side:
         raise UserError(
-            f"augment.crop={crop} with augment.pad={pad} does not fit the stored images of {dataset.side} pixels: "
-            f"choose a smaller one, e.g. --set augment.crop={dataset.side}"
+            f"augment.crop={crop} with augment.pad={pad} does not fit the prepared images of {dataset.side} pixels: "
+            f"choose a smaller crop, e.g. --set augment.crop={dataset.side}"
         )
 
 
 def build_preprocessing(recipe: Recipe, dataset: PreparedDataset, image_size: int) -> Preprocessing:
-    """What turns the store's pixels into this network's input."""
+    """The preprocessing that turns the pixels of a prepared dataset into the input of this network."""
     pixel_normalization = recipe.data.pixel_normalization
     constants = {"unit": (0.0, 255.0), "symmetric": (127.5, 127.5)}
     if pixel_normalization == "channel":

@@ -1,4 +1,4 @@
-"""Prepared datasets for a training or an evaluation: how they are opened, and which images are the test images."""
+"""Open the prepared dataset for a training or an evaluation, and choose its test images."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ REFUSED_SHOWN = 20
 def prepare(
     source: Source, side: int | None, channels: int | None, reporter: Reporter, *, strict: bool = False
 ) -> tuple[PreparedDataset, float | None]:
-    """The prepared dataset of a source, and the seconds that preparing took, None if the dataset was there already.
+    """The prepared dataset of a source, and the seconds that preparing took; None if the dataset existed already.
 
-    ``side``: of the prepared images in pixels, ``channels``: 1 or 3, None for the source's own. ``strict``: raise at
-    the first file that is refused. ``reporter`` receives progress and remarks while the dataset is prepared. Raises
-    ``UserError``; see ``open_or_prepare``.
+    ``side``: of the prepared images in pixels, None for the default. ``channels``: 1 or 3, None for those of the
+    source. ``strict``: raise an error at the first refused file. ``reporter`` receives progress and remarks while the
+    dataset is prepared. Raises ``UserError``; see ``open_or_prepare``.
     """
     start = time.monotonic()
     started = False
@@ -77,7 +77,7 @@ def open_dataset_for(
         name, _, rest = data.partition(":")
         place = Path(rest if name in BUILTIN_SOURCES else data)
         if place.is_absolute() and not place.exists():
-            raise UserError(f"the images of {run} are no longer at {place}: give their new place with --data")
+            raise UserError(f"the images of {run} are no longer at {place}: give their new path with --data")
     source = open_source(str(data), data_root, reporter.log)
     check_classes(model, source.classes, source.name)
     dataset, _ = prepare(source, model.preprocessing.resize_size, model.preprocessing.channels, reporter)
@@ -92,11 +92,11 @@ def describe_training(run: Path | str) -> dict[str, Any] | None:
 
 
 def choose_test_images(models: Sequence[Classifier], dataset: PreparedDataset) -> tuple[str, NDArray[np.int64]]:
-    """What to evaluate on: the name of the split and the positions ``(n,)`` of its images.
+    """The images to evaluate on: the name of the split and the positions ``(n,)`` of its images.
 
-    A source with its own splits: its test images, or val if it has no test. A source that was split here: every image
-    that no model was fitted to or chosen by, in whatever split it is now. The name is then ``"test"`` if these are the
-    images of the test split, otherwise ``"unseen"``.
+    A source with its own splits: its test images, or the val images if it has no test split. A source that was split by
+    this package: every image that was not a training or validation image of any of the models, in whatever split it is
+    now. The name is then ``"test"`` if these are the images of the test split, otherwise ``"unseen"``.
     """
     split = final_split(dataset)
     index = not_trained_on(models, dataset)

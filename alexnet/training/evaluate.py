@@ -1,8 +1,8 @@
 """Evaluation: exact counts of one or several models on the same images.
 
-Each image counts once, integers are summed and divided at the end. One view of each image is the centre crop. Ten views
-are the four corner crops, the centre crop and their mirror images; the softmax outputs are averaged over the views
-(paper §4.1), as they are over the models of an ensemble (§6).
+Each image counts once; counts are integers that are summed and divided at the end. One view of an image is the centre
+crop. Ten views are the four corner crops, the centre crop and their mirror images. The softmax outputs are averaged
+over the views (paper §4.1) and over the models of an ensemble (§6).
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def evaluate_models(
 
 
 def not_trained_on(models: Sequence[Classifier], dataset: PreparedDataset) -> NDArray[np.int64]:
-    """Positions ``(n,)``, ascending, of the images that none of the models was fitted to or chosen by.
+    """Positions ``(n,)``, ascending, of the images that were no training or validation images of any of the models.
 
     Images are compared by the hash of their content.
     """

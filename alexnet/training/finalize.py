@@ -1,4 +1,4 @@
-"""What a training leads to: the model as files, and its one count on images that no choice has seen."""
+"""The end of a training: write the model folder and evaluate the model once on the test images."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from alexnet.training.statistics import model_statistics
 
 
 def finalize(training: Training, model: Classifier, matrix_gflops: float) -> dict[str, Any]:
-    """Write ``model/`` and return what ``result.json`` will hold: the final count, how long it took and on what.
+    """Write ``model/`` and return the content of ``result.json``: final metrics, training time and hardware.
 
-    ``matrix_gflops``: the machine's rate, measured just before the training. Counted are the test images; val where
-    there are none; nothing (``split`` is None) where there is neither. Raises ``OSError`` if the disk refuses.
+    ``matrix_gflops``: speed of the hardware in GFLOP/s, measured just before the training. The model is evaluated on
+    the test images; on val if there are none; on nothing (``split`` is None) if there is neither. Raises ``OSError`` if
+    the files cannot be written.
     """
     recipe, dataset, device_config = training.recipe, training.dataset, training.device_config
     save_model(model, training.run.model_folder)
@@ -29,7 +30,7 @@ def finalize(training: Training, model: Classifier, matrix_gflops: float) -> dic
         counted = counts.summary(dataset.classes) | model_statistics(
             model, dataset, dataset.subset(split), device_config
         )
-        if views == 10:  # what the views are worth (paper §4.1)
+        if views == 10:  # also one view, to compare (paper §4.1)
             (single,) = evaluate_models([model], [dataset], dataset.subset(split), device_config, 1, training.reporter)
             counted["one_view"] = {"top1": single.top1, "top5": single.top5}
     seconds = training.state.seconds
@@ -48,7 +49,7 @@ def finalize(training: Training, model: Classifier, matrix_gflops: float) -> dic
         "views": recipe.train.views,
         "kept_epoch": training.kept_epoch,
         **counted,
-        "last_epoch": epochs[-1] if epochs else None,  # someone may have removed the metrics
+        "last_epoch": epochs[-1] if epochs else None,  # None if the metrics were removed
         "steps": training.state.step,
         "seconds": seconds,
         "images_per_second": training.images_trained_on / seconds,

@@ -1,8 +1,7 @@
-"""One loop: a recipe and a store become a trained model.
+"""The training loop: train a recipe's network on a prepared dataset.
 
-Everything a step does is a function of (weights, optimizer state, step number, validation errors so far), so those are
-all that a checkpoint holds (``state.py``), and a training that was interrupted ends where one that was not would have
-ended.
+A step depends only on the weights, the optimizer state, the step number and the validation errors so far. A checkpoint
+holds these (``state.py``). So an interrupted and resumed training gives the same result as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -39,14 +38,14 @@ from alexnet.training.step import train_step, use_averages
 
 CHECKPOINT_SECONDS = 300.0
 LINES_PER_EPOCH = 10
-LOOK_STEPS = 20  # a step whose numbers were not finite is noticed after so many at the latest
+LOOK_STEPS = 20  # after at most this many steps, a loss or gradient that is not finite is detected
 NAMED_IMAGES = 8
-STALL_STEPS = 100  # a loss that sits at ln(classes) for so many steps is worth a warning
+STALL_STEPS = 100  # a warning is given if the loss stays at ln(classes) for this many steps
 STALL_MARGIN = 0.02
 
 
 class Training:
-    """A recipe, a store and a run folder on a machine; :meth:`fit` goes to the end from wherever the run stands."""
+    """One training: a recipe, a prepared dataset, a run folder and a device; :meth:`fit` starts or resumes it."""
 
     def __init__(
         self,
@@ -69,31 +68,31 @@ class Training:
         self.interval, self.epoch = AverageMeter(device_config.device), AverageMeter(device_config.device)
         identity = Identity(recipe, seed, dataset.digest)
         self.state = State(identity, self.network, self.optimizer, self.interval, self.epoch)
-        self._safe_step = 0  # what the newest checkpoint holds
-        self._moving_step = 0  # the last one at which the loss was seen away from chance
+        self._safe_step = 0  # step of the newest checkpoint
+        self._moving_step = 0  # last step at which the loss was not that of guessing
         self._warned_of_stall = False
 
     @property
     def total_steps(self) -> int:
-        """Steps of all epochs: what a schedule plans by."""
+        """Steps of all epochs; learning rate schedules are planned for these."""
         return self.order.steps_per_epoch * self.recipe.train.epochs
 
     @property
     def last_step(self) -> int:
-        """How many steps are done at the end."""
+        """The number of steps after which the training ends."""
         return min(self.total_steps, self.recipe.train.steps or self.total_steps)
 
     @property
     def images_trained_on(self) -> int:
-        """Images in the steps done so far, each as often as it came."""
+        """Number of images in all steps so far; an image counts once for each time that it was used."""
         epochs, steps = divmod(self.state.step, self.order.steps_per_epoch)
         return epochs * len(self.train_index) + steps * self.recipe.train.batch_size
 
     def fit(self, on_evaluation: Callable[[Run], None]) -> Classifier:
-        """Train to the end and return the model that the recipe keeps. ``on_evaluation`` runs after each epoch.
+        """Train to the end and return the model that the recipe keeps. ``on_evaluation`` is called after each epoch.
 
-        Raises ``StoppedError`` after a checkpoint if a signal asked for it, and ``DivergedError`` if the loss or a
-        weight is no longer finite.
+        Raises ``StoppedError`` if a signal stopped the training, after writing a checkpoint, and ``DivergedError`` if
+        the loss, a gradient or a weight is not finite.
         """
         with self.log() as log, StopSignals() as interrupts, self.device_config.deterministic():
             self.restore(log)
@@ -104,7 +103,7 @@ class Training:
                     self.step(batch)
                     clock.count(len(batch.index))
                     late = clock.total - self.state.seconds > CHECKPOINT_SECONDS
-                    stopping = interrupts.status  # read once: what comes later is seen after the next step
+                    stopping = interrupts.status  # read once: a later signal is handled after the next step
                     if self.line_is_due or late or stopping or self.state.step % LOOK_STEPS == 0:
                         self.check_finite_steps()
                     if self.line_is_due:
@@ -124,7 +123,7 @@ class Training:
 
     @contextlib.contextmanager
     def log(self) -> Iterator[RunLog]:
-        """The run's records, in which a divergence is the last event: it is an outcome too, see ``Run.divergence``."""
+        """The logs of the run. If the training diverges, the last event is ``diverged``, see ``Run.divergence``."""
         with RunLog(self.run.folder) as log:
             try:
                 yield log
@@ -135,20 +134,23 @@ class Training:
 
     @property
     def kept_epoch(self) -> int:
-        """The epoch whose weights the model holds, from 1: the last, or the last of lowest validation error."""
+        """The epoch, from 1, whose weights the model has: the last one, or the one of lowest validation error.
+
+        If several epochs have the lowest error, it is the last of them.
+        """
         errors = self.state.errors
         if not (self.recipe.train.keep == "best-on-val" and errors):
             return self.epochs_begun
         return len(errors) - errors[::-1].index(min(errors))
 
     def loader(self, depth: int = DEPTH) -> Loader:
-        """The batches still to come, ``depth`` of them kept ready."""
+        """The remaining batches; ``depth``: how many are read ahead."""
         dataset, device = self.dataset, self.device_config.device
         read = pixels_of(dataset.images, dataset.read, device)
         return Loader(read, dataset.targets, self.order, device, self.state.step, self.last_step, depth)
 
     def step(self, batch: Batch) -> None:
-        """Augment, draw, update, count."""
+        """Do one training step: augment the batch, draw dropout masks, update the weights, count the loss."""
         recipe, dataset = self.recipe, self.dataset
         spec = recipe.augment.at(batch.epoch)
         colours = dataset.colours if spec.color_noise != "none" else None
@@ -182,22 +184,22 @@ class Training:
 
     @property
     def line_is_due(self) -> bool:
-        """Whether metrics get a line now: about ten an epoch, one of them at its end."""
+        """Whether a line of metrics is due: about ten times an epoch, also at its end."""
         return self.epoch_ended or self.state.step % max(1, self.order.steps_per_epoch // LINES_PER_EPOCH) == 0
 
     @property
     def epoch_ended(self) -> bool:
-        """Whether the last step was an epoch's last, or the training's."""
+        """Whether the last step was the last one of an epoch or of the training."""
         step = self.state.step
         return step > 0 and (step % self.order.steps_per_epoch == 0 or step == self.last_step)
 
     @property
     def epochs_begun(self) -> int:
-        """Epochs so far, the one that the last step was in included."""
+        """The number of epochs that have begun, including the current one."""
         return math.ceil(self.state.step / self.order.steps_per_epoch)
 
     def write_line(self, log: RunLog, clock: Clock) -> None:
-        """One line of metrics, one of speed, and word to whoever watches."""
+        """Write a line of metrics and a speed event, and update the progress display."""
         step = self.state.step
         loss, accuracy = self.interval.take()
         self.check_finite(math.isfinite(loss), f"the loss is {loss}")
@@ -208,7 +210,7 @@ class Training:
         self.warn_if_stalled(log, loss)
 
     def check_finite_steps(self) -> None:
-        """Stop a training in which a step's loss or gradients were not finite. Raises ``DivergedError``."""
+        """Raise ``DivergedError`` if the loss or a gradient of a step was not finite."""
         step = int(self.state.first_bad)
         if step:
             _, index, _ = self.order.at(step - 1)
@@ -219,21 +221,21 @@ class Training:
             )
 
     def check_finite(self, finite: bool, finding: str) -> None:
-        """Stop a training that can no longer come to anything. Raises ``DivergedError``."""
+        """Raise ``DivergedError`` with ``finding`` unless ``finite``."""
         if not finite:
             raise self.divergence(finding, self.state.step)
 
     def divergence(self, finding: str, step: int) -> DivergedError:
-        """The error of a training that came to nothing at a step, with what to do."""
+        """The error of a training that diverged at a step; its message states what to do."""
         return DivergedError(
             finding,
             step,
-            f"{finding} at step {step} of {self.recipe.name}: lower the rate, e.g. "
+            f"{finding} at step {step} of {self.recipe.name}: lower the learning rate, e.g. "
             f"--set optim.lr={self.recipe.optim.lr / 10:g}, and start again in another folder with --out",
         )
 
     def warn_if_stalled(self, log: RunLog, loss: float) -> None:
-        """Say once, with likely causes, that the loss stays where a network that knows nothing has it."""
+        """Warn once, with likely causes, if the loss stays at ln(classes), the loss of guessing."""
         classes, step = self.network.num_classes, self.state.step
         if abs(loss - math.log(classes)) > STALL_MARGIN:
             self._moving_step = step
@@ -242,14 +244,14 @@ class Training:
         self._warned_of_stall = True
         log.event("stalled", step=step, loss=loss)
         self.reporter.log(
-            f"warning: the loss has been at ln({classes}) = {math.log(classes):.3f}, where guessing has it, for "
-            f"{step - self._moving_step} steps. Likely causes: a slow start that will pass, a rate too low or too high "
-            "(optim.lr), weights that start too small for the depth, pixels on another scale than the recipe's "
+            f"warning: the loss has been at ln({classes}) = {math.log(classes):.3f}, the loss of random guessing, for "
+            f"{step - self._moving_step} steps. Likely causes: a slow start, a learning rate that is too low or too "
+            "high (optim.lr), initial weights that are too small, a wrong pixel normalization "
             "(data.pixel_normalization), labels that do not match the images"
         )
 
     def end_epoch(self, log: RunLog, on_evaluation: Callable[[Run], None]) -> None:
-        """Count validation (and test, where the recipe plots it), write the epoch's line and tell ``on_evaluation``."""
+        """Evaluate val (and test, if the recipe has ``test_curve``), write metrics and call ``on_evaluation``."""
         loss, accuracy = self.epoch.take()
         step, epoch = self.state.step, self.epochs_begun
         figures = {"train_loss": loss, "train_top1": accuracy}
@@ -263,11 +265,11 @@ class Training:
         self.reporter.log(f"epoch {epoch}/{self.recipe.train.epochs}: {text}")
         try:
             on_evaluation(self.run)
-        except OSError as error:  # a full disk costs the curves of this epoch, not the training
-            self.warn(log, "curves-failed", f"no curves at epoch {epoch}: {error}; training goes on")
+        except OSError as error:  # e.g. a full disk: the training continues without the curves of this epoch
+            self.warn(log, "curves-failed", f"cannot write the curves of epoch {epoch}: {error}; training continues")
 
     def measure(self, name: str, index: NDArray[np.int64]) -> dict[str, float]:
-        """Loss and accuracy of one view on some images of the store."""
+        """Loss and top-1 accuracy, with one view, on the images ``index`` of the prepared dataset."""
         counts = Metrics(self.network.num_classes)
         for output, targets in log_probabilities(self.network, self.dataset, index, self.device_config):
             counts.add(output, targets)
@@ -276,12 +278,12 @@ class Training:
         return {f"{name}_loss": counts.loss, f"{name}_top1": counts.top1}
 
     def warn(self, log: RunLog, kind: str, text: str) -> None:
-        """Tell whoever watches, and ``events.jsonl``."""
+        """Write a warning to ``events.jsonl`` and to the reporter."""
         log.event(kind, step=self.state.step, reason=text)
         self.reporter.log(f"warning: {text}")
 
     def checkpoint(self, log: RunLog, clock: Clock) -> None:
-        """Write the state. A disk that refuses costs a warning, not the training."""
+        """Write a checkpoint. If it cannot be written, a warning is given and the training continues."""
         state = self.state
         self.check_finite(state.is_finite(), "a weight is infinite or not a number")
         state.seconds = clock.total
@@ -289,42 +291,42 @@ class Training:
             state.save(self.run.checkpoints, {"metrics_bytes": log.mark(), **self.arithmetic})
             self._safe_step = state.step
         except OSError as error:
-            self.warn(log, "checkpoint-failed", f"no checkpoint at step {state.step}: {error}; training goes on")
+            self.warn(log, "checkpoint-failed", f"no checkpoint at step {state.step}: {error}; training continues")
 
     @property
     def safe(self) -> bool:
-        """Whether a checkpoint holds the state as it stands."""
+        """Whether a checkpoint holds the current state."""
         return self._safe_step == self.state.step
 
     @property
     def stop_message(self) -> str:
-        """What to say after a signal."""
+        """The message after a signal stopped the training."""
         step = self.state.step
-        where = "there" if self.safe else f"after step {self._safe_step}, that of the last checkpoint"
+        where = "there" if self.safe else f"after step {self._safe_step}, the last checkpoint"
         return f"stopped after step {step}; the same command continues {where}"
 
     @property
     def arithmetic(self) -> dict[str, Any]:
-        """What the last bits depend on."""
+        """The versions, hardware and settings that the last bits of the results depend on."""
         about = describe_hardware(self.device_config)
         names = ("torch", "hardware", "instructions", "threads", "device", "precision")
         versions = {"commit": source_commit(), "numpy": np.__version__, "plain": self.device_config.reference}
         return {**versions, **{name: about[name] for name in names}}
 
     def pass_over(self, log: RunLog, damaged: DamagedError, step: int) -> None:
-        """Put a damaged checkpoint aside, with word of it: an older one, of ``step``, is used."""
+        """Rename a damaged checkpoint and warn; the older checkpoint of ``step`` is used instead."""
         try:
-            aside = f"set aside as {set_aside(damaged.path).name}, to be repaired or removed"
+            renamed = f"it was renamed to {set_aside(damaged.path).name}"
         except OSError as error:
-            aside = f"it cannot be set aside either ({error.strerror or error})"
-        self.warn(log, "damaged-checkpoint", f"{damaged}; {aside}; that of step {step} is used")
+            renamed = f"it cannot be renamed ({error.strerror or error})"
+        self.warn(log, "damaged-checkpoint", f"{damaged}; {renamed}; the checkpoint of step {step} is used")
 
     def restore(self, log: RunLog) -> None:
-        """Go to the newest whole checkpoint, if there is one; forget the metrics after it."""
+        """Load the newest undamaged checkpoint, if there is one, and remove the metrics of later steps."""
         found, damaged = load_newest(self.run.checkpoints)
         if found is None and damaged:
             raise UserError(
-                f"no checkpoint in {self.run.checkpoints} can be used: bring back one that is whole, or remove that "
+                f"all checkpoints in {self.run.checkpoints} are damaged: restore one from a backup, or remove that "
                 "folder to start at step 0 again, or give another --out",
                 [str(error) for error in damaged],
             )

@@ -1,8 +1,8 @@
-"""Parameter groups and update rules, and optimizer state as named tensors.
+"""Optimizers, their parameter groups, and the optimizer state as named tensors.
 
-2012's update keeps the rate inside the velocity (paper §5; ``src/weights.cu`` of the released code):
-v ← m·v − ε·(g + λ·w), w ← w + v. torch's keeps it outside. At a constant rate they are the same; after a drop the old
-velocity still carries the old rate.
+In SGD of 2012 the learning rate ε is inside the velocity (paper §5; ``src/weights.cu`` of the released code):
+v ← m·v − ε·(g + λ·w), w ← w + v. In torch's SGD it is outside. With a constant learning rate both are the same. After
+the learning rate is lowered, the velocity of 2012 still contains the old learning rate.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from alexnet.core.errors import unknown
 
 
 class SGD2012(torch.optim.Optimizer):
-    """Stochastic gradient descent as 2012's code did it.
+    """Stochastic gradient descent as in the code of 2012.
 
-    Equal to ``torch.optim.SGD`` whose momentum is m·ε_prev/ε at a step where the rate changes from ε_prev to ε. A
-    rate of 0 freezes a parameter: no update, no decay, and its velocity waits.
+    It equals ``torch.optim.SGD`` with momentum m·ε_prev/ε at a step where the learning rate changes from ε_prev to ε. A
+    learning rate of 0 freezes a parameter: no update, no weight decay, and its velocity does not change.
     """
 
     def __init__(self, params: Iterable[Any], lr: float, momentum: float = 0.9, weight_decay: float = 0.0) -> None:
@@ -32,9 +32,9 @@ class SGD2012(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Move every parameter that has a gradient and a rate above 0."""
+        """Update every parameter that has a gradient and a learning rate above 0."""
         if closure is not None:
-            raise ValueError("this update takes no closure")
+            raise ValueError("this optimizer takes no closure")
         for group in self.param_groups:
             moving = [p for p in group["params"] if p.grad is not None and group["lr"] > 0]
             if not moving:
@@ -47,9 +47,10 @@ class SGD2012(torch.optim.Optimizer):
 
 
 def build_optimizer(model: nn.Module, spec: OptimSpec, *, fused: bool = True) -> torch.optim.Optimizer:
-    """Two groups, weights and biases (with normalizations' scales and shifts), and two for each layer with rules.
+    """The optimizer of a recipe, with its parameter groups and its initial state.
 
-    ``fused``: torch's updates in one pass over memory each; 2012's has but one form. Raises ``UserError`` for a rule
+    There are two groups, weights and biases (with the scales and shifts of normalizations), and two more for each layer
+    with rules. ``fused``: use torch's fused optimizers; ``sgd-2012`` has no fused form. Raises ``UserError`` for a rule
     about a layer that the model does not have.
     """
     optimizer = _update_rule(_groups(model, {rule.layer for rule in spec.rules}), spec, fused)
@@ -71,8 +72,10 @@ def _update_rule(groups: list[dict[str, Any]], spec: OptimSpec, fused: bool) -> 
 
 
 def _start(optimizer: torch.optim.Optimizer, spec: OptimSpec) -> None:
-    """Make the state that torch would make in the first step, so that a first step that must change nothing leaves no
-    half of it, and a checkpoint's state can be held against it.
+    """Create the state that torch would create in the first step.
+
+    So the state is complete even if the first step updates nothing, and the state of a checkpoint can be compared with
+    it.
     """
     for group in optimizer.param_groups:
         for parameter in group["params"]:
@@ -86,10 +89,10 @@ def _start(optimizer: torch.optim.Optimizer, spec: OptimSpec) -> None:
 
 
 def _groups(model: nn.Module, ruled: set[str]) -> list[dict[str, Any]]:
-    """Parameters by layer (None: all that no rule names) and by whether they are biases."""
+    """Parameter groups by layer (None: all layers without rules) and by whether they are biases."""
     layers = {name.rpartition(".")[0] for name, _ in model.named_parameters()}
-    if strange := ruled - layers:
-        raise unknown("layer in optim.rules", min(strange), layers)
+    if missing := ruled - layers:
+        raise unknown("layer in optim.rules", min(missing), layers)
     sorted_out: dict[tuple[str | None, bool], list[Tensor]] = {(None, False): [], (None, True): []}
     for name, parameter in model.named_parameters():
         layer, _, part = name.rpartition(".")
@@ -99,22 +102,29 @@ def _groups(model: nn.Module, ruled: set[str]) -> list[dict[str, Any]]:
 
 
 def set_lrs(optimizer: torch.optim.Optimizer, spec: OptimSpec, weights: float, biases: float, epoch: float) -> None:
-    """Give each group its rate and decay at ``epoch``: the two rates given, and what the rules say of its layer."""
+    """Set the learning rate and weight decay of each group at ``epoch``.
+
+    ``weights``, ``biases``: the learning rates of layers without a rule. Rules for the layer of a group are applied
+    afterwards.
+    """
     for group in optimizer.param_groups:
-        rate, decay = biases if group["bias"] else weights, spec.weight_decay
+        lr, decay = biases if group["bias"] else weights, spec.weight_decay
         for rule in spec.rules:
             if rule.layer == group["layer"] and epoch >= rule.start:
                 if rule.lr is not None:
-                    rate = _bias_lr_of_rule(rule.lr, spec, biases) if group["bias"] else rule.lr
+                    lr = _bias_lr_of_rule(rule.lr, spec, biases) if group["bias"] else rule.lr
                 decay = decay if rule.weight_decay is None else rule.weight_decay
-        group["lr"], group["weight_decay"] = rate, 0.0 if group["bias"] and not spec.decay_biases else decay
+        group["lr"], group["weight_decay"] = lr, 0.0 if group["bias"] and not spec.decay_biases else decay
 
 
-def _bias_lr_of_rule(rate: float, spec: OptimSpec, biases: float) -> float:
-    """The biases' rate in a layer whose weights go at ``rate``: biases on a schedule of their own only stop with it."""
-    if spec.bias_milestones is not None and rate > 0:
+def _bias_lr_of_rule(lr: float, spec: OptimSpec, biases: float) -> float:
+    """The learning rate of the biases in a layer whose weights have ``lr`` by a rule.
+
+    Biases with a schedule of their own keep its learning rate ``biases``, unless ``lr`` is 0, which freezes the layer.
+    """
+    if spec.bias_milestones is not None and lr > 0:
         return biases
-    return rate * spec.bias_lr_mult
+    return lr * spec.bias_lr_mult
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -128,16 +138,16 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
 
 
 def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what :func:`optimizer_tensors` gave, each tensor in its parameter's own layout in memory.
+    """Copy the tensors of :func:`optimizer_tensors` into the optimizer's state; their memory format stays the same.
 
-    The layout matters: fused updates walk parameter, gradient and state side by side in memory order. Raises
-    ``ValueError`` for a tensor that is missing, is none of this optimizer's or has another shape or type.
+    The memory format matters, because fused optimizers read parameter, gradient and state in the order in memory.
+    Raises ``ValueError`` for a tensor that is missing or unexpected, or has another shape or dtype.
     """
-    mine = optimizer_tensors(model, optimizer)
-    if odd := mine.keys() ^ tensors.keys():
-        raise ValueError(f"the optimizer's {min(odd)}")
+    state = optimizer_tensors(model, optimizer)
+    if differing := state.keys() ^ tensors.keys():
+        raise ValueError(f"the optimizer's {min(differing)}")
     for key, value in tensors.items():
-        if (value.shape, value.dtype) != (mine[key].shape, mine[key].dtype):
+        if (value.shape, value.dtype) != (state[key].shape, state[key].dtype):
             raise ValueError(f"the optimizer's {key}: {value.dtype} {tuple(value.shape)}")
     for key, value in tensors.items():
-        mine[key].copy_(value)
+        state[key].copy_(value)

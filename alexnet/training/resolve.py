@@ -25,8 +25,9 @@ def resolve(
 ) -> tuple[Source, Recipe]:
     """The source to train on, and the recipe with its overrides and that source.
 
-    ``recipe``: a value, a name, the path of a JSON file, or None: the default recipe, or with ``data`` the recipe for
-    images of their size. ``log`` receives messages about downloads. Raises ``UserError``.
+    ``recipe``: a ``Recipe``, a name, the path of a JSON file, or None. None means the default recipe, or with ``data``
+    the recipe for images of this size. ``log`` receives messages about downloads. Raises ``UserError`` for an unknown
+    recipe, source or override.
     """
     if recipe is None and data is not None:
         source = open_source(str(data), data_root, log)
@@ -56,8 +57,8 @@ def _check_recipe_name(name: str) -> None:
 def recipe_for(side: int) -> Recipe:
     """The recipe for a folder of images that are prepared at ``side`` pixels.
 
-    Up to 64 pixels: ``photos-small``, whose network takes them at their size, at least 28. Above: ``photos``, with
-    crops of 7/8 of the side, as for photographs, resized to the network's input.
+    Up to 64 pixels it is ``photos-small``; the network's input has the size of the images, at least 28 pixels. Above 64
+    pixels it is ``photos``, with crops of 7/8 of the side, which are resized to the network's input.
     """
     if side > MAX_SMALL_SIDE:
         recipe = get_recipe("photos")

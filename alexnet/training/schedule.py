@@ -1,8 +1,8 @@
-"""The learning rate as a function of the step and of the validation errors so far, with no state of its own.
+"""Learning rate schedules: the learning rate as a function of the step and of the validation errors so far.
 
-So resuming needs a step number and a list. Constant, step and plateau are the ways of 2012 (the last is what the paper
-says, §5: "divide the learning rate by 10 when the validation error rate stopped improving"); cosine is Loshchilov and
-Hutter's (2016), one-cycle Smith and Topin's (2017).
+A schedule has no state, so resuming needs only the step number and the list of errors. Constant, step and plateau were
+used in 2012; plateau is described in the paper (§5: "divide the learning rate by 10 when the validation error rate
+stopped improving"). Cosine is from Loshchilov and Hutter (2016), one-cycle from Smith and Topin (2017).
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from collections.abc import Sequence
 from alexnet.config import OptimSpec
 
 BIAS_DROP = 10.0
-MOST_DROPS = 3  # the paper's rate "was reduced three times prior to termination"
-START = 1 / 25  # where one-cycle begins, as a share of its peak: torch's div_factor
-FLOOR = START / 1e4  # where it ends: torch's final_div_factor
+MOST_DROPS = 3  # the paper's learning rate "was reduced three times prior to termination"
+START = 1 / 25  # first learning rate of one-cycle, as a share of its peak: torch's div_factor
+FLOOR = START / 1e4  # its last learning rate: torch's final_div_factor
 
 
 def learning_rate(spec: OptimSpec, step: int, total_steps: int, steps_per_epoch: int, errors: Sequence[float]) -> float:
-    """The rate of step ``step``, from 0 to ``total_steps`` − 1.
+    """The learning rate of step ``step``, 0 … ``total_steps`` − 1.
 
-    ``errors``: the validation error after each evaluation so far, oldest first; only ``plateau`` reads it.
+    ``errors``: the validation error, 0 … 1, after each evaluation so far, oldest first; only ``plateau`` uses it.
     """
     match spec.schedule:
         case "constant":
@@ -36,15 +36,15 @@ def learning_rate(spec: OptimSpec, step: int, total_steps: int, steps_per_epoch:
             return spec.lr * warm_cosine(step, total_steps, spec.warmup)
 
 
-def bias_learning_rate(spec: OptimSpec, rate: float, epoch: float) -> float:
-    """The rate of the biases beside the weights' ``rate``, at ``epoch`` (1.5 is the middle of the second)."""
+def bias_learning_rate(spec: OptimSpec, lr: float, epoch: float) -> float:
+    """The learning rate of the biases at ``epoch`` (1.5 is the middle of the second); ``lr``: that of the weights."""
     if spec.bias_milestones is None:
-        return rate * spec.bias_lr_mult
+        return lr * spec.bias_lr_mult
     return spec.lr * spec.bias_lr_mult / BIAS_DROP ** sum(epoch >= drop for drop in spec.bias_milestones)
 
 
 def plateaus(errors: Sequence[float], patience: int) -> int:
-    """How often the error went ``patience`` evaluations without a new minimum; each time the count starts again."""
+    """How many times the error had no new minimum for ``patience`` evaluations; after each time, counting restarts."""
     count, waited, best = 0, 0, math.inf
     for error in errors:
         if error < best:
@@ -57,12 +57,14 @@ def plateaus(errors: Sequence[float], patience: int) -> int:
 
 
 def one_cycle(step: int, total: int, warmup: float) -> float:
-    """Half a cosine from ``START`` up to 1 over the share ``warmup``, half a cosine down to ``FLOOR`` at the last step.
+    """The one-cycle learning rate as a share of its peak.
 
-    To the letter ``torch.optim.lr_scheduler.OneCycleLR`` with ``pct_start=warmup``, whose peak is one step early.
+    It rises as half a cosine from ``START`` to 1 over the share ``warmup`` of the steps, and falls as half a cosine to
+    ``FLOOR`` at the last step. It equals ``torch.optim.lr_scheduler.OneCycleLR`` with ``pct_start=warmup``, including
+    the peak one step early.
     """
     if total == 1:
-        return 1.0  # one step has no way up or down
+        return 1.0
     peak = warmup * total - 1
     if step < peak:
         return _half_cosine(START, 1.0, step / peak)
@@ -70,7 +72,10 @@ def one_cycle(step: int, total: int, warmup: float) -> float:
 
 
 def warm_cosine(step: int, total: int, warmup: float) -> float:
-    """A straight line up over the share ``warmup``, then half a cosine to 0 at ``total``."""
+    """The cosine learning rate as a share of its peak.
+
+    It rises linearly over the share ``warmup`` of the steps, then falls as half a cosine to 0 at step ``total``.
+    """
     rise = warmup * total
     if step < rise:
         return (step + 1) / (rise + 1)
@@ -78,5 +83,5 @@ def warm_cosine(step: int, total: int, warmup: float) -> float:
 
 
 def _half_cosine(start: float, end: float, share: float) -> float:
-    """From ``start`` to ``end`` as ``share`` goes 0 → 1."""
+    """Half a cosine from ``start`` at ``share`` 0 to ``end`` at ``share`` 1."""
     return end + (start - end) / 2 * (math.cos(math.pi * share) + 1)

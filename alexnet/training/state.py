@@ -1,4 +1,4 @@
-"""Where a training stands: everything that its next step depends on, as one value that goes to disk and back."""
+"""The state of a training: everything that its next step depends on. It is saved to and restored from checkpoints."""
 
 from __future__ import annotations
 
@@ -20,18 +20,21 @@ from alexnet.training.optimizer import optimizer_tensors, restore_optimizer
 
 
 class AverageMeter:
-    """Running sums of loss, right answers and images, kept on the device in float64 so that no step waits for them."""
+    """Running sums of the loss, of correct predictions and of images.
+
+    The sums are on the device, in float64, so that no step waits for a transfer.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.sums = torch.zeros(3, dtype=torch.float64, device=device)
 
     def add(self, loss: Tensor, right: Tensor, images: int, finite: Tensor) -> None:
-        """Count a batch by its mean loss and its right answers, if it was ``finite``, 0-d."""
+        """Add a batch if ``finite``: its mean ``loss`` and its correct predictions ``right``, all 0-d tensors."""
         counts = torch.stack((loss.double() * images, right.double(), torch.full_like(right, images).double()))
         self.sums += torch.where(finite, counts, 0.0)
 
     def take(self) -> tuple[float, float]:
-        """Mean loss and accuracy since the last time; starts again."""
+        """Return the mean loss and the accuracy, 0 … 1, since the last call, and reset the sums."""
         loss, right, images = self.sums.tolist()
         self.sums.zero_()
         return loss / images, right / images
@@ -39,14 +42,14 @@ class AverageMeter:
 
 @dataclass(frozen=True)
 class Identity:
-    """Which training a state belongs to; ``data`` is the store's digest."""
+    """The training that a state belongs to; ``data``: the digest of the prepared dataset."""
 
     recipe: Recipe
     seed: int
     data: str
 
     def first_difference(self, state: Mapping[str, Any]) -> str | None:
-        """In what the training that wrote a checkpoint's ``state`` is another one; None if it is this one."""
+        """The first field in which the training that wrote ``state`` differs from this one; None if it is the same."""
         if differs := first_difference(recipe_from_json(state["recipe"]), self.recipe):
             return differs
         return next((name for name in ("seed", "data") if state[name] != getattr(self, name)), None)
@@ -54,7 +57,7 @@ class Identity:
 
 @spec()
 class Numbers:
-    """What a checkpoint's ``state.json`` must hold beside the identity: see :class:`State`."""
+    """The fields of a checkpoint's ``state.json`` other than the identity; see :class:`State`."""
 
     errors: tuple[float, ...]
     best_error: float | None
@@ -64,7 +67,7 @@ class Numbers:
     metrics_bytes: int
 
     def __post_init__(self) -> None:
-        """Raise ``ValueError`` for what no training could have written."""
+        """Raise ``ValueError`` for values that no training writes."""
         wrong = [
             name for name in ("interval", "epoch") if len(getattr(self, name)) != 3 or min(getattr(self, name)) < 0
         ]
@@ -77,10 +80,10 @@ class Numbers:
 class State:
     """A training after ``step`` steps.
 
-    ``errors``: the validation error after each epoch; ``best``: the weights that had the lowest, ``best_error``, if
-    the recipe keeps them. ``interval`` and ``epoch``: what the next lines of metrics will say so far. ``seconds``:
-    spent training, over all its sittings. ``first_bad``: the first step since it was begun or restored whose numbers
-    were not finite, 0-d on the device; 0 so far.
+    ``errors``: the validation error after each epoch, 0 … 1. ``best``: the weights with the lowest error,
+    ``best_error``, if the recipe keeps them. ``interval`` and ``epoch``: running sums for the next lines of metrics.
+    ``seconds``: training time, including that before interruptions. ``first_bad``: the first step since the start or
+    resume whose loss or gradients were not finite, a 0-d tensor on the device; 0 if there is none.
     """
 
     identity: Identity
@@ -98,13 +101,15 @@ class State:
         self.first_bad = torch.zeros((), dtype=torch.int64, device=self.interval.sums.device)
 
     def note(self, finite: Tensor) -> None:
-        """Remember this step, on the device, if it is the first that was not ``finite`` (it changed nothing)."""
+        """Store this step in ``first_bad`` if it is the first that was not ``finite`` (such a step changes nothing)."""
         first = (self.first_bad == 0) & ~finite
         self.first_bad += torch.where(first, self.step, 0)
 
     def update_best(self, error: float, keep_best: bool) -> None:
-        """Add a validation error; of equal ones the latest is the best, for the rate has fallen since the others, and
-        in small sets they are equal by chance: the first may be of a network that answers one class to everything.
+        """Add a validation error, and keep the weights if it is the lowest so far and ``keep_best``.
+
+        Of equal errors the latest counts as the best. In small validation sets errors are often equal by chance, and
+        later weights were trained longer and with a lower learning rate.
         """
         self.errors.append(error)
         if keep_best and error <= self.best_error:
@@ -112,11 +117,11 @@ class State:
             self.best = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
 
     def is_finite(self) -> bool:
-        """Whether all weights and averages are numbers."""
+        """Whether all weights and running averages are finite."""
         return all(bool(value.isfinite().all()) for value in self.network.state_dict().values())
 
     def save(self, root: Path, facts: Mapping[str, Any]) -> None:
-        """Write a checkpoint; ``facts`` are JSON values to find beside the state. Raises ``OSError``."""
+        """Write a checkpoint; ``facts``: further values for its ``state.json``. Raises ``OSError``."""
         tensors = {
             "model": self.network.state_dict(),
             "optimizer": optimizer_tensors(self.network, self.optimizer),
@@ -133,7 +138,7 @@ class State:
         save_checkpoint(root, self.step, tensors, {**facts, **numbers})
 
     def restore(self, found: Checkpoint) -> None:
-        """Stand where a checkpoint was written. Raises ``UserError`` for one that is not this training's."""
+        """Restore the state of a checkpoint. Raises ``UserError`` if the checkpoint is from another training."""
         try:
             differs = self.identity.first_difference(found.state)
             if not differs:
@@ -144,7 +149,7 @@ class State:
         except (LookupError, TypeError, ValueError, RuntimeError) as error:
             differs = str(error)
         raise UserError(
-            f"the checkpoint of step {found.step} is not one of this training: choose another folder with --out",
+            f"the checkpoint of step {found.step} is from another training: choose another folder with --out",
             [f"it differs in {differs}"],
         )
 
@@ -156,7 +161,7 @@ class State:
         self.network.load_state_dict(found.tensors["model"])
         restore_optimizer(self.network, self.optimizer, found.tensors["optimizer"])
         device = self.interval.sums.device
-        self.best = {name: value.to(device, copy=True) for name, value in best.items()}  # off the file's pages
+        self.best = {name: value.to(device, copy=True) for name, value in best.items()}  # a copy: not memory-mapped
         self.best_error = math.inf if numbers.best_error is None else numbers.best_error
         self.errors = list(numbers.errors)
         self.interval.sums.copy_(torch.tensor(numbers.interval, dtype=torch.float64))
@@ -166,6 +171,6 @@ class State:
 
 
 def _alike(some: Mapping[str, Tensor], all_of_them: Mapping[str, Tensor]) -> bool:
-    """Whether ``some`` are none, or have the names, shapes and types of the others."""
+    """Whether ``some`` is empty, or has the names, shapes and dtypes of ``all_of_them``."""
     shapes = [{name: (value.shape, value.dtype) for name, value in group.items()} for group in (some, all_of_them)]
     return not some or shapes[0] == shapes[1]

@@ -1,7 +1,6 @@
-"""What is measured of a trained network besides its accuracy: which units are active, what its first kernels prefer.
+"""Statistics of a trained network besides its accuracy: the share of active units, and properties of conv1's kernels.
 
-Both are read off every AlexNet that is trained, for nothing is known beforehand of the one that a question will be
-asked of.
+They are computed for every trained AlexNet, so that they are available for later comparisons.
 """
 
 from __future__ import annotations
@@ -23,21 +22,22 @@ from alexnet.models.classifier import Classifier
 from alexnet.runtime.device import DeviceConfig
 from alexnet.training.evaluate import inputs
 
-IMAGES = 512  # units × places are counted, so few images give many
+IMAGES = 512  # enough, because every unit counts at every position
 
 
 def model_statistics(
     model: Classifier, dataset: PreparedDataset, index: NDArray[np.int64], device_config: DeviceConfig
 ) -> dict[str, Any]:
-    """``active_units``: layer → share of units above 0, over images of ``index`` at even distances, for a store keeps
-    its classes together; ``kernels``: see :func:`filter_statistics`, for coloured input. Empty for a network that is no
-    AlexNet.
+    """The statistics of an AlexNet as values for JSON; empty for any other network.
+
+    ``active_units``: layer → share of units above 0, 0 … 1. The images are evenly spaced in ``index``, because a
+    prepared dataset can be sorted by class. ``kernels``: see :func:`filter_statistics`; only for colour images.
     """
     if not isinstance(model, AlexNet) or not len(index):
         return {}
     network = accelerate(device_config.to_device(model), device_config, training=True)
     some = evenly_spaced(index, IMAGES)
-    batches = (view for _, seen in inputs(model, dataset, some, device_config) for view in seen)
+    batches = (view for _, batch_views in inputs(model, dataset, some, device_config) for view in batch_views)
     with device_config.autocast():
         measured: dict[str, Any] = {"active_units": active_shares(network, batches)}
     if network.in_channels == 3:
@@ -46,8 +46,10 @@ def model_statistics(
 
 
 def filter_statistics(network: AlexNet) -> dict[str, dict[str, float]]:
-    """``colour`` and ``orientation``: the mean index of the first and of the second half of conv1's kernels, and the
-    p-value of their difference (see ``analysis/filters.py``). In a network of two columns the halves are the columns.
+    """``colour`` and ``orientation`` → ``first``, ``second`` and ``p``.
+
+    ``first`` and ``second``: the mean index of the first and of the second half of conv1's kernels; ``p``: the p-value
+    of their difference (see ``analysis/filters.py``). In a network with two columns, the halves are the columns.
     """
     weight = network.get_submodule("conv1").weight
     if not isinstance(weight, Tensor):

@@ -1,8 +1,8 @@
-"""One step: forward, backward, update; or nothing at all, where the loss or a gradient is not a finite number.
+"""One training step: forward pass, backward pass, update. A step whose loss or gradient is not finite changes nothing.
 
-Whether it is finite is decided on the device, so that no step waits for the host: torch's fused updates leave
-everything as it was where they are told so (``found_inf``, made for gradient scaling: Micikevicius et al. 2018). The
-others ask the host.
+The check is done on the device, so that no step waits for the host. torch's fused optimizers skip the update if
+``found_inf`` is 1 (it was made for gradient scaling: Micikevicius et al. 2018). For other optimizers the result of the
+check is copied to the host.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from alexnet.runtime.device import DeviceConfig
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one batch, before its update, each 0-d on the device: the mean ``loss``, the number of ``right`` answers, and
-    whether the loss and all gradients were ``finite``; if not, the step changed nothing.
+    """The result of one step, computed before the update; each field is a 0-d tensor on the device.
+
+    ``loss``: the mean loss of the batch. ``right``: the number of correct predictions. ``finite``: whether the loss and
+    all gradients are finite; if not, the step changed nothing.
     """
 
     loss: Tensor
@@ -38,7 +40,11 @@ def train_step(
     label_smoothing: float,
     device_config: DeviceConfig,
 ) -> Outcome:
-    """One update of the weights, at the optimizer's rates. ``images`` ``(N, C, S, S)``, ``targets`` ``(N,)``."""
+    """One update of the weights, with the learning rates of the optimizer.
+
+    ``images``: ``(N, C, S, S)`` float32; ``targets``: ``(N,)`` int64; ``masks``: dropout masks, layer → ``(N, units)``
+    bool; ``label_smoothing``: 0 … 1.
+    """
     averages = running_averages(model)
     before = [average.clone() for average in averages]
     with device_config.autocast():
@@ -54,15 +60,16 @@ def train_step(
 
 
 def all_finite(loss: Tensor, gradients: list[Tensor]) -> Tensor:
-    """Whether a loss and all gradients are finite: 0-d, on their device.
+    """Whether a loss and all gradients are finite: a 0-d bool tensor on their device.
 
-    Told by their sums, which hand on what is not: a pass at the speed of memory, where a norm takes a fifth of a step.
+    The sum of each gradient is checked: it is not finite if any of its elements is not finite. A sum is limited only by
+    memory speed; computing a norm would take a fifth of a step.
     """
     return torch.stack([loss, *(gradient.sum() for gradient in gradients)]).isfinite().all()
 
 
 def update(optimizer: torch.optim.Optimizer, finite: Tensor) -> None:
-    """The optimizer's step, where ``finite``."""
+    """Do the optimizer's step if ``finite``, a 0-d bool tensor, is True."""
     if optimizer.defaults.get("fused"):
         optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
         optimizer.step()
@@ -71,17 +78,18 @@ def update(optimizer: torch.optim.Optimizer, finite: Tensor) -> None:
 
 
 def running_averages(model: nn.Module) -> list[Tensor]:
-    """What a forward pass in training changes: the running averages of batch norms, and how many went into them."""
+    """The buffers that a forward pass in training mode changes: running averages of batch norms and their counters."""
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     return [average for norm in norms for average in norm.buffers()]
 
 
 def use_averages(network: nn.Module) -> None:
-    """Have batch norms use their running averages for the coming step, and leave them as they are.
+    """Let batch norms use their running averages in the next step, without changing them.
 
-    For a last batch of one image (n images in batches of b, n mod b = 1): the statistics of one image are no estimate
-    of the set's, they would be a tenth of the averages that the epoch is then measured with, and torch refuses them on
-    a map of one pixel ("Expected more than 1 value per channel when training").
+    This is for a last batch of one image (n images in batches of b, n mod b = 1). The statistics of one image are a bad
+    estimate of those of the dataset, but would have a weight of a tenth in the running averages, with which the epoch
+    is then evaluated. Also, torch raises an error for feature maps of one pixel ("Expected more than 1 value per
+    channel when training").
     """
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):

@@ -154,7 +154,7 @@ def test_an_image_that_was_trained_on_is_never_evaluated_on(greys_run, tmp_path,
     described = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))
     write_json(tmp_path / "moved" / "run.json", {**described, "source": f"{tmp_path}/gone"})
     assert cli(["evaluate", str(tmp_path / "moved")]) == 2
-    line = f"the images of {tmp_path}/moved are no longer at {tmp_path}/gone: give their new place with --data"
+    line = f"the images of {tmp_path}/moved are no longer at {tmp_path}/gone: give their new path with --data"
     assert line in capsys.readouterr().err
 
 

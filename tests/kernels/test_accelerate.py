@@ -131,7 +131,8 @@ def test_a_kernel_with_a_fault_is_not_used_and_one_line_says_so(monkeypatch):
     monkeypatch.setattr(table, "KERNELS", tuple(faulty))
     frozen = accelerate(network, CPU, log=lines.append)
     assert type(frozen.conv1) is WinogradConv2d
-    assert lines == ["prepacked convolutions are not used, torch's own are: RuntimeError: the operation is gone"]
+    fault = "RuntimeError: the operation is gone"
+    assert lines == [f"prepacked convolutions cannot be used, torch's layers are used instead: {fault}"]
 
 
 def test_the_self_tests_find_no_fault_here_and_find_one_in_a_wrong_kernel(monkeypatch):

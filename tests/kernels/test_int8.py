@@ -187,7 +187,7 @@ def test_the_probe_finds_no_fault_here_and_a_fault_costs_int8_only(monkeypatch, 
     network, lines = randomised("small").float(), []
     monkeypatch.setattr("alexnet.kernels.accelerate.int8_fault", lambda: "RuntimeError: gone")
     frozen = accelerate(network, DeviceConfig(CPU, bf16=False, int8=True), log=lines.append)
-    assert lines == ["int8 layers are not used, layers in bf16 or fp32 are: RuntimeError: gone"]
+    assert lines == ["int8 layers cannot be used, layers in bf16 or fp32 are used instead: RuntimeError: gone"]
     x = torch.randn(2, network.in_channels, network.image_size, network.image_size)
     with torch.inference_mode():
         torch.testing.assert_close(frozen(x), network.eval()(x), rtol=1e-4, atol=1e-4)

@@ -151,7 +151,7 @@ def test_a_changed_digit_of_the_description_is_noticed(copy):
     text = path.read_text()
     path.write_text(text.replace("127.5", "117.5", 1))
     assert path.read_text() != text
-    assert "model.json is not what was written (its sha256 differs)" in refused(copy)
+    assert "model.json has changed since it was written (its sha256 differs)" in refused(copy)
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"[]", b"null", b"3", b'{"schema": 1}', b"\xff\xfe", b"[" * 100_000])

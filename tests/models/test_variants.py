@@ -199,7 +199,7 @@ def test_a_given_seed_leaves_torchs_generator_alone():
         ("paper", {"dropuot": 0.1}, "unknown field of an architecture 'dropuot': did you mean 'dropout'?"),
         ("paper", {"activation": "rely"}, "unknown value of activation 'rely': did you mean 'relu'?"),
         ("paper", {"norm_layer": "bacth"}, "unknown norm_layer 'bacth': did you mean 'batch'?"),
-        ("lenet5", {"dropout": 0.1}, "variant 'lenet5' has a class of its own and no such field to change: "),
+        ("lenet5", {"dropout": 0.1}, "variant 'lenet5' does not have these fields: "),
     ],
 )
 def test_mistakes_name_the_remedy(name, differences, line):

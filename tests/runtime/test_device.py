@@ -42,7 +42,7 @@ def test_no_device_said_is_the_best_one():
         (torch.OutOfMemoryError("CUDA out of memory"), "cpu has too little memory: buy more"),
         (
             RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
-            "this machine has too little memory: buy more",
+            "this computer has too little memory: buy more",
         ),
     ],
 )
@@ -72,7 +72,7 @@ def test_int8_is_refused_where_it_is_not_to_be_had(monkeypatch):
     with pytest.raises(UserError, match="--reference"):
         resolve_device("cpu", "int8", reference=True)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    with pytest.raises(UserError, match="int8 products are oneDNN's, on CPUs, and cpu here has none"):
+    with pytest.raises(UserError, match="--precision int8 needs a CPU and a torch with oneDNN int8 products"):
         resolve_device("cpu", "int8")
 
 

@@ -42,7 +42,7 @@ def pairs(make_store, digits):
 def test_a_recipe_that_decides_by_validation_needs_some(recipe_of, pairs, settings, remedy):
     with pytest.raises(UserError) as caught:
         split_indices(recipe_of("data.val_fraction=0.2", *settings), pairs)
-    line = "recipe 'least' decides by validation and pairs has too few images to hold any out"
+    line = "recipe 'least' needs validation images, but pairs has too few images to hold any out"
     assert caught.value.line == f"{line}: {remedy}"
 
 
@@ -60,14 +60,14 @@ def test_nothing_to_train_on_is_a_user_error(recipe_of, make_digits_store):
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        (["train.test_curve=true"], "recipe 'least' plots test after each epoch and few-digits has no test"),
-        (["augment.color_noise=paper"], "augment.color_noise needs colour and few-digits is grey"),
-        (["augment.crop=11"], "augment.crop=11 with augment.pad=0 does not fit the stored images of 8 pixels"),
-        (["augment.pad=8"], "augment.crop=None with augment.pad=8 does not fit the stored images of 8 pixels"),
+        (["train.test_curve=true"], "recipe 'least' evaluates test images after each epoch, but few-digits has none"),
+        (["augment.color_noise=paper"], "augment.color_noise needs colour images and those of few-digits are grey"),
+        (["augment.crop=11"], "augment.crop=11 with augment.pad=0 does not fit the prepared images of 8 pixels"),
+        (["augment.pad=8"], "augment.crop=None with augment.pad=8 does not fit the prepared images of 8 pixels"),
         (["model.variant=paper", "data.image_size=none"], None),
         (["model.variant=small", "data.image_size=10"], "variant 'small': an image of 10 pixels is too small"),
         (["model.variant=smal"], "unknown variant 'smal': did you mean 'small'?"),
-        (["model.variant=lenet5"], "variant 'lenet5' has a class of its own and no such field to change: add --set"),
+        (["model.variant=lenet5"], "variant 'lenet5' does not have these fields: add --set"),
     ],
 )
 def test_what_does_not_fit_is_a_user_error(recipe_of, dataset, settings, line):

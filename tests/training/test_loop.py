@@ -276,8 +276,8 @@ def test_a_damaged_checkpoint_costs_time_and_nothing_else(make, tmp_path, uninte
     assert left_by(training.run) == left_by(run)
     (warning,) = notes.warnings()
     assert f"{newest}/model.safetensors: is damaged" in warning
-    assert "set aside as damaged-step-00000009, to be repaired or removed" in warning
-    assert warning.endswith("that of step 8 is used")
+    assert "it was renamed to damaged-step-00000009" in warning
+    assert warning.endswith("the checkpoint of step 8 is used")
     assert (newest.parent / "damaged-step-00000009" / "model.safetensors").exists()
 
 
@@ -289,7 +289,7 @@ def test_without_any_whole_checkpoint_nothing_is_changed(make, tmp_path):
     files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != "events.jsonl"}
     with pytest.raises(UserError) as caught:
         make(tmp_path, LENET).fit(nothing)
-    assert f"no checkpoint in {tmp_path / 'checkpoints'} can be used: bring back one that is whole" in caught.value.line
+    assert f"all checkpoints in {tmp_path / 'checkpoints'} are damaged: restore one" in caught.value.line
     assert any("step-00000009/state.json: is damaged" in line for line in caught.value.details)
     assert all(path.read_bytes() == data for path, data in files.items())
 
@@ -323,7 +323,7 @@ def test_a_checkpoint_that_lies_with_a_true_manifest_costs_one_line(make, tmp_pa
     for path in list_checkpoints(tmp_path / "checkpoints"):
         shutil.rmtree(path)
     save_checkpoint(tmp_path / "checkpoints", found.step, found.tensors, found.state)
-    with pytest.raises(UserError, match="the checkpoint of step 9 is not one of this training"):
+    with pytest.raises(UserError, match="the checkpoint of step 9 is from another training"):
         make(tmp_path, LENET).fit(nothing)
 
 
@@ -437,7 +437,7 @@ def test_a_loss_that_is_not_finite_stops_the_training(make, tmp_path, notes):
         training.fit(nothing)
     (step, images) = re.match(BAD_STEP, caught.value.line).groups()[::-1]
     assert images == ", ".join(training.dataset.names(training.order.at(int(step) - 1)[1][:8])) + ", …"
-    assert "lower the rate, e.g. --set optim.lr=1e+37, and start again in another folder" in caught.value.line
+    assert "lower the learning rate, e.g. --set optim.lr=1e+37, and start again in another folder" in caught.value.line
     assert notes.calls[-1] == ("finish",)
     for line in training.run.metrics():
         assert math.isfinite(line["loss"])
@@ -495,7 +495,7 @@ def test_a_loss_that_stays_at_chance_is_remarked_upon_once(make, tmp_path, notes
     training = frozen_at_chance(make(tmp_path, recipe, reporter=notes))
     training.fit(nothing)
     (warning,) = notes.warnings()
-    assert "the loss has been at ln(10) = 2.303, where guessing has it, for 100 steps. Likely causes" in warning
+    assert "the loss has been at ln(10) = 2.303, the loss of random guessing, for 100 steps. Likely causes" in warning
     assert [line["step"] for line in read_lines(tmp_path / "events.jsonl") if line["event"] == "stalled"] == [100]
 
 
@@ -566,7 +566,7 @@ def test_a_full_disk_costs_a_warning(make, tmp_path, monkeypatch, notes):
     whole = make(tmp_path / "whole", override(BATCH_NORM, ["train.epochs=3"])).fit(nothing)
     training.run.checkpoints.mkdir()
     assert same(weights(training.fit(on_evaluation)), weights(whole))
-    reason = "[Errno 28] No space left on device; training goes on"
+    reason = "[Errno 28] No space left on device; training continues"
     assert notes.warnings() == [f"warning: no checkpoint at step {step}: {reason}" for step in (7, 14, 21)]
     events = [line for line in read_lines(tmp_path / "full" / "events.jsonl") if line["event"] == "checkpoint-failed"]
     assert [line["step"] for line in events] == [7, 14, 21]
@@ -579,7 +579,7 @@ def test_after_a_full_disk_the_farewell_says_where_it_continues(make, tmp_path, 
     monkeypatch.setattr(train_module.State, "save", lambda s, *a: save(s, *a) if s.step == 7 else refuse())
     with pytest.raises(StoppedError) as stopped:
         training.fit(nothing)
-    line = "stopped after step 10; the same command continues after step 7, that of the last checkpoint"
+    line = "stopped after step 10; the same command continues after step 7, the last checkpoint"
     assert str(stopped.value) == line
     found, complaints = load_newest(tmp_path / "checkpoints")
     assert (found.step, complaints) == (7, [])
@@ -588,7 +588,8 @@ def test_after_a_full_disk_the_farewell_says_where_it_continues(make, tmp_path, 
 def test_curves_that_cannot_be_drawn_cost_a_warning(make, tmp_path, notes):
     make(tmp_path, override(LENET, ["train.epochs=1"]), reporter=notes).fit(refuse)
     (warning,) = notes.warnings()
-    assert warning == "warning: no curves at epoch 1: [Errno 28] No space left on device; training goes on"
+    failure = "[Errno 28] No space left on device; training continues"
+    assert warning == f"warning: cannot write the curves of epoch 1: {failure}"
 
 
 @pytest.mark.parametrize(
@@ -600,7 +601,7 @@ def test_checkpoints_of_another_training_are_refused(make, tmp_path, seed, setti
         interrupt(make(tmp_path / "one", BATCH_NORM), lambda step: step == 2).fit(nothing)
     training = make(tmp_path / "other", override(BATCH_NORM, settings), seed=seed)
     shutil.copytree(tmp_path / "one" / "checkpoints", training.run.checkpoints)
-    with pytest.raises(UserError, match="the checkpoint of step 3 is not one of this training") as caught:
+    with pytest.raises(UserError, match="the checkpoint of step 3 is from another training") as caught:
         training.fit(nothing)
     assert caught.value.details == (differs,)
 
