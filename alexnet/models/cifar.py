@@ -1,9 +1,9 @@
-"""The four-layer nets that Krizhevsky trained on CIFAR-10, of which the paper tells in §3.1, §3.3 and figure 1.
+"""The four-layer networks that Krizhevsky trained on CIFAR-10. The paper describes them in §3.1, §3.3 and figure 1.
 
-They are the files ``layers-18pct.cfg``, ``-conv-local-13pct.cfg`` and ``-conv-local-11pct.cfg`` of cuda-convnet as it
-was public in July 2012, each named after the test error it reached; as everywhere in that code, α is divided by the
-size of the window, k is 1 and sizes are rounded up. Which net figure 1 shows is not said: here it is the one of 18 %
-without its normalizations, once with ReLU and once with tanh.
+They are the files ``layers-18pct.cfg``, ``-conv-local-13pct.cfg`` and ``-conv-local-11pct.cfg`` of cuda-convnet as
+published in July 2012. Each is named after its test error. As everywhere in that code, α is divided by the size of the
+window, k is 1 and sizes are rounded up. The paper does not say which network figure 1 shows. Here it is the network of
+18 % without its normalizations, once with ReLU and once with tanh.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The table: every published AlexNet by name, with where it comes from.
+"""The table of variants: every published AlexNet by name, with its source.
 
-Each row is the complete network. What two sources call the same and do differently (the order of normalization and
-pool, what α multiplies, where dropout is, how sizes are rounded, how weights are initialized) is a value here and code
-nowhere. To add a variant, add a row to ``VARIANTS``; a package of your own can add one through the entry-point group
-``alexnet.variants`` (see ``registry.py``).
+Each row is the complete network. Sources use one name for different things: the order of normalization and pool, what α
+multiplies, where dropout is, how sizes are rounded, how weights are initialized. Each of these is a value in this
+table, so no other code depends on the name of a variant. To add a variant, add a row to ``VARIANTS``; a package of your
+own can add one through the entry-point group ``alexnet.variants`` (see ``registry.py``).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from alexnet.models.lenet import LeNet5
 
 @dataclass(frozen=True)
 class Variant:
-    """One row: a network, where it is from, and the classes and channels that its authors gave it.
+    """One row: a network, its source, and the classes and channels that its authors gave it.
 
     ``architecture``: the row of an :class:`~alexnet.models.alexnet.AlexNet`. A network of another class has None there
     and ``network`` instead: a function of (classes, channels, image size or None) that builds it.
@@ -184,45 +184,49 @@ SMALL = replace(
 )
 
 VARIANTS: Mapping[str, Variant] = {
-    "paper": Variant(PAPER, "Krizhevsky, Sutskever and Hinton, NIPS 2012, as its text has it"),
-    "cuda-convnet": Variant(CUDA_CONVNET, "what its authors ran: layers-145.cfg of their released code"),
-    "paper-half": Variant(PAPER_HALF, "their one-card net, 'about the same number of parameters' (paper §3.2)"),
+    "paper": Variant(PAPER, "Krizhevsky, Sutskever and Hinton, NIPS 2012, as the text describes it"),
+    "cuda-convnet": Variant(
+        CUDA_CONVNET, "the network that the authors trained: layers-145.cfg of their released code"
+    ),
+    "paper-half": Variant(PAPER_HALF, "the authors' network for one GPU, with about as many parameters (paper §3.2)"),
     "bvlc-alexnet": Variant(BVLC_ALEXNET, "Caffe's bvlc_alexnet"),
     "caffenet": Variant(CAFFENET, "Caffe's bvlc_reference_caffenet: pool before normalization"),
-    "one-tower": Variant(ONE_TOWER, "a widespread retelling: 227 pixels, one column, no normalization"),
+    "one-tower": Variant(ONE_TOWER, "the AlexNet of many tutorials: 227 pixels, one column, no normalization"),
     "torchvision": Variant(TORCHVISION, "torchvision.models.alexnet, after Krizhevsky 2014"),
     "d2l": Variant(D2L, "Dive into Deep Learning §8.1, for Fashion-MNIST", num_classes=10, in_channels=1),
-    "keras": Variant(KERAS, 'a widespread retelling in Keras: "same" padding, batch norm after ReLU'),
+    "keras": Variant(KERAS, 'an AlexNet of tutorials in Keras: "same" padding, batch norm after ReLU'),
     "batchnorm": Variant(
-        BATCHNORM, "the one to use today: one column, conv → batch norm → ReLU (Ioffe and Szegedy 2015)"
+        BATCHNORM, "recommended for new trainings: one column, conv → batch norm → ReLU (Ioffe and Szegedy 2015)"
     ),
-    "small": Variant(SMALL, "a departure of this project for 28 to 64 pixels", num_classes=10, in_channels=1),
+    "small": Variant(SMALL, "this project's own network for images of 28 to 64 pixels", num_classes=10, in_channels=1),
     "lenet5": Variant(
-        None, "LeNet-5 as Dive into Deep Learning §7.6 has it (baseline)", num_classes=10, in_channels=1, network=LeNet5
+        None, "LeNet-5 as in Dive into Deep Learning §7.6 (baseline)", num_classes=10, in_channels=1, network=LeNet5
     ),
     "cifar-18pct": Variant(
         None,
-        "cuda-convnet's CIFAR-10 net of 18 % error, three convolutions (baseline)",
+        "the authors' network for CIFAR-10 with 18 % error: three convolutions (baseline)",
         10,
         network=partial(CifarNet, EIGHTEEN_PERCENT),
     ),
     "cifar-13pct": Variant(
         None,
-        "the net of 13 %, paper §3.3: two of four layers locally connected (baseline)",
+        "the authors' network with 13 % error, paper §3.3: two locally connected layers (baseline)",
         10,
         network=partial(CifarNet, THIRTEEN_PERCENT),
     ),
     "cifar-11pct": Variant(
         None,
-        "the net of 11 %, paper §3.3: with response normalization, and wider (baseline)",
+        "the authors' network with 11 % error, paper §3.3: with LRN, and wider (baseline)",
         10,
         network=partial(CifarNet, ELEVEN_PERCENT),
     ),
     "cifar-relu": Variant(
         None,
-        "the net of 18 % without normalizations, for the paper's figure 1 (baseline)",
+        "cifar-18pct without normalization, for the paper's figure 1 (baseline)",
         10,
         network=partial(CifarNet, FIGURE_1[0]),
     ),
-    "cifar-tanh": Variant(None, "the same with tanh (baseline)", 10, network=partial(CifarNet, FIGURE_1[1])),
+    "cifar-tanh": Variant(
+        None, "cifar-relu with tanh instead of ReLU (baseline)", 10, network=partial(CifarNet, FIGURE_1[1])
+    ),
 }
