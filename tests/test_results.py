@@ -113,7 +113,7 @@ def replace_recipe(folder, recipe):
 
 def test_runs_of_two_trainings_are_not_one_result(run, tmp_path):
     other = train("small-digits", out=tmp_path / "other", overrides=["train.epochs=2"])
-    with pytest.raises(UserError, match="other is another training than"):
+    with pytest.raises(UserError, match="other is a run of another training than"):
         results.keep([run.folder, other.folder])
     described = other.description
     write_json(
