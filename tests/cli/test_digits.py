@@ -37,6 +37,7 @@ def digits_run(first_command):
     return first_command[0]
 
 
+@pytest.mark.timeout(1800)  # three trainings, on a machine that others may use too
 def test_three_seeds_on_digits(first_command, tmp_path):
     """The first command of the README reaches its accuracy in its time, start and imports included."""
     run, seconds = first_command
