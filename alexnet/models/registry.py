@@ -17,11 +17,10 @@ import torch
 from alexnet.core.errors import UserError, simplify, unknown
 from alexnet.core.plugins import EntryPoints, entry_points_of
 from alexnet.models.alexnet import AlexNet, Architecture, ConvLayer, LayerOp
-from alexnet.models.classifier import Classifier, default_info
+from alexnet.models.classifier import Classifier
 from alexnet.models.variants import VARIANTS, Variant
 
 ENTRY_POINTS = "alexnet.variants"
-MAX_CLASSES = 10_000_000
 MEANT = {"alexnet": ("paper", "torchvision")}  # names from elsewhere → the variants to suggest
 
 
@@ -136,7 +135,7 @@ def build(
     try:
         with torch.device("meta"):
             network = new_network(variant, architecture, num_classes, in_channels, image_size)
-        network.info = default_info(variant, num_classes, in_channels, network.image_size)
+        network.created_as = variant
         return network.to_empty(device=device)
     except ValueError as error:
         raise UserError(f"variant {variant!r}: {error}") from error
@@ -149,12 +148,7 @@ def build(
 def new_network(
     variant: str, architecture: Architecture | None, num_classes: int, in_channels: int, image_size: int | None
 ) -> Classifier:
-    """The network as its constructor leaves it: an AlexNet of an architecture, or the variant's own class.
-
-    Raises ``RuntimeError`` above ``MAX_CLASSES`` classes, whose names alone would fill the memory.
-    """
-    if num_classes > MAX_CLASSES:
-        raise RuntimeError(f"more than {MAX_CLASSES:,} classes")
+    """The network as its constructor leaves it: an AlexNet of an architecture, or the variant's own class."""
     if architecture is not None:
         return AlexNet(architecture, num_classes, in_channels, image_size)
     network = get_variant(variant).network
