@@ -1,6 +1,6 @@
 """The table of commands, and how one of them is run.
 
-Only the command that was asked for is imported, so ``--help`` needs neither torch nor numpy nor Pillow nor pydantic. A
+Only the command that runs is imported, so ``--help`` needs neither torch nor numpy nor Pillow nor pydantic. A
 user's mistake is one line and exit status 2; Ctrl-C is 130, SIGTERM 143, SIGUSR1 138.
 """
 

@@ -54,7 +54,7 @@ def _input_shape(network: Classifier) -> tuple[int, int, int]:
 
 
 def _source(variant: str) -> str:
-    """What the table says about a variant; nothing about one that it no longer has."""
+    """The source of a variant in the table, also for a variant that is no longer there."""
     try:
         return get_variant(variant).source
     except UserError:
