@@ -26,10 +26,10 @@ from alexnet.runtime.device import hardware_name
 from alexnet_lab.bench.speeds import in_full, side_by_side
 from alexnet_lab.claims.claim_result import ClaimResult, Statement
 from alexnet_lab.claims.effects import ablation_rows, effect, ensemble_effect, views_effect
-from alexnet_lab.claims.paper import STATEMENTS as PAPER_STATEMENTS
+from alexnet_lab.claims.paper_sections import STATEMENTS as PAPER_STATEMENTS
 from alexnet_lab.claims.registry import STATEMENTS
 from alexnet_lab.claims.report import Checked, check, full_sources
-from alexnet_lab.claims.training import shares
+from alexnet_lab.claims.training_claims import shares
 from alexnet_lab.experiments.ablations import ABLATIONS, BASE
 from alexnet_lab.experiments.registry import EXPERIMENTS, LONGER, TIMES_LONGER
 from alexnet_lab.measured import measured_recipes

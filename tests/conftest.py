@@ -7,12 +7,12 @@ import os
 if "PYTEST_XDIST_WORKER" in os.environ:  # one thread for each worker, before torch is imported; its processes too
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import signal  # noqa: E402
-from dataclasses import dataclass, field, replace  # noqa: E402
-from pathlib import Path  # noqa: E402
+import signal
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
+import numpy as np
+import pytest
 
 _HOME_OF_THE_USER = os.environ.get("ALEXNET_HOME")
 
@@ -43,6 +43,17 @@ def no_reports():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "add", lambda *given: None)
         yield real
+
+
+@pytest.fixture(scope="session", autouse=True)
+def small_matrix_product():
+    """Trainings measure the machine's rate by a small matrix product: the one of 4096³ takes longer than they do."""
+    from alexnet import api
+    from alexnet.runtime.device import matrix_rate
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(api, "matrix_rate", lambda device_config: matrix_rate(device_config, size=256))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ from alexnet.plots.curves import training_errors
 from alexnet.recipes import RECIPES, get_recipe
 from alexnet.runtime.run import Run, source_commit
 from alexnet_lab import pages
-from alexnet_lab.claims.paper import STATEMENTS as PAPER_STATEMENTS
+from alexnet_lab.claims.paper_sections import STATEMENTS as PAPER_STATEMENTS
 from alexnet_lab.claims.registry import STATEMENTS
 from alexnet_lab.experiments.ablations import ABLATIONS, BASE
 from alexnet_lab.experiments.registry import EXPERIMENTS, FIGURE_1_RATES, LONGER

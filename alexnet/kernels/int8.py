@@ -5,7 +5,7 @@ The products and their sums are integers and exact; the scales are applied after
 Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018). Scales of inputs are computed
 for each image, so there is no calibration and no prediction depends on the other images of a batch. The products are
 oneDNN's, by the operations that torch's compiler emits for quantized networks. They are not public, so the kernel is
-probed before it is used, see ``probe.py``.
+tested once before it is used, see ``selftest.py``.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 oneDNN's kernels read weights in blocks that fit their registers. Given ordinary weights, torch reorders them at each
 call: nothing beside a batch, a tenth of the time of one image (docs/log.md). oneDNN's own advice is to do it once
 ("Inference and Training Aspects", developer guide). Torch has no public call for it; the two operations used here are
-those that its compiler emits. So the kernel is probed before it is used, see ``probe.py``.
+those that its compiler emits. So the kernel is tested once before it is used, see ``selftest.py``.
 """
 
 from __future__ import annotations

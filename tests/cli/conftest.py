@@ -15,9 +15,28 @@ NARROW = ["model.width=0.25", "data.image_size=16", "train.epochs=8", "train.pre
 """Overrides of ``small-digits`` that make a training take seconds."""
 
 
+PROCESS = """
+import sys
+from alexnet import api
+from alexnet.cli.main import main
+from alexnet.report import build
+from alexnet.runtime.device import matrix_rate
+api.matrix_rate = lambda device_config: matrix_rate(device_config, size=256)
+build.add = lambda *given: None
+sys.exit(main(sys.argv[1:]))
+"""
+"""``python -m alexnet`` whose trainings write no report.html and measure the machine's rate by a small product."""
+
+
 @pytest.fixture(scope="session")
 def narrow():
     return list(NARROW)
+
+
+@pytest.fixture(scope="session")
+def process():
+    """The words that start ``alexnet`` as a process, without the words that follow."""
+    return [sys.executable, "-c", PROCESS]
 
 
 @pytest.fixture(scope="session")

@@ -2,11 +2,11 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import statistics
 import subprocess
-import sys
 import tarfile
 import time
 from pathlib import Path
@@ -66,18 +66,19 @@ def test_a_finished_run_prints_its_result_and_another_is_refused(narrow_run, nar
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
-def test_an_interrupted_training_is_resumed_to_the_same_end(number, status, narrow_run, narrow, tmp_path):
+def test_an_interrupted_training_is_resumed_to_the_same_end(number, status, narrow_run, narrow, process, tmp_path):
     """Stopped in the middle of a real process, then resumed: the same metrics and the same weights, byte for byte."""
     out = tmp_path / "run"
     options = [*words(narrow), "--device", "cpu", "--out", str(out)]
-    command = [sys.executable, "-m", "alexnet", "train", "small-digits", *options]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        [*process, "train", "small-digits", *options], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     metrics = out / "metrics.jsonl"
-    while process.poll() is None and (not metrics.exists() or metrics.read_bytes().count(b"\n") < 15):
+    while child.poll() is None and (not metrics.exists() or metrics.read_bytes().count(b"\n") < 15):
         time.sleep(0.005)
-    os.kill(process.pid, number)
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == status, err
+    os.kill(child.pid, number)
+    _, err = child.communicate(timeout=120)
+    assert child.returncode == status, err
     assert "the same command continues there" in err
     assert not (out / "result.json").exists()
     run = train("small-digits", out=out, overrides=narrow, device="cpu")
@@ -254,10 +255,9 @@ def test_what_a_finished_run_lost_is_written_again(tmp_path, capsys, monkeypatch
     assert notes.warnings() == [f"warning: there are no checkpoints in {folder}/checkpoints: starting at step 0 again"]
 
 
-def test_progress_without_a_reader_does_not_end_a_training(tmp_path):
+def test_progress_without_a_reader_does_not_end_a_training(tmp_path, process):
     out = tmp_path / "run"
-    options = " ".join([*words(SHORT), "--out", str(out)])
-    command = f"{sys.executable} -m alexnet train {options} 2>&1 >/dev/null"
+    command = f"{shlex.join([*process, 'train', *words(SHORT), '--out', str(out)])} 2>&1 >/dev/null"
     subprocess.run(["bash", "-c", f"{command} | head -1"], check=True, stdout=subprocess.DEVNULL, timeout=300)
     assert Run(out).finished
 

@@ -20,7 +20,7 @@ from alexnet.config import override
 from alexnet.core.errors import UserError
 from alexnet.core.schema import to_json
 from alexnet.recipes import RECIPES, get_recipe
-from alexnet_lab.claims.ablation import RANDOM_COLOUR
+from alexnet_lab.claims.ablation_claims import RANDOM_COLOUR
 from alexnet_lab.claims.claim_result import INCONCLUSIVE, PENDING, Verdict
 from alexnet_lab.claims.registry import SOURCES, STATEMENTS, get_statement
 from alexnet_lab.experiments.registry import EXPERIMENTS
