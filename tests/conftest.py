@@ -173,7 +173,7 @@ def notes():
 
 @pytest.fixture(scope="session")
 def slim():
-    """Variant → departures that give it few hidden units: all of its structure for a fraction of its memory."""
+    """Variant → overrides that give it few hidden units: the whole structure in a fraction of the memory."""
     from alexnet.models.registry import get_architecture
 
     def differences(name, units=64):
@@ -186,7 +186,7 @@ def slim():
 @pytest.fixture(scope="session")
 def randomised(slim):
     """Variant → its slim network for five classes, in float64 and evaluation mode, every weight and bias random and
-    large enough that nothing fades on its way up.
+    large enough that activations stay large in every layer.
     """
     import torch
 
@@ -225,7 +225,7 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def cpu():
-    """The processor, in fp32: what two machines come nearest to agreeing on."""
+    """The CPU in fp32, where results differ least between machines."""
     from alexnet.runtime.device import resolve_device
 
     return resolve_device("cpu", "fp32")
