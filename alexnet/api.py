@@ -1,7 +1,7 @@
-"""What each command does, as a function for Python: it parses nothing, prints no result and returns values.
+"""The commands as Python functions, which return values and print no results.
 
-The commands in ``cli/`` call these functions and print what they return. Progress goes to stderr, as a bar on a
-terminal and in a notebook and as plain lines elsewhere; ``progress=False`` shows nothing.
+The commands in ``cli/`` call these functions and print their results. Progress is shown on stderr, as a bar on a
+terminal or in a notebook, otherwise as lines of text; ``progress=False`` shows nothing.
 """
 
 from __future__ import annotations
@@ -62,16 +62,16 @@ def train(
 ) -> Run:
     """Train a recipe, evaluate the model and return the run: ``train("small-digits").result["top1"]``.
 
-    An interrupted run of the same recipe, seed and images is resumed; a finished one is returned as it is. The display
-    of progress on stderr is switched off by ``progress=False``.
+    An interrupted run of the same recipe, seed and images is resumed; a finished one is returned unchanged.
+    ``progress=False`` shows no progress on stderr.
 
     ``recipe``: a name from ``alexnet list``, the path of a recipe's JSON file, a ``Recipe``, or None: the embedded
     digits, or with ``data`` the recipe for photographs. ``data``: the source of the images in place of the recipe's: a
     built-in name, ``NAME:PATH``, or the path of a folder of class folders. ``out``: the run folder, ``runs/<recipe>``
     if None. ``overrides``: changed fields of the recipe, ``{"train.epochs": 2}`` or ``["train.epochs=2"]``. ``device``:
     ``"cpu"``, ``"cuda"``, ``"cuda:1"``; None takes a GPU if there is one. ``reference``: use reference PyTorch layers
-    instead of the fast kernels. ``data_root``: the folder where built-in image sets are looked for first. ``reporter``:
-    receives progress and messages in place of the display.
+    instead of the fast kernels. ``data_root``: the first folder to search for built-in image sets. ``reporter``:
+    receives progress and messages instead of stderr.
 
     Raises ``UserError`` (a ``ValueError``) with one line for a mistake of the user, ``DivergedError`` (a ``UserError``)
     if the loss or a weight is no longer finite, and ``StoppedError`` after a checkpoint if a signal stopped the
@@ -105,7 +105,7 @@ def train(
 def fit_and_finish(
     recipe: Recipe, dataset: PreparedDataset, run: Run, seed: int, device_config: DeviceConfig, reporter: Reporter
 ) -> None:
-    """Train from the newest checkpoint, or from the start, to the end, and write what a finished run holds."""
+    """Train to the end, from the newest checkpoint if there is one, and write the files of a finished run."""
     with device_config.enough_memory(f"add --set train.batch_size={max(1, recipe.train.batch_size // 2)}"):
         matrix_gflops = matrix_rate(device_config)
         training = Training(recipe, dataset, run, seed, device_config, reporter)
@@ -122,10 +122,10 @@ def finish(training: Training, model: Classifier, curves: CurvesFile, matrix_gfl
         write_bytes(run.folder / "report.md", write_report(recipe, result, remarks(training.dataset)).encode())
         write_json(run.folder / "result.json", result)  # last: it shows that the run is complete
     except OSError as error:
-        kept = "the training itself is done" if training.safe else "no checkpoint of its end could be written either"
+        kept = "the training itself is done" if training.safe else "its last checkpoint could not be written either"
         raise UserError(
-            f"cannot write the result to {run.folder}: {error.strerror or error}; {kept}: make room and repeat the "
-            "command, which resumes from the last checkpoint"
+            f"cannot write the result to {run.folder}: {error.strerror or error}; {kept}: free disk space and repeat "
+            "the command, which resumes from the last checkpoint"
         ) from error
 
 
@@ -223,7 +223,7 @@ def accelerate(
     bf16 the forward pass runs under autocast.
 
     ``device``: ``"cpu"``, ``"cuda"``, ``"cuda:1"``; None takes the GPU if there is one. ``precision``: ``"auto"`` is
-    bf16 on devices that multiply it natively, otherwise fp32; ``"int8"`` weights are for inference on a CPU. Raises
+    bf16 on devices that support it natively, otherwise fp32; ``"int8"`` weights are for inference on a CPU. Raises
     ``UserError`` for a device or a precision that cannot be used.
     """
     if training and precision == "int8":
@@ -258,9 +258,9 @@ def create_transform(
     augmented view in each call, drawn from ``generator``, or from torch's global generator if None. With worker
     processes leave ``generator`` out: PyTorch seeds the global one in each worker.
 
-    ``model_or_recipe``: a loaded model, a run or model folder, a recipe, its name, or its JSON file; an existing model
-    wins over a recipe's name. Pixel statistics of a recipe come from its image set, or ``data``, which is prepared if
-    needed (``data_root`` and ``progress`` as in :func:`train`). Raises ``UserError``.
+    ``model_or_recipe``: a loaded model, a run or model folder, a recipe, its name, or its JSON file. If a name is both
+    a model folder and a recipe, the model is used. Pixel statistics of a recipe come from its image set, or ``data``,
+    which is prepared if needed (``data_root`` and ``progress`` as in :func:`train`). Raises ``UserError``.
     """
     if not isinstance(model_or_recipe, Recipe):
         if isinstance(model_or_recipe, Classifier) or is_model(model_or_recipe):

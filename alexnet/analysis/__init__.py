@@ -1,1 +1,1 @@
-"""What a trained network has learned: activity, filter statistics, receptive fields, attribution."""
+"""Analysis of trained networks: activity, filter statistics, receptive fields, attribution."""

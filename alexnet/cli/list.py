@@ -37,7 +37,7 @@ def _sources() -> dict[str, str]:
 
 
 def measured_recipes() -> dict[str, dict[str, Any]]:
-    """Recipe → what was measured of it: ``alexnet/recipes/measured.json``, which the laboratory writes."""
+    """Recipe → its measured results, from ``alexnet/recipes/measured.json``, which ``alexnet_lab`` writes."""
     text = importlib.resources.files("alexnet.recipes").joinpath("measured.json").read_text(encoding="utf-8")
     measured: dict[str, dict[str, Any]] = json.loads(text)
     return measured

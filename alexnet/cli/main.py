@@ -1,7 +1,8 @@
-"""The table of commands, and how one of them is run.
+"""The table of commands, and the function that runs one of them.
 
-Only the command that runs is imported, so ``--help`` needs neither torch nor numpy nor Pillow nor pydantic. A
-user's mistake is one line and exit status 2; Ctrl-C is 130, SIGTERM 143, SIGUSR1 138.
+Only the module of the given command is imported, so ``--help`` needs neither torch nor numpy nor Pillow nor pydantic. A
+user's mistake gives one line of error and exit status 2. The status is 130 after Ctrl-C, 143 after SIGTERM and 138
+after SIGUSR1.
 """
 
 from __future__ import annotations
@@ -177,7 +178,7 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     """The parser of the command line, with the arguments of ``command`` only."""
     parser = Parser(
         prog="alexnet", allow_abbrev=False,
-        description="AlexNet in every published form: trained, measured, explained and put to use.",
+        description="AlexNet in every published form: train, evaluate, predict and plot.",
         epilog="Start with: alexnet train",
     )  # fmt: skip
     parser.add_argument("--version", action="store_true", help="print the version and exit")
@@ -213,7 +214,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         raise _unknown_command(first)
     arguments, strange = build_parser(first).parse_known_args(words)
     if strange and not strange[0].startswith("-"):
-        raise UserError(f"{strange[0]!r} is one argument too many; see alexnet {arguments.command} --help")
+        raise UserError(f"unexpected argument {strange[0]!r}; see alexnet {arguments.command} --help")
     if strange and not arguments.command:
         raise UserError(f"{strange[0]} must come after a command: alexnet COMMAND {strange[0]}")
     if strange and arguments.command == "train":
@@ -279,12 +280,12 @@ def _run(words: Sequence[str]) -> int:
         print("alexnet: interrupted", file=sys.stderr)
         return 130
     except OSError as error:
-        with contextlib.suppress(OSError, ValueError):  # drop what stdout could not take, or Python writes it at exit
+        with contextlib.suppress(OSError, ValueError):  # drop unwritten output, or Python writes it at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):  # the program that read our output has exited
             return 141
         full = error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-        where = "the output cannot be written" if full else error.filename or "the system refused"
+        where = "the output cannot be written" if full else error.filename or "system error"
         print(f"alexnet: {where}: {error.strerror or error}", file=sys.stderr)
         return 2
     return status
@@ -292,7 +293,7 @@ def _run(words: Sequence[str]) -> int:
 
 @contextlib.contextmanager
 def _process_settings() -> Iterator[None]:
-    """The settings of the process that a command needs; those from before at the end."""
+    """A context with the process settings that a command needs; the earlier ones are restored at its end."""
     streams = [stream for stream in (sys.stdout, sys.stderr) if isinstance(stream, io.TextIOWrapper)]
     errors = [stream.errors for stream in streams]
     handlers = {}
@@ -300,7 +301,7 @@ def _process_settings() -> Iterator[None]:
         handlers = {number: signal.signal(number, _terminate) for number in (signal.SIGTERM, signal.SIGUSR1)}
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"PIL\.")  # refused files have a line of our own
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # refused files are reported separately
             for stream in streams:
                 stream.reconfigure(errors="replace")  # a terminal that cannot print × must not end a training
             yield
@@ -314,20 +315,20 @@ def _process_settings() -> Iterator[None]:
 
 
 def wait_politely() -> None:
-    """Where other programs use the processors, let OpenMP's threads sleep while they wait, instead of spinning.
+    """If other programs use the processors, let waiting OpenMP threads sleep instead of spin.
 
-    A thread that spins while its partner is not running costs up to ten times the work itself (docs/log.md); on an idle
-    machine a thread that sleeps costs a third more. OpenMP reads the setting once, so it is made before torch is
-    imported.
+    If processors are busy, spinning threads can make the work ten times slower (docs/log.md). On an idle computer,
+    sleeping threads make it a third slower. OpenMP reads the setting once, so it must be set before torch is imported.
     """
     if busy_share() > BUSY:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def busy_share(seconds: float = 0.1) -> float:
-    """The share of all processors' time in use now, measured for ``seconds``; 0 where the system does not report it.
+    """The share of all processors' time in use, 0 … 1, measured for ``seconds``; 0 if the system does not report it.
 
-    The load average would not do: it includes what ended a minute ago, such as the training before this one.
+    The load average is not used, because it includes programs that have ended a minute ago, such as an earlier
+    training.
     """
     try:
         before = _processor_times()

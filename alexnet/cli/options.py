@@ -1,4 +1,4 @@
-"""Options that several commands share, and the numbers that a word on the command line stands for."""
+"""Options that several commands share, and the conversion of command-line words to numbers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ Add = Callable[..., object]
 
 SOURCE = "a built-in name, NAME:PATH (e.g. imagenet:PATH), a folder of class folders, or a tar of one"
 PRECISION = (
-    "default: bf16 where the hardware multiplies it natively, else fp32; int8: weights of a trained model, on a CPU"
+    "default: bf16 if the hardware supports it natively, else fp32; int8: int8 weights of a trained model, on a CPU"
 )
 
 
 def count(word: str) -> int:
     """A whole number of 1 or more. Raises ``ArgumentTypeError``."""
     if not word.isdigit() or not int(word):
-        raise argparse.ArgumentTypeError(f"{word!r} is no number of 1 or more")
+        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number of 1 or more")
     return int(word)
 
 
@@ -30,7 +30,7 @@ def positive(word: str) -> float:
     except ValueError:
         number = math.nan
     if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{word!r} is no number above 0")
+        raise argparse.ArgumentTypeError(f"{word!r} is not a number above 0")
     return number
 
 
@@ -58,4 +58,4 @@ def add_reference(add: Add) -> None:
 
 def add_data_root(add: Add) -> None:
     """``--data-root``."""
-    add("--data-root", type=Path, metavar="FOLDER", help="the folder where built-in image sets are looked for first")
+    add("--data-root", type=Path, metavar="FOLDER", help="the first folder to search for built-in image sets")

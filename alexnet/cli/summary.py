@@ -54,7 +54,7 @@ def _input_shape(network: Classifier) -> tuple[int, int, int]:
 
 
 def _source(variant: str) -> str:
-    """The source of a variant in the table, also for a variant that is no longer there."""
+    """The source of a variant in the table; a remark for a variant that is no longer in the table."""
     try:
         return get_variant(variant).source
     except UserError:
@@ -89,7 +89,7 @@ def _layer_text(name: str, network: Classifier, layers: Summary) -> str:
 
 
 def _cells(layer: Layer) -> tuple[str, ...]:
-    """One row; a unit that depends on the whole image has no receptive field and no step in it."""
+    """One row; receptive field and step are "–" if a unit depends on the whole image."""
     field, step = (str(number or "–") for number in (layer.receptive_field, layer.step))
     return (
         layer.name,

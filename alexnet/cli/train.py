@@ -29,5 +29,7 @@ def main(arguments: argparse.Namespace) -> int:
         print("\n".join([describe_measure(result), *readings(run.recipe, result)]))
     print(f"the run is in {run.folder}: {', '.join(n for n in SHOWN if (run.folder / n).exists())}, model/")
     if (size := folder_bytes(run.checkpoints)) > LARGE:
-        print(f"{run.checkpoints} holds {size / 1e9:.1f} GB that a finished run does not need: it may be removed")
+        print(
+            f"{run.checkpoints} has {size / 1e9:.1f} GB that a finished run does not need: you can remove that folder"
+        )
     return 0

@@ -1,1 +1,1 @@
-"""What all other packages use: the error for a user's mistake, complete files, random numbers without state."""
+"""Code for all other packages: the error for a user's mistake, atomic files, random numbers without state."""

@@ -60,7 +60,7 @@ def no_run(folder: Path, otherwise: str) -> UserError:
         return UserError(otherwise)
     default = RUNS / folder.name
     suggest = len(folder.parts) == 1 and default.is_dir()
-    return UserError(f"{folder} is no run: {f'did you mean {default}?' if suggest else 'there is no such folder'}")
+    return UserError(f"{folder} is not a run: {f'did you mean {default}?' if suggest else 'there is no such folder'}")
 
 
 def unknown(kind: str, name: str, known: Iterable[str], meant: Sequence[str] = ()) -> UserError:

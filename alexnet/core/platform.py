@@ -1,4 +1,4 @@
-"""What the package needs of the operating system, checked in one place.
+"""The requirements on the operating system, checked in one place.
 
 Files are locked with ``fcntl.flock``, images are read with ``os.preadv`` and a training stops on SIGUSR1. These belong
 to POSIX systems. On other systems modules can still be imported, and :func:`check_platform` raises the error.

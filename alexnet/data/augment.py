@@ -262,7 +262,7 @@ def normalize(
     flip: Tensor,
     margin: int = 0,
 ) -> Tensor:
-    """Normalize pixels ``(N, C, S, S)`` of 0 … 255: (x − mean) / std, or x − mean image, as ``preprocessing`` says.
+    """Normalize pixels ``(N, C, S, S)`` of 0 … 255: (x − mean) / std, or x − mean image, as set in ``preprocessing``.
 
     ``mean_image`` ``(H, W, C)`` float32, of the size of the stored images: it is cropped and mirrored like the image
     (``top`` to ``margin``: see :func:`crop_windows`), or its centre is used for all. Raises ``ValueError`` if it is

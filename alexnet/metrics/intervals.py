@@ -20,6 +20,6 @@ def accuracy_interval(right: int, images: int) -> tuple[float, float]:
     from scipy.stats import binomtest  # here, because its import takes longer than everything else that a report needs
 
     if not 0 <= right <= images or images < 1:
-        raise ValueError(f"{right} of {images} images is no accuracy")
+        raise ValueError(f"{right} of {images} images is not an accuracy")
     interval = binomtest(right, images).proportion_ci(CONFIDENCE, method="wilson")
     return float(interval.low), float(interval.high)

@@ -64,7 +64,7 @@ class PlotInputs:
             raise no_run(Path(self.target), "")
         if self.data:
             raise UserError(
-                f"{self.target} is no run, and --data gives a run other images: leave it out, or use --image"
+                f"{self.target} is not a run, and --data gives a run other images: leave it out, or use --image"
             )
         return True
 

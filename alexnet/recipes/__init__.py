@@ -47,7 +47,7 @@ def get_recipe(name: str) -> Recipe:
 
 
 def is_recipe(name: str) -> bool:
-    """Whether ``get_recipe`` has something to read by this name. Imports no other package."""
+    """Whether ``get_recipe`` knows this name or file. Imports no other package."""
     return name in RECIPES or is_recipe_file(name) or name in installed_recipes()
 
 

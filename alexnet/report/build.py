@@ -42,7 +42,7 @@ def rebuild(
     """
     run = Run(run_folder(target))
     if run.description and not run.finished:
-        raise UserError(f"{target} has not finished: give the command that started it again, then make its report")
+        raise UserError(f"{target} has not finished: repeat the command that started it, then make its report")
     model = load_model(run.folder)
     dataset = open_dataset_for(run.folder, model, data, data_root, reporter)
     try:
@@ -78,7 +78,7 @@ def report_figures() -> list[ReportFigure]:
 
 
 def make_sections(finished: FinishedRun, reporter: Reporter) -> list[page.Section]:
-    """A section for each figure. One that cannot be made has the reason in place of the figure."""
+    """A section for each figure; if a figure cannot be made, its section has the reason."""
     figures = report_figures()
     sections = []
     with stage(reporter, "making the report", len(figures)):
@@ -87,7 +87,7 @@ def make_sections(finished: FinishedRun, reporter: Reporter) -> list[page.Sectio
                 sections.append(page.section(figure.title, figure.compose(finished)))
             except UserError as error:
                 sections.append(page.left_out(figure.title, error.line))
-            except Exception as error:  # one figure that fails must not cost the others
+            except Exception as error:  # if one figure fails, the others are still made
                 reporter.log(f"warning: the report has no figure {figure.title!r}: {one_line(error)}")
                 sections.append(page.left_out(figure.title, one_line(error)))
             reporter.advance(number)

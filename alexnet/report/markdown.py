@@ -1,4 +1,4 @@
-"""``report.md``: what a training did, in words and numbers: result, data, classes, recipe."""
+"""``report.md``: the report of a training as text: result, data, classes and recipe."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ def readings(recipe: Recipe, result: Mapping[str, Any], names: Mapping[str, str]
     sentences = []
     if recipe.train.keep == "best-on-val" and result["split"] == "val":
         sentences.append(
-            "There are no test images: the result is on the validation images, by which the weights were also chosen."
+            "There are no test images: the result is on the validation images, which were also used to choose the "
+            "weights."
         )
     elif recipe.train.keep == "best-on-val":
         epoch, of = result["kept_epoch"], recipe.train.epochs
@@ -81,7 +82,7 @@ def described_differences(recipe: Recipe, source: str) -> list[str]:
 
 
 def facts(result: Mapping[str, Any]) -> list[str]:
-    """Lines on the data, the duration, the machine and the software of a training."""
+    """Lines on the data, the duration, the hardware and the software of a training."""
     splits = ", ".join(f"{count:,} {name}" for name, count in result["splits"].items())
     speed = f"{result['images_per_second']:,.0f} images/s over {result['seconds']:,.0f} s"
     hardware = result["hardware"]

@@ -100,7 +100,7 @@ class Clock:
 class RunLog:
     """The two JSONL files of a run folder, opened to append; a context. Raises ``UserError`` if they cannot be opened.
 
-    Writing a line raises nothing: a line that a full disk refuses is written together with a later one.
+    Writing a line never raises an error: if the disk is full, the line is written together with a later one.
     """
 
     def __init__(self, folder: Path) -> None:

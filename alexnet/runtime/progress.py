@@ -127,7 +127,7 @@ class BarReporter:
 
 
 def _print_line(text: str) -> None:
-    """Write a line to stderr. If its reader has gone (``… 2>&1 | head``), later lines are dropped and work goes on."""
+    """Write a line to stderr. If its reader has exited (``… 2>&1 | head``), later lines are dropped silently."""
     try:
         print(text, file=sys.stderr, flush=True)
     except OSError:

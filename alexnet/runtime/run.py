@@ -98,10 +98,10 @@ def _read(path: Path, names: tuple[str, ...] = ()) -> dict[str, Any]:
     try:
         value = read_json(path)
     except (OSError, ValueError) as error:
-        line = f"{path.parent} is no run folder: {path.name} is missing or damaged there"
+        line = f"{path.parent} is not a run folder: {path.name} is missing or damaged there"
         raise no_run(path.parent, line) from error
     if not isinstance(value, dict) or value.get("schema", SCHEMA) != SCHEMA or not value.keys() >= set(names):
-        raise UserError(f"{path.parent} is no run folder of this version: {path.name} has other contents")
+        raise UserError(f"{path.parent} is not a run folder of this version: {path.name} has other contents")
     return value
 
 
@@ -110,10 +110,10 @@ def lock_run_folder(folder: Path) -> Iterator[None]:
     """Lock a folder for one training: a context around everything from the first look into it to the final result.
 
     The folder is created if it does not exist. Raises ``UserError`` if another process has locked it, or if it holds
-    files and is no run folder.
+    files and is not a run folder.
     """
     if not (folder / "run.json").exists() and folder.is_dir() and any(not _hidden(path) for path in folder.iterdir()):
-        raise UserError(f"{folder} is not empty and is no run: choose another folder with --out")
+        raise UserError(f"{folder} is not empty and is not a run: choose another folder with --out")
     with contextlib.ExitStack() as locks:
         with _writing(folder):
             folder.mkdir(parents=True, exist_ok=True)

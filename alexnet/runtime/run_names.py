@@ -1,4 +1,4 @@
-"""Run folders by what a user types, and short names for them in tables and plots."""
+"""Find the run folder for a path that a user gives, and make short names of runs for tables and plots."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Weights in other formats: in and out."""
+"""Convert weights from and to other formats."""

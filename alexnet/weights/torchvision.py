@@ -1,7 +1,7 @@
-"""Weights from and to ``torchvision.models.alexnet``: eight layers under other names, and nothing else to change.
+"""Convert weights from and to ``torchvision.models.alexnet``.
 
-The ``torchvision`` variant *is* that network, so a state dict only needs its keys renamed. Checkpoints of torchvision
-hold it under the positions of its two ``nn.Sequential`` (torchvision/models/alexnet.py).
+The ``torchvision`` variant is the same network, so only the keys of the state dict change. In torchvision the keys are
+the positions of the layers in two ``nn.Sequential`` (torchvision/models/alexnet.py).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from alexnet.core.errors import UserError
 
-# ours, torchvision's, the weight's shape (None: what the images' channels and the classes make it)
+# our name, torchvision's name, shape of the weight (None: depends on the number of channels or classes)
 LAYERS: tuple[tuple[str, str, tuple[int | None, ...]], ...] = (
     ("conv1", "features.0", (64, None, 11, 11)),
     ("conv2", "features.3", (192, 64, 5, 5)),

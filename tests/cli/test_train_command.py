@@ -90,8 +90,8 @@ def test_a_result_that_cannot_be_written_costs_a_line_and_nothing_else(tmp_path,
             full.setattr("alexnet.training.state.save_checkpoint", refuse)
         assert cli(command) == 2
     err = capsys.readouterr().err
-    kept = "the training itself is done" if checkpoint else "no checkpoint of its end could be written either"
-    assert f"No space left on device; {kept}: make room and repeat the command" in err
+    kept = "the training itself is done" if checkpoint else "its last checkpoint could not be written either"
+    assert f"No space left on device; {kept}: free disk space and repeat the command" in err
     assert cli(command) == 0
     assert ("epoch 1/1" in capsys.readouterr().err) is not checkpoint  # nothing that was kept was trained twice
 

@@ -32,5 +32,5 @@ def test_all_and_none_right():
 
 @pytest.mark.parametrize(("right", "images"), [(0, 0), (-1, 3), (4, 3)])
 def test_impossible_counts_are_refused(right, images):
-    with pytest.raises(ValueError, match="is no accuracy"):
+    with pytest.raises(ValueError, match="is not an accuracy"):
         accuracy_interval(right, images)

@@ -80,7 +80,7 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("important", encoding="utf-8")
     with pytest.raises(UserError) as caught, lock_run_folder(tmp_path):
         raise AssertionError("claimed")
-    assert caught.value.line == f"{tmp_path} is not empty and is no run: choose another folder with --out"
+    assert caught.value.line == f"{tmp_path} is not empty and is not a run: choose another folder with --out"
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
@@ -103,7 +103,7 @@ def test_a_file_in_the_way_is_a_user_error(tmp_path):
 def test_a_damaged_description_is_a_user_error(tmp_path, text):
     begin(tmp_path)
     (tmp_path / "run.json").write_text(text, encoding="utf-8")
-    assert f"{tmp_path} is no run folder" in refusal(tmp_path)
+    assert f"{tmp_path} is not a run folder" in refusal(tmp_path)
 
 
 def test_a_recipe_with_a_field_of_another_version_is_a_user_error(tmp_path):

@@ -83,7 +83,7 @@ def test_a_machine_can_do_what_it_did_in_its_best_moment():
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["train", "--batch", "0"], "argument --batch: '0' is no number of 1 or more"),
+        (["train", "--batch", "0"], "argument --batch: '0' is not a whole number of 1 or more"),
         (["train", "--variant", "alexnext"], "unknown variant 'alexnext'"),
         (["data", "--data", "digits"], "digits has no image files to decode"),
         (["train", "--seconds", "nan"], "argument --seconds"),
