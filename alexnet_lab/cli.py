@@ -1,6 +1,6 @@
 """The commands of the laboratory: ``alexnet reproduce`` and ``alexnet bench``.
 
-``alexnet/cli/main.py`` names this module in its table of commands. It is imported for their ``--help`` too, so it
+``alexnet/cli/main.py`` names this module in its table of commands. It is also imported for ``--help``, so it
 imports torch and the rest of the laboratory only when a command runs.
 """
 
@@ -16,10 +16,14 @@ from alexnet.core.errors import UserError
 
 def add_reproduce_arguments(add: Add) -> None:
     """The arguments of ``alexnet reproduce``."""
-    add("claims", nargs="*", metavar="CLAIM", help="C1 to C34 (default: a table of all)")
-    add("--run", action="store_true", help="first train what these claims need, cheapest first; can be resumed")
+    add("claims", nargs="*", metavar="CLAIM", help="C1 to C34 (default: a table of all claims)")
+    add(
+        "--run",
+        action="store_true",
+        help="first run the trainings that these claims need, shortest first; can be resumed",
+    )
     add("--missing", action="store_true", help="with --run: only trainings that have no results yet")
-    add("--data", action="append", default=[], metavar="NAME:PATH", help="where an image set is; may be repeated")
+    add("--data", action="append", default=[], metavar="NAME:PATH", help="the folder of an image set; may be repeated")
     add_device(add)  # the precision is part of each recipe
     add_data_root(add)
 
@@ -57,9 +61,9 @@ def add_bench_arguments(add: Add) -> None:
     add("what", choices=("train", "infer", "data"), help="training steps, inference, or loading of images")
     add("--variant", action="append", default=[], metavar="VARIANT", help="a name from 'alexnet list'; may be repeated")
     add("--batch", action="append", default=[], type=count, metavar="N", help="batch size; may be repeated")
-    add("--rounds", type=count, default=5, metavar="N", help="turns of each side (default: 5)")
-    add("--seconds", type=positive, default=4.0, metavar="S", help="length of a turn (default: 4)")
-    add("--data", metavar="SOURCE", help="for data: your own photographs (default: photographs made for it)")
+    add("--rounds", type=count, default=5, metavar="N", help="how often each program is timed (default: 5)")
+    add("--seconds", type=positive, default=4.0, metavar="S", help="seconds of each timing (default: 4)")
+    add("--data", metavar="SOURCE", help="for 'data': your own photographs (default: generated photographs)")
     add("--keep", action="store_true", help="also write the speeds to alexnet_lab/results/, in a checkout")
     add_device_and_precision(add)
     add_data_root(add)

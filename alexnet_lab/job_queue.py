@@ -1,4 +1,4 @@
-"""The job queue of ``alexnet reproduce --run``: trains or times what is needed and keeps the results."""
+"""The job queue of ``alexnet reproduce --run``: runs the needed trainings and timings and keeps the results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from alexnet_lab.results.records import check_clean, code_commit, keep, keep_ben
 
 @dataclass(frozen=True)
 class Job:
-    """Something to run. ``run`` writes a results file and returns its path. ``minutes``: approximate time."""
+    """A training or a timing. ``run`` writes a results file and returns its path. ``minutes``: approximate time."""
 
     minutes: float
     title: str
@@ -58,9 +58,9 @@ def run_queue(
 ) -> None:
     """Train every seed of every experiment that ``claims`` need (all if empty), and keep the results.
 
-    ``missing``: only what has no results yet; otherwise everything is measured again. ``sources``: where image sets
-    are, as ``NAME:PATH``. Interrupted trainings are resumed. Raises ``UserError`` before anything is trained if results
-    could not be kept, and after all jobs if some of them failed.
+    ``missing``: only trainings without results; otherwise everything is measured again. ``sources``: the folders of
+    image sets, as ``NAME:PATH``. Interrupted trainings are resumed. Raises ``UserError`` before anything is trained if
+    results could not be kept, and after all jobs if some of them failed.
     """
     check_clean(code_commit(), "--run")
     settings = Settings(_by_name(sources), device, data_root, not missing, reporter)
@@ -77,7 +77,7 @@ def run_queue(
         title = f"{textbook.RECIPE} and the textbook's own loop"
         jobs.append(Job(textbook.MINUTES, title, partial(time_textbook, settings)))
     if not jobs:
-        reporter.log("nothing to run: all results are there for this kind of device")
+        reporter.log("nothing to run: all results exist for this kind of device")
     run_jobs(jobs, reporter)
 
 
@@ -95,7 +95,7 @@ def run_jobs(jobs: Sequence[Job], reporter: Reporter) -> None:
             reporter.log(f"{job.title}: {error.line}")
             failed.append(job.title.partition(",")[0])
     if failed:
-        raise UserError(f"{len(failed)} of {len(jobs)} could not be run, see above: {', '.join(failed)}")
+        raise UserError(f"{len(failed)} of {len(jobs)} jobs failed, see above: {', '.join(failed)}")
 
 
 def _title(experiment: Experiment, device: Device) -> str:

@@ -17,7 +17,7 @@ from alexnet_lab.results.reader import Results, Runs, divergence
 
 
 def measured_recipes(results: Results) -> dict[str, dict[str, Any]]:
-    """Recipe → what was measured of it.
+    """Recipe → its measured results.
 
     A recipe that was trained to its end has ``top1`` (``mean``, ``lowest``, ``highest``: shares of the test images),
     ``seeds``, ``seconds`` (median), ``machine``, ``precision``, ``matrix_gflops`` (the machine's rate of a 4096³

@@ -1,4 +1,4 @@
-"""Writes every page and table that is made from the results: ``python -m alexnet_lab.pages``, in a checkout.
+"""Writes all pages and tables of results: run ``python -m alexnet_lab.pages`` in a checkout.
 
 ``docs/claims.md`` and ``docs/paper.md`` are written whole. Tables of ``README.md``, ``docs/results.md``,
 ``docs/speed.md`` and ``docs/reliability.md`` are written between two comments, ``<!-- NAME: begin -->`` and ``<!--
@@ -26,10 +26,10 @@ from alexnet.runtime.device import hardware_name
 from alexnet_lab.bench.speeds import in_full, side_by_side
 from alexnet_lab.claims.claim_result import ClaimResult, Statement
 from alexnet_lab.claims.effects import ablation_rows, effect, ensemble_effect, views_effect
-from alexnet_lab.claims.paper import STATEMENTS as PAPER_STATEMENTS
+from alexnet_lab.claims.paper_sections import STATEMENTS as PAPER_STATEMENTS
 from alexnet_lab.claims.registry import STATEMENTS
 from alexnet_lab.claims.report import Checked, check, full_sources
-from alexnet_lab.claims.training import shares
+from alexnet_lab.claims.training_claims import shares
 from alexnet_lab.experiments.ablations import ABLATIONS, BASE
 from alexnet_lab.experiments.registry import EXPERIMENTS, LONGER, TIMES_LONGER
 from alexnet_lab.measured import measured_recipes
@@ -47,18 +47,19 @@ AVERAGES = {"ten views": views_effect, "ensembles": ensemble_effect}
 GENERATED = "This page is generated from `alexnet_lab/results/` by `python -m alexnet_lab.pages`."
 PAPER_INTRODUCTION = f"""\
 Krizhevsky, Sutskever and Hinton, *ImageNet Classification with Deep Convolutional Neural Networks*, NIPS 2012. Each row
-is a statement of the paper that can be code: where the code is, which test checks it, and what was measured. "Authors'
-code" is the code that the Computer History Museum released in 2025, with the network `layers-145.cfg`; here it is the
-variant `cuda-convnet`. Files are in `alexnet/`. C1 to C34 are sections of [Claims](claims.md). {GENERATED}"""
+is a statement of the paper that code can implement, with the code, the test that checks it, and the measured figures.
+"Authors' code" is the code that the Computer History Museum released in 2025, with the network `layers-145.cfg`; here
+it is the variant `cuda-convnet`. Files are in `alexnet/`. C1 to C34 are sections of [Claims](claims.md). {GENERATED}"""
 CLAIMS_INTRODUCTION = f"""\
-What tutorials and the paper claim about AlexNet, and what was measured here. A verdict is *supported*, *not supported*,
-*corrected* (a part holds, or another figure is right), *inconclusive at this scale* (the measurements here cannot
-decide it) or *pending* (not measured yet). `alexnet reproduce` prints these verdicts, `alexnet reproduce C5` one of
-them, and `alexnet reproduce --run --missing` trains what has no results yet. {GENERATED}"""
+This page lists what tutorials and the paper claim about AlexNet, and what was measured here. A verdict is *supported*,
+*not supported*, *corrected* (a part of the claim is right, or another figure is right), *inconclusive at this scale*
+(the measurements here cannot decide it) or *pending* (not measured yet). `alexnet reproduce` prints these verdicts,
+`alexnet reproduce C5` prints one of them, and `alexnet reproduce --run --missing` runs the trainings that have no
+results yet. {GENERATED}"""
 
 
 def results_table(results: Results, names: Sequence[str] = ()) -> str:
-    """A row for each measurement of a named recipe that was trained to its end; only of ``names`` if given."""
+    """A row for each results file of a named recipe with finished runs; only the newest of ``names`` if given."""
     files = [value for _, value in results.files() if value["recipe"]["name"] in RECIPES and value["runs"]]
     if names:
         newest = {value["recipe"]["name"]: value for value in files}
@@ -78,7 +79,7 @@ def results_table(results: Results, names: Sequence[str] = ()) -> str:
 
 def _result_row(value: Mapping[str, Any]) -> tuple[str, ...]:
     recipe, runs = recipe_from_json(value["recipe"]), value["runs"]
-    expected = RECIPES[recipe.name].claim.top1  # of today's recipe; a claim may be reworded
+    expected = RECIPES[recipe.name].claim.top1  # of today's recipe, because the text of a claim may have changed
     top1 = [run["top1"] for run in runs]
     spread = f" ({min(top1):.2%} – {max(top1):.2%})" if len(runs) > 1 else ""
     rate = statistics.median(run["matrix_gflops"] for run in runs)
@@ -183,10 +184,11 @@ def ablation_tables(results: Results) -> str:
         epochs = EXPERIMENTS[BASE + suffix].build().train.epochs
         about = (
             f"The base is `{BASE}`: {epochs} epochs of CIFAR-10 (JPEG), {len(runs)} seeds, on "
-            f"{hardware_name(runs[0]['hardware'])}. Each row changes one thing. All train on the same number of "
-            "images, not for the same time. Differences are of pairs of one seed, with 95 % intervals. The accuracy on "
-            "the training images was measured during the last epoch, with augmentation and dropout, so it cannot be "
-            "compared with the test accuracy. Seconds are medians; some trainings ran beside other work."
+            f"{hardware_name(runs[0]['hardware'])}. Each row changes one thing. All trainings use the same number of "
+            "images, so they take different times. A difference is the mean over pairs of trainings with the same "
+            "seed, with a 95 % confidence interval. The accuracy on the training images was measured during the last "
+            "epoch, with augmentation and dropout, so it cannot be compared with the test accuracy. Seconds are "
+            "medians; other programs ran during some trainings."
         )
         head = ("changed", "paper", "test top-1, mean (lowest – highest)", "difference", "train top-1", "seconds")
         parts += [*([title] if title else []), about, markdown_table(head, rows)]
@@ -270,7 +272,10 @@ def main() -> int:
     root = Path(__file__).parents[1]
     try:
         if not (root / ".git").exists():
-            raise UserError("the pages are written in a checkout of the project only, and this package is not in one")
+            raise UserError(
+                "the pages can only be written in a checkout of the project, and this package is not in one: clone the "
+                "project"
+            )
         write_pages(root)
     except UserError as error:
         print(error, file=sys.stderr)

@@ -1,8 +1,8 @@
 """One page for each variant, written from the code: ``docs/variants/``.
 
-A page states where the network is from, in what it differs from the paper and where that is written, its layers, and
-what was measured of it. ``python -m alexnet_lab.variant_pages`` rewrites the pages; a test fails when they and the code
-differ. A variant without an entry in ``ABOUT`` gets a page as well, with its source as the table of variants names it.
+A page states the source of the network, each difference from the paper with its own source, the layers, and what was
+measured. ``python -m alexnet_lab.variant_pages`` rewrites the pages; a test fails when they and the code
+differ. A variant without an entry in ``ABOUT`` also gets a page. Its source is then that of the table of variants.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ WRITTEN_BY = "<!-- Written by python -m alexnet_lab.variant_pages: change that m
 class About:
     """What the code of a variant does not say.
 
-    ``document``: where its settings are written; ``places``: setting → a more exact place; ``notes``: paragraphs.
+    ``document``: the document that states its settings; ``places``: setting → a more exact place; ``notes``:
+    paragraphs.
     """
 
     document: str
@@ -71,8 +72,8 @@ ABOUT: Mapping[str, About] = {
             "The text does not state the padding of conv1: 224 pixels, kernels of 11 and a stride of 4 give maps of "
             "54 × 54 without padding, and figure 2 shows 55 × 55. Here zeros at the right and bottom edges complete "
             "the last window, as in the authors' code.",
-            "No configuration file of the authors' code is exactly the network of the text: see "
-            "[cuda-convnet](cuda-convnet.md) for the one behind the published results.",
+            "No configuration file of the authors' code describes exactly the network of the text. The published "
+            "results come from [cuda-convnet](cuda-convnet.md).",
         ),
     ),
     "cuda-convnet": About(
@@ -84,9 +85,9 @@ ABOUT: Mapping[str, About] = {
             "within-channel LRN": "`layers-145.cfg`: the layer `cnorm2` of type `rnorm`",
         },
         (
-            "This is the network behind the row '1 CNN' in table 2 of the paper: the log in `layer-params-145.cfg` "
-            "ends with errors of 40.664 % (top-1) and 18.210 % (top-5) on ILSVRC-2012's val. The Computer History "
-            "Museum released the code in 2025. Paper and code differ in the settings below.",
+            "The row '1 CNN' in table 2 of the paper shows the errors of this network: the log in "
+            "`layer-params-145.cfg` ends with errors of 40.664 % (top-1) and 18.210 % (top-5) on ILSVRC-2012's val. "
+            "The Computer History Museum released the code in 2025. Paper and code differ in the settings below.",
         ),
     ),
     "paper-half": About(
@@ -106,16 +107,16 @@ ABOUT: Mapping[str, About] = {
         "`models/bvlc_reference_caffenet/train_val.prototxt` of Caffe",
         {"max pools": CAFFE_POOL, "LRN": CAFFE_LRN, "dropout": CAFFE_DROPOUT},
         (
-            "It differs from [bvlc-alexnet](bvlc-alexnet.md) in two things: pooling precedes normalization, and the "
-            "biases that start above 0 start at 1.",
+            "It differs from [bvlc-alexnet](bvlc-alexnet.md) in two things. Pooling comes before normalization. Biases "
+            "that start at 0.1 there start at 1 here.",
         ),
     ),
     "one-tower": About(
         "tutorials",
         {"initial weights": TORCH_START, "initial biases": TORCH_START},
         (
-            "Many tutorials show this network as *the* AlexNet. It has no single author: 227 pixels come from "
-            "Stanford's CS231n notes and Caffe, the one column without normalization from later implementations.",
+            "Many tutorials call this network AlexNet. It has no single author: the 227 pixels come from Stanford's "
+            "CS231n notes and Caffe, and the single column without normalization comes from later implementations.",
         ),
     ),
     "torchvision": About(
@@ -127,8 +128,8 @@ ABOUT: Mapping[str, About] = {
             "initial biases": TORCH_START,
         },
         (
-            "torchvision cites Krizhevsky's paper of 2014, whose network has one column and 64 kernels in conv1. "
-            "Trained weights of torchvision fit after a change of keys, see [Weights](../weights.md).",
+            "torchvision cites Krizhevsky's paper of 2014, whose network has one column and 64 kernels in conv1. The "
+            "trained weights of torchvision can be loaded after their keys are renamed: see [Weights](../weights.md).",
         ),
     ),
     "d2l": About(
@@ -154,7 +155,10 @@ ABOUT: Mapping[str, About] = {
             "batch norm": "Ioffe and Szegedy 2015, arXiv:1502.03167, §3.2: before the non-linearity",
             "initial weights": "He, Zhang, Ren and Sun 2015, arXiv:1502.01852; that of fc8: this project",
         },
-        ("Use this one for your own photographs: it trains faster and needs less tuning than the networks of 2012.",),
+        (
+            "Use this network for your own photographs. It trains faster and needs less tuning than the networks of "
+            "2012.",
+        ),
     ),
     "small": About(
         "this project",
@@ -163,9 +167,9 @@ ABOUT: Mapping[str, About] = {
             "initial weights": "He, Zhang, Ren and Sun 2015, arXiv:1502.01852; that of fc8: this project",
         },
         (
-            "It is not a published network. It keeps AlexNet's structure, five convolutions with three pools and "
-            "three linear layers, for images of 28 to 64 pixels. [Decisions](../decisions.md) and the [lab "
-            "notebook](../log.md) say how its sizes were chosen.",
+            "It is not a published network. It has AlexNet's structure (five convolutions, three pools and three "
+            "linear layers) in sizes for images of 28 to 64 pixels. [Decisions](../decisions.md) and the [lab "
+            "notebook](../log.md) explain how its sizes were chosen.",
         ),
     ),
     "lenet5": About(
@@ -173,8 +177,8 @@ ABOUT: Mapping[str, About] = {
         {},
         (
             "This baseline is not an AlexNet. It has two convolutions with sigmoid units and average pools, and three "
-            "linear layers. The original of 1998 has another output layer and connects the maps of its second "
-            "convolution only in part; the textbook leaves this out.",
+            "linear layers. The original of 1998 has another output layer and connects only some of the maps in "
+            "its second convolution. The textbook leaves this out.",
         ),
     ),
     "cifar-18pct": About(
@@ -192,7 +196,7 @@ ABOUT: Mapping[str, About] = {
         {},
         (
             "This baseline is the four-layer network of the paper's §3.3 without normalization: two convolutions, two "
-            "locally connected layers (windows of 3 × 3 with weights of their own at each place) and one linear "
+            "locally connected layers (3 × 3 windows with different weights at each position) and one linear "
             "layer. Its test error is 13 %.",
         ),
     ),
@@ -201,24 +205,24 @@ ABOUT: Mapping[str, About] = {
         {},
         (
             "This baseline is the four-layer network of the paper's §3.3 with normalization, and a test error of 11 "
-            "%. The third layer has 64 filters, where [cifar-13pct](cifar-13pct.md) has 32. So the two errors differ "
-            "by more than normalization.",
+            "%. Its third layer has 64 filters, and that of [cifar-13pct](cifar-13pct.md) has 32. So normalization is "
+            "not the only difference between the two.",
         ),
     ),
     "cifar-relu": About(
         f"`layers-18pct.cfg` {CIFAR}, without its normalizations; paper §3.1, figure 1",
         {},
         (
-            "This baseline stands for the network of the paper's figure 1. The paper only says that it is a "
-            "four-layer convolutional network on CIFAR-10; that it is this one is an assumption.",
+            "This baseline represents the network of the paper's figure 1. The paper only says that the network has "
+            "four layers and was trained on CIFAR-10. It is an assumption that it is this one.",
         ),
     ),
     "cifar-tanh": About(
         f"`layers-18pct.cfg` {CIFAR}, without its normalizations and with tanh; paper §3.1, figure 1",
         {},
         (
-            "This baseline is [cifar-relu](cifar-relu.md) with tanh in place of ReLU, the other curve of the paper's "
-            "figure 1.",
+            "This baseline is [cifar-relu](cifar-relu.md) with tanh instead of ReLU. It represents the other curve of "
+            "the paper's figure 1.",
         ),
     ),
 }
@@ -233,7 +237,7 @@ OPERATIONS = {
 }
 ACTIVATIONS = {"relu": "ReLU", "tanh": "tanh", "sigmoid": "sigmoid"}
 STARTS = {
-    "torch": "uniform, as PyTorch's layers start",
+    "torch": "uniform, the default of PyTorch's layers",
     "xavier": "Xavier uniform",
     "glorot": "Glorot uniform",
     "he": "He normal",
@@ -241,7 +245,7 @@ STARTS = {
 
 
 def settings(architecture: Architecture) -> dict[str, str]:
-    """Every setting of a network, in words; those that take no effect are left out."""
+    """Every setting of a network as text; settings without effect are left out."""
     a, convs = architecture, list(enumerate(architecture.convs, 1))
     operations = {operation for layer in a.convs for operation in layer.ops}
     found = {"input": f"{a.image_size} × {a.image_size}"}
@@ -269,7 +273,7 @@ def settings(architecture: Architecture) -> dict[str, str]:
     found["dropout"] = _dropout(a)
     found["initial weights"] = _initial_weights(a)
     if a.initialisation in ("torch", "xavier"):
-        found["initial biases"] = "uniform, as PyTorch's layers start"
+        found["initial biases"] = "uniform, the default of PyTorch's layers"
     elif a.initialisation in ("glorot", "he"):
         found["initial biases"] = "0"
     else:
@@ -438,18 +442,25 @@ def index_page() -> str:
     table = markdown_table(("variant", "input", "parameters", "multiply-adds", "source"), rows)
     tree = "\n".join(["```{toctree}", ":hidden:", "", *VARIANTS, "```"])
     about = (
-        "Each variant is one published network, complete with the way its weights start. `alexnet summary` prints "
-        "this table, `alexnet summary NAME` the layers of one. Baselines are networks that AlexNet is compared with."
+        "Each variant is one complete network, with the initialization of its weights. `alexnet summary` prints this "
+        "table. `alexnet summary NAME` prints the layers of one variant. Baselines are networks that AlexNet is "
+        "compared with."
+    )
+    choice = (
+        "Which one to use: `batchnorm` for your own photographs, `small` for images of 28 to 64 pixels, `paper` to "
+        "follow the text of the paper, and `cuda-convnet` to repeat the training behind the published errors."
     )
     checks = markdown_table(
         ("what", "works for"), [(c.name, WORKS_FOR.get(c.name, "every variant")) for c in CAPABILITIES]
     )
     capable = (
-        "Networks are made of ordinary layers. `tests/models/test_capabilities.py` runs each of these checks on every "
-        "variant, as a narrow network. Batch normalization in training mode mixes the images of a batch, so there is "
-        "no gradient of one image."
+        "Networks consist of ordinary PyTorch layers. `tests/models/test_capabilities.py` runs each of these checks on "
+        "every variant, with fewer units per layer. In training mode, batch normalization uses statistics of the whole "
+        "batch, so the gradient of a single image is not defined."
     )
-    return _joined([WRITTEN_BY, "# Variants", about, table, "## What they can do in PyTorch", capable, checks, tree])
+    return _joined(
+        [WRITTEN_BY, "# Variants", about, choice, table, "## What they can do in PyTorch", capable, checks, tree]
+    )
 
 
 def _joined(parts: list[str]) -> str:
@@ -480,7 +491,10 @@ def main() -> int:
     root = Path(__file__).parents[1]
     try:
         if not (root / ".git").exists():
-            raise UserError("the pages are written in a checkout of the project only, and this package is not in one")
+            raise UserError(
+                "the pages can only be written in a checkout of the project, and this package is not in one: clone the "
+                "project"
+            )
         write_pages(root)
     except UserError as error:
         print(error, file=sys.stderr)

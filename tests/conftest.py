@@ -7,12 +7,12 @@ import os
 if "PYTEST_XDIST_WORKER" in os.environ:  # one thread for each worker, before torch is imported; its processes too
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import signal  # noqa: E402
-from dataclasses import dataclass, field, replace  # noqa: E402
-from pathlib import Path  # noqa: E402
+import signal
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
+import numpy as np
+import pytest
 
 _HOME_OF_THE_USER = os.environ.get("ALEXNET_HOME")
 
@@ -43,6 +43,17 @@ def no_reports():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "add", lambda *given: None)
         yield real
+
+
+@pytest.fixture(scope="session", autouse=True)
+def small_matrix_product():
+    """Trainings measure the machine's rate by a small matrix product: the one of 4096³ takes longer than they do."""
+    from alexnet import api
+    from alexnet.runtime.device import matrix_rate
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(api, "matrix_rate", lambda device_config: matrix_rate(device_config, size=256))
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -162,7 +173,7 @@ def notes():
 
 @pytest.fixture(scope="session")
 def slim():
-    """Variant → departures that give it few hidden units: all of its structure for a fraction of its memory."""
+    """Variant → overrides that give it few hidden units: the whole structure in a fraction of the memory."""
     from alexnet.models.registry import get_architecture
 
     def differences(name, units=64):
@@ -175,7 +186,7 @@ def slim():
 @pytest.fixture(scope="session")
 def randomised(slim):
     """Variant → its slim network for five classes, in float64 and evaluation mode, every weight and bias random and
-    large enough that nothing fades on its way up.
+    large enough that activations stay large in every layer.
     """
     import torch
 
@@ -214,7 +225,7 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def cpu():
-    """The processor, in fp32: what two machines come nearest to agreeing on."""
+    """The CPU in fp32, where results differ least between machines."""
     from alexnet.runtime.device import resolve_device
 
     return resolve_device("cpu", "fp32")

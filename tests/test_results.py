@@ -18,7 +18,7 @@ from alexnet.plots.curves import training_errors
 from alexnet.recipes import RECIPES, get_recipe
 from alexnet.runtime.run import Run, source_commit
 from alexnet_lab import pages
-from alexnet_lab.claims.paper import STATEMENTS as PAPER_STATEMENTS
+from alexnet_lab.claims.paper_sections import STATEMENTS as PAPER_STATEMENTS
 from alexnet_lab.claims.registry import STATEMENTS
 from alexnet_lab.experiments.ablations import ABLATIONS, BASE
 from alexnet_lab.experiments.registry import EXPERIMENTS, FIGURE_1_RATES, LONGER
@@ -113,7 +113,7 @@ def replace_recipe(folder, recipe):
 
 def test_runs_of_two_trainings_are_not_one_result(run, tmp_path):
     other = train("small-digits", out=tmp_path / "other", overrides=["train.epochs=2"])
-    with pytest.raises(UserError, match="other is another training than"):
+    with pytest.raises(UserError, match="other is a run of another training than"):
         results.keep([run.folder, other.folder])
     described = other.description
     write_json(

@@ -7,6 +7,7 @@ The gradient of one unit with respect to the image is 0 outside of its receptive
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,14 @@ def receptive_field(network: Classifier, layer: str) -> int:
 def pixel_influence(network: Classifier, layer: str) -> Tensor:
     """The gradient of the centre unit of a layer of maps with respect to each pixel: ``(S, S)`` float64, not negative.
 
+    See :func:`pixel_influences`. Raises ``UserError`` for a layer that the network does not have.
+    """
+    return pixel_influences(network, (layer,))[layer]
+
+
+def pixel_influences(network: Classifier, layers: Sequence[str]) -> dict[str, Tensor]:
+    """Layer → the gradient of its centre unit with respect to each pixel: ``(S, S)`` float64, not negative.
+
     It is computed on a copy with equal positive weights, so that every path from a pixel to the unit counts, so small
     that no unit saturates, and with average pools in place of max pools. So it depends only on the number of paths from
     a pixel to the unit. Raises ``UserError`` for a layer that the network does not have.
@@ -41,7 +50,11 @@ def pixel_influence(network: Classifier, layer: str) -> Tensor:
             network.add_module(name, nn.AvgPool2d(module.kernel_size, module.stride, ceil_mode=module.ceil_mode))
     side = network.image_size
     images = torch.ones(1, network.in_channels, side, side, dtype=torch.float64, requires_grad=True)
-    maps = network.layer_outputs(images, (layer,))[layer]
-    middle = maps.shape[2] // 2
-    (gradient,) = torch.autograd.grad(maps[0, 0, middle, middle], images)
-    return gradient[0].abs().amax(dim=0)
+    outputs = network.layer_outputs(images, layers)
+    found = {}
+    for layer in layers:
+        maps = outputs[layer]
+        centre = maps.shape[2] // 2
+        (gradient,) = torch.autograd.grad(maps[0, 0, centre, centre], images, retain_graph=True)
+        found[layer] = gradient[0].abs().amax(dim=0)
+    return found

@@ -80,14 +80,14 @@ def open_index(
         "layer": layer,
         "precision": predictor.device_config.precision,
     }
-    if not _is_of(folder, identity, len(images)):
+    if not _matches(folder, identity, len(images)):
         with publish_folder(folder) as beside:
             _write(beside / "features.npy", len(images), compute_features(predictor, dataset, images, layer, reporter))
             write_json(beside / "features.json", identity)
     return FeatureIndex(images, np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False))
 
 
-def _is_of(folder: Path, identity: dict[str, object], count: int) -> bool:
+def _matches(folder: Path, identity: dict[str, object], count: int) -> bool:
     """Whether the folder holds a complete index of the same model, images and layer."""
     try:
         features = np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False)

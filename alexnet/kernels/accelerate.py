@@ -21,7 +21,7 @@ from alexnet.kernels.fallback import warn_once
 from alexnet.kernels.int8 import LEAST_CHANNELS, Int8Conv2d, Int8Linear
 from alexnet.kernels.lrn import FastLocalResponseNorm
 from alexnet.kernels.prepacked import PrepackedConv2d
-from alexnet.kernels.probe import int8_fault, prepacked_fault
+from alexnet.kernels.selftest import int8_fault, prepacked_fault
 from alexnet.kernels.winograd import WinogradConv2d
 from alexnet.models.layers import Conv2d, LocalResponseNorm
 from alexnet.runtime.device import DeviceConfig

@@ -5,7 +5,7 @@ scale of its image. The products and their sums are exact integers; the scales a
 "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018). Scales of
 inputs are computed for each image, so there is no calibration, and no prediction depends on the other images of a
 batch. oneDNN computes the products, through the operations that torch's compiler uses for quantized networks. These
-operations are not public, so the kernel is tested before it is used, see ``probe.py``.
+operations are not public, so the kernel is tested before it is used, see ``selftest.py``.
 """
 
 from __future__ import annotations

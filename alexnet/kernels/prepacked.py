@@ -4,7 +4,7 @@ oneDNN's kernels read weights in blocks that fit into CPU registers. torch conve
 large batch this takes almost no time, but for one image it takes a tenth of the time (docs/log.md). oneDNN recommends
 to convert them only once ("Inference and Training Aspects", developer guide). torch has no public function for this;
 the two operations used here are those that torch's compiler uses. So the kernel is tested before it is used, see
-``probe.py``.
+``selftest.py``.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args, get_origin, get_type_hints
 
-from torch import nn
+from torch import Tensor, nn
 
 from alexnet.core.errors import unknown
 from alexnet.models.classifier import FLATTEN, Classifier
@@ -37,6 +37,7 @@ from alexnet.models.layers import (
     Initialisation,
     LocallyConnected,
     LocalResponseNorm,
+    Masks,
     Padding,
     WithinChannelLRN,
     init_layer,
@@ -174,6 +175,14 @@ class AlexNet(Classifier):
         self.add_module(f"{a.activation}7", ACTIVATIONS[a.activation]())
         self._add_dropout(7, "fc7")
         self.fc8 = nn.Linear(a.hidden[1].units, num_classes)
+
+    def forward(self, x: Tensor, masks: Masks | None = None) -> Tensor:
+        """Logits; the layers run in the order in which they were added (see :class:`Classifier`).
+
+        ``masks``: dropout masks by site, see ``dropout_sites``.
+        """
+        x = self.forward_features(x)  # conv1 … pool5: (N, 256, 6, 6)
+        return self.forward_head(x, masks=masks)  # flatten, fc6 … fc8: (N, num_classes)
 
     def _add_convolution(self, number: int, layer: ConvLayer, channels: int) -> None:
         """Add ``conv<number>`` and the operations after it, in the order of ``layer.ops``."""

@@ -1,9 +1,9 @@
-"""The small networks that Krizhevsky trained on CIFAR-10. The paper mentions them in §3.1, §3.3 and figure 1.
+"""The four-layer networks that Krizhevsky trained on CIFAR-10. The paper describes them in §3.1, §3.3 and figure 1.
 
-Sources: the files ``layers-18pct.cfg``, ``layers-conv-local-13pct.cfg`` and ``layers-conv-local-11pct.cfg`` of
-cuda-convnet as published in July 2012. Each file is named after the test error that its network reached. As everywhere
-in that code, α is divided by the window size, k is 1 and output sizes are rounded up. The paper does not state which
-network figure 1 shows. Here it is the 18 % network without its normalizations, once with ReLU and once with tanh.
+They are the files ``layers-18pct.cfg``, ``-conv-local-13pct.cfg`` and ``-conv-local-11pct.cfg`` of cuda-convnet as
+published in July 2012. Each is named after its test error. As everywhere in that code, α is divided by the size of the
+window, k is 1 and sizes are rounded up. The paper does not say which network figure 1 shows. Here it is the network of
+18 % without its normalizations, once with ReLU and once with tanh.
 """
 
 from __future__ import annotations
@@ -23,10 +23,7 @@ CifarOp = Literal["activation", "max-pool", "average-pool", "within-channel-lrn"
 
 @dataclass(frozen=True)
 class CifarLayer:
-    """One layer and the operations after it, in order.
-
-    ``std``: standard deviation of the weights at initialization; biases start at 0.
-    """
+    """One layer and what follows it, in order. ``std`` is where its Gaussian weights start; its biases start at 0."""
 
     kind: Literal["conv", "local"]
     filters: int
@@ -36,7 +33,7 @@ class CifarLayer:
 
 @dataclass(frozen=True)
 class CifarArchitecture:
-    """The layers before the one linear layer, whose weights are drawn from N(0, 0.01²)."""
+    """The layers below the one linear layer, whose weights start at N(0, 0.01²)."""
 
     layers: tuple[CifarLayer, ...]
     image_size: int

@@ -69,7 +69,8 @@ class Classifier(nn.Module):
         if num_classes < 1 or in_channels < 1:
             raise ValueError(f"a network needs at least one class and one channel, not {num_classes} and {in_channels}")
         self.num_classes, self.in_channels, self.image_size = num_classes, in_channels, image_size
-        self.info = default_info("", num_classes, in_channels, image_size)
+        self.created_as = ""  # the variant's name, until `info` is set
+        self._info: ModelInfo | None = None
 
     def forward(self, x: Tensor, masks: Masks | None = None) -> Tensor:
         """Logits ``(N, num_classes)``.
@@ -144,6 +145,17 @@ class Classifier(nn.Module):
     def init_layer(self, name: str, seed: int) -> None:
         """Initialize the weights and biases of one layer in place, by the network's own rule."""
         raise NotImplementedError
+
+    @property
+    def info(self) -> ModelInfo:
+        """What belongs to the network besides its weights; until it is set, :func:`default_info`."""
+        if self._info is None:
+            return default_info(self.created_as, self.num_classes, self.in_channels, self.image_size)
+        return self._info
+
+    @info.setter
+    def info(self, info: ModelInfo) -> None:
+        self._info = info
 
     @property
     def variant(self) -> str:

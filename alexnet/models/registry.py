@@ -18,7 +18,7 @@ import torch
 from alexnet.core.errors import UserError, simplify, unknown
 from alexnet.core.plugins import EntryPoints, entry_points_of
 from alexnet.models.alexnet import AlexNet, Architecture, ConvLayer, LayerOp
-from alexnet.models.classifier import Classifier, default_info
+from alexnet.models.classifier import Classifier
 from alexnet.models.variants import VARIANTS, Variant
 
 ENTRY_POINTS = "alexnet.variants"
@@ -139,7 +139,7 @@ def build(
     try:
         with torch.device("meta"):
             network = new_network(variant, architecture, num_classes, in_channels, image_size)
-        network.info = default_info(variant, num_classes, in_channels, network.image_size)
+        network.created_as = variant
         return network.to_empty(device=device)
     except ValueError as error:
         raise UserError(f"variant {variant!r}: {error}") from error

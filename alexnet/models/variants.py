@@ -1,9 +1,9 @@
 """The table of variants: every published AlexNet by name, with its source.
 
-Each row describes the complete network. Published AlexNets differ in the order of normalization and pool, in what α
-multiplies, in the places of dropout, in how sizes are rounded and in how weights are initialized. All these differences
-are values in this table, so no other code depends on the variant. To add a variant, add a row to ``VARIANTS``; your own
-package can add one through the entry-point group ``alexnet.variants`` (see ``registry.py``).
+Each row is the complete network. Sources use one name for different things: the order of normalization and pool, what α
+multiplies, where dropout is, how sizes are rounded, how weights are initialized. Each of these is a value in this
+table, so no other code depends on the name of a variant. To add a variant, add a row to ``VARIANTS``; a package of your
+own can add one through the entry-point group ``alexnet.variants`` (see ``registry.py``).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from alexnet.models.lenet import LeNet5
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of the table: a network, its source, and the numbers of classes and channels that its authors used.
+    """One row: a network, its source, and the classes and channels that its authors gave it.
 
-    ``architecture``: the settings of an :class:`~alexnet.models.alexnet.AlexNet`; None for a network of another class.
-    ``network``: for such a network, a function of (num_classes, in_channels, image_size or None) that builds it.
+    ``architecture``: the row of an :class:`~alexnet.models.alexnet.AlexNet`. A network of another class has None there
+    and ``network`` instead: a function of (classes, channels, image size or None) that builds it.
     """
 
     architecture: Architecture | None
@@ -154,7 +154,7 @@ KERAS = Architecture(
         ConvLayer(256, 3, padding="same", ops=ACTIVATION_BN_POOL),
     ),
     batch_norm_eps=1e-3,
-    batch_norm_momentum=0.01,  # Keras has momentum 0.99, the share of the old average; torch's is the new one's share
+    batch_norm_momentum=0.01,  # Keras counts the other way: its momentum 0.99 keeps 99 % of the old average
     initialisation="glorot",
 )
 
@@ -184,43 +184,45 @@ SMALL = replace(
 )
 
 VARIANTS: Mapping[str, Variant] = {
-    "paper": Variant(PAPER, "Krizhevsky, Sutskever and Hinton, NIPS 2012, as in its text"),
-    "cuda-convnet": Variant(CUDA_CONVNET, "the network that the paper's authors ran: layers-145.cfg of their code"),
-    "paper-half": Variant(
-        PAPER_HALF, "the authors' network for one GPU, 'about the same number of parameters' (paper §3.2)"
+    "paper": Variant(PAPER, "Krizhevsky, Sutskever and Hinton, NIPS 2012, as the text describes it"),
+    "cuda-convnet": Variant(
+        CUDA_CONVNET, "the network that the authors trained: layers-145.cfg of their released code"
     ),
+    "paper-half": Variant(PAPER_HALF, "the authors' network for one GPU, with about as many parameters (paper §3.2)"),
     "bvlc-alexnet": Variant(BVLC_ALEXNET, "Caffe's bvlc_alexnet"),
     "caffenet": Variant(CAFFENET, "Caffe's bvlc_reference_caffenet: pool before normalization"),
-    "one-tower": Variant(ONE_TOWER, "a widespread description: 227 pixels, one column, no normalization"),
+    "one-tower": Variant(ONE_TOWER, "the AlexNet of many tutorials: 227 pixels, one column, no normalization"),
     "torchvision": Variant(TORCHVISION, "torchvision.models.alexnet, after Krizhevsky 2014"),
     "d2l": Variant(D2L, "Dive into Deep Learning §8.1, for Fashion-MNIST", num_classes=10, in_channels=1),
-    "keras": Variant(KERAS, 'a widespread description in Keras: "same" padding, batch norm after ReLU'),
-    "batchnorm": Variant(BATCHNORM, "recommended today: one column, conv → batch norm → ReLU (Ioffe and Szegedy 2015)"),
-    "small": Variant(SMALL, "a small network of this project for 28 to 64 pixels", num_classes=10, in_channels=1),
+    "keras": Variant(KERAS, 'an AlexNet of tutorials in Keras: "same" padding, batch norm after ReLU'),
+    "batchnorm": Variant(
+        BATCHNORM, "recommended for new trainings: one column, conv → batch norm → ReLU (Ioffe and Szegedy 2015)"
+    ),
+    "small": Variant(SMALL, "this project's own network for images of 28 to 64 pixels", num_classes=10, in_channels=1),
     "lenet5": Variant(
         None, "LeNet-5 as in Dive into Deep Learning §7.6 (baseline)", num_classes=10, in_channels=1, network=LeNet5
     ),
     "cifar-18pct": Variant(
         None,
-        "cuda-convnet's CIFAR-10 network with 18 % test error: three convolutions (baseline)",
+        "the authors' network for CIFAR-10 with 18 % error: three convolutions (baseline)",
         10,
         network=partial(CifarNet, EIGHTEEN_PERCENT),
     ),
     "cifar-13pct": Variant(
         None,
-        "the network with 13 %, paper §3.3: two of four layers locally connected (baseline)",
+        "the authors' network with 13 % error, paper §3.3: two locally connected layers (baseline)",
         10,
         network=partial(CifarNet, THIRTEEN_PERCENT),
     ),
     "cifar-11pct": Variant(
         None,
-        "the network with 11 %, paper §3.3: with local response normalization, wider (baseline)",
+        "the authors' network with 11 % error, paper §3.3: with LRN, and wider (baseline)",
         10,
         network=partial(CifarNet, ELEVEN_PERCENT),
     ),
     "cifar-relu": Variant(
         None,
-        "the 18 % network without normalizations, for the paper's figure 1 (baseline)",
+        "cifar-18pct without normalization, for the paper's figure 1 (baseline)",
         10,
         network=partial(CifarNet, FIGURE_1[0]),
     ),

@@ -99,7 +99,7 @@ class Views:
         """What the test views are, and which of them the evaluation uses."""
         if len(self.tests) == 1:
             return "one view, the whole image"
-        return "ten views, averaged" if self.averaged else "ten views, of which only the centre crop (framed) is used"
+        return "ten views, averaged" if self.averaged else "ten views, only the framed centre is used"
 
 
 def _own_colours(pixels: NDArray[np.uint8]) -> Colours:

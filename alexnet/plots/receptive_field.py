@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.analysis.receptive_field import pixel_influence
+from alexnet.analysis.receptive_field import pixel_influences
 from alexnet.data.image_file import read_photograph
 from alexnet.models.alexnet import Architecture, LinearLayer, architecture_of
 from alexnet.models.classifier import Classifier
@@ -80,7 +80,8 @@ def compose_receptive_fields(
     network.init_weights(seed=0)
     last_pool = [name for name, layer in sides.items() if layer.kind.endswith("pool")][-1:]
     shown = [name for name, layer in sides.items() if not layer.kind.endswith("pool")] + last_pool
-    fields = [Field(name, sides[name].receptive_field or 0, pixel_influence(network, name).numpy()) for name in shown]
+    gradients = pixel_influences(network, shown)
+    fields = [Field(name, sides[name].receptive_field or 0, gradients[name].numpy()) for name in shown]
     window = largest + largest // 4
     cropped = [replace(field, gradient=_crop(field.gradient, window)) for field in fields]
     title = f"{name or variant}: receptive field of the centre unit (bright: large gradient; dashed: by arithmetic)"

@@ -54,7 +54,7 @@ RECIPES = (
         optim=TUTORIAL_OPTIM,
         train=TUTORIAL_TRAIN,
         claim=Claim(
-            source="a widespread tutorial without any change: CIFAR-10 at 224 pixels, Adam at 1e-3, five epochs",
+            source="the training of many tutorials, unchanged: CIFAR-10 at 224 pixels, Adam at 1e-3, five epochs",
             expects="a falling loss; no accuracy is reported",
             cost="forty minutes to an hour on two CPU cores with bf16",
         ),
@@ -79,7 +79,7 @@ RECIPES = (
         optim=TUTORIAL_OPTIM,
         train=TUTORIAL_TRAIN,
         claim=Claim(
-            source="a widespread description in Keras with its rotation, flip and crop. It gives no training; the "
+            source="the Keras network of many tutorials, with their rotation, flip and crop. It gives no training; the "
             "training is that of torchvision-cifar10",
             expects="no accuracy is reported; batch normalization 'stabilises and speeds training'",
             cost="about an hour and a half on two CPU cores with bf16",

@@ -89,7 +89,7 @@ RECIPES = (
         optim=PLATEAU_2012,
         train=TrainSpec(batch_size=128, epochs=90, views=10),
         claim=Claim(
-            source="a widespread description that gives the network and no training; the training is the paper's",
+            source="the AlexNet of many tutorials, which give the network and no training; the training is the paper's",
             expects="no accuracy is reported",
             cost="one and a half times paper-imagenet, because its convolutions have one group",
         ),

@@ -15,8 +15,8 @@ OURS, STOCK = "ours", "stock"
 
 @dataclass(frozen=True)
 class Comparison:
-    """``candidates``: ``"ours"`` and ``"stock"``; ``beside`` names the second. For each image the work takes ``flop``
-    floating-point operations, or moves ``moved`` bytes; its upper bound is computed from that.
+    """``candidates``: ``"ours"`` and ``"stock"``; ``beside`` describes the second. For each image the work takes
+    ``flop`` floating-point operations, or moves ``moved`` bytes; its upper bound is computed from that.
     """
 
     what: str

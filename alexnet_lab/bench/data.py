@@ -1,7 +1,7 @@
 """Benchmarks of images: photographs → prepared dataset, and prepared dataset → training steps.
 
-The photographs are those of a given source, or crops of scikit-learn's two sample photographs, as JPEG files with the
-average size of ImageNet's.
+The photographs are those of a given source, or crops of scikit-learn's two sample photographs, saved as JPEG files with
+the average size of ImageNet's photographs.
 """
 
 from __future__ import annotations

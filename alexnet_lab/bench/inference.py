@@ -1,4 +1,4 @@
-"""Inference: our network as a predictor holds it beside stock PyTorch's, on images that are ready in memory."""
+"""Inference: our network, as a predictor holds it, against stock PyTorch's, on images that are ready in memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def inference_comparison(variant: str, batch: int, precision: str, device: str) 
 
 
 def comparison_with(beside: str, other: Candidate, variant: str, batch: int, precision: str, device: str) -> Comparison:
-    """Our logits of a batch beside any other's."""
+    """Our logits of a batch against those of another program."""
     candidates = {OURS: Candidate(our_outputs, (variant, batch, precision, device)), STOCK: other}
     flop = 2.0 * summarize(network_of(variant)).multiply_adds
     return Comparison("inference", beside, variant, batch, precision, candidates, flop=flop)

@@ -1,4 +1,4 @@
-"""Interleaved timing: several ways of doing the same work, timed in turns, each in its own process.
+"""Interleaved timing: several programs for the same work are timed alternately, each in its own process.
 
 The speed of a machine can change by a factor of two or three within minutes. So each round gives every candidate a
 turn, and a ratio is the median over rounds of the ratios within a round. Each candidate has its own process, because
@@ -33,7 +33,7 @@ KIBI = 1024
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way of doing the work. ``prepare(*arguments)`` returns the device and the work. It is called in the
+    """A program for the work. ``prepare(*arguments)`` returns the device and the work. It is called in the
     candidate's own process, so it must be importable, and its arguments must be picklable.
     """
 

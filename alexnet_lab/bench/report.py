@@ -10,8 +10,8 @@ from alexnet.runtime.device import hardware_name
 
 GIBI = 2**30
 LEGEND = (
-    "speeds are images per second, medians over rounds; GiB: our peak memory; first s: our first unit of work, "
-    "including compilation"
+    "speeds are images per second, medians over rounds; GiB: peak memory of this package; first s: "
+    "seconds of its first unit of work, including compilation"
 )
 HEADER = (
     "what", "variant", "batch", "precision", "ours", "compared with", "its speed", "ratio", "share of peak", "GiB",

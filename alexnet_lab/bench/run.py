@@ -1,4 +1,4 @@
-"""Benchmarks: every comparison of one kind, timed in turns, with the hardware peak measured around it."""
+"""Benchmarks: all comparisons of one kind, by interleaved timing, with the hardware peak measured before and after."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def run_benchmark(
 ) -> dict[str, Any]:
     """Benchmark training steps (``"train"``), inference (``"infer"``) or the loading of images (``"data"``).
 
-    ``variants``, ``batches``: empty for the usual ones. ``rounds``: turns of at least ``seconds`` for each side.
-    ``data``: photographs for ``"data"``; None makes some. ``precision``: None measures the device's default, and int8
-    where the CPU multiplies it. Returns a JSON value: the rows, the hardware peak, the hardware and the commit. Raises
-    ``UserError`` for unknown names and for images that cannot be used.
+    ``variants``, ``batches``: empty for the defaults. ``rounds``: timings of at least ``seconds`` of each candidate.
+    ``data``: photographs for ``"data"``; None generates some. ``precision``: None measures the device's default, and
+    int8 where the CPU multiplies it. Returns a JSON value: the rows, the hardware peak, the hardware and the commit.
+    Raises ``UserError`` for unknown names and for images that cannot be used.
     """
     reporter = reporter or NullReporter()
     device_config = resolve_device(device, precision or "auto")

@@ -68,7 +68,7 @@ RUNTIMES: dict[str, tuple[tuple[str, ...], Callable[[str, int], tuple[DeviceConf
         ("onnx", "openvino"),
         openvino_outputs,
         "auto",
-    ),  # without bf16 in hardware it stays with fp32, as we do
+    ),  # without bf16 in hardware it uses fp32, as this package does
 }
 """Name → the modules that it needs, its ``prepare`` function, and its precision, as :func:`resolve_device` takes it."""
 

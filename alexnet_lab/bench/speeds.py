@@ -16,9 +16,9 @@ Bench = Mapping[str, Any]
 KINDS = ("train", "infer", "data")  # the order of the rows
 PRECISIONS = (", fp32", ", bf16")
 SIDE_BY_SIDE_LEGEND = """\
-The ratio of our speed to the other's, the median over rounds of one run, and our images per second. Ours and OpenVINO
-compute in the precision in the head of the column, stock PyTorch and ONNX Runtime in fp32. Only ours has int8 weights,
-with `--precision int8`."""
+Each cell shows the speed of this package divided by the other speed (the median over the rounds of one run), and the
+images per second of this package in brackets. This package and OpenVINO use the precision in the head of the column;
+stock PyTorch and ONNX Runtime use fp32. Only this package has int8 weights (`--precision int8`)."""
 
 
 class Label(NamedTuple):

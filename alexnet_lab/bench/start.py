@@ -1,4 +1,4 @@
-"""A label from the shell: ``alexnet predict RUN IMAGE`` from nothing, beside a Python that only imports torch."""
+"""A label from the shell: the whole command ``alexnet predict RUN IMAGE``, against a Python that only imports torch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STORED = 256
 
 
 def start_comparison(variant: str, precision: str, device: str, folder: Path) -> Comparison:
-    """The whole command for one image. ``folder``: for a model of that variant and the image, which are made here."""
+    """The whole command for one image. ``folder``: the function writes a model of that variant and an image there."""
     model, image = folder / "model", folder / "photograph.jpg"
     network = network_of(variant)
     channels = network.in_channels
@@ -46,7 +46,7 @@ def start_comparison(variant: str, precision: str, device: str, folder: Path) ->
 
 
 def commands(words: Sequence[str]) -> tuple[DeviceConfig, Work]:
-    """A command, run to its end each time the next is asked for."""
+    """Each ``next`` runs a command to its end."""
     return DeviceConfig(torch.device("cpu"), bf16=False), _commands(words)
 
 

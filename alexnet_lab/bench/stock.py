@@ -1,7 +1,7 @@
-"""The same networks as anyone would build them from torch's own layers: what ours is timed against.
+"""Stock PyTorch: the same networks built from torch's own layers. Ours are compared with them.
 
-Contiguous, fp32, with ``nn.LocalResponseNorm`` and ``nn.Dropout``. Given the same weights they compute what ours
-compute, which a test holds.
+They are contiguous and fp32, with ``nn.LocalResponseNorm`` and ``nn.Dropout``. With the same weights they compute the
+same outputs as ours; a test checks this.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
 
 
 class ColumnNorm(nn.LocalResponseNorm):
-    """``nn.LocalResponseNorm`` inside each of ``groups`` columns: cuda-convnet's, which torch has no layer for."""
+    """``nn.LocalResponseNorm`` inside each of ``groups`` columns, as in cuda-convnet; torch has no such layer."""
 
     def __init__(self, groups: int, size: int, alpha: float, beta: float, k: float) -> None:
         super().__init__(size, alpha, beta, k)
@@ -38,14 +38,14 @@ class ColumnNorm(nn.LocalResponseNorm):
 
 
 def network_of(variant: str) -> Classifier:
-    """A variant at the size, classes and channels that its authors gave it, ours. Raises ``UserError``."""
+    """Our network of a variant, with its authors' image size, classes and channels. Raises ``UserError``."""
     return create_model(variant, seed=0)
 
 
 def stock_network(network: Classifier) -> nn.Module:
-    """``network`` as torch has it, with copies of its weights, in its type and its mode.
+    """``network`` built from torch's layers, with copies of its weights, in its data type and its mode.
 
-    AlexNets are rebuilt from torch's layers. The baselines consist of them already: theirs are copies.
+    AlexNets are built again. The baselines already consist of torch's layers, so they are copied.
     """
     return _rebuilt(network) if isinstance(network, AlexNet) else copy.deepcopy(network)
 

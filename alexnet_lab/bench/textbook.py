@@ -112,11 +112,11 @@ def compare(
     seconds: float = SECONDS,
     workers: int = WORKERS,
 ) -> dict[str, Any]:
-    """Both loops in turns: ``rounds`` times ``seconds`` each, after a warm-up.
+    """Both loops alternately: ``rounds`` times ``seconds`` each, after a warm-up.
 
-    ``dataset``: path of the prepared Fashion-MNIST. ``recipe``: None for the textbook's. ``workers``: at most so many
-    processes enlarge the textbook's images. Returns a JSON value; its ``rounds`` holds a dict for each round with
-    ``ours`` and ``stock``, images per second.
+    ``dataset``: path of the prepared Fashion-MNIST. ``recipe``: None for the textbook's. ``workers``: the largest
+    number of processes that enlarge the textbook's images. Returns a JSON value; its ``rounds`` holds a dict for each
+    round with ``ours`` and ``stock``, images per second.
     """
     recipe, device = recipe or get_recipe(RECIPE), device_config.device.type
     gflops = matrix_rate(device_config)

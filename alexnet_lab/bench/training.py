@@ -1,7 +1,7 @@
-"""Training steps: ours beside stock PyTorch's, and the normalization by itself.
+"""Training steps: ours against stock PyTorch's, and local response normalization alone.
 
-A step of ours starts from ``uint8`` pixels and includes drawing and doing the augmentation; stock's is given finished
-tensors, so the comparison leans its way.
+Our step starts from ``uint8`` pixels and includes the augmentation. The stock step starts from finished tensors, so the
+comparison favours stock.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from alexnet_lab.bench.interleaved import Candidate, Work
 from alexnet_lab.bench.stock import network_of, stock_network
 
 OPTIM = OptimSpec(optimizer="sgd", lr=1e-3, momentum=0.9, weight_decay=5e-4)
-SMALLER = 8 / 7  # a stored side over the side cut from it: 256 over 224
+SMALLER = 8 / 7  # stored side / cropped side: 256 / 224
 NORM_MAPS = (96, 55, 55)  # conv1's in the paper's network
-NORM_PASSES = 5  # tensors that cross memory at least once: x, y; x, the arriving gradient, the one that leaves
+NORM_PASSES = 5  # tensors read or written at least once: x, y; x, the gradient of y, the gradient of x
 BYTES = {"fp32": 4, "bf16": 2}
 STOCK_PYTORCH = "stock PyTorch, fp32"
 
@@ -52,14 +52,12 @@ def norm_comparison(batch: int, precision: str, device: str) -> Comparison:
         STOCK: Candidate(stock_norm, (batch, device)),
     }
     moved = NORM_PASSES * BYTES[precision] * float(np.prod(NORM_MAPS))
-    return Comparison(
-        "response normalization, both passes", STOCK_PYTORCH, "paper", batch, precision, candidates, moved=moved
-    )
+    return Comparison("LRN, forward and backward", STOCK_PYTORCH, "paper", batch, precision, candidates, moved=moved)
 
 
 def step_flop(variant: str) -> float:
-    """Floating-point operations that a step takes for each image: two a multiply-add and three passes, of which the
-    first convolution needs but two, for nobody asks for the gradient of the pixels.
+    """Floating-point operations of a step for each image. A multiply-add counts as two. There are three passes; the
+    first convolution has only two, because the gradient of the pixels is not needed.
     """
     layers = summarize(network_of(variant)).layers
     return 2.0 * (3 * sum(layer.multiply_adds for layer in layers) - layers[0].multiply_adds)
@@ -77,14 +75,14 @@ def our_steps(variant: str, batch: int, precision: str, device: str) -> tuple[De
 
 
 def stored_side(network: Classifier) -> int:
-    """The side of stored images of which a network's input is cut: 256 for 224."""
+    """The side of the stored images from which a network's input is cropped: 256 for 224."""
     return round(network.image_size * SMALLER)
 
 
 def deterministic_steps(
     network: Classifier, batches: Iterable[Batch], resize_size: int, device_config: DeviceConfig
 ) -> Iterator[int]:
-    """:func:`steps_on` by the algorithms that trainings use, which give the same bits each time."""
+    """:func:`steps_on` with the deterministic algorithms that trainings use."""
     with device_config.deterministic():
         yield from steps_on(network, batches, resize_size, device_config)
 
@@ -92,7 +90,7 @@ def deterministic_steps(
 def steps_on(
     network: Classifier, batches: Iterable[Batch], resize_size: int, device_config: DeviceConfig
 ) -> Iterator[int]:
-    """Training steps on batches of pixels: crop, flip, forward, backward, update. Yields each one's images."""
+    """Training steps on batches of pixels: crop, flip, forward, backward, update. Yields the images of each step."""
     network = accelerate(device_config.to_device(network), device_config, training=True).train()
     optimizer = build_optimizer(network, OPTIM)
     side, channels = network.image_size, network.in_channels
@@ -108,7 +106,7 @@ def steps_on(
 
 
 def stock_steps(variant: str, batch: int, device: str) -> tuple[DeviceConfig, Work]:
-    """Steps of the loop that every tutorial prints, in fp32, on tensors that are ready."""
+    """Steps of the loop that tutorials print, in fp32, on tensors that are ready."""
     device_config = DeviceConfig(torch.device(device), bf16=False)
     return device_config, _stock_steps(variant, batch, device_config.device)
 
@@ -120,7 +118,7 @@ def _stock_steps(variant: str, batch: int, device: torch.device) -> Iterator[int
 
 
 def stock_steps_on(ours: Classifier, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device) -> Iterator[int]:
-    """That loop on batches of images and labels, by the stock form of our network. Yields each one's images."""
+    """That loop on batches of images and labels, with the stock form of our network. Yields the images of each step."""
     network = stock_network(ours).to(device).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=OPTIM.lr, momentum=0.9, weight_decay=5e-4)
     loss_of = nn.CrossEntropyLoss()
@@ -133,7 +131,7 @@ def stock_steps_on(ours: Classifier, batches: Iterable[tuple[Tensor, Tensor]], d
 
 
 def our_norm(batch: int, precision: str, device: str) -> tuple[DeviceConfig, Work]:
-    """Both passes of our normalization, channels last, in ``precision``."""
+    """Forward and backward pass of our normalization, channels last, in ``precision``."""
     device_config = resolve_device(device, precision)
     dtype = torch.bfloat16 if device_config.bf16 else torch.float32
     x = _maps(batch, device_config).to(dtype).to(memory_format=torch.channels_last)
@@ -141,7 +139,7 @@ def our_norm(batch: int, precision: str, device: str) -> tuple[DeviceConfig, Wor
 
 
 def stock_norm(batch: int, device: str) -> tuple[DeviceConfig, Work]:
-    """Both passes of torch's, in fp32."""
+    """Forward and backward pass of torch's normalization, in fp32."""
     device_config = DeviceConfig(torch.device(device), bf16=False)
     return device_config, _both_passes(nn.LocalResponseNorm(5, 5e-4, 0.75, 2.0), _maps(batch, device_config))
 
@@ -161,7 +159,7 @@ def _both_passes(norm: nn.Module, x: Tensor) -> Iterator[int]:
 
 
 def some_pixels(batch: int, side: int, channels: int, classes: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Pixels ``(batch, side, side, channels)`` uint8 and labels, the same each time."""
+    """Pixels ``(batch, side, side, channels)`` uint8 and labels, the same at each call."""
     draws = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (batch, side, side, channels), dtype=torch.uint8, generator=draws)
     return pixels.to(device), torch.randint(0, classes, (batch,), generator=draws).to(device)

@@ -1,4 +1,4 @@
-"""A statement about AlexNet, and the result of checking it: a verdict, a figure, and what both rest on."""
+"""A statement about AlexNet, and the result of its check: a verdict, a figure and the evidence."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ RUN_ALL = "alexnet reproduce --run --missing"  # the command that measures what 
 class ClaimResult:
     """The result of checking a statement.
 
-    ``verdict``: one of five words. ``figure``: the figure that decides, with its range or interval; empty where the
-    verdict needs none. ``reason``: why the verdict is *inconclusive*, *pending*, or holds in part only, in one or two
+    ``verdict``: one of five words. ``figure``: the figure that the verdict depends on, with its range or interval;
+    empty if there is none. ``reason``: why the verdict is *inconclusive*, *pending* or *corrected*, in one or two
     sentences. ``measured``: all figures. ``evidence``: the command or the file that shows them. ``details``: a table.
     """
 
@@ -67,5 +67,5 @@ def unmeasured(results: Results, trainings: Sequence[str]) -> ClaimResult:
 
 
 def pending(reason: str, measured: str = "–", evidence: str = RUN_ALL) -> ClaimResult:
-    """The result of a check that can be made and has not been made yet."""
+    """The result of a check that has not been made yet."""
     return ClaimResult(PENDING, measured, evidence, reason=reason)

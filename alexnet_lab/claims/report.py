@@ -25,7 +25,7 @@ def check(statements: Sequence[Statement], results: Results) -> list[Checked]:
 
 
 def describe_all(checked: Sequence[Checked]) -> str:
-    """A table with a row for each claim, then why some verdicts are not final."""
+    """A table with a row for each claim, then the reasons of inconclusive and pending verdicts."""
     rows = [
         (
             s.id,
@@ -42,7 +42,7 @@ def describe_all(checked: Sequence[Checked]) -> str:
 
 
 def full_sources(statement: Statement) -> str:
-    """The sources of a statement, by what they are."""
+    """The sources of a statement, each as a description."""
     if set(TUTORIALS) <= set(statement.sources):
         return "all five tutorials"
     return "; ".join(SOURCES[name] for name in statement.sources)

@@ -29,8 +29,8 @@ from alexnet_lab.faults import disk
 from alexnet_lab.faults.damage import damage_checkpoints
 from alexnet_lab.faults.images import damage_images
 from alexnet_lab.faults.power import cut_power
+from alexnet_lab.faults.resuming import kill_command, kill_while_training, resume_after_each_step, stop_by_signals
 from alexnet_lab.faults.saving import kill_while_saving
-from alexnet_lab.faults.training import kill_command, kill_while_training, resume_after_each_step, stop_by_signals
 from alexnet_lab.faults.trial import FaultResult
 from alexnet_lab.results.reader import FAULTS
 from alexnet_lab.results.records import check_clean, circumstances, code_commit, keep_bench

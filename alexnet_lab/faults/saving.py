@@ -1,7 +1,7 @@
 """SIGKILL while a checkpoint is saved: the newest readable one is whole, and no finished one is lost.
 
 For comparison, ``torch.save`` over the same file. What a killed process wrote is still in the system's memory. So this
-does not simulate a power cut, after which only synced data is there.
+does not simulate a power cut, after which only synced data remains.
 """
 
 from __future__ import annotations

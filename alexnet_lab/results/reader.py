@@ -2,7 +2,7 @@
 
 They are package data, so an installed package has the same results as a checkout. A file named
 ``<training>_<images>_<hardware>_<date>.json`` holds the runs of one training; ``bench_<what>_<hardware>_<date>.json``
-holds speeds or the outcome of fault injection. Files of earlier versions are read with today's words.
+holds speeds or the outcome of fault injection. Descriptions in files of earlier versions are replaced by today's.
 """
 
 from __future__ import annotations

@@ -50,7 +50,8 @@ def keep(folders: Sequence[Path], note: str = "", ensemble: Mapping[str, Any] | 
     for run in runs:
         if run.recipe.name != recipe.name or differences(recipe, run.recipe) or run.description["data"] != data:
             raise UserError(
-                f"{run.folder} is another training than {runs[0].folder}: keep the runs of each training separately"
+                f"{run.folder} is a run of another training than {runs[0].folder}: keep the runs of each training "
+                "separately"
             )
     source = some["source"]
     value = {

@@ -1,10 +1,7 @@
 """Trained runs that several tests of the commands share."""
 
 import io
-import json
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,25 +12,28 @@ NARROW = ["model.width=0.25", "data.image_size=16", "train.epochs=8", "train.pre
 """Overrides of ``small-digits`` that make a training take seconds."""
 
 
+PROCESS = """
+import sys
+from alexnet import api
+from alexnet.cli.main import main
+from alexnet.report import build
+from alexnet.runtime.device import matrix_rate
+api.matrix_rate = lambda device_config: matrix_rate(device_config, size=256)
+build.add = lambda *given: None
+sys.exit(main(sys.argv[1:]))
+"""
+"""``python -m alexnet`` whose trainings write no report.html and measure the machine's rate by a small product."""
+
+
 @pytest.fixture(scope="session")
 def narrow():
     return list(NARROW)
 
 
 @pytest.fixture(scope="session")
-def digits_run(tmp_path_factory):
-    """The first command of the README, seed 0, as a process; ``digits_run.seconds`` is its time from start to end."""
-    from alexnet import Run
-
-    out = tmp_path_factory.mktemp("runs") / "digits"
-    command = [sys.executable, "-m", "alexnet", "train", "--out", str(out), "--json"]
-    start = time.perf_counter()
-    shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    seconds = time.perf_counter() - start
-    run = Run(out)
-    assert json.loads(shown)["top1"] == run.result["top1"]
-    object.__setattr__(run, "seconds", seconds)
-    return run
+def process():
+    """The words that start ``alexnet`` as a process, without the words that follow."""
+    return [sys.executable, "-c", PROCESS]
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,12 @@
 """``alexnet evaluate``, ``alexnet predict`` and ``alexnet prepare`` on trained runs."""
 
-import io
 import json
 import shutil
-import sys
 
 import numpy as np
 import pytest
 
-from alexnet import Predictor, UserError, evaluate, load_model
+from alexnet import UserError, evaluate, load_model
 from alexnet.cli.main import main as cli
 
 
@@ -54,47 +52,6 @@ def test_the_table_is_for_people_and_ten_views_need_a_crop(narrow_run, capsys):
     assert "360 test images" in shown
     assert cli(["evaluate", str(narrow_run.folder), "--views", "10"]) == 2
     assert "ten views need a crop" in capsys.readouterr().err
-
-
-def test_predict_names_the_digit(digits_run, digit_png, tmp_path, capsys):
-    predictor = Predictor(digits_run.folder)
-    right = [found[0].name == str(index % 10) for index, found in enumerate(predictor([*map(digit_png, range(10))]))]
-    assert sum(right) >= 9
-    (tmp_path / "seven.png").write_bytes(digit_png(7))
-    (tmp_path / "broken.png").write_bytes(b"not an image")
-    command = ["predict", str(digits_run.folder), str(tmp_path), "--top-k", "3"]
-    assert cli([*command, "--json"]) == 2
-    broken, seven = json.loads(capsys.readouterr().out)
-    assert "broken.png" in broken["error"]
-    assert [len(seven["predictions"]), seven["predictions"][0]["label"]] == [3, "7"]
-    assert cli(command) == 2
-    shown, refused = capsys.readouterr()
-    assert shown.splitlines()[1].endswith("7")
-    assert refused == f"alexnet: {broken['error']}\n"
-
-
-def test_refused_images_are_named_among_the_others(digits_run, digit_png, tmp_path, capsys, monkeypatch):
-    (tmp_path / "seven.png").write_bytes(digit_png(7))
-    (tmp_path / "nothing").mkdir()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
-    status = cli(["predict", str(digits_run.folder), "gone.png", "nothing", "-", "seven.png", "--json"])
-    *refused, seven = json.loads(capsys.readouterr().out)
-    assert status == 2
-    assert [answer["error"] for answer in refused] == [
-        "gone.png: cannot be read: No such file or directory",
-        "nothing: is a folder without files; give image files or folders of them",
-        "standard input: is empty",
-    ]
-    assert seven["predictions"][0]["label"] == "7"
-
-
-def test_int8_weights_cost_less_than_half_a_point(digits_run):
-    (full,), (rounded,) = (evaluate(digits_run.folder, precision=precision) for precision in ("fp32", "int8"))
-    assert full.top1 > 0.9
-    assert abs(rounded.top1 - full.top1) <= 0.005
-    assert rounded.loss == pytest.approx(full.loss, rel=0.05)
-    assert rounded.loss != full.loss
 
 
 def test_prepare_prints_what_the_dataset_holds(capsys):

@@ -211,7 +211,7 @@ MISTAKES = [
     (["curves", "nowhere"], "nowhere is not a run: there is no such folder"),
     (["curves", "colours"], "colours is not a run folder: run.json is missing"),
     (["filters", "nowhere"], "nowhere is not a run: there is no such folder"),
-    (["filters", "colours"], "colours is not a run: expected a folder that alexnet train left"),
+    (["filters", "colours"], "colours is not a model: give a run folder that alexnet train wrote"),
     (["confusion", "run0", "run1"], "confusion is of one run: leave out run1"),
     (["receptive-field", "paper", "--data", "colours"], "paper is not a run, and --data gives a run other images"),
     (["architecture", "papr"], "unknown variant 'papr': did you mean 'paper'?"),

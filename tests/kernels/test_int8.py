@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from alexnet.kernels.accelerate import accelerate, output_is_signed
 from alexnet.kernels.int8 import Int8Conv2d, Int8Linear
 from alexnet.kernels.prepacked import PrepackedConv2d
-from alexnet.kernels.probe import int8_fault
+from alexnet.kernels.selftest import int8_fault
 from alexnet.models.layers import Conv2d, pad
 from alexnet.models.registry import create_model
 from alexnet.models.variants import VARIANTS

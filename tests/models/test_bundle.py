@@ -292,7 +292,7 @@ def test_any_damage_is_an_error_or_changes_no_weight(sound, tmp_path):
 )
 def test_names_in_a_description_are_shown_escaped(copy, name, shown):
     description = json.loads((copy / "model.json").read_text(encoding="utf-8"))
-    for field in ("classes", "readable_classes"):
+    for field in ("classes", "labels"):
         description[field][0] = name
     description.pop("sha256_of_the_rest")
     text = json.dumps({**description, "sha256_of_the_rest": sha256_json(description)})

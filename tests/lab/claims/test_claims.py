@@ -20,7 +20,7 @@ from alexnet.config import override
 from alexnet.core.errors import UserError
 from alexnet.core.schema import to_json
 from alexnet.recipes import RECIPES, get_recipe
-from alexnet_lab.claims.ablation import RANDOM_COLOUR
+from alexnet_lab.claims.ablation_claims import RANDOM_COLOUR
 from alexnet_lab.claims.claim_result import INCONCLUSIVE, PENDING, Verdict
 from alexnet_lab.claims.registry import SOURCES, STATEMENTS, get_statement
 from alexnet_lab.experiments.registry import EXPERIMENTS
@@ -124,7 +124,7 @@ def test_verdicts_that_rest_on_weak_evidence_are_inconclusive_and_give_the_reaso
         assert result.figure, name
         assert result.reason.endswith("."), name
         assert result.reason.count(". ") <= 1, name  # one or two sentences
-    assert STATEMENTS["C32"].check(kept).reason.startswith("Half of it holds.")
+    assert STATEMENTS["C32"].check(kept).reason.startswith("The part about AlexNet is right")
     for statement in STATEMENTS.values():
         result = statement.check(kept)
         assert bool(result.reason) or result.verdict not in (INCONCLUSIVE, PENDING), statement.id
@@ -242,24 +242,24 @@ TEXTBOOK = {"losses": (1.0, 0.33), "train": (0.7, 0.88)}
         (
             "C21", {"fashion_mnist_28_pixels": [curve(0.88)] * 3, "fashion_mnist_65_pixels": [curve(0.86)] * 3,
                     "d2l_fashion_mnist": [curve(0.87, 0.9)] * 3, "small_fashion_mnist_quick": [run(0.91)]},
-            "corrected", "needs 65 pixels or more; at 28 pixels the variant small",
+            "corrected", "needs 65 pixels or more, so the variant small without normalization was used at 28 pixels",
         ),
         (
             "C22", {"torchvision_cifar10_400_steps": ending(1.9, 1.7, 9),
                     "torchvision_cifar10_400_steps_batch_norm": ending(1.5, 1.6)},
-            "inconclusive: after 400 steps faster with it", "standard deviation over 2 seeds is 0.07 "
+            "inconclusive: after 400 steps the test loss is lower with it", "standard deviation over 2 seeds is 0.07 "
             "instead of 0.14, not a significant difference (p = 0.59)",
         ),
         (  # F = 10⁴ with 2 and 2 degrees of freedom: p = 2 / (1 + F)
             "C22", {"torchvision_cifar10_400_steps": ending(1.0, 2.0, 3.0),
                     "torchvision_cifar10_400_steps_batch_norm": ending(1.99, 2.0, 2.01)},
-            "inconclusive: after 400 steps neither faster nor slower beyond the spread of seeds",
+            "inconclusive: after 400 steps the test loss is neither clearly lower nor higher with it",
             "the standard deviation over 3 seeds is 0.01 instead of 1.00, a significant difference (p = 0.00)",
         ),
         (
             "C13", {"small_cifar10_2012": [run(active_units={"conv1": 0.45, "fc6": 0.55})],
                     "paper_tiny_imagenet": [run(losses=(2.0, 2.3), active_units={"conv1": 0.1})]},
-            "inconclusive", "paper-tiny-imagenet is left out: its loss is still that of guessing",
+            "inconclusive", "paper-tiny-imagenet is left out: its loss is still that of random guessing",
         ),
         (
             "C26", {"torchvision_cifar10": [run(0.6)], "torchvision_cifar10_400_steps_fp32": ending(1.5)},

@@ -47,7 +47,7 @@ from pathlib import Path
 from unittest import mock
 import torch
 torch.set_num_threads(1)
-from alexnet_lab.faults import damage, disk, power, saving, training
+from alexnet_lab.faults import damage, disk, power, resuming, saving
 from alexnet_lab.faults.__main__ import digits
 from alexnet.runtime import checkpoint
 folder, draws = Path(tempfile.mkdtemp(dir=sys.argv[1])), random.Random(0)
@@ -78,16 +78,16 @@ with mock.patch.object(checkpoint, "verify", lambda path: None):
     "metrics that are not cut": """
 from alexnet.runtime.log import RunLog
 with mock.patch.object(RunLog, "cut", lambda log, mark: True):
-    result = training.kill_while_training(folder, digits(folder / "home"), 8, 0, draws)
+    result = resuming.kill_while_training(folder, digits(folder / "home"), 8, 0, draws)
 """,
     "velocities that are not restored": """
 with mock.patch("alexnet.training.state.restore_optimizer", lambda *given: None):
-    result = training.resume_after_each_step(folder, digits(folder / "home"), 15)
+    result = resuming.resume_after_each_step(folder, digits(folder / "home"), 15)
 """,
     "signals that are not handled": """
 from alexnet.runtime.signals import Interrupts
 with mock.patch.object(Interrupts, "_remember", lambda *given: sys.exit(1)):
-    result = training.stop_by_signals(folder, digits(folder / "home"), 2, draws)
+    result = resuming.stop_by_signals(folder, digits(folder / "home"), 2, draws)
 """,
     "an error that leaves the folder in place": """
 import contextlib

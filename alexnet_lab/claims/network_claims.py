@@ -1,4 +1,4 @@
-"""Statements about the network itself. Each check computes its figures from the network in question."""
+"""Statements about the network itself. Each check computes its figures from the network."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def fully_connected_share(results: Results) -> ClaimResult:
     details = table(("variant", "parameters", "fc6", "fc7", "fc8", "fully connected"), rows)
     figure = f"{min(shares):.1%} to {max(shares):.1%}"
     measured = f"{figure} over all variants; the source's own network has {split}"
-    reason = "The share is right. The arithmetic is not: the parameters are not split like that."
+    reason = "The share is right. The arithmetic is wrong: fc6 has more than 4096 × 4096 weights."
     verdict = CORRECTED if min(shares) > 0.8 else NOT_SUPPORTED
     return ClaimResult(verdict, measured, "alexnet summary d2l", figure, reason, details)
 
@@ -110,7 +110,9 @@ def normalization_constants(results: Results) -> ClaimResult:
         "divides α by n"
     )
     verdict = SUPPORTED if math.isclose(text, code, rel_tol=1e-6) else CORRECTED
-    return ClaimResult(verdict, measured, "variants paper and cuda-convnet; docs/paper.md, §3.3", "α / 5 in the code")
+    return ClaimResult(
+        verdict, measured, "variants paper and cuda-convnet; docs/paper.md, §3.3", "α / 5 in the authors' code"
+    )
 
 
 def dropout_twice(results: Results) -> ClaimResult:
@@ -125,7 +127,7 @@ def dropout_twice(results: Results) -> ClaimResult:
         f"{trained[1]:g} and {tested[1]:g} if scaled in testing, {trained[0]:g} and {tested[0] * keep:g} if both"
     )
     consistent = math.isclose(trained[0], tested[0] * keep, rel_tol=1e-6)
-    figure = f"{trained[0]:g} in training, {tested[0] * keep:g} in testing"
+    figure = f"mean output {trained[0]:g} in training, {tested[0] * keep:g} in testing"
     return ClaimResult(_verdict(consistent), measured, "alexnet/models/layers.py, Dropout", figure)
 
 
@@ -152,7 +154,7 @@ def colour_noise(results: Results) -> ClaimResult:
     )
     usable = 0.1 * largest < 128  # levels, half of the range of a pixel
     evidence = "augment.color_noise=paper and cuda-convnet; docs/paper.md, §4.1"
-    return ClaimResult(SUPPORTED if usable else CORRECTED, measured, evidence, "√λ in the code")
+    return ClaimResult(SUPPORTED if usable else CORRECTED, measured, evidence, "√λ in the authors' code")
 
 
 def _biases() -> dict[str, float]:
@@ -173,7 +175,7 @@ def biases_of_linear_layers(results: Results) -> ClaimResult:
     """C29: biases start at 1 in "the fully connected layers"."""
     last = _biases()["fc8"]
     measured = f"fc6 and fc7 start at 1, fc8 starts at {last:g}; the paper names the hidden layers only"
-    return ClaimResult(SUPPORTED if last == 1 else CORRECTED, measured, "paper, §5", "two of three")
+    return ClaimResult(SUPPORTED if last == 1 else CORRECTED, measured, "paper, §5", "two of three layers")
 
 
 def input_of_fc6(results: Results) -> ClaimResult:
@@ -207,8 +209,8 @@ def described_network(results: Results) -> ClaimResult:
     code = layer_table("keras").layers
     kinds = Counter(row.kind for row in code)
     measured = (
-        f"with a pool after each convolution the feature maps have {', '.join(map(str, sides))} pixels, so nothing is "
-        f"left; the code has {kinds['max pool']} pools and {kinds['batch norm']} norms"
+        f"with a pool after each convolution the feature maps have sides of {', '.join(map(str, sides))} pixels, so "
+        f"nothing is left; the code has {kinds['max pool']} pools and {kinds['batch norm']} normalizations"
     )
     same = (kinds["max pool"], kinds["batch norm"]) == (len(DESCRIBED), 2 * len(DESCRIBED))
     header = ("layer", "kind", "output")
@@ -229,7 +231,7 @@ def times_lenet(results: Results) -> ClaimResult:
 def regularization(results: Results) -> ClaimResult:
     """C32: LeNet has weight decay only, AlexNet has dropout and augmentation.
 
-    The half about AlexNet is held to the paper's training, the half about LeNet to the training that the source
+    The part about AlexNet is compared with the paper's training, the part about LeNet with the training that the source
     describes. Both right: supported; one: corrected; none: not supported.
     """
     lenet, textbook, paper = map(get_recipe, ("lenet5-fashion-mnist", "d2l-fashion-mnist", "paper-imagenet"))
@@ -244,11 +246,11 @@ def regularization(results: Results) -> ClaimResult:
     )
     verdict = SUPPORTED if all(right) else CORRECTED if any(right) else NOT_SUPPORTED
     reason = (
-        "Half of it holds. The AlexNet of the paper has dropout and augmentation, and weight decay too. LeNet's "
+        "The part about AlexNet is right, but the paper's AlexNet also has weight decay. LeNet's "
         "training in the textbook has no weight decay."
     )
     return ClaimResult(
-        verdict, measured, "alexnet list recipes --json", "one half of two", reason if verdict == CORRECTED else ""
+        verdict, measured, "alexnet list recipes --json", "partly right", reason if verdict == CORRECTED else ""
     )
 
 
@@ -259,9 +261,10 @@ def layer_dropout(variant: str) -> float:
 
 
 def one_card(results: Results) -> ClaimResult:
-    """C34: trained on two cards of 3 GB. What would one card need, layer by layer?
+    """C34: trained on two GPUs of 3 GB. How much memory would one GPU need, layer by layer?
 
-    The code of 2012 kept the output of each ReLU beside the output of the layer below it; later ones overwrite that.
+    The code of 2012 kept the output of each ReLU in addition to the output of the layer before it; later libraries
+    overwrite that.
     """
     layers = layer_table("cuda-convnet").layers
     weights = [3 * 4 * row.parameters / MIB for row in layers]  # weights, gradients and velocities
@@ -271,7 +274,7 @@ def one_card(results: Results) -> ClaimResult:
     parts = [sum(column) / 1024 for column in (weights, outputs, rectified)]
     total = sum(parts)
     measured = (
-        f"the paper reports it; one card would need {parts[0]:.2f} GiB for weights, gradients and velocities, "
+        f"the paper reports it; one GPU would need {parts[0]:.2f} GiB for weights, gradients and velocities, "
         f"{parts[1]:.2f} GiB for the outputs of {BATCH} images and their gradients, and {parts[2]:.2f} GiB for the "
         f"separate ReLU outputs of the 2012 code: {total:.2f} GiB, {'less' if total < 3 else 'more'} than 3, without "
         "the images and the workspace of the convolutions"
@@ -282,7 +285,7 @@ def one_card(results: Results) -> ClaimResult:
     ]
     details = table(("layer", "kind", "MiB of weights", "MiB of outputs", "MiB of ReLU outputs"), rows)
     evidence = "paper, §1 and §3.2; alexnet summary cuda-convnet"
-    return ClaimResult(SUPPORTED, measured, evidence, f"{total:.2f} GiB on one card", details=details)
+    return ClaimResult(SUPPORTED, measured, evidence, f"{total:.2f} GiB for one GPU", details=details)
 
 
 def _verdict(right: bool) -> Verdict:

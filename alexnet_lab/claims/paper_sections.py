@@ -1,4 +1,4 @@
-"""The paper, section by section: each statement that can be code, the code, its test, and what the authors' code did.
+"""The paper, section by section: each statement that code can implement, the code, its test, and the authors' code.
 
 The authors' code is the one that the Computer History Museum released in 2025, with the network ``layers-145.cfg``,
 which is the variant ``cuda-convnet`` here.
@@ -42,7 +42,7 @@ STATEMENTS = (
         "`tests/models/test_alexnet.py`, each column computed separately", "the same", ("ablate-columns", "C19"),
     ),
     PaperStatement(
-        "§3.2", "a network with half the kernels on one card has 1.7 and 1.2 points more error", "variant `paper-half`",
+        "§3.2", "a network with half the kernels on one GPU has 1.7 and 1.2 points more error", "variant `paper-half`",
         "`tests/models/test_variants.py`, parameters",
         "conv5 and the hidden layers at full width, as in the footnote: 39.2 and 18.2 % against 37.5 and 17.0 % "
         "(logs 145-half and 145-2010)",
@@ -71,7 +71,8 @@ STATEMENTS = (
         "§3.4", "pools of size 3 instead of 2, with stride 2: 0.4 and 0.3 points",
         "`pool_kernel`, `pool_stride` in `models/alexnet.py`",
         "`tests/models/test_alexnet.py`",
-        "41.1 and 18.5 % without overlap (log 147, where conv2 pads 1 and conv5 nothing): 0.4 and 0.3 (log 145)",
+        "41.1 and 18.5 % without overlap (log 147, where conv2 has padding 1 and conv5 has none): 0.4 and 0.3 (log "
+        "145)",
         ("ablate-overlap", "C25"),
     ),
     PaperStatement(

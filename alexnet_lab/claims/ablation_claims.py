@@ -15,7 +15,7 @@ from alexnet_lab.results.reader import Results, divergence
 SIGNIFICANT = 0.05
 INDICES = ("colour", "orientation")
 DROPOUT = "ablate-dropout"
-RANDOM_COLOUR = 2 / 3  # the mean colour index of random kernels: of three independent channels, two are not grey
+RANDOM_COLOUR = 2 / 3  # the mean colour index of random kernels: of three independent directions, two are colour
 
 
 def with_base(*names: str) -> tuple[str, ...]:
@@ -27,8 +27,8 @@ def response_normalization(results: Results) -> ClaimResult:
     """C20: local response normalization hardly matters in practice."""
     remark = (
         ". The base has pixels on the scale 0 … 255, so at its learning rate LRN also keeps activations bounded. On "
-        "ImageNet the authors' logs have errors of 42.0 and 19.4 % without LRN (148), 40.7 and 18.2 % with it (145), "
-        "and, with another schedule, 40.5 and 18.1 % without the second layer's (167)"
+        "ImageNet the authors' logs have errors of 42.0 and 19.4 % without LRN (log 148), 40.7 and 18.2 % with it (log "
+        "145), and, with another schedule, 40.5 and 18.1 % without LRN in the second layer (log 167)"
     )
     return _effects(results, "ablate-normalization", "ablate-normalization-slower", remark=remark)
 
@@ -41,8 +41,8 @@ def augmentation(results: Results) -> ClaimResult:
 def overlap_and_columns(results: Results) -> ClaimResult:
     """C25: overlapping pools gain 0.4 points, two columns 1.7 points over a network with half the kernels."""
     remark = (
-        ". The paper's half-size network keeps conv5 and the hidden layers at full width (145-half); here every layer "
-        "has half the width"
+        ". The paper's half-size network keeps conv5 and the hidden layers at full width (log 145-half); here every "
+        "layer has half the width"
     )
     return _effects(results, "ablate-overlap", "ablate-half", "ablate-columns", remark=remark)
 
@@ -63,8 +63,8 @@ def _effects(results: Results, *names: str, remark: str = "") -> ClaimResult:
     )
     reason = (
         f"The base network still underfits after {epochs} epochs: its accuracy on the training images is "
-        f"{base.train_top1:.0%}{_gain_without_dropout(results)}. What helps against overfitting, or helps a network "
-        "that is trained to its end, cannot show there."
+        f"{base.train_top1:.0%}{_gain_without_dropout(results)}. So an ingredient that reduces overfitting, or that "
+        "helps a fully trained network, may have no visible effect here."
     )
     return ClaimResult(INCONCLUSIVE, measured, results.evidence(*with_base(*names)), figure, reason)
 

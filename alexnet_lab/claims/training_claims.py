@@ -110,8 +110,8 @@ def lenet_and_alexnet(results: Results) -> ClaimResult:
 def adam_on_cifar10(results: Results) -> ClaimResult:
     """C26: Adam at 1e-3 trains torchvision's network on CIFAR-10 in five epochs.
 
-    The five epochs decide; more seeds were trained for 400 steps, which show whether they start to learn. A seed whose
-    loss is not below ln 10 by ``STALL`` has learned nothing, and neither has a seed that diverged.
+    The verdict depends on the five epochs. More seeds were trained for 400 steps, to show whether they start to learn.
+    A seed whose loss is not below ln 10 by ``STALL`` has learned nothing, and neither has a seed that diverged.
     """
     short, whole = (results.runs(name) for name in (STEPS, WHOLE))
     if not short and not whole:
@@ -154,8 +154,9 @@ def _stalled(run: Run, classes: int) -> bool:
 def batch_norm_on_cifar10(results: Results) -> ClaimResult:
     """C22: batch normalization stabilizes and speeds up training: the tutorial's training with and without, 400 steps.
 
-    Faster: a lower test loss after as many steps, in every seed. Stabler: a smaller variance over the seeds that both
-    have, by an F test. A second comparison is an ablation: batch normalization instead of LRN in a small network.
+    Faster: a lower test loss after the same number of steps, for every seed. Stabler: a smaller variance over the seeds
+    that both have, by an F test. A second comparison is an ablation: batch normalization instead of LRN in a small
+    network.
     """
     names = (STEPS, STEPS_NORMALIZED)
     if lacking := results.missing(names):
@@ -165,18 +166,18 @@ def batch_norm_on_cifar10(results: Results) -> ClaimResult:
     without, normalized = ([losses[seed] for seed in both] for losses in by_seed)
     measured = (
         f"test loss after 400 steps {_spread(without)} without and {_spread(normalized)} with batch normalization "
-        "before each ReLU (the source has it after)"
+        "before each ReLU (in the source it follows ReLU)"
     )
     if whole := results.runs(WHOLE_NORMALIZED):
         whole_without = shares([run["top1"] for run in results.runs(WHOLE)]) if results.runs(WHOLE) else "not measured"
         measured += f"; after five epochs {shares([run['top1'] for run in whole])} with it, {whole_without} without"
     faster, slower = max(normalized) < min(without), min(normalized) > max(without)
-    speed = "faster" if faster else "slower" if slower else "neither faster nor slower beyond the spread of seeds"
-    figure = f"after 400 steps {speed} with it"
+    loss = "lower" if faster else "higher" if slower else "neither clearly lower nor higher"
+    figure = f"after 400 steps the test loss is {loss} with it"
     ablation = effect(results, "with-batch-norm")
     if ablation:
         measured += f"; instead of LRN in a small network: test accuracy {ablation}"
-        figure += f"; in a small network {ablation} with it"
+        figure += f"; in a small network the accuracy changes by {ablation}"
     measured += f"; {_stabler(without, normalized)}; {results.images(*names)}"
     contrary = slower and ablation is not None and ablation.significant and ablation.difference > 0
     reason = (
@@ -184,16 +185,16 @@ def batch_norm_on_cifar10(results: Results) -> ClaimResult:
         "normalization, and after six epochs a small network has a higher accuracy with it. "
         if contrary
         else "400 steps are the beginning of a training. "
-    ) + "Both have it before ReLU, the source has it after."
+    ) + "Both networks normalize before ReLU; the source normalizes after it."
     return ClaimResult(
         INCONCLUSIVE, measured, results.evidence(*names, WHOLE_NORMALIZED, "with-batch-norm"), figure, reason
     )
 
 
 def _stabler(without: Sequence[float], normalized: Sequence[float]) -> str:
-    """Whether the second of two samples of as many seeds varies less, by a two-sided F test."""
+    """Whether the second of two samples of the same size varies less, by a two-sided F test."""
     if len(without) < 2:
-        return "one seed has no spread"
+        return "the spread of one seed is not known"
     before, after = statistics.stdev(without), statistics.stdev(normalized)
     ratio = (max(before, after) / max(min(before, after), 1e-12)) ** 2
     p = 2 * float(f_distribution.sf(ratio, len(without) - 1, len(without) - 1))
@@ -228,8 +229,8 @@ def _spread(values: Sequence[float]) -> str:
 def enlarged_images(results: Results) -> ClaimResult:
     """C21: the network fits images of 28 pixels badly, so they must be enlarged.
 
-    All trainings have the textbook's constant learning rate, so two are compared after as many epochs as both have.
-    Another training at 28 pixels decides whether images *must* be enlarged. Needs three seeds of each.
+    All trainings have the textbook's constant learning rate, so two trainings are compared after the epochs that both
+    have. Another training at 28 pixels shows whether images *must* be enlarged. Needs three seeds of each.
     """
     names = {28: PIXELS_28, 65: PIXELS_65, 224: D2L}
     if lacking := results.missing(names.values()):
@@ -241,8 +242,8 @@ def enlarged_images(results: Results) -> ClaimResult:
         early, large = (shares([curve[after - 1] for curve in curves[each]]) for each in (side, 224))
         parts.append(f"{side} pixels {early} and 224 pixels {large} after epoch {after}")
     measured = (
-        f"the source's network needs {smallest_image('d2l')} pixels or more; at 28 pixels the variant small without "
-        f"normalization; all with the textbook's training: {'; '.join(parts)}"
+        f"the source's network needs {smallest_image('d2l')} pixels or more, so the variant small without "
+        f"normalization was used at 28 pixels; all with the textbook's training: {'; '.join(parts)}"
     )
     quick = [run["top1"] for run in results.runs(OTHER_28)]
     if quick:
@@ -258,7 +259,7 @@ def enlarged_images(results: Results) -> ClaimResult:
         verdict = INCONCLUSIVE
         reason = f"Fewer than {ENOUGH_SEEDS} seeds were trained: {', '.join(few)}. "
     if verdict == INCONCLUSIVE:
-        reason += "A difference between two image sizes cannot be distinguished from one between two seeds."
+        reason += "So a difference between image sizes cannot be distinguished from a difference between seeds."
     evidence = results.evidence(*names.values(), OTHER_28)
     return ClaimResult(verdict, measured, evidence, "; ".join(parts), reason)
 
@@ -281,7 +282,7 @@ ACTIVE = (D2L, WHOLE, "paper-tiny-imagenet", "cuda-convnet-tiny-imagenet", "smal
 def active_units(results: Results) -> ClaimResult:
     """C13: about half of the ReLU units are active: the share over all units of a trained network, and by layer.
 
-    A network whose loss is still that of guessing is left out.
+    A network whose loss is still that of random guessing is left out.
     """
     parts: list[str] = []
     overall: dict[str, float] = {}
@@ -290,7 +291,7 @@ def active_units(results: Results) -> ClaimResult:
         runs = [run for run in results.runs(name) if "active_units" in run]
         learned = [run["active_units"] for run in runs if not _stalled(run, results.classes(name))]
         if runs and not learned:
-            parts.append(f"{name} is left out: its loss is still that of guessing")
+            parts.append(f"{name} is left out: its loss is still that of random guessing")
         if not learned:
             continue
         layers = {layer: statistics.mean(active[layer] for active in learned) for layer in learned[0]}
@@ -324,9 +325,9 @@ def epochs_to(run: Run, error: float) -> float | None:
 
 
 def relu_and_tanh(results: Results) -> ClaimResult:
-    """C12: ReLU reaches 25 % training error six times sooner than tanh.
+    """C12: ReLU reaches 25 % training error in a sixth of the epochs of tanh.
 
-    A tanh that has not reached it at the end needs more than all epochs; then the ratio is a lower bound. The ratio at
+    If tanh does not reach it in all epochs, the ratio is a lower bound. The ratio at
     other errors shows how much it depends on that choice.
     """
     names = ("fig1-relu", "fig1-tanh")
@@ -346,7 +347,7 @@ def relu_and_tanh(results: Results) -> ClaimResult:
     evidence = results.evidence(*names, *choices)
     reason = (
         "The learning rates were chosen by accuracy on held-out images after six epochs, but the claim is about "
-        "training error. The ratio also depends on the error at which it is read"
+        "training error. The ratio also depends on the chosen error"
         f"{f': {at_others}' if at_others else ''}."
     )
     reached = [epoch for epoch in relu if epoch is not None]
@@ -383,7 +384,7 @@ def four_layer_networks(results: Results) -> ClaimResult:
     figure = f"{without} without and {with_norm} with normalization{note}"
     measured = f"test error {without} without, {with_norm} with normalization and a wider layer{note}"
     measured += f"; {results.images(*names)}"
-    reason = "The two networks differ in a second thing: the one with normalization is also wider."
+    reason = "Normalization is not the only difference: the network with normalization is also wider."
     if shortened:
         reason += " Both were trained for 30 epochs instead of 520."
     return ClaimResult(INCONCLUSIVE, measured, results.evidence(*names), figure, reason)
