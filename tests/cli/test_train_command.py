@@ -221,7 +221,7 @@ def test_what_a_finished_run_lost_is_written_again(tmp_path, capsys, monkeypatch
     monkeypatch.setattr("alexnet.cli.train.LARGE", 0)
     assert cli([*command, "--data-root", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
-    assert f"{folder}/checkpoints holds 0.0 GB that a finished run does not need" in shown
+    assert f"{folder}/checkpoints has 0.0 GB that a finished run does not need" in shown
     assert Run(folder).description["source"] == "digits"  # a data root does not hide them
     weights = (folder / "model" / "model.safetensors").read_bytes()
     shutil.rmtree(folder / "model")
