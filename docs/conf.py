@@ -37,7 +37,10 @@ myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 smartquotes = False
-suppress_warnings = ["misc.highlighting_failure"]  # a shell block may hold a placeholder that the lexer does not know
+suppress_warnings = [
+    "misc.highlighting_failure",  # a shell block may hold a placeholder that the lexer does not know
+    "ref.python",  # the front door and a module show the same class, such as Run
+]
 
 MODULES = re.compile(r"^<!-- modules: (\S+) -->$", re.MULTILINE)
 NAMES = re.compile(r"^<!-- names: (\S+) -->$", re.MULTILINE)

@@ -125,7 +125,7 @@ MISTAKES = [
     (["train", "--set", "lr=0.1"], "unknown field 'lr': did you mean 'optim.lr'?"),
     (["train", "--set", "batch-size=3"], "unknown field 'batch-size': did you mean 'train.batch_size'?"),
     (["train", "--set", "what=3"], "unknown field 'what', and no known name is similar"),
-    (["train", "--set", "model.variant=lenet5"], "no such field to change: add --set model.dropout=default"),
+    (["train", "--set", "model.variant=lenet5"], "does not have these fields: add --set model.dropout=default"),
     (["reproduce", "C12", "--missing"], "--missing needs --run: give both"),
     (["train", "."], "'.' is not a recipe but a source of images: write --data ."),
     (["train", "cifar10"], "'cifar10' is not a recipe but a source of images: write --data cifar10"),

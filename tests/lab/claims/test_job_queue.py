@@ -184,7 +184,7 @@ def test_the_queue_runs_keeps_and_goes_on(checkout, monkeypatch, capsys):
     assert main([*command, "--missing"]) == 2  # one has no images here, the other is trained
     shown = capsys.readouterr().err
     assert "elsewhere, 1 seed(s), about 0 minutes: imagenet was not found" in shown
-    assert "2 of 3 could not be run, see above: elsewhere, d2l-fashion-mnist and" in shown
+    assert "2 of 3 jobs failed, see above: elsewhere, d2l-fashion-mnist and" in shown
     assert (runs / "digits-briefly-0" / "result.json").stat().st_mtime_ns == first
     (kept,) = (checkout / "results").iterdir()
     assert [run["seed"] for run in json.loads(kept.read_text(encoding="utf-8"))["runs"]] == [0, 1]
