@@ -27,7 +27,7 @@ GEOMETRIES = {  # (channels, filters, kernel, stride, padding, groups)
 SEVEN_BITS = """\
 import pytest, torch
 torch.cpu._is_vnni_supported = lambda: False
-raise SystemExit(pytest.main(["-q", "-p", "no:cacheprovider", {path!r}, "-k", "as_near"]))"""
+raise SystemExit(pytest.main(["-n0", "-q", "-p", "no:cacheprovider", {path!r}, "-k", "as_near"]))"""
 
 
 def a_convolution(geometry):

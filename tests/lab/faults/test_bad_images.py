@@ -165,7 +165,7 @@ def odd_files(tmp_path):
 
 def run_command(capsys, *words):
     """The exit status, standard output and standard error of a command."""
-    status = cli.main(list(map(str, words)))
+    status = cli(list(map(str, words)))
     shown = capsys.readouterr()
     assert "Traceback" not in shown.err
     return status, shown.out, shown.err

@@ -102,7 +102,7 @@ import alexnet.runtime.checkpoint, alexnet.runtime.lock, alexnet.training.step
 def patch(name, value):
     mock.patch(name, value).start()
 {change}
-sys.exit(pytest.main([sys.argv[1], "-q", "-x", "-p", "no:cacheprovider", "--no-header"]))
+sys.exit(pytest.main([sys.argv[1], "-n0", "-q", "-x", "-p", "no:cacheprovider", "--no-header"]))
 """
 
 
