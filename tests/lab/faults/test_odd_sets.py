@@ -59,7 +59,7 @@ def test_class_names_are_shown_on_one_line(odd_names, capsys):
     document = json.loads((odd_names.model_folder / "model.json").read_text(encoding="utf-8"))
     assert set(document["classes"]) == expected
     image = odd_names.folder.parent / "set" / "-rf" / "0.png"
-    assert cli.main(["predict", str(odd_names.folder), str(image), "--top-k", "99"]) == 0
+    assert cli(["predict", str(odd_names.folder), str(image), "--top-k", "99"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1 + len(expected)
     assert all(any(line.endswith(name) for line in lines) for name in expected)
