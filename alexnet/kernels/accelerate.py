@@ -65,8 +65,8 @@ def accelerate(network: Network, config: DeviceConfig, *, training: bool = False
     ``training=True``: the result shares all parameters and buffers with ``network``, under the same names, and
     ``network`` must be on the device already. ``training=False``: a copy for inference, in evaluation mode and without
     gradients. In bf16 the copy's weights are rounded once, not for every batch as under autocast; the outputs are
-    bit-identical to those of ``network`` under autocast, except where a Winograd kernel is used. With ``config.int8``,
-    convolutions and linear layers have int8 weights, and outputs differ by a few hundredths.
+    bit-identical to those of ``network`` under autocast, except where LRN or Winograd kernels are used. With
+    ``config.int8``, convolutions and linear layers have int8 weights, and outputs differ by a few hundredths.
 
     ``log`` receives one line for each kernel that cannot be used here.
     """
