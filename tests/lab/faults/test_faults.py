@@ -85,8 +85,8 @@ with mock.patch("alexnet.training.state.restore_optimizer", lambda *given: None)
     result = resuming.resume_after_each_step(folder, digits(folder / "home"), 15)
 """,
     "signals that are not handled": """
-from alexnet.runtime.signals import Interrupts
-with mock.patch.object(Interrupts, "_remember", lambda *given: sys.exit(1)):
+from alexnet.runtime.signals import StopSignals
+with mock.patch.object(StopSignals, "_on_signal", lambda *given: sys.exit(1)):
     result = resuming.stop_by_signals(folder, digits(folder / "home"), 2, draws)
 """,
     "an error that leaves the folder in place": """

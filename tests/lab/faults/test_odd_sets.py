@@ -141,8 +141,8 @@ def test_a_set_that_changes_while_it_is_prepared_is_prepared_anew_the_next_time(
     first = open_or_prepare(open_source(str(root)), progress=happen, workers=1)
     refused = {item["name"] for item in first.meta["refused"]}
     assert refused == {"dog/299.png", "dog/297.png"}  # what it found when it came to them
-    assert len(first.labels) == 598
+    assert len(first.targets) == 598
     again = open_or_prepare(open_source(str(root)))
     assert again.path != first.path
     assert {item["name"] for item in again.meta["refused"]} == {"dog/297.png"}
-    assert len(again.labels) == 599  # 600, one more, one gone, one that is text now
+    assert len(again.targets) == 599  # 600, one more, one gone, one that is text now
