@@ -12,7 +12,7 @@ import json
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -267,8 +267,8 @@ def between(text: str, name: str, content: str, page: Path) -> str:
     return f"{before}{begin}\n{content}\n{end}{after}"
 
 
-def main() -> int:
-    """Write the pages of the checkout that this package is in; returns the exit status."""
+def write_in_checkout(write: Callable[[Path], None]) -> int:
+    """Call ``write`` with the root of the checkout that this package is in; returns the exit status."""
     root = Path(__file__).parents[1]
     try:
         if not (root / ".git").exists():
@@ -276,7 +276,7 @@ def main() -> int:
                 "the pages can only be written in a checkout of the project, and this package is not in one: clone the "
                 "project"
             )
-        write_pages(root)
+        write(root)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
@@ -284,4 +284,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_in_checkout(write_pages))

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from alexnet.config import Recipe
-from alexnet.core.errors import UserError
 from alexnet.core.files import write_bytes
 from alexnet.models.alexnet import Architecture, ConvLayer
 from alexnet.models.capabilities import CAPABILITIES
@@ -28,6 +27,7 @@ from alexnet.report.tables import markdown_table
 from alexnet.runtime.device import hardware_name
 from alexnet_lab.experiments.ablations import ABLATIONS, BASE
 from alexnet_lab.experiments.registry import EXPERIMENTS
+from alexnet_lab.pages import write_in_checkout
 from alexnet_lab.results.reader import Results, results_folder
 
 FOLDER = Path("docs/variants")  # in the checkout
@@ -486,21 +486,5 @@ def write_pages(root: Path) -> None:
             path.unlink()
 
 
-def main() -> int:
-    """Write the pages of the checkout that this package is in; returns the exit status."""
-    root = Path(__file__).parents[1]
-    try:
-        if not (root / ".git").exists():
-            raise UserError(
-                "the pages can only be written in a checkout of the project, and this package is not in one: clone the "
-                "project"
-            )
-        write_pages(root)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_in_checkout(write_pages))

@@ -19,6 +19,8 @@ from alexnet.training.loop import Training
 REFERENCE_GFLOPS = 700.0  # the machine that the limit in seconds is meant for
 LIMIT_SECONDS = 240.0
 
+pytestmark = pytest.mark.timeout(1800)  # minutes of training, on one thread beside other tests
+
 
 def test_the_quick_recipe_reaches_its_accuracy_in_its_time(fashion_mnist_root, tmp_path):
     """At least 90 % on test within four minutes on two cores, and evaluating the run again finds the same."""
