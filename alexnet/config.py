@@ -24,7 +24,6 @@ from alexnet.core.schema import (
     choices,
     earlier_value,
     field_hints,
-    from_json,
     parse_word,
     spec,
     spell,
@@ -310,16 +309,6 @@ class Recipe:
             raise UserError(
                 f"recipe {self.name!r} needs validation images: set data.val_fraction, e.g. --set data.val_fraction=0.1"
             )
-
-
-def recipe_from_json(value: object) -> Recipe:
-    """The recipe that ``to_json`` wrote, in this version or an earlier one. Raises ``UserError``."""
-    return from_json(Recipe, value)
-
-
-def preprocessing_from_json(value: object) -> Preprocessing:
-    """The preprocessing that ``to_json`` wrote, in this version or an earlier one. Raises ``UserError``."""
-    return from_json(Preprocessing, value)
 
 
 def override(recipe: Recipe, assignments: Iterable[str] | Mapping[str, Any]) -> Recipe:

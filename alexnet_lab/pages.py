@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alexnet.config import recipe_from_json
+from alexnet.config import Recipe
 from alexnet.core.errors import UserError
 from alexnet.core.files import write_bytes
+from alexnet.core.schema import from_json
 from alexnet.plots.curves import plot_training_errors
 from alexnet.recipes import RECIPES
 from alexnet.report.tables import markdown_table
@@ -78,7 +79,7 @@ def results_table(results: Results, names: Sequence[str] = ()) -> str:
 
 
 def _result_row(value: Mapping[str, Any]) -> tuple[str, ...]:
-    recipe, runs = recipe_from_json(value["recipe"]), value["runs"]
+    recipe, runs = from_json(Recipe, value["recipe"]), value["runs"]
     expected = RECIPES[recipe.name].claim.top1  # of today's recipe, because the text of a claim may have changed
     top1 = [run["top1"] for run in runs]
     spread = f" ({min(top1):.2%} – {max(top1):.2%})" if len(runs) > 1 else ""

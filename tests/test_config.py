@@ -29,8 +29,6 @@ from alexnet.config import (
     field_names,
     first_difference,
     override,
-    preprocessing_from_json,
-    recipe_from_json,
 )
 from alexnet.core.errors import UserError
 from alexnet.core.schema import from_json, to_json
@@ -335,7 +333,7 @@ def test_json_that_is_nested_too_deeply_costs_one_short_line(depth):
         {"name": "x", "optim": {"rules": deep}},
     ):
         with pytest.raises(UserError) as caught:
-            recipe_from_json(place)
+            from_json(Recipe, place)
         assert len(caught.value.line) < 300
     with pytest.raises(UserError, match=r"optim\.milestones"):
         override(Recipe("x"), {"optim.milestones": deep})
@@ -527,17 +525,17 @@ def test_earlier_names_and_values_are_read(path):
     for value, word, expected in EARLIER[path]:
         if outer == ["preprocessing"]:
             document = {"channels": 3, "stored": 32, "crop": 32, "image_size": 32, "scaling": "unit", name: value}
-            found = getattr(preprocessing_from_json(document), today)
+            found = getattr(from_json(Preprocessing, document), today)
         elif outer == ["optim", "rules"]:
             document = {"name": "x", "optim": {"rules": [{"layer": "conv1", name: value}]}}
-            found = getattr(recipe_from_json(document).optim.rules[0], today)
+            found = getattr(from_json(Recipe, document).optim.rules[0], today)
             words = [f'optim.rules=[{{"layer": "conv1", "{name}": {word}}}]']
             assert getattr(override(Recipe("x"), words).optim.rules[0], today) == expected
             mapping = {"optim.rules": [{"layer": "conv1", name: value}]}
             assert getattr(override(Recipe("x"), mapping).optim.rules[0], today) == expected
         else:
             (section,) = outer
-            found = getattr(getattr(recipe_from_json({"name": "x", section: {name: value}}), section), today)
+            found = getattr(getattr(from_json(Recipe, {"name": "x", section: {name: value}}), section), today)
             for changes in ([f"{path}={word}"], {path: value}):
                 changed_to = getattr(getattr(override(Recipe("x"), changes), section), today)
                 assert (changed_to, type(changed_to)) == (expected, type(expected))
@@ -551,7 +549,7 @@ def test_earlier_names_and_values_are_read(path):
 def test_an_earlier_drop_becomes_the_factor_whose_inverse_it_is(drop):
     recipe = override(Recipe("x"), [f"optim.drop={drop!r}"])
     assert 1 / recipe.optim.gamma == drop  # so that lr / (1 / gamma)**k has the bits of lr / drop**k
-    assert recipe_from_json({"name": "x", "optim": {"drop": drop}}) == recipe
+    assert from_json(Recipe, {"name": "x", "optim": {"drop": drop}}) == recipe
 
 
 def test_few_drops_are_no_float_s_inverse():
@@ -596,7 +594,7 @@ def test_a_wrong_value_of_an_earlier_field_is_refused_by_both_names(assignment, 
 
 def test_one_field_under_two_names_is_refused():
     with pytest.raises(UserError, match=r"optim\.lr is given twice, once by an earlier name"):
-        recipe_from_json({"name": "x", "optim": {"rate": 0.1, "lr": 0.2}})
+        from_json(Recipe, {"name": "x", "optim": {"rate": 0.1, "lr": 0.2}})
     assert override(Recipe("x"), ["optim.rate=0.1", "optim.lr=0.2"]).optim.lr == 0.2  # of words the last one wins
 
 
@@ -605,7 +603,7 @@ def test_recipes_that_an_earlier_version_wrote_are_the_same_trainings():
     documents = json.loads((ROOT / "tests/data_files/golden/recipes.json").read_text(encoding="utf-8"))["named"]
     assert len(documents) == 26
     for name, document in documents.items():
-        recipe = recipe_from_json(document)
+        recipe = from_json(Recipe, document)
         assert differences(recipe, RECIPES[name]) == []
         assert 1 / recipe.optim.gamma == document["optim"]["drop"]
         assert 1 / RECIPES[name].optim.gamma == document["optim"]["drop"]

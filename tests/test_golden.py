@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 
 # --- every name of the package that this file uses ---------------------------------------------------------------
 from alexnet import Predictor, get_recipe, load_model, train
-from alexnet.config import override, recipe_from_json
-from alexnet.core.schema import to_json
+from alexnet.config import Recipe, override
+from alexnet.core.schema import from_json, to_json
 from alexnet.data.prepared import open_or_prepare, open_prepared, verify_prepared
 from alexnet.data.sources import Source, open_source
 from alexnet.models.bundle import save_model
@@ -29,7 +29,8 @@ from alexnet.runtime.run import Run
 from alexnet.training.schedule import bias_learning_rate, learning_rate
 
 NAMES = "now"  # which names of assignments.json the fields have: "before" or "now"
-read_recipe, prepare = recipe_from_json, open_or_prepare
+prepare = open_or_prepare
+read_recipe = lambda document: from_json(Recipe, document)  # noqa: E731
 labels_of = lambda owner: list(owner.labels)  # noqa: E731
 network_of = lambda model: model  # noqa: E731
 seen_by = lambda model: model.trained_on  # noqa: E731

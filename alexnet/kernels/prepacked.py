@@ -50,9 +50,10 @@ class PrepackedConv2d(winograd.WinogradConv2d):
         try:
             return self._forward_prepared(pad(x, self.kernel_size[0], self.stride[0], self.pad_rule))
         except Exception as error:  # whatever a torch version raises, the ordinary convolution gives the prediction
+            y = super().forward(x)  # raises for an input that no convolution takes: then the kernel is not at fault
             self.broken = True
             warn_once(f"prepacked convolutions failed, torch's are used instead: {type(error).__name__}: {error}")
-            return super().forward(x)
+            return y
 
     def _forward_prepared(self, x: Tensor) -> Tensor:
         self._forget_outdated()

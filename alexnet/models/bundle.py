@@ -18,11 +18,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from alexnet.config import preprocessing_from_json
+from alexnet.config import Preprocessing
 from alexnet.core.errors import UserError, no_run
 from alexnet.core.files import publish_folder, read_json, sha256_file, sha256_json, write_json
 from alexnet.core.names import printable
-from alexnet.core.schema import to_json
+from alexnet.core.schema import from_json, to_json
 from alexnet.models.alexnet import Architecture, ConvLayer, LinearLayer, architecture_of
 from alexnet.models.classifier import Classifier, ModelInfo
 from alexnet.models.registry import new_network
@@ -110,7 +110,7 @@ def load_model(run: Path | str) -> Classifier:
 
 def _build(description: dict[str, Any], tensors: dict[str, Tensor]) -> Classifier:
     sizes = [int(description[name]) for name in ("num_classes", "in_channels", "image_size")]
-    preprocessing = preprocessing_from_json(description["preprocessing"])
+    preprocessing = from_json(Preprocessing, description["preprocessing"])
     row = description["architecture"]
     architecture = None if row is None else architecture_from_json(row)
     with torch.device("meta"):

@@ -11,10 +11,11 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from alexnet.config import Recipe, differences, recipe_from_json
+from alexnet.config import Recipe, differences
 from alexnet.core.errors import UserError, unknown
 from alexnet.core.files import read_json
 from alexnet.core.plugins import EntryPoints, entry_points_of
+from alexnet.core.schema import from_json
 from alexnet.recipes import cifar10, digits, fashion_mnist, imagenet, photos, tiny_imagenet
 
 _MODULES = (digits, fashion_mnist, cifar10, tiny_imagenet, imagenet, photos)
@@ -66,7 +67,7 @@ def installed_recipes() -> EntryPoints[Recipe]:
 
 def _read_recipe(path: Path) -> Recipe:
     try:
-        recipe = recipe_from_json(read_json(path))
+        recipe = from_json(Recipe, read_json(path))
     except UserError as error:
         raise UserError(f"{path}: {error.line}", error.details) from error
     except OSError as error:

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alexnet.config import Recipe, first_difference, recipe_from_json
+from alexnet.config import Recipe, first_difference
 from alexnet.core.errors import UserError, no_run
 from alexnet.core.files import read_json, write_json
-from alexnet.core.schema import to_json
+from alexnet.core.schema import from_json, to_json
 from alexnet.runtime.lock import exclusive_lock
 from alexnet.runtime.log import read_lines
 
@@ -57,7 +57,7 @@ class Run:
     @property
     def recipe(self) -> Recipe:
         """The recipe that is or was trained."""
-        return recipe_from_json(self.description["recipe"])
+        return from_json(Recipe, self.description["recipe"])
 
     @property
     def finished(self) -> bool:

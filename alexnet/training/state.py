@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alexnet.config import Recipe, first_difference, recipe_from_json
+from alexnet.config import Recipe, first_difference
 from alexnet.core.errors import UserError
 from alexnet.core.schema import from_json, spec, to_json
 from alexnet.models.classifier import Classifier
@@ -50,7 +50,7 @@ class Identity:
 
     def first_difference(self, state: Mapping[str, Any]) -> str | None:
         """The first field in which the training that wrote ``state`` differs from this one; None if it is the same."""
-        if differs := first_difference(recipe_from_json(state["recipe"]), self.recipe):
+        if differs := first_difference(from_json(Recipe, state["recipe"]), self.recipe):
             return differs
         return next((name for name in ("seed", "data") if state[name] != getattr(self, name)), None)
 

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alexnet.config import differences, recipe_from_json
+from alexnet.config import Recipe, differences
 from alexnet.core.errors import UserError
 from alexnet.core.files import read_json
+from alexnet.core.schema import from_json
 from alexnet.runtime.device import hardware_name
 from alexnet_lab.experiments.registry import recipe_named
 
@@ -161,7 +162,7 @@ def ended(value: Mapping[str, Any]) -> Runs:
 
 def is_current(value: Mapping[str, Any]) -> bool:
     """Whether a file's training has the settings and the images that the training of its name has today."""
-    recipe = recipe_from_json(value["recipe"])
+    recipe = from_json(Recipe, value["recipe"])
     today = recipe_named(recipe.name)
     if today is None:
         return False

@@ -126,6 +126,7 @@ def test_a_mistake_has_torch_s_error(wide):
     layer = convolution("two columns", PrepackedConv2d)
     with torch.inference_mode(), pytest.raises(RuntimeError, match="to have 96 channels, but got 3 channels"):
         layer(torch.zeros(1, 3, 13, 13))
+    assert not layer.broken
 
 
 def test_an_operation_that_fails_costs_speed_and_not_the_prediction(wide, monkeypatch, capsys):
