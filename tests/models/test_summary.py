@@ -37,8 +37,8 @@ def test_kinds_are_told_apart():
     }  # fmt: skip
     assert column(table("keras"), "kind")["norm3"] == "batch norm"
     assert column(table("lenet5"), "kind")["pool1"] == "average pool"
-    assert column(table("torchvision", image_size=256), "kind")["adapt5"] == "adaptive pool"
-    assert "adapt5" not in column(table("torchvision"), "kind")
+    assert column(table("torchvision", image_size=256), "kind")["avgpool5"] == "adaptive average pool"
+    assert "avgpool5" not in column(table("torchvision"), "kind")
 
 
 def test_receptive_fields_are_the_known_ones():
