@@ -111,7 +111,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         state = read_json(path / "state.json")
         tensors = {file.stem: load_file(file) for file in _files(path) if file.suffix == ".safetensors"}
         step = int(state.pop("step"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, SafetensorError) as error:
         raise DamagedError(path, path, f"cannot be read ({error})") from error
     if step != _step_of(path):
         raise DamagedError(path, path / "state.json", f"belongs to another step, {step}")
@@ -124,7 +124,7 @@ def verify(path: Path) -> None:
         manifest = read_json(path / "manifest.json")
         listed = {str(name): (int(item["bytes"]), str(item["sha256"])) for name, item in manifest["files"].items()}
         schema = manifest["schema"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise DamagedError(path, path / "manifest.json", f"cannot be read ({error})") from error
     if schema != SCHEMA:
         raise DamagedError(path, path / "manifest.json", f"has schema {schema}, this version reads {SCHEMA}")
