@@ -357,10 +357,10 @@ def _replace_streams(line: Line, space: Workspace, out: Path, err: Path) -> None
     sys.stderr = open(2, "w", encoding=line.encoding, errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
     if line.stdin is None:  # as Python starts with a closed stream
         os.close(0)
-        sys.stdin = None  # type: ignore[assignment]
+        sys.stdin = None
     if line.stdout == "closed":
         os.close(1)
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
 
 
 def _set_limits() -> None:

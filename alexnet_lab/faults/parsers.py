@@ -381,7 +381,7 @@ def main(words: Sequence[str]) -> int:
         print(f"give one of {', '.join(PARSERS)}, then options of libFuzzer", file=sys.stderr)
         return 2
     try:
-        import atheris  # type: ignore[import-not-found]
+        import atheris
     except ImportError:
         print("coverage-guided fuzzing needs Atheris: pip install atheris", file=sys.stderr)
         return 2
