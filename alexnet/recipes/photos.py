@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from alexnet.config import AugmentSpec, Claim, DataSpec, ModelSpec, OptimSpec, Recipe, TrainSpec
 from alexnet.recipes.blocks import SMALL_NET_SGD
 
-RECIPES = (
+MIN_SMALL_SIDE, MAX_SMALL_SIDE = 28, 64  # pixels: the images that the variant `small` is made for
+
+PHOTOS, PHOTOS_SMALL = RECIPES = (
     Recipe(
         name="photos",
         model=ModelSpec(variant="batchnorm", dropout=0.5),
@@ -40,3 +44,14 @@ RECIPES = (
         ),
     ),
 )
+
+
+def recipe_for(side: int) -> Recipe:
+    """The recipe for a folder of images that are prepared at ``side`` pixels.
+
+    Up to 64 pixels it is ``photos-small``; the network's input has the size of the images, at least 28 pixels. Above 64
+    pixels it is ``photos``, with crops of 7/8 of the side, which are resized to the network's input.
+    """
+    if side > MAX_SMALL_SIDE:
+        return replace(PHOTOS, augment=replace(PHOTOS.augment, crop=side * 7 // 8))
+    return replace(PHOTOS_SMALL, data=replace(PHOTOS_SMALL.data, image_size=max(MIN_SMALL_SIDE, side)))

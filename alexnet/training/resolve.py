@@ -12,8 +12,7 @@ from alexnet.core.errors import UserError
 from alexnet.data.prepared import natural_side
 from alexnet.data.sources import BUILTIN_SOURCES, Log, Source, open_source
 from alexnet.recipes import DEFAULT, get_recipe, is_recipe
-
-MIN_SMALL_SIDE, MAX_SMALL_SIDE = 28, 64  # pixels: the images that the variant `small` is made for
+from alexnet.recipes.photos import recipe_for
 
 
 def resolve(
@@ -52,16 +51,3 @@ def _check_recipe_name(name: str) -> None:
         )
     if name in BUILTIN_SOURCES or Path(name).exists():
         raise UserError(f"{name!r} is not a recipe but a source of images: write --data {name}")
-
-
-def recipe_for(side: int) -> Recipe:
-    """The recipe for a folder of images that are prepared at ``side`` pixels.
-
-    Up to 64 pixels it is ``photos-small``; the network's input has the size of the images, at least 28 pixels. Above 64
-    pixels it is ``photos``, with crops of 7/8 of the side, which are resized to the network's input.
-    """
-    if side > MAX_SMALL_SIDE:
-        recipe = get_recipe("photos")
-        return replace(recipe, augment=replace(recipe.augment, crop=side * 7 // 8))
-    recipe = get_recipe("photos-small")
-    return replace(recipe, data=replace(recipe.data, image_size=max(MIN_SMALL_SIDE, side)))

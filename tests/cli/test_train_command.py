@@ -20,7 +20,7 @@ from alexnet.core.files import write_json
 from alexnet.core.schema import to_json
 from alexnet.data.prepared import open_or_prepare
 from alexnet.data.sources import open_source
-from alexnet.training.resolve import recipe_for
+from alexnet.recipes.photos import recipe_for
 
 SHORT = ["model.width=0.25", "train.epochs=1"]
 
