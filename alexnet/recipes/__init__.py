@@ -17,7 +17,7 @@ from alexnet.core.files import read_json
 from alexnet.core.plugins import EntryPoints, entry_points_of
 from alexnet.core.schema import from_json
 from alexnet.recipes import cifar10, digits, fashion_mnist, imagenet, photos, tiny_imagenet
-from alexnet.recipes.photos import recipe_for
+from alexnet.recipes.photos import fitted
 
 _MODULES = (digits, fashion_mnist, cifar10, tiny_imagenet, imagenet, photos)
 RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for module in _MODULES for recipe in module.RECIPES}
@@ -87,5 +87,5 @@ def differences_from_named(recipe: Recipe, side: int | None = None) -> list[tupl
     """
     if recipe.name not in RECIPES:
         return None
-    fitted = [recipe_for(side)] if side and recipe.name == recipe_for(side).name else []
-    return min((differences(one, recipe) for one in (RECIPES[recipe.name], *fitted)), key=len)
+    named = RECIPES[recipe.name]
+    return differences(fitted(named, side) if side else named, recipe)

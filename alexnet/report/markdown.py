@@ -10,11 +10,11 @@ from alexnet.config import Recipe, assignments
 from alexnet.core.schema import spell
 from alexnet.metrics.intervals import accuracy_interval
 from alexnet.recipes import differences_from_named, get_recipe
+from alexnet.recipes.photos import is_for_own_images
 from alexnet.report.text import commonest_class, describe_measure
 from alexnet.runtime.device import hardware_name
 
 WORST = 10
-OWN_IMAGES = ("photos", "photos-small")  # the recipes for the user's own images
 GAP = 0.1  # between the accuracies on training and on other images: from there on more images help most
 ALMOST_ALL = 0.95  # of the training images: from there on a longer training helps little
 
@@ -67,7 +67,7 @@ def readings(recipe: Recipe, result: Mapping[str, Any], names: Mapping[str, str]
         sentences.append(
             f"That is not clearly better than always predicting {names.get(name, name)} (accuracy {share:.2%})."
         )
-    if recipe.name in OWN_IMAGES:
+    if is_for_own_images(recipe):
         sentences += advice(recipe, result)
     return sentences
 
