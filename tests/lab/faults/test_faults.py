@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-pytestmark = pytest.mark.timeout(1800)  # all kinds, one after another
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # all kinds, one after another
+
 TRIALS = {  # at least so many in the quick set
     "SIGKILL while saving": 40,
     "power cut while saving": 10,

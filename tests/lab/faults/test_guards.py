@@ -12,7 +12,7 @@ from alexnet_lab.faults.calls import compile_library
 from alexnet_lab.faults.commands import OUTPUTS, Line, draw_line
 from alexnet_lab.faults.parsers import CORPUS, PARSERS, changed_input, read_or_refuse, whole_inputs
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 CORPUS_BYTES = 64 * 1024
 
 
