@@ -15,6 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,6 +150,8 @@ def _try(work: Work, folder: Path, number: int, error: int, library: FailingCall
         status = 70
         try:
             status = work.do(folder)
+        except Exception:
+            traceback.print_exc()
         finally:
             failed = library.disarm()
             sys.stderr.flush()
