@@ -88,16 +88,16 @@ class FailingCalls:
         """Let call ``number`` on a file below ``folders`` fail with ``error``."""
         self._arm(number, error, ":".join(str(folder.resolve()) for folder in folders).encode())
 
-    def disarm(self) -> str:
-        """Let no further call fail. Returns the name of the call that failed, "" if there were fewer calls."""
-        self._disarm()
-        return (self._failed() or b"").decode()
+    def disarm(self) -> tuple[int, str]:
+        """Let no further call fail. Returns the number of calls, and the name of the one that failed or ""."""
+        return self._disarm(), (self._failed() or b"").decode()
 
 
 @dataclass
 class Trial:
-    """A trial of ``Work``: the call that failed, the exit status and stderr of the copy that did the work."""
+    """A trial of ``Work``: the number of calls, the one that failed, the exit status and stderr of the copy."""
 
+    calls: int
     call: str
     status: int
     stderr: str
@@ -136,7 +136,7 @@ def fail_calls_of(work: Work, folder: Path, every: int, library: FailingCalls) -
                 result.count(passed=not fault, failure=f"{where}: status {trial.status}: {fault}")
         if not all(trial.call for trial, _ in found):
             break
-    result.remark = f"{number - 1} calls: {', '.join(sorted(calls))}"
+    result.remark = f"{found[0][0].calls} calls: {', '.join(sorted(calls))}"
     return result
 
 
@@ -153,13 +153,14 @@ def _try(work: Work, folder: Path, number: int, error: int, library: FailingCall
         except Exception:
             traceback.print_exc()
         finally:
-            failed = library.disarm()
+            count, failed = library.disarm()
             sys.stderr.flush()
-            call.write_text(failed)
+            call.write_text(f"{count} {failed}")
         return status
 
     status, _ = Child(run).wait()
-    trial = Trial(call.read_text(), status, stderr.read_text(errors="replace"))
+    count, _, failed = call.read_text().partition(" ")
+    trial = Trial(int(count), failed, status, stderr.read_text(errors="replace"))
     return trial, _traceback(trial.stderr) or work.check(folder, trial)
 
 
