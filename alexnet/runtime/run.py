@@ -86,7 +86,7 @@ class Run:
     def divergence(self) -> dict[str, Any] | None:
         """The last "diverged" event of an unfinished training (step, finding, source, hardware), or None."""
         events = [] if self.finished else read_lines(self.folder / "events.jsonl")
-        return next((event for event in reversed(events) if event["event"] == "diverged"), None)
+        return next((event for event in reversed(events) if event.get("event") == "diverged"), None)
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of ``metrics.jsonl``."""

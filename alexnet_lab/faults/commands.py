@@ -41,7 +41,8 @@ from alexnet.plots.registry import PLOTS
 from alexnet_lab.faults.trial import FaultResult
 from alexnet_lab.faults.workspace import WRITABLE, Snapshot, Workspace, changed, make_workspace
 
-SECONDS = 120.0  # of one command, on a machine that does other work too
+SECONDS = 300.0  # of one command, on a machine that does other work too
+PROCESSOR_SECONDS = 60  # of one command
 MEMORY = 2 << 30  # bytes of resident memory above those of this process
 ADDRESSES = 16 << 30  # bytes of address space above those of this process, a stop before the machine swaps
 FILE_BYTES = 256 << 20  # of the largest file that a command may write
@@ -303,6 +304,7 @@ def _become_command(line: Line, space: Workspace, out: Path, err: Path) -> NoRet
         _replace_streams(line, space, out, err)
         faulthandler.enable(os.fdopen(2, "w", closefd=False))
         faulthandler.dump_traceback_later(SECONDS, exit=True, file=2)
+        faulthandler.register(signal.SIGXCPU, file=2, chain=True)
         _set_limits()
         os.environ.update(space.environment)
         if line.home is not None:
@@ -369,6 +371,7 @@ def _set_limits() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, FILE_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (PROCESSOR_SECONDS, PROCESSOR_SECONDS + 10))
 
 
 def _wait(pid: int, interrupt: tuple[signal.Signals, float] | None) -> tuple[int, int, bool]:
@@ -405,6 +408,8 @@ def _faults(line: Line, outcome: Outcome) -> list[str]:
     is_json = "--json" in line.words and "--help" not in line.words
     if outcome.hung or "Timeout (" in outcome.stderr:
         faults.append(f"did not end within {SECONDS:g} s: {_where(outcome.stderr)}")
+    elif outcome.status == 128 + signal.SIGXCPU:
+        faults.append(f"took more than {PROCESSOR_SECONDS} s of a processor: {_where(outcome.stderr)}")
     elif "Traceback (most recent call last)" in outcome.stderr or "Fatal Python error" in outcome.stderr:
         faults.append(f"traceback, status {outcome.status}: {last} {_where(outcome.stderr)}")
     elif outcome.status not in allowed:

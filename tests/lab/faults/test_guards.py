@@ -42,6 +42,10 @@ def removed_file(arguments):
     Path("runs/small-digits/run.json").unlink()
     return 0
 
+def turn(arguments):
+    while True:
+        pass
+
 def memory(arguments):
     return len(bytearray(b"x" * (300 << 20))) * 0
 
@@ -55,6 +59,7 @@ planted = {
     "changed 'given/photos/cat/0.png'": wrong_file,
     "changed 'work/runs/small-digits/run.json'": removed_file,
     "did not end within 3 s": lambda arguments: time.sleep(60),
+    "took more than 1 s of a processor": turn,
     "GB of memory": memory,
     "--json printed the number NaN": prints("NaN"),
     "printed ": prints("\\x1b[31mred"),
@@ -63,6 +68,8 @@ found = {}
 for expected, bug in planted.items():
     words = ("list", "--json") if "--json" in expected else ("list",)
     seconds = 3.0 if "did not end" in expected else 120.0
+    limit = 1 if "processor" in expected else 60
+    mock.patch.object(commands, "PROCESSOR_SECONDS", limit).start()
     with mock.patch("alexnet.cli.list.main", bug), mock.patch.object(commands, "SECONDS", seconds):
         found[expected] = fuzzer.run(Line(0, words)).faults
 for words in (("list",), ("evaluate", "runs/small-digits", "--json"), ("predict", "../given/model", "-"), ("nosuch",)):
