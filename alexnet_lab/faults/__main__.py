@@ -61,7 +61,7 @@ class Scale:
 
 
 QUICK = Scale(
-    saves=40, cuts=10, kills=8, commands=0, seeds=1, signals=4, every=7, damages=120, images=1000, calls=23, inputs=50,
+    saves=40, cuts=10, kills=8, commands=0, seeds=1, signals=4, every=7, damages=120, images=1000, calls=47, inputs=50,
     lines=120,
 )  # fmt: skip
 FULL = Scale(
