@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 def printable(name: str) -> str:
     """A file or class name that can be shown on one line and stored in JSON.
@@ -11,3 +13,8 @@ def printable(name: str) -> str:
     """
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+
+
+def is_url(text: str) -> bool:
+    """Whether a text is the address of something on a network, such as "https://example.org/cat.jpg"."""
+    return re.match(r"(?i)[a-z][a-z0-9+.-]*://", text) is not None

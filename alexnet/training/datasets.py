@@ -79,8 +79,8 @@ def open_dataset_for(
         if place.is_absolute() and not place.exists():
             raise UserError(f"the images of {run} are no longer at {place}: give their new path with --data")
     source = open_source(str(data), data_root, reporter.log)
-    check_classes(model, source.classes, source.name)
     dataset, _ = prepare(source, model.preprocessing.resize_size, model.preprocessing.channels, reporter)
+    check_classes(model, dataset.classes, source.name)
     return dataset
 
 
