@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from alexnet.core.errors import UserError
+from alexnet.core.files import read_text
 from alexnet.core.names import printable
 from alexnet.data.containers import SUFFIXES
 from alexnet.data.sources.records import (
@@ -72,7 +73,7 @@ def open_folder(root: Path) -> Source:
             if is_image_name(name):
                 ignored.add(BESIDE_CLASSES, "/".join((*parent, name)))
     files = {folder: list_files(root / folder.path, ignored) for folder in folders}
-    return folder_source(root, slug(root.name), files, read_names([root]), ignored)
+    return folder_source(root, slug(root.name), files, read_names([root], ignored), ignored)
 
 
 def is_image_name(name: str) -> bool:
@@ -225,14 +226,17 @@ def scan(folder: Path) -> list[os.DirEntry[str]]:
         raise unreadable(folder, error) from error
 
 
-def read_names(folders: Sequence[Path]) -> dict[str, str]:
-    """Folder name → readable class name, from the first of ``NAME_FILES`` in the folders; empty if there is none."""
+def read_names(folders: Sequence[Path], ignored: Ignored) -> dict[str, str]:
+    """Folder name → readable class name, from the first of ``NAME_FILES`` in the folders; empty if there is none.
+
+    ``ignored`` receives a file that cannot be read or is larger than ``TEXT_LIMIT``: the names are not needed.
+    """
     for path in (folder / name for folder in folders for name in NAME_FILES):
         if path.is_file():
             try:
-                return parse_names(path.read_text(encoding="utf-8", errors="replace"))
+                return parse_names(read_text(path))
             except OSError as error:
-                raise unreadable(path, error) from error
+                ignored.add(f"names of classes: {error.strerror or error}", str(path))
     return {}
 
 
