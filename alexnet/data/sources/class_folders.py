@@ -14,7 +14,7 @@ import functools
 import itertools
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -62,22 +62,10 @@ class Tree(Protocol):
 
 @dataclass
 class ListedFolder:
-    """A folder of an archive, whose names are all known."""
+    """A folder of an archive, whose names are all listed."""
 
     images: bool = False
     folders: dict[str, ListedFolder] = field(default_factory=dict)
-
-
-def assign_splits(below: Mapping[str, Collection[str]], where: str, ignored: Ignored) -> list[ClassFolder]:
-    """:func:`find_class_folders` of two levels: for each folder at the top, the folders in it.
-
-    A folder without folders counts as one with images.
-    """
-    top = ListedFolder()
-    for name in sorted(below):
-        inner = {label: ListedFolder(images=True) for label in sorted(below[name])}
-        top.folders[name] = ListedFolder(images=not inner, folders=inner)
-    return find_class_folders(top, where, ignored)
 
 
 def find_class_folders(top: Tree, where: str, ignored: Ignored) -> list[ClassFolder]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from alexnet.core.errors import UserError
-from alexnet.data.sources import open_source, tars
+from alexnet.data.sources import archives, open_source
 
 
 def write(path: Path, names, mode="w", extra=()) -> Path:
@@ -86,7 +86,7 @@ def test_members_not_to_be_trusted_are_ignored_with_a_warning(tmp_path):
 
 
 def test_large_members_are_ignored_with_a_warning(tmp_path, monkeypatch):
-    monkeypatch.setattr(tars, "MEMBER_LIMIT", 1 << 20)
+    monkeypatch.setattr(archives, "MEMBER_LIMIT", 1 << 20)
     large = tarfile.TarInfo("a/large")
     large.size = (1 << 20) + 1
     source = open_source(str(write(tmp_path / "t.tar", ["a/1", "b/1"], extra=[large])))

@@ -86,7 +86,7 @@ REMOVED = {  # what is removed: the change of the code, and the test that must f
         "tests/data/test_decode.py::test_what_is_no_image_is_named",
     ),
     "a tar's names are paths": (
-        "patch('alexnet.data.sources.tars._safe_parts', lambda name: tuple(name.split('/')))",
+        "patch('alexnet.data.sources.archives.safe_parts', lambda name: tuple(name.split('/')))",
         "tests/data/sources/test_tars.py::test_members_not_to_be_trusted_are_ignored_with_a_warning",
     ),
     "a header may promise any amount": (
@@ -99,7 +99,8 @@ import sys
 from unittest import mock
 import pytest
 import alexnet.data.containers, alexnet.data.decode, alexnet.data.png, alexnet.data.prepared, alexnet.data.sampler
-import alexnet.data.sources.array_files, alexnet.data.sources.tars, alexnet.inference.predictor, alexnet.models.bundle
+import alexnet.core.files, alexnet.data.sources.archives, alexnet.data.sources.array_files, alexnet.data.sources.zips
+import alexnet.inference.predictor, alexnet.models.bundle
 import alexnet.runtime.checkpoint, alexnet.runtime.lock, alexnet.training.step
 def patch(name, value):
     mock.patch(name, value).start()
