@@ -56,6 +56,12 @@ def add_reference(add: Add) -> None:
     add("--plain", dest="reference", action="store_true", help=argparse.SUPPRESS)
 
 
+def add_labels(add: Add) -> None:
+    """``--labels``."""
+    about = "a CSV file,label[,split] or a list 'path label' with the classes of the images in SOURCE, a folder"
+    add("--labels", action="append", default=[], metavar="FILE", help=f"{about}; may be repeated: train.txt, val.txt")
+
+
 def add_data_root(add: Add) -> None:
     """``--data-root``."""
     add("--data-root", type=Path, metavar="FOLDER", help="the first folder to search for built-in image sets")

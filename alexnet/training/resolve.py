@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,18 @@ def resolve(
     overrides: Iterable[str] | Mapping[str, Any],
     data_root: Path | None,
     log: Log,
+    labels: Sequence[Path] = (),
 ) -> tuple[Source, Recipe]:
     """The source to train on, and the recipe with its overrides and that source.
 
     ``recipe``: a ``Recipe``, a name, the path of a JSON file, or None. None means the default recipe, or with ``data``
-    the recipe for images of this size. ``log`` receives messages about downloads. Raises ``UserError`` for an unknown
+    the recipe for images of this size. ``log`` receives messages about downloads. ``labels``: files with the classes of
+    the images in ``data``, which is the folder of the first of them if it is None. Raises ``UserError`` for an unknown
     recipe, source or override.
     """
+    data = str(labels[0].parent) if labels and data is None else data
     if recipe is None and data is not None:
-        source = open_source(str(data), data_root, log)
+        source = open_source(str(data), data_root, log, labels)
         recipe = override(recipe_for(natural_side(source)), overrides)
     else:
         if isinstance(recipe, str):
@@ -38,7 +41,7 @@ def resolve(
         recipe = override(get_recipe(recipe or DEFAULT) if not isinstance(recipe, Recipe) else recipe, overrides)
         if not (data or recipe.data.source):
             raise UserError(f"recipe {recipe.name!r} trains on your own images: give --data FOLDER")
-        source = open_source(str(data or recipe.data.source), data_root, log)
+        source = open_source(str(data or recipe.data.source), data_root, log, labels)
     if not source.trainable:
         raise UserError(f"{source.location} has no train/ with class folders: add it, or rename one of its folders")
     return source, replace(recipe, data=replace(recipe.data, source=str(data or recipe.data.source)))

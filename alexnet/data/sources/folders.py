@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -127,11 +127,19 @@ def is_image_name(name: str) -> bool:
 
 
 def folder_source(
-    root: Path, name: str, files: Mapping[ClassFolder, Sequence[File]], names: Mapping[str, str], ignored: Ignored
+    root: Path,
+    name: str,
+    files: Mapping[ClassFolder, Sequence[File]],
+    names: Mapping[str, str],
+    ignored: Ignored,
+    key: Callable[[str], int] | None = None,
 ) -> Source:
-    """The source of listed files, ordered by split, class and path. ``names``: folder name → readable class name."""
+    """The source of listed files, ordered by split, class and path.
+
+    ``names``: folder name → readable class name. ``key``: for the order of the classes, that of their names if None.
+    """
     counts = {folder: len(listed) for folder, listed in files.items()}
-    classes, warnings = choose_classes(counts, str(root))
+    classes, warnings = choose_classes(counts, str(root), key)
     kept = {folder: [path for path, _, _ in listed] for folder, listed in files.items() if listed}
     label = {name: index for index, name in enumerate(classes)}
 
@@ -200,32 +208,42 @@ def list_files(folder: Path, ignored: Ignored) -> list[File]:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The files below a folder of images, sorted: those that training reads from it, and files beside its folders.
+    """The files below a folder of images, sorted, see :func:`list_tree`; also the folders that cannot be read."""
+    files, unreadable_folders = list_tree(folder, Ignored())
+    return sorted(folder / name for name in [*(name for name, _, _ in files), *unreadable_folders])
 
-    Links to folders are followed down to the class folders of a split, as in training. A folder that cannot be read is
-    in the list itself.
+
+def list_tree(root: Path, ignored: Ignored) -> tuple[list[File], list[str]]:
+    """The files below a folder, sorted by path, whatever its layout; and the folders that cannot be read.
+
+    As in training, links to folders are followed down to the class folders of a split, and folders of this program are
+    left out.
     """
-    ignored, found, pending = Ignored(), [], [(folder, 0)]
+    found: list[File] = []
+    failed: list[str] = []
+    pending: list[tuple[str, ...]] = [()]
     while pending:
-        path, level = pending.pop()
+        parts = pending.pop()
+        path = root.joinpath(*parts)
         try:
-            if level == CLASS_LEVEL:
-                found += [path / name for name, _, _ in list_files(path, ignored)]
+            if len(parts) == CLASS_LEVEL:
+                found += [("/".join((*parts, name)), size, mtime) for name, size, mtime in list_files(path, ignored)]
                 continue
             entries = scan(path)
         except UserError:
-            found.append(path)
+            failed.append("/".join(parts))
             continue
-        if level and is_own_folder(path, (entry.name for entry in entries)):
+        if parts and is_own_folder(path, (entry.name for entry in entries)):
+            ignored.add(OWN_FOLDER, "/".join(parts))
             continue
-        pending += [(path / name, level + 1) for name in subfolders(path, ignored)]
-        found += [Path(entry.path) for entry in entries if not is_ignored_name(entry.name) and _is_file(entry)]
-    return sorted(found)
-
-
-def _is_file(entry: os.DirEntry[str]) -> bool:
-    status = _status(entry)
-    return status is not None and stat.S_ISREG(status.st_mode)
+        pending += [(*parts, name) for name in subfolders(path, ignored)]
+        for entry in entries:
+            status = _status(entry)
+            if not is_ignored_name(entry.name) and status is not None and stat.S_ISREG(status.st_mode):
+                found.append(("/".join((*parts, entry.name)), status.st_size, status.st_mtime_ns))
+    if failed:
+        ignored.add("folder that cannot be read", failed[0], len(failed))
+    return sorted(found), sorted(failed)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -250,12 +268,12 @@ def scan(folder: Path) -> list[os.DirEntry[str]]:
         raise unreadable(folder, error) from error
 
 
-def read_names(folders: Sequence[Path], ignored: Ignored) -> dict[str, str]:
-    """Folder name → readable class name, from the first of ``NAME_FILES`` in the folders; empty if there is none.
+def read_names(folders: Sequence[Path], ignored: Ignored, files: Sequence[str] = NAME_FILES) -> dict[str, str]:
+    """Folder name → readable class name, from the first of ``files`` in the folders; empty if there is none.
 
     ``ignored`` receives a file that cannot be read or is larger than ``TEXT_LIMIT``: the names are not needed.
     """
-    for path in (folder / name for folder in folders for name in NAME_FILES):
+    for path in (folder / name for folder in folders for name in files):
         if path.is_file():
             try:
                 return parse_names(read_text(path))
