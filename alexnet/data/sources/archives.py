@@ -36,6 +36,7 @@ from alexnet.data.sources.records import (
     slug,
     unreadable,
 )
+from alexnet.data.sources.split_names import split_of
 
 MEMBER_LIMIT = 64 << 20
 """Bytes of the largest member that is read: far more than a photograph, far less than the memory of a computer."""
@@ -241,10 +242,16 @@ def _read_names(listing: _Listing, member: Member, parts: Parts) -> None:
 
 
 def _common_top(listing: _Listing) -> Parts:
-    """The one folder that contains everything, if there are folders in it: it is not a class; else no folder."""
+    """The one folder that contains everything, if there are folders in it: it is not a class; else no folder.
+
+    A split is none: ``class_folders.py`` reads it.
+    """
     folders = listing.folders | set(listing.files)
     tops = {folder[:1] for folder in folders if folder}
-    return tops.pop() if len(tops) == 1 and any(len(folder) > 1 for folder in folders) else ()
+    if len(tops) > 1 or not any(len(folder) > 1 for folder in folders):
+        return ()
+    (top,) = tops
+    return () if split_of(top[0]) else top
 
 
 def _tree(listing: _Listing, prefix: Parts) -> ListedFolder:
