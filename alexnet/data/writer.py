@@ -302,7 +302,7 @@ def _warnings(
         warnings.append(f"{again:,} test images are also in train, byte for byte: test accuracy will be too high")
     if (duplicates := _in_several_classes(targets, hashes)) > 0:
         warnings.append(f"{duplicates:,} images are in more than one class")
-    if untrained:
+    if untrained and source.trainable:
         warnings.append(f"classes without training images: {', '.join(_first_lines(untrained))}")
     return warnings
 

@@ -43,7 +43,7 @@ def resolve(
             raise UserError(f"recipe {recipe.name!r} trains on your own images: give --data FOLDER")
         source = open_source(str(data or recipe.data.source), data_root, log, labels)
     if not source.trainable:
-        raise UserError(f"{source.location} has no train/ with class folders: add it, or rename one of its folders")
+        raise UserError(f"{source.location} has only images to evaluate on: add training images, in a folder train/")
     return source, replace(recipe, data=replace(recipe.data, source=str(data or recipe.data.source)))
 
 

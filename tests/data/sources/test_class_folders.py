@@ -278,7 +278,8 @@ def test_images_to_evaluate_on_are_prepared_and_not_trained_on(tmp_path):
     root = fill(tmp_path / "set", *pets("test"))
     dataset = open_or_prepare(open_source(str(root)), home=tmp_path / "home")
     assert dataset.meta["splits"] == {"train": 0, "val": 0, "test": 4}
-    with pytest.raises(UserError, match="has no train/ with class folders"):
+    assert dataset.meta["warnings"] == []
+    with pytest.raises(UserError, match="has only images to evaluate on: add training images"):
         resolve(None, str(root), (), None, print)
 
 
