@@ -91,9 +91,7 @@ def test_special_files_are_refused_at_once(tmp_path):
 def test_a_regular_file_that_waits_for_data_is_refused(tmp_path):
     """The kernel's log is a regular file for ``stat``; a read of it waits for the next message."""
     (tmp_path / "x.jpg").symlink_to("/proc/kmsg")
-    code = (
-        "from alexnet.core.files import read_bytes\nfrom pathlib import Path\nimport sys\nread_bytes(Path(sys.argv[1]))"
-    )
+    code = "import sys, pathlib, alexnet.core.files as f; f.read_bytes(pathlib.Path(sys.argv[1]))"
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "x.jpg")], capture_output=True, text=True, timeout=60, check=False
     )

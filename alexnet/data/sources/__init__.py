@@ -1,4 +1,4 @@
-"""Sources: built-in sets, folders and tars as labelled images that are not decoded yet. ``registry.py`` lists them."""
+"""Sources: built-in sets, folders, tars and zips: labelled images, not decoded yet. ``registry.py`` lists them."""
 
 from alexnet.data.sources.records import Log, Record, Source, is_ignored_name
 from alexnet.data.sources.registry import BUILTIN_SOURCES, absolute_source, open_source
