@@ -131,7 +131,7 @@ MISTAKES = [
     (["train", "cifar10"], "'cifar10' is not a recipe but a source of images: write --data cifar10"),
     (
         ["train", "--data", ""],
-        "the source is empty: give a built-in name, a folder of class folders, or a tar or zip of one",
+        "the source is empty: give a built-in name, a folder of class folders, or a tar or",
     ),
     (["prepare", " "], "the source is empty: give a built-in name"),
     (["train", "--out", ""], "--out is empty: give a folder, or leave it out for runs/RECIPE"),

@@ -130,7 +130,7 @@ def test_a_path_and_its_bytes_agree(colour, tmp_path):
 
 
 def test_bytes_and_standard_input_without_end_are_refused(colour, monkeypatch):
-    files, _, _, predictor = colour
+    *_, predictor = colour
     monkeypatch.setattr(image_file, "FILE_LIMIT", 1 << 20)
     monkeypatch.setattr(command, "FILE_LIMIT", 1 << 20)
     with pytest.raises(UserError, match="the image: is larger than 1 MiB"):

@@ -1,6 +1,6 @@
 """Folders of class folders: the split and the class of each folder, and the files in it.
 
-The rule, for folders, tars and zips: if there is a ``train`` folder that holds folders, the first level is splits and the
+The rule, also for tars and zips: if there is a ``train`` folder that holds folders, the first level is splits and the
 second level classes. Otherwise the first level is classes. Deeper folders belong to their class, as in torchvision's
 ``ImageFolder``. A ``train`` without ``val`` and ``test`` means that the source has no splits.
 """

@@ -227,6 +227,8 @@ def one_bad_member(tmp_path, **changes) -> tuple[list[str], list[str]]:
         ([(CENTRAL, 20, b"\4"), (LOCAL, 18, b"\4")], "a/2: does not unpack to the length in its header"),
         ([(CENTRAL, 20, b"\xff"), (LOCAL, 18, b"\xff")], "ignored, file in a zip that shares bytes with another: a/2"),
         ([(LOCAL, 33, b"\xff")], "a/2: cannot be unpacked (Error -3 while decompressing data: invalid block type)"),
+        ([(CENTRAL, 41, b"\x41")], "ignored, folder with data in a zip: a/2"),
+        ([(CENTRAL, 48, b"/")], "ignored, folder with data in a zip: a//"),
         ([(CENTRAL, 34, b"\1")], "ignored, file in a zip that is in another part of a zip of several: a/2"),
     ],
 )  # fmt: skip
