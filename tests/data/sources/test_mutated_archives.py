@@ -126,7 +126,6 @@ def test_mutations_give_the_files_or_a_refusal(tmp_path, limited, form):
             assert error.line.isprintable(), seed
             refused += 1
             continue
-        assert {key[1:] for key in files} <= {key[1:] for key in good}, seed
         if not form.endswith(".tar"):  # whose data and long names have no checksum
             assert files.items() <= good.items(), seed
             assert len(files) == len(good) or named, seed
