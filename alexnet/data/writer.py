@@ -35,7 +35,7 @@ from alexnet.data.splits import SMALLEST_CLASS, SPLITS, content_hash, split_by_h
 SCHEMA = 3
 NAMES = "names.txt"  # a line for each image
 CHUNK = 64  # records that a thread decodes at a time
-CHUNK_BYTES = 16 << 20  # of files in memory in one chunk, which limits the memory for a tar with large members
+CHUNK_BYTES = 16 << 20  # of files in memory in one chunk, which limits the memory for an archive with large members
 HEADER_BYTES = 128  # of an .npy file, for any number of images
 STATISTICS_VALUES = 1 << 24  # pixel values summed at a time; the sums of their squares are far below float64's 2⁵³
 

@@ -96,6 +96,7 @@ class _Listing:
     # folder → the number of image names in it, and the first of them
     images: dict[Parts, tuple[int, str]] = field(default_factory=dict)
     names: dict[Parts, str] = field(default_factory=dict)
+    unusable: bool = False  # whether a member in a folder was left out
     ignored: Ignored = field(default_factory=Ignored)
 
 
@@ -106,6 +107,13 @@ def open_archive(path: Path, form: ArchiveFormat) -> Source:
     """
     before = fingerprint_paths([path])
     listing = _list(path, form)
+    try:
+        return _source(path, form, listing, before)
+    except UserError as error:  # members that were left out may be the cause
+        raise UserError(error.line, [*error.details, *listing.ignored.warnings()]) from error
+
+
+def _source(path: Path, form: ArchiveFormat, listing: _Listing, before: str) -> Source:
     prefix = _common_top(listing)
     top = _tree(listing, prefix)
     if not top.folders:
@@ -125,6 +133,8 @@ def open_archive(path: Path, form: ArchiveFormat) -> Source:
     for folder in [folder for folder in folders if counts[folder] and folder not in filled]:
         listing.ignored.note(f"class folder without images, left out: {printable(folder.path)}")
         del counts[folder]
+    if not any(counts.values()) and listing.unusable:
+        raise UserError(f"{path}: none of the files in its class folders can be used")
     classes, warnings = choose_classes(counts, str(path))
     label = {name: index for index, name in enumerate(classes)}
     targets = {prefix + folder.parts: (folder.split, label[folder.label]) for folder in folders if counts[folder]}
@@ -189,11 +199,6 @@ def read_member(path: Path, form: ArchiveFormat, name: str, limit: int) -> bytes
     return None
 
 
-def _is_file(parts: Parts, member: Member) -> bool:
-    """Whether a member with a safe path is a file that is read, if it is in a class folder."""
-    return member.kind == "file" and member.size <= MEMBER_LIMIT and not any(map(is_ignored_name, parts))
-
-
 def _list(path: Path, form: ArchiveFormat) -> _Listing:
     listing = _Listing()
     with closing(members(path, form)) as found:
@@ -205,17 +210,24 @@ def _list(path: Path, form: ArchiveFormat) -> _Listing:
                 continue
             elif member.kind == "folder":
                 listing.folders.add(parts[:DEPTH])
-            elif member.kind != "file":
-                listing.ignored.add(member.kind, member.name)
-            elif not parts:
-                listing.ignored.add("file without a name", member.name)
-            elif member.size > MEMBER_LIMIT:
-                listing.ignored.add(f"file above {MEMBER_LIMIT >> 20} MiB", member.name)
+            elif reason := _unusable(member, parts):
+                listing.ignored.add(reason, member.name)
+                listing.folders.add(parts[:-1][:DEPTH])
+                listing.unusable = True
             else:
                 _count_file(listing, member, parts)
             if len(listing.folders) + len(listing.files) > FOLDER_LIMIT:
                 raise UserError(f"{path} has more than {FOLDER_LIMIT:,} folders, the limit for an archive")
     return listing
+
+
+def _unusable(member: Member, parts: Parts) -> str:
+    """Why a member that is not a folder is left out, or ""."""
+    if member.kind != "file":
+        return member.kind
+    if not parts:
+        return "file without a name"
+    return f"file above {MEMBER_LIMIT >> 20} MiB" if member.size > MEMBER_LIMIT else ""
 
 
 def _count_file(listing: _Listing, member: Member, parts: Parts) -> None:
@@ -276,7 +288,7 @@ def _read(path: Path, form: ArchiveFormat, targets: dict[Parts, tuple[str | None
     with closing(members(path, form)) as found:
         for member in found:
             parts = safe_parts(member.name)
-            if parts is None or not _is_file(parts, member):
+            if parts is None or any(map(is_ignored_name, parts)) or _unusable(member, parts):
                 continue
             target = _place(parts[:-1], targets, depths)
             if target is not None:

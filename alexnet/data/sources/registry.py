@@ -2,7 +2,7 @@
 
 A source is given as text: ``fashion-mnist`` is a built-in set; ``imagenet:/data/ilsvrc`` is a built-in set at a path;
 any other text is a path to a folder of class folders, with or without ``train/``, ``val/`` and ``test/`` above them, or
-to a tar of one.
+to a tar or zip of one.
 
 To add a built-in source, write a module with an opener (see :data:`~alexnet.data.sources.records.Opener`) and add a row
 to ``BUILTIN_SOURCES``: ``alexnet list``, the command line and error messages read this table.
@@ -83,7 +83,7 @@ def open_source(
     ``UserError`` for a source that does not exist or cannot be used.
     """
     if not text.strip():
-        raise UserError("the source is empty: give a built-in name, a folder of class folders, or a tar of one")
+        raise UserError("the source is empty: give a built-in name, a folder of class folders, or a tar or zip of one")
     if data_root is not None and not (data_root := data_root.expanduser()).is_dir():
         raise UserError(f"--data-root {data_root}: there is no such folder")
     try:
@@ -140,7 +140,9 @@ def _existing_path(path_text: str, text: str) -> Path:
     except OSError as error:
         raise unreadable(path_text, error) from error
     if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
-        raise UserError(f"{path} is neither a folder nor a file: expected a folder of class folders, or a tar of one")
+        raise UserError(
+            f"{path} is neither a folder nor a file: expected a folder of class folders, or a tar or zip of one"
+        )
     if not os.access(path, os.R_OK):
         raise UserError(f"cannot read {path}: permission denied")
     return path

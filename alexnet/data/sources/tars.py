@@ -169,7 +169,7 @@ def tar_members(path: Path, file: io.BufferedReader) -> Iterator[Member]:
                 member = next(found, None)
             if member is None:
                 return
-            where = f"after {member.name}"
+            where = f"after the header of {member.name}"
             yield replace(member, read=functools.partial(_read, path, member))
 
 

@@ -198,7 +198,7 @@ def _member(file: io.BufferedReader, entry: _Entry, starts: NDArray[np.uint64], 
     mode = stat.S_IFMT(entry.mode) if entry.system in (_UNIX, _MACOS) else 0
     begin = 0
     if name.endswith("/") or stat.S_ISDIR(mode):
-        kind = "folder"
+        kind = "folder with data in a zip" if entry.size else "folder"
     elif mode and not stat.S_ISREG(mode):
         kind = SPECIAL
     elif entry.flags & _ENCRYPTED:
