@@ -110,7 +110,7 @@ def open_labelled(root: Path, labels: Sequence[Path]) -> Source:
         ignored.add("image that the labels do not name", unlisted[0], len(unlisted))
     files = _class_files(chosen, finder.files, ignored)
     names = read_names([root, *(path.parent for path in labels)], ignored, NAMES_OF_NUMBERS)
-    numbers = all(folder.label.lstrip("-").isdigit() for folder in files)
+    numbers = all(_whole(folder.label) is not None for folder in files)
     source = folder_source(root, slug(root.name), files, names, ignored, key=int if numbers else None)
     return replace(source, location=f"{root} with the labels of {shown}")
 

@@ -69,6 +69,7 @@ def opened(root: Path, images, lists, data="."):
         (("my pets/a b.png", "my pets/c, d.png", "e.png"),
          {"train.txt": "my pets/a b.png 10\nmy pets/c, d.png 2\ne.png 2\n"},
          "10 my pets/a b.png, 2 e.png, 2 my pets/c, d.png"),
+        (IMAGES, {"l.csv": "1.png,²\n2.png,1\n"}, "1 2.png, ² 1.png"),
         (("im/a.png", "im/b.png"), {"list.txt": "ROOT/im/a.png 0\nROOT/im/b.png 1\n"}, "0 im/a.png, 1 im/b.png"),
         (("im/a.png", "im/b.png"), {"list.txt": "/im/a.png 0\n/im/b.png 1\n"}, "0 im/a.png, 1 im/b.png"),
         (("a.png", "b.png"), {"x.lst": "0\t1.000000\ta.png\n1\t0.000000\tb.png\n"}, "0 b.png, 1 a.png"),
