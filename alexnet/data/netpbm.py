@@ -93,7 +93,7 @@ def _numbers(text: bytes, count: int, *, separate: bool) -> NDArray[np.uint16]:
         if separate:
             some = np.fromstring(block, np.int64, sep=" ") if block.strip() else np.empty(0, np.int64)
         else:
-            some = np.frombuffer(block.translate(None, b" \t\r\n\v\f"), np.uint8) - 48
+            some = np.frombuffer(block.translate(None, b" \t\r\n\v\f"), np.uint8).astype(np.int64) - ord("0")
         some = some[: count - done]
         values[done : done + len(some)] = np.minimum(some, 65535)
         done += len(some)

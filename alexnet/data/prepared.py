@@ -185,7 +185,7 @@ def open_or_prepare(
 
 
 def _place(path: Path) -> Path:
-    """The folder of a prepared dataset: the first one at ``path`` or ``path-…`` that lacks no image of today.
+    """The folder of a prepared dataset: the first one at ``path`` or ``path.…`` that lacks no image of today.
 
     A prepared dataset lacks an image if the image was refused for a limit or a format and would be read now. Its folder
     stays as it is, and the new one gets another name, which is returned if there is none.
@@ -195,7 +195,7 @@ def _place(path: Path) -> Path:
     complete = [folder for folder in there if not _lacks_images(folder, accepts)]
     if complete:
         return complete[0]
-    return path.with_name(f"{path.name}-{sha256_json(accepts)[:8]}") if there else path
+    return path.with_name(f"{path.name}.{sha256_json(accepts)[:8]}") if there else path
 
 
 def _lacks_images(folder: Path, accepts: dict[str, Any]) -> bool:

@@ -108,7 +108,9 @@ def test_whole_files_are_taken(name):
     grey = name in ("jpeg grey", "bmp 1 bit", "tiff fax", "pgm", "pbm")
     assert image.mode == ("L" if grey else "RGB")
     assert image_size(FILES[name]) == (64, 96)
-    assert distance(image.convert("L"), photograph().convert("L")) < (80 if "1 bit" in name or "fax" in name or name == "pbm" else 10)
+    assert distance(image.convert("L"), photograph().convert("L")) < (
+        80 if "1 bit" in name or "fax" in name or name == "pbm" else 10
+    )
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -155,7 +157,6 @@ def test_a_jpeg_of_several_pictures_gives_the_first_even_without_the_others():
 
 
 # What is no image
-
 
 
 def iso_file(major, *compatible):

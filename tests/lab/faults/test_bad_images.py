@@ -185,7 +185,9 @@ def test_a_refusal_says_why(name):
 @pytest.mark.parametrize("name", SHOWN)
 def test_a_picture_has_its_stated_pixels(name):
     data, same = (read_pixels(file, SIDE, 3).astype(int) for file in SHOWN[name])
-    assert np.abs(data - same).max() <= (12 if "CMYK" in name else 4 if name == "AVIF" else 1)  # rounding; CMYK is another set of colours
+    assert np.abs(data - same).max() <= (
+        12 if "CMYK" in name else 4 if name == "AVIF" else 1
+    )  # rounding; CMYK is another set of colours
 
 
 def test_prepare_names_what_it_refuses_and_keeps_the_rest(figures, capsys):
