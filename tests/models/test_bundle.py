@@ -147,7 +147,7 @@ def test_the_sizes_of_the_preprocessing_are_limited(copy, name, size):
     if name == "stored":  # the name of an earlier version
         del preprocessing["resize_size"]
     change(copy, preprocessing={**preprocessing, name: size})
-    assert f"'{size}' is not a whole number of at least 1 and at most 4096" in refused(copy)
+    assert f" = {size} is not a whole number of at least 1 and at most 4096" in refused(copy)
 
 
 @pytest.mark.parametrize("field", ["num_classes", "in_channels", "image_size"])
