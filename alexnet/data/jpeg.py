@@ -5,10 +5,11 @@ cost minutes: a progressive JPEG with hundreds of scans, each of which visits ev
 with thousands of segments before its first scan, which Pillow parses in Python. Cameras and programs write about ten
 scans, and a few dozen segments.
 
-The bounds: 4,096 segments before the first scan; 64 of them Exif, Photoshop or quantization tables; 64 KiB between the
-segments; 100 scans; and no more visited blocks than 40 passes over an image of the largest size that is decoded. That
-is about ten seconds on one core. An image with several scans is held in memory as coefficients of 2 bytes: they may
-take twice the memory of the largest image that is decoded. Markers: ITU-T T.81, annex B.
+The bounds: 4,096 segments before the first scan, and as many between the scans; 64 of the first Exif, Photoshop or
+quantization tables; 64 KiB between them; 100 scans; and no more visited blocks than 40 passes over an image of the
+largest size that is decoded. That is about ten seconds on one core. An image with several scans is held in memory as
+coefficients of 2 bytes: they may take twice the memory of the largest image that is decoded. Markers: ITU-T T.81,
+annex B.
 """
 
 from __future__ import annotations
@@ -71,9 +72,11 @@ def scans_fault(data: bytes, max_pixels: int) -> str | None:
     blocks: dict[int, int] = {}  # component → its 8 × 8 blocks
     progressive = lossless = False
     scans = visited = 0
-    for marker, start, stop, _ in _segments(data):
+    for count, (marker, start, stop, _) in enumerate(_segments(data), 1):
         if marker == _EOI and scans:
             break
+        if count > 2 * MAX_SEGMENTS:
+            return f"has more than {MAX_SEGMENTS:,} JPEG segments between its scans"
         if marker in _FRAMES and not blocks:
             progressive, lossless = marker in _PROGRESSIVE, marker in _LOSSLESS
             blocks = _blocks(data[start + 2 : stop])

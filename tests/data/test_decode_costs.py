@@ -100,6 +100,13 @@ def test_the_scans_of_a_jpeg_are_limited():
     assert refusal(with_scans(5000), 8) == "has more than 100 JPEG scans"
 
 
+def test_the_segments_between_scans_are_limited():
+    start = PROGRESSIVE.rindex(b"\xff\xda")
+    more = b"\xff\xfe\0\2" * 9000
+    assert decode(PROGRESSIVE[:start] + more[:8000] + PROGRESSIVE[start:]).size == (96, 64)
+    assert "JPEG segments between its scans" in refusal(PROGRESSIVE[:start] + more + PROGRESSIVE[start:])
+
+
 def test_the_work_of_all_scans_is_limited(monkeypatch):
     monkeypatch.setenv("ALEXNET_MAX_PIXELS", "6144")
     assert decode(with_scans(20)).size == (96, 64)
