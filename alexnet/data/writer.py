@@ -28,7 +28,7 @@ from alexnet.core.errors import UserError
 from alexnet.core.files import open_regular, read_bytes, sha256_file, sha256_json, write_json
 from alexnet.core.names import printable
 from alexnet.data.containers import SUFFIXES, kind_of
-from alexnet.data.decode import ImageRefusedError, fit, preprocessing, read_pixels
+from alexnet.data.decode import ImageRefusedError, accepted, fit, preprocessing, read_pixels
 from alexnet.data.sources import Record, Source
 from alexnet.data.splits import SMALLEST_CLASS, SPLITS, content_hash, split_by_hash
 
@@ -272,6 +272,7 @@ def _write_description(
         "splits": {name: int((splits == code).sum()) for code, name in enumerate(SPLITS)},
         "preprocessing": settings,
         "preprocessing_sha256": sha256_json(settings),
+        "accepts": accepted(),
         "pillow": PIL.__version__,
         "mean": mean.tolist(),
         "covariance": covariance.tolist(),

@@ -150,6 +150,12 @@ MISTAKES = [
     (["train", "--epochs", "3"], "unknown option '--epochs': it is a field of the recipe, write --set train.epochs="),
     (["train", "--lr=0.1"], "unknown option '--lr=0.1': it is a field of the recipe, write --set optim.lr=VALUE"),
     (["summary", "papr"], "unknown variant 'papr': did you mean 'paper'?"),
+    (["summary", "paper", "--image-size", "4097"], "a network takes at most 10,000,000 classes, 4,096 channels and"),
+    (["summary", "--classes", "1000000000000"], "images of 4,096 pixels, not 1000000000000, 3 and 224"),
+    (
+        ["prepare", "digits", "--size", "1000000000000"],
+        "with a side of 1 to 4096 and 1 or 3 channels, not 1000000000000",
+    ),
     (["summary", "paper", "--image-size", "40"], "variant 'paper': an image of 40 pixels is too small for these"),
     (["evaluate", "."], ". is not a model: give a run folder that alexnet train wrote, or its model/ folder"),
     (["predict", ".", "cat.jpg"], ". is not a model: give a run folder that alexnet train wrote, or its model/ folder"),

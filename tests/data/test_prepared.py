@@ -748,3 +748,42 @@ def test_a_store_that_is_let_go_closes_its_file(array_source):
     del made
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(descriptor)
+
+
+# Files that a setting decides about
+
+
+def test_a_dataset_is_prepared_again_only_if_a_refused_image_can_be_read_now(home, tmp_path, monkeypatch):
+    root = photographs(tmp_path / "pictures")
+    save(root / "cat" / "large.png", noise(1, 40)[0])
+    monkeypatch.setenv("ALEXNET_MAX_PIXELS", "1000")
+    first = open_or_prepare(open_source(str(root)), 8)
+    assert [item["name"] for item in first.meta["refused"]] == ["cat/large.png"]
+    assert first.meta["accepts"]["max_pixels"] == 1000
+    monkeypatch.setenv("ALEXNET_MAX_PIXELS", "900")
+    assert open_or_prepare(open_source(str(root)), 8).path == first.path
+    monkeypatch.delenv("ALEXNET_MAX_PIXELS")
+    second = open_or_prepare(open_source(str(root)), 8)
+    assert second.meta["refused"] == []
+    assert second.path.name.startswith(first.path.name)
+    assert datasets(home) == [first.path, second.path]  # a training that began with the first one can go on
+    for limit in ("1000", "64000000"):
+        monkeypatch.setenv("ALEXNET_MAX_PIXELS", limit)
+        assert open_or_prepare(open_source(str(root)), 8).path == (first.path if limit == "1000" else second.path)
+    save(root / "cat" / "new.png", noise(1, 12, seed=9)[0])
+    third = open_or_prepare(open_source(str(root)), 8)
+    assert datasets(home) == [third.path]
+
+
+def test_a_damaged_image_is_no_reason_to_prepare_again(home, tmp_path, monkeypatch):
+    root = photographs(tmp_path / "pictures")
+    (root / "cat" / "torn.png").write_bytes(encode(noise(1)[0])[:-5])
+    first = open_or_prepare(open_source(str(root)), 8)
+    monkeypatch.setenv("ALEXNET_MAX_PIXELS", "999000000")
+    assert open_or_prepare(open_source(str(root)), 8).path == first.path
+
+
+@pytest.mark.parametrize("side", [0, 4097, 10**12])
+def test_the_side_of_prepared_images_is_limited(side, home, tmp_path):
+    line, _ = complaint(open_or_prepare, open_source(str(photographs(tmp_path / "pictures"))), side)
+    assert f"a side of 1 to 4096 and 1 or 3 channels, not {side} and 3" in line

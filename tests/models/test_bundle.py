@@ -140,6 +140,22 @@ def flip(path, position):
     path.write_bytes(data)
 
 
+@pytest.mark.parametrize("name", ["resize_size", "stored", "crop", "image_size"])
+@pytest.mark.parametrize("size", [0, 4097, 10**12])
+def test_the_sizes_of_the_preprocessing_are_limited(copy, name, size):
+    preprocessing = json.loads((copy / "model.json").read_text())["preprocessing"]
+    if name == "stored":  # the name of an earlier version
+        del preprocessing["resize_size"]
+    change(copy, preprocessing={**preprocessing, name: size})
+    assert f" = {size} is not a whole number of at least 1 and at most 4096" in refused(copy)
+
+
+@pytest.mark.parametrize("field", ["num_classes", "in_channels", "image_size"])
+def test_the_sizes_of_the_network_are_limited(copy, field):
+    change(copy, **{field: 10**12})
+    assert "a network takes at most 10,000,000 classes, 4,096 channels and images of 4,096 pixels" in refused(copy)
+
+
 @pytest.mark.parametrize("position", [0, 9, 100, 5000, -1])
 def test_a_flipped_bit_is_noticed(copy, position):
     flip(copy / "model.safetensors", position)
