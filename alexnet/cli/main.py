@@ -32,6 +32,7 @@ from alexnet.cli.options import (
     add_seed,
 )
 from alexnet.core.errors import StoppedError, UserError, unknown
+from alexnet.core.names import printable
 from alexnet.plots.registry import PLOTS
 
 MODEL = "a run folder, or its model/ folder"
@@ -286,7 +287,7 @@ def _run(words: Sequence[str]) -> int:
             return 141
         full = error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
         where = "the output cannot be written" if full else error.filename or "system error"
-        print(f"alexnet: {where}: {error.strerror or error}", file=sys.stderr)
+        print(f"alexnet: {printable(str(where))}: {error.strerror or error}", file=sys.stderr)
         return 2
     return status
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.core.errors import UserError
+from alexnet.core.errors import UserError, cannot_read
 from alexnet.core.files import publish_folder, read_json, sha256_file, sha256_json
 from alexnet.core.platform import check_platform
 from alexnet.data.augment import Colours
@@ -232,10 +232,12 @@ def open_prepared(path: Path) -> PreparedDataset:
             raise ValueError("splits.npy holds a number that is no split")
         _check_hashes(path, meta)
         descriptor = os.open(path / "images.npy", os.O_RDONLY)
-    except (OSError, ValueError) as error:
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
         raise UserError(
             f"the prepared dataset {path} is damaged: remove that folder and run the command again", [str(error)]
         ) from error
+    except OSError as error:  # the files may be good: nobody should remove them
+        raise cannot_read(error.filename or path, error) from error
     dataset = PreparedDataset(path, meta, images, targets, hashes, splits, mean_image, descriptor)
     weakref.finalize(dataset, os.close, descriptor)
     return dataset
