@@ -39,6 +39,18 @@ def folder_bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
+def size_in_words(count: int) -> str:
+    """A number of bytes with three figures: "820 bytes", "4.12 kB", "45.3 MB". Only 0 is shown as 0."""
+    if count < 1000:
+        return "1 byte" if count == 1 else f"{count} bytes"
+    number, units = float(count), iter(("kB", "MB", "GB", "TB", "PB"))
+    unit = next(units)
+    number /= 1000
+    while number >= 999.5 and (larger := next(units, None)):
+        number, unit = number / 1000, larger
+    return f"{number:,.{max(0, 2 - int(math.log10(number)))}f} {unit}"
+
+
 def sync(path: Path) -> None:
     """Wait until the contents of a file, or the names in a folder, are on the disk. Raises ``OSError``."""
     handle = os.open(path, os.O_RDONLY)

@@ -24,7 +24,7 @@ from numpy.typing import DTypeLike, NDArray
 from PIL import Image
 
 from alexnet.core.errors import UserError
-from alexnet.core.files import sha256_file, sha256_json, write_json
+from alexnet.core.files import sha256_file, sha256_json, size_in_words, write_json
 from alexnet.core.names import printable
 from alexnet.data.containers import SUFFIXES, kind_of
 from alexnet.data.decode import ImageRefusedError, fit, preprocessing, read_pixels
@@ -202,8 +202,8 @@ def _check_disk_space(source: Source, side: int, channels: int, folder: Path) ->
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
-            f"the prepared dataset of {source.name} needs {needed / 1e6:,.0f} MB and {folder.parent} has "
-            f"{free / 1e6:,.0f} MB: set ALEXNET_HOME to a larger disk"
+            f"the prepared dataset of {source.name} needs {size_in_words(needed)}, {size_in_words(needed - free)} more "
+            f"than are free in {folder.parent}: set ALEXNET_HOME to a larger disk"
         )
 
 
