@@ -66,8 +66,8 @@ def cannot_read(path: Path | str, error: OSError) -> UnreadableError:
 def no_run(folder: Path, otherwise: str) -> UserError:
     """The error for a folder that is not a run folder.
 
-    ``otherwise``: the message if the folder exists. If it does not, the error suggests ``runs/<name>`` or the run beside
-    it with the most similar name.
+    ``otherwise``: the message if the folder exists. If it does not, the error suggests ``runs/<name>``, or the run
+    beside it with the most similar name.
     """
     if folder.exists():
         return UserError(otherwise)
