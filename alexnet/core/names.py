@@ -30,3 +30,8 @@ def printable_lines(text: str) -> str:
 def markdown(text: str) -> str:
     """Text that Markdown shows as it is: neither formatting, nor links, nor HTML, nor the end of a table's cell."""
     return html.escape(_MARKDOWN.sub(lambda found: "\\" + found[0], printable(text)), quote=False)
+
+
+def is_url(text: str) -> bool:
+    """Whether a text is the address of something on a network, such as "https://example.org/cat.jpg"."""
+    return re.match(r"(?i)[a-z][a-z0-9+.-]*://", text) is not None

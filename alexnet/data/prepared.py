@@ -12,8 +12,8 @@ from __future__ import annotations
 import os
 import shutil
 import weakref
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -133,6 +133,16 @@ class PreparedDataset:
             found = {number: line.rstrip("\n") for number, line in enumerate(file) if number in wanted}
         return [found[number] for number in index.tolist()]
 
+    def with_classes(self, classes: Sequence[str], labels: Sequence[str], numbers: Sequence[int]) -> PreparedDataset:
+        """The same images with the classes of a model, which may be more and in another order.
+
+        ``numbers``: for each of the present classes, its place among ``classes``. ``labels``: readable names. The files
+        on disk stay as they are.
+        """
+        described = {**self.meta, "classes": list(classes), "descriptions": list(labels)}
+        targets = np.array(numbers, np.int64)[self.targets]
+        return _closing(replace(self, meta=described, targets=targets, descriptor=os.dup(self.descriptor)))
+
     def subset(self, split: str) -> NDArray[np.int64]:
         """The indices ``(n,)`` int64 of ``"train"``, ``"val"`` or ``"test"``, ascending; empty without such a split."""
         return np.flatnonzero(self.splits == SPLITS.index(split))
@@ -238,8 +248,12 @@ def open_prepared(path: Path) -> PreparedDataset:
         ) from error
     except OSError as error:  # the files may be good: nobody should remove them
         raise cannot_read(error.filename or path, error) from error
-    dataset = PreparedDataset(path, meta, images, targets, hashes, splits, mean_image, descriptor)
-    weakref.finalize(dataset, os.close, descriptor)
+    return _closing(PreparedDataset(path, meta, images, targets, hashes, splits, mean_image, descriptor))
+
+
+def _closing(dataset: PreparedDataset) -> PreparedDataset:
+    """The dataset, whose descriptor is closed when it is no longer used."""
+    weakref.finalize(dataset, os.close, dataset.descriptor)
     return dataset
 
 

@@ -14,7 +14,7 @@ import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +90,39 @@ def write_dataset(
         file.seek(0)
         file.write(array_header(np.uint8, (len(labelled), side, side, channels)))
     targets, digests, splits = np.array(labelled, np.int64), np.array(hashes, np.uint64), np.array(codes, np.int8)
+    source, targets = _without_empty_classes(source, targets, refused)
     if auto_split := bool((splits < 0).any()):
         splits = split_by_hash(targets, digests)
     for name, array in (("labels", targets), ("hashes", digests), ("splits", splits)):
         write_array(folder / f"{name}.npy", array)
     results = {"dealt": auto_split, "refused": refused, "notes": dict(sorted(notes.items()))}
     _write_description(source, folder, preprocessing(side, channels), targets, splits, digests, results)
+
+
+def _without_empty_classes(
+    source: Source, targets: NDArray[np.int64], refused: list[dict[str, str]]
+) -> tuple[Source, NDArray[np.int64]]:
+    """The source without the classes that have no usable image, and the labels of its other classes.
+
+    Raises ``UserError`` if one class is left of several.
+    """
+    left, indices = np.unique(targets, return_inverse=True)
+    if len(left) == len(source.classes):
+        return source, targets
+    empty = [name for index, name in enumerate(source.classes) if index not in left]
+    if len(left) == 1 and source.trainable:
+        raise UserError(
+            f"{source.location}: only class {source.classes[left[0]]!r} has an image that can be used: a classifier "
+            "needs two or more",
+            _first_lines(_lines(refused)),
+        )
+    names = source.descriptions
+    return replace(
+        source,
+        classes=tuple(source.classes[index] for index in left),
+        descriptions=tuple(names[index] for index in left) if names else None,
+        warnings=(*source.warnings, f"classes without a usable image, left out: {', '.join(_first_lines(empty))}"),
+    ), indices.astype(np.int64)
 
 
 def refusal_error(name: str, reason: str) -> UserError:
@@ -220,6 +247,8 @@ def _write_description(
     side, channels = settings["short_side"], settings["channels"]
     images = read_array(folder / "images.npy", np.uint8, (len(targets), side, side, channels), mapped=True)
     train = np.flatnonzero(splits == SPLITS.index("train"))
+    if not source.trainable:  # only to evaluate on: the statistics of all images are stored, and never used
+        train = np.arange(len(splits))
     if not len(train):
         raise UserError(
             f"{source.location}: none of its training images can be used", _first_lines(_lines(results["refused"]))

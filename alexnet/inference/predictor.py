@@ -19,9 +19,10 @@ from PIL import Image
 from torch import Tensor
 
 from alexnet.core.errors import UserError
+from alexnet.core.names import printable
 from alexnet.data.augment import views
 from alexnet.data.image_file import ImageLike, read_photograph
-from alexnet.data.sources import is_ignored_name
+from alexnet.data.sources import list_images
 from alexnet.kernels.accelerate import accelerate
 from alexnet.models.bundle import load_model
 from alexnet.models.classifier import Classifier
@@ -157,11 +158,10 @@ def predict_files(
 
 
 def expand_folders(images: Iterable[str]) -> Iterator[str]:
-    """The paths in their order, each folder replaced by the files in it, sorted."""
+    """The paths in their order, each folder replaced by the files in it, sorted. Links are followed as in training."""
     for name in images:
-        found = (path for path in Path(name).rglob("*") if path.is_file())
-        inside = [path for path in found if not any(map(is_ignored_name, path.relative_to(name).parts))]
-        yield from map(str, sorted(inside)) if inside else [name]
+        inside = list_images(Path(name)) if os.path.isdir(name) else []  # noqa: PTH112 – never raises
+        yield from map(str, inside) if inside else [name]
 
 
 def _predict_batch(predictor: Predictor, names: list[str], top_k: int, stdin: bytes | None) -> Iterator[dict[str, Any]]:
@@ -183,6 +183,8 @@ def _read_file(predictor: Predictor, name: str, stdin: bytes | None) -> NDArray[
     if name == "-" and stdin is not None:
         return predictor.read(stdin, "standard input")
     if os.path.isdir(name):  # noqa: PTH112 – never raises
+        if not os.access(name, os.R_OK | os.X_OK):
+            raise UserError(f"{printable(name)}: is a folder that cannot be read: permission denied")
         raise UserError(f"{name}: is a folder without files; give image files or folders of them")
     return predictor.read(name)
 
