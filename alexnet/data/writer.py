@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import math
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,6 +36,8 @@ NAMES = "names.txt"  # a line for each image
 CHUNK = 64  # records that a thread decodes at a time
 CHUNK_BYTES = 16 << 20  # of files in memory in one chunk, which limits the memory for a tar with large members
 HEADER_BYTES = 128  # of an .npy file, for any number of images
+PAIRS_SHOWN = 3  # of duplicates in a warning
+IN_TEST_AND_TRAIN, IN_TWO_CLASSES = "test image in train", "image in two classes"
 STATISTICS_VALUES = 1 << 24  # pixel values summed at a time; the sums of their squares are far below float64's 2⁵³
 
 Progress = Callable[[int, int | None], None]
@@ -95,7 +97,8 @@ def write_dataset(
         splits = split_by_hash(targets, digests)
     for name, array in (("labels", targets), ("hashes", digests), ("splits", splits)):
         write_array(folder / f"{name}.npy", array)
-    results = {"dealt": auto_split, "refused": refused, "notes": dict(sorted(notes.items()))}
+    pairs = duplicates(targets, splits, digests, (folder / NAMES).read_text(encoding="utf-8").splitlines())
+    results = {"dealt": auto_split, "refused": refused, "notes": dict(sorted(notes.items())), "duplicates": pairs}
     _write_description(source, folder, preprocessing(side, channels), targets, splits, digests, results)
 
 
@@ -271,7 +274,7 @@ def _write_description(
         "eigenvalues": values.tolist(),
         "eigenvectors": vectors.tolist(),
         **results,
-        "warnings": [*source.warnings, *_warnings(source, targets, splits, hashes, results["dealt"])],
+        "warnings": [*source.warnings, *_warnings(source, targets, splits, hashes, results)],
         "files": {
             file.name: {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
             for file in sorted([*folder.glob("*.npy"), folder / NAMES])
@@ -281,7 +284,11 @@ def _write_description(
 
 
 def _warnings(
-    source: Source, targets: NDArray[np.int64], splits: NDArray[np.int8], hashes: NDArray[np.uint64], auto_split: bool
+    source: Source,
+    targets: NDArray[np.int64],
+    splits: NDArray[np.int8],
+    hashes: NDArray[np.uint64],
+    results: Mapping[str, Any],
 ) -> list[str]:
     """Sentences about classes and duplicates that make training or testing on these images less reliable."""
     in_all = np.bincount(targets, minlength=len(source.classes))
@@ -289,15 +296,55 @@ def _warnings(
     small = [name for name, count in zip(source.classes, in_all, strict=True) if 0 < count < SMALLEST_CLASS]
     untrained = [name for name, count in zip(source.classes, in_train, strict=True) if count == 0]
     warnings = []
-    if small and auto_split:
+    if small and results["dealt"]:
         warnings.append(f"classes with too few images for val and test, all in train: {', '.join(_first_lines(small))}")
     if again := np.isin(hashes[splits == SPLITS.index("test")], hashes[splits == SPLITS.index("train")]).sum():
-        warnings.append(f"{again:,} test images are also in train, byte for byte: test accuracy will be too high")
-    if (duplicates := _in_several_classes(targets, hashes)) > 0:
-        warnings.append(f"{duplicates:,} images are in more than one class")
+        which = _first_pairs(results["duplicates"], IN_TEST_AND_TRAIN)
+        warnings.append(
+            f"{again:,} test images are also in train, byte for byte: test accuracy will be too high: {which}"
+        )
+    if (several := _in_several_classes(targets, hashes)) > 0:
+        warnings.append(
+            f"{several:,} images are in more than one class: {_first_pairs(results['duplicates'], IN_TWO_CLASSES)}"
+        )
     if untrained:
         warnings.append(f"classes without training images: {', '.join(_first_lines(untrained))}")
     return warnings
+
+
+def duplicates(
+    targets: NDArray[np.int64], splits: NDArray[np.int8], hashes: NDArray[np.uint64], names: Sequence[str]
+) -> list[dict[str, str]]:
+    """The images whose content occurs before, in train for a test image or in another class, with both names.
+
+    Each is ``{"kind": IN_TEST_AND_TRAIN or IN_TWO_CLASSES, "name": …, "equals": …}``, in the order of the images.
+    """
+    test, train = SPLITS.index("test"), SPLITS.index("train")
+    _, place, times = np.unique(hashes, return_inverse=True, return_counts=True)
+    first: dict[int, int] = {}
+    first_in_train: dict[int, int] = {}
+    repeated = np.flatnonzero(times[place] > 1).tolist()
+    for number in repeated:
+        first.setdefault(int(hashes[number]), number)
+        if splits[number] == train:
+            first_in_train.setdefault(int(hashes[number]), number)
+    found = []
+    for number in repeated:
+        digest = int(hashes[number])
+        pairs = [(IN_TEST_AND_TRAIN, first_in_train.get(digest))] if splits[number] == test else []
+        if targets[number] != targets[first[digest]]:
+            pairs.append((IN_TWO_CLASSES, first[digest]))
+        found += [
+            {"kind": kind, "name": names[number], "equals": names[other]} for kind, other in pairs if other is not None
+        ]
+    return found
+
+
+def _first_pairs(pairs: Sequence[Mapping[str, str]], kind: str) -> str:
+    """The first pairs of duplicates of a kind in words, and where all of them are."""
+    some = [f"{pair['name']} equals {pair['equals']}" for pair in pairs if pair["kind"] == kind]
+    more = f" and {len(some) - PAIRS_SHOWN:,} more, listed in store.json" if len(some) > PAIRS_SHOWN else ""
+    return ", ".join(some[:PAIRS_SHOWN]) + more
 
 
 def _in_several_classes(targets: NDArray[np.int64], hashes: NDArray[np.uint64]) -> int:

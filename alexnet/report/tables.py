@@ -1,7 +1,8 @@
-"""Tables as plain text for a terminal, a pipe or a file, and as Markdown."""
+"""Tables as plain text for a terminal, a pipe or a file, as Markdown, and as CSV."""
 
 from __future__ import annotations
 
+import csv
 import io
 from collections.abc import Iterable, Sequence
 
@@ -47,6 +48,13 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     cells = ([cell.replace("|", "/").replace("\n", " ") for cell in line] for line in lines)
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
+def csv_rows(rows: Iterable[Sequence[str]]) -> str:
+    """Rows as CSV (RFC 4180), each with a line break at its end. What cannot be printed is escaped."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([*map(printable, row)] for row in rows)
+    return text.getvalue()
 
 
 def _is_figure(text: str) -> bool:

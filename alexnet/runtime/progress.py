@@ -98,7 +98,10 @@ class BarReporter:
             TextColumn("{task.fields[figures]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
         ]  # fmt: skip
         console = Console(stderr=True, highlight=False)
-        self._make: Callable[[], Progress] = lambda: Progress(*columns, console=console, expand=True)
+        # Results on stdout are printed above the bar; if stdout is a file, they go to that file and nowhere else.
+        self._make: Callable[[], Progress] = lambda: Progress(
+            *columns, console=console, expand=True, redirect_stdout=sys.stdout.isatty()
+        )
         self._progress: Progress | None = None
 
     def begin(self, title: str, total: int, done: int = 0) -> None:

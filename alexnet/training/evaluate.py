@@ -113,6 +113,14 @@ def evaluate_models(
     return [*counts, ensemble] if len(models) > 1 else counts
 
 
+def most_probable(log_probabilities: Tensor) -> list[tuple[int, float] | None]:
+    """The most probable class and its probability for each row ``(classes,)``; None for a row that is not finite."""
+    finite = log_probabilities.isfinite().all(dim=1).tolist()
+    values, best = log_probabilities.max(dim=1)
+    found = zip(finite, best.tolist(), values.double().exp().tolist(), strict=True)
+    return [(number, probability) if usable else None for usable, number, probability in found]
+
+
 def not_trained_on(models: Sequence[Classifier], dataset: PreparedDataset) -> NDArray[np.int64]:
     """Positions ``(n,)``, ascending, of the images that were no training or validation images of any of the models.
 
@@ -168,11 +176,12 @@ def match_classes(model: Classifier, classes: Sequence[str], name: str) -> tuple
             f"leave them out, or rename them; the model's {len(model.classes)} classes are {_some(model.classes)}"
         )
     chosen = [number for number in found if number is not None]
-    notes = [
-        f"note: {each!r} of {name} is class {model.classes[number]!r} of the model"
+    spelled = [
+        f"{each!r} as {model.classes[number]!r}"
         for each, number in zip(classes, chosen, strict=True)
         if each != model.classes[number]
     ]
+    notes = [f"note: classes of {name} that are spelled in another way: {_some(spelled)}"] if spelled else []
     if absent := [each for number, each in enumerate(model.classes) if number not in set(chosen)]:
         which = _count(len(absent), "class", "classes")
         notes.append(f"note: {name} has no images of {which} of the model: {_some(absent)}; they are not counted")
