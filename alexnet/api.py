@@ -152,11 +152,11 @@ def evaluate(
 
     ``models``: one or several run folders, model folders or loaded models. ``data``: a source in place of the images of
     the models' own runs; a loaded model needs it. Of a source without its own splits, only images are used that no
-    model was trained on. Classes are matched by name: a class of the model that the images do not have is named in a
-    note, and a class that the model does not have is an error. ``predictions``: a CSV file that receives a row for each
-    image: file, true, predicted, probability; of several models, of their ensemble. ``views``: 1 is the centre crop, 10 averages corners, centre and their mirror images. The
-    other arguments are those of :func:`train`; ``precision``: ``"auto"``, ``"fp32"``, ``"bf16"``, or ``"int8"``
-    (weights, on a CPU).
+    model was trained on. Classes are matched by name: a note names the model's classes that the images do not have, and
+    a class that the model does not have is an error. ``views``: 1 is the centre crop, 10 averages corners, centre and
+    their mirror images. ``predictions``: a CSV file that receives a row for each image: file, true, predicted,
+    probability; of several models, of their ensemble. The other arguments are those of :func:`train`; ``precision``:
+    ``"auto"``, ``"fp32"``, ``"bf16"``, or ``"int8"`` (weights, on a CPU).
 
     Raises ``UserError`` for a model or images that cannot be used, and for a class that a model does not have.
     """

@@ -97,7 +97,7 @@ def write_dataset(
         splits = split_by_hash(targets, digests)
     for name, array in (("labels", targets), ("hashes", digests), ("splits", splits)):
         write_array(folder / f"{name}.npy", array)
-    pairs = duplicates(targets, splits, digests, (folder / NAMES).read_text(encoding="utf-8").splitlines())
+    pairs = duplicates(targets, splits, digests, folder / NAMES)
     results = {"dealt": auto_split, "refused": refused, "notes": dict(sorted(notes.items())), "duplicates": pairs}
     _write_description(source, folder, preprocessing(side, channels), targets, splits, digests, results)
 
@@ -313,31 +313,27 @@ def _warnings(
 
 
 def duplicates(
-    targets: NDArray[np.int64], splits: NDArray[np.int8], hashes: NDArray[np.uint64], names: Sequence[str]
+    targets: NDArray[np.int64], splits: NDArray[np.int8], hashes: NDArray[np.uint64], names: Path
 ) -> list[dict[str, str]]:
-    """The images whose content occurs before, in train for a test image or in another class, with both names.
+    """The test images whose content is also in train, and the images whose content is in another class before.
 
     Each is ``{"kind": IN_TEST_AND_TRAIN or IN_TWO_CLASSES, "name": …, "equals": …}``, in the order of the images.
+    ``names``: the file with a line for each image; it is read only if there are such images.
     """
     test, train = SPLITS.index("test"), SPLITS.index("train")
     _, place, times = np.unique(hashes, return_inverse=True, return_counts=True)
-    first: dict[int, int] = {}
-    first_in_train: dict[int, int] = {}
     repeated = np.flatnonzero(times[place] > 1).tolist()
+    first = {hashes[number]: number for number in reversed(repeated)}
+    first_in_train = {hashes[number]: number for number in reversed(repeated) if splits[number] == train}
+    pairs = []
     for number in repeated:
-        first.setdefault(int(hashes[number]), number)
-        if splits[number] == train:
-            first_in_train.setdefault(int(hashes[number]), number)
-    found = []
-    for number in repeated:
-        digest = int(hashes[number])
-        pairs = [(IN_TEST_AND_TRAIN, first_in_train.get(digest))] if splits[number] == test else []
+        digest = hashes[number]
+        if splits[number] == test and digest in first_in_train:
+            pairs.append((IN_TEST_AND_TRAIN, number, first_in_train[digest]))
         if targets[number] != targets[first[digest]]:
-            pairs.append((IN_TWO_CLASSES, first[digest]))
-        found += [
-            {"kind": kind, "name": names[number], "equals": names[other]} for kind, other in pairs if other is not None
-        ]
-    return found
+            pairs.append((IN_TWO_CLASSES, number, first[digest]))
+    lines = names.read_text(encoding="utf-8").splitlines() if pairs else []
+    return [{"kind": kind, "name": lines[number], "equals": lines[other]} for kind, number, other in pairs]
 
 
 def _first_pairs(pairs: Sequence[Mapping[str, str]], kind: str) -> str:

@@ -16,7 +16,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns as wide as their widest entry, with plain text in them; columns of figures are aligned to the right.
 
     No line is wrapped or cut, whatever the width of the terminal, and there are no colours: the text may go to a pipe
-    or a file. Names from outside may occur: what cannot be printed is escaped. Raises ``ValueError`` for a row that is longer or shorter than the header.
+    or a file. Names from outside may occur: what cannot be printed is escaped. Raises ``ValueError`` for a row that is
+    longer or shorter than the header.
     """
     from rich.box import Box  # imported here: Markdown needs none of it
     from rich.cells import cell_len
