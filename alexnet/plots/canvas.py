@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import logging
 import math
 import textwrap
 import unicodedata
@@ -158,12 +159,17 @@ def _letters_of(family: str, weight: str, style: str, letters: frozenset[str]) -
     """Those of ``letters`` that the font of this family, weight and style has; none if it is not installed."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
+    log = logging.getLogger("matplotlib.font_manager")
+    level = log.level
+    log.setLevel(logging.ERROR)  # no remarks on fonts that are not used in the end
     try:
         number = int(weight) if weight.isdigit() else weight
         path = findfont(FontProperties(family=family, weight=number, style=style), fallback_to_default=False)
         font = get_font(path)
     except (ValueError, OSError, RuntimeError):  # RuntimeError: a font file that FreeType cannot read
         return frozenset()
+    finally:
+        log.setLevel(level)
     return frozenset(letter for letter in letters if font.get_char_index(ord(letter)))
 
 
@@ -199,6 +205,9 @@ def missing_glyphs_note(figures: Iterable[Figure]) -> str:
     from matplotlib.text import Text
 
     missing: set[str] = set()
+    figures = list(figures)
+    for figure in figures:
+        choose_fonts(figure)
     for text in (text for figure in figures for text in figure.findobj(Text)):
         if not text.get_text().isascii():
             missing |= _missing(text.get_text(), text.get_fontfamily(), text)

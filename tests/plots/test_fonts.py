@@ -37,19 +37,21 @@ def install(tmp_path, monkeypatch):
         path = tmp_path / f"{family}.ttf"
         builder.save(path)
         files.append(str(path))
-        canvas._all_families.cache_clear()
-        canvas._letters_of.cache_clear()
+        forget()
         return path
 
     files = []
+    caches = (canvas._all_families, canvas._letters_of)  # a test may replace them
+
+    def forget():
+        for cache in caches:
+            cache.cache_clear()
+
     monkeypatch.setattr("matplotlib.font_manager.findSystemFonts", lambda *given, **named: list(files))
     monkeypatch.setattr(fontManager, "ttflist", list(fontManager.ttflist))
-    fontManager._findfont_cached.cache_clear() if hasattr(fontManager, "_findfont_cached") else None
-    canvas._all_families.cache_clear()
-    canvas._letters_of.cache_clear()
+    forget()
     yield make
-    canvas._all_families.cache_clear()
-    canvas._letters_of.cache_clear()
+    forget()
 
 
 def draw(*names):
