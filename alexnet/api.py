@@ -20,7 +20,7 @@ from alexnet.config import Recipe
 from alexnet.core.errors import RUNS, UserError
 from alexnet.core.files import write_bytes, write_json
 from alexnet.data.prepared import PreparedDataset, verify_prepared
-from alexnet.data.sources import absolute_source, open_source
+from alexnet.data.sources import BUILTIN_SOURCES, Source, absolute_source, open_source
 from alexnet.inference.predictor import Predictor, predict_files
 from alexnet.inference.sort_into import SortedFolder
 from alexnet.inference.transform import ImageTransform
@@ -89,7 +89,7 @@ def train(
     dataset, _ = prepared_datasets.prepare(source, recipe.data.resize_size, recipe.data.channels, reporter)
     if out is not None and not str(out).strip():
         raise UserError("--out is empty: give a folder, or leave it out for runs/RECIPE")
-    folder = Path(out or RUNS / recipe.name)
+    folder = Path(out or RUNS / default_name(recipe, data, source))
     location = absolute_source(recipe.data.source, source, root)
     if not Run(folder).finished:
         with lock_run_folder(folder):
@@ -104,6 +104,15 @@ def train(
     finished = f"{run.folder} is already finished, {run.result['steps']:,} steps"
     reporter.log(f"{finished}; to train again, choose another run folder")
     return run
+
+
+def default_name(recipe: Recipe, data: Path | str | None, source: Source) -> str:
+    """The name of the run folder in ``runs/``: the recipe's, followed by the folder's if the images are the user's own.
+
+    So trainings on two folders do not collide.
+    """
+    own = data is not None and str(data).partition(":")[0] not in BUILTIN_SOURCES
+    return f"{recipe.name}-{source.name}" if own else recipe.name
 
 
 def fit_and_finish(
@@ -123,7 +132,10 @@ def finish(training: Training, model: Classifier, curves: CurvesFile, matrix_gfl
     try:
         result = finalize(training, model, matrix_gflops)
         curves.write(run, result if result["split"] else None)
-        write_bytes(run.folder / "report.md", write_report(recipe, result, remarks(training.dataset)).encode())
+        write_bytes(
+            run.folder / "report.md",
+            write_report(recipe, result, remarks(training.dataset), training.dataset.side).encode(),
+        )
         write_json(run.folder / "result.json", result)  # last: it shows that the run is complete
     except OSError as error:
         kept = "the training itself is done" if training.safe else "its last checkpoint could not be written either"
