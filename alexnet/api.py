@@ -50,11 +50,15 @@ from alexnet.training.resolve import resolve
 Model = Path | str | Classifier
 """A trained model: a run folder, a model folder, or a loaded model."""
 
+Labels = Path | str | Sequence[Path | str]
+"""One or several files with the classes of images."""
+
 
 def train(
     recipe: Recipe | str | None = None,
     *,
     data: Path | str | None = None,
+    labels: Labels = (),
     out: Path | str | None = None,
     seed: int = 0,
     overrides: Iterable[str] | Mapping[str, Any] = (),
@@ -71,7 +75,9 @@ def train(
 
     ``recipe``: a name from ``alexnet list``, the path of a recipe's JSON file, a ``Recipe``, or None: the embedded
     digits, or with ``data`` the recipe for photographs. ``data``: the source of the images in place of the recipe's: a
-    built-in name, ``NAME:PATH``, or the path of a folder of class folders. ``out``: the run folder, ``runs/<recipe>``
+    built-in name, ``NAME:PATH``, or the path of a folder of class folders. ``labels``: a file with the classes of the
+    images in the folder ``data`` (by default the file's own folder), a CSV ``file,label[,split]`` or a list of lines
+    "path label"; or several such files, whose names mean splits. ``out``: the run folder, ``runs/<recipe>``
     if None. ``overrides``: changed fields of the recipe, ``{"train.epochs": 2}`` or ``["train.epochs=2"]``. ``device``:
     ``"cpu"``, ``"cuda"``, ``"cuda:1"``; None takes a GPU if there is one. ``reference``: use reference PyTorch layers
     instead of the fast kernels. ``data_root``: the first folder to search for built-in image sets. ``reporter``:
@@ -83,7 +89,8 @@ def train(
     """
     reporter = reporter or make_reporter(progress)
     root = Path(data_root) if data_root else None
-    source, recipe = resolve(recipe, data, overrides, root, reporter.log)
+    label_files = _label_files(labels)
+    source, recipe = resolve(recipe, data, overrides, root, reporter.log, label_files)
     get_variant(recipe.model.variant)  # an unknown variant is reported before images are decoded, which takes long
     device_config = resolve_device(device, recipe.train.precision, reference=reference)
     dataset, _ = prepared_datasets.prepare(source, recipe.data.resize_size, recipe.data.channels, reporter)
@@ -91,14 +98,15 @@ def train(
         raise UserError("--out is empty: give a folder, or leave it out for runs/RECIPE")
     folder = Path(out or RUNS / default_name(recipe, data, source))
     location = absolute_source(recipe.data.source, source, root)
+    recorded = [str(path.resolve()) for path in label_files]
     if not Run(folder).finished:
         with lock_run_folder(folder):
-            run = start_or_continue(folder, recipe, seed, location, dataset.digest)
+            run = start_or_continue(folder, recipe, seed, location, dataset.digest, recorded)
             if not run.finished:
                 fit_and_finish(recipe, dataset, run, seed, device_config, reporter)
                 report.add(run, dataset, device_config, reporter)
                 return run
-    run = start_or_continue(folder, recipe, seed, location, dataset.digest)
+    run = start_or_continue(folder, recipe, seed, location, dataset.digest, recorded)
     if not (run.folder / "report.html").exists():
         report.add(run, dataset, device_config, reporter)
     finished = f"{run.folder} is already finished, {run.result['steps']:,} steps"
@@ -150,6 +158,7 @@ def evaluate(
     data: Path | str | None = None,
     views: Literal[1, 10] = 1,
     *,
+    labels: Labels = (),
     device: str | None = None,
     precision: str = "auto",
     reference: bool = False,
@@ -181,10 +190,13 @@ def evaluate(
     for name, network in zip(named, networks, strict=True):
         if views == 10 and network.preprocessing.crop == network.preprocessing.resize_size:
             raise UserError(f"{name} was trained on whole images, without augment.crop: ten views need a crop")
-        if data is None and isinstance(named[name], Classifier):
+        if data is None and not labels and isinstance(named[name], Classifier):
             raise UserError(f"{name} is a loaded model, so its images are unknown: give data=SOURCE")
     root = Path(data_root) if data_root else None
-    datasets = [open_dataset_for(name, net, data, root, reporter) for name, net in zip(named, networks, strict=True)]
+    files = _label_files(labels)
+    datasets = [
+        open_dataset_for(name, net, data, root, reporter, files) for name, net in zip(named, networks, strict=True)
+    ]
     split, index = choose_test_images(networks, datasets[0])
     best: list[tuple[int, float] | None] = []
     with device_config.enough_memory("give fewer models at a time, or --device cpu"):
@@ -211,6 +223,11 @@ def _write_predictions(
         write_bytes(path, csv_rows([("file", "true", "predicted", "probability"), *rows]).encode())
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}; give another file") from error
+
+
+def _label_files(labels: Labels) -> list[Path]:
+    files = [labels] if isinstance(labels, Path | str) else labels
+    return [Path(path).expanduser() for path in files]
 
 
 def _named_models(models: Model | Sequence[Model]) -> dict[str, Model]:
@@ -353,6 +370,7 @@ def prepare(
     size: int | None = None,
     channels: Literal[1, 3] | None = None,
     *,
+    labels: Labels = (),
     strict: bool = False,
     verify: bool = False,
     data_root: Path | str | None = None,
@@ -361,11 +379,12 @@ def prepare(
     """Decode a source once and cache it: (the prepared dataset, seconds or None if it was there, damage).
 
     ``size``: side of the prepared images in pixels; None keeps images that all have one size up to 128, and resizes
-    photographs to 256. ``channels``: None for the source's own. ``strict``: raise at the first file that is refused.
-    ``verify``: hash every file again and return a line for each that is damaged. Raises ``UserError``.
+    photographs to 256. ``channels``: None for the source's own. ``labels``: as in :func:`train`. ``strict``: raise at
+    the first file that is refused. ``verify``: hash every file again and return a line for each that is damaged.
+    Raises ``UserError``.
     """
     reporter = make_reporter(progress)
-    opened = open_source(source, Path(data_root) if data_root else None, reporter.log)
+    opened = open_source(source, Path(data_root) if data_root else None, reporter.log, _label_files(labels))
     dataset, seconds = prepared_datasets.prepare(opened, size, channels, reporter, strict=strict)
     return dataset, seconds, verify_prepared(dataset.path) if verify else []
 

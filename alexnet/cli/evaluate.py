@@ -12,7 +12,7 @@ from alexnet.report.text import describe_counts
 def main(arguments: argparse.Namespace) -> int:
     """Evaluate and print; returns the exit status."""
     measured = evaluate(
-        arguments.models, data=arguments.data, views=arguments.views, device=arguments.device,
+        arguments.models, data=arguments.data, labels=arguments.labels, views=arguments.views, device=arguments.device,
         precision=arguments.precision or "auto", reference=arguments.reference, data_root=arguments.data_root,
         predictions=arguments.predictions,
     )  # fmt: skip

@@ -28,6 +28,7 @@ from alexnet.cli.options import (
     Add,
     add_data_root,
     add_device_and_precision,
+    add_labels,
     add_reference,
     add_seed,
     share,
@@ -47,6 +48,7 @@ def _train(add: Add) -> None:
     add(
         "--data", metavar="SOURCE", help=f"images to train on: {SOURCE}; without RECIPE, selects photos or photos-small"
     )
+    add_labels(add)
     add("--out", metavar="RUN", help="the run folder (default: runs/RECIPE); an interrupted run there is resumed")
     change = "override a field of the recipe, e.g. train.epochs=3; may be repeated; 'help' lists all fields"
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help=change)
@@ -59,6 +61,7 @@ def _train(add: Add) -> None:
 def _evaluate(add: Add) -> None:
     add("models", nargs="+", metavar="MODEL", help=f"{MODEL}; several are also evaluated as an ensemble")
     add("--data", metavar="SOURCE", help=f"images to evaluate on (default: the run's test images): {SOURCE}")
+    add_labels(add)
     add("--views", type=int, choices=(1, 10), default=1, help="centre crop, or the average of ten crops (default: 1)")
     rows = "write a CSV file with a row for each image: file, true, predicted, probability"
     add("--predictions", metavar="FILE", help=rows)
@@ -93,6 +96,7 @@ def _list(add: Add) -> None:
 
 def _prepare(add: Add) -> None:
     add("source", metavar="SOURCE", help=SOURCE)
+    add_labels(add)
     size = "side of the prepared images (default: 256, or their own if all have one size up to 128)"
     add("--size", type=int, metavar="PIXELS", help=size)
     add("--channels", type=int, choices=(1, 3), help="1 is grey, 3 is colour (default: the source's own; for files 3)")

@@ -10,6 +10,7 @@ from typing import Any
 from alexnet.api import predict
 from alexnet.cli.console import print_json, print_text
 from alexnet.core.errors import UserError
+from alexnet.core.files import FILE_LIMIT
 from alexnet.core.names import printable
 from alexnet.inference.sort_into import NONE_OF_THESE
 from alexnet.report.tables import csv_rows
@@ -29,7 +30,7 @@ def main(arguments: argparse.Namespace) -> int:
     answers = predict(
         arguments.model, arguments.images, top_k, device=arguments.device,
         precision=arguments.precision or "auto", reference=arguments.reference,
-        stdin=sys.stdin.buffer.read() if STDIN in arguments.images else None,
+        stdin=_read_stdin() if STDIN in arguments.images else None,
         threshold=arguments.threshold, sort_into=arguments.sort_into,
     )  # fmt: skip
     refused, document = 0, []
@@ -49,6 +50,14 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(document)
     return 2 if refused else 0
+
+
+def _read_stdin() -> bytes:
+    """Standard input, up to one byte more than a file may have: a longer image is refused. b"" if it is closed."""
+    try:
+        return sys.stdin.buffer.read(FILE_LIMIT + 1) if sys.stdin else b""
+    except OSError as error:
+        raise UserError(f"standard input: cannot be read: {error.strerror or error}") from error
 
 
 def _lines(answer: dict[str, Any], threshold: float | None) -> Iterator[str]:

@@ -17,8 +17,8 @@ FACTS = ("images", "splits", "classes", "mean", "eigenvalues", "refused", "notes
 def main(arguments: argparse.Namespace) -> int:
     """Prepare or verify, and print what the prepared dataset holds; returns the exit status."""
     dataset, seconds, damage = prepare(
-        arguments.source, arguments.size, arguments.channels, strict=arguments.strict, verify=arguments.verify,
-        data_root=arguments.data_root,
+        arguments.source, arguments.size, arguments.channels, labels=arguments.labels, strict=arguments.strict,
+        verify=arguments.verify, data_root=arguments.data_root,
     )  # fmt: skip
     if arguments.json:
         print_json({**_facts(dataset), "seconds": seconds, "damage": damage})

@@ -23,8 +23,8 @@ def main(arguments: argparse.Namespace) -> int:
         return 0
     overrides = [*arguments.set, *([f"train.precision={arguments.precision}"] if arguments.precision else [])]
     run = train(
-        arguments.recipe, data=arguments.data, out=arguments.out, seed=arguments.seed, overrides=overrides,
-        device=arguments.device, reference=arguments.reference, data_root=arguments.data_root,
+        arguments.recipe, data=arguments.data, labels=arguments.labels, out=arguments.out, seed=arguments.seed,
+        overrides=overrides, device=arguments.device, reference=arguments.reference, data_root=arguments.data_root,
     )  # fmt: skip
     result = run.result
     if arguments.json:

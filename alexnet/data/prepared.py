@@ -9,6 +9,7 @@ files but the images are verified.
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import weakref
@@ -22,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.core.errors import UserError, cannot_read
-from alexnet.core.files import publish_folder, read_json, sha256_file, sha256_json
+from alexnet.core.files import FILE_LIMIT, open_regular, publish_folder, read_json, sha256_file, sha256_json
 from alexnet.core.platform import check_platform
 from alexnet.data.augment import Colours
 from alexnet.data.decode import ImageRefusedError, image_size, preprocessing
@@ -129,7 +130,7 @@ class PreparedDataset:
     def names(self, index: NDArray[np.int64]) -> list[str]:
         """The names of the images ``index`` in their source: a path inside it, or "train/00017" in a set of arrays."""
         wanted = set(index.tolist())
-        with (self.path / NAMES).open(encoding="utf-8") as file:
+        with io.TextIOWrapper(open_regular(self.path / NAMES), encoding="utf-8") as file:
             found = {number: line.rstrip("\n") for number, line in enumerate(file) if number in wanted}
         return [found[number] for number in index.tolist()]
 
@@ -266,7 +267,7 @@ def _check_hashes(path: Path, meta: dict[str, Any]) -> None:
 
 def _read_meta(path: Path) -> dict[str, Any]:
     """The content of ``store.json``. Raises ``OSError``, or ``ValueError`` if it was changed."""
-    meta = read_json(path)
+    meta = read_json(path, FILE_LIMIT)  # it lists every refused image
     if not isinstance(meta, dict) or meta.get("schema") != SCHEMA:
         raise ValueError(f"{path.name} does not have schema {SCHEMA}, which this version reads")
     if meta.pop("sha256", None) != sha256_json(meta):

@@ -11,6 +11,7 @@ import collections
 import contextlib
 import itertools
 import math
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,7 +25,7 @@ from numpy.typing import DTypeLike, NDArray
 from PIL import Image
 
 from alexnet.core.errors import UserError
-from alexnet.core.files import sha256_file, sha256_json, size_in_words, write_json
+from alexnet.core.files import open_regular, read_bytes, sha256_file, sha256_json, size_in_words, write_json
 from alexnet.core.names import printable
 from alexnet.data.containers import SUFFIXES, kind_of
 from alexnet.data.decode import ImageRefusedError, fit, preprocessing, read_pixels
@@ -34,7 +35,7 @@ from alexnet.data.splits import SMALLEST_CLASS, SPLITS, content_hash, split_by_h
 SCHEMA = 3
 NAMES = "names.txt"  # a line for each image
 CHUNK = 64  # records that a thread decodes at a time
-CHUNK_BYTES = 16 << 20  # of files in memory in one chunk, which limits the memory for a tar with large members
+CHUNK_BYTES = 16 << 20  # of files in memory in one chunk, which limits the memory for an archive with large members
 HEADER_BYTES = 128  # of an .npy file, for any number of images
 PAIRS_SHOWN = 3  # of duplicates in a warning
 IN_TEST_AND_TRAIN, IN_TWO_CLASSES = "test image in train", "image in two classes"
@@ -189,9 +190,15 @@ def suffix_notes(name: str, data: bytes) -> list[str]:
 
 
 def file_bytes(record: Record) -> bytes:
-    """The bytes of the image file of a record. Raises ``TypeError`` for an array, and ``OSError``."""
+    """The bytes of the image file of a record.
+
+    Raises ``ImageRefusedError`` for a damaged file of an archive, ``OSError`` for a file that cannot be read or is
+    larger than ``FILE_LIMIT``, and ``TypeError`` for an array.
+    """
+    if record.fault:
+        raise ImageRefusedError(record.fault)
     if isinstance(record.payload, Path):
-        return record.payload.read_bytes()
+        return read_bytes(record.payload)
     if isinstance(record.payload, bytes):
         return record.payload
     raise TypeError("the record is an array, not an image file")
@@ -217,8 +224,8 @@ def read_array(path: Path, kind: DTypeLike, shape: tuple[int, ...], *, mapped: b
     Raises ``OSError``, or ``ValueError`` if the file does not hold an array of just this dtype and shape.
     """
     expected = HEADER_BYTES + math.prod(shape) * np.dtype(kind).itemsize
-    with path.open("rb") as file:
-        if (size := path.stat().st_size) != expected:
+    with open_regular(path) as file:
+        if (size := os.fstat(file.fileno()).st_size) != expected:
             raise ValueError(f"{path.name} has {size} bytes instead of {expected}")
         if file.read(HEADER_BYTES) != array_header(kind, shape):
             raise ValueError(f"{path.name} does not begin with the header of a {np.dtype(kind)} array {shape}")

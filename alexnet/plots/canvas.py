@@ -155,7 +155,7 @@ def _missing(words: str, families: Iterable[str], text: Text) -> frozenset[str]:
 
 
 @functools.lru_cache(1024)
-def _letters_of(family: str, weight: str, style: str, letters: frozenset[str]) -> frozenset[str]:
+def _letters_of(family: str, weight: str, style: Any, letters: frozenset[str]) -> frozenset[str]:
     """Those of ``letters`` that the font of this family, weight and style has; none if it is not installed."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
 

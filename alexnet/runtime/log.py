@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from alexnet.core.errors import UserError
-from alexnet.core.files import json_text
+from alexnet.core.files import json_text, read_bytes
 
 
 class Reporter(Protocol):
@@ -174,7 +174,7 @@ class _Lines:
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The JSON objects in the lines of a JSONL file, without truncated or damaged lines. Raises ``OSError``."""
     lines = []
-    for line in path.read_bytes().splitlines():
+    for line in read_bytes(path).splitlines():
         with contextlib.suppress(ValueError):
             lines.append(json.loads(line))
     return [line for line in lines if isinstance(line, dict)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,10 @@ class Run:
 
     @property
     def description(self) -> dict[str, Any]:
-        """``run.json``: ``recipe``, ``seed``, ``source`` (where the images are) and ``data`` (their hash)."""
+        """``run.json``: ``recipe``, ``seed``, ``source`` (where the images are) and ``data`` (their hash).
+
+        Also ``labels``, the files with the classes of the images, if there are such.
+        """
         return _read(self.folder / "run.json", ("recipe", "seed", "source", "data"))
 
     @property
@@ -125,17 +128,22 @@ def lock_run_folder(folder: Path) -> Iterator[None]:
         yield
 
 
-def start_or_continue(folder: Path, recipe: Recipe, seed: int, location: str, digest: str) -> Run:
+def start_or_continue(
+    folder: Path, recipe: Recipe, seed: int, location: str, digest: str, labels: Sequence[str] = ()
+) -> Run:
     """The run at ``folder``: a new one if there is none, else the existing one if it is the same training.
 
-    ``location`` and ``digest``: where the images are, and their hash. If several processes may use the folder, lock it
-    first, see :func:`lock_run_folder`. Raises ``UserError`` if the existing run differs; the error names the field.
+    ``location`` and ``digest``: where the images are, and their hash; ``labels``: the files with their classes. If
+    several processes may use the folder, lock it first, see :func:`lock_run_folder`. Raises ``UserError`` if the
+    existing run differs; the error names the field.
     """
     run = Run(folder)
     if (folder / "run.json").exists() and not run.is_empty:
         _check_same(run, recipe, seed, digest)
         return run
     description = {"schema": SCHEMA, "recipe": to_json(recipe), "seed": seed, "source": location, "data": digest}
+    if labels:
+        description["labels"] = list(labels)
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "run.json", {**description, "commit": source_commit()})

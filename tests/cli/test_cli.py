@@ -129,7 +129,10 @@ MISTAKES = [
     (["reproduce", "C12", "--missing"], "--missing needs --run: give both"),
     (["train", "."], "'.' is not a recipe but a source of images: write --data ."),
     (["train", "cifar10"], "'cifar10' is not a recipe but a source of images: write --data cifar10"),
-    (["train", "--data", ""], "the source is empty: give a built-in name, a folder of class folders, or a tar of one"),
+    (
+        ["train", "--data", ""],
+        "the source is empty: give a built-in name, a folder of class folders, or a tar or",
+    ),
     (["prepare", " "], "the source is empty: give a built-in name"),
     (["train", "--out", ""], "--out is empty: give a folder, or leave it out for runs/RECIPE"),
     (["train", "--set", "optim.rte=1"], "unknown field 'optim.rte': did you mean 'optim.lr'?"),

@@ -1,4 +1,4 @@
-"""Sources: built-in sets, folders and tars as labelled images that are not decoded yet. ``registry.py`` lists them."""
+"""Sources: built-in sets, folders, tars and zips: labelled images, not decoded yet. ``registry.py`` lists them."""
 
 from alexnet.data.sources.folders import list_images
 from alexnet.data.sources.records import Log, Record, Source

@@ -14,7 +14,7 @@ import functools
 import itertools
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -62,22 +62,10 @@ class Tree(Protocol):
 
 @dataclass
 class ListedFolder:
-    """A folder of an archive, whose names are all known."""
+    """A folder of an archive, whose names are all listed."""
 
     images: bool = False
     folders: dict[str, ListedFolder] = field(default_factory=dict)
-
-
-def assign_splits(below: Mapping[str, Collection[str]], where: str, ignored: Ignored) -> list[ClassFolder]:
-    """:func:`find_class_folders` of two levels: for each folder at the top, the folders in it.
-
-    A folder without folders counts as one with images.
-    """
-    top = ListedFolder()
-    for name in sorted(below):
-        inner = {label: ListedFolder(images=True) for label in sorted(below[name])}
-        top.folders[name] = ListedFolder(images=not inner, folders=inner)
-    return find_class_folders(top, where, ignored)
 
 
 def find_class_folders(top: Tree, where: str, ignored: Ignored) -> list[ClassFolder]:
@@ -334,18 +322,20 @@ def ascii_if_alike(one: str, other: str) -> str:
     return f"{printable(one)!r} and {printable(other)!r}"
 
 
-def choose_classes(counts: Mapping[ClassFolder, int], where: str) -> tuple[tuple[str, ...], list[str]]:
+def choose_classes(
+    counts: Mapping[ClassFolder, int], where: str, key: Callable[[str], int] | None = None
+) -> tuple[tuple[str, ...], list[str]]:
     """The sorted classes that have training images, and a warning for each folder without files.
 
-    ``counts``: the number of files in each folder. Without a train split the images can only be evaluated on, and all
-    classes are taken, one is enough. Otherwise raises ``UserError`` for fewer than two classes, and for a class without
-    training images.
+    ``counts``: the number of files in each folder. ``key``: for the order of the classes. Without a train split the
+    images can only be evaluated on, and all classes are taken, one is enough. Otherwise raises ``UserError`` for fewer
+    than two classes, and for a class without training images.
     """
     filled = [folder for folder, count in counts.items() if count]
     if not filled:
         raise UserError(f"no images in {where}: its class folders hold no files")
     trained = any(folder.split in (None, "train") for folder in counts)
-    classes = sorted({folder.label for folder in filled if folder.split in (None, "train") or not trained})
+    classes = sorted({folder.label for folder in filled if folder.split in (None, "train") or not trained}, key=key)
     known = set(classes)
     untrained = [folder for folder in filled if folder.label not in known]
     if untrained:

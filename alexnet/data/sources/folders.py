@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
 from alexnet.core.errors import UserError
+from alexnet.core.files import read_text
 from alexnet.core.names import printable
 from alexnet.data.containers import SUFFIXES
 from alexnet.data.home import data_home
@@ -51,12 +52,8 @@ File = tuple[str, int, int]  # path inside its class folder, bytes, modification
 class _Folder:
     """A folder on a disk, see :class:`~alexnet.data.sources.class_folders.Tree`; it is read when it is used."""
 
-    def __init__(self, path: Path, ignored: Ignored) -> None:
-        self._path, self._ignored = path, ignored
-
-    @cached_property
-    def _names(self) -> list[str]:
-        return [entry.name for entry in scan(self._path)]
+    def __init__(self, path: Path) -> None:
+        self._path = path
 
     @cached_property
     def images(self) -> bool:
@@ -66,28 +63,36 @@ class _Folder:
     @cached_property
     def folders(self) -> dict[str, _Folder]:
         """The folders in it by name, sorted, without those of this program."""
-        found = {name: _Folder(self._path / name, self._ignored) for name in subfolders(self._path, self._ignored)}
-        own = [name for name, folder in found.items() if folder.is_own]
-        for name in own:
-            self._ignored.add(OWN_FOLDER, str(self._path / name))
-        return {name: folder for name, folder in found.items() if name not in own}
+        return {name: folder for name, folder in self._all.items() if not folder.is_own}
+
+    @cached_property
+    def own(self) -> list[str]:
+        """The names of the folders in it that are of this program."""
+        return [name for name, folder in self._all.items() if folder.is_own]
 
     @cached_property
     def is_own(self) -> bool:
         """Whether it is a run, a prepared dataset, the folder of prepared datasets, or holds nothing but such."""
-        if is_own_folder(self._path, self._names):
+        if is_own_folder(self._path, (entry.name for entry in scan(self._path))):
             return True
-        inside = [self._path / name for name in subfolders(self._path, Ignored())]
-        return bool(inside) and not self.images and all(_Folder(path, Ignored()).is_own for path in inside)
+        return bool(self._all) and not self.images and not self.folders
+
+    @cached_property
+    def _all(self) -> dict[str, _Folder]:
+        return {name: _Folder(self._path / name) for name in subfolders(self._path, Ignored())}
 
 
 def open_folder(root: Path) -> Source:
     """The source in a folder of class folders. Raises ``UserError`` if ``root`` does not hold class folders."""
     ignored = Ignored()
-    top = _Folder(root, ignored)
+    top = _Folder(root)
     if not top.folders:
         raise _no_classes(root)
     folders = find_class_folders(top, str(root), ignored)
+    for parent in sorted({folder.parts[:depth] for folder in folders for depth in range(len(folder.parts))}):
+        subfolders(root.joinpath(*parent), ignored)
+        for name in _Folder(root.joinpath(*parent)).own:
+            ignored.add(OWN_FOLDER, "/".join((*parent, name)))
     for parent in sorted({folder.parts[:-1] for folder in folders}):
         for name in sorted(entry.name for entry in scan(root.joinpath(*parent))):
             if is_image_name(name):
@@ -97,15 +102,14 @@ def open_folder(root: Path) -> Source:
         if listed and not any(may_be_image(path) for path, _, _ in listed):
             ignored.note(f"class folder without images, left out: {printable(folder.path)}")
             del files[folder]
-    return folder_source(root, slug(root.name), files, read_names([root]), ignored)
+    return folder_source(root, slug(root.name), files, read_names([root], ignored), ignored)
 
 
 def is_own_folder(path: Path, names: Iterable[str]) -> bool:
     """Whether a folder with these names in it is one of this program: a run, a prepared dataset, ``data_home()``."""
-    names = set(names)
-    own = any(
-        name in names and not any(Path(name).stem + suffix in names for suffix in SUFFIXES) for name in _OWN_FILES
-    )
+    present = set(names)
+    stems = [Path(name).stem for name in _OWN_FILES if name in present]  # beside run.jpg it belongs to that image
+    own = any(not present.intersection(stem + suffix for suffix in SUFFIXES) for stem in stems)
     with contextlib.suppress(OSError, RuntimeError):  # no home folder, a link to itself
         return own or path.resolve() == data_home().resolve()
     return own
@@ -123,11 +127,19 @@ def is_image_name(name: str) -> bool:
 
 
 def folder_source(
-    root: Path, name: str, files: Mapping[ClassFolder, Sequence[File]], names: Mapping[str, str], ignored: Ignored
+    root: Path,
+    name: str,
+    files: Mapping[ClassFolder, Sequence[File]],
+    names: Mapping[str, str],
+    ignored: Ignored,
+    key: Callable[[str], int] | None = None,
 ) -> Source:
-    """The source of listed files, ordered by split, class and path. ``names``: folder name → readable class name."""
+    """The source of listed files, ordered by split, class and path.
+
+    ``names``: folder name → readable class name. ``key``: for the order of the classes, that of their names if None.
+    """
     counts = {folder: len(listed) for folder, listed in files.items()}
-    classes, warnings = choose_classes(counts, str(root))
+    classes, warnings = choose_classes(counts, str(root), key)
     kept = {folder: [path for path, _, _ in listed] for folder, listed in files.items() if listed}
     label = {name: index for index, name in enumerate(classes)}
 
@@ -196,32 +208,42 @@ def list_files(folder: Path, ignored: Ignored) -> list[File]:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The files below a folder of images, sorted: those that training reads from it, and files beside its folders.
+    """The files below a folder of images, sorted, see :func:`list_tree`; also the folders that cannot be read."""
+    files, unreadable_folders = list_tree(folder, Ignored())
+    return sorted(folder / name for name in [*(name for name, _, _ in files), *unreadable_folders])
 
-    Links to folders are followed down to the class folders of a split, as in training. A folder that cannot be read is
-    in the list itself.
+
+def list_tree(root: Path, ignored: Ignored) -> tuple[list[File], list[str]]:
+    """The files below a folder, sorted by path, whatever its layout; and the folders that cannot be read.
+
+    As in training, links to folders are followed down to the class folders of a split, and folders of this program are
+    left out.
     """
-    ignored, found, pending = Ignored(), [], [(folder, 0)]
+    found: list[File] = []
+    failed: list[str] = []
+    pending: list[tuple[str, ...]] = [()]
     while pending:
-        path, level = pending.pop()
+        parts = pending.pop()
+        path = root.joinpath(*parts)
         try:
-            if level == CLASS_LEVEL:
-                found += [path / name for name, _, _ in list_files(path, ignored)]
+            if len(parts) == CLASS_LEVEL:
+                found += [("/".join((*parts, name)), size, mtime) for name, size, mtime in list_files(path, ignored)]
                 continue
             entries = scan(path)
         except UserError:
-            found.append(path)
+            failed.append("/".join(parts))
             continue
-        if level and is_own_folder(path, (entry.name for entry in entries)):
+        if parts and is_own_folder(path, (entry.name for entry in entries)):
+            ignored.add(OWN_FOLDER, "/".join(parts))
             continue
-        pending += [(path / name, level + 1) for name in subfolders(path, ignored)]
-        found += [Path(entry.path) for entry in entries if not is_ignored_name(entry.name) and _is_file(entry)]
-    return sorted(found)
-
-
-def _is_file(entry: os.DirEntry[str]) -> bool:
-    status = _status(entry)
-    return status is not None and stat.S_ISREG(status.st_mode)
+        pending += [(*parts, name) for name in subfolders(path, ignored)]
+        for entry in entries:
+            status = _status(entry)
+            if not is_ignored_name(entry.name) and status is not None and stat.S_ISREG(status.st_mode):
+                found.append(("/".join((*parts, entry.name)), status.st_size, status.st_mtime_ns))
+    if failed:
+        ignored.add("folder that cannot be read", failed[0], len(failed))
+    return sorted(found), sorted(failed)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -246,14 +268,17 @@ def scan(folder: Path) -> list[os.DirEntry[str]]:
         raise unreadable(folder, error) from error
 
 
-def read_names(folders: Sequence[Path]) -> dict[str, str]:
-    """Folder name → readable class name, from the first of ``NAME_FILES`` in the folders; empty if there is none."""
-    for path in (folder / name for folder in folders for name in NAME_FILES):
+def read_names(folders: Sequence[Path], ignored: Ignored, files: Sequence[str] = NAME_FILES) -> dict[str, str]:
+    """Folder name → readable class name, from the first of ``files`` in the folders; empty if there is none.
+
+    ``ignored`` receives a file that cannot be read or is larger than ``TEXT_LIMIT``: the names are not needed.
+    """
+    for path in (folder / name for folder in folders for name in files):
         if path.is_file():
             try:
-                return parse_names(path.read_text(encoding="utf-8", errors="replace"))
+                return parse_names(read_text(path))
             except OSError as error:
-                raise unreadable(path, error) from error
+                ignored.add(f"names of classes: {error.strerror or error}", str(path))
     return {}
 
 

@@ -42,6 +42,7 @@ class Record:
     label: int  # index into Source.classes
     name: str  # for messages: the path inside the source, or "train/00017" for arrays
     payload: bytes | Path | NDArray[np.uint8]  # the bytes of an image file, its path, or (H, W, C) pixels
+    fault: str = ""  # why the file of an archive cannot be used: the predicate of a sentence; its payload is empty
 
 
 @dataclass(frozen=True)
