@@ -13,8 +13,8 @@ import io
 import os
 import shutil
 import weakref
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.config import MAX_SIDE
-from alexnet.core.errors import UserError
+from alexnet.core.errors import UserError, cannot_read
 from alexnet.core.files import FILE_LIMIT, open_regular, publish_folder, read_json, sha256_file, sha256_json
 from alexnet.core.platform import check_platform
 from alexnet.data.augment import Colours
@@ -134,6 +134,16 @@ class PreparedDataset:
         with io.TextIOWrapper(open_regular(self.path / NAMES), encoding="utf-8") as file:
             found = {number: line.rstrip("\n") for number, line in enumerate(file) if number in wanted}
         return [found[number] for number in index.tolist()]
+
+    def with_classes(self, classes: Sequence[str], labels: Sequence[str], numbers: Sequence[int]) -> PreparedDataset:
+        """The same images with the classes of a model, which may be more and in another order.
+
+        ``numbers``: for each of the present classes, its place among ``classes``. ``labels``: readable names. The files
+        on disk stay as they are.
+        """
+        described = {**self.meta, "classes": list(classes), "descriptions": list(labels)}
+        targets = np.array(numbers, np.int64)[self.targets]
+        return _closing(replace(self, meta=described, targets=targets, descriptor=os.dup(self.descriptor)))
 
     def subset(self, split: str) -> NDArray[np.int64]:
         """The indices ``(n,)`` int64 of ``"train"``, ``"val"`` or ``"test"``, ascending; empty without such a split."""
@@ -260,12 +270,18 @@ def open_prepared(path: Path) -> PreparedDataset:
             raise ValueError("splits.npy holds a number that is no split")
         _check_hashes(path, meta)
         descriptor = os.open(path / "images.npy", os.O_RDONLY)
-    except (OSError, ValueError) as error:
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
         raise UserError(
             f"the prepared dataset {path} is damaged: remove that folder and run the command again", [str(error)]
         ) from error
-    dataset = PreparedDataset(path, meta, images, targets, hashes, splits, mean_image, descriptor)
-    weakref.finalize(dataset, os.close, descriptor)
+    except OSError as error:  # the files may be good: nobody should remove them
+        raise cannot_read(error.filename or path, error) from error
+    return _closing(PreparedDataset(path, meta, images, targets, hashes, splits, mean_image, descriptor))
+
+
+def _closing(dataset: PreparedDataset) -> PreparedDataset:
+    """The dataset, whose descriptor is closed when it is no longer used."""
+    weakref.finalize(dataset, os.close, dataset.descriptor)
     return dataset
 
 

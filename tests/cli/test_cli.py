@@ -62,8 +62,8 @@ def test_the_commands_and_their_options_are_these():
     reference = ["--reference", "--plain"]  # the second is hidden: its earlier name
     assert shown == {
         "train": ["recipe", "--data", "--out", "--set", "--seed", *device, *reference, "--data-root"],
-        "evaluate": ["models", "--data", "--views", *device, *reference, "--data-root"],
-        "predict": ["model", "images", "--top-k", *device, *reference],
+        "evaluate": ["models", "--data", "--views", "--predictions", *device, *reference, "--data-root"],
+        "predict": ["model", "images", "--top-k", "--threshold", "--sort-into", "--csv", *device, *reference],
         "summary": ["target", "--classes", "--channels", "--image-size"],
         "list": ["what"],
         "prepare": ["source", "--size", "--channels", "--strict", "--verify", "--data-root"],
