@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from alexnet.core.errors import UserError
+from alexnet.core.files import json_text
 from alexnet.data.prepared import PreparedDataset, open_or_prepare
 from alexnet.data.sources import open_source
 from alexnet.report.tables import table
@@ -160,7 +161,7 @@ def main(words: Sequence[str] | None = None) -> int:
         numbers = range(arguments.first, arguments.first + count)
         results = run(arguments.name, arguments.folder, full=arguments.full, seed=arguments.seed, numbers=numbers)
         value = to_document(results, full=arguments.full, seed=arguments.seed)
-        print(json.dumps(value) if arguments.json else describe(results))
+        print(json_text(value) if arguments.json else describe(results))
         if arguments.keep:
             print(f"kept in {keep_bench(value)}", file=sys.stderr)
     except UserError as error:
