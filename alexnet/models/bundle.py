@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from alexnet.config import Preprocessing
@@ -23,6 +23,7 @@ from alexnet.core.errors import UserError, no_run
 from alexnet.core.files import publish_folder, read_json, sha256_file, sha256_json, write_json
 from alexnet.core.names import printable
 from alexnet.core.schema import from_json, to_json
+from alexnet.core.tensors import save_tensors
 from alexnet.models.alexnet import Architecture, ConvLayer, LinearLayer, architecture_of
 from alexnet.models.classifier import Classifier, ModelInfo
 from alexnet.models.registry import new_network
@@ -43,16 +44,13 @@ def save_model(model: Classifier, folder: Path | str) -> None:
     ``OSError`` if the files cannot be written.
     """
     info = model.info
-    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    tensors = dict(model.state_dict())
     if info.mean_image is not None:
-        tensors[MEAN_IMAGE] = info.mean_image.cpu().contiguous()
+        tensors[MEAN_IMAGE] = info.mean_image
     tensors[TRAINED_ON] = info.trained_on
     architecture = architecture_of(model)
     with publish_folder(Path(folder)) as beside:
-        try:
-            save_file(tensors, beside / "model.safetensors")
-        except SafetensorError as error:  # safetensors raises this for a full disk
-            raise OSError(str(error)) from error
+        save_tensors(tensors, beside / "model.safetensors")
         description = {
             "schema": SCHEMA,
             "variant": info.variant,
