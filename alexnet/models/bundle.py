@@ -99,11 +99,11 @@ def load_model(run: Path | str) -> Classifier:
             raise ValueError("model.safetensors has changed since it was written (its sha256 differs)")
         return _build(description, load_file(folder / "model.safetensors"))
     except DAMAGE as error:
-        raise UserError(
-            f"the model in {folder} is damaged: use another copy, or remove that folder and repeat the training "
-            "command, which writes it again from the last checkpoint",
-            [str(error)],
-        ) from error
+        if any((folder.parent / "checkpoints").glob("*")):
+            remedy = "remove that folder and repeat the training command, which writes it from the last checkpoint"
+        else:
+            remedy = "train again in another folder with --out"
+        raise UserError(f"the model in {folder} is damaged: use another copy, or {remedy}", [str(error)]) from error
 
 
 def _build(description: dict[str, Any], tensors: dict[str, Tensor]) -> Classifier:

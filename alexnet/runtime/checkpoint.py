@@ -23,6 +23,7 @@ from alexnet.core.files import publish_folder, read_json, sha256_file, write_jso
 from alexnet.core.tensors import save_tensors
 
 SCHEMA = 1
+KEPT = 2  # checkpoints: the newest, and the one before it in case that it is damaged later
 _NAME = re.compile(r"step-\d{8,}", re.ASCII)
 
 
@@ -62,7 +63,7 @@ def save_checkpoint(
     others = [old for old in list_checkpoints(root) if old != path]
     before = [old for old in others if _step_of(old) < step]
     for old in others:
-        if old not in before[-1:]:
+        if old not in before[1 - KEPT :]:
             shutil.rmtree(old, ignore_errors=True)
     return path
 
