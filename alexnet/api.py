@@ -106,7 +106,7 @@ def train(
     if not (run.folder / "report.html").exists():
         report.add(run, dataset, device_config, reporter)
     finished = f"{run.folder} is already finished, {run.result['steps']:,} steps"
-    reporter.log(f"{finished}; to train again, give another folder with --out")
+    reporter.log(f"{finished}; to train again, choose another run folder")
     return run
 
 

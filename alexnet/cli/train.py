@@ -6,7 +6,9 @@ import argparse
 
 from alexnet.api import train
 from alexnet.cli.console import print_json
+from alexnet.config import assignments
 from alexnet.core.files import folder_bytes
+from alexnet.recipes import DEFAULT, get_recipe
 from alexnet.report.markdown import readings
 from alexnet.report.text import describe_measure
 
@@ -15,7 +17,10 @@ LARGE = 100e6  # bytes: checkpoints of a finished run above this size are mentio
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Train and print the result; returns the exit status."""
+    """Train and print the result; returns the exit status. ``--set help`` prints the fields of the recipe instead."""
+    if "help" in arguments.set:
+        print("\n".join(assignments(get_recipe(arguments.recipe or ("photos" if arguments.data else DEFAULT)))))
+        return 0
     overrides = [*arguments.set, *([f"train.precision={arguments.precision}"] if arguments.precision else [])]
     run = train(
         arguments.recipe, data=arguments.data, out=arguments.out, seed=arguments.seed, overrides=overrides,

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 RUNS = Path("runs")  # the folder of runs that were given no --out
-MAX_NAMES_IN_LINE = 12  # more names than this do not stand in the first line of an error
 MAX_NAMES = 100  # more names than this are not listed
 
 
@@ -54,30 +53,33 @@ def one_line(error: BaseException) -> str:
 def no_run(folder: Path, otherwise: str) -> UserError:
     """The error for a folder that is not a run folder.
 
-    ``otherwise``: the message if the folder exists. If it does not, and ``runs/<name>`` does, the error suggests that.
+    ``otherwise``: the message if the folder exists. If it does not, the error suggests ``runs/<name>``, or the run
+    beside it with the most similar name.
     """
     if folder.exists():
         return UserError(otherwise)
     default = RUNS / folder.name
-    suggest = len(folder.parts) == 1 and default.is_dir()
-    return UserError(f"{folder} is not a run: {f'did you mean {default}?' if suggest else 'there is no such folder'}")
+    if len(folder.parts) == 1 and default.is_dir():
+        nearest: Path | None = default
+    else:
+        beside = {path.parent.name: path.parent for path in folder.parent.glob("*/run.json")}
+        names = difflib.get_close_matches(folder.name, beside, n=1, cutoff=0.5)
+        nearest = beside[names[0]] if names else None
+    return UserError(f"{folder} is not a run: {f'did you mean {nearest}?' if nearest else 'there is no such folder'}")
 
 
 def unknown(kind: str, name: str, known: Iterable[str], meant: Sequence[str] = ()) -> UserError:
-    """The error for a name that is not in a table: it suggests the nearest name, or lists all if none is similar.
+    """The error for a name that is not in a table: it suggests the nearest name, or lists all names if none is similar.
 
     Names are compared without regard to case, and to ``-``, ``_``, ``.`` and spaces. ``meant``: suggestions for this
     name in place of the nearest.
     """
     names = sorted(known)
-    more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
-    details = [f"known: {', '.join(names[:MAX_NAMES])}{more}"]
     nearest = list(meant) or difflib.get_close_matches(name, names, n=1, cutoff=0.5) or _nearest_simplified(name, names)
     if nearest:
-        return UserError(f"unknown {kind} {name!r}: did you mean {' or '.join(map(repr, nearest))}?", details)
-    if len(names) > MAX_NAMES_IN_LINE:
-        return UserError(f"unknown {kind} {name!r}, and no known name is similar", details)
-    return UserError(f"unknown {kind} {name!r}: choose one of {', '.join(names)}")
+        return UserError(f"unknown {kind} {name!r}: did you mean {' or '.join(map(repr, nearest))}?")
+    more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
+    return UserError(f"unknown {kind} {name!r}: choose one of {', '.join(names[:MAX_NAMES])}{more}")
 
 
 def _nearest_simplified(name: str, names: Sequence[str]) -> list[str]:
