@@ -2,8 +2,8 @@
 
 import json
 import os
+import shutil
 import subprocess
-import sys
 import time
 
 import numpy as np
@@ -16,6 +16,8 @@ from alexnet.cli.cache import describe_age, describe_bytes
 from alexnet.cli.main import main as cli
 from alexnet.core.errors import UserError
 from alexnet.core.files import scratch_folder
+
+LONG = ["--set", "model.width=0.25", "--set", "train.epochs=100000"]
 
 
 @pytest.fixture
@@ -98,24 +100,28 @@ def test_one_wrong_name_removes_nothing(home, pictures, capsys):
     assert dataset.exists()
 
 
-def test_a_dataset_that_a_running_command_uses_is_not_removed(home, pictures, capsys):
-    assert cli(["prepare", str(pictures)]) == 0
-    (dataset,) = (home / "stores").iterdir()
+def test_what_a_training_needs_is_not_removed_while_it_runs_nor_after_it_was_killed(home, pictures, process, capsys):
+    """In a process of its own: while it trains, after SIGKILL, and after its run folder was removed."""
+    run = home.parent / "run"
+    options = ["--data", str(pictures), "--out", str(run), "--device", "cpu", *LONG]
+    child = subprocess.Popen([*process, "train", *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while child.poll() is None and not any((run / "checkpoints").glob("step-*")):
+        time.sleep(0.02)
+    assert child.poll() is None
+    (dataset,) = (home / "stores").glob("[!.]*")
     add_download(home)
-    code = "import sys; from pathlib import Path; from alexnet.data.prepared import open_prepared\n"
-    code += "dataset = open_prepared(Path(sys.argv[1])); print('open', flush=True); sys.stdin.read()"
-    child = subprocess.Popen(
-        [sys.executable, "-c", code, str(dataset)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert child.stdout.readline() == "open\n"
-    capsys.readouterr()
     assert cli(["cache", "--remove", "fashion-mnist", dataset.name]) == 2
     assert f"{dataset.name} is not removed: a running process uses it; repeat this" in capsys.readouterr().err
-    assert dataset.exists()
+    child.kill()
+    child.wait()
+    assert cli(["cache", "--remove", "fashion-mnist", dataset.name]) == 2
+    assert f"{dataset.name} is not removed: the unfinished training in {run} needs it" in capsys.readouterr().err
+    assert cli(["cache"]) == 0
+    assert f"the unfinished training in {run} needs it" in capsys.readouterr().out
     assert (home / "FashionMNIST").exists()  # all or nothing
-    child.communicate("")
-    assert cli(["cache", "--remove", dataset.name]) == 0
-    assert not dataset.exists()
+    shutil.rmtree(run)
+    assert cli(["cache", "--remove", "fashion-mnist", dataset.name]) == 0
+    assert list((home / "stores").iterdir()) == []
 
 
 def test_a_download_from_which_a_dataset_is_being_prepared_is_not_removed(home):
@@ -128,7 +134,9 @@ def test_a_download_from_which_a_dataset_is_being_prepared_is_not_removed(home):
 
 
 def test_an_earlier_state_and_a_damaged_dataset_are_shown_as_such(home, pictures):
-    run = train(data=pictures, out=home.parent / "run", overrides=STOPPED, progress=False)
+    run = train(
+        data=pictures, out=home.parent / "run", overrides=["model.width=0.25", "train.epochs=1"], progress=False
+    )
     assert run.finished
     (first,) = (home / "stores").iterdir()
     (first / "runs" / ".all-noted").unlink()  # as an earlier version made it: it stays when the images change
@@ -143,9 +151,6 @@ def test_an_earlier_state_and_a_damaged_dataset_are_shown_as_such(home, pictures
     assert damaged.source.startswith("unknown, it is damaged")
     clear_cache([first.name])
     assert not first.exists()
-
-
-STOPPED = ["model.width=0.25", "train.epochs=1"]
 
 
 def test_sizes_and_ages_in_words():
