@@ -64,11 +64,11 @@ def finalize(training: Training, model: Classifier, matrix_gflops: float) -> dic
 
 def remove_checkpoints(run: Run, reporter: Reporter) -> None:
     """Remove the checkpoints of a finished run once its model has been read and verified; else warn and keep them."""
+    if not run.checkpoints.exists():
+        return
     try:
         load_model(run.model_folder)
         shutil.rmtree(run.checkpoints)
-    except FileNotFoundError:  # there are none
-        return
     except (UserError, OSError) as error:
         reporter.log(f"warning: the checkpoints in {run.checkpoints} are not removed: {error}")
 
