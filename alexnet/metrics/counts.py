@@ -72,6 +72,12 @@ class Metrics:
         return self.correct_top5 / self.images
 
     @property
+    def balanced_accuracy(self) -> float:
+        """The mean of the top-1 accuracies of the classes that have images, 0 … 1: each class counts the same."""
+        shares = [counted["top1"] for counted in self.per_class().values() if counted["images"]]
+        return float(sum(shares) / len(shares))
+
+    @property
     def loss(self) -> float:
         """The mean negative log-likelihood of the true class (cross-entropy, natural logarithm), 0 or more."""
         return self.loss_sum / self.images
@@ -102,7 +108,8 @@ class Metrics:
     def summary(self, class_names: Sequence[str] | None = None) -> dict[str, Any]:
         """The measures as values for JSON.
 
-        ``top1``, ``top5``, ``loss``, ``calibration_error``, ``images``; ``per_class`` as :meth:`per_class`;
+        ``top1``, ``top5``, ``balanced_accuracy``, ``loss``, ``calibration_error``, ``images``; ``per_class`` as
+        :meth:`per_class`;
         ``confusions``: each wrong pair with its images, the most frequent first. ``class_names``: in place of
         ``self.class_names``.
         """
@@ -111,6 +118,7 @@ class Metrics:
         return {
             "top1": self.top1,
             "top5": self.top5,
+            "balanced_accuracy": self.balanced_accuracy,
             "loss": self.loss,
             "calibration_error": self.calibration_error,
             "images": self.images,
