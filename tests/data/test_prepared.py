@@ -449,7 +449,7 @@ def test_a_changed_source_is_prepared_again_and_the_stale_store_removed(tmp_path
     assert again.hashes.tolist() == [content_hash(path.read_bytes()) for path in names]
     stale = again.path
     del first, again
-    touch(root)
+    shutil.copy(root / "cat" / "001.png", root / "dog" / "last.png")
     last = open_or_prepare(open_source(str(root)))
     assert not stale.exists()
     assert datasets(home) == sorted([last.path, other.path])  # that of another side is renewed when it is asked for
