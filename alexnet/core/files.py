@@ -193,8 +193,22 @@ def publish_folder(path: Path) -> Iterator[Path]:
     """Build a folder under a temporary name in the same parent folder, and rename it to ``path`` when it is complete.
 
     Yields the folder to fill. Its files are synced before the rename, so whoever finds ``path`` finds all of it; if the
-    body raises, nothing is left. The unfinished folder of a killed process is removed by the next process that builds
-    a folder there. A folder that is already at ``path`` is replaced (renamed first, then removed). Raises ``OSError``.
+    body raises, nothing is left. A folder that is already at ``path`` is replaced (renamed first, then removed). Raises
+    ``OSError``.
+    """
+    with scratch_folder(path) as temporary:
+        yield temporary
+        for file in sorted(temporary.rglob("*")):
+            sync(file)
+        sync(temporary)
+        _replace(temporary, path)
+
+
+@contextlib.contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """A new, empty folder with a temporary name beside ``path``, removed at the end if it is still there.
+
+    The scratch folder of a killed process is removed by the next process that makes one there. Raises ``OSError``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{UNFINISHED}{path.name}.{secrets.token_hex(4)}")
@@ -205,13 +219,21 @@ def publish_folder(path: Path) -> Iterator[Path]:
             locks.enter_context(_lock(temporary))
         try:
             yield temporary
-            for file in sorted(temporary.rglob("*")):
-                sync(file)
-            sync(temporary)
-            _replace(temporary, path)
-        except BaseException:
+        finally:
             shutil.rmtree(temporary, ignore_errors=True)
-            raise
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder: first its name, then its files, so that nobody finds half of it.
+
+    Raises ``OSError``, also for a link to a folder, which is left as it is.
+    """
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, "it is a link to another folder", str(path))
+    aside = path.with_name(f"{UNFINISHED}{path.name}.{secrets.token_hex(4)}")
+    path.rename(aside)
+    sync(path.parent)
+    shutil.rmtree(aside)
 
 
 def _replace(new: Path, path: Path) -> None:
@@ -232,10 +254,27 @@ def _replace(new: Path, path: Path) -> None:
 
 def _remove_unfinished(parent: Path) -> None:
     """Remove the unfinished folders that no running process has locked."""
-    for unfinished in parent.glob(f"{UNFINISHED}*"):
-        with contextlib.suppress(OSError), _lock(unfinished, wait=False) as locked:
-            if locked:
-                shutil.rmtree(unfinished, ignore_errors=True)
+    for unfinished in leftovers(parent):
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def leftovers(parent: Path) -> list[Path]:
+    """The unfinished folders in ``parent`` that killed processes left: no running process has locked them."""
+    return [path for path in sorted(parent.glob(f"{UNFINISHED}*")) if _is_unlocked(path)]
+
+
+def in_work(parent: Path) -> bool:
+    """Whether a running process is building a folder in ``parent``."""
+    return any(not _is_unlocked(path) for path in parent.glob(f"{UNFINISHED}*"))
+
+
+def _is_unlocked(folder: Path) -> bool:
+    """Whether a folder can be locked now; False if it is gone, or on a file system without locks."""
+    try:
+        with _lock(folder, wait=False) as locked:
+            return locked
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager

@@ -83,9 +83,11 @@ class Run:
         except UnreadableError:
             raise
         except UserError as error:
-            raise UserError(
-                f"{path} is missing or damaged: delete it and repeat the command of this run, which evaluates again"
-            ) from error
+            if any(self.checkpoints.glob("*")):
+                remedy = "delete it and repeat the command of this run, which evaluates again"
+            else:
+                remedy = f"'alexnet evaluate {self.folder}' measures the model again; it cannot be written again"
+            raise UserError(f"{path} is missing or damaged: {remedy}") from error
 
     @property
     def divergence(self) -> dict[str, Any] | None:
