@@ -11,7 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet.config import Recipe
@@ -20,6 +22,7 @@ from alexnet.core.files import write_bytes, write_json
 from alexnet.data.prepared import PreparedDataset, verify_prepared
 from alexnet.data.sources import BUILTIN_SOURCES, Source, absolute_source, open_source
 from alexnet.inference.predictor import Predictor, predict_files
+from alexnet.inference.sort_into import SortedFolder
 from alexnet.inference.transform import ImageTransform
 from alexnet.kernels import accelerate as kernels
 from alexnet.metrics.counts import Metrics
@@ -31,6 +34,7 @@ from alexnet.plots.curves import CurvesFile
 from alexnet.recipes import get_recipe
 from alexnet.report import build as report
 from alexnet.report.markdown import write_report
+from alexnet.report.tables import csv_rows
 from alexnet.runtime.device import DeviceConfig, matrix_rate, resolve_device
 from alexnet.runtime.log import Reporter
 from alexnet.runtime.progress import make_reporter
@@ -38,7 +42,7 @@ from alexnet.runtime.run import Run, lock_run_folder, start_or_continue
 from alexnet.training import datasets as prepared_datasets
 from alexnet.training.build import build_preprocessing, check_augmentation
 from alexnet.training.datasets import choose_test_images, open_dataset_for, remarks
-from alexnet.training.evaluate import evaluate_models
+from alexnet.training.evaluate import evaluate_models, most_probable
 from alexnet.training.finalize import finalize
 from alexnet.training.loop import Training
 from alexnet.training.resolve import resolve
@@ -46,11 +50,15 @@ from alexnet.training.resolve import resolve
 Model = Path | str | Classifier
 """A trained model: a run folder, a model folder, or a loaded model."""
 
+Labels = Path | str | Sequence[Path | str]
+"""One or several files with the classes of images."""
+
 
 def train(
     recipe: Recipe | str | None = None,
     *,
     data: Path | str | None = None,
+    labels: Labels = (),
     out: Path | str | None = None,
     seed: int = 0,
     overrides: Iterable[str] | Mapping[str, Any] = (),
@@ -67,7 +75,9 @@ def train(
 
     ``recipe``: a name from ``alexnet list``, the path of a recipe's JSON file, a ``Recipe``, or None: the embedded
     digits, or with ``data`` the recipe for photographs. ``data``: the source of the images in place of the recipe's: a
-    built-in name, ``NAME:PATH``, or the path of a folder of class folders. ``out``: the run folder, ``runs/<recipe>``
+    built-in name, ``NAME:PATH``, or the path of a folder of class folders. ``labels``: a file with the classes of the
+    images in the folder ``data`` (by default the file's own folder), a CSV ``file,label[,split]`` or a list of lines
+    "path label"; or several such files, whose names mean splits. ``out``: the run folder, ``runs/<recipe>``
     if None. ``overrides``: changed fields of the recipe, ``{"train.epochs": 2}`` or ``["train.epochs=2"]``. ``device``:
     ``"cpu"``, ``"cuda"``, ``"cuda:1"``; None takes a GPU if there is one. ``reference``: use reference PyTorch layers
     instead of the fast kernels. ``data_root``: the first folder to search for built-in image sets. ``reporter``:
@@ -79,7 +89,8 @@ def train(
     """
     reporter = reporter or make_reporter(progress)
     root = Path(data_root) if data_root else None
-    source, recipe = resolve(recipe, data, overrides, root, reporter.log)
+    label_files = _label_files(labels)
+    source, recipe = resolve(recipe, data, overrides, root, reporter.log, label_files)
     get_variant(recipe.model.variant)  # an unknown variant is reported before images are decoded, which takes long
     device_config = resolve_device(device, recipe.train.precision, reference=reference)
     dataset, _ = prepared_datasets.prepare(source, recipe.data.resize_size, recipe.data.channels, reporter)
@@ -87,14 +98,15 @@ def train(
         raise UserError("--out is empty: give a folder, or leave it out for runs/RECIPE")
     folder = Path(out or RUNS / default_name(recipe, data, source))
     location = absolute_source(recipe.data.source, source, root)
+    recorded = [str(path.resolve()) for path in label_files]
     if not Run(folder).finished:
         with lock_run_folder(folder):
-            run = start_or_continue(folder, recipe, seed, location, dataset.digest)
+            run = start_or_continue(folder, recipe, seed, location, dataset.digest, recorded)
             if not run.finished:
                 fit_and_finish(recipe, dataset, run, seed, device_config, reporter)
                 report.add(run, dataset, device_config, reporter)
                 return run
-    run = start_or_continue(folder, recipe, seed, location, dataset.digest)
+    run = start_or_continue(folder, recipe, seed, location, dataset.digest, recorded)
     if not (run.folder / "report.html").exists():
         report.add(run, dataset, device_config, reporter)
     finished = f"{run.folder} is already finished, {run.result['steps']:,} steps"
@@ -146,10 +158,12 @@ def evaluate(
     data: Path | str | None = None,
     views: Literal[1, 10] = 1,
     *,
+    labels: Labels = (),
     device: str | None = None,
     precision: str = "auto",
     reference: bool = False,
     data_root: Path | str | None = None,
+    predictions: Path | str | None = None,
     progress: bool | None = None,
     reporter: Reporter | None = None,
 ) -> list[Metrics]:
@@ -159,29 +173,61 @@ def evaluate(
 
     ``models``: one or several run folders, model folders or loaded models. ``data``: a source in place of the images of
     the models' own runs; a loaded model needs it. Of a source without its own splits, only images are used that no
-    model was trained on. ``views``: 1 is the centre crop, 10 averages corners, centre and their mirror images. The
-    other arguments are those of :func:`train`; ``precision``: ``"auto"``, ``"fp32"``, ``"bf16"``, or ``"int8"``
-    (weights, on a CPU).
+    model was trained on. Classes are matched by name: a note names the model's classes that the images do not have, and
+    a class that the model does not have is an error. ``views``: 1 is the centre crop, 10 averages corners, centre and
+    their mirror images. ``predictions``: a CSV file that receives a row for each image: file, true, predicted,
+    probability; of several models, of their ensemble. The other arguments are those of :func:`train`; ``precision``:
+    ``"auto"``, ``"fp32"``, ``"bf16"``, or ``"int8"`` (weights, on a CPU).
 
-    Raises ``UserError`` for a model or images that cannot be used, and if the classes are not the models'.
+    Raises ``UserError`` for a model or images that cannot be used, and for a class that a model does not have.
     """
     named = _named_models(models)
     reporter = reporter or make_reporter(progress)
     device_config = resolve_device(device, precision, reference=reference)
+    if predictions is not None and (Path(predictions).is_dir() or not Path(predictions).parent.is_dir()):
+        raise UserError(f"--predictions {predictions}: give a file in a folder that exists")
     networks = [model if isinstance(model, Classifier) else load_model(model) for model in named.values()]
     for name, network in zip(named, networks, strict=True):
         if views == 10 and network.preprocessing.crop == network.preprocessing.resize_size:
             raise UserError(f"{name} was trained on whole images, without augment.crop: ten views need a crop")
-        if data is None and isinstance(named[name], Classifier):
+        if data is None and not labels and isinstance(named[name], Classifier):
             raise UserError(f"{name} is a loaded model, so its images are unknown: give data=SOURCE")
     root = Path(data_root) if data_root else None
-    datasets = [open_dataset_for(name, net, data, root, reporter) for name, net in zip(named, networks, strict=True)]
+    files = _label_files(labels)
+    datasets = [
+        open_dataset_for(name, net, data, root, reporter, files) for name, net in zip(named, networks, strict=True)
+    ]
     split, index = choose_test_images(networks, datasets[0])
+    best: list[tuple[int, float] | None] = []
     with device_config.enough_memory("give fewer models at a time, or --device cpu"):
-        measured = evaluate_models(networks, datasets, index, device_config, views, reporter)
+        measured = evaluate_models(
+            networks, datasets, index, device_config, views, reporter, lambda output: best.extend(most_probable(output))
+        )
+    if predictions is not None:
+        _write_predictions(Path(predictions), datasets[0], index, best)
     for metrics, name in zip(measured, [*named, "ensemble"], strict=False):
         metrics.name, metrics.split = name, split
     return measured
+
+
+def _write_predictions(
+    path: Path, dataset: PreparedDataset, index: NDArray[np.int64], best: Sequence[tuple[int, float] | None]
+) -> None:
+    """Write a CSV file with a row for each image; one whose output is not finite has no prediction."""
+    classes = dataset.classes
+    rows = [
+        (file, classes[true], *(("", "") if found is None else (classes[found[0]], f"{found[1]:.6f}")))
+        for file, true, found in zip(dataset.names(index), dataset.targets[index].tolist(), best, strict=True)
+    ]
+    try:
+        write_bytes(path, csv_rows([("file", "true", "predicted", "probability"), *rows]).encode())
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}; give another file") from error
+
+
+def _label_files(labels: Labels) -> list[Path]:
+    files = [labels] if isinstance(labels, Path | str) else labels
+    return [Path(path).expanduser() for path in files]
 
 
 def _named_models(models: Model | Sequence[Model]) -> dict[str, Model]:
@@ -209,15 +255,31 @@ def predict(
     precision: str = "auto",
     reference: bool = False,
     stdin: bytes | None = None,
+    threshold: float | None = None,
+    sort_into: Path | str | None = None,
+    progress: bool | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Predictions for image files and folders: a dict for each image, in order.
 
     ``image`` is its path; ``predictions`` a list of ``label``, ``name`` and ``probability``, most probable first; or
-    ``error`` says why it was refused. ``stdin``: the image that ``-`` stands for. Raises ``UserError`` for a model that
-    cannot be read. For one image, :class:`~alexnet.inference.predictor.Predictor` is simpler.
+    ``error`` says why it was refused. ``stdin``: the image that ``-`` stands for. ``threshold``, 0 … 1: with it,
+    ``none_of_these`` is True if no class reaches this probability. ``sort_into``: a folder that receives a copy of each
+    image, in a folder for its most probable class, or in ``none of these/``; the copy's path is ``copied_to``. Files
+    are never moved or overwritten. ``progress``: None shows it for many images, False never.
+
+    Raises ``UserError`` for a model that cannot be read and for a copy that cannot be written. For one image,
+    :class:`~alexnet.inference.predictor.Predictor` is simpler.
     """
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise UserError(f"threshold = {threshold}: give a probability from 0 to 1")
+    images = list(images)
     predictor = Predictor(model, resolve_device(device, precision, reference=reference))
-    return predict_files(predictor, images, top_k, stdin)
+    folder = SortedFolder(Path(sort_into), predictor.model.classes) if sort_into is not None else None
+    if folder:
+        folder.check_inputs(images)
+    return predict_files(
+        predictor, images, top_k, stdin, threshold=threshold, sort_into=folder, reporter=make_reporter(progress)
+    )
 
 
 def accelerate(
@@ -308,6 +370,7 @@ def prepare(
     size: int | None = None,
     channels: Literal[1, 3] | None = None,
     *,
+    labels: Labels = (),
     strict: bool = False,
     verify: bool = False,
     data_root: Path | str | None = None,
@@ -316,11 +379,12 @@ def prepare(
     """Decode a source once and cache it: (the prepared dataset, seconds or None if it was there, damage).
 
     ``size``: side of the prepared images in pixels; None keeps images that all have one size up to 128, and resizes
-    photographs to 256. ``channels``: None for the source's own. ``strict``: raise at the first file that is refused.
-    ``verify``: hash every file again and return a line for each that is damaged. Raises ``UserError``.
+    photographs to 256. ``channels``: None for the source's own. ``labels``: as in :func:`train`. ``strict``: raise at
+    the first file that is refused. ``verify``: hash every file again and return a line for each that is damaged.
+    Raises ``UserError``.
     """
     reporter = make_reporter(progress)
-    opened = open_source(source, Path(data_root) if data_root else None, reporter.log)
+    opened = open_source(source, Path(data_root) if data_root else None, reporter.log, _label_files(labels))
     dataset, seconds = prepared_datasets.prepare(opened, size, channels, reporter, strict=strict)
     return dataset, seconds, verify_prepared(dataset.path) if verify else []
 

@@ -10,7 +10,7 @@ from pathlib import Path
 Add = Callable[..., object]
 """``ArgumentParser.add_argument`` of a command."""
 
-SOURCE = "a built-in name, NAME:PATH (e.g. imagenet:PATH), a folder of class folders, or a tar of one"
+SOURCE = "a built-in name, NAME:PATH (e.g. imagenet:PATH), a folder of class folders, or a tar or zip of one"
 PRECISION = (
     "default: bf16 if the hardware supports it natively, else fp32; int8: int8 weights of a trained model, on a CPU"
 )
@@ -34,6 +34,17 @@ def positive(word: str) -> float:
     return number
 
 
+def share(word: str) -> float:
+    """A number from 0 to 1. Raises ``ArgumentTypeError``."""
+    try:
+        number = float(word)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a number from 0 to 1")
+    return number
+
+
 def add_seed(add: Add) -> None:
     """``--seed``."""
     add("--seed", type=int, default=0, metavar="N", help="random seed (default: 0)")
@@ -54,6 +65,12 @@ def add_reference(add: Add) -> None:
     """``--reference``, and its earlier name ``--plain``, which ``--help`` does not show."""
     add("--reference", action="store_true", help="use reference PyTorch layers instead of the fast kernels")
     add("--plain", dest="reference", action="store_true", help=argparse.SUPPRESS)
+
+
+def add_labels(add: Add) -> None:
+    """``--labels``."""
+    about = "a CSV file,label[,split] or a list 'path label' with the classes of the images in SOURCE, a folder"
+    add("--labels", action="append", default=[], metavar="FILE", help=f"{about}; may be repeated: train.txt, val.txt")
 
 
 def add_data_root(add: Add) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from alexnet.core.errors import UserError
-from alexnet.core.names import printable
+from alexnet.core.files import FILE_LIMIT, NOT_REGULAR, read_bytes, too_large
+from alexnet.core.names import is_url, printable
 from alexnet.data.decode import ImageRefusedError, pixels_of_image, read_pixels
 
 ImageLike = Path | str | bytes | Image.Image | NDArray[np.uint8]
@@ -29,9 +29,13 @@ def read_photograph(image: ImageLike, side: int, channels: int, name: str | None
         if isinstance(image, Image.Image):
             return pixels_of_image(image, side, channels)
         if isinstance(image, bytes):
+            if len(image) > FILE_LIMIT:
+                raise ImageRefusedError(too_large(FILE_LIMIT))
             return read_pixels(image, side, channels)
         if isinstance(image, Path | str):
             name = name or printable(str(image))
+            if is_url(str(image)):
+                raise ImageRefusedError("URLs are not fetched: download the image and give its path")
             return read_pixels(_read(Path(image)), side, channels)
         return pixels_of_image(_from_array(image), side, channels)
     except ImageRefusedError as error:
@@ -55,11 +59,11 @@ def _from_array(array: Any) -> Image.Image:
 
 def _read(path: Path) -> bytes:
     try:
-        kind = path.stat().st_mode
-        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):  # reading a pipe could block for ever
-            raise UserError(
-                f"{printable(str(path))}: is not a regular file: give an image file, or - for one on standard input"
-            )
-        return path.read_bytes()
+        return read_bytes(path)
     except OSError as error:
-        raise UserError(f"{printable(str(path))}: cannot be read: {error.strerror or error}") from error
+        reason = error.strerror or str(error)
+        if reason == NOT_REGULAR:
+            raise UserError(
+                f"{printable(str(path))}: {reason}: give an image file, or - for one on standard input"
+            ) from error
+        raise UserError(f"{printable(str(path))}: cannot be read: {reason}") from error

@@ -9,11 +9,12 @@ files but the images are verified.
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import weakref
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.config import MAX_SIDE
-from alexnet.core.errors import UserError
-from alexnet.core.files import publish_folder, read_json, sha256_file, sha256_json
+from alexnet.core.errors import UserError, cannot_read
+from alexnet.core.files import FILE_LIMIT, open_regular, publish_folder, read_json, sha256_file, sha256_json
 from alexnet.core.platform import check_platform
 from alexnet.data.augment import Colours
 from alexnet.data.decode import ImageRefusedError, accepted, image_size, preprocessing, readable_now
@@ -130,9 +131,19 @@ class PreparedDataset:
     def names(self, index: NDArray[np.int64]) -> list[str]:
         """The names of the images ``index`` in their source: a path inside it, or "train/00017" in a set of arrays."""
         wanted = set(index.tolist())
-        with (self.path / NAMES).open(encoding="utf-8") as file:
+        with io.TextIOWrapper(open_regular(self.path / NAMES), encoding="utf-8") as file:
             found = {number: line.rstrip("\n") for number, line in enumerate(file) if number in wanted}
         return [found[number] for number in index.tolist()]
+
+    def with_classes(self, classes: Sequence[str], labels: Sequence[str], numbers: Sequence[int]) -> PreparedDataset:
+        """The same images with the classes of a model, which may be more and in another order.
+
+        ``numbers``: for each of the present classes, its place among ``classes``. ``labels``: readable names. The files
+        on disk stay as they are.
+        """
+        described = {**self.meta, "classes": list(classes), "descriptions": list(labels)}
+        targets = np.array(numbers, np.int64)[self.targets]
+        return _closing(replace(self, meta=described, targets=targets, descriptor=os.dup(self.descriptor)))
 
     def subset(self, split: str) -> NDArray[np.int64]:
         """The indices ``(n,)`` int64 of ``"train"``, ``"val"`` or ``"test"``, ascending; empty without such a split."""
@@ -259,12 +270,18 @@ def open_prepared(path: Path) -> PreparedDataset:
             raise ValueError("splits.npy holds a number that is no split")
         _check_hashes(path, meta)
         descriptor = os.open(path / "images.npy", os.O_RDONLY)
-    except (OSError, ValueError) as error:
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
         raise UserError(
             f"the prepared dataset {path} is damaged: remove that folder and run the command again", [str(error)]
         ) from error
-    dataset = PreparedDataset(path, meta, images, targets, hashes, splits, mean_image, descriptor)
-    weakref.finalize(dataset, os.close, descriptor)
+    except OSError as error:  # the files may be good: nobody should remove them
+        raise cannot_read(error.filename or path, error) from error
+    return _closing(PreparedDataset(path, meta, images, targets, hashes, splits, mean_image, descriptor))
+
+
+def _closing(dataset: PreparedDataset) -> PreparedDataset:
+    """The dataset, whose descriptor is closed when it is no longer used."""
+    weakref.finalize(dataset, os.close, dataset.descriptor)
     return dataset
 
 
@@ -277,7 +294,7 @@ def _check_hashes(path: Path, meta: dict[str, Any]) -> None:
 
 def _read_meta(path: Path) -> dict[str, Any]:
     """The content of ``store.json``. Raises ``OSError``, or ``ValueError`` if it was changed."""
-    meta = read_json(path)
+    meta = read_json(path, FILE_LIMIT)  # it lists every refused image
     if not isinstance(meta, dict) or meta.get("schema") != SCHEMA:
         raise ValueError(f"{path.name} does not have schema {SCHEMA}, which this version reads")
     if meta.pop("sha256", None) != sha256_json(meta):

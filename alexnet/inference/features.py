@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alexnet.core.files import publish_folder, read_json, write_json
+from alexnet.core.files import open_regular, publish_folder, read_json, write_json
 from alexnet.data.prepared import PreparedDataset
 from alexnet.inference.predictor import Predictor
 from alexnet.runtime.log import Reporter, stage
@@ -90,8 +90,9 @@ def open_index(
 def _matches(folder: Path, identity: dict[str, object], count: int) -> bool:
     """Whether the folder holds a complete index of the same model, images and layer."""
     try:
-        features = np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False)
         written = read_json(folder / "features.json")
+        open_regular(folder / "features.npy").close()  # numpy would wait for a pipe
+        features = np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return False
     return written == identity and features.dtype == np.float16 and features.ndim == 2 and len(features) == count

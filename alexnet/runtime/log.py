@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from alexnet.core.errors import UserError
+from alexnet.core.files import json_text, read_bytes
 
 
 class Reporter(Protocol):
@@ -149,7 +150,7 @@ class _Lines:
         self._file.close()
 
     def add(self, values: dict[str, Any]) -> None:
-        self._pending += (json.dumps(values, ensure_ascii=False) + "\n").encode()
+        self._pending += (json_text(values) + "\n").encode()
         with contextlib.suppress(OSError):
             self._write()
 
@@ -173,7 +174,7 @@ class _Lines:
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The JSON objects in the lines of a JSONL file, without truncated or damaged lines. Raises ``OSError``."""
     lines = []
-    for line in path.read_bytes().splitlines():
+    for line in read_bytes(path).splitlines():
         with contextlib.suppress(ValueError):
             lines.append(json.loads(line))
     return [line for line in lines if isinstance(line, dict)]

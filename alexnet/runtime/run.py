@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from alexnet.config import Recipe, first_difference
-from alexnet.core.errors import UserError, no_run
+from alexnet.core.errors import UnreadableError, UserError, cannot_read, no_run
 from alexnet.core.files import read_json, write_json
 from alexnet.core.schema import from_json, to_json
 from alexnet.runtime.lock import exclusive_lock
@@ -51,7 +51,10 @@ class Run:
 
     @property
     def description(self) -> dict[str, Any]:
-        """``run.json``: ``recipe``, ``seed``, ``source`` (where the images are) and ``data`` (their hash)."""
+        """``run.json``: ``recipe``, ``seed``, ``source`` (where the images are) and ``data`` (their hash).
+
+        Also ``labels``, the files with the classes of the images, if there are such.
+        """
         return _read(self.folder / "run.json", ("recipe", "seed", "source", "data"))
 
     @property
@@ -77,6 +80,8 @@ class Run:
         path = self.folder / "result.json"
         try:
             return _read(path, ("split", "steps", "seconds", "hardware"))
+        except UnreadableError:
+            raise
         except UserError as error:
             raise UserError(
                 f"{path} is missing or damaged: delete it and repeat the command of this run, which evaluates again"
@@ -97,9 +102,11 @@ def _read(path: Path, names: tuple[str, ...] = ()) -> dict[str, Any]:
     """The JSON object in a file of a run folder; it must have the keys ``names``. Raises ``UserError``."""
     try:
         value = read_json(path)
-    except (OSError, ValueError) as error:
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
         line = f"{path.parent} is not a run folder: {path.name} is missing or damaged there"
         raise no_run(path.parent, line) from error
+    except OSError as error:  # the file may be good
+        raise cannot_read(path, error) from error
     if not isinstance(value, dict) or value.get("schema", SCHEMA) != SCHEMA or not value.keys() >= set(names):
         raise UserError(f"{path.parent} is not a run folder of this version: {path.name} has other contents")
     return value
@@ -121,17 +128,22 @@ def lock_run_folder(folder: Path) -> Iterator[None]:
         yield
 
 
-def start_or_continue(folder: Path, recipe: Recipe, seed: int, location: str, digest: str) -> Run:
+def start_or_continue(
+    folder: Path, recipe: Recipe, seed: int, location: str, digest: str, labels: Sequence[str] = ()
+) -> Run:
     """The run at ``folder``: a new one if there is none, else the existing one if it is the same training.
 
-    ``location`` and ``digest``: where the images are, and their hash. If several processes may use the folder, lock it
-    first, see :func:`lock_run_folder`. Raises ``UserError`` if the existing run differs; the error names the field.
+    ``location`` and ``digest``: where the images are, and their hash; ``labels``: the files with their classes. If
+    several processes may use the folder, lock it first, see :func:`lock_run_folder`. Raises ``UserError`` if the
+    existing run differs; the error names the field.
     """
     run = Run(folder)
     if (folder / "run.json").exists() and not run.is_empty:
         _check_same(run, recipe, seed, digest)
         return run
     description = {"schema": SCHEMA, "recipe": to_json(recipe), "seed": seed, "source": location, "data": digest}
+    if labels:
+        description["labels"] = list(labels)
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "run.json", {**description, "commit": source_commit()})

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from alexnet.core.errors import UserError
 from alexnet.data.prepared import PreparedDataset, open_or_prepare
 from alexnet.data.sources import BUILTIN_SOURCES, Source, open_source
+from alexnet.data.sources.class_folders import same_name
 from alexnet.models.bundle import model_folder
 from alexnet.models.classifier import Classifier
 from alexnet.runtime.log import Reporter
 from alexnet.runtime.run import Run
-from alexnet.training.evaluate import check_classes, not_trained_on
+from alexnet.training.evaluate import match_classes, not_trained_on
 
 REFUSED_SHOWN = 20
 
@@ -64,12 +65,21 @@ def remarks(dataset: PreparedDataset, most: int = REFUSED_SHOWN) -> list[str]:
 
 
 def open_dataset_for(
-    run: Path | str, model: Classifier, data: Path | str | None, data_root: Path | None, reporter: Reporter
+    run: Path | str,
+    model: Classifier,
+    data: Path | str | None,
+    data_root: Path | None,
+    reporter: Reporter,
+    labels: Sequence[Path] = (),
 ) -> PreparedDataset:
     """The prepared dataset of the source ``data``, or of the run's own source, as ``model`` needs its images.
 
-    ``run``: the run folder, or its model folder. Raises ``UserError``, also if the classes are not the model's.
+    Its classes become those of the model, matched by name; ``reporter`` receives a note on the model's classes that the
+    images do not have. ``run``: the run folder, or its model folder. ``labels``: files with the classes of the images
+    in ``data``, which is the folder of the first of them if it is None. Raises ``UserError``, also for images with a
+    class that the model does not have.
     """
+    data = str(labels[0].parent) if labels and data is None else data
     if data is None:
         if not (described := describe_training(run)):
             raise UserError(f"{run} is a model without its run folder, so its images are unknown: give --data SOURCE")
@@ -78,10 +88,19 @@ def open_dataset_for(
         place = Path(rest if name in BUILTIN_SOURCES else data)
         if place.is_absolute() and not place.exists():
             raise UserError(f"the images of {run} are no longer at {place}: give their new path with --data")
-    source = open_source(str(data), data_root, reporter.log)
-    check_classes(model, source.classes, source.name)
+        labels = [Path(path) for path in described.get("labels", ())]
+        if gone := [path for path in labels if not path.exists()]:
+            raise UserError(f"the labels of {run} are no longer at {gone[0]}: give their new path with --labels")
+    source = open_source(str(data), data_root, reporter.log, labels)
+    if not set(map(same_name, source.classes)) & set(map(same_name, (*model.classes, *model.labels))):
+        match_classes(model, source.classes, source.name)  # raises; before images are decoded, which takes long
     dataset, _ = prepare(source, model.preprocessing.resize_size, model.preprocessing.channels, reporter)
-    return dataset
+    if list(model.classes) == dataset.classes:
+        return dataset
+    numbers, notes = match_classes(model, dataset.classes, source.name)
+    for note in notes:
+        reporter.log(note)
+    return dataset.with_classes(model.classes, model.labels, numbers)
 
 
 def describe_training(run: Path | str) -> dict[str, Any] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,26 +21,31 @@ def resolve(
     overrides: Iterable[str] | Mapping[str, Any],
     data_root: Path | None,
     log: Log,
+    labels: Sequence[Path] = (),
 ) -> tuple[Source, Recipe]:
     """The source to train on, and the recipe with its overrides and that source.
 
     ``recipe``: a ``Recipe``, a name, the path of a JSON file, or None. None means the default recipe, or with ``data``
-    the recipe for images of this size. ``log`` receives messages about downloads. Raises ``UserError`` for an unknown
+    the recipe for images of this size. ``log`` receives messages about downloads. ``labels``: files with the classes of
+    the images in ``data``, which is the folder of the first of them if it is None. Raises ``UserError`` for an unknown
     recipe, source or override.
     """
+    data = str(labels[0].parent) if labels and data is None else data
     if isinstance(recipe, str):
         _check_recipe_name(recipe)
     if recipe is None and data is not None:
-        source = open_source(str(data), data_root, log)
+        source = open_source(str(data), data_root, log, labels)
         recipe = recipe_for(natural_side(source))
     else:
         chosen = recipe if isinstance(recipe, Recipe) else get_recipe(recipe or DEFAULT)
         if not (data or chosen.data.source):
             raise UserError(f"recipe {chosen.name!r} trains on your own images: give --data FOLDER")
         changed = override(chosen, overrides)  # a mistake in them is reported before a download
-        source = open_source(str(data or changed.data.source), data_root, log)
+        source = open_source(str(data or changed.data.source), data_root, log, labels)
         named = not isinstance(recipe, Recipe) and is_for_own_images(chosen)
         recipe = fitted(chosen, natural_side(source)) if named else chosen
+    if not source.trainable:
+        raise UserError(f"{source.location} has only images to evaluate on: add training images, in a folder train/")
     recipe = override(recipe, overrides)
     return source, replace(recipe, data=replace(recipe.data, source=str(data or recipe.data.source)))
 

@@ -62,8 +62,8 @@ def test_the_commands_and_their_options_are_these():
     reference = ["--reference", "--plain"]  # the second is hidden: its earlier name
     assert shown == {
         "train": ["recipe", "--data", "--out", "--set", "--seed", *device, *reference, "--data-root"],
-        "evaluate": ["models", "--data", "--views", *device, *reference, "--data-root"],
-        "predict": ["model", "images", "--top-k", *device, *reference],
+        "evaluate": ["models", "--data", "--views", "--predictions", *device, *reference, "--data-root"],
+        "predict": ["model", "images", "--top-k", "--threshold", "--sort-into", "--csv", *device, *reference],
         "summary": ["target", "--classes", "--channels", "--image-size"],
         "list": ["what"],
         "prepare": ["source", "--size", "--channels", "--strict", "--verify", "--data-root"],
@@ -129,7 +129,10 @@ MISTAKES = [
     (["reproduce", "C12", "--missing"], "--missing needs --run: give both"),
     (["train", "."], "'.' is not a recipe but a source of images: write --data ."),
     (["train", "cifar10"], "'cifar10' is not a recipe but a source of images: write --data cifar10"),
-    (["train", "--data", ""], "the source is empty: give a built-in name, a folder of class folders, or a tar of one"),
+    (
+        ["train", "--data", ""],
+        "the source is empty: give a built-in name, a folder of class folders, or a tar or",
+    ),
     (["prepare", " "], "the source is empty: give a built-in name"),
     (["train", "--out", ""], "--out is empty: give a folder, or leave it out for runs/RECIPE"),
     (["train", "--set", "optim.rte=1"], "unknown field 'optim.rte': did you mean 'optim.lr'?"),

@@ -3,16 +3,33 @@
 import fcntl
 import hashlib
 import json
+import math
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from alexnet.core import files
-from alexnet.core.files import publish_folder, read_json, sha256_file, sha256_json, sync, write_bytes, write_json
+from alexnet.core.files import (
+    json_text,
+    open_regular,
+    publish_folder,
+    read_bytes,
+    read_json,
+    read_text,
+    sha256_file,
+    sha256_json,
+    size_in_words,
+    sync,
+    write_bytes,
+    write_json,
+)
 
 
 def names(folder):
@@ -49,6 +66,80 @@ def test_json_that_is_nested_too_deeply_is_no_value(tmp_path):
     (tmp_path / "deep.json").write_bytes(b"[" * 10**6)
     with pytest.raises(ValueError, match="nested too deeply"):
         read_json(tmp_path / "deep.json")
+
+
+def special_files(folder: Path) -> dict[str, Path]:
+    """Files that are not regular, and links to them and to files that wait for ever."""
+    os.mkfifo(folder / "pipe")
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind(str(folder / "socket"))
+    sock.close()
+    links = {"zero": "/dev/zero", "terminal": "/dev/tty", "null": "/dev/null", "to-pipe": folder / "pipe"}
+    for name, target in links.items():
+        (folder / name).symlink_to(target)
+    return {name: folder / name for name in ("pipe", "socket", *links)}
+
+
+def test_special_files_are_refused_at_once(tmp_path):
+    for path in special_files(tmp_path).values():
+        for read in (open_regular, read_bytes, read_text, read_json, sha256_file):
+            with pytest.raises(OSError, match="is not a regular file"):
+                read(path)
+    with pytest.raises(IsADirectoryError):
+        open_regular(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        read_bytes(tmp_path / "absent")
+
+
+@pytest.mark.skipif(not Path("/proc/kmsg").exists(), reason="there is no /proc/kmsg")
+def test_a_regular_file_that_waits_for_data_is_refused(tmp_path):
+    """The kernel's log is a regular file for ``stat``; a read of it waits for the next message."""
+    (tmp_path / "x.jpg").symlink_to("/proc/kmsg")
+    code = "import sys, pathlib, alexnet.core.files as f; f.read_bytes(pathlib.Path(sys.argv[1]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "x.jpg")], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0 or "OSError" in done.stderr or "PermissionError" in done.stderr  # it did not wait
+
+
+def test_a_file_that_is_replaced_by_a_pipe_while_it_is_opened(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").write_bytes(b"data")
+    status = (tmp_path / "file").stat()
+    monkeypatch.setattr(Path, "stat", lambda self, **given: status)
+    closed = []
+    close = os.close
+    monkeypatch.setattr(files.os, "close", lambda handle: (closed.append(handle), close(handle)))
+    with pytest.raises(OSError, match="is not a regular file"):
+        open_regular(tmp_path / "pipe")
+    assert len(closed) == 1
+
+
+def test_nothing_is_read_of_a_file_above_the_limit(tmp_path):
+    with (tmp_path / "large.jpg").open("wb") as file:
+        file.truncate(20 << 30)
+    tracemalloc.start()
+    with pytest.raises(OSError, match="is larger than 256 MiB, the limit for such a file"):
+        read_bytes(tmp_path / "large.jpg")
+    with pytest.raises(OSError, match="is larger than 16 MiB"):
+        read_json(tmp_path / "large.jpg")
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+    (tmp_path / "file").write_bytes(b"12345")
+    assert read_bytes(tmp_path / "file", 5) == b"12345"
+    assert read_text(tmp_path / "file", 5) == "12345"
+    with pytest.raises(OSError, match="is larger than"):
+        read_bytes(tmp_path / "file", 4)
+
+
+def test_the_limit_holds_for_files_of_unknown_size(tmp_path):
+    path = Path("/proc/self/status")
+    if not path.exists():
+        pytest.skip("there is no /proc")
+    assert path.stat().st_size == 0
+    assert b"VmHWM" in read_bytes(path)
+    with pytest.raises(OSError, match="is larger than"):
+        read_bytes(path, 100)
 
 
 def test_a_write_is_synced_before_it_is_renamed(tmp_path, monkeypatch):
@@ -199,3 +290,31 @@ def test_a_file_system_without_locks_still_has_whole_folders(tmp_path, monkeypat
     with publish_folder(tmp_path / "folder") as beside:
         fill(beside, "text")
     assert names(tmp_path) == [left.name, "folder"]  # nobody can say whether it is in use
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, np.float64("nan")])
+def test_json_is_valid_whatever_the_numbers(tmp_path, value):
+    write_json(tmp_path / "a.json", {"a": [1.5, {"b": value}], "c": (value, 2)})
+    text = (tmp_path / "a.json").read_text()
+
+    def refuse(word):
+        raise AssertionError(word)
+
+    assert json.loads(text, parse_constant=refuse) == {"a": [1.5, {"b": None}], "c": [None, 2]}
+
+
+def test_json_text_is_utf8_and_gives_the_names_back():
+    names = ["猫", "\u202eright", "\x9b", "bytes \udcff", "\U000e0001", "a\nb"]
+    text = json_text(names, indent=1)
+    assert json.loads(text.encode()) == names
+    assert "猫" in text
+    assert text.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(0, "0 bytes"), (1, "1 byte"), (999, "999 bytes"), (1000, "1.00 kB"), (45_300_000, "45.3 MB"),
+     (999_600, "1.00 MB"), (1.8e9, "1.80 GB"), (10**19, "10,000 PB")],
+)  # fmt: skip
+def test_sizes_have_three_figures(count, words):
+    assert size_in_words(count) == words

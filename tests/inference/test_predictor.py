@@ -1,6 +1,8 @@
 """An image file goes the way that training's images went, and comes to the same answer."""
 
 import io
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,9 +10,11 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from alexnet.cli import predict as command
 from alexnet.config import override
 from alexnet.core.errors import UserError
-from alexnet.inference.predictor import Predictor
+from alexnet.data import image_file
+from alexnet.inference.predictor import Predictor, predict_files
 from alexnet.models.bundle import save_model
 from alexnet.runtime.device import DeviceConfig
 from alexnet.training.build import build_model
@@ -123,6 +127,21 @@ def test_a_path_and_its_bytes_agree(colour, tmp_path):
     path = tmp_path / "china.jpg"
     path.write_bytes(files[0])
     assert predictor(path) == predictor(str(path)) == predictor(files[0])
+
+
+def test_bytes_and_standard_input_without_end_are_refused(colour, monkeypatch):
+    *_, predictor = colour
+    monkeypatch.setattr(image_file, "FILE_LIMIT", 1 << 20)
+    monkeypatch.setattr(command, "FILE_LIMIT", 1 << 20)
+    with pytest.raises(UserError, match="the image: is larger than 1 MiB"):
+        predictor(bytes((1 << 20) + 1))
+    with Path("/dev/zero").open() as endless:
+        monkeypatch.setattr(sys, "stdin", endless)
+        data = command._read_stdin()
+    found = list(predict_files(predictor, ["-"], 1, data))
+    assert found == [{"image": "-", "error": "standard input: is larger than 1 MiB, the limit for such a file"}]
+    monkeypatch.setattr(sys, "stdin", None)  # closed: <&-
+    assert command._read_stdin() == b""
 
 
 def test_predictions_are_ranked_and_named(grey):

@@ -315,3 +315,50 @@ def test_names_in_a_description_are_shown_escaped(copy, name, shown):
     (copy / "model.json").write_text(text, encoding="utf-8")
     loaded = load_model(copy)
     assert loaded.classes[0] == loaded.labels[0] == shown
+
+
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
+def test_a_file_that_may_not_be_read_is_not_called_damaged(sound, public_folder, as_user, name):
+    """Its permission is what is wrong, and nobody is told to remove a good model."""
+    folder = public_folder / "model"
+    shutil.copytree(sound, folder)
+    folder.chmod(0o755)
+    for path in folder.iterdir():
+        path.chmod(0o000 if path.name == name else 0o644)
+    with as_user():
+        line = refused(folder)
+    assert line == f"cannot read {folder / name}: Permission denied; ask for permission to read it, or use another copy"
+
+
+def test_a_folder_that_may_not_be_entered_is_said_to_be_so(sound, public_folder, as_user):
+    folder = public_folder / "model"
+    shutil.copytree(sound, folder)
+    folder.chmod(0o000)
+    with as_user():
+        line = refused(folder)
+    folder.chmod(0o755)
+    assert line.startswith(f"cannot read {folder / 'model.json'}: Permission denied")
+
+
+def test_no_message_asks_for_the_removal_of_a_model(copy):
+    (copy / "model.safetensors").rename(copy / "elsewhere")
+    assert "is incomplete: model.safetensors is missing" in refused(copy)
+    (copy / "elsewhere").rename(copy / "model.safetensors")
+    change(copy, schema=3)
+    assert refused(copy).endswith("was written by a later version of alexnet (schema 3, this version reads 1 to 2): "
+                                  "install that version")  # fmt: skip
+    change(copy, schema=2)
+    flip(copy / "model.safetensors", -1)
+    assert "remove" not in refused(copy)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", ["conv1.weight", "fc8.bias", "bn1.running_var"])
+def test_weights_that_are_not_finite_are_refused(copy, name, value):
+    from safetensors.torch import load_file, save
+
+    tensors = load_file(copy / "model.safetensors")
+    name = name if name in tensors else next(each for each in tensors if each.endswith("running_var"))
+    tensors[name].view(-1)[-1] = value
+    replace_tensors(copy, save(tensors))
+    assert f"cannot be used: {name} holds numbers that are not finite" in refused(copy)

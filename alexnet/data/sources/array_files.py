@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.core.errors import UserError
+from alexnet.core.files import open_regular, read_bytes
 from alexnet.data.sources.records import unreadable
 
 T = TypeVar("T")
@@ -105,7 +106,7 @@ def _header(path: Path, file: io.BufferedIOBase) -> tuple[int, ...]:
 
 def _open_idx(path: Path, read: Callable[[io.BufferedIOBase], T]) -> T:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             gzipped = file.read(2) == _GZIP_MAGIC
             file.seek(0)
             if not gzipped:
@@ -142,7 +143,7 @@ class _ArraysOnly(pickle.Unpickler):
 
 def _unpickle(path: Path, md5: str) -> dict[str, Any]:
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except OSError as error:
         raise unreadable(path, error) from error
     found = hashlib.md5(

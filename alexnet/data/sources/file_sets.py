@@ -44,7 +44,7 @@ class FileSet:
 def file_set_opener(wanted: FileSet, open_files: Callable[[tuple[Path, ...]], Source]) -> Opener:
     """The opener of a set of files, for the table of sources: find the files, then ``open_files``.
 
-    If a path is given that does not hold the files but a tar or folders, it is opened as image files.
+    If a path is given that does not hold the files but a tar, a zip or folders, it is opened as image files.
     """
 
     def open_file_set(path: Path | None, roots: Sequence[Path], log: Log) -> Source:
@@ -56,7 +56,7 @@ def file_set_opener(wanted: FileSet, open_files: Callable[[tuple[Path, ...]], So
 
 
 def _may_hold_images(path: Path) -> bool:
-    """Whether a built-in set may be stored as image files here: a file (a tar), or a folder with folders."""
+    """Whether a built-in set may be stored as image files here: a file (a tar or zip), or a folder with folders."""
     return path.is_file() or any(entry.is_dir() for entry in scan(path))
 
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import csv
 import io
-import tarfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,13 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.core.errors import UserError
-from alexnet.data.sources.folders import ClassFolder, File, folder_source, list_files, read_names, subfolders
+from alexnet.core.files import TEXT_LIMIT, read_bytes
+from alexnet.data.sources.archives import read_member
+from alexnet.data.sources.class_folders import ClassFolder
+from alexnet.data.sources.folders import File, folder_source, list_files, read_names, subfolders
 from alexnet.data.sources.records import Ignored, Log, Source, unreadable
+from alexnet.data.sources.tars import TAR
 
 KAGGLE_IMAGES = "ILSVRC/Data/CLS-LOC"
 KAGGLE_LABELS = "LOC_val_solution.csv"
 DEVKIT = "ILSVRC2012_devkit_t12"
 _META = "meta.mat"
+DEVKIT_LIMIT = 4 << 20
+"""Bytes of the largest file of the development kit. ``meta.mat`` can unpack to a thousand times its size."""
 _GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 
 _LAYOUT = (
@@ -58,7 +62,7 @@ def open_imagenet(path: Path | None, roots: Sequence[Path], log: Log = lambda li
         label_roots.append(images.parents[2])  # Kaggle's archive has its tables at the top
     ignored = Ignored()
     files = _train(images, ignored) | _test(images, label_roots, ignored)
-    names = read_names(label_roots) or _devkit_names(label_roots)
+    names = read_names(label_roots, ignored) or _devkit_names(label_roots)
     return folder_source(images, "imagenet", files, names, ignored)
 
 
@@ -112,8 +116,8 @@ def _kaggle_labels(roots: list[Path]) -> dict[str, str]:
     if path is None:
         return {}
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(file)}
+        rows = csv.DictReader(io.StringIO(read_bytes(path, TEXT_LIMIT).decode("utf-8"), newline=""))
+        return {row["ImageId"]: row["PredictionString"].split()[0] for row in rows}
     except OSError as error:
         raise unreadable(path, error) from error
     except (ValueError, LookupError, AttributeError, csv.Error) as error:
@@ -158,26 +162,18 @@ def _devkit_file(roots: list[Path], name: str) -> bytes | None:
     for root in roots:
         for folder in (root / DEVKIT / "data", root / "data"):
             if (folder / name).is_file():
-                return _read_bytes(folder / name)
+                return _read_file(folder / name, DEVKIT_LIMIT)
         archive = root / f"{DEVKIT}.tar.gz"
         if archive.is_file():
-            return _from_archive(archive, f"{DEVKIT}/data/{name}")
+            data = read_member(archive, TAR, f"{DEVKIT}/data/{name}", DEVKIT_LIMIT)
+            if data is None:
+                raise UserError(f"{archive} lacks {DEVKIT}/data/{name}")
+            return data
     return None
 
 
-def _read_bytes(path: Path) -> bytes:
+def _read_file(path: Path, limit: int) -> bytes:
     try:
-        return path.read_bytes()
+        return read_bytes(path, limit)
     except OSError as error:
         raise unreadable(path, error) from error
-
-
-def _from_archive(archive: Path, member: str) -> bytes:
-    try:
-        with tarfile.open(archive) as tar:
-            file = tar.extractfile(member)
-            if file is not None:
-                return file.read()
-    except (tarfile.TarError, KeyError, EOFError, zlib.error, OSError) as error:
-        raise UserError(f"{archive} is damaged or lacks {member}", str(error).splitlines()) from error
-    raise UserError(f"{archive} lacks {member}")

@@ -1,18 +1,25 @@
-"""A source that is a path: a folder of class folders, or a tar of one."""
+"""A source that is a path: a folder of class folders, or a tar or zip of one. The content decides, not the suffix."""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 from alexnet.core.errors import UserError
+from alexnet.core.files import open_regular
+from alexnet.core.names import printable
+from alexnet.data.sources.archives import ArchiveFormat, open_archive
 from alexnet.data.sources.folders import open_folder
 from alexnet.data.sources.imagenet import is_ilsvrc
-from alexnet.data.sources.records import Source
-from alexnet.data.sources.tars import is_tar, open_tar
+from alexnet.data.sources.records import Source, unreadable
+from alexnet.data.sources.tars import TAR, is_tar
+from alexnet.data.sources.zips import ZIP, is_zip
+
+_OTHER_ARCHIVES = {b"7z\xbc\xaf": "7z", b"Rar!": "RAR", b"\x28\xb5\x2f\xfd": "Zstandard"}
 
 
 def open_path(path: Path) -> Source:
-    """The source in a folder of class folders or in a tar of one. Raises ``UserError`` for anything else.
+    """The source in a folder of class folders or in an archive of one. Raises ``UserError`` for anything else.
 
     A folder of ILSVRC-2012 is refused, because its ``val`` is the test set: the error gives the name to use.
     """
@@ -20,6 +27,21 @@ def open_path(path: Path) -> Source:
         if is_ilsvrc(path):
             raise UserError(f"{path} is an ILSVRC-2012 directory, whose val/ is the test set: write imagenet:{path}")
         return open_folder(path)
-    if is_tar(path):
-        return open_tar(path)
-    raise UserError(f"{path} is a file but not a tar: expected a folder of class folders, or a tar of one")
+    try:
+        with open_regular(path) as file:
+            form = _archive_format(path, file)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    return open_archive(path, form)
+
+
+def _archive_format(path: Path, file: io.BufferedReader) -> ArchiveFormat:
+    start = file.read(4)
+    for form, matches in ((TAR, is_tar), (ZIP, is_zip)):
+        file.seek(0)
+        if matches(file):
+            return form
+    shown = printable(str(path))
+    if start in _OTHER_ARCHIVES:
+        raise UserError(f"{shown} is a {_OTHER_ARCHIVES[start]} file, which is not read: unpack it first")
+    raise UserError(f"{shown} is a file but not a tar or zip: expected a folder of class folders, or an archive of one")

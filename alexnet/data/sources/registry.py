@@ -2,7 +2,7 @@
 
 A source is given as text: ``fashion-mnist`` is a built-in set; ``imagenet:/data/ilsvrc`` is a built-in set at a path;
 any other text is a path to a folder of class folders, with or without ``train/``, ``val/`` and ``test/`` above them, or
-to a tar of one.
+to a tar or zip of one.
 
 To add a built-in source, write a module with an opener (see :data:`~alexnet.data.sources.records.Opener`) and add a row
 to ``BUILTIN_SOURCES``: ``alexnet list``, the command line and error messages read this table.
@@ -13,14 +13,17 @@ from __future__ import annotations
 import difflib
 import os
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from alexnet.core.errors import UserError
+from alexnet.core.names import is_url
 from alexnet.data.home import data_home
 from alexnet.data.sources.cifar import open_cifar10, open_cifar100
 from alexnet.data.sources.digits import open_digits
 from alexnet.data.sources.imagenet import open_imagenet
+from alexnet.data.sources.label_files import open_labelled
 from alexnet.data.sources.mnist import open_fashion_mnist, open_mnist
 from alexnet.data.sources.paths import open_path
 from alexnet.data.sources.records import Log, Opener, Source, unreadable
@@ -70,32 +73,51 @@ BUILTIN_SOURCES: dict[str, BuiltinSource] = {
 """Name → built-in source."""
 
 
-def open_source(text: str, data_root: Path | None = None, log: Log = lambda line: None) -> Source:
+def open_source(
+    text: str, data_root: Path | None = None, log: Log = lambda line: None, labels: Sequence[Path] = ()
+) -> Source:
     """The source that ``text`` describes: ``digits``, ``cifar10:PATH`` or a path. A built-in name wins over a path.
 
-    ``data_root``: the folder where built-in sets are looked for first. ``log`` receives messages about a download, one
-    line each. Raises ``UserError`` for a source that does not exist or cannot be used.
+    ``data_root``: the folder where built-in sets are looked for first. ``log`` receives messages, one line each, e.g.
+    about a download. ``labels``: files with the classes of the images in a folder, see ``label_files.py``. Raises
+    ``UserError`` for a source that does not exist or cannot be used.
     """
     if not text.strip():
-        raise UserError("the source is empty: give a built-in name, a folder of class folders, or a tar of one")
+        raise UserError("the source is empty: give a built-in name, a folder of class folders, or a tar or zip of one")
     if data_root is not None and not (data_root := data_root.expanduser()).is_dir():
         raise UserError(f"--data-root {data_root}: there is no such folder")
     try:
-        return _open(text, data_root, log)
+        return _open_labelled(text, labels) if labels else _open(text, data_root, log)
     except OSError as error:  # a folder or file on the way cannot be read
         raise unreadable(error.filename or text, error) from error
 
 
 def _open(text: str, data_root: Path | None, log: Log) -> Source:
     name, colon, rest = text.partition(":")
+    if is_url(text) or is_url(rest):
+        raise UserError(f"source {text!r}: URLs are not fetched: download the images and give the path of their folder")
     if name not in BUILTIN_SOURCES:
         return open_path(_existing_path(text, text))
+    if not colon and os.path.exists(text):  # noqa: PTH110 – never raises
+        log(f"note: {text} is the built-in image set; for the folder or file of that name here, write ./{text}")
     if colon and not rest:
         raise UserError(f"source {text!r} has no path after the colon: write {name}:PATH, or {name} alone")
     path = _existing_path(rest, text) if colon else None
     if path and not BUILTIN_SOURCES[name].takes_path:
         raise UserError(f"source {text!r}: {name} has no files and takes no path: write {name}")
     return BUILTIN_SOURCES[name].open(path, [*([data_root] if data_root else []), data_home()], log)
+
+
+def _open_labelled(text: str, labels: Sequence[Path]) -> Source:
+    if text.partition(":")[0] in BUILTIN_SOURCES:
+        raise UserError(f"--labels is for a folder of images, and {text} has labels of its own: leave --labels out")
+    root = _existing_path(text, text)
+    if not root.is_dir():
+        raise UserError(f"--labels needs a folder of images, and {root} is a file: unpack it first")
+    for path in labels:
+        if is_url(str(path)) or not path.expanduser().exists():
+            raise UserError(f"--labels {path}: there is no such file")
+    return open_labelled(root, [path.expanduser().resolve() for path in labels])
 
 
 def absolute_source(text: str, source: Source, data_root: Path | None) -> str:
@@ -118,7 +140,9 @@ def _existing_path(path_text: str, text: str) -> Path:
     except OSError as error:
         raise unreadable(path_text, error) from error
     if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
-        raise UserError(f"{path} is neither a folder nor a file: expected a folder of class folders, or a tar of one")
+        raise UserError(
+            f"{path} is neither a folder nor a file: expected a folder of class folders, or a tar or zip of one"
+        )
     if not os.access(path, os.R_OK):
         raise UserError(f"cannot read {path}: permission denied")
     return path

@@ -1,212 +1,316 @@
-"""Tars of class folders, read from front to back and never unpacked to disk.
+"""Tars, compressed or not, read from front to back by a strict reader.
 
-A first pass lists the names, a second one reads the files in the order of the archive. Both read it as a stream, so a
-compressed tar is decompressed once per pass and memory does not grow with the archive. Members that point outside
-(absolute paths, ``..``, links, devices) are ignored with a warning: nothing is written, but their names are not safe.
+The format is that of POSIX.1-2024, chapter *pax* (https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html),
+with the additions of GNU tar (https://www.gnu.org/software/tar/manual/html_node/Standard.html). Python's ``tarfile``
+is not used: an unreadable header ends its listing silently, offsets that do not rise make it read for ever, and other
+malformed fields end in many kinds of exception.
+
+Each block is read once, so the position only rises. Each number is checked, and a member has at most one header
+extension of each kind. Data of a tar has no checksum; gzip, bzip2 and xz have one. Sparse files (``tar --sparse``) are
+left out with their name.
 """
 
 from __future__ import annotations
 
+import bz2
+import contextlib
+import functools
+import gzip
+import io
 import lzma
 import re
-import tarfile
 import zlib
-from collections import Counter
-from collections.abc import Generator, Iterator
-from contextlib import closing
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
 
-from alexnet.core.errors import UserError
-from alexnet.core.names import printable
-from alexnet.data.sources.folders import BESIDE_CLASSES, assign_splits, choose_classes, is_image_name
-from alexnet.data.sources.records import (
-    NAME_FILES,
-    Ignored,
-    Record,
-    Source,
-    describe,
-    fingerprint_paths,
-    is_ignored_name,
-    parse_names,
-    slug,
-)
+from alexnet.data.sources.archives import ArchiveFormat, FormatError, Member, damaged
 
-MEMBER_LIMIT = 64 << 20
-"""Bytes of the largest member that is read: far more than a photograph, far less than the memory of a computer."""
+BLOCK = 512
+CHUNK = 1 << 16
 EXTENSION_LIMIT = 1 << 20
-"""Bytes of the largest header extension (e.g. a long name), which ``tarfile`` reads into memory."""
+"""Bytes of the largest header extension (e.g. a long name), which is read into memory."""
+XZ_MEMORY = 256 << 20
+"""Bytes that the decompression of xz may use: the largest preset, ``xz -9``, needs 65 MiB."""
+END_LIMIT = 1 << 20
+"""Bytes that are read after the end of a tar: writers fill it up with zeros to a multiple of 10 KiB."""
 
-EXTENSIONS = (
-    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE,
-)  # fmt: skip
-Parts = tuple[str, ...]
+SPECIAL = "link or special file in a tar"
+SPARSE = "sparse file in a tar (pack it again without --sparse)"
+LONG_NAME, LONG_LINK, PAX, GLOBAL_PAX, SOLARIS_PAX, GNU_SPARSE = b"L", b"K", b"x", b"g", b"X", b"S"
+_EXTENSIONS = (LONG_NAME, LONG_LINK, PAX, GLOBAL_PAX, SOLARIS_PAX)
+_FILES = (b"0", b"\0", b"7")
+_FOLDER = b"5"
+_WITHOUT_DATA = (b"1", b"2", b"3", b"4", b"5", b"6")  # links, devices, folders, pipes: their size means nothing
+_SIZE, _CHECKSUM = slice(124, 136), slice(148, 156)
+_OTHER_NUMBERS = (slice(100, 108), slice(108, 116), slice(116, 124), slice(136, 148))  # mode, uid, gid, mtime
+_DEVICE_NUMBERS = (slice(329, 337), slice(337, 345))
+_PAX_LENGTH = re.compile(rb"([1-9][0-9]{0,6}) ")
 
 
-class _StrictHeader(tarfile.TarInfo):
-    """A header that raises an error if it is damaged: ``tarfile`` itself treats that as the end of the archive."""
+_DAMAGE = (FormatError, OSError, EOFError, zlib.error, lzma.LZMAError)  # the exceptions of decompressors
 
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        """The member that 512 bytes describe. Raises ``tarfile.ReadError`` if they are neither a header nor zeros."""
-        try:
-            member = super().frombuf(buf, encoding, errors)
-        except tarfile.HeaderError as error:
-            if any(buf):
-                raise tarfile.ReadError(str(error)) from error
-            raise
-        if member.type in EXTENSIONS and not 0 <= member.size <= EXTENSION_LIMIT:
-            raise tarfile.ReadError(f"a header extension of {member.size:,} bytes")
-        return member
+
+class _Stream:
+    """Blocks of a tar in their order. A tar that is not compressed is skipped through without reading."""
+
+    def __init__(self, file: io.BufferedReader) -> None:
+        self._file: io.BufferedReader | None = None
+        self._chunks: Iterator[bytes] = iter(())
+        self._rest = memoryview(b"")
+        self.position = 0
+        start = file.read(6)
+        file.seek(0)
+        if start.startswith(b"\x1f\x8b"):
+            self._chunks = _chunks_of(gzip.GzipFile(fileobj=file))
+        elif start.startswith(b"BZh"):
+            self._chunks = _decompress(file, bz2.BZ2Decompressor)
+        elif start.startswith((b"\xfd7zXZ\0", b"]\0\0")):
+            self._chunks = _decompress(file, lambda: lzma.LZMADecompressor(memlimit=XZ_MEMORY))
+        else:
+            self._file = file
+            self._size = file.seek(0, io.SEEK_END)
+            file.seek(0)
+
+    def read(self, count: int) -> bytes:
+        """The next ``count`` bytes, fewer only at the end."""
+        if self._file is not None:
+            data = self._file.read(count)
+            self.position += len(data)
+            return data
+        parts = []
+        while count:
+            if not self._rest:
+                if not (chunk := next(self._chunks, b"")):
+                    break
+                self._rest = memoryview(chunk)
+            parts.append(self._rest[:count])
+            self._rest = self._rest[count:]
+            count -= len(parts[-1])
+            self.position += len(parts[-1])
+        return b"".join(parts)
+
+    def exactly(self, count: int) -> bytes:
+        """The next ``count`` bytes. Raises ``FormatError`` if there are fewer."""
+        data = self.read(count)
+        if len(data) < count:
+            raise FormatError("unexpected end of the file")
+        return data
+
+    def skip(self, count: int) -> None:
+        """Go on by ``count`` bytes. Raises ``FormatError`` if there are fewer."""
+        if self._file is not None:
+            self.position += count
+            if self.position > self._size:
+                raise FormatError("unexpected end of the file")
+            self._file.seek(self.position)
+            return
+        while count:
+            count -= len(self.exactly(min(count, CHUNK)))
+
+
+def _chunks_of(file: gzip.GzipFile) -> Iterator[bytes]:
+    while chunk := file.read(CHUNK):
+        yield chunk
+
+
+def _decompress(
+    file: io.BufferedReader, new: Callable[[], bz2.BZ2Decompressor | lzma.LZMADecompressor]
+) -> Iterator[bytes]:
+    """The decompressed chunks of a file of one or more streams, as ``bzip2`` and ``xz`` write them."""
+    pending = file.read(CHUNK)
+    while pending:
+        decompressor = new()
+        while not decompressor.eof:
+            if decompressor.needs_input and not pending and not (pending := file.read(CHUNK)):
+                raise EOFError("unexpected end of the file")
+            chunk = decompressor.decompress(pending, CHUNK)
+            pending = b""
+            if chunk:
+                yield chunk
+        pending = (decompressor.unused_data or file.read(CHUNK)).lstrip(b"\0")  # zeros may follow a stream of xz
+
+
+@dataclass(frozen=True)
+class _Header:
+    name: bytes
+    kind: bytes
+    size: int
+    sparse_more: bool  # whether blocks with the rest of a sparse file's map follow
 
 
 @dataclass
-class _Listing:
-    """The result of the first pass: folders, and the number of files in each; no list of all files."""
+class _Extension:
+    """The contents of the header extensions before a member."""
 
-    folders: set[Parts] = field(default_factory=set)
-    files: Counter[Parts] = field(default_factory=Counter)
-    images: dict[Parts, tuple[int, str]] = field(
-        default_factory=dict
-    )  # the number of image names and the first of them
-    names: dict[Parts, str] = field(default_factory=dict)
-    ignored: Ignored = field(default_factory=Ignored)
+    name: bytes | None = None
+    size: int | None = None
+    sparse: bool = False
+    kinds: set[bytes] = field(default_factory=set)
 
 
-def is_tar(path: Path) -> bool:
-    """Whether the file opens as a tar, compressed or not."""
+def is_tar(file: io.BufferedReader) -> bool:
+    """Whether a file begins like a tar, compressed or not: with a header, or with the zeros of an empty tar."""
     try:
-        with tarfile.open(path, "r:*"):
-            return True
-    except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error):
+        block = _Stream(file).exactly(BLOCK)
+        return not any(block) or bool(_header(block).name)
+    except _DAMAGE as error:
+        if is_disk_fault(error):
+            raise
         return False
 
 
-def open_tar(path: Path) -> Source:
-    """The source in a tar of class folders. Raises ``UserError`` if it does not hold class folders or is damaged."""
-    before = fingerprint_paths([path])
-    listing = _list(path)
-    prefix = _common_top(listing)
-    below = _tree(listing, prefix)
-    if not below:
-        raise UserError(f"{path} has no class folders: expected one folder of images per class")
-    folders = assign_splits(below, str(path), listing.ignored)
-    for parent in sorted({prefix + folder.parts[:-1] for folder in folders} & set(listing.images)):
-        count, first = listing.images[parent]
-        listing.ignored.add(BESIDE_CLASSES, first, count)
-    depth = len(prefix) + len(folders[0].parts)
-    sizes: Counter[Parts] = Counter()
-    for parts, count in listing.files.items():
-        sizes[parts[:depth]] += count
-    counts = {folder: sizes[prefix + folder.parts] for folder in folders}
-    classes, warnings = choose_classes(counts, str(path))
-    label = {name: index for index, name in enumerate(classes)}
-    targets = {prefix + folder.parts: (folder.split, label[folder.label]) for folder in folders if counts[folder]}
-
-    def read() -> Iterator[Record]:
-        if fingerprint_paths([path]) != before:
-            raise UserError(f"{path} changed while it was in use: start again")
-        return _read(path, targets, depth)
-
-    return Source(
-        name=slug(re.sub(r"\.(tar(\.\w+)?|t[gbx]z2?)$", "", path.name, flags=re.IGNORECASE)),
-        location=str(path),
-        classes=tuple(printable(name) for name in classes),
-        fingerprint=before,
-        read=read,
-        count=sum(counts.values()),
-        descriptions=describe(classes, _readable_names(listing, prefix)),
-        warnings=(*listing.ignored.warnings(), *warnings),
-    )
+def tar_members(path: Path, file: io.BufferedReader) -> Iterator[Member]:
+    """The members of a tar in order, see :class:`~alexnet.data.sources.archives.ArchiveFormat`."""
+    where = "at its start"
+    with contextlib.closing(_members(_Stream(file))) as found:
+        while True:
+            with _refusing(path, where):
+                member = next(found, None)
+            if member is None:
+                return
+            where = f"after the header of {member.name}"
+            yield replace(member, read=functools.partial(_read, path, member))
 
 
-def _members(path: Path) -> Generator[tuple[tarfile.TarFile, tarfile.TarInfo], None, None]:
-    """Every member in archive order, with the open archive. Raises ``UserError`` if the archive is damaged."""
+def _read(path: Path, member: Member) -> bytes:
+    with _refusing(path, f"in {member.name}"):
+        return member.read()
+
+
+@contextlib.contextmanager
+def _refusing(path: Path, where: str) -> Iterator[None]:
+    """Turn each exception of a damaged tar into ``UserError``; ``where``: the place, for the message."""
     try:
-        with tarfile.open(path, "r:*", tarinfo=_StrictHeader) as archive:
-            while (member := archive.next()) is not None:
-                yield archive, member
-                archive.members.clear()  # type: ignore[attr-defined]  # else tarfile keeps every header in memory
-    except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error) as error:
-        raise UserError(f"cannot read {path}: the tar is damaged or cut short", str(error).splitlines()) from error
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+        yield
+    except _DAMAGE as error:
+        if is_disk_fault(error):
+            raise
+        raise damaged(path, "tar", f"{error}, {where}") from error
 
 
-def _list(path: Path) -> _Listing:
-    listing = _Listing()
-    with closing(_members(path)) as members:
-        for archive, member in members:
-            parts = _safe_parts(member.name)
-            if parts is None:
-                listing.ignored.add("path outside the tar", member.name)
-            elif any(is_ignored_name(part) for part in parts):
-                continue
-            elif member.isdir():
-                listing.folders.add(parts[:3])
-            elif not member.isreg():
-                listing.ignored.add("link or special file in a tar", member.name)
-            elif member.size > MEMBER_LIMIT:
-                listing.ignored.add(f"file above {MEMBER_LIMIT >> 20} MiB", member.name)
-            else:
-                _count_file(listing, archive, member, parts)
-    return listing
+def is_disk_fault(error: BaseException) -> bool:
+    """Whether an ``OSError`` is one of the system; ``gzip`` and ``bz2`` raise those without a number for damage."""
+    return isinstance(error, OSError) and error.errno is not None
 
 
-def _count_file(listing: _Listing, archive: tarfile.TarFile, member: tarfile.TarInfo, parts: Parts) -> None:
-    folder = parts[:-1]
-    if len(folder) < 2 and parts[-1] in NAME_FILES:
-        listing.names[parts] = _bytes(archive, member).decode("utf-8", "replace")
-    if len(folder) < 3 and is_image_name(parts[-1]):
-        count, first = listing.images.get(folder, (0, "/".join(parts)))
-        listing.images[folder] = (count + 1, first)
-    if folder:
-        listing.files[folder[:3]] += 1  # one common folder, a split and a class: deeper names are not needed
+def _members(stream: _Stream) -> Generator[Member, None, None]:
+    extension = _Extension()
+    while any(block := stream.exactly(BLOCK)):
+        header = _header(block)
+        if header.kind in _EXTENSIONS:
+            _extend(extension, header, stream)
+            continue
+        member, size = _member(stream, header, extension)
+        start = stream.position
+        yield member
+        stream.skip(start + size + -size % BLOCK - stream.position)
+        extension = _Extension()
+    if extension.kinds:
+        raise FormatError("a header extension without a member")
+    rest = stream.read(END_LIMIT)  # also compares the checksum of a compressed tar, which is at its end
+    if any(rest):
+        raise FormatError("data after a block of zeros, which ends a tar")
 
 
-def _safe_parts(name: str) -> Parts | None:
-    """The parts of a member's path without ``.``; None if it is absolute or contains ``..``."""
-    parts = tuple(part for part in name.split("/") if part not in ("", "."))
-    return None if name.startswith("/") or ".." in parts else parts
+def _member(stream: _Stream, header: _Header, extension: _Extension) -> tuple[Member, int]:
+    """The member after a header, and the number of bytes that follow the header in the tar."""
+    size = header.size if extension.size is None else extension.size
+    name = header.name if extension.name is None else extension.name
+    more = header.sparse_more
+    while more:
+        more = stream.exactly(BLOCK)[504] != 0
+    if header.kind == GNU_SPARSE or extension.sparse:
+        kind = SPARSE
+    elif header.kind == _FOLDER or (header.kind in _FILES and name.endswith(b"/")):
+        kind = "folder"
+    else:
+        kind = "file" if header.kind in _FILES else SPECIAL
+    if header.kind in _WITHOUT_DATA:
+        size = 0
+    elif kind == "folder" and size:
+        raise FormatError("a folder with data")
+    return Member(name.decode("utf-8", "surrogateescape"), kind, size, lambda: stream.exactly(size)), size
 
 
-def _common_top(listing: _Listing) -> Parts:
-    """The one folder that contains everything, if there are folders in it: it is not a class; else no folder."""
-    folders = listing.folders | set(listing.files)
-    tops = {folder[:1] for folder in folders if folder}
-    return tops.pop() if len(tops) == 1 and any(len(folder) > 1 for folder in folders) else ()
+def _header(block: bytes) -> _Header:
+    """The header in a block. Raises ``FormatError`` if a number or the checksum is wrong."""
+    total = sum(block) - sum(block[_CHECKSUM]) + 8 * ord(" ")
+    negative = sum(byte > 127 for byte in block) - sum(byte > 127 for byte in block[_CHECKSUM])
+    if _number(block[_CHECKSUM]) not in (total, total - 256 * negative):  # old writers added signed bytes
+        raise FormatError("a header with a wrong checksum")
+    posix, gnu = block[257:263] == b"ustar\0", block[257:263] == b"ustar "
+    for place in (*_OTHER_NUMBERS, *(_DEVICE_NUMBERS if posix or gnu else ())):
+        _number(block[place])
+    if (size := _number(block[_SIZE])) < 0:
+        raise FormatError(f"a size of {size:,} bytes")
+    name = _text(block[:100])
+    if posix and (prefix := _text(block[345:500])):
+        name = prefix + b"/" + name
+    kind = block[156:157]
+    return _Header(name, kind, size, kind == GNU_SPARSE and block[482] != 0)
 
 
-def _tree(listing: _Listing, prefix: Parts) -> dict[str, set[str]]:
-    """For each folder at the top (below ``prefix``), the folders in it."""
-    below: dict[str, set[str]] = {}
-    for folder in listing.folders | set(listing.files):
-        inside = folder[len(prefix) :]
-        if inside:
-            below.setdefault(inside[0], set()).update(inside[1:2])
-    return below
+def _text(data: bytes) -> bytes:
+    return data.partition(b"\0")[0]
 
 
-def _readable_names(listing: _Listing, prefix: Parts) -> dict[str, str]:
-    texts = (listing.names.get((*prefix, name)) for name in NAME_FILES)
-    return parse_names(next((text for text in texts if text is not None), ""))
+def _number(data: bytes) -> int:
+    """A field of a header: octal digits, or binary after a byte 0x80 (0xff: negative), as GNU tar writes large ones."""
+    if data[0] in (0x80, 0xFF):
+        return int.from_bytes(data[1:], "big") - (256 ** (len(data) - 1) if data[0] == 0xFF else 0)
+    digits = _text(data).strip(b" ")
+    if digits.strip(b"01234567"):
+        raise FormatError(f"the number {digits!r} in a header")
+    return int(digits or b"0", 8)
 
 
-def _read(path: Path, targets: dict[Parts, tuple[str | None, int]], depth: int) -> Iterator[Record]:
-    """The records of the second pass. ``targets``: class folder → (split, label); ``depth``: its number of parts."""
-    with closing(_members(path)) as members:
-        for archive, member in members:
-            parts = _safe_parts(member.name)
-            if parts is None or not member.isreg() or member.size > MEMBER_LIMIT or any(map(is_ignored_name, parts)):
-                continue
-            target = targets.get(parts[:-1][:depth])
-            if target is not None:
-                yield Record(*target, printable("/".join(parts)), _bytes(archive, member))
+def _extend(extension: _Extension, header: _Header, stream: _Stream) -> None:
+    """Read a header extension. Raises ``FormatError`` if it is malformed, or a second one for the same member."""
+    if header.size > EXTENSION_LIMIT:
+        raise FormatError(f"a header extension of {header.size:,} bytes")
+    data = stream.exactly(header.size)
+    stream.skip(-header.size % BLOCK)
+    if header.kind == GLOBAL_PAX:
+        if any(key in (b"path", b"size") or key.startswith(b"GNU.sparse.") for key, _ in _pax_records(data)):
+            raise FormatError("a header that gives all members one name or size")
+        return
+    if header.kind in extension.kinds:
+        raise FormatError("two header extensions of one kind before a member")
+    extension.kinds.add(header.kind)
+    if header.kind == LONG_NAME:
+        _set_name(extension, _text(data))
+    elif header.kind in (PAX, SOLARIS_PAX):
+        _apply_pax(extension, dict(_pax_records(data)))
 
 
-def _bytes(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = archive.extractfile(member)
-    assert file is not None, "the member is no regular file"
-    with file:
-        return file.read()
+def _apply_pax(extension: _Extension, records: dict[bytes, bytes]) -> None:
+    if size := records.get(b"size"):
+        if not size.isdigit() or len(size) > 19:
+            raise FormatError(f"a size of {size[:40]!r}")
+        extension.size = int(size)
+    extension.sparse = any(key.startswith(b"GNU.sparse.") for key in records)
+    if name := records.get(b"GNU.sparse.name") or records.get(b"path"):
+        _set_name(extension, name)
+
+
+def _set_name(extension: _Extension, name: bytes) -> None:
+    if extension.name is not None:
+        raise FormatError("two long names for one member")
+    extension.name = name
+
+
+def _pax_records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    r"""Keys and values of records "LENGTH KEY=VALUE\n"; the length counts the whole record."""
+    position = 0
+    while position < len(data):
+        length = _PAX_LENGTH.match(data, position)
+        record = data[length.end() : position + int(length[1])] if length else b""
+        key, equals, value = record[:-1].partition(b"=")
+        if length is None or position + int(length[1]) > len(data) or record[-1:] != b"\n" or not (key and equals):
+            raise FormatError("a malformed header extension")
+        yield key, value
+        position += int(length[1])
+
+
+TAR = ArchiveFormat("tar", re.compile(r"\.(tar(\.\w+)?|t[gbx]z2?)$", re.IGNORECASE), tar_members)

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alexnet.core.errors import UserError
-from alexnet.data.sources.folders import ClassFolder, File, folder_source, list_files, read_names, subfolders
+from alexnet.core.files import read_text
+from alexnet.data.sources.class_folders import ClassFolder
+from alexnet.data.sources.folders import File, folder_source, list_files, read_names, subfolders
 from alexnet.data.sources.records import Ignored, Log, Source, unreadable
 
 UNPACKED = "tiny-imagenet-200"  # the folder in the published archive
@@ -34,7 +36,7 @@ def open_tiny_imagenet(path: Path | None, roots: Sequence[Path], log: Log = lamb
         raise UserError(f"{where}, a folder with train/ and val/", [*looked, *_LAYOUT])
     ignored = Ignored()
     files = _train(found, ignored) | _test(found, ignored)
-    return folder_source(found, "tiny-imagenet", files, read_names([found]), ignored)
+    return folder_source(found, "tiny-imagenet", files, read_names([found], ignored), ignored)
 
 
 def _train(root: Path, ignored: Ignored) -> dict[ClassFolder, list[File]]:
@@ -69,7 +71,7 @@ def _test(root: Path, ignored: Ignored) -> dict[ClassFolder, list[File]]:
 def _labels(path: Path) -> dict[str, str]:
     """File name → wnid, from lines "val_0.JPEG	n03444034	0	32	44	62"."""
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = read_text(path).splitlines()
     except OSError as error:
         raise unreadable(path, error) from error
     labels = {}

@@ -175,4 +175,4 @@ def test_damaged_labels(tmp_path):
     (root / "LOC_val_solution.csv").unlink()
     (root / "ILSVRC2012_devkit_t12").rename(root / "kit")
     (root / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(b"no archive")
-    assert "is damaged or lacks" in error(f"imagenet:{root}").line
+    assert "is damaged or cut short" in error(f"imagenet:{root}").line

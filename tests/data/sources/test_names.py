@@ -9,6 +9,7 @@ import pytest
 from alexnet.core.errors import UserError
 from alexnet.data.home import data_home
 from alexnet.data.sources import BUILTIN_SOURCES, open_source
+from alexnet.data.writer import decode_all
 
 
 def fill(root: Path, *names: str) -> Path:
@@ -85,7 +86,9 @@ def test_two_names_for_one_split(tmp_path):
 
 def test_splits_without_train(tmp_path):
     fill(tmp_path, "val/a/1", "test/b/1")
-    assert "has test/, val/ but no train/" in error(tmp_path)
+    source = open_source(str(tmp_path))  # to evaluate on: training refuses it
+    assert [(split, name) for split, name, _ in listed(source)] == [("val", "a"), ("test", "b")]
+    assert not source.trainable
 
 
 def test_class_that_train_lacks(tmp_path):
@@ -114,6 +117,49 @@ def test_folders_that_are_no_source(tmp_path):
     assert "is a file but not a tar" in error(fill(tmp_path, "photo.jpg") / "photo.jpg")
     os.mkfifo(tmp_path / "pipe")
     assert "neither a folder nor a file" in error(tmp_path / "pipe")
+
+
+def test_files_without_end_are_left_out_alone(tmp_path):
+    root = fill(tmp_path / "set", "cat/1.jpg", "dog/2.jpg")
+    for name in ("cat/huge.jpg", "words.txt"):
+        with (root / name).open("wb") as file:
+            file.truncate(20 << 30)
+    for name, target in (("zero.jpg", "/dev/zero"), ("terminal.jpg", "/dev/tty")):
+        (root / "dog" / name).symlink_to(target)
+    os.mkfifo(root / "dog" / "pipe.jpg")
+    source = open_source(str(root))
+    assert source.warnings == (
+        "ignored, link to a folder or to a missing file, or no regular file: "
+        f"{root / 'dog' / sorted(['zero.jpg', 'terminal.jpg', 'pipe.jpg'])[0]} and 2 more",
+        f"ignored, names of classes: is larger than 16 MiB, the limit for such a file: {root / 'words.txt'}",
+    )
+    decoded = {item.record.name: item.reason for item in decode_all(source.records(), 8, 3, 1)}
+    assert decoded["cat/huge.jpg"] == "cannot be read: is larger than 256 MiB, the limit for such a file"
+    assert len(decoded) == 3
+
+
+def test_a_file_that_became_a_pipe_since_it_was_listed(tmp_path):
+    source = open_source(str(fill(tmp_path, "cat/1.jpg", "dog/2.jpg")))
+    (tmp_path / "cat" / "1.jpg").unlink()
+    os.mkfifo(tmp_path / "cat" / "1.jpg")
+    reasons = [item.reason for item in decode_all(source.records(), 8, 3, 1)]
+    assert reasons[0] == "cannot be read: is not a regular file"
+
+
+@pytest.mark.parametrize(
+    ("source", "image", "labels"),
+    [
+        ("tiny-imagenet", "val/images/3.jpg", "val/val_annotations.txt"),
+        ("imagenet", "val/ILSVRC2012_val_00000001.JPEG", "LOC_val_solution.csv"),
+    ],
+)
+def test_labels_without_end(tmp_path, source, image, labels):
+    fill(tmp_path, "train/a/1.jpg", "train/b/2.jpg", image)
+    with (tmp_path / labels).open("wb") as file:
+        file.truncate(20 << 30)
+    assert error(f"{source}:{tmp_path}") == (
+        f"cannot read {tmp_path / labels}: is larger than 16 MiB, the limit for such a file"
+    )
 
 
 def test_unreadable_folder(tmp_path, monkeypatch):

@@ -1,6 +1,10 @@
 """Tars of class folders: layouts, compressions, members not to be trusted, and damage."""
 
+import bz2
+import gzip
 import io
+import lzma
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -9,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from alexnet.core.errors import UserError
-from alexnet.data.sources import open_source, tars
+from alexnet.data.sources import archives, open_source, tars
 
 
 def write(path: Path, names, mode="w", extra=()) -> Path:
@@ -86,7 +90,7 @@ def test_members_not_to_be_trusted_are_ignored_with_a_warning(tmp_path):
 
 
 def test_large_members_are_ignored_with_a_warning(tmp_path, monkeypatch):
-    monkeypatch.setattr(tars, "MEMBER_LIMIT", 1 << 20)
+    monkeypatch.setattr(archives, "MEMBER_LIMIT", 1 << 20)
     large = tarfile.TarInfo("a/large")
     large.size = (1 << 20) + 1
     source = open_source(str(write(tmp_path / "t.tar", ["a/1", "b/1"], extra=[large])))
@@ -132,6 +136,191 @@ def test_a_bomb_of_large_members_costs_what_a_few_of_them_do(tmp_path):
     refused, megabytes = map(int, done.stdout.split())
     assert refused == count
     assert megabytes < 8 * (size >> 20)  # all of them would be twenty
+
+
+def header(name="a/x", kind=b"0", size=b"00000000004\0", **fields) -> bytes:
+    """A header block; ``fields``: offset → bytes, written before the checksum."""
+    block = bytearray(tarfile.TarInfo(name).tobuf(tarfile.GNU_FORMAT))
+    block[156:157], block[124:136] = kind, size
+    for offset, data in fields.items():
+        block[int(offset[1:]) : int(offset[1:]) + len(data)] = data
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+def block(data: bytes) -> bytes:
+    return data + bytes(-len(data) % 512)
+
+
+def pax(*records: bytes, kind=b"x") -> bytes:
+    """A header extension of these records, which have no length yet."""
+    data = b"".join(b"%d %s\n" % (len(record) + 3 + len(str(len(record) + 3)) - 1, record) for record in records)
+    return raw_pax(data, kind)
+
+
+def raw_pax(data: bytes, kind=b"x") -> bytes:
+    return header("PaxHeaders/x", kind, b"%011o\0" % len(data)) + block(data)
+
+
+def test_the_headers_of_these_tests_are_headers(tmp_path):
+    path = write(tmp_path / "t.tar", ["a/1", "b/2"])
+    good = path.read_bytes()[:2048]
+    path.write_bytes(good + pax(b"path=b/long", b"mtime=1.5", b"size=4") + header() + block(b"data") + bytes(1024))
+    assert [(record.name, record.payload) for record in open_source(str(path)).records()] == [
+        ("a/1", b"a/1"), ("b/2", b"b/2"), ("b/long", b"data"),
+    ]  # fmt: skip
+    with tarfile.open(path) as tar:
+        assert tar.getnames() == ["a/1", "b/2", "b/long"]
+
+
+LONG = header("././@LongLink", b"L", b"00000000007\0") + block(b"b/long\0")
+MALFORMED = {  # what comes after two members: a part of the message
+    "a negative size": (header(size=b"\xff" * 10 + b"\xfc\x00"), "a size of -1,024 bytes"),
+    "a size of 2**88": (header(size=b"\x80" + b"\xff" * 11), "unexpected end"),
+    "a size beyond the end": (header(size=b"77777777777\0"), "unexpected end"),
+    "a size that is no number": (header(size=b"0000x000004\0"), "the number b'0000x000004'"),
+    "a size with an underscore": (header(size=b"0_000000004\0"), "the number"),
+    "a size of another base": (header(size=b"\xc0" + bytes(11)), "the number"),
+    "a mode that is no number": (header(_100=b"rw-r--r-"), "the number b'rw-r--r-'"),
+    "an owner that is no number": (header(_108=b"root\0\0\0\0"), "the number b'root'"),
+    "a time that is no number": (header(_136=b"yesterday\0\0\0"), "the number b'yesterday'"),
+    "a device that is no number": (header(kind=b"3", _329=b"88888888"), "the number b'88888888'"),
+    "a checksum that is no number": (header()[:148] + b"checksum" + header()[156:], "the number b'checksum'"),
+    "a wrong checksum": (header()[:148] + b"000001\0 " + header()[156:], "wrong checksum"),
+    "a folder with data": (header("a/", b"\0"), "a folder with data"),
+    "a pax size that is negative": (pax(b"size=-512") + header(), "a size of b'-512'"),
+    "a pax size that is no number": (pax(b"size=many") + header(), "a size of b'many'"),
+    "a pax size that is a fraction": (pax(b"size=4.0") + header(), "a size of b'4.0'"),
+    "a pax size of 10**30": (pax(b"size=1" + b"0" * 30) + header(), "a size of b'1000"),
+    "a pax size beyond the end": (pax(b"size=999999999999") + header(), "unexpected end"),
+    "a record of length 0": (raw_pax(b"0 a=b\n") + header(), "a malformed header extension"),
+    "a record of a negative length": (raw_pax(b"-9 a=b\n") + header(), "a malformed header extension"),
+    "a record without a length": (raw_pax(b"a=b\n") + header(), "a malformed header extension"),
+    "a record longer than its header": (raw_pax(b"99 a=b\n") + header(), "a malformed header extension"),
+    "a record shorter than its text": (raw_pax(b"5 a=b\n") + header(), "a malformed header extension"),
+    "a record of a length of 5,000 digits": (raw_pax(b"9" * 5000 + b" a=b\n") + header(), "a malformed"),
+    "a record without =": (raw_pax(b"5 ab\n") + header(), "a malformed header extension"),
+    "a record without a key": (raw_pax(b"5 =b\n") + header(), "a malformed header extension"),
+    "a global size": (pax(b"size=4", kind=b"g") + header(), "gives all members one name or size"),
+    "a global name": (pax(b"path=a/y", kind=b"g") + header(), "gives all members one name or size"),
+    "two long names": (LONG + LONG + header() + block(b"data"), "two header extensions of one kind"),
+    "a chain of 3,000 long names": (LONG * 3000 + header() + block(b"data"), "two header extensions of one kind"),
+    "a chain of extensions": (pax(b"mtime=1") * 3000 + header() + block(b"data"), "two header extensions of one kind"),
+    "two names of two kinds": (LONG + pax(b"path=b/z") + header() + block(b"data"), "two long names for one member"),
+    "a long name without a member": (LONG, "a header extension without a member"),
+    "an extension that is cut off": (LONG[:512], "a header extension without a member|unexpected end"),
+    "a sparse map without an end": (header(kind=b"S", _482=b"\1") + b"\1" * 2048, "unexpected end|wrong checksum"),
+}
+
+
+@pytest.mark.parametrize("what", MALFORMED)
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_a_malformed_tar_is_refused_in_one_line_that_names_the_place(tmp_path, what, suffix):
+    path = write(tmp_path / "good.tar", ["a/1", "b/2"])
+    after, message = MALFORMED[what]
+    data = path.read_bytes()[:2048] + after + bytes(1024)
+    (tmp_path / f"t.tar{suffix}").write_bytes(gzip.compress(data) if suffix else data)
+    with pytest.raises(UserError, match=message) as caught:
+        open_source(str(tmp_path / f"t.tar{suffix}"))
+    assert "the tar is damaged or cut short" in caught.value.line
+    assert "after the header of b/2" in caught.value.line or "after the header of a/x" in caught.value.line
+    assert "\n" not in caught.value.line
+
+
+def test_sparse_files_are_left_out_and_named(tmp_path):
+    old = header("a/old", b"S", _386=b"%011o\0%011o\0" % (0, 4), _483=b"%011o\0" % 4096) + block(b"data")
+    more = header("a/more", b"S", _482=b"\1") + bytes(512) + block(b"data")
+    new = pax(b"GNU.sparse.major=1", b"GNU.sparse.name=b/new", b"GNU.sparse.realsize=x") + header() + block(b"1\n0")
+    path = write(tmp_path / "t.tar", ["a/1", "b/2"])
+    path.write_bytes(path.read_bytes()[:2048] + old + more + new + header("b/3") + block(b"data") + bytes(1024))
+    source = open_source(str(path))
+    assert [record.name for record in source.records()] == ["a/1", "b/2", "b/3"]
+    assert source.warnings == (
+        "ignored, sparse file in a tar (pack it again without --sparse): a/old and 2 more",
+    )  # fmt: skip
+
+
+def test_a_tar_without_its_end_is_cut_short(tmp_path):
+    path = write(tmp_path / "t.tar", ["a/1", "b/2", "b/3"])
+    path.write_bytes(path.read_bytes()[:2048])
+    with pytest.raises(UserError, match=r"cut short \(unexpected end of the file, after the header of b/2\)"):
+        open_source(str(path))
+
+
+def test_members_after_a_page_of_zeros_are_not_lost(tmp_path):
+    path = write(tmp_path / "t.tar", ["a/1", "b/2", "b/3"])
+    data = path.read_bytes()
+    path.write_bytes(data[:1024] + bytes(1024) + data[2048:])  # the header and the data of b/2
+    with pytest.raises(UserError, match="data after a block of zeros, which ends a tar, after the header of a/1"):
+        open_source(str(path))
+
+
+def test_a_damaged_byte_of_a_compressed_tar_is_noticed(tmp_path):
+    """Also behind the end of the tar, where the checksum of gzip is."""
+    path = write(tmp_path / "t.tar.gz", [f"{'ab'[i % 2]}/{i}" for i in range(300)], "w:gz")
+    data = bytearray(path.read_bytes())
+    data[-6] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="CRC check failed"):
+        open_source(str(path))
+
+
+def test_several_compressed_parts_in_one_file(tmp_path):
+    data = write(tmp_path / "t.tar", ["a/1", "b/2"]).read_bytes()
+    for compress in (gzip.compress, bz2.compress, lzma.compress):
+        path = tmp_path / f"{compress.__module__}.tar"
+        path.write_bytes(compress(data[:1500]) + compress(data[1500:]) + bytes(8 if compress != bz2.compress else 0))
+        assert [payload for _, _, payload in listed(open_source(str(path)))] == [b"a/1", b"b/2"]
+
+
+def test_the_memory_of_xz_is_limited(tmp_path, monkeypatch):
+    monkeypatch.setattr(tars, "XZ_MEMORY", 8 << 20)
+    data = write(tmp_path / "t.tar", ["a/1", "b/2"]).read_bytes()
+    filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 32 << 20}]
+    (tmp_path / "t.tar.xz").write_bytes(lzma.compress(data, filters=filters))
+    with pytest.raises(UserError, match="is a file but not a tar"):
+        open_source(str(tmp_path / "t.tar.xz"))
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_what_pythons_tarfile_writes(tmp_path, form):
+    names = ["a/ü.jpg", f"b/{'long/' * 30}{'x' * 80}.jpg", f"b/{'y' * 98}"]
+    with tarfile.open(tmp_path / "t.tar", "w", format=form) as tar:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.size, member.mtime, member.uid = (
+                len(name),
+                1e9 + 0.5 if form == tarfile.PAX_FORMAT else -1e9,
+                1 << 20,
+            )
+            member.mtime = 0 if form == tarfile.USTAR_FORMAT else member.mtime
+            tar.addfile(member, io.BytesIO(name.encode("latin1", "replace").ljust(len(name))))
+    source = open_source(str(tmp_path / "t.tar"))
+    assert [record.name for record in source.records()] == names
+    assert source.warnings == ()
+
+
+@pytest.mark.skipif(shutil.which("tar") is None, reason="there is no tar command")
+@pytest.mark.parametrize("form", ["v7", "oldgnu", "gnu", "ustar", "posix"])
+def test_what_gnu_tar_writes(tmp_path, form):
+    version = subprocess.run(["tar", "--version"], capture_output=True, text=True, check=True).stdout
+    if "GNU tar" not in version:
+        pytest.skip("tar is not GNU tar")
+    names = ["a/1.jpg", "b/deep/2.jpg", f"b/{'z' * 90}.jpg"] + (
+        [] if form in ("v7", "ustar") else [f"b/{'w' * 150}.jpg"]
+    )
+    for name in names:
+        (tmp_path / "top" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "top" / name).write_text(name)
+    (tmp_path / "top/a/hard").hardlink_to(tmp_path / "top/a/1.jpg")
+    subprocess.run(["tar", f"--format={form}", "--sort=name", "-czf", "t.tgz", "top"], cwd=tmp_path, check=True)
+    source = open_source(str(tmp_path / "t.tgz"))
+    assert sorted(payload.decode() for _, _, payload in listed(source)) == sorted(names)
+    assert (
+        source.warnings == ("ignored, link or special file in a tar: top/a/hard",)
+        or "top/a/1.jpg" in source.warnings[0]
+    )
 
 
 def test_readable_class_names(tmp_path):

@@ -86,8 +86,17 @@ REMOVED = {  # what is removed: the change of the code, and the test that must f
         "tests/data/test_decode.py::test_what_is_no_image_is_named",
     ),
     "a tar's names are paths": (
-        "patch('alexnet.data.sources.tars._safe_parts', lambda name: tuple(name.split('/')))",
+        "patch('alexnet.data.sources.archives.safe_parts', lambda name: tuple(name.split('/')))",
         "tests/data/sources/test_tars.py::test_members_not_to_be_trusted_are_ignored_with_a_warning",
+    ),
+    "the files of a zip are not checked": (
+        "from alexnet.data.sources import zips\n"
+        "patch('alexnet.data.sources.zips._read', lambda file, entry, begin: zips._at(file, begin, entry.packed))",
+        "tests/data/sources/test_zips.py::test_a_damaged_photograph_is_refused_alone_with_its_name",
+    ),
+    "a pipe is a file": (
+        "patch('alexnet.core.files._check_regular', lambda path, status: None)",
+        "tests/core/test_files.py::test_special_files_are_refused_at_once",
     ),
     "a header may promise any amount": (
         "patch('alexnet.data.sources.array_files._EXPANSION', 10**12)",
@@ -99,7 +108,8 @@ import sys
 from unittest import mock
 import pytest
 import alexnet.data.containers, alexnet.data.decode, alexnet.data.png, alexnet.data.prepared, alexnet.data.sampler
-import alexnet.data.sources.array_files, alexnet.data.sources.tars, alexnet.inference.predictor, alexnet.models.bundle
+import alexnet.core.files, alexnet.data.sources.archives, alexnet.data.sources.array_files, alexnet.data.sources.zips
+import alexnet.inference.predictor, alexnet.models.bundle
 import alexnet.runtime.checkpoint, alexnet.runtime.lock, alexnet.training.step
 def patch(name, value):
     mock.patch(name, value).start()
