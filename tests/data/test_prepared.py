@@ -108,7 +108,7 @@ def test_another_side_and_other_channels_can_be_asked_for(array_source):
     assert all(np.array_equal(wide.images[2, ..., channel], expected) for channel in range(3))
     assert open_or_prepare(source).images.shape == (6, 8, 8, 1)
     line, _ = complaint(open_or_prepare, source, 0)
-    assert "side of 1 or more" in line
+    assert "a side of 1 to 4096" in line
     assert "not 8 and 2" in complaint(open_or_prepare, source, channels=2)[0]
 
 
@@ -168,7 +168,7 @@ def test_what_is_refused_is_named_and_the_rest_is_kept(tmp_path):
         {"name": "dog/000.png", "reason": "is empty"},
         {
             "name": "dog/readme.txt",
-            "reason": "is not a JPEG, PNG, WebP, GIF, BMP or TIFF image (it looks like text)",
+            "reason": "is not a JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC, PPM or PGM image (it looks like text)",
         },
     ]
     refused = [root / item["name"] for item in made.meta["refused"]]
