@@ -40,7 +40,10 @@ Precision = Literal["auto", "fp32", "bf16"]
 SECTIONS = ("model", "data", "augment", "optim", "train")  # of a recipe; their fields can be changed by --set
 OTHER_NAMES = {"learning_rate": "optim.lr", "wd": "optim.weight_decay"}
 
+MAX_SIDE = 4096  # of prepared images and of a network's input, in pixels
+
 Positive = Annotated[int, Ge(1)]
+Side = Annotated[int, Ge(1), Le(MAX_SIDE)]
 NotNegative = Annotated[float, Ge(0)]
 Share = Annotated[float, Ge(0), Lt(1)]
 Channels = Annotated[Literal[1, 3], WHOLE]
@@ -126,8 +129,8 @@ class DataSpec:
 
     source: str = "digits"
     channels: Channels | None = None
-    resize_size: Annotated[int, Ge(4), Le(4096)] | None = None
-    image_size: Annotated[int, Ge(4)] | None = None
+    resize_size: Annotated[int, Ge(4), Le(MAX_SIDE)] | None = None
+    image_size: Annotated[int, Ge(4), Le(MAX_SIDE)] | None = None
     pixel_normalization: PixelNormalization = "channel"
     val_fraction: Share = 0.0
 
@@ -142,9 +145,9 @@ class Preprocessing:
     """
 
     channels: Channels
-    resize_size: int
-    crop: int
-    image_size: int
+    resize_size: Side
+    crop: Side
+    image_size: Side
     pixel_normalization: PixelNormalization
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()

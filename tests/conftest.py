@@ -1,8 +1,10 @@
 """Fixtures for all tests: a cache folder of their own, small prepared datasets, a reporter that records its calls."""
 
+import contextlib
 import hashlib
 import math
 import os
+import tempfile
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one thread for each worker, before torch is imported; its processes too
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -227,6 +229,32 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def as_user():
+    """A context in which the modes of files hold: root may read anything, so root becomes another user in it."""
+
+    @contextlib.contextmanager
+    def become():
+        root = os.geteuid() == 0
+        if root:
+            os.seteuid(65534)
+        try:
+            yield
+        finally:
+            if root:
+                os.seteuid(0)
+
+    return become
+
+
+@pytest.fixture
+def public_folder():
+    """A temporary folder that every user may enter."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
 
 
 @pytest.fixture(scope="session")

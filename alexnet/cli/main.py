@@ -31,8 +31,10 @@ from alexnet.cli.options import (
     add_labels,
     add_reference,
     add_seed,
+    share,
 )
 from alexnet.core.errors import StoppedError, UserError, unknown
+from alexnet.core.names import printable
 from alexnet.plots.registry import PLOTS
 
 MODEL = "a run folder, or its model/ folder"
@@ -61,6 +63,8 @@ def _evaluate(add: Add) -> None:
     add("--data", metavar="SOURCE", help=f"images to evaluate on (default: the run's test images): {SOURCE}")
     add_labels(add)
     add("--views", type=int, choices=(1, 10), default=1, help="centre crop, or the average of ten crops (default: 1)")
+    rows = "write a CSV file with a row for each image: file, true, predicted, probability"
+    add("--predictions", metavar="FILE", help=rows)
     add_device_and_precision(add)
     add_reference(add)
     add_data_root(add)
@@ -69,7 +73,10 @@ def _evaluate(add: Add) -> None:
 def _predict(add: Add) -> None:
     add("model", metavar="MODEL", help=MODEL)
     add("images", nargs="+", metavar="IMAGE", help="image files, folders of images, or - for one image on stdin")
-    add("--top-k", type=int, default=5, metavar="K", help="classes to print for each image (default: 5)")
+    add("--top-k", type=int, metavar="K", help="classes to print for each image (default: 5; with --csv 1)")
+    add("--threshold", type=share, metavar="P", help='below this probability, 0 to 1, the image is "none of these"')
+    add("--sort-into", metavar="FOLDER", help="copy each image into FOLDER/CLASS/; nothing is moved or overwritten")
+    add("--csv", action="store_true", help="print CSV: file, predicted, probability")
     add_device_and_precision(add)
     add_reference(add)
 
@@ -290,7 +297,7 @@ def _run(words: Sequence[str]) -> int:
             return 141
         full = error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
         where = "the output cannot be written" if full else error.filename or "system error"
-        print(f"alexnet: {where}: {error.strerror or error}", file=sys.stderr)
+        print(f"alexnet: {printable(str(where))}: {error.strerror or error}", file=sys.stderr)
         return 2
     return status
 

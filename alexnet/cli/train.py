@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from alexnet.api import train
-from alexnet.cli.console import print_json
+from alexnet.cli.console import print_json, print_text
 from alexnet.config import assignments
 from alexnet.core.files import folder_bytes
 from alexnet.recipes import DEFAULT, get_recipe
@@ -31,10 +31,10 @@ def main(arguments: argparse.Namespace) -> int:
         print_json({**result, "run": str(run.folder)})
         return 0
     if result["split"]:
-        print("\n".join([describe_measure(result), *readings(run.recipe, result)]))
-    print(f"the run is in {run.folder}: {', '.join(n for n in SHOWN if (run.folder / n).exists())}, model/")
+        print_text(describe_measure(result), *readings(run.recipe, result))
+    print_text(f"the run is in {run.folder}: {', '.join(n for n in SHOWN if (run.folder / n).exists())}, model/")
     if (size := folder_bytes(run.checkpoints)) > LARGE:
-        print(
+        print_text(
             f"{run.checkpoints} has {size / 1e9:.1f} GB that a finished run does not need: you can remove that folder"
         )
     return 0

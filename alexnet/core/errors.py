@@ -10,6 +10,8 @@ import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from alexnet.core.names import printable, printable_lines
+
 RUNS = Path("runs")  # the folder of runs that were given no --out
 MAX_NAMES = 100  # more names than this are not listed
 
@@ -17,13 +19,14 @@ MAX_NAMES = 100  # more names than this are not listed
 class UserError(ValueError):
     """A mistake that the user can correct: what is wrong, where, and what to do.
 
-    ``line``: one complete sentence. ``details``: further lines, printed indented below it.
+    ``line``: one complete sentence. ``details``: further lines, printed indented below it. Names in them may come from
+    outside: characters that cannot be printed are escaped.
     """
 
     def __init__(self, line: str, details: Iterable[str] = ()) -> None:
-        self.line = line
-        self.details = tuple(details)
-        super().__init__("\n".join([line, *(f"  {detail}" for detail in self.details)]))
+        self.line = printable(line)
+        self.details = tuple(map(printable_lines, details))
+        super().__init__("\n".join([self.line, *(f"  {detail}" for detail in self.details)]))
 
 
 class DivergedError(UserError):
@@ -37,17 +40,27 @@ class DivergedError(UserError):
         self.finding, self.step = finding, step
 
 
+class UnreadableError(UserError):
+    """A file exists and cannot be read: no permission, or a failing disk. It may be good: it must not be removed."""
+
+
 class StoppedError(Exception):
     """A signal stopped a training after its state was saved; ``status`` is the exit status of the process."""
 
     def __init__(self, line: str, status: int) -> None:
-        super().__init__(line)
+        super().__init__(printable(line))
         self.status = status
 
 
 def one_line(error: BaseException) -> str:
     """Any error as one line: its type and the first line of its message."""
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    return printable(f"{type(error).__name__}: {error}".splitlines()[0])
+
+
+def cannot_read(path: Path | str, error: OSError) -> UnreadableError:
+    """The error for a file that exists and cannot be read; see :class:`UnreadableError`."""
+    advice = "; ask for permission to read it, or use another copy" if isinstance(error, PermissionError) else ""
+    return UnreadableError(f"cannot read {path}: {error.strerror or error}{advice}")
 
 
 def no_run(folder: Path, otherwise: str) -> UserError:

@@ -7,11 +7,14 @@ pixels; the short side resized with an antialiased bilinear filter; the centre s
 and differs from it by at most one grey level. ``preprocessing`` gives the settings as JSON; prepared datasets and
 models contain them.
 
-A file is read completely or refused. The limits on size are checked in the header, before any pixel is decoded. A
-truncated file is refused in every format, even if Pillow decodes it (``containers.py``, ``png.py``). Damage that leaves
-a valid file cannot be found: **a flipped bit or missing bytes inside a JPEG, a lossy WebP, a BMP, a GIF or a TIFF give
-wrong pixels and no error.** Only a list of checksums finds that. Of a JPEG with several images (MPO) only the first is
-used. Colour profiles are not applied.
+A file is read completely or refused. The limits on size are checked in the header, before any pixel is decoded: at
+most 64 megapixels are decoded, or ``ALEXNET_MAX_PIXELS``. A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that
+is large enough, so it may have 16 times as many. What a file costs is bounded too: scans of a JPEG (``jpeg.py``),
+blocks, chunks and tags of other formats. A truncated file is refused in every format, even if Pillow decodes it
+(``containers.py``, ``png.py``). Damage that leaves a valid file cannot be found: **a flipped bit or missing bytes
+inside a JPEG, a lossy WebP, an AVIF, a HEIC, a BMP, a GIF, a TIFF or a PPM give wrong pixels and no error.** Only a
+list of checksums finds that. Of a JPEG with several images (MPO) only the first is used. Colour profiles are not
+applied.
 
 ``Image.open`` of Pillow is not used. It warns about images between 89 and 179 megapixels and about unusual metadata,
 and the effect of a warning is a setting of the whole process, which one thread cannot change for itself. Instead
@@ -22,17 +25,20 @@ tags) and the process turns warnings into errors, the file is refused. All funct
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
+import os
 import struct
 import zlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from pathlib import PurePath
+from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import AvifImagePlugin, Image, ImageOps
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
@@ -41,9 +47,15 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from alexnet.data import containers, png
+from alexnet.core.errors import UserError
+from alexnet.core.names import printable
+from alexnet.data import containers, jpeg, png
+from alexnet.data.netpbm import PpmImageFile
 
-MAX_PIXELS = 40_000_000
+MAX_PIXELS = 64_000_000  # that are decoded: 256 MB in Pillow's memory
+MOST_PIXELS = 1_000_000_000  # that ALEXNET_MAX_PIXELS may allow
+MOST_RESIZED_PIXELS = 100_000_000  # of an image whose short side has been resized, before it is cropped
+MAX_REDUCTION = 16  # a JPEG may have this many times the pixels that are decoded
 MAX_ASPECT = 50
 BACKGROUND = (255, 255, 255)
 # As Pillow's thumbnails do. Measured on scikit-learn's two photographs, enlarged to 10 megapixels: drafts of 1 × the
@@ -51,6 +63,8 @@ BACKGROUND = (255, 255, 255)
 # 3.5 times as fast.
 _DRAFT_GAP = 2
 _VERSION = 2  # increased when the same file can give other pixels than before
+
+_FIRST_ACCEPTED: dict[str, Any] = {"formats": ["JPEG", "PNG", "WebP", "GIF", "BMP", "TIFF"], "max_pixels": 40_000_000}
 
 _MODES = {1: "L", 3: "RGB"}
 _WRONG_MODES = {"I": "32-bit or signed integer", "F": "floating-point"}
@@ -96,6 +110,8 @@ _PLUGINS: dict[str, type[ImageFile]] = {
     "GIF": GifImageFile,
     "BMP": BmpImageFile,
     "TIFF": TiffImageFile,
+    "AVIF": AvifImagePlugin.AvifImageFile,
+    "PPM": PpmImageFile,
 }
 
 
@@ -107,11 +123,55 @@ def read_pixels(data: bytes, side: int, channels: int, notes: list[str] | None =
     return fit(decode(data, target=side, notes=notes), side, channels)
 
 
+def max_pixels() -> int:
+    """The largest number of pixels that are decoded: ``ALEXNET_MAX_PIXELS`` if it is set, else ``MAX_PIXELS``.
+
+    Raises ``UserError`` if the variable is not a whole number from 1 to a billion.
+    """
+    word = os.environ.get("ALEXNET_MAX_PIXELS", "").strip()
+    if not word:
+        return MAX_PIXELS
+    if not (word.isascii() and word.isdigit() and len(word) <= 10 and 0 < int(word) <= MOST_PIXELS):
+        raise UserError(
+            f"ALEXNET_MAX_PIXELS is {printable(word[:40])!r}: give a whole number of pixels from 1 to {MOST_PIXELS}"
+        )
+    return int(word)
+
+
+def accepted() -> dict[str, Any]:
+    """Which files are read, as JSON: the formats, and the largest number of pixels that are decoded.
+
+    A prepared dataset holds them, so that a file that was refused is tried again once it can be read. Raises
+    ``UserError`` as :func:`max_pixels`.
+    """
+    heic = ["HEIC"] if importlib.util.find_spec("pillow_heif") else []
+    avif = {"AVIF"} if not AvifImagePlugin.SUPPORTED else set()
+    return {"formats": [name for name in _PLUGINS if name not in avif] + heic, "max_pixels": max_pixels()}
+
+
+def readable_now(name: str, reason: str, before: dict[str, Any] | None, now: dict[str, Any]) -> bool:
+    """Whether a file that was refused for ``reason`` may be read now: larger images are, or another format.
+
+    ``before``, ``now``: what :func:`accepted` gave then and gives now; None for the first version.
+    """
+    limit_words = (containers.RAISE_LIMIT,) if before else ("more than 40 million", "more than 40 megapixels")
+    before = before or _FIRST_ACCEPTED
+    if now["max_pixels"] > before["max_pixels"] and any(words in reason for words in limit_words):
+        return True
+    formats = set(now["formats"]) - set(before["formats"])
+    by_name = containers.SUFFIXES.get(PurePath(name).suffix.lower())
+    return by_name in formats or any(f"looks like {kind})" in reason or f" {kind} image" in reason for kind in formats)
+
+
 def preprocessing(side: int, channels: int) -> dict[str, Any]:
-    """The settings of ``read_pixels`` as JSON: with the same Pillow and torch, equal settings give equal pixels."""
+    """The settings of ``read_pixels`` as JSON: with the same Pillow and torch, equal settings give equal pixels.
+
+    They are a part of a prepared dataset's name. ``formats`` and ``max_pixels`` do not change the pixels of a file, so
+    they keep the values of the first version; :func:`accepted` gives those of today.
+    """
     return {
         "version": _VERSION,
-        "formats": list(_PLUGINS),
+        **_FIRST_ACCEPTED,
         "short_side": side,
         "crop": "centre",
         "channels": channels,
@@ -119,7 +179,6 @@ def preprocessing(side: int, channels: int) -> dict[str, Any]:
         "draft": f"JPEG decoded at 1/2, 1/4 or 1/8 where that leaves {_DRAFT_GAP} short sides or more",
         "orientation": "EXIF",
         "background": list(BACKGROUND),
-        "max_pixels": MAX_PIXELS,
         "max_aspect": MAX_ASPECT,
     }
 
@@ -132,18 +191,18 @@ def decode(data: bytes, *, target: int | None = None, notes: list[str] | None = 
     "first frame of 3", are appended to ``notes``. Raises ``ImageRefusedError``.
     """
     notes = [] if notes is None else notes
-    kind, image = _open(data)
-    if kind == "PNG" and (fault := png.fault(data)):
-        raise ImageRefusedError(fault)
-    _note_frames(data, kind, image, notes)
+    limit = max_pixels()
+    kind, image = _open(data, limit)
     with _refusing(kind):
-        if isinstance(image, TiffImageFile) and (fault := containers.tiff_fault(data, image, MAX_PIXELS)):
-            raise ImageRefusedError(fault)
-        if target is not None:
+        _check_contents(data, kind, image, limit)
+        _note_frames(data, kind, image, notes)
+        if target is not None and kind == "JPEG" and not jpeg.is_lossless(data):
             gap = _DRAFT_GAP * target
-            image.draft(None, (gap, gap))  # does nothing unless the file is a JPEG
+            image.draft(None, (gap, gap))
+        _check_size(image, limit)
         turn = _UPRIGHT.get(_orientation(data, kind, image))
         image.load()
+        _check_size(image, limit)  # HEIC: the size can change
         flat = _flatten(data, kind, image, notes)
         return flat if turn is None else flat.transpose(turn)
 
@@ -153,10 +212,11 @@ def pixels_of_image(image: Image.Image, side: int, channels: int) -> NDArray[np.
 
     Its EXIF orientation is applied if it has one. Raises ``ImageRefusedError``.
     """
+    limit = max_pixels()
     with _refusing(image.format or "image"):
+        _check_header(image, limit)
         image.load()
         upright = ImageOps.exif_transpose(image)
-        _check_header(upright)
         flat = _flatten(b"", "", upright, [])
     return fit(flat, side, channels)
 
@@ -166,7 +226,7 @@ def image_size(data: bytes) -> tuple[int, int]:
 
     Raises ``ImageRefusedError``. Without an error, decoding the pixels can still fail.
     """
-    kind, image = _open(data)
+    kind, image = _open(data, max_pixels())
     width, height = image.size
     return (width, height) if _orientation(data, kind, image) >= 5 else (height, width)
 
@@ -176,12 +236,15 @@ def fit(image: Image.Image, side: int, channels: int) -> NDArray[np.uint8]:
 
     ``channels``: 1 or 3. The result equals that of torchvision's ``Resize(side)`` and ``CenterCrop(side)`` (v2, of a
     uint8 tensor, on a processor with AVX2), including rounding, so weights trained with those get the same pixels here.
-    Of a Pillow image, torchvision's result differs by one grey level in some pixels.
+    Of a Pillow image, torchvision's result differs by one grey level in some pixels. Raises ``ImageRefusedError`` if
+    the resized image would need too much memory.
     """
     width, height = image.size
     pixels = np.array(image)
     if min(width, height) != side:
         long = int(side * max(width, height) / min(width, height))
+        if side * long > MOST_RESIZED_PIXELS:
+            raise ImageRefusedError(f"is {width} × {height} pixels: a short side of {side} makes it too large")
         width, height = (side, long) if width <= height else (long, side)
         pixels = _resize(pixels, height, width)
     left, top = round((width - side) / 2), round((height - side) / 2)
@@ -206,33 +269,86 @@ def _refusing(kind: str) -> Iterator[None]:
     except ImageRefusedError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageRefusedError(f"has more than {MAX_PIXELS / 1e6:g} megapixels") from error
+        raise ImageRefusedError("has more pixels than Pillow decodes in this format") from error
     except _PILLOW_ERRORS as error:
         detail = " ".join(str(error).split())[:200] or type(error).__name__
         raise ImageRefusedError(f"is not a readable {kind} file ({detail})") from error
 
 
-def _open(data: bytes) -> tuple[str, ImageFile]:
+def _open(data: bytes, limit: int) -> tuple[str, ImageFile]:
     """The format of a file and its header, read by Pillow. No pixel is decoded.
 
-    Raises ``ImageRefusedError`` for a format, a size or a pixel type that is not accepted.
+    ``limit``: the largest number of pixels that are decoded. Raises ``ImageRefusedError`` for a format, a size or a
+    pixel type that is not accepted.
     """
     kind = containers.kind_of(data)
     if kind is None:
         raise ImageRefusedError(containers.foreign_fault(data))
+    if kind in _CHECKS_BEFORE and (fault := _CHECKS_BEFORE[kind](data)):
+        raise ImageRefusedError(fault)
+    plugin = _plugin(kind)
     with _refusing(kind):
-        image = _PLUGINS[kind](io.BytesIO(data))
-    _check_header(image)
+        image = plugin(io.BytesIO(data))
+    _check_header(image, limit * MAX_REDUCTION if kind == "JPEG" else limit)
     return kind, image
 
 
-def _check_header(image: Image.Image) -> None:
+_CHECKS_BEFORE: dict[str, Callable[[bytes], str | None]] = {
+    "JPEG": jpeg.segments_fault,
+    "PNG": png.chunks_fault,
+    "GIF": containers.gif_fault,
+    "TIFF": containers.tiff_tags_fault,
+    "AVIF": containers.iso_fault,
+    "HEIC": containers.iso_fault,
+}
+"""What Pillow would parse in Python, or with more memory than the file has, is counted first."""
+
+
+def _plugin(kind: str) -> type[ImageFile]:
+    """The class of Pillow that reads a format. Raises ``ImageRefusedError`` if a package for it is not installed."""
+    if kind == "AVIF" and not AvifImagePlugin.SUPPORTED:
+        raise ImageRefusedError(
+            "is an AVIF image, and the installed Pillow was built without AVIF: install another one"
+        )
+    if kind != "HEIC":
+        return _PLUGINS[kind]
+    try:
+        from pillow_heif import HeifImageFile
+    except ImportError as error:
+        raise ImageRefusedError("is a HEIC image: to read it, run pip install 'alexnet[heic]'") from error
+    return cast("type[ImageFile]", HeifImageFile)
+
+
+def _check_contents(data: bytes, kind: str, image: ImageFile, limit: int) -> None:
+    """Raise ``ImageRefusedError`` for a file that is truncated or costs too much, as far as its structure tells."""
+    fault = None
+    if kind == "PNG":
+        fault = png.fault(data)
+    elif kind == "JPEG":
+        fault = jpeg.scans_fault(data, limit)
+    elif kind == "BMP":
+        fault = containers.bmp_fault(data, image)
+    elif isinstance(image, TiffImageFile):
+        fault = containers.tiff_fault(data, image, limit)
+    if fault:
+        raise ImageRefusedError(fault)
+
+
+def _check_size(image: Image.Image, limit: int) -> None:
+    """Raise ``ImageRefusedError`` for an image of more pixels than ``limit``."""
+    width, height = image.size
+    if width * height > limit:
+        raise ImageRefusedError(
+            f"is {width} × {height} pixels, more than {limit / 1e6:g} million: {containers.RAISE_LIMIT}"
+        )
+
+
+def _check_header(image: Image.Image, limit: int) -> None:
     """Raise ``ImageRefusedError`` for a size or a pixel type that is not accepted."""
     width, height = image.size
     if not width * height:
         raise ImageRefusedError("has no pixels")
-    if width * height > MAX_PIXELS:
-        raise ImageRefusedError(f"is {width} × {height} pixels, more than {MAX_PIXELS / 1e6:g} million")
+    _check_size(image, limit)
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise ImageRefusedError(f"is {width} × {height} pixels, one side more than {MAX_ASPECT} times the other")
     if image.mode in _WRONG_MODES:
@@ -242,19 +358,19 @@ def _check_header(image: Image.Image) -> None:
 
 
 def _orientation(data: bytes, kind: str, image: ImageFile) -> int:
-    """The EXIF orientation, 1 to 8; always 1, upright, for a TIFF, which Pillow rotates itself."""
-    exif = png.exif(data) if kind == "PNG" else b"" if kind == "TIFF" else image.info.get("exif", b"")
+    """The EXIF orientation, 1 to 8; always 1, upright, for a TIFF and a HEIC, which their decoders rotate."""
+    exif = png.exif(data) if kind == "PNG" else b"" if kind in ("TIFF", "HEIC") else image.info.get("exif") or b""
     return containers.orientation(exif)
 
 
 def _note_frames(data: bytes, kind: str, image: ImageFile, notes: list[str]) -> None:
     """Add a note if only the first of several frames is used. Raises ``ImageRefusedError`` for a truncated GIF."""
-    count: int | None = getattr(image, "n_frames", 1) if kind in ("PNG", "WebP") else 1
+    count: int | None = getattr(image, "n_frames", 1) if kind in ("PNG", "WebP", "AVIF", "HEIC") else 1
     frames = containers.gif_frames(data) if kind == "GIF" else count
     if frames is None:
         raise ImageRefusedError("is truncated (no GIF trailer)")
     if frames > 1:
-        notes.append(f"first frame of {frames}")
+        notes.append(f"main image of {frames}" if kind == "HEIC" else f"first frame of {frames}")
     elif kind == "TIFF" and getattr(image, "is_animated", False):
         notes.append("first of several pages")
 

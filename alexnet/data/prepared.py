@@ -13,8 +13,8 @@ import io
 import os
 import shutil
 import weakref
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.core.errors import UserError
+from alexnet.config import MAX_SIDE
+from alexnet.core.errors import UserError, cannot_read
 from alexnet.core.files import FILE_LIMIT, open_regular, publish_folder, read_json, sha256_file, sha256_json
 from alexnet.core.platform import check_platform
 from alexnet.data.augment import Colours
-from alexnet.data.decode import ImageRefusedError, image_size, preprocessing
+from alexnet.data.decode import ImageRefusedError, accepted, image_size, preprocessing, readable_now
 from alexnet.data.home import data_home
 from alexnet.data.sources import Record, Source
 from alexnet.data.splits import SPLITS
@@ -134,6 +135,16 @@ class PreparedDataset:
             found = {number: line.rstrip("\n") for number, line in enumerate(file) if number in wanted}
         return [found[number] for number in index.tolist()]
 
+    def with_classes(self, classes: Sequence[str], labels: Sequence[str], numbers: Sequence[int]) -> PreparedDataset:
+        """The same images with the classes of a model, which may be more and in another order.
+
+        ``numbers``: for each of the present classes, its place among ``classes``. ``labels``: readable names. The files
+        on disk stay as they are.
+        """
+        described = {**self.meta, "classes": list(classes), "descriptions": list(labels)}
+        targets = np.array(numbers, np.int64)[self.targets]
+        return _closing(replace(self, meta=described, targets=targets, descriptor=os.dup(self.descriptor)))
+
     def subset(self, split: str) -> NDArray[np.int64]:
         """The indices ``(n,)`` int64 of ``"train"``, ``"val"`` or ``"test"``, ascending; empty without such a split."""
         return np.flatnonzero(self.splits == SPLITS.index(split))
@@ -158,18 +169,21 @@ def open_or_prepare(
     """
     side = natural_side(source) if side is None else side
     channels = channels or (source.pixel_shape[2] if source.pixel_shape else 3)
-    if side < 1 or channels not in (1, 3):
-        raise UserError(f"images are stored with a side of 1 or more and 1 or 3 channels, not {side} and {channels}")
+    if not 1 <= side <= MAX_SIDE or channels not in (1, 3):
+        raise UserError(
+            f"images are stored with a side of 1 to {MAX_SIDE} and 1 or 3 channels, not {side} and {channels}"
+        )
     datasets = (home or data_home()) / "stores"
     identity = {"location": source.location, "settings": preprocessing(side, channels)}
     prefix = f"{source.name}-{sha256_json(identity)[:12]}"
-    path = datasets / f"{prefix}-{sha256_json([SCHEMA, source.fingerprint, source.classes])[:12]}"
+    own = datasets / f"{prefix}-{sha256_json([SCHEMA, source.fingerprint, source.classes])[:12]}"
+    path = _place(own)
     try:
         if not path.exists():
             with publish_folder(path) as folder:
                 write_dataset(source, side, channels, folder, workers or cpu_count(), strict, progress)
             for outdated in datasets.glob(f"{prefix}-*"):
-                if outdated != path:
+                if not outdated.name.startswith(own.name):
                     shutil.rmtree(outdated, ignore_errors=True)
     except OSError as error:
         raise UserError(
@@ -179,6 +193,29 @@ def open_or_prepare(
     if strict and dataset.meta["refused"]:
         raise refusal_error(**dataset.meta["refused"][0])
     return dataset
+
+
+def _place(path: Path) -> Path:
+    """The folder of a prepared dataset: the first one at ``path`` or ``path.…`` that lacks no image of today.
+
+    A prepared dataset lacks an image if the image was refused for a limit or a format and would be read now. Its folder
+    stays as it is, and the new one gets another name, which is returned if there is none.
+    """
+    accepts = accepted()
+    there = [folder for folder in sorted(path.parent.glob(f"{path.name}*")) if folder.is_dir()]
+    complete = [folder for folder in there if not _lacks_images(folder, accepts)]
+    if complete:
+        return complete[0]
+    return path.with_name(f"{path.name}.{sha256_json(accepts)[:8]}") if there else path
+
+
+def _lacks_images(folder: Path, accepts: dict[str, Any]) -> bool:
+    """Whether a file was refused when the dataset was prepared and would be read now. A damaged dataset lacks none."""
+    try:
+        meta = _read_meta(folder / "store.json")
+    except (OSError, ValueError):
+        return False
+    return any(readable_now(item["name"], item["reason"], meta.get("accepts"), accepts) for item in meta["refused"])
 
 
 def cpu_count() -> int:
@@ -233,12 +270,18 @@ def open_prepared(path: Path) -> PreparedDataset:
             raise ValueError("splits.npy holds a number that is no split")
         _check_hashes(path, meta)
         descriptor = os.open(path / "images.npy", os.O_RDONLY)
-    except (OSError, ValueError) as error:
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
         raise UserError(
             f"the prepared dataset {path} is damaged: remove that folder and run the command again", [str(error)]
         ) from error
-    dataset = PreparedDataset(path, meta, images, targets, hashes, splits, mean_image, descriptor)
-    weakref.finalize(dataset, os.close, descriptor)
+    except OSError as error:  # the files may be good: nobody should remove them
+        raise cannot_read(error.filename or path, error) from error
+    return _closing(PreparedDataset(path, meta, images, targets, hashes, splits, mean_image, descriptor))
+
+
+def _closing(dataset: PreparedDataset) -> PreparedDataset:
+    """The dataset, whose descriptor is closed when it is no longer used."""
+    weakref.finalize(dataset, os.close, dataset.descriptor)
     return dataset
 
 

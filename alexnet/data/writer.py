@@ -13,7 +13,7 @@ import itertools
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,10 +25,10 @@ from numpy.typing import DTypeLike, NDArray
 from PIL import Image
 
 from alexnet.core.errors import UserError
-from alexnet.core.files import open_regular, read_bytes, sha256_file, sha256_json, write_json
+from alexnet.core.files import open_regular, read_bytes, sha256_file, sha256_json, size_in_words, write_json
 from alexnet.core.names import printable
 from alexnet.data.containers import SUFFIXES, kind_of
-from alexnet.data.decode import ImageRefusedError, fit, preprocessing, read_pixels
+from alexnet.data.decode import ImageRefusedError, accepted, fit, preprocessing, read_pixels
 from alexnet.data.sources import Record, Source
 from alexnet.data.splits import SMALLEST_CLASS, SPLITS, content_hash, split_by_hash
 
@@ -37,6 +37,8 @@ NAMES = "names.txt"  # a line for each image
 CHUNK = 64  # records that a thread decodes at a time
 CHUNK_BYTES = 16 << 20  # of files in memory in one chunk, which limits the memory for an archive with large members
 HEADER_BYTES = 128  # of an .npy file, for any number of images
+PAIRS_SHOWN = 3  # of duplicates in a warning
+IN_TEST_AND_TRAIN, IN_TWO_CLASSES = "test image in train", "image in two classes"
 STATISTICS_VALUES = 1 << 24  # pixel values summed at a time; the sums of their squares are far below float64's 2⁵³
 
 Progress = Callable[[int, int | None], None]
@@ -96,7 +98,8 @@ def write_dataset(
         splits = split_by_hash(targets, digests)
     for name, array in (("labels", targets), ("hashes", digests), ("splits", splits)):
         write_array(folder / f"{name}.npy", array)
-    results = {"dealt": auto_split, "refused": refused, "notes": dict(sorted(notes.items()))}
+    pairs = duplicates(targets, splits, digests, folder / NAMES)
+    results = {"dealt": auto_split, "refused": refused, "notes": dict(sorted(notes.items())), "duplicates": pairs}
     _write_description(source, folder, preprocessing(side, channels), targets, splits, digests, results)
 
 
@@ -236,8 +239,8 @@ def _check_disk_space(source: Source, side: int, channels: int, folder: Path) ->
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
-            f"the prepared dataset of {source.name} needs {needed / 1e6:,.0f} MB and {folder.parent} has "
-            f"{free / 1e6:,.0f} MB: set ALEXNET_HOME to a larger disk"
+            f"the prepared dataset of {source.name} needs {size_in_words(needed)}, {size_in_words(needed - free)} more "
+            f"than are free in {folder.parent}: set ALEXNET_HOME to a larger disk"
         )
 
 
@@ -272,13 +275,14 @@ def _write_description(
         "splits": {name: int((splits == code).sum()) for code, name in enumerate(SPLITS)},
         "preprocessing": settings,
         "preprocessing_sha256": sha256_json(settings),
+        "accepts": accepted(),
         "pillow": PIL.__version__,
         "mean": mean.tolist(),
         "covariance": covariance.tolist(),
         "eigenvalues": values.tolist(),
         "eigenvectors": vectors.tolist(),
         **results,
-        "warnings": [*source.warnings, *_warnings(source, targets, splits, hashes, results["dealt"])],
+        "warnings": [*source.warnings, *_warnings(source, targets, splits, hashes, results)],
         "files": {
             file.name: {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
             for file in sorted([*folder.glob("*.npy"), folder / NAMES])
@@ -288,7 +292,11 @@ def _write_description(
 
 
 def _warnings(
-    source: Source, targets: NDArray[np.int64], splits: NDArray[np.int8], hashes: NDArray[np.uint64], auto_split: bool
+    source: Source,
+    targets: NDArray[np.int64],
+    splits: NDArray[np.int8],
+    hashes: NDArray[np.uint64],
+    results: Mapping[str, Any],
 ) -> list[str]:
     """Sentences about classes and duplicates that make training or testing on these images less reliable."""
     in_all = np.bincount(targets, minlength=len(source.classes))
@@ -296,15 +304,51 @@ def _warnings(
     small = [name for name, count in zip(source.classes, in_all, strict=True) if 0 < count < SMALLEST_CLASS]
     untrained = [name for name, count in zip(source.classes, in_train, strict=True) if count == 0]
     warnings = []
-    if small and auto_split:
+    if small and results["dealt"]:
         warnings.append(f"classes with too few images for val and test, all in train: {', '.join(_first_lines(small))}")
     if again := np.isin(hashes[splits == SPLITS.index("test")], hashes[splits == SPLITS.index("train")]).sum():
-        warnings.append(f"{again:,} test images are also in train, byte for byte: test accuracy will be too high")
-    if (duplicates := _in_several_classes(targets, hashes)) > 0:
-        warnings.append(f"{duplicates:,} images are in more than one class")
+        which = _first_pairs(results["duplicates"], IN_TEST_AND_TRAIN)
+        warnings.append(
+            f"{again:,} test image{'s are' if again > 1 else ' is'} also in train, byte for byte: test accuracy will "
+            f"be too high: {which}"
+        )
+    if (several := _in_several_classes(targets, hashes)) > 0:
+        which = _first_pairs(results["duplicates"], IN_TWO_CLASSES)
+        warnings.append(f"{several:,} image{'s are' if several > 1 else ' is'} in more than one class: {which}")
     if untrained and source.trainable:
         warnings.append(f"classes without training images: {', '.join(_first_lines(untrained))}")
     return warnings
+
+
+def duplicates(
+    targets: NDArray[np.int64], splits: NDArray[np.int8], hashes: NDArray[np.uint64], names: Path
+) -> list[dict[str, str]]:
+    """The test images whose content is also in train, and the images whose content is in another class before.
+
+    Each is ``{"kind": IN_TEST_AND_TRAIN or IN_TWO_CLASSES, "name": …, "equals": …}``, in the order of the images.
+    ``names``: the file with a line for each image; it is read only if there are such images.
+    """
+    test, train = SPLITS.index("test"), SPLITS.index("train")
+    _, place, times = np.unique(hashes, return_inverse=True, return_counts=True)
+    repeated = np.flatnonzero(times[place] > 1).tolist()
+    first = {hashes[number]: number for number in reversed(repeated)}
+    first_in_train = {hashes[number]: number for number in reversed(repeated) if splits[number] == train}
+    pairs = []
+    for number in repeated:
+        digest = hashes[number]
+        if splits[number] == test and digest in first_in_train:
+            pairs.append((IN_TEST_AND_TRAIN, number, first_in_train[digest]))
+        if targets[number] != targets[first[digest]]:
+            pairs.append((IN_TWO_CLASSES, number, first[digest]))
+    lines = names.read_text(encoding="utf-8").splitlines() if pairs else []
+    return [{"kind": kind, "name": lines[number], "equals": lines[other]} for kind, number, other in pairs]
+
+
+def _first_pairs(pairs: Sequence[Mapping[str, str]], kind: str) -> str:
+    """The first pairs of duplicates of a kind in words, and where all of them are."""
+    some = [f"{pair['name']} equals {pair['equals']}" for pair in pairs if pair["kind"] == kind]
+    more = f" and {len(some) - PAIRS_SHOWN:,} more, listed in store.json" if len(some) > PAIRS_SHOWN else ""
+    return ", ".join(some[:PAIRS_SHOWN]) + more
 
 
 def _in_several_classes(targets: NDArray[np.int64], hashes: NDArray[np.uint64]) -> int:

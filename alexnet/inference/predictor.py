@@ -23,10 +23,12 @@ from alexnet.core.names import printable
 from alexnet.data.augment import views
 from alexnet.data.image_file import ImageLike, read_photograph
 from alexnet.data.sources import list_images
+from alexnet.inference.sort_into import NONE_OF_THESE, SortedFolder
 from alexnet.kernels.accelerate import accelerate
 from alexnet.models.bundle import load_model
 from alexnet.models.classifier import Classifier
 from alexnet.runtime.device import DeviceConfig, resolve_device
+from alexnet.runtime.log import NullReporter, Reporter, stage
 
 BATCH = 64
 
@@ -125,8 +127,13 @@ class Predictor:
         return view.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
 
     def ranked(self, probabilities: NDArray[np.float32], top_k: int) -> list[Prediction]:
-        """The ``top_k`` most probable of one image's classes ``(classes,)``, all of them if there are fewer."""
+        """The ``top_k`` most probable of one image's classes ``(classes,)``, all of them if there are fewer.
+
+        Raises ``UserError`` for probabilities that are not finite: there is no most probable class.
+        """
         _check_top_k(top_k)
+        if not np.isfinite(probabilities).all():
+            raise UserError("the output of the model for this image is not finite, so there is no prediction")
         best = np.argsort(-probabilities, kind="stable")[:top_k]
         model = self.model
         return [Prediction(model.labels[i], model.classes[i], float(probabilities[i])) for i in best]
@@ -140,21 +147,40 @@ def is_one_image(images: Any) -> bool:
 
 
 def predict_files(
-    predictor: Predictor, images: Iterable[str], top_k: int, stdin: bytes | None = None
+    predictor: Predictor,
+    images: Iterable[str],
+    top_k: int,
+    stdin: bytes | None = None,
+    *,
+    threshold: float | None = None,
+    sort_into: SortedFolder | None = None,
+    reporter: Reporter | None = None,
 ) -> Iterator[dict[str, Any]]:
     """A dict for each image, in order: ``image`` and ``predictions``, or ``image`` and ``error`` if it is refused.
 
     ``images``: paths of files and folders; a folder stands for all files in it. ``-`` is the image in ``stdin``. An
-    empty folder and a path that does not exist are refused like a damaged image.
+    empty folder and a path that does not exist are refused like a damaged image. ``threshold``: with it, each dict has
+    ``none_of_these``, whether no class reaches this probability. ``sort_into``: receives a copy of each image that is
+    not refused; the dict has its path, ``copied_to``. ``reporter`` receives progress if there are more than
+    ``BATCH`` images.
     """
     _check_top_k(top_k)
-    batch: list[str] = []
-    for name in expand_folders(images):
-        batch.append(name)
-        if len(batch) == BATCH:
-            yield from _predict_batch(predictor, batch, top_k, stdin)
-            batch = []
-    yield from _predict_batch(predictor, batch, top_k, stdin)
+    names, done = list(expand_folders(images)), 0
+    if reporter is None or len(names) <= BATCH:
+        reporter = NullReporter()
+    with stage(reporter, "predicting", len(names)):
+        for start in range(0, len(names), BATCH):
+            for answer in _predict_batch(predictor, names[start : start + BATCH], top_k, stdin):
+                done += 1
+                if "error" not in answer:
+                    best = answer["predictions"][0]
+                    if threshold is not None:
+                        answer["none_of_these"] = best["probability"] < threshold
+                    if sort_into:
+                        name = NONE_OF_THESE if answer.get("none_of_these") else best["name"]
+                        answer["copied_to"] = str(sort_into.copy(Path(answer["image"]), name))
+                reporter.advance(done)
+                yield answer
 
 
 def expand_folders(images: Iterable[str]) -> Iterator[str]:
@@ -175,8 +201,11 @@ def _predict_batch(predictor: Predictor, names: list[str], top_k: int, stdin: by
     for place, name in enumerate(names):
         if place in errors:
             yield {"image": name, "error": errors[place]}
-        else:
+            continue
+        try:
             yield {"image": name, "predictions": [vars(found) for found in predictor.ranked(next(rows), top_k)]}
+        except UserError as error:
+            yield {"image": name, "error": f"{printable(name)}: {error.line}"}
 
 
 def _read_file(predictor: Predictor, name: str, stdin: bytes | None) -> NDArray[np.uint8]:

@@ -19,10 +19,11 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 
-from alexnet.config import Preprocessing
+from alexnet.config import MAX_SIDE, Preprocessing
 from alexnet.core.errors import UserError, unknown
 from alexnet.models.layers import AdaptiveAvgPool, Dropout, Masks
 
+MAX_CLASSES, MAX_CHANNELS = 10_000_000, 4096
 FLATTEN = "flatten"
 POOLS = (nn.MaxPool2d, nn.AvgPool2d, AdaptiveAvgPool)
 
@@ -68,6 +69,11 @@ class Classifier(nn.Module):
         super().__init__()
         if num_classes < 1 or in_channels < 1:
             raise ValueError(f"a network needs at least one class and one channel, not {num_classes} and {in_channels}")
+        if num_classes > MAX_CLASSES or in_channels > MAX_CHANNELS or image_size > MAX_SIDE:
+            raise ValueError(
+                f"a network takes at most {MAX_CLASSES:,} classes, {MAX_CHANNELS:,} channels and images of "
+                f"{MAX_SIDE:,} pixels, not {num_classes}, {in_channels} and {image_size}"
+            )
         self.num_classes, self.in_channels, self.image_size = num_classes, in_channels, image_size
         self.created_as = ""  # the variant's name, until `info` is set
         self._info: ModelInfo | None = None

@@ -16,7 +16,7 @@ from alexnet.core.errors import unknown
 from alexnet.inference.predictor import Predictor
 from alexnet.models.classifier import Classifier
 from alexnet.plots.canvas import NARROW_WIDTH, Picture, escape_dollars, grid, hide_axes, new_figure, percent, plot_image
-from alexnet.plots.inputs import FinishedRun, PlotInputs
+from alexnet.plots.inputs import FinishedRun, PlotInputs, check_finite
 from alexnet.plots.options import Plot, ReportFigure
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def compose_attributions(predictor: Predictor, pixels: NDArray[np.uint8], class_
     """
     batch = pixels[None]
     probabilities = predictor.probabilities(batch)[0]
+    check_finite(int(not np.isfinite(probabilities).all()), 1)
     target = int(probabilities.argmax()) if class_name is None else _class_number(predictor.model, class_name)
     network = predictor.device_config.to_device(copy.deepcopy(predictor.model))
     found = attribute(network, predictor.view(batch)[0], target)

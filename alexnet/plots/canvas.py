@@ -7,8 +7,10 @@ that they look the same on light and dark pages.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
+import logging
 import math
 import textwrap
 import unicodedata
@@ -27,6 +29,7 @@ from alexnet.core.files import write_bytes
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 LINE_COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito, without yellow
@@ -42,11 +45,16 @@ LETTERS_PER_INCH = 9.5  # in a title
 NARROW_WIDTH = 4.6  # inches: the width of a figure that is laid out for a phone
 FORMATS = (".png", ".svg")
 LONGEST_LABEL = 28
-# matplotlib takes a letter from the first of these fonts that is installed and has it.
+MISSING_SHOWN = 20  # letters that no font has, in a note
+# matplotlib takes a letter from the first of these fonts that is installed and has it, then from any other font.
 FONTS = (
     "DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "Noto Sans Devanagari",
     "Noto Sans Thai", "Unifont",
 )  # fmt: skip
+BOX_FONTS = ("Last Resort", "STIX", "cm")  # how fonts of matplotlib begin that draw boxes, or symbols of formulas
+CJK_BLOCKS = ((0x1100, 0x11FF), (0x2E80, 0xA4CF), (0xA960, 0xA97F), (0xAC00, 0xD7FF), (0xF900, 0xFAFF),
+              (0xFE30, 0xFE4F), (0xFF00, 0xFFEF), (0x20000, 0x3FFFF))  # fmt: skip
+"""Code points of Chinese, Japanese and Korean letters (Unicode 16, Blocks.txt)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +70,10 @@ class Picture:
     values: Mapping[str, Any]
     narrow: Callable[[], Figure]
 
+    def __post_init__(self) -> None:
+        """Choose fonts that have the letters, also for a figure that is saved without :meth:`save`."""
+        choose_fonts(self.figure)
+
     def encode(self, suffix: str = ".png") -> bytes:
         """The contents of a PNG or SVG file, with the caption as its description."""
         return encode_figure(self.figure, self.caption, suffix)
@@ -75,8 +87,9 @@ def encode_figure(figure: Figure, caption: str, suffix: str = ".png", dots: int 
     """The contents of a PNG or SVG file, with ``caption`` as its description. ``dots``: pixels per inch."""
     no_date = {"Date": None} if suffix == ".svg" else {}
     contents = io.BytesIO()
+    choose_fonts(figure)
     with warnings.catch_warnings():
-        # A letter that no installed font has becomes a box in the figure; the caption has the letter itself.
+        # A letter that no installed font has becomes a box; missing_glyphs_note() names it, and the caption has it.
         warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from", category=UserWarning)
         kind, metadata = suffix.removeprefix("."), {**no_date, "Description": caption}
         figure.savefig(contents, format=kind, dpi=dots, metadata=metadata)
@@ -113,17 +126,102 @@ def _installed_fonts() -> list[str]:
     return [name for name in FONTS if name in installed]
 
 
-def missing_glyphs_note(figures: Iterable[Figure]) -> str:
-    """A line that names the letters in the figures that no installed font has; empty if there are none."""
-    from matplotlib.font_manager import FontProperties, findfont, get_font
+def choose_fonts(figure: Figure) -> None:
+    """Let each text with letters that its fonts lack use other installed fonts that have them.
+
+    Letters are composed first: the name of a file may hold a Korean syllable as its parts, which fonts show one by one.
+    """
     from matplotlib.text import Text
 
-    texts = [text.get_text() for figure in figures for text in figure.findobj(Text)]
-    written = {letter for text in texts for letter in text if letter.isprintable()}
-    fonts = (get_font(findfont(FontProperties(family=name))) for name in _installed_fonts())
-    known = {letter for font in fonts for letter in written if font.get_char_index(ord(letter))}
-    missing = "".join(sorted(written - known))
-    return f"note: no installed font has {missing}: shown as boxes in the plot" if missing else ""
+    for text in figure.findobj(Text):
+        words = text.get_text()
+        if words.isascii():
+            continue
+        if (composed := unicodedata.normalize("NFC", words)) != words:
+            text.set_text(composed)
+        families = text.get_fontfamily()
+        missing = _missing(composed, families, text)
+        if others := _families_with(missing, text):
+            text.set_fontfamily([*families, *others])
+
+
+def _missing(words: str, families: Iterable[str], text: Text) -> frozenset[str]:
+    """The letters of ``words`` that none of the fonts has in the weight and style of ``text``."""
+    missing = {letter for letter in words if letter.isprintable() and not letter.isspace()}
+    for family in families:
+        if missing:
+            missing -= _letters_of(family, str(text.get_fontweight()), text.get_fontstyle(), frozenset(missing))
+    return frozenset(missing)
+
+
+@functools.lru_cache(1024)
+def _letters_of(family: str, weight: str, style: Any, letters: frozenset[str]) -> frozenset[str]:
+    """Those of ``letters`` that the font of this family, weight and style has; none if it is not installed."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    log = logging.getLogger("matplotlib.font_manager")
+    level = log.level
+    log.setLevel(logging.ERROR)  # no remarks on fonts that are not used in the end
+    try:
+        number = int(weight) if weight.isdigit() else weight
+        path = findfont(FontProperties(family=family, weight=number, style=style), fallback_to_default=False)
+        font = get_font(path)
+    except (ValueError, OSError, RuntimeError):  # RuntimeError: a font file that FreeType cannot read
+        return frozenset()
+    finally:
+        log.setLevel(level)
+    return frozenset(letter for letter in letters if font.get_char_index(ord(letter)))
+
+
+def _families_with(missing: frozenset[str], text: Text) -> list[str]:
+    """Installed fonts that together have as many of the missing letters as can be had."""
+    chosen = []
+    for family in _all_families() if missing else ():
+        if had := _letters_of(family, str(text.get_fontweight()), text.get_fontstyle(), missing):
+            chosen.append(family)
+            missing -= had
+            if not missing:
+                break
+    return chosen
+
+
+@functools.cache
+def _all_families() -> list[str]:
+    """All installed fonts that draw letters, also those installed after matplotlib has made its list of fonts."""
+    from matplotlib.font_manager import findSystemFonts, fontManager
+
+    for path in sorted(set(findSystemFonts()) - {entry.fname for entry in fontManager.ttflist}):
+        with contextlib.suppress(Exception):  # a font that matplotlib cannot read, in whatever way
+            fontManager.addfont(path)
+    _letters_of.cache_clear()
+    return [name for name in sorted(fontManager.get_font_names()) if not name.startswith(BOX_FONTS)]
+
+
+def missing_glyphs_note(figures: Iterable[Figure]) -> str:
+    """A line that names the letters in the figures that no installed font has; empty if there are none.
+
+    It names the package of fonts to install.
+    """
+    from matplotlib.text import Text
+
+    missing: set[str] = set()
+    figures = list(figures)
+    for figure in figures:
+        choose_fonts(figure)
+    for text in (text for figure in figures for text in figure.findobj(Text)):
+        if not text.get_text().isascii():
+            missing |= _missing(text.get_text(), text.get_fontfamily(), text)
+    if not missing:
+        return ""
+    is_cjk = any(first <= ord(letter) <= last for letter in missing for first, last in CJK_BLOCKS)
+    debian, fedora = (
+        ("fonts-noto-cjk", "google-noto-sans-cjk-fonts") if is_cjk else ("fonts-noto-core", "google-noto-fonts-all")
+    )
+    some = "".join(sorted(missing)[:MISSING_SHOWN]) + (" …" if len(missing) > MISSING_SHOWN else "")
+    return (
+        f"note: no installed font has {some}: shown as boxes in the plot; install the package {debian} (Debian, "
+        f"Ubuntu) or {fedora} (Fedora) and repeat the command"
+    )
 
 
 def percent(probability: float) -> str:

@@ -18,7 +18,7 @@ from alexnet.inference.predictor import Predictor
 from alexnet.metrics.counts import DENSE_CLASSES, Metrics, describe_images
 from alexnet.models.classifier import Classifier
 from alexnet.plots.canvas import BLUE, GREY, NARROW_WIDTH, Picture, new_figure, shorten
-from alexnet.plots.inputs import FinishedRun, PlotInputs
+from alexnet.plots.inputs import FinishedRun, PlotInputs, check_finite
 from alexnet.plots.options import Plot, ReportFigure
 from alexnet.training.evaluate import log_probabilities
 
@@ -40,6 +40,7 @@ def compose_confusion(predictor: Predictor, dataset: PreparedDataset, index: NDA
     counts = Metrics(len(dataset.classes))
     for output, labels in log_probabilities(predictor.model, dataset, index, predictor.device_config):
         counts.add(output, labels)
+    check_finite(counts.not_finite.total(), counts.images)
     matrix = counts.confusion_matrix()
     assert matrix is not None
     return plot_confusion(matrix, predictor.model.labels, f"{title}: {len(index):,} images, one view")
@@ -60,6 +61,7 @@ def compose_counted_confusion(result: Mapping[str, Any], model: Classifier, name
     if result["split"] is None:
         raise UserError("there are no images that the network was not trained on")
     _check_classes(len(model.classes))
+    check_finite(result.get("not_finite", 0), result["images"])
     title = f"{name} on {result['source']}: {describe_images(result)}"
     return plot_confusion(matrix_of_result(result, model.classes), model.labels, title)
 

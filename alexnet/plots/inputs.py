@@ -156,6 +156,13 @@ def named_image(predictor: Predictor, dataset: PreparedDataset, number: np.int64
     return f"{name} ({PurePosixPath(path).name})", dataset.read(one)[0]
 
 
+def check_finite(not_finite: int, images: int) -> None:
+    """Raise ``UserError`` if the outputs of the model are not finite for some images: a plot would be wrong."""
+    if not_finite:
+        count = f"{not_finite:,} of {images:,} images"
+        raise UserError(f"for {count} the output of the model is not finite: alexnet evaluate counts them")
+
+
 def sample_photograph() -> Path:
     """A photograph of a flower that scikit-learn contains, for plots of any image."""
     import sklearn.datasets

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 Target = Literal["run", "variant or run", "recipe or run"]
 Option = Literal["data", "layer", "class"]
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")  # that an error suggests
+IMAGE_SUFFIXES = (  # that an error suggests
+    ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".ppm", ".pgm",
+)  # fmt: skip
 SUGGESTED = 5  # names of files in an error
 
 

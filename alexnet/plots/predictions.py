@@ -29,7 +29,7 @@ from alexnet.plots.canvas import (
     plot_image,
     shorten,
 )
-from alexnet.plots.inputs import FinishedRun, NamedImage, PlotInputs
+from alexnet.plots.inputs import FinishedRun, NamedImage, PlotInputs, check_finite
 from alexnet.plots.options import Plot, ReportFigure
 from alexnet.training.evaluate import log_probabilities
 
@@ -78,6 +78,7 @@ def compose_predictions(
     index = evenly_spaced(index, IMAGES)
     batches = log_probabilities(predictor.model, dataset, index, predictor.device_config)
     probabilities = np.concatenate([output.exp().cpu().numpy() for output, _ in batches])
+    check_finite(int((~np.isfinite(probabilities).all(axis=1)).sum()), len(index))
     groups, names = [], predictor.model.labels
     for name, places in choose_examples(probabilities, dataset.targets[index], ACROSS).items():
         some = index[places]
@@ -95,7 +96,9 @@ def compose_predictions(
 def compose_unlabelled_predictions(predictor: Predictor, images: Sequence[NamedImage], title: str) -> Picture:
     """Images whose classes are not known: name and pixels from ``predictor.read``."""
     pixels = [some for _, some in images]
-    rows = zip(predictor.visible(pixels), images, predictor.probabilities(pixels), strict=True)
+    probabilities = predictor.probabilities(pixels)
+    check_finite(int((~np.isfinite(probabilities).all(axis=1)).sum()), len(images))
+    rows = zip(predictor.visible(pixels), images, probabilities, strict=True)
     predicted = [PredictedImage(shown, name, found) for shown, (name, _), found in rows]
     names = predictor.model.labels
     return plot_predictions([Group("", predicted)], names, f"{title} ({_legend(names)})")

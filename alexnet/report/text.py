@@ -27,8 +27,9 @@ def describe_measure(result: Mapping[str, Any]) -> str:
     lowest, highest = accuracy_interval(round(result["top1"] * result["images"]), result["images"])
     interval = f"(95 % interval {lowest:.1%} – {highest:.1%})"
     balanced = f"{balanced_accuracy(result):.2%} balanced accuracy, " if _has_uneven_classes(result) else ""
-    measures = f"{top5}{balanced}loss {result['loss']:.4f}"
-    return f"{result['top1']:.2%} top-1 {interval}, {measures} on {describe_images(result)}"
+    loss = "no loss" if result["loss"] is None else f"loss {result['loss']:.4f}"
+    measure = f"{result['top1']:.2%} top-1 {interval}, {top5}{balanced}{loss} on {describe_images(result)}"
+    return "; ".join([measure, *_not_finite(result)])
 
 
 def balanced_accuracy(result: Mapping[str, Any]) -> float:
@@ -58,6 +59,7 @@ def describe_counts(rows: Sequence[Mapping[str, Any]]) -> str:
     runs = [row["run"] for row in rows] if len(rows) > 1 else ["top-1"]
     parts = [
         f"on {describe_images(last)}",
+        *(f"{row['run']}: {remark}" for row in rows for remark in _not_finite(row)),
         table(WHOLE if _has_top5(last) else [name for name in WHOLE if name != TOP5], [_whole(row) for row in rows]),
         "",
         table(("class", *runs, "images"), _classes(rows)),
@@ -78,7 +80,14 @@ def _whole(row: Mapping[str, Any]) -> tuple[str, ...]:
     lowest, highest = accuracy_interval(round(row["top1"] * row["images"]), row["images"])
     top5 = (f"{row['top5']:.2%}",) if _has_top5(row) else ()
     shares = (f"{row['top1']:.2%}", f"{lowest:.1%} – {highest:.1%}", *top5)
-    return (row["run"], *shares, f"{row['loss']:.4f}", f"{row['calibration_error']:.2%}")
+    loss = "–" if row["loss"] is None else f"{row['loss']:.4f}"
+    return (row["run"], *shares, loss, _share(row["calibration_error"]))
+
+
+def _not_finite(row: Mapping[str, Any]) -> list[str]:
+    """A remark on images for which the output of the network is not finite; none if there are no such images."""
+    count = row.get("not_finite")
+    return [f"for {count:,} of them the output is not finite: counted as wrong, left out of the loss"] if count else []
 
 
 def _has_top5(row: Mapping[str, Any]) -> bool:

@@ -6,14 +6,13 @@ The process that has the lock writes its number and host into the locked file, f
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
 
 from alexnet.core.errors import UserError
-from alexnet.core.files import read_json
+from alexnet.core.files import json_text, read_json
 from alexnet.core.platform import check_platform, fcntl
 
 LOCK = ".lock"
@@ -37,7 +36,7 @@ def exclusive_lock(folder: Path) -> Iterator[None]:
             pass
         file.truncate(0)
         with contextlib.suppress(OSError):  # a full disk: the lock holds, only the owner's number is missing
-            file.write(json.dumps({"process": os.getpid(), "host": platform.node()}).encode())
+            file.write(json_text({"process": os.getpid(), "host": platform.node()}).encode())
         yield
 
 

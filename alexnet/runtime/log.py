@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from alexnet.core.errors import UserError
-from alexnet.core.files import read_bytes
+from alexnet.core.files import json_text, read_bytes
 
 
 class Reporter(Protocol):
@@ -150,7 +150,7 @@ class _Lines:
         self._file.close()
 
     def add(self, values: dict[str, Any]) -> None:
-        self._pending += (json.dumps(values, ensure_ascii=False) + "\n").encode()
+        self._pending += (json_text(values) + "\n").encode()
         with contextlib.suppress(OSError):
             self._write()
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet.config import Recipe, first_difference
-from alexnet.core.errors import UserError, no_run
+from alexnet.core.errors import UnreadableError, UserError, cannot_read, no_run
 from alexnet.core.files import read_json, write_json
 from alexnet.core.schema import from_json, to_json
 from alexnet.runtime.lock import exclusive_lock
@@ -80,6 +80,8 @@ class Run:
         path = self.folder / "result.json"
         try:
             return _read(path, ("split", "steps", "seconds", "hardware"))
+        except UnreadableError:
+            raise
         except UserError as error:
             raise UserError(
                 f"{path} is missing or damaged: delete it and repeat the command of this run, which evaluates again"
@@ -100,9 +102,11 @@ def _read(path: Path, names: tuple[str, ...] = ()) -> dict[str, Any]:
     """The JSON object in a file of a run folder; it must have the keys ``names``. Raises ``UserError``."""
     try:
         value = read_json(path)
-    except (OSError, ValueError) as error:
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
         line = f"{path.parent} is not a run folder: {path.name} is missing or damaged there"
         raise no_run(path.parent, line) from error
+    except OSError as error:  # the file may be good
+        raise cannot_read(path, error) from error
     if not isinstance(value, dict) or value.get("schema", SCHEMA) != SCHEMA or not value.keys() >= set(names):
         raise UserError(f"{path.parent} is not a run folder of this version: {path.name} has other contents")
     return value

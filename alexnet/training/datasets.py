@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from alexnet.core.errors import UserError
 from alexnet.data.prepared import PreparedDataset, open_or_prepare
 from alexnet.data.sources import BUILTIN_SOURCES, Source, open_source
+from alexnet.data.sources.class_folders import same_name
 from alexnet.models.bundle import model_folder
 from alexnet.models.classifier import Classifier
 from alexnet.runtime.log import Reporter
 from alexnet.runtime.run import Run
-from alexnet.training.evaluate import check_classes, not_trained_on
+from alexnet.training.evaluate import match_classes, not_trained_on
 
 REFUSED_SHOWN = 20
 
@@ -73,8 +74,10 @@ def open_dataset_for(
 ) -> PreparedDataset:
     """The prepared dataset of the source ``data``, or of the run's own source, as ``model`` needs its images.
 
-    ``run``: the run folder, or its model folder. ``labels``: files with the classes of the images in ``data``, which is
-    the folder of the first of them if it is None. Raises ``UserError``, also if the classes are not the model's.
+    Its classes become those of the model, matched by name; ``reporter`` receives a note on the model's classes that the
+    images do not have. ``run``: the run folder, or its model folder. ``labels``: files with the classes of the images
+    in ``data``, which is the folder of the first of them if it is None. Raises ``UserError``, also for images with a
+    class that the model does not have.
     """
     data = str(labels[0].parent) if labels and data is None else data
     if data is None:
@@ -89,9 +92,15 @@ def open_dataset_for(
         if gone := [path for path in labels if not path.exists()]:
             raise UserError(f"the labels of {run} are no longer at {gone[0]}: give their new path with --labels")
     source = open_source(str(data), data_root, reporter.log, labels)
+    if not set(map(same_name, source.classes)) & set(map(same_name, (*model.classes, *model.labels))):
+        match_classes(model, source.classes, source.name)  # raises; before images are decoded, which takes long
     dataset, _ = prepare(source, model.preprocessing.resize_size, model.preprocessing.channels, reporter)
-    check_classes(model, dataset.classes, source.name)
-    return dataset
+    if list(model.classes) == dataset.classes:
+        return dataset
+    numbers, notes = match_classes(model, dataset.classes, source.name)
+    for note in notes:
+        reporter.log(note)
+    return dataset.with_classes(model.classes, model.labels, numbers)
 
 
 def describe_training(run: Path | str) -> dict[str, Any] | None:

@@ -44,9 +44,9 @@ def resolve(
         source = open_source(str(data or changed.data.source), data_root, log, labels)
         named = not isinstance(recipe, Recipe) and is_for_own_images(chosen)
         recipe = fitted(chosen, natural_side(source)) if named else chosen
-    recipe = override(recipe, overrides)
     if not source.trainable:
         raise UserError(f"{source.location} has only images to evaluate on: add training images, in a folder train/")
+    recipe = override(recipe, overrides)
     return source, replace(recipe, data=replace(recipe.data, source=str(data or recipe.data.source)))
 
 

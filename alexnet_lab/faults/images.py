@@ -22,6 +22,8 @@ FORMATS: dict[str, dict[str, object]] = {
     "GIF": {},
     "BMP": {},
     "TIFF": {"compression": "tiff_lzw"},
+    "AVIF": {"quality": 80},
+    "PPM": {},
 }
 
 

@@ -62,8 +62,8 @@ def test_the_commands_and_their_options_are_these():
     reference = ["--reference", "--plain"]  # the second is hidden: its earlier name
     assert shown == {
         "train": ["recipe", "--data", "--labels", "--out", "--set", "--seed", *device, *reference, "--data-root"],
-        "evaluate": ["models", "--data", "--labels", "--views", *device, *reference, "--data-root"],
-        "predict": ["model", "images", "--top-k", *device, *reference],
+        "evaluate": ["models", "--data", "--labels", "--views", "--predictions", *device, *reference, "--data-root"],
+        "predict": ["model", "images", "--top-k", "--threshold", "--sort-into", "--csv", *device, *reference],
         "summary": ["target", "--classes", "--channels", "--image-size"],
         "list": ["what"],
         "prepare": ["source", "--labels", "--size", "--channels", "--strict", "--verify", "--data-root"],
@@ -150,6 +150,12 @@ MISTAKES = [
     (["train", "--epochs", "3"], "unknown option '--epochs': it is a field of the recipe, write --set train.epochs="),
     (["train", "--lr=0.1"], "unknown option '--lr=0.1': it is a field of the recipe, write --set optim.lr=VALUE"),
     (["summary", "papr"], "unknown variant 'papr': did you mean 'paper'?"),
+    (["summary", "paper", "--image-size", "4097"], "a network takes at most 10,000,000 classes, 4,096 channels and"),
+    (["summary", "--classes", "1000000000000"], "images of 4,096 pixels, not 1000000000000, 3 and 224"),
+    (
+        ["prepare", "digits", "--size", "1000000000000"],
+        "with a side of 1 to 4096 and 1 or 3 channels, not 1000000000000",
+    ),
     (["summary", "paper", "--image-size", "40"], "variant 'paper': an image of 40 pixels is too small for these"),
     (["evaluate", "."], ". is not a model: give a run folder that alexnet train wrote, or its model/ folder"),
     (["predict", ".", "cat.jpg"], ". is not a model: give a run folder that alexnet train wrote, or its model/ folder"),

@@ -230,9 +230,9 @@ MISTAKES = [
         ["report", "run0", "--out", "page.png"],
         "--out page.png: a report is an HTML page, so the name must end in",
     ),
-    (["predictions", "run0", "--data", "digits"], "classes are not the 10 of digits: give --data with the classes"),
-    (["embedding", "run0", "--data", "digits"], "classes are not the 10 of digits: give --data with the classes"),
-    (["report", "run0", "--data", "digits"], "classes are not the 10 of digits: give --data with the classes"),
+    (["predictions", "run0", "--data", "digits"], "digits has 10 classes that the model does not have (0, 1, 2"),
+    (["embedding", "run0", "--data", "digits"], "digits has 10 classes that the model does not have (0, 1, 2"),
+    (["report", "run0", "--data", "digits"], "digits has 10 classes that the model does not have (0, 1, 2"),
     (["activations", "run0", "--image", "colours"], "--image colours: is a folder; give one image file"),
     (
         ["activations", "run0", *["--image", "photo.png"] * 2],

@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import json
+import math
 import os
 import signal
 import socket
@@ -11,10 +12,12 @@ import sys
 import tracemalloc
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from alexnet.core import files
 from alexnet.core.files import (
+    json_text,
     open_regular,
     publish_folder,
     read_bytes,
@@ -22,6 +25,7 @@ from alexnet.core.files import (
     read_text,
     sha256_file,
     sha256_json,
+    size_in_words,
     sync,
     write_bytes,
     write_json,
@@ -286,3 +290,31 @@ def test_a_file_system_without_locks_still_has_whole_folders(tmp_path, monkeypat
     with publish_folder(tmp_path / "folder") as beside:
         fill(beside, "text")
     assert names(tmp_path) == [left.name, "folder"]  # nobody can say whether it is in use
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, np.float64("nan")])
+def test_json_is_valid_whatever_the_numbers(tmp_path, value):
+    write_json(tmp_path / "a.json", {"a": [1.5, {"b": value}], "c": (value, 2)})
+    text = (tmp_path / "a.json").read_text()
+
+    def refuse(word):
+        raise AssertionError(word)
+
+    assert json.loads(text, parse_constant=refuse) == {"a": [1.5, {"b": None}], "c": [None, 2]}
+
+
+def test_json_text_is_utf8_and_gives_the_names_back():
+    names = ["猫", "\u202eright", "\x9b", "bytes \udcff", "\U000e0001", "a\nb"]
+    text = json_text(names, indent=1)
+    assert json.loads(text.encode()) == names
+    assert "猫" in text
+    assert text.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(0, "0 bytes"), (1, "1 byte"), (999, "999 bytes"), (1000, "1.00 kB"), (45_300_000, "45.3 MB"),
+     (999_600, "1.00 MB"), (1.8e9, "1.80 GB"), (10**19, "10,000 PB")],
+)  # fmt: skip
+def test_sizes_have_three_figures(count, words):
+    assert size_in_words(count) == words

@@ -507,7 +507,7 @@ def test_a_disk_too_small_is_noticed_before_anything_is_decoded(array_source, ho
     monkeypatch.setattr(writer.shutil, "disk_usage", lambda path: usage._replace(free=10_000))
     monkeypatch.setattr(writer, "decode_record", None)
     line, _ = complaint(open_or_prepare, array_source(noise(100), [0, 1] * 50))
-    assert " MB and " in line
+    assert "needs 19.2 kB, 9.20 kB more than are free in" in line  # never "needs 0 MB and has 0 MB"
     assert "ALEXNET_HOME" in line
     assert datasets(home) == []
 
@@ -752,3 +752,74 @@ def test_a_store_that_is_let_go_closes_its_file(array_source):
     del made
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(descriptor)
+
+
+# Files that a setting decides about
+
+
+def test_a_dataset_is_prepared_again_only_if_a_refused_image_can_be_read_now(home, tmp_path, monkeypatch):
+    root = photographs(tmp_path / "pictures")
+    save(root / "cat" / "large.png", noise(1, 40)[0])
+    monkeypatch.setenv("ALEXNET_MAX_PIXELS", "1000")
+    first = open_or_prepare(open_source(str(root)), 8)
+    assert [item["name"] for item in first.meta["refused"]] == ["cat/large.png"]
+    assert first.meta["accepts"]["max_pixels"] == 1000
+    monkeypatch.setenv("ALEXNET_MAX_PIXELS", "900")
+    assert open_or_prepare(open_source(str(root)), 8).path == first.path
+    monkeypatch.delenv("ALEXNET_MAX_PIXELS")
+    second = open_or_prepare(open_source(str(root)), 8)
+    assert second.meta["refused"] == []
+    assert second.path.name.startswith(first.path.name)
+    assert datasets(home) == [first.path, second.path]  # a training that began with the first one can go on
+    for limit in ("1000", "64000000"):
+        monkeypatch.setenv("ALEXNET_MAX_PIXELS", limit)
+        assert open_or_prepare(open_source(str(root)), 8).path == (first.path if limit == "1000" else second.path)
+    save(root / "cat" / "new.png", noise(1, 12, seed=9)[0])
+    third = open_or_prepare(open_source(str(root)), 8)
+    assert datasets(home) == [third.path]
+
+
+def test_a_damaged_image_is_no_reason_to_prepare_again(home, tmp_path, monkeypatch):
+    root = photographs(tmp_path / "pictures")
+    (root / "cat" / "torn.png").write_bytes(encode(noise(1)[0])[:-5])
+    first = open_or_prepare(open_source(str(root)), 8)
+    monkeypatch.setenv("ALEXNET_MAX_PIXELS", "999000000")
+    assert open_or_prepare(open_source(str(root)), 8).path == first.path
+
+
+@pytest.mark.parametrize("side", [0, 4097, 10**12])
+def test_the_side_of_prepared_images_is_limited(side, home, tmp_path):
+    line, _ = complaint(open_or_prepare, open_source(str(photographs(tmp_path / "pictures"))), side)
+    assert f"a side of 1 to 4096 and 1 or 3 channels, not {side} and 3" in line
+
+
+def test_duplicates_are_named_on_both_sides(tmp_path):
+    pixels = noise(12)
+    for split, name, number in [
+        *(("train", "cat", n) for n in range(4)), *(("train", "dog", n) for n in range(4, 8)),
+        ("test", "cat", 8), ("test", "cat", 1), ("test", "dog", 9), ("train", "dog", 2), ("test", "dog", 6),
+    ]:  # fmt: skip
+        save(tmp_path / split / name / f"{split}{number}.png", pixels[number])
+    meta = open_or_prepare(open_source(str(tmp_path))).meta
+    assert meta["duplicates"] == [
+        {"kind": "image in two classes", "name": "train/dog/train2.png", "equals": "train/cat/train2.png"},
+        {"kind": "test image in train", "name": "test/cat/test1.png", "equals": "train/cat/train1.png"},
+        {"kind": "test image in train", "name": "test/dog/test6.png", "equals": "train/dog/train6.png"},
+    ]
+    assert meta["warnings"][-2:] == [
+        "2 test images are also in train, byte for byte: test accuracy will be too high: test/cat/test1.png equals "
+        "train/cat/train1.png, test/dog/test6.png equals train/dog/train6.png",
+        "1 image is in more than one class: train/dog/train2.png equals train/cat/train2.png",
+    ]
+
+
+def test_a_prepared_dataset_that_may_not_be_read_is_not_called_damaged(array_source, public_folder, as_user):
+    source = array_source(noise(10), [0, 1] * 5, ["train"] * 10)
+    path = open_or_prepare(source, home=public_folder).path
+    for each in (path.parent, path, *path.iterdir()):
+        each.chmod(0o755)
+    (path / "labels.npy").chmod(0)
+    with as_user():
+        line, _ = complaint(open_prepared, path)
+    assert line.startswith(f"cannot read {path / 'labels.npy'}: Permission denied")
+    assert "remove" not in line

@@ -140,6 +140,22 @@ def flip(path, position):
     path.write_bytes(data)
 
 
+@pytest.mark.parametrize("name", ["resize_size", "stored", "crop", "image_size"])
+@pytest.mark.parametrize("size", [0, 4097, 10**12])
+def test_the_sizes_of_the_preprocessing_are_limited(copy, name, size):
+    preprocessing = json.loads((copy / "model.json").read_text())["preprocessing"]
+    if name == "stored":  # the name of an earlier version
+        del preprocessing["resize_size"]
+    change(copy, preprocessing={**preprocessing, name: size})
+    assert f" = {size} is not a whole number of at least 1 and at most 4096" in refused(copy)
+
+
+@pytest.mark.parametrize("field", ["num_classes", "in_channels", "image_size"])
+def test_the_sizes_of_the_network_are_limited(copy, field):
+    change(copy, **{field: 10**12})
+    assert "a network takes at most 10,000,000 classes, 4,096 channels and images of 4,096 pixels" in refused(copy)
+
+
 @pytest.mark.parametrize("position", [0, 9, 100, 5000, -1])
 def test_a_flipped_bit_is_noticed(copy, position):
     flip(copy / "model.safetensors", position)
@@ -299,3 +315,50 @@ def test_names_in_a_description_are_shown_escaped(copy, name, shown):
     (copy / "model.json").write_text(text, encoding="utf-8")
     loaded = load_model(copy)
     assert loaded.classes[0] == loaded.labels[0] == shown
+
+
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
+def test_a_file_that_may_not_be_read_is_not_called_damaged(sound, public_folder, as_user, name):
+    """Its permission is what is wrong, and nobody is told to remove a good model."""
+    folder = public_folder / "model"
+    shutil.copytree(sound, folder)
+    folder.chmod(0o755)
+    for path in folder.iterdir():
+        path.chmod(0o000 if path.name == name else 0o644)
+    with as_user():
+        line = refused(folder)
+    assert line == f"cannot read {folder / name}: Permission denied; ask for permission to read it, or use another copy"
+
+
+def test_a_folder_that_may_not_be_entered_is_said_to_be_so(sound, public_folder, as_user):
+    folder = public_folder / "model"
+    shutil.copytree(sound, folder)
+    folder.chmod(0o000)
+    with as_user():
+        line = refused(folder)
+    folder.chmod(0o755)
+    assert line.startswith(f"cannot read {folder / 'model.json'}: Permission denied")
+
+
+def test_no_message_asks_for_the_removal_of_a_model(copy):
+    (copy / "model.safetensors").rename(copy / "elsewhere")
+    assert "is incomplete: model.safetensors is missing" in refused(copy)
+    (copy / "elsewhere").rename(copy / "model.safetensors")
+    change(copy, schema=3)
+    assert refused(copy).endswith("was written by a later version of alexnet (schema 3, this version reads 1 to 2): "
+                                  "install that version")  # fmt: skip
+    change(copy, schema=2)
+    flip(copy / "model.safetensors", -1)
+    assert "remove" not in refused(copy)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", ["conv1.weight", "fc8.bias", "bn1.running_var"])
+def test_weights_that_are_not_finite_are_refused(copy, name, value):
+    from safetensors.torch import load_file, save
+
+    tensors = load_file(copy / "model.safetensors")
+    name = name if name in tensors else next(each for each in tensors if each.endswith("running_var"))
+    tensors[name].view(-1)[-1] = value
+    replace_tensors(copy, save(tensors))
+    assert f"cannot be used: {name} holds numbers that are not finite" in refused(copy)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from alexnet.config import override
+from alexnet.core.names import markdown
 from alexnet.recipes import RECIPES, get_recipe
 from alexnet.recipes.photos import recipe_for
 from alexnet.report.markdown import described_differences, readings, write_report
@@ -58,6 +59,17 @@ def test_it_is_said_where_one_answer_to_all_would_do_as_well():
     assert len(readings(recipe, {**result, "top1": 21 / 22})) == 1
     assert len(readings(recipe, {**result, "per_class": {"things": counts["things"]}})) == 1
     assert readings(recipe, {**result, "split": None}) == []
+
+
+def test_names_of_classes_and_files_are_text_in_a_report():
+    hostile = "<img src=x>|**b** \u202e"
+    result = {**RESULT, "per_class": {hostile: {"images": 40, "top1": 0.75}, "cat": {"images": 0, "top1": None}}}
+    text = write_report(get_recipe("photos"), result, ["refused 1 file(s):", f"  {hostile}.png: no image"])
+    assert f"| {markdown(hostile)} | 75.0% | 40 |" in text
+    assert f"  - {markdown(hostile)}.png: no image" in text
+    assert f"always predicting {markdown(hostile)}" in text
+    assert "<img" not in text
+    assert "\u202e" not in text
 
 
 def test_what_an_own_folder_s_side_decides_is_no_difference():

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from alexnet.core.errors import UserError
 from alexnet.core.files import sha256_file
 from alexnet.runtime.checkpoint import (
     DamagedError,
@@ -307,3 +308,16 @@ def test_a_disk_that_refuses_leaves_the_old_ones_intact(two, room):
     assert sorted(path.name for path in root.iterdir()) == ["step-00000001", newer.name]
     save(root, 3)
     assert names(root) == ["step-00000002", "step-00000003"]
+
+
+def test_a_checkpoint_that_may_not_be_read_is_not_passed_over(public_folder, as_user):
+    for step in (1, 2):
+        save_checkpoint(public_folder, step, tensors(step), {})
+    for path in public_folder.rglob("*"):
+        path.chmod(0o755)
+    (public_folder / "step-00000002" / "model.safetensors").chmod(0)
+    with (
+        as_user(),
+        pytest.raises(UserError, match=r"cannot read .*2/model\.safetensors: Permission denied"),
+    ):
+        load_newest(public_folder)

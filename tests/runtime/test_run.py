@@ -137,3 +137,14 @@ def test_a_damaged_result_says_what_to_do(tmp_path, text):
 def test_metrics_are_read_back(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n', encoding="utf-8")
     assert Run(tmp_path).metrics() == [{"step": 1}, {"step": 2}]
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(public_folder, as_user):
+    run = start(public_folder)
+    (public_folder / "run.json").chmod(0)
+    with as_user(), pytest.raises(UserError, match=r"cannot read .*run\.json: Permission denied"):
+        _ = run.description
+    (public_folder / "result.json").write_text("{}", encoding="utf-8")
+    (public_folder / "result.json").chmod(0)
+    with as_user(), pytest.raises(UserError, match=r"cannot read .*result\.json: Permission denied; ask"):
+        _ = run.result

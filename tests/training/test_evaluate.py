@@ -1,5 +1,8 @@
 """Counts against scikit-learn's, and everything that must not change them."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +12,19 @@ from torchvision.transforms import TenCrop
 
 from alexnet.config import override
 from alexnet.core.errors import UserError
+from alexnet.inference.predictor import Predictor
 from alexnet.metrics.counts import Metrics
+from alexnet.plots.predictions import compose_unlabelled_predictions
+from alexnet.report.text import describe_counts, describe_measure
 from alexnet.training.build import build_model
-from alexnet.training.evaluate import average, evaluate_models, log_probabilities, not_trained_on
+from alexnet.training.evaluate import (
+    average,
+    evaluate_models,
+    log_probabilities,
+    match_classes,
+    most_probable,
+    not_trained_on,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -224,3 +237,61 @@ def test_an_ensemble_needs_one_set_of_images(make_model, dataset, make_digits_st
     other = make_digits_store(train=60, val=30, test=156)
     with pytest.raises(UserError, match=r"evaluated on different images .* give one image set for all with --data"):
         evaluate_models([make_model(), make_model()], [dataset, other], dataset.subset("test"), cpu)
+
+
+def test_an_output_that_is_not_finite_is_counted_and_never_right():
+    """NaN in the row of class 0 once counted as right, because the first of equal places was taken."""
+    nan, inf = float("nan"), float("inf")
+    counts = Metrics(3)
+    counts.add(
+        torch.tensor([[-0.1, -3.0, -4.0], [nan, nan, nan], [-0.1, nan, -3.0], [-0.1, -inf, -3.0], [-2.0, -0.5, -3.0]]),
+        torch.tensor([0, 0, 0, 0, 1]),
+    )
+    assert (counts.images, counts.correct, counts.correct_top5, counts.not_finite) == (5, 2, 2, {0: 3})
+    assert counts.loss == pytest.approx((0.1 + 0.5) / 2)
+    summary = counts.summary(["a", "b", "c"])
+    assert (summary["top1"], summary["not_finite"]) == (0.4, 3)
+    assert summary["per_class"]["a"] == {"images": 4, "top1": 0.25}
+    text = describe_counts([counts.to_json()])
+    assert "for 3 of them the output is not finite: counted as wrong, left out of the loss" in text
+    nothing = Metrics(3)
+    nothing.add(torch.full((2, 3), nan), torch.tensor([0, 1]))
+    row = nothing.to_json()
+    assert (row["top1"], row["loss"], row["calibration_error"], row["not_finite"]) == (0.0, None, None, 2)
+    assert "0.00% top-1" in describe_measure(row)
+    assert json.dumps(row, allow_nan=False)
+    good = Metrics(3)
+    good.add(torch.tensor([[-0.1, -3.0, -4.0]]), torch.tensor([0]))
+    assert "not_finite" not in good.summary()
+
+
+def test_a_model_whose_outputs_overflow_is_never_right(make_model, dataset, cpu):
+    model = make_model()
+    with torch.no_grad():
+        model.fc8.weight.fill_(3e38)
+    batches = []
+    (counts,) = evaluate_models([model], [dataset], dataset.subset("test"), cpu, on_batch=batches.append)
+    assert (counts.correct, counts.not_finite.total()) == (0, 157)
+    assert [found for batch in batches for found in most_probable(batch)] == [None] * 157
+    predictor = Predictor(model, cpu)
+    with pytest.raises(UserError, match="is not finite, so there is no prediction"):
+        predictor(dataset.images[0])
+    with pytest.raises(UserError, match="for 1 of 1 images the output of the model is not finite"):
+        compose_unlabelled_predictions(predictor, [("a", dataset.images[0])], "t")
+
+
+def test_classes_are_matched_by_name(make_model):
+    model = make_model()
+    model.info = replace(
+        model.info,
+        classes=("ant", "Bee", "café", "n4", "e", "f", "g", "h", "i", "j"),
+        labels=("ant", "Bee", "café", "dog", "e", "f", "g", "h", "i", "j"),
+    )
+    numbers, notes = match_classes(model, ["dog", " bee", "cafe\u0301", "ant"], "some")
+    assert numbers == [3, 1, 2, 0]
+    assert notes == [
+        "note: classes of some that are spelled in another way: 'dog' as 'n4', ' bee' as 'Bee', 'cafe\u0301' as 'café'",
+        "note: some has no images of 6 classes of the model: e, f, g, h, i, j; they are not counted",
+    ]
+    with pytest.raises(UserError, match=r"some has 2 classes that the model does not have \(cat, cow\): leave"):
+        match_classes(model, ["ant", "cat", "cow"], "some")

@@ -146,14 +146,20 @@ def test_a_file_that_became_a_pipe_since_it_was_listed(tmp_path):
     assert reasons[0] == "cannot be read: is not a regular file"
 
 
-def test_labels_without_end(tmp_path):
-    fill(tmp_path, "train/a/1.jpg", "train/b/2.jpg", "val/images/3.jpg")
-    for name, source in (("val/val_annotations.txt", "tiny-imagenet"), ("LOC_val_solution.csv", "imagenet")):
-        with (tmp_path / name).open("wb") as file:
-            file.truncate(20 << 30)
-        assert error(f"{source}:{tmp_path}") == (
-            f"cannot read {tmp_path / name}: is larger than 16 MiB, the limit for such a file"
-        )
+@pytest.mark.parametrize(
+    ("source", "image", "labels"),
+    [
+        ("tiny-imagenet", "val/images/3.jpg", "val/val_annotations.txt"),
+        ("imagenet", "val/ILSVRC2012_val_00000001.JPEG", "LOC_val_solution.csv"),
+    ],
+)
+def test_labels_without_end(tmp_path, source, image, labels):
+    fill(tmp_path, "train/a/1.jpg", "train/b/2.jpg", image)
+    with (tmp_path / labels).open("wb") as file:
+        file.truncate(20 << 30)
+    assert error(f"{source}:{tmp_path}") == (
+        f"cannot read {tmp_path / labels}: is larger than 16 MiB, the limit for such a file"
+    )
 
 
 def test_unreadable_folder(tmp_path, monkeypatch):
