@@ -16,7 +16,7 @@ from torch import Tensor
 
 from alexnet.config import Recipe
 from alexnet.core.errors import RUNS, UserError
-from alexnet.core.files import write_bytes, write_json
+from alexnet.core.files import write_bytes
 from alexnet.data.prepared import PreparedDataset, verify_prepared
 from alexnet.data.sources import absolute_source, open_source
 from alexnet.inference.predictor import Predictor, predict_files
@@ -120,7 +120,7 @@ def finish(training: Training, model: Classifier, curves: CurvesFile, matrix_gfl
         result = finalize(training, model, matrix_gflops)
         curves.write(run, result if result["split"] else None)
         write_bytes(run.folder / "report.md", write_report(recipe, result, remarks(training.dataset)).encode())
-        write_json(run.folder / "result.json", result)  # last: it shows that the run is complete
+        run.write_result(result)  # last: it shows that the run is complete
     except OSError as error:
         kept = "the training itself is done" if training.safe else "its last checkpoint could not be written either"
         raise UserError(

@@ -28,6 +28,7 @@ from alexnet.models.classifier import Classifier, ModelInfo
 from alexnet.models.registry import new_network
 
 SCHEMA = 2  # schema 1 had the field names used before version 0.1
+FILES = ("model.safetensors", "model.json")
 MEAN_IMAGE = "preprocessing.mean_image"
 TRAINED_ON = "training.seen"
 # The exceptions that a damaged or unexpected file can raise while it is read and the network is built from it.
@@ -37,10 +38,10 @@ DAMAGE = (
 
 
 def save_model(model: Classifier, folder: Path | str) -> None:
-    """Write a model folder. If writing fails, an existing folder is left unchanged.
+    """Write a model folder; an existing one is replaced. If writing fails, it is left unchanged.
 
     The tensors are written in their own dtype, contiguous. :func:`load_model` returns an equal model. Raises
-    ``OSError`` if the files cannot be written.
+    ``OSError`` if the files cannot be written; ``FileExistsError`` if the folder holds other files, which are kept.
     """
     info = model.info
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
@@ -48,7 +49,7 @@ def save_model(model: Classifier, folder: Path | str) -> None:
         tensors[MEAN_IMAGE] = info.mean_image.cpu().contiguous()
     tensors[TRAINED_ON] = info.trained_on
     architecture = architecture_of(model)
-    with publish_folder(Path(folder)) as beside:
+    with publish_folder(Path(folder), replaces=FILES) as beside:
         try:
             save_file(tensors, beside / "model.safetensors")
         except SafetensorError as error:  # safetensors raises this for a full disk

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from alexnet.core.files import publish_folder, read_json, sha256_file, write_json
+from alexnet.core.files import check_place, publish_folder, read_json, sha256_file, write_json
 
 SCHEMA = 1
 _NAME = re.compile(r"step-\d{8,}", re.ASCII)
@@ -60,6 +60,7 @@ def save_checkpoint(
         write_json(folder / "manifest.json", {"schema": SCHEMA, "files": files})
     others = [old for old in list_checkpoints(root) if old != path]
     before = [old for old in others if _step_of(old) < step]
+    check_place(path)
     for old in others:
         if old not in before[-1:]:
             shutil.rmtree(old, ignore_errors=True)
@@ -98,6 +99,7 @@ def set_aside(path: Path) -> Path:
 
     Returns its new path. Raises ``OSError`` if it cannot be renamed.
     """
+    check_place(path)
     number = 1
     while (aside := path.with_name(f"damaged-{path.name}" + (f"-{number}" if number > 1 else ""))).exists():
         number += 1
