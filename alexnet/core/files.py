@@ -127,13 +127,28 @@ def publish_folder(path: Path, replaces: Collection[str] | None = None) -> Itera
     """Build a folder under a temporary name in the same parent folder, and rename it to ``path`` when it is complete.
 
     Yields the folder to fill. Its files are synced before the rename, so whoever finds ``path`` finds all of it; if the
-    body raises, nothing is left. The unfinished folder of a killed process is removed by the next process that builds
-    a folder there. A folder that is already at ``path`` is replaced (renamed first, then removed). ``replaces``: the
-    names of the files that such a folder may hold; one that holds anything else is kept, and ``FileExistsError`` is
-    raised. Raises ``OSError``.
+    body raises, nothing is left. A folder that is already at ``path`` is replaced (renamed first, then removed).
+    ``replaces``: the names of the files that such a folder may hold; one that holds anything else is kept, and
+    ``FileExistsError`` is raised. Raises ``OSError``.
+    """
+    _check_replaceable(path, replaces)
+    with scratch_folder(path) as temporary:
+        yield temporary
+        for file in sorted(temporary.rglob("*")):
+            sync(file)
+        sync(temporary)
+        _check_replaceable(path, replaces)
+        check_place(path)
+        _replace(temporary, path)
+
+
+@contextlib.contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """A new, empty folder with a temporary name beside ``path``, removed at the end if it is still there.
+
+    The scratch folder of a killed process is removed by the next process that makes one there. Raises ``OSError``.
     """
     _make_parent(path)
-    _check_replaceable(path, replaces)
     temporary = path.with_name(f"{UNFINISHED}{path.name}.{secrets.token_hex(4)}")
     with contextlib.ExitStack() as locks:
         with _lock(path.parent):  # one process at a time: a new folder must be locked before others look for old ones
@@ -142,15 +157,16 @@ def publish_folder(path: Path, replaces: Collection[str] | None = None) -> Itera
             locks.enter_context(_lock(temporary))
         try:
             yield temporary
-            for file in sorted(temporary.rglob("*")):
-                sync(file)
-            sync(temporary)
-            _check_replaceable(path, replaces)
-            check_place(path)
-            _replace(temporary, path)
-        except BaseException:
+        finally:
             shutil.rmtree(temporary, ignore_errors=True)
-            raise
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder: first its name, then its files, so that nobody finds half of it. Raises ``OSError``."""
+    aside = path.with_name(f"{UNFINISHED}{path.name}.{secrets.token_hex(4)}")
+    path.rename(aside)
+    sync(path.parent)
+    shutil.rmtree(aside)
 
 
 def _check_replaceable(path: Path, replaces: Collection[str] | None) -> None:
@@ -233,12 +249,31 @@ def _try_lock(handle: int) -> bool:
 
 def _remove_unfinished(parent: Path) -> None:
     """Remove the unfinished folders that no running process has locked."""
-    for unfinished in parent.glob(f"{UNFINISHED}*"):
-        if not _LEFTOVER.fullmatch(unfinished.name):
-            continue
-        with contextlib.suppress(OSError), _lock(unfinished, wait=False) as locked:
-            if locked:
-                shutil.rmtree(unfinished, ignore_errors=True)
+    for unfinished in leftovers(parent):
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def leftovers(parent: Path) -> list[Path]:
+    """The unfinished folders in ``parent`` that killed processes left: no running process has locked them."""
+    return [path for path in _unfinished(parent) if _is_unlocked(path)]
+
+
+def in_work(parent: Path) -> bool:
+    """Whether a running process is building a folder in ``parent``."""
+    return any(not _is_unlocked(path) for path in _unfinished(parent))
+
+
+def _unfinished(parent: Path) -> list[Path]:
+    return sorted(path for path in parent.glob(f"{UNFINISHED}*") if _LEFTOVER.fullmatch(path.name))
+
+
+def _is_unlocked(folder: Path) -> bool:
+    """Whether a folder can be locked now; False if it is gone, or on a file system without locks."""
+    try:
+        with _lock(folder, wait=False) as locked:
+            return locked
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager

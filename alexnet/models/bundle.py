@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from alexnet.config import Preprocessing
@@ -23,6 +23,7 @@ from alexnet.core.errors import UserError, no_run
 from alexnet.core.files import publish_folder, read_json, sha256_file, sha256_json, write_json
 from alexnet.core.names import printable
 from alexnet.core.schema import from_json, to_json
+from alexnet.core.tensors import save_tensors
 from alexnet.models.alexnet import Architecture, ConvLayer, LinearLayer, architecture_of
 from alexnet.models.classifier import Classifier, ModelInfo
 from alexnet.models.registry import new_network
@@ -44,16 +45,13 @@ def save_model(model: Classifier, folder: Path | str) -> None:
     ``OSError`` if the files cannot be written; ``FileExistsError`` if the folder holds other files, which are kept.
     """
     info = model.info
-    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    tensors = dict(model.state_dict())
     if info.mean_image is not None:
-        tensors[MEAN_IMAGE] = info.mean_image.cpu().contiguous()
+        tensors[MEAN_IMAGE] = info.mean_image
     tensors[TRAINED_ON] = info.trained_on
     architecture = architecture_of(model)
     with publish_folder(Path(folder), replaces=FILES) as beside:
-        try:
-            save_file(tensors, beside / "model.safetensors")
-        except SafetensorError as error:  # safetensors raises this for a full disk
-            raise OSError(str(error)) from error
+        save_tensors(tensors, beside / "model.safetensors")
         description = {
             "schema": SCHEMA,
             "variant": info.variant,
@@ -102,11 +100,11 @@ def load_model(run: Path | str) -> Classifier:
             raise ValueError("model.safetensors has changed since it was written (its sha256 differs)")
         return _build(description, load_file(folder / "model.safetensors"))
     except DAMAGE as error:
-        raise UserError(
-            f"the model in {folder} is damaged: use another copy, or remove that folder and repeat the training "
-            "command, which writes it again from the last checkpoint",
-            [str(error)],
-        ) from error
+        if any((folder.parent / "checkpoints").glob("*")):
+            remedy = "remove that folder and repeat the training command, which writes it from the last checkpoint"
+        else:
+            remedy = "train again in another folder with --out"
+        raise UserError(f"the model in {folder} is damaged: use another copy, or {remedy}", [str(error)]) from error
 
 
 def _build(description: dict[str, Any], tensors: dict[str, Tensor]) -> Classifier:

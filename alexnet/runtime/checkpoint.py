@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from alexnet.core.files import check_place, publish_folder, read_json, sha256_file, write_json
+from alexnet.core.tensors import save_tensors
 
 SCHEMA = 1
+KEPT = 2  # checkpoints: the newest, and the one before it in case that it is damaged later
 _NAME = re.compile(r"step-\d{8,}", re.ASCII)
 
 
@@ -54,7 +56,7 @@ def save_checkpoint(
     path = root / f"step-{step:08d}"
     with publish_folder(path) as folder:
         for group, items in tensors.items():
-            _save_tensors(items, folder / f"{group}.safetensors")
+            save_tensors(items, folder / f"{group}.safetensors")
         write_json(folder / "state.json", {"step": step, **state})
         files = {file.name: {"bytes": file.stat().st_size, "sha256": sha256_file(file)} for file in _files(folder)}
         write_json(folder / "manifest.json", {"schema": SCHEMA, "files": files})
@@ -62,16 +64,9 @@ def save_checkpoint(
     before = [old for old in others if _step_of(old) < step]
     check_place(path)
     for old in others:
-        if old not in before[-1:]:
+        if old not in before[1 - KEPT :]:
             shutil.rmtree(old, ignore_errors=True)
     return path
-
-
-def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    try:
-        save_file({name: item.detach().cpu().contiguous() for name, item in tensors.items()}, path)
-    except SafetensorError as error:  # safetensors reports errors of the disk as this type
-        raise OSError(f"{path.name}: {error}") from error
 
 
 def list_checkpoints(root: Path) -> list[Path]:

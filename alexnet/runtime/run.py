@@ -90,10 +90,11 @@ class Run:
         try:
             return read_result(path)
         except UserError as error:
-            raise UserError(
-                f"{path} is missing or damaged: delete it and repeat the command of this run, which evaluates again",
-                [error.line],
-            ) from error
+            if any(self.checkpoints.glob("*")):
+                remedy = "delete it and repeat the command of this run, which evaluates again"
+            else:
+                remedy = f"'alexnet evaluate {self.folder}' measures the model again; it cannot be written again"
+            raise UserError(f"{path} is missing or damaged: {remedy}", [error.line]) from error
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Write ``result.json``, with the hash of the model that was evaluated. Raises ``OSError``."""
@@ -176,7 +177,7 @@ def start_or_continue(folder: Path, recipe: Recipe, seed: int, location: str, di
 
     ``location`` and ``digest``: where the images are, and their hash. If several processes may use the folder, lock it
     first, see :func:`lock_run_folder`. Raises ``UserError`` if the existing run differs (the error names the field), if
-    its files are those of two trainings, or if its model is lost and no checkpoint is kept.
+    its files are those of two trainings, or if its model is damaged.
     """
     run = Run(folder)
     _check_description_is_there(folder)
@@ -192,17 +193,9 @@ def start_or_continue(folder: Path, recipe: Recipe, seed: int, location: str, di
 
 
 def _check_model(run: Run) -> None:
-    """Raise ``UserError`` if the model of a finished run is damaged, is of another run, or cannot be written again."""
-    path, kept = run.model_folder / "model.safetensors", bool(list_checkpoints(run.checkpoints))
-    if not (run.folder / "result.json").is_file():
-        return
+    """Raise ``UserError`` if the model of a finished run is damaged or is that of another run."""
+    path = run.model_folder / "model.safetensors"
     if not run.finished:
-        lost = next(file for file in (run.model_folder / "model.json", path) if not file.is_file())
-        if not kept:
-            raise UserError(
-                f"{run.folder} is a finished run that has lost {lost}, and no checkpoint is kept: restore the file "
-                "from a backup, or train again in another folder with --out"
-            )
         return
     digest = sha256_file(path)
     wrong = "is damaged" if digest != _model_digest(run) else ""
@@ -211,7 +204,7 @@ def _check_model(run: Run) -> None:
     if wrong:
         todo = "remove that file and repeat the command, which writes it again from the last checkpoint"
         backup = "restore it from a backup, or train again in another folder with --out"
-        raise UserError(f"{path} {wrong}: {todo if kept else backup}")
+        raise UserError(f"{path} {wrong}: {todo if list_checkpoints(run.checkpoints) else backup}")
 
 
 def _model_digest(run: Run) -> object:

@@ -3,7 +3,6 @@
 Each test stops a real ``alexnet train`` in the middle (SIGSTOP), changes its folder, and lets it go on.
 """
 
-import os
 import shutil
 import signal
 import subprocess
@@ -105,5 +104,5 @@ def test_a_removed_lock_ends_the_training(live, tmp_path, narrow, narrow_run):
     status, line = go_on(live)
     assert status == 2
     assert f"{tmp_path / 'run' / '.lock'} was removed or replaced during the training" in line
-    assert os.listdir(tmp_path) == ["run"]
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
     assert_same_training(train("small-digits", out=tmp_path / "run", overrides=narrow, device="cpu"), narrow_run)

@@ -18,10 +18,10 @@ from pathlib import Path
 
 from alexnet.core.errors import UserError
 from alexnet.data.home import data_home
-from alexnet.data.sources.cifar import open_cifar10, open_cifar100
+from alexnet.data.sources.cifar import CIFAR10, CIFAR100, open_cifar10, open_cifar100
 from alexnet.data.sources.digits import open_digits
 from alexnet.data.sources.imagenet import open_imagenet
-from alexnet.data.sources.mnist import open_fashion_mnist, open_mnist
+from alexnet.data.sources.mnist import FASHION_MNIST, MNIST, open_fashion_mnist, open_mnist
 from alexnet.data.sources.paths import open_path
 from alexnet.data.sources.records import Log, Opener, Source, unreadable
 from alexnet.data.sources.tiny_imagenet import open_tiny_imagenet
@@ -68,6 +68,9 @@ BUILTIN_SOURCES: dict[str, BuiltinSource] = {
     ),
 }
 """Name → built-in source."""
+
+FILE_SETS = (MNIST, FASHION_MNIST, CIFAR10, CIFAR100)
+"""The built-in sources that can be downloaded."""
 
 
 def open_source(text: str, data_root: Path | None = None, log: Log = lambda line: None) -> Source:

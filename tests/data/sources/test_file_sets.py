@@ -149,7 +149,7 @@ def test_places_are_tried_in_order(tmp_path, home, no_packages):
     for place in places:
         assert f"looked in {place}" in error.details
     assert any("no network" in detail for detail in error.details)
-    assert not [path for path in home.iterdir() if path.name.startswith(".download")]
+    assert not [path for path in home.iterdir() if path.name.startswith(".")]
 
 
 def test_a_place_with_part_of_the_set_is_said(tmp_path, no_packages):
