@@ -11,7 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet.config import Recipe
@@ -21,6 +23,7 @@ from alexnet.data.cache import CacheEntry, list_cache, remove_cached
 from alexnet.data.prepared import PreparedDataset, prepared_path, verify_prepared
 from alexnet.data.sources import Source, absolute_source, open_source
 from alexnet.inference.predictor import Predictor, predict_files
+from alexnet.inference.sort_into import SortedFolder
 from alexnet.inference.transform import ImageTransform
 from alexnet.kernels import accelerate as kernels
 from alexnet.metrics.counts import Metrics
@@ -32,6 +35,7 @@ from alexnet.plots.curves import CurvesFile
 from alexnet.recipes import get_recipe
 from alexnet.report import build as report
 from alexnet.report.markdown import write_report
+from alexnet.report.tables import csv_rows
 from alexnet.runtime.device import DeviceConfig, matrix_rate, resolve_device
 from alexnet.runtime.log import Reporter
 from alexnet.runtime.progress import make_reporter
@@ -40,7 +44,7 @@ from alexnet.training import datasets as prepared_datasets
 from alexnet.training.build import build_preprocessing, check_augmentation
 from alexnet.training.datasets import choose_test_images, open_dataset_for, remarks
 from alexnet.training.disk import disk_need
-from alexnet.training.evaluate import evaluate_models
+from alexnet.training.evaluate import evaluate_models, most_probable
 from alexnet.training.finalize import check_not_lost, finalize, remove_checkpoints
 from alexnet.training.loop import Training
 from alexnet.training.resolve import resolve
@@ -106,7 +110,7 @@ def train(
     if not (run.folder / "report.html").exists():
         report.add(run, dataset, device_config, reporter)
     finished = f"{run.folder} is already finished, {run.result['steps']:,} steps"
-    reporter.log(f"{finished}; to train again, give another folder with --out")
+    reporter.log(f"{finished}; to train again, choose another run folder")
     return run
 
 
@@ -174,6 +178,7 @@ def evaluate(
     precision: str = "auto",
     reference: bool = False,
     data_root: Path | str | None = None,
+    predictions: Path | str | None = None,
     progress: bool | None = None,
     reporter: Reporter | None = None,
 ) -> list[Metrics]:
@@ -183,15 +188,19 @@ def evaluate(
 
     ``models``: one or several run folders, model folders or loaded models. ``data``: a source in place of the images of
     the models' own runs; a loaded model needs it. Of a source without its own splits, only images are used that no
-    model was trained on. ``views``: 1 is the centre crop, 10 averages corners, centre and their mirror images. The
-    other arguments are those of :func:`train`; ``precision``: ``"auto"``, ``"fp32"``, ``"bf16"``, or ``"int8"``
-    (weights, on a CPU).
+    model was trained on. Classes are matched by name: a note names the model's classes that the images do not have, and
+    a class that the model does not have is an error. ``views``: 1 is the centre crop, 10 averages corners, centre and
+    their mirror images. ``predictions``: a CSV file that receives a row for each image: file, true, predicted,
+    probability; of several models, of their ensemble. The other arguments are those of :func:`train`; ``precision``:
+    ``"auto"``, ``"fp32"``, ``"bf16"``, or ``"int8"`` (weights, on a CPU).
 
-    Raises ``UserError`` for a model or images that cannot be used, and if the classes are not the models'.
+    Raises ``UserError`` for a model or images that cannot be used, and for a class that a model does not have.
     """
     named = _named_models(models)
     reporter = reporter or make_reporter(progress)
     device_config = resolve_device(device, precision, reference=reference)
+    if predictions is not None and (Path(predictions).is_dir() or not Path(predictions).parent.is_dir()):
+        raise UserError(f"--predictions {predictions}: give a file in a folder that exists")
     networks = [model if isinstance(model, Classifier) else load_model(model) for model in named.values()]
     for name, network in zip(named, networks, strict=True):
         if views == 10 and network.preprocessing.crop == network.preprocessing.resize_size:
@@ -201,11 +210,31 @@ def evaluate(
     root = Path(data_root) if data_root else None
     datasets = [open_dataset_for(name, net, data, root, reporter) for name, net in zip(named, networks, strict=True)]
     split, index = choose_test_images(networks, datasets[0])
+    best: list[tuple[int, float] | None] = []
     with device_config.enough_memory("give fewer models at a time, or --device cpu"):
-        measured = evaluate_models(networks, datasets, index, device_config, views, reporter)
+        measured = evaluate_models(
+            networks, datasets, index, device_config, views, reporter, lambda output: best.extend(most_probable(output))
+        )
+    if predictions is not None:
+        _write_predictions(Path(predictions), datasets[0], index, best)
     for metrics, name in zip(measured, [*named, "ensemble"], strict=False):
         metrics.name, metrics.split = name, split
     return measured
+
+
+def _write_predictions(
+    path: Path, dataset: PreparedDataset, index: NDArray[np.int64], best: Sequence[tuple[int, float] | None]
+) -> None:
+    """Write a CSV file with a row for each image; one whose output is not finite has no prediction."""
+    classes = dataset.classes
+    rows = [
+        (file, classes[true], *(("", "") if found is None else (classes[found[0]], f"{found[1]:.6f}")))
+        for file, true, found in zip(dataset.names(index), dataset.targets[index].tolist(), best, strict=True)
+    ]
+    try:
+        write_bytes(path, csv_rows([("file", "true", "predicted", "probability"), *rows]).encode())
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}; give another file") from error
 
 
 def _named_models(models: Model | Sequence[Model]) -> dict[str, Model]:
@@ -233,15 +262,31 @@ def predict(
     precision: str = "auto",
     reference: bool = False,
     stdin: bytes | None = None,
+    threshold: float | None = None,
+    sort_into: Path | str | None = None,
+    progress: bool | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Predictions for image files and folders: a dict for each image, in order.
 
     ``image`` is its path; ``predictions`` a list of ``label``, ``name`` and ``probability``, most probable first; or
-    ``error`` says why it was refused. ``stdin``: the image that ``-`` stands for. Raises ``UserError`` for a model that
-    cannot be read. For one image, :class:`~alexnet.inference.predictor.Predictor` is simpler.
+    ``error`` says why it was refused. ``stdin``: the image that ``-`` stands for. ``threshold``, 0 … 1: with it,
+    ``none_of_these`` is True if no class reaches this probability. ``sort_into``: a folder that receives a copy of each
+    image, in a folder for its most probable class, or in ``none of these/``; the copy's path is ``copied_to``. Files
+    are never moved or overwritten. ``progress``: None shows it for many images, False never.
+
+    Raises ``UserError`` for a model that cannot be read and for a copy that cannot be written. For one image,
+    :class:`~alexnet.inference.predictor.Predictor` is simpler.
     """
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise UserError(f"threshold = {threshold}: give a probability from 0 to 1")
+    images = list(images)
     predictor = Predictor(model, resolve_device(device, precision, reference=reference))
-    return predict_files(predictor, images, top_k, stdin)
+    folder = SortedFolder(Path(sort_into), predictor.model.classes) if sort_into is not None else None
+    if folder:
+        folder.check_inputs(images)
+    return predict_files(
+        predictor, images, top_k, stdin, threshold=threshold, sort_into=folder, reporter=make_reporter(progress)
+    )
 
 
 def accelerate(

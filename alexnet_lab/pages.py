@@ -8,7 +8,6 @@ from the results.
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 from collections import Counter
@@ -18,7 +17,7 @@ from typing import Any
 
 from alexnet.config import Recipe
 from alexnet.core.errors import UserError
-from alexnet.core.files import write_bytes
+from alexnet.core.files import json_text, write_bytes
 from alexnet.core.schema import from_json
 from alexnet.plots.curves import plot_training_errors
 from alexnet.recipes import RECIPES
@@ -237,7 +236,7 @@ def tables(results: Results) -> dict[Path, dict[str, str]]:
 
 def measured_json(results: Results) -> str:
     """The content of ``alexnet/recipes/measured.json``."""
-    return json.dumps(measured_recipes(results), indent=1, ensure_ascii=False) + "\n"
+    return json_text(measured_recipes(results), indent=1) + "\n"
 
 
 def write_pages(root: Path) -> None:

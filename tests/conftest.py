@@ -17,6 +17,12 @@ import pytest
 _HOME_OF_THE_USER = os.environ.get("ALEXNET_HOME")
 
 
+def pytest_collection_modifyitems(items):
+    """Files with a test marked ``slow`` first: the workers then end at nearly the same time."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)  # the sort is stable
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_home(tmp_path_factory):
     """Prepared datasets and downloads of the tests go to a temporary folder, not to the user's cache."""

@@ -68,14 +68,14 @@ def test_d2l_has_what_its_authors_gave_it():
         ("TorchVision", "did you mean 'torchvision'?"),
         ("bvlc_alexnet", "did you mean 'bvlc-alexnet'?"),
         ("CIFAR 18pct", "did you mean 'cifar-18pct'?"),
-        ("vgg", "and no known name is similar"),
+        ("vgg", "choose one of batchnorm, bvlc-alexnet, caffenet"),
     ],
 )
 def test_an_unknown_variant_suggests_the_nearest(name, suggestion):
     with pytest.raises(ValueError, match="unknown variant") as caught:
         alexnet.create_model(name)
     assert suggestion in str(caught.value)
-    assert "known: batchnorm, bvlc-alexnet" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.fixture(scope="module")

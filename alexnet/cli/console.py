@@ -1,12 +1,19 @@
-"""Output for programs: one JSON document on stdout."""
+"""Results on stdout: text for people, or one JSON document for programs."""
 
 from __future__ import annotations
 
-import json
 import sys
+
+from alexnet.core.files import json_text
+from alexnet.core.names import printable_lines
 
 
 def print_json(value: object) -> None:
     """Print a value as JSON, indented, with a line break at its end."""
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
-    sys.stdout.write("\n")
+    sys.stdout.write(json_text(value, indent=2) + "\n")
+
+
+def print_text(*lines: str) -> None:
+    """Print lines in which names from outside may occur: what cannot be printed is escaped."""
+    for line in lines:
+        print(printable_lines(line))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from alexnet.api import evaluate
-from alexnet.cli.console import print_json
+from alexnet.cli.console import print_json, print_text
 from alexnet.report.text import describe_counts
 
 
@@ -14,10 +14,13 @@ def main(arguments: argparse.Namespace) -> int:
     measured = evaluate(
         arguments.models, data=arguments.data, views=arguments.views, device=arguments.device,
         precision=arguments.precision or "auto", reference=arguments.reference, data_root=arguments.data_root,
+        predictions=arguments.predictions,
     )  # fmt: skip
     rows = [metrics.to_json() for metrics in measured]
     if arguments.json:
         print_json(rows if len(rows) > 1 else rows[0])
     else:
-        print(describe_counts(rows))
+        print_text(describe_counts(rows))
+        if arguments.predictions:
+            print_text(f"\nthe prediction for each image is in {arguments.predictions}")
     return 0

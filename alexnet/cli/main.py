@@ -30,8 +30,10 @@ from alexnet.cli.options import (
     add_device_and_precision,
     add_reference,
     add_seed,
+    share,
 )
 from alexnet.core.errors import StoppedError, UserError, unknown
+from alexnet.core.names import printable
 from alexnet.plots.registry import PLOTS
 
 MODEL = "a run folder, or its model/ folder"
@@ -46,7 +48,7 @@ def _train(add: Add) -> None:
         "--data", metavar="SOURCE", help=f"images to train on: {SOURCE}; without RECIPE, selects photos or photos-small"
     )
     add("--out", metavar="RUN", help="the run folder (default: runs/RECIPE); an interrupted run there is resumed")
-    change = "override a field of the recipe, e.g. train.epochs=3; may be repeated; a wrong name lists all fields"
+    change = "override a field of the recipe, e.g. train.epochs=3; may be repeated; 'help' lists all fields"
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help=change)
     keep = "keep the checkpoints of the finished run (default: they are removed once its model is verified)"
     add("--keep-checkpoints", action="store_true", help=keep)
@@ -60,6 +62,8 @@ def _evaluate(add: Add) -> None:
     add("models", nargs="+", metavar="MODEL", help=f"{MODEL}; several are also evaluated as an ensemble")
     add("--data", metavar="SOURCE", help=f"images to evaluate on (default: the run's test images): {SOURCE}")
     add("--views", type=int, choices=(1, 10), default=1, help="centre crop, or the average of ten crops (default: 1)")
+    rows = "write a CSV file with a row for each image: file, true, predicted, probability"
+    add("--predictions", metavar="FILE", help=rows)
     add_device_and_precision(add)
     add_reference(add)
     add_data_root(add)
@@ -68,7 +72,10 @@ def _evaluate(add: Add) -> None:
 def _predict(add: Add) -> None:
     add("model", metavar="MODEL", help=MODEL)
     add("images", nargs="+", metavar="IMAGE", help="image files, folders of images, or - for one image on stdin")
-    add("--top-k", type=int, default=5, metavar="K", help="classes to print for each image (default: 5)")
+    add("--top-k", type=int, metavar="K", help="classes to print for each image (default: 5; with --csv 1)")
+    add("--threshold", type=share, metavar="P", help='below this probability, 0 to 1, the image is "none of these"')
+    add("--sort-into", metavar="FOLDER", help="copy each image into FOLDER/CLASS/; nothing is moved or overwritten")
+    add("--csv", action="store_true", help="print CSV: file, predicted, probability")
     add_device_and_precision(add)
     add_reference(add)
 
@@ -296,7 +303,7 @@ def _run(words: Sequence[str]) -> int:
             return 141
         full = error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
         where = "the output cannot be written" if full else error.filename or "system error"
-        print(f"alexnet: {where}: {error.strerror or error}", file=sys.stderr)
+        print(f"alexnet: {printable(str(where))}: {error.strerror or error}", file=sys.stderr)
         return 2
     return status
 

@@ -34,6 +34,17 @@ def positive(word: str) -> float:
     return number
 
 
+def share(word: str) -> float:
+    """A number from 0 to 1. Raises ``ArgumentTypeError``."""
+    try:
+        number = float(word)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a number from 0 to 1")
+    return number
+
+
 def add_seed(add: Add) -> None:
     """``--seed``."""
     add("--seed", type=int, default=0, metavar="N", help="random seed (default: 0)")

@@ -4,43 +4,72 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from alexnet.api import predict
-from alexnet.cli.console import print_json
+from alexnet.cli.console import print_json, print_text
 from alexnet.core.errors import UserError
 from alexnet.core.names import printable
+from alexnet.inference.sort_into import NONE_OF_THESE
+from alexnet.report.tables import csv_rows
 
 STDIN = "-"
 BAR = 24  # characters that stand for a probability of 1
+TOP_K = 5
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Predict and print; status 2, after all other images, if an image was refused."""
-    if arguments.top_k < 1:
-        raise UserError(f"--top-k {arguments.top_k}: give 1 or more")
+    if arguments.csv and arguments.json:
+        raise UserError("--csv and --json are two forms of the same result: give one of them")
+    top_k = (1 if arguments.csv else TOP_K) if arguments.top_k is None else arguments.top_k
+    if top_k < 1:
+        raise UserError(f"--top-k {top_k}: give 1 or more")
     answers = predict(
-        arguments.model, arguments.images, arguments.top_k, device=arguments.device,
+        arguments.model, arguments.images, top_k, device=arguments.device,
         precision=arguments.precision or "auto", reference=arguments.reference,
         stdin=sys.stdin.buffer.read() if STDIN in arguments.images else None,
+        threshold=arguments.threshold, sort_into=arguments.sort_into,
     )  # fmt: skip
     refused, document = 0, []
+    if arguments.csv:
+        print(csv_rows([_csv_header(top_k)]), end="")
     for answer in answers:
         refused += "error" in answer
         if arguments.json:
             document.append(answer)
-        else:
-            _print_answer(answer)
+            continue
+        if "error" in answer:
+            print(f"alexnet: {printable(answer['error'])}", file=sys.stderr)
+        if arguments.csv:
+            print(csv_rows([_csv_row(answer)]), end="")
+        elif "error" not in answer:
+            print_text(*_lines(answer, arguments.threshold))
     if arguments.json:
         print_json(document)
     return 2 if refused else 0
 
 
-def _print_answer(answer: dict[str, Any]) -> None:
-    if "error" in answer:
-        print(f"alexnet: {answer['error']}", file=sys.stderr)
-        return
-    print(printable(answer["image"]))
+def _lines(answer: dict[str, Any], threshold: float | None) -> Iterator[str]:
+    yield answer["image"]
+    if answer.get("none_of_these"):
+        yield f"  {NONE_OF_THESE}: no class reaches {threshold:.2%}"
     for found in answer["predictions"]:
         bar = "█" * round(BAR * found["probability"])
-        print(f"  {found['probability']:7.2%}  {bar.ljust(BAR)}  {found['label']}")
+        yield f"  {found['probability']:7.2%}  {bar.ljust(BAR)}  {found['label']}"
+    if "copied_to" in answer:
+        yield f"  copied to {answer['copied_to']}"
+
+
+def _csv_header(top_k: int) -> list[str]:
+    more = [name for rank in range(2, top_k + 1) for name in (f"predicted_{rank}", f"probability_{rank}")]
+    return ["file", "predicted", "probability", *more]
+
+
+def _csv_row(answer: dict[str, Any]) -> list[str]:
+    """A row for an image; one that was refused has no prediction."""
+    found = [(each["name"], f"{each['probability']:.6f}") for each in answer.get("predictions", [])]
+    if answer.get("none_of_these"):
+        found[0] = (NONE_OF_THESE, found[0][1])
+    return [answer["image"], *(word for pair in found or [("", "")] for word in pair)]

@@ -6,12 +6,12 @@ import argparse
 from typing import Any
 
 from alexnet.api import prepare
-from alexnet.cli.console import print_json
+from alexnet.cli.console import print_json, print_text
 from alexnet.core.errors import UserError
 from alexnet.data.prepared import PreparedDataset
 from alexnet.training.datasets import remarks
 
-FACTS = ("images", "splits", "classes", "mean", "eigenvalues", "refused", "notes", "warnings")
+FACTS = ("images", "splits", "classes", "mean", "eigenvalues", "refused", "notes", "duplicates", "warnings")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -32,18 +32,19 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _facts(dataset: PreparedDataset) -> dict[str, Any]:
-    facts = {name: dataset.meta[name] for name in FACTS}
+    facts = {name: dataset.meta.get(name) for name in FACTS}
     return {"store": str(dataset.path), "size": dataset.side, "channels": dataset.channels, **facts}
 
 
 def _print_dataset(dataset: PreparedDataset, seconds: float | None) -> None:
     splits = ", ".join(f"{count:,} {name}" for name, count in dataset.meta["splits"].items() if count)
     shape = f"{dataset.side} × {dataset.side} × {dataset.channels}"
-    print(f"{dataset.name}: {len(dataset.targets):,} images of {shape} in {len(dataset.classes):,} classes ({splits})")
+    print_text(
+        f"{dataset.name}: {len(dataset.targets):,} images of {shape} in {len(dataset.classes):,} classes ({splits})"
+    )
     if seconds is None:
-        for line in remarks(dataset):
-            print(line)
+        print_text(*remarks(dataset))
     else:
         handled = len(dataset.targets) + len(dataset.meta["refused"])
         print(f"prepared in {seconds:.1f} s, {handled / seconds:,.0f} images/s")
-    print(f"the prepared dataset is in {dataset.path}")
+    print_text(f"the prepared dataset is in {dataset.path}")

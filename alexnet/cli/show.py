@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alexnet.cli.console import print_json
+from alexnet.cli.console import print_json, print_text
 from alexnet.core.errors import UserError, unknown
+from alexnet.core.names import printable_lines
 from alexnet.plots.canvas import Picture, check_format, missing_glyphs_note
 from alexnet.plots.compose import compose
 from alexnet.plots.options import check_options, known_names
@@ -76,11 +77,11 @@ def _save(picture: Picture, files: Sequence[Path]) -> None:
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror or error}; give another --out") from error
     if note := missing_glyphs_note([picture.figure]):
-        print(note, file=sys.stderr)
+        print(printable_lines(note), file=sys.stderr)
 
 
 def _print(arguments: argparse.Namespace, files: Sequence[Path], caption: str, values: Mapping[str, Any]) -> None:
     if arguments.json:
         print_json({"what": arguments.what, "file": str(files[0]), "caption": caption, "values": dict(values)})
     else:
-        print("\n".join([caption, *map(str, files)]))
+        print_text(caption, *map(str, files))

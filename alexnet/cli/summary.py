@@ -7,7 +7,7 @@ import dataclasses
 import sys
 
 from alexnet.api import is_model, summary
-from alexnet.cli.console import print_json
+from alexnet.cli.console import print_json, print_text
 from alexnet.core.errors import UserError
 from alexnet.models.classifier import Classifier
 from alexnet.models.registry import get_variant, list_models
@@ -30,7 +30,7 @@ def main(arguments: argparse.Namespace) -> int:
         rows = [_document(network, layers) for network, layers in found.values()]
         print_json(rows[0] if target else rows)
     elif target:
-        print(_layer_text(target, *found[target]))
+        print_text(_layer_text(target, *found[target]))
     else:
         print(_overview_text(found))
     return 0

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 
 from alexnet.api import train
-from alexnet.cli.console import print_json
+from alexnet.cli.console import print_json, print_text
+from alexnet.config import assignments
 from alexnet.core.files import folder_bytes
+from alexnet.recipes import DEFAULT, get_recipe
 from alexnet.report.markdown import readings
 from alexnet.report.text import describe_measure
 
@@ -15,7 +17,10 @@ LARGE = 100e6  # bytes: checkpoints of a finished run above this size are mentio
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Train and print the result; returns the exit status."""
+    """Train and print the result; returns the exit status. ``--set help`` prints the fields of the recipe instead."""
+    if "help" in arguments.set:
+        print("\n".join(assignments(get_recipe(arguments.recipe or ("photos" if arguments.data else DEFAULT)))))
+        return 0
     overrides = [*arguments.set, *([f"train.precision={arguments.precision}"] if arguments.precision else [])]
     run = train(
         arguments.recipe, data=arguments.data, out=arguments.out, seed=arguments.seed, overrides=overrides,
@@ -27,10 +32,10 @@ def main(arguments: argparse.Namespace) -> int:
         print_json({**result, "run": str(run.folder)})
         return 0
     if result["split"]:
-        print("\n".join([describe_measure(result), *readings(run.recipe, result)]))
-    print(f"the run is in {run.folder}: {', '.join(n for n in SHOWN if (run.folder / n).exists())}, model/")
+        print_text(describe_measure(result), *readings(run.recipe, result))
+    print_text(f"the run is in {run.folder}: {', '.join(n for n in SHOWN if (run.folder / n).exists())}, model/")
     if not arguments.keep_checkpoints and (size := folder_bytes(run.checkpoints)) > LARGE:
-        print(
+        print_text(
             f"{run.checkpoints} has {size / 1e9:.1f} GB that a finished run does not need: you can remove that folder"
         )
     return 0

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
@@ -41,6 +42,18 @@ def sha256_json(value: object) -> str:
 def folder_bytes(path: Path) -> int:
     """The size of all files below a folder, in bytes; 0 if there is no file."""
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
+def size_in_words(count: int) -> str:
+    """A number of bytes with three figures: "820 bytes", "4.12 kB", "45.3 MB". Only 0 is shown as 0."""
+    if count < 1000:
+        return "1 byte" if count == 1 else f"{count} bytes"
+    number, units = float(count), iter(("kB", "MB", "GB", "TB", "PB"))
+    unit = next(units)
+    number /= 1000
+    while number >= 999.5 and (larger := next(units, None)):
+        number, unit = number / 1000, larger
+    return f"{number:,.{max(0, 2 - int(math.log10(number)))}f} {unit}"
 
 
 def sync(path: Path) -> None:
@@ -109,9 +122,33 @@ def write_bytes(path: Path, data: bytes) -> None:
     sync(path.parent)
 
 
+def json_text(value: object, indent: int | None = None) -> str:
+    """A value as JSON that every program can read and every terminal can show.
+
+    JSON has no infinite numbers and no NaN: they become ``null``. Characters that cannot be printed are escaped, as in
+    names from outside. So the text is ordinary UTF-8, and reading it gives the same names.
+    """
+    try:
+        text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    if text.replace("\n", "").isprintable():
+        return text
+    return "".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text)
+
+
+def _finite(value: Any) -> Any:
+    """The same value with None in the place of each number that is not finite."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def write_json(path: Path, value: object) -> None:
-    """Write ``value`` to ``path`` as indented JSON, atomically. Raises ``OSError``."""
-    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    """Write ``value`` to ``path`` as indented JSON, see :func:`json_text`, atomically. Raises ``OSError``."""
+    write_bytes(path, (json_text(value, indent=2) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:

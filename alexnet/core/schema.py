@@ -122,7 +122,7 @@ def validated(hint: Any, value: object, path: str) -> Any:
 def spell(value: object) -> str:
     """A value as :func:`parse_word` reads it."""
     if isinstance(value, tuple) and value and _is_spec(type(value[0])):
-        return json.dumps([to_json(item) for item in value])
+        return json.dumps([to_json(item) for item in value], allow_nan=False)
     if isinstance(value, tuple):
         return ",".join(map(str, value))
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from alexnet.core.errors import UserError
-from alexnet.core.names import printable
+from alexnet.core.names import is_url, printable
 from alexnet.data.decode import ImageRefusedError, pixels_of_image, read_pixels
 
 ImageLike = Path | str | bytes | Image.Image | NDArray[np.uint8]
@@ -32,6 +32,8 @@ def read_photograph(image: ImageLike, side: int, channels: int, name: str | None
             return read_pixels(image, side, channels)
         if isinstance(image, Path | str):
             name = name or printable(str(image))
+            if is_url(str(image)):
+                raise ImageRefusedError("URLs are not fetched: download the image and give its path")
             return read_pixels(_read(Path(image)), side, channels)
         return pixels_of_image(_from_array(image), side, channels)
     except ImageRefusedError as error:

@@ -12,8 +12,8 @@ from __future__ import annotations
 import contextlib
 import os
 import weakref
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.core.errors import UserError
+from alexnet.core.errors import UserError, cannot_read
 from alexnet.core.files import publish_folder, read_json, sha256_file, sha256_json
 from alexnet.core.platform import check_platform
 from alexnet.data.augment import Colours
@@ -132,6 +132,16 @@ class PreparedDataset:
         with (self.path / NAMES).open(encoding="utf-8") as file:
             found = {number: line.rstrip("\n") for number, line in enumerate(file) if number in wanted}
         return [found[number] for number in index.tolist()]
+
+    def with_classes(self, classes: Sequence[str], labels: Sequence[str], numbers: Sequence[int]) -> PreparedDataset:
+        """The same images with the classes of a model, which may be more and in another order.
+
+        ``numbers``: for each of the present classes, its place among ``classes``. ``labels``: readable names. The files
+        on disk stay as they are.
+        """
+        described = {**self.meta, "classes": list(classes), "descriptions": list(labels)}
+        targets = np.array(numbers, np.int64)[self.targets]
+        return _closing(replace(self, meta=described, targets=targets, descriptor=os.dup(self.descriptor)))
 
     def subset(self, split: str) -> NDArray[np.int64]:
         """The indices ``(n,)`` int64 of ``"train"``, ``"val"`` or ``"test"``, ascending; empty without such a split."""
@@ -275,7 +285,7 @@ def open_prepared(path: Path) -> PreparedDataset:
     try:
         descriptor = os.open(path / "images.npy", os.O_RDONLY)
     except OSError as error:
-        raise _damaged(path, error) from error
+        raise _unusable(path, error) from error
     try:
         hold(descriptor)
         meta = read_meta(path)
@@ -294,14 +304,21 @@ def open_prepared(path: Path) -> PreparedDataset:
     except BaseException as error:
         os.close(descriptor)
         if isinstance(error, OSError | ValueError):
-            raise _damaged(path, error) from error
+            raise _unusable(path, error) from error
         raise
-    dataset = PreparedDataset(path, meta, images, targets, hashes, splits, mean_image, descriptor)
-    weakref.finalize(dataset, os.close, descriptor)
+    return _closing(PreparedDataset(path, meta, images, targets, hashes, splits, mean_image, descriptor))
+
+
+def _closing(dataset: PreparedDataset) -> PreparedDataset:
+    """The dataset, whose descriptor is closed when it is no longer used."""
+    weakref.finalize(dataset, os.close, dataset.descriptor)
     return dataset
 
 
-def _damaged(path: Path, error: Exception) -> UserError:
+def _unusable(path: Path, error: Exception) -> UserError:
+    """The error for a prepared dataset that is damaged, or whose files cannot be read and may be good."""
+    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError | NotADirectoryError):
+        return cannot_read(error.filename or path, error)
     return UserError(
         f"the prepared dataset {path} is damaged: remove that folder and run the command again", [str(error)]
     )

@@ -12,9 +12,9 @@ import contextlib
 import itertools
 import math
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from numpy.typing import DTypeLike, NDArray
 from PIL import Image
 
 from alexnet.core.errors import UserError
-from alexnet.core.files import sha256_file, sha256_json, write_json
+from alexnet.core.files import sha256_file, sha256_json, size_in_words, write_json
 from alexnet.core.names import printable
 from alexnet.data.containers import SUFFIXES, kind_of
 from alexnet.data.decode import ImageRefusedError, fit, preprocessing, read_pixels
@@ -36,6 +36,8 @@ NAMES = "names.txt"  # a line for each image
 CHUNK = 64  # records that a thread decodes at a time
 CHUNK_BYTES = 16 << 20  # of files in memory in one chunk, which limits the memory for a tar with large members
 HEADER_BYTES = 128  # of an .npy file, for any number of images
+PAIRS_SHOWN = 3  # of duplicates in a warning
+IN_TEST_AND_TRAIN, IN_TWO_CLASSES = "test image in train", "image in two classes"
 STATISTICS_VALUES = 1 << 24  # pixel values summed at a time; the sums of their squares are far below float64's 2⁵³
 
 Progress = Callable[[int, int | None], None]
@@ -90,12 +92,40 @@ def write_dataset(
         file.seek(0)
         file.write(array_header(np.uint8, (len(labelled), side, side, channels)))
     targets, digests, splits = np.array(labelled, np.int64), np.array(hashes, np.uint64), np.array(codes, np.int8)
+    source, targets = _without_empty_classes(source, targets, refused)
     if auto_split := bool((splits < 0).any()):
         splits = split_by_hash(targets, digests)
     for name, array in (("labels", targets), ("hashes", digests), ("splits", splits)):
         write_array(folder / f"{name}.npy", array)
-    results = {"dealt": auto_split, "refused": refused, "notes": dict(sorted(notes.items()))}
+    pairs = duplicates(targets, splits, digests, folder / NAMES)
+    results = {"dealt": auto_split, "refused": refused, "notes": dict(sorted(notes.items())), "duplicates": pairs}
     _write_description(source, folder, preprocessing(side, channels), targets, splits, digests, results)
+
+
+def _without_empty_classes(
+    source: Source, targets: NDArray[np.int64], refused: list[dict[str, str]]
+) -> tuple[Source, NDArray[np.int64]]:
+    """The source without the classes that have no usable image, and the labels of its other classes.
+
+    Raises ``UserError`` if one class is left of several.
+    """
+    left, indices = np.unique(targets, return_inverse=True)
+    if len(left) == len(source.classes):
+        return source, targets
+    empty = [name for index, name in enumerate(source.classes) if index not in left]
+    if len(left) == 1 and source.trainable:
+        raise UserError(
+            f"{source.location}: only class {source.classes[left[0]]!r} has an image that can be used: a classifier "
+            "needs two or more",
+            _first_lines(_lines(refused)),
+        )
+    names = source.descriptions
+    return replace(
+        source,
+        classes=tuple(source.classes[index] for index in left),
+        descriptions=tuple(names[index] for index in left) if names else None,
+        warnings=(*source.warnings, f"classes without a usable image, left out: {', '.join(_first_lines(empty))}"),
+    ), indices.astype(np.int64)
 
 
 def refusal_error(name: str, reason: str) -> UserError:
@@ -202,8 +232,8 @@ def _check_disk_space(source: Source, side: int, channels: int, folder: Path) ->
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
-            f"the prepared dataset of {source.name} needs {needed / 1e6:,.0f} MB and {folder.parent} has "
-            f"{free / 1e6:,.0f} MB: set ALEXNET_HOME to a larger disk"
+            f"the prepared dataset of {source.name} needs {size_in_words(needed)}, {size_in_words(needed - free)} more "
+            f"than are free in {folder.parent}: set ALEXNET_HOME to a larger disk"
         )
 
 
@@ -220,6 +250,8 @@ def _write_description(
     side, channels = settings["short_side"], settings["channels"]
     images = read_array(folder / "images.npy", np.uint8, (len(targets), side, side, channels), mapped=True)
     train = np.flatnonzero(splits == SPLITS.index("train"))
+    if not source.trainable:  # only to evaluate on: the statistics of all images are stored, and never used
+        train = np.arange(len(splits))
     if not len(train):
         raise UserError(
             f"{source.location}: none of its training images can be used", _first_lines(_lines(results["refused"]))
@@ -242,7 +274,7 @@ def _write_description(
         "eigenvalues": values.tolist(),
         "eigenvectors": vectors.tolist(),
         **results,
-        "warnings": [*source.warnings, *_warnings(source, targets, splits, hashes, results["dealt"])],
+        "warnings": [*source.warnings, *_warnings(source, targets, splits, hashes, results)],
         "files": {
             file.name: {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
             for file in sorted([*folder.glob("*.npy"), folder / NAMES])
@@ -252,7 +284,11 @@ def _write_description(
 
 
 def _warnings(
-    source: Source, targets: NDArray[np.int64], splits: NDArray[np.int8], hashes: NDArray[np.uint64], auto_split: bool
+    source: Source,
+    targets: NDArray[np.int64],
+    splits: NDArray[np.int8],
+    hashes: NDArray[np.uint64],
+    results: Mapping[str, Any],
 ) -> list[str]:
     """Sentences about classes and duplicates that make training or testing on these images less reliable."""
     in_all = np.bincount(targets, minlength=len(source.classes))
@@ -260,15 +296,51 @@ def _warnings(
     small = [name for name, count in zip(source.classes, in_all, strict=True) if 0 < count < SMALLEST_CLASS]
     untrained = [name for name, count in zip(source.classes, in_train, strict=True) if count == 0]
     warnings = []
-    if small and auto_split:
+    if small and results["dealt"]:
         warnings.append(f"classes with too few images for val and test, all in train: {', '.join(_first_lines(small))}")
     if again := np.isin(hashes[splits == SPLITS.index("test")], hashes[splits == SPLITS.index("train")]).sum():
-        warnings.append(f"{again:,} test images are also in train, byte for byte: test accuracy will be too high")
-    if (duplicates := _in_several_classes(targets, hashes)) > 0:
-        warnings.append(f"{duplicates:,} images are in more than one class")
+        which = _first_pairs(results["duplicates"], IN_TEST_AND_TRAIN)
+        warnings.append(
+            f"{again:,} test images are also in train, byte for byte: test accuracy will be too high: {which}"
+        )
+    if (several := _in_several_classes(targets, hashes)) > 0:
+        warnings.append(
+            f"{several:,} images are in more than one class: {_first_pairs(results['duplicates'], IN_TWO_CLASSES)}"
+        )
     if untrained:
         warnings.append(f"classes without training images: {', '.join(_first_lines(untrained))}")
     return warnings
+
+
+def duplicates(
+    targets: NDArray[np.int64], splits: NDArray[np.int8], hashes: NDArray[np.uint64], names: Path
+) -> list[dict[str, str]]:
+    """The test images whose content is also in train, and the images whose content is in another class before.
+
+    Each is ``{"kind": IN_TEST_AND_TRAIN or IN_TWO_CLASSES, "name": …, "equals": …}``, in the order of the images.
+    ``names``: the file with a line for each image; it is read only if there are such images.
+    """
+    test, train = SPLITS.index("test"), SPLITS.index("train")
+    _, place, times = np.unique(hashes, return_inverse=True, return_counts=True)
+    repeated = np.flatnonzero(times[place] > 1).tolist()
+    first = {hashes[number]: number for number in reversed(repeated)}
+    first_in_train = {hashes[number]: number for number in reversed(repeated) if splits[number] == train}
+    pairs = []
+    for number in repeated:
+        digest = hashes[number]
+        if splits[number] == test and digest in first_in_train:
+            pairs.append((IN_TEST_AND_TRAIN, number, first_in_train[digest]))
+        if targets[number] != targets[first[digest]]:
+            pairs.append((IN_TWO_CLASSES, number, first[digest]))
+    lines = names.read_text(encoding="utf-8").splitlines() if pairs else []
+    return [{"kind": kind, "name": lines[number], "equals": lines[other]} for kind, number, other in pairs]
+
+
+def _first_pairs(pairs: Sequence[Mapping[str, str]], kind: str) -> str:
+    """The first pairs of duplicates of a kind in words, and where all of them are."""
+    some = [f"{pair['name']} equals {pair['equals']}" for pair in pairs if pair["kind"] == kind]
+    more = f" and {len(some) - PAIRS_SHOWN:,} more, listed in store.json" if len(some) > PAIRS_SHOWN else ""
+    return ", ".join(some[:PAIRS_SHOWN]) + more
 
 
 def _in_several_classes(targets: NDArray[np.int64], hashes: NDArray[np.uint64]) -> int:

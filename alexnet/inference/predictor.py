@@ -19,13 +19,16 @@ from PIL import Image
 from torch import Tensor
 
 from alexnet.core.errors import UserError
+from alexnet.core.names import printable
 from alexnet.data.augment import views
 from alexnet.data.image_file import ImageLike, read_photograph
-from alexnet.data.sources import is_ignored_name
+from alexnet.data.sources import list_images
+from alexnet.inference.sort_into import NONE_OF_THESE, SortedFolder
 from alexnet.kernels.accelerate import accelerate
 from alexnet.models.bundle import load_model
 from alexnet.models.classifier import Classifier
 from alexnet.runtime.device import DeviceConfig, resolve_device
+from alexnet.runtime.log import NullReporter, Reporter, stage
 
 BATCH = 64
 
@@ -124,8 +127,13 @@ class Predictor:
         return view.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
 
     def ranked(self, probabilities: NDArray[np.float32], top_k: int) -> list[Prediction]:
-        """The ``top_k`` most probable of one image's classes ``(classes,)``, all of them if there are fewer."""
+        """The ``top_k`` most probable of one image's classes ``(classes,)``, all of them if there are fewer.
+
+        Raises ``UserError`` for probabilities that are not finite: there is no most probable class.
+        """
         _check_top_k(top_k)
+        if not np.isfinite(probabilities).all():
+            raise UserError("the output of the model for this image is not finite, so there is no prediction")
         best = np.argsort(-probabilities, kind="stable")[:top_k]
         model = self.model
         return [Prediction(model.labels[i], model.classes[i], float(probabilities[i])) for i in best]
@@ -139,29 +147,45 @@ def is_one_image(images: Any) -> bool:
 
 
 def predict_files(
-    predictor: Predictor, images: Iterable[str], top_k: int, stdin: bytes | None = None
+    predictor: Predictor,
+    images: Iterable[str],
+    top_k: int,
+    stdin: bytes | None = None,
+    *,
+    threshold: float | None = None,
+    sort_into: SortedFolder | None = None,
+    reporter: Reporter | None = None,
 ) -> Iterator[dict[str, Any]]:
     """A dict for each image, in order: ``image`` and ``predictions``, or ``image`` and ``error`` if it is refused.
 
     ``images``: paths of files and folders; a folder stands for all files in it. ``-`` is the image in ``stdin``. An
-    empty folder and a path that does not exist are refused like a damaged image.
+    empty folder and a path that does not exist are refused like a damaged image. ``threshold``: with it, each dict has
+    ``none_of_these``, whether no class reaches this probability. ``sort_into``: receives a copy of each image that is
+    not refused; the dict has its path, ``copied_to``. ``reporter`` receives progress.
     """
     _check_top_k(top_k)
-    batch: list[str] = []
-    for name in expand_folders(images):
-        batch.append(name)
-        if len(batch) == BATCH:
-            yield from _predict_batch(predictor, batch, top_k, stdin)
-            batch = []
-    yield from _predict_batch(predictor, batch, top_k, stdin)
+    names, done = list(expand_folders(images)), 0
+    with stage(reporter or NullReporter(), "predicting", len(names)):
+        for start in range(0, len(names), BATCH):
+            for answer in _predict_batch(predictor, names[start : start + BATCH], top_k, stdin):
+                done += 1
+                if "error" not in answer:
+                    best = answer["predictions"][0]
+                    if threshold is not None:
+                        answer["none_of_these"] = best["probability"] < threshold
+                    if sort_into:
+                        name = NONE_OF_THESE if answer.get("none_of_these") else best["name"]
+                        answer["copied_to"] = str(sort_into.copy(Path(answer["image"]), name))
+                if reporter:
+                    reporter.advance(done)
+                yield answer
 
 
 def expand_folders(images: Iterable[str]) -> Iterator[str]:
-    """The paths in their order, each folder replaced by the files in it, sorted."""
+    """The paths in their order, each folder replaced by the files in it, sorted. Links are followed as in training."""
     for name in images:
-        found = (path for path in Path(name).rglob("*") if path.is_file())
-        inside = [path for path in found if not any(map(is_ignored_name, path.relative_to(name).parts))]
-        yield from map(str, sorted(inside)) if inside else [name]
+        inside = list_images(Path(name)) if os.path.isdir(name) else []  # noqa: PTH112 – never raises
+        yield from map(str, inside) if inside else [name]
 
 
 def _predict_batch(predictor: Predictor, names: list[str], top_k: int, stdin: bytes | None) -> Iterator[dict[str, Any]]:
@@ -175,14 +199,19 @@ def _predict_batch(predictor: Predictor, names: list[str], top_k: int, stdin: by
     for place, name in enumerate(names):
         if place in errors:
             yield {"image": name, "error": errors[place]}
-        else:
+            continue
+        try:
             yield {"image": name, "predictions": [vars(found) for found in predictor.ranked(next(rows), top_k)]}
+        except UserError as error:
+            yield {"image": name, "error": f"{printable(name)}: {error.line}"}
 
 
 def _read_file(predictor: Predictor, name: str, stdin: bytes | None) -> NDArray[np.uint8]:
     if name == "-" and stdin is not None:
         return predictor.read(stdin, "standard input")
     if os.path.isdir(name):  # noqa: PTH112 – never raises
+        if not os.access(name, os.R_OK | os.X_OK):
+            raise UserError(f"{printable(name)}: is a folder that cannot be read: permission denied")
         raise UserError(f"{name}: is a folder without files; give image files or folders of them")
     return predictor.read(name)
 

@@ -7,6 +7,7 @@ of Modern Neural Networks" (ICML 2017).
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +33,9 @@ class Metrics:
     ``images``: images counted. ``correct`` and ``correct_top5``: images whose class is the most probable one, and among
     the five most probable ones. ``loss_sum``: the sum of the negative log-likelihoods (natural logarithm). ``pairs``:
     (true class, predicted class) → images. ``bins`` ``(3, CALIBRATION_BINS)`` float64: images, correct predictions and
-    the sum of confidences, by the probability of the predicted class.
+    the sum of confidences, by the probability of the predicted class. ``not_finite``: true class → images for which the
+    output of the network is not finite. They count as images and never as correct; they have no prediction, so they are
+    in neither ``pairs`` nor ``bins``, and no loss.
     """
 
     num_classes: int
@@ -45,13 +48,18 @@ class Metrics:
     correct_top5: int = 0
     loss_sum: float = 0.0
     pairs: Counter[tuple[int, int]] = field(default_factory=Counter)
+    not_finite: Counter[int] = field(default_factory=Counter)
     bins: NDArray[np.float64] = field(default_factory=lambda: np.zeros((3, CALIBRATION_BINS)))
 
     def add(self, log_probabilities: Tensor, targets: Tensor) -> None:
         """Count a batch: ``log_probabilities`` ``(N, num_classes)`` float, ``targets`` ``(N,)`` int64."""
+        self.images += len(targets)
+        finite = log_probabilities.isfinite().all(dim=1)
+        if not finite.all():
+            self.not_finite.update(targets[~finite].tolist())
+            log_probabilities, targets = log_probabilities[finite], targets[finite]
         values, best = log_probabilities.topk(min(TOP, self.num_classes), dim=1)
         right = best == targets[:, None]
-        self.images += len(targets)
         self.correct += int(right[:, 0].sum())
         self.correct_top5 += int(right.any(dim=1).sum())
         self.loss_sum -= float(log_probabilities.double().gather(1, targets[:, None]).sum())
@@ -73,18 +81,23 @@ class Metrics:
 
     @property
     def loss(self) -> float:
-        """The mean negative log-likelihood of the true class (cross-entropy, natural logarithm), 0 or more."""
-        return self.loss_sum / self.images
+        """The mean negative log-likelihood of the true class (cross-entropy, natural logarithm), 0 or more.
+
+        It is the mean over the images whose output is finite; NaN if there are none.
+        """
+        counted = self.images - self.not_finite.total()
+        return self.loss_sum / counted if counted or not self.images else math.nan
 
     @property
     def calibration_error(self) -> float:
         """The expected calibration error, 0 … 1, of Guo, Pleiss, Sun and Weinberger (2017), equation 3.
 
         Σ over bins of (images in the bin / all images), times the distance between the accuracy of the bin and
-        its mean confidence.
+        its mean confidence. Over the images whose output is finite; NaN if there are none.
         """
         _, hits, confidences = self.bins
-        return float(np.abs(hits - confidences).sum() / self.images)
+        counted = self.images - self.not_finite.total()
+        return float(np.abs(hits - confidences).sum() / counted) if counted or not self.images else math.nan
 
     def confusion_matrix(self) -> NDArray[np.int64] | None:
         """``(num_classes, num_classes)`` images, true class by row; None above ``DENSE_CLASSES`` classes."""
@@ -103,17 +116,19 @@ class Metrics:
         """The measures as values for JSON.
 
         ``top1``, ``top5``, ``loss``, ``calibration_error``, ``images``; ``per_class`` as :meth:`per_class`;
-        ``confusions``: each wrong pair with its images, the most frequent first. ``class_names``: in place of
-        ``self.class_names``.
+        ``confusions``: each wrong pair with its images, the most frequent first. If the outputs for some images are not
+        finite: ``not_finite``, their number. ``loss`` and ``calibration_error`` are None if that is all images.
+        ``class_names``: in place of ``self.class_names``.
         """
         names = self._names() if class_names is None else class_names
         wrong = sorted((-images, pair) for pair, images in self.pairs.items() if pair[0] != pair[1])
         return {
             "top1": self.top1,
             "top5": self.top5,
-            "loss": self.loss,
-            "calibration_error": self.calibration_error,
+            "loss": self.loss if math.isfinite(self.loss) else None,
+            "calibration_error": self.calibration_error if math.isfinite(self.calibration_error) else None,
             "images": self.images,
+            **({"not_finite": self.not_finite.total()} if self.not_finite else {}),
             "per_class": self._per_class(names),
             "confusions": [
                 {"true": names[true], "predicted": names[predicted], "images": -count}
@@ -131,7 +146,7 @@ class Metrics:
         return self.class_names or [str(number) for number in range(self.num_classes)]
 
     def _per_class(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-        totals = Counter(dict.fromkeys(range(self.num_classes), 0))
+        totals = Counter(self.not_finite)
         for (true, _), images in self.pairs.items():
             totals[true] += images
         return {

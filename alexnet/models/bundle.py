@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from alexnet.config import Preprocessing
-from alexnet.core.errors import UserError, no_run
+from alexnet.core.errors import UserError, cannot_read, no_run
 from alexnet.core.files import publish_folder, read_json, sha256_file, sha256_json, write_json
 from alexnet.core.names import printable
 from alexnet.core.schema import from_json, to_json
@@ -34,8 +34,12 @@ MEAN_IMAGE = "preprocessing.mean_image"
 TRAINED_ON = "training.seen"
 # The exceptions that a damaged or unexpected file can raise while it is read and the network is built from it.
 DAMAGE = (
-    OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, SafetensorError,
+    ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, MemoryError, SafetensorError,
 )  # fmt: skip
+
+
+class LaterVersionError(UserError):
+    """The model was written by a later version of this package, and this version cannot read it."""
 
 
 def save_model(model: Classifier, folder: Path | str) -> None:
@@ -73,10 +77,14 @@ def model_folder(run: Path | str) -> Path:
     Raises ``UserError`` if there is no model.
     """
     path = Path(run)
-    for folder in (path, path / "model"):
-        if (folder / "model.json").is_file():
-            return folder
-    if (path / "run.json").is_file():
+    try:
+        found = next((folder for folder in (path, path / "model") if (folder / "model.json").is_file()), None)
+        unfinished = found is None and (path / "run.json").is_file()
+    except OSError as error:
+        raise cannot_read(error.filename or path, error) from error
+    if found is not None:
+        return found
+    if unfinished:
         raise UserError(
             f"the training in {path} has not finished: resume it with the command that started it and --out {path}"
         )
@@ -87,24 +95,66 @@ def load_model(run: Path | str) -> Classifier:
     """The model of a run folder or model folder, in evaluation mode on the CPU.
 
     It has ``.variant``, ``.classes``, ``.labels``, ``.preprocessing``, ``.mean_image`` and ``.trained_on``. Raises
-    ``UserError`` if there is no model or its files are damaged.
+    ``UserError`` if there is no model, if its files are damaged or cannot be read, and if a weight is not finite.
     """
     folder = model_folder(run)
     try:
-        description = read_json(folder / "model.json")
-        if (schema := description.get("schema")) not in (1, SCHEMA):
-            raise ValueError(f"model.json has schema {schema}, this version reads 1 to {SCHEMA}")
-        if description.pop("sha256_of_the_rest", None) != sha256_json(description):
-            raise ValueError("model.json has changed since it was written (its sha256 differs)")
-        if sha256_file(folder / "model.safetensors") != description["sha256"]:
-            raise ValueError("model.safetensors has changed since it was written (its sha256 differs)")
-        return _build(description, load_file(folder / "model.safetensors"))
+        model = _load(folder)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"the model in {folder} is incomplete: {Path(error.filename or folder).name} is missing; use another copy, "
+            "or move that folder away and repeat the training command"
+        ) from error
+    except OSError as error:  # the files may be good: nobody should remove them
+        raise cannot_read(error.filename or folder, error) from error
+    except LaterVersionError:
+        raise
     except DAMAGE as error:
-        if any((folder.parent / "checkpoints").glob("*")):
-            remedy = "remove that folder and repeat the training command, which writes it from the last checkpoint"
-        else:
-            remedy = "train again in another folder with --out"
-        raise UserError(f"the model in {folder} is damaged: use another copy, or {remedy}", [str(error)]) from error
+        if _is_lack_of_memory(error):
+            raise UserError(f"there is too little memory to load the model in {folder}: end other programs") from error
+        raise UserError(
+            f"the model in {folder} is damaged: use another copy, or move that folder away and repeat the training "
+            "command, which continues from the last checkpoint if there is one",
+            [str(error)],
+        ) from error
+    if bad := _not_finite(model):
+        raise UserError(
+            f"the model in {folder} cannot be used: {bad} holds numbers that are not finite, as after a training "
+            "that diverged; use another model, or train again with a lower optim.lr"
+        )
+    return model
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    texts = ("can't allocate memory", "not enough memory")  # of torch, which has no exception of its own on CPUs
+    return isinstance(error, MemoryError) or any(text in str(error) for text in texts)
+
+
+def _not_finite(model: Classifier) -> str:
+    """The name of the first tensor with a number that is infinite or not a number; empty if all are finite."""
+    tensors = {**model.state_dict(), **({} if model.mean_image is None else {MEAN_IMAGE: model.mean_image})}
+    for name, tensor in tensors.items():  # of NaN, the smallest and the largest number are NaN
+        if tensor.is_floating_point() and tensor.numel() and not all(end.isfinite() for end in tensor.aminmax()):
+            return name
+    return ""
+
+
+def _load(folder: Path) -> Classifier:
+    """The model in a model folder. Raises ``OSError`` for a file that cannot be read, otherwise one of ``DAMAGE``."""
+    description = read_json(folder / "model.json")
+    schema = description.get("schema")
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise LaterVersionError(
+            f"the model in {folder} was written by a later version of alexnet (schema {schema}, this version reads 1 "
+            f"to {SCHEMA}): install that version"
+        )
+    if schema not in (1, SCHEMA):
+        raise ValueError(f"model.json has schema {schema}, this version reads 1 to {SCHEMA}")
+    if description.pop("sha256_of_the_rest", None) != sha256_json(description):
+        raise ValueError("model.json has changed since it was written (its sha256 differs)")
+    if sha256_file(folder / "model.safetensors") != description["sha256"]:
+        raise ValueError("model.safetensors has changed since it was written (its sha256 differs)")
+    return _build(description, load_file(folder / "model.safetensors"))
 
 
 def _build(description: dict[str, Any], tensors: dict[str, Tensor]) -> Classifier:

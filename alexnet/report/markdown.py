@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from alexnet.config import Recipe, assignments
+from alexnet.core.names import markdown
 from alexnet.core.schema import spell
 from alexnet.metrics.intervals import accuracy_interval
 from alexnet.recipes import differences_from_named, get_recipe
@@ -22,18 +23,19 @@ def write_report(recipe: Recipe, result: Mapping[str, Any], remarks: Sequence[st
 
 
 def _outcome(recipe: Recipe, result: Mapping[str, Any]) -> list[str]:
-    lines = [f"# {recipe.name}", ""]
+    lines = [f"# {markdown(recipe.name)}", ""]
     split = result["split"]
     if split is None:
         lines += ["The dataset has neither test nor validation images, so the network was not evaluated.", ""]
     else:
         lines += [f"**{describe_measure(result)}**, seed {result['seed']}.", ""]
     for reading in readings(recipe, result):
-        lines += [reading, ""]
+        lines += [markdown(reading), ""]
     if expects := expected(recipe):
-        lines += [f"Expected: {expects}.", ""]
+        lines += [f"Expected: {markdown(expects)}.", ""]
     if changed := described_differences(recipe, result["source"]):
-        lines += [f"This training differs from the recipe of that name: {'; '.join(changed)}.", ""]
+        differences = markdown("; ".join(changed))
+        lines += [f"This training differs from the recipe of that name: {differences}.", ""]
     return [*lines, "![loss, accuracy and learning rate](curves.png)", ""]
 
 
@@ -96,8 +98,8 @@ def facts(result: Mapping[str, Any]) -> list[str]:
 
 
 def _data(result: Mapping[str, Any], remarks: Sequence[str]) -> list[str]:
-    images, *others = (f"- {fact}" for fact in facts(result))
-    lines = [f"- {remark}" if remark == remark.lstrip() else f"  - {remark.strip()}" for remark in remarks]
+    images, *others = (f"- {markdown(fact)}" for fact in facts(result))
+    lines = [f"{'' if remark == remark.lstrip() else '  '}- {markdown(remark.strip())}" for remark in remarks]
     return ["## Data and hardware", "", images, *lines, *others, ""]
 
 
@@ -111,7 +113,7 @@ def _classes(result: Mapping[str, Any]) -> list[str]:
         if len(counted) <= WORST
         else f"The {WORST} classes of {len(counted)} with the lowest accuracy"
     )
-    rows = [f"| {name.replace('|', '/')} | {top1:.1%} | {images:,} |" for name, top1, images in worst]
+    rows = [f"| {markdown(name)} | {top1:.1%} | {images:,} |" for name, top1, images in worst]
     return [f"## {title}", "", "| class | top-1 | images |", "|---|---|---|", *rows, ""]
 
 

@@ -1,9 +1,12 @@
-"""Tables as plain text for a terminal, a pipe or a file, and as Markdown."""
+"""Tables as plain text for a terminal, a pipe or a file, as Markdown, and as CSV."""
 
 from __future__ import annotations
 
+import csv
 import io
 from collections.abc import Iterable, Sequence
+
+from alexnet.core.names import printable
 
 HEADER_ONLY = "    \n    \n ── \n    \n    \n    \n    \n    \n"
 """The lines of a ``rich`` box: one below the header, no others."""
@@ -13,7 +16,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns as wide as their widest entry, with plain text in them; columns of figures are aligned to the right.
 
     No line is wrapped or cut, whatever the width of the terminal, and there are no colours: the text may go to a pipe
-    or a file. Raises ``ValueError`` for a row that is longer or shorter than the header.
+    or a file. Names from outside may occur: what cannot be printed is escaped. Raises ``ValueError`` for a row that is
+    longer or shorter than the header.
     """
     from rich.box import Box  # imported here: Markdown needs none of it
     from rich.cells import cell_len
@@ -21,6 +25,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     from rich.table import Table
     from rich.text import Text
 
+    header, rows = [*map(printable, header)], [[*map(printable, row)] for row in rows]
     columns = list(zip(*rows, strict=True)) if rows else [()] * len(header)
     if len(columns) != len(header):
         raise ValueError(f"a row of {len(columns)} cells in a table of {len(header)} columns")
@@ -44,6 +49,13 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     cells = ([cell.replace("|", "/").replace("\n", " ") for cell in line] for line in lines)
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
+def csv_rows(rows: Iterable[Sequence[str]]) -> str:
+    """Rows as CSV (RFC 4180), each with a line break at its end. What cannot be printed is escaped."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([*map(printable, row)] for row in rows)
+    return text.getvalue()
 
 
 def _is_figure(text: str) -> bool:

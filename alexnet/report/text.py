@@ -9,6 +9,8 @@ from alexnet.metrics.counts import TOP, describe_images
 from alexnet.metrics.intervals import accuracy_interval
 from alexnet.report.tables import table
 
+TOP5 = "top-5"
+WHOLE = ("run", "top-1", "95 % interval", TOP5, "loss", "calibration error")
 CONFUSIONS_SHOWN = 10
 MATRIX_CLASSES = 20  # a wider matrix does not fit a terminal
 
@@ -19,10 +21,12 @@ def describe_measure(result: Mapping[str, Any]) -> str:
     The interval is the 95 % confidence interval of the accuracy for that number of images.
     ``result``: ``top1`` and ``top5`` (shares), ``loss``, ``images``, ``split``, ``views``, ``per_class``.
     """
-    top5 = f"{result['top5']:.2%} top-5, " if len(result["per_class"]) > TOP else ""
+    top5 = f"{result['top5']:.2%} top-5, " if _has_top5(result) else ""
     lowest, highest = accuracy_interval(round(result["top1"] * result["images"]), result["images"])
     interval = f"(95 % interval {lowest:.1%} – {highest:.1%})"
-    return f"{result['top1']:.2%} top-1 {interval}, {top5}loss {result['loss']:.4f} on {describe_images(result)}"
+    loss = "no loss" if result["loss"] is None else f"loss {result['loss']:.4f}"
+    measure = f"{result['top1']:.2%} top-1 {interval}, {top5}{loss} on {describe_images(result)}"
+    return "; ".join([measure, *_not_finite(result)])
 
 
 def commonest_class(result: Mapping[str, Any]) -> tuple[str, float]:
@@ -40,7 +44,8 @@ def describe_counts(rows: Sequence[Mapping[str, Any]]) -> str:
     runs = [row["run"] for row in rows] if len(rows) > 1 else ["top-1"]
     parts = [
         f"on {describe_images(last)}",
-        table(("run", "top-1", "95 % interval", "top-5", "loss", "calibration error"), [_whole(row) for row in rows]),
+        *(f"{row['run']}: {remark}" for row in rows for remark in _not_finite(row)),
+        table(WHOLE if _has_top5(last) else [name for name in WHOLE if name != TOP5], [_whole(row) for row in rows]),
         "",
         table(("class", *runs, "images"), _classes(rows)),
     ]
@@ -58,8 +63,21 @@ def describe_counts(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _whole(row: Mapping[str, Any]) -> tuple[str, ...]:
     lowest, highest = accuracy_interval(round(row["top1"] * row["images"]), row["images"])
-    shares = (f"{row['top1']:.2%}", f"{lowest:.1%} – {highest:.1%}", f"{row['top5']:.2%}")
-    return (row["run"], *shares, f"{row['loss']:.4f}", f"{row['calibration_error']:.2%}")
+    top5 = (f"{row['top5']:.2%}",) if _has_top5(row) else ()
+    shares = (f"{row['top1']:.2%}", f"{lowest:.1%} – {highest:.1%}", *top5)
+    loss = "–" if row["loss"] is None else f"{row['loss']:.4f}"
+    return (row["run"], *shares, loss, _share(row["calibration_error"]))
+
+
+def _not_finite(row: Mapping[str, Any]) -> list[str]:
+    """A remark on images for which the output of the network is not finite; none if there are no such images."""
+    count = row.get("not_finite")
+    return [f"for {count:,} of them the output is not finite: counted as wrong, left out of the loss"] if count else []
+
+
+def _has_top5(row: Mapping[str, Any]) -> bool:
+    """Whether top-5 accuracy has a meaning: with five classes or fewer it is always 100 %."""
+    return len(row["per_class"]) > TOP
 
 
 def _classes(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from alexnet.core.errors import cannot_read
 from alexnet.core.files import check_place, publish_folder, read_json, sha256_file, write_json
 from alexnet.core.tensors import save_tensors
 
@@ -79,7 +80,10 @@ def _step_of(path: Path) -> int:
 
 
 def load_newest(root: Path) -> tuple[Checkpoint | None, list[DamagedError]]:
-    """The newest checkpoint that matches its manifest, or None; and an error for each newer, damaged one."""
+    """The newest checkpoint that matches its manifest, or None; and an error for each newer, damaged one.
+
+    Raises ``UserError`` for a checkpoint that may not be read: it may be good, so no older one takes its place.
+    """
     damaged: list[DamagedError] = []
     for path in reversed(list_checkpoints(root)):
         try:
@@ -102,12 +106,14 @@ def set_aside(path: Path) -> Path:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Verify and read one checkpoint; its tensors are on the CPU. Raises :class:`DamagedError`."""
+    """Verify and read one checkpoint; its tensors are on the CPU. Raises as :func:`verify`."""
     verify(path)
     try:
         state = read_json(path / "state.json")
         tensors = {file.stem: load_file(file) for file in _files(path) if file.suffix == ".safetensors"}
         step = int(state.pop("step"))
+    except PermissionError as error:
+        raise cannot_read(error.filename or path, error) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise DamagedError(path, path, f"cannot be read ({error})") from error
     if step != _step_of(path):
@@ -116,11 +122,16 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def verify(path: Path) -> None:
-    """Compare each file with the manifest. Raises :class:`DamagedError` for the first file that differs."""
+    """Compare each file with the manifest. Raises :class:`DamagedError` for the first file that differs.
+
+    Raises ``UserError`` for a file that may not be read.
+    """
     try:
         manifest = read_json(path / "manifest.json")
         listed = {str(name): (int(item["bytes"]), str(item["sha256"])) for name, item in manifest["files"].items()}
         schema = manifest["schema"]
+    except PermissionError as error:
+        raise cannot_read(error.filename or path, error) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedError(path, path / "manifest.json", f"cannot be read ({error})") from error
     if schema != SCHEMA:
@@ -134,6 +145,8 @@ def verify(path: Path) -> None:
             file = path / name
             if file.stat().st_size != size or sha256_file(file) != digest:
                 raise DamagedError(path, file, "is damaged (size or sha256 differs)")
+    except PermissionError as error:
+        raise cannot_read(error.filename or path, error) from error
     except OSError as error:
         raise DamagedError(path, path, f"cannot be read ({error})") from error
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import platform
 import secrets
@@ -18,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from alexnet.core.errors import UserError
-from alexnet.core.files import check_before_writing, read_json
+from alexnet.core.files import check_before_writing, json_text, read_json
 from alexnet.core.platform import check_platform, fcntl
 
 LOCK = ".lock"
@@ -123,7 +122,7 @@ class _LockedFile:
         """Write the number and host of this process into the file."""
         os.ftruncate(self._file, 0)
         with contextlib.suppress(OSError):  # a full disk: the lock holds, only the owner's number is missing
-            os.write(self._file, json.dumps({"process": os.getpid(), "host": platform.node()}).encode())
+            os.write(self._file, json_text({"process": os.getpid(), "host": platform.node()}).encode())
 
     def check(self) -> None:
         """Raise :class:`MovedError` if the folder or the file at the path is another one now."""

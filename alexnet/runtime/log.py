@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from alexnet.core.errors import UserError
-from alexnet.core.files import check_place, write_bytes
+from alexnet.core.files import check_place, json_text, write_bytes
 
 
 class Reporter(Protocol):
@@ -155,7 +155,7 @@ class _Lines:
         self._file.close()
 
     def add(self, values: dict[str, Any]) -> None:
-        self._pending += (json.dumps(values, ensure_ascii=False) + "\n").encode()
+        self._pending += (json_text(values) + "\n").encode()
         with contextlib.suppress(OSError):
             self._write()
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from alexnet.core.names import printable_lines
 from alexnet.runtime.log import NullReporter, Reporter
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -92,19 +93,22 @@ class BarReporter:
 
         complete = Column(no_wrap=True, min_width=9)  # on a narrow terminal the figures are shortened, not the count
         columns: list[Any] = [
-            TextColumn("{task.description}"), BarColumn(bar_width=7),
+            TextColumn("{task.description}", markup=False), BarColumn(bar_width=7),
             MofNCompleteColumn(table_column=complete.copy()), TimeRemainingColumn(table_column=complete.copy()),
             TextColumn("{task.fields[figures]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
         ]  # fmt: skip
         console = Console(stderr=True, highlight=False)
-        self._make: Callable[[], Progress] = lambda: Progress(*columns, console=console, expand=True)
+        # Results on stdout are printed above the bar; if stdout is a file, they go to that file and nowhere else.
+        self._make: Callable[[], Progress] = lambda: Progress(
+            *columns, console=console, expand=True, redirect_stdout=sys.stdout.isatty()
+        )
         self._progress: Progress | None = None
 
     def begin(self, title: str, total: int, done: int = 0) -> None:
         """Start a new bar."""
         self.finish()
         self._progress = self._make()
-        self._task = self._progress.add_task(title, total=total or None, completed=done, figures="")
+        self._task = self._progress.add_task(printable_lines(title), total=total or None, completed=done, figures="")
         self._progress.start()
 
     def advance(self, done: int, **figures: float) -> None:
@@ -121,7 +125,7 @@ class BarReporter:
     def log(self, text: str) -> None:
         """Write a line above the bar."""
         if self._progress:
-            self._progress.console.print(text, markup=False, soft_wrap=True)
+            self._progress.console.print(printable_lines(text), markup=False, soft_wrap=True)
         else:
             _print_line(text)
 
@@ -129,6 +133,6 @@ class BarReporter:
 def _print_line(text: str) -> None:
     """Write a line to stderr. If its reader has exited (``… 2>&1 | head``), later lines are dropped silently."""
     try:
-        print(text, file=sys.stderr, flush=True)
+        print(printable_lines(text), file=sys.stderr, flush=True)
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet.config import Recipe, first_difference
-from alexnet.core.errors import UserError
+from alexnet.core.errors import UnreadableError, UserError
 from alexnet.core.files import read_json, remove_leftovers, sha256_file, write_json
 from alexnet.core.schema import from_json, to_json
 from alexnet.runtime.checkpoint import list_checkpoints
@@ -89,6 +89,8 @@ class Run:
         path = self.folder / "result.json"
         try:
             return read_result(path)
+        except UnreadableError:
+            raise
         except UserError as error:
             if any(self.checkpoints.glob("*")):
                 remedy = "delete it and repeat the command of this run, which evaluates again"

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf, ValidationError
 
-from alexnet.core.errors import UserError, no_run
+from alexnet.core.errors import UserError, cannot_read, no_run
 from alexnet.core.files import read_json
 
 SCHEMA = 1  # of run.json and result.json, see ``_Versioned``
@@ -208,9 +208,11 @@ def _read(path: Path) -> dict[str, Any]:
     """The JSON object in a file of a run folder. Raises ``UserError``."""
     try:
         value = read_json(path)
-    except (OSError, ValueError) as error:
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
         line = f"{path.parent} is not a run folder: {path.name} is missing or damaged there"
         raise no_run(path.parent, line) from error
+    except OSError as error:  # the file may be good
+        raise cannot_read(path, error) from error
     if not isinstance(value, dict):
         raise UserError(f"{path.parent} is not a run folder of this version: {path.name} has other contents")
     return value

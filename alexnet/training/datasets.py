@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from alexnet.core.errors import UserError
 from alexnet.data.prepared import PreparedDataset, find_prepared, open_or_prepare, open_prepared
 from alexnet.data.sources import BUILTIN_SOURCES, Source, open_source
+from alexnet.data.sources.class_folders import same_name
 from alexnet.data.uses import note_run
 from alexnet.models.bundle import model_folder
 from alexnet.models.classifier import Classifier
 from alexnet.runtime.log import Reporter
 from alexnet.runtime.run import Run
-from alexnet.training.evaluate import check_classes, not_trained_on
+from alexnet.training.evaluate import match_classes, not_trained_on
 
 REFUSED_SHOWN = 20
 
@@ -101,7 +102,9 @@ def open_dataset_for(
 ) -> PreparedDataset:
     """The prepared dataset of the source ``data``, or of the run's own source, as ``model`` needs its images.
 
-    ``run``: the run folder, or its model folder. Raises ``UserError``, also if the classes are not the model's.
+    Its classes become those of the model, matched by name; ``reporter`` receives a note on the model's classes that the
+    images do not have. ``run``: the run folder, or its model folder. Raises ``UserError``, also for images with a class
+    that the model does not have.
     """
     if data is None:
         if not (described := describe_training(run)):
@@ -112,9 +115,15 @@ def open_dataset_for(
         if place.is_absolute() and not place.exists():
             raise UserError(f"the images of {run} are no longer at {place}: give their new path with --data")
     source = open_source(str(data), data_root, reporter.log)
-    check_classes(model, source.classes, source.name)
+    if not set(map(same_name, source.classes)) & set(map(same_name, (*model.classes, *model.labels))):
+        match_classes(model, source.classes, source.name)  # raises; before images are decoded, which takes long
     dataset, _ = prepare(source, model.preprocessing.resize_size, model.preprocessing.channels, reporter)
-    return dataset
+    if list(model.classes) == dataset.classes:
+        return dataset
+    numbers, notes = match_classes(model, dataset.classes, source.name)
+    for note in notes:
+        reporter.log(note)
+    return dataset.with_classes(model.classes, model.labels, numbers)
 
 
 def describe_training(run: Path | str) -> dict[str, Any] | None:

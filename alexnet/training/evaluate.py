@@ -8,7 +8,8 @@ over the views (paper §4.1) and over the models of an ensemble (§6).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -20,6 +21,7 @@ from alexnet.core.errors import UserError
 from alexnet.data.augment import views
 from alexnet.data.loader import to_device
 from alexnet.data.prepared import PreparedDataset
+from alexnet.data.sources.class_folders import same_name
 from alexnet.kernels.accelerate import Log, accelerate
 from alexnet.kernels.fallback import warn_once
 from alexnet.metrics.counts import Metrics
@@ -84,11 +86,14 @@ def evaluate_models(
     device_config: DeviceConfig,
     view_count: Literal[1, 10] = 1,
     reporter: Reporter | None = None,
+    on_batch: Callable[[Tensor], None] = lambda output: None,
 ) -> list[Metrics]:
     """The metrics of each model on the images ``index`` of its dataset, then, for several models, of their ensemble.
 
-    The datasets hold the same images in the same order, each prepared as its model needs them. Raises ``UserError`` if
-    they do not, if their classes are not the models', or if ``index`` is empty.
+    The datasets hold the same images in the same order, each prepared as its model needs them, with the classes of the
+    model (see :func:`match_classes`). ``on_batch`` receives the log-probabilities ``(N, classes)`` of each batch in
+    order: those of the model, or of the ensemble of several. Raises ``UserError`` if the datasets hold other images, if
+    their classes are not the models', or if ``index`` is empty.
     """
     reporter = reporter or NullReporter()
     _check_same(models, datasets, index)
@@ -100,10 +105,20 @@ def evaluate_models(
             outputs, targets = [output for output, _ in batches], batches[0][1]
             for count, output in zip(counts, outputs, strict=True):
                 count.add(output, targets)
+            together = average(outputs)
             if len(models) > 1:
-                ensemble.add(average(outputs), targets)
+                ensemble.add(together, targets)
+            on_batch(together)
             reporter.advance(counts[0].images)
     return [*counts, ensemble] if len(models) > 1 else counts
+
+
+def most_probable(log_probabilities: Tensor) -> list[tuple[int, float] | None]:
+    """The most probable class and its probability for each row ``(classes,)``; None for a row that is not finite."""
+    finite = log_probabilities.isfinite().all(dim=1).tolist()
+    values, best = log_probabilities.max(dim=1)
+    found = zip(finite, best.tolist(), values.double().exp().tolist(), strict=True)
+    return [(number, probability) if usable else None for usable, number, probability in found]
 
 
 def not_trained_on(models: Sequence[Classifier], dataset: PreparedDataset) -> NDArray[np.int64]:
@@ -121,6 +136,11 @@ def _check_same(models: Sequence[Classifier], datasets: Sequence[PreparedDataset
         raise UserError(f"{first.name} has no images to evaluate on")
     for model, dataset in zip(models, datasets, strict=True):
         check_classes(model, dataset.classes, dataset.name)
+        if models[0].classes != model.classes:
+            other = sorted(set(models[0].classes) ^ set(model.classes))
+            raise UserError(
+                f"the models have different classes ({_some(other) or 'in another order'}): evaluate them one by one"
+            )
         if not (np.array_equal(first.hashes, dataset.hashes) and np.array_equal(first.splits, dataset.splits)):
             raise UserError(
                 f"the models would be evaluated on different images ({first.name}, {dataset.name}): "
@@ -136,3 +156,49 @@ def check_classes(model: Classifier, classes: Sequence[str], name: str) -> None:
             "give --data with the classes it was trained on",
             [f"model: {', '.join(model.classes[:8])} …", f"images: {', '.join(classes[:8])} …"],
         )
+
+
+def match_classes(model: Classifier, classes: Sequence[str], name: str) -> tuple[list[int], list[str]]:
+    """The numbers of the model's outputs for the classes of the images called ``name``, matched by their names.
+
+    Returns a number for each of ``classes``, and notes: classes of the model that are absent, and names that were
+    matched although they are spelled in another way. A class is found by its own name; else by one that differs only in
+    case, in spaces around it or in its Unicode form; else by its label for people. Raises ``UserError`` that names the
+    classes that the model does not have.
+    """
+    numbers = {each: number for number, each in enumerate(model.classes)}
+    alike = _unambiguous(map(same_name, model.classes))
+    labelled = _unambiguous(map(same_name, model.labels))
+    found = [numbers.get(each, alike.get(same_name(each), labelled.get(same_name(each)))) for each in classes]
+    if unknown := [each for each, number in zip(classes, found, strict=True) if number is None]:
+        raise UserError(
+            f"{name} has {_count(len(unknown), 'class', 'classes')} that the model does not have ({_some(unknown)}): "
+            f"leave them out, or rename them; the model's {len(model.classes)} classes are {_some(model.classes)}"
+        )
+    chosen = [number for number in found if number is not None]
+    spelled = [
+        f"{each!r} as {model.classes[number]!r}"
+        for each, number in zip(classes, chosen, strict=True)
+        if each != model.classes[number]
+    ]
+    notes = [f"note: classes of {name} that are spelled in another way: {_some(spelled)}"] if spelled else []
+    if absent := [each for number, each in enumerate(model.classes) if number not in set(chosen)]:
+        which = _count(len(absent), "class", "classes")
+        notes.append(f"note: {name} has no images of {which} of the model: {_some(absent)}; they are not counted")
+    return chosen, notes
+
+
+def _unambiguous(names: Iterable[str]) -> dict[str, int]:
+    """Name → its place, for the names that occur once."""
+    names = list(names)
+    times = Counter(names)
+    return {name: number for number, name in enumerate(names) if times[name] == 1}
+
+
+def _count(number: int, one: str, several: str) -> str:
+    return f"{number:,} {one if number == 1 else several}"
+
+
+def _some(names: Sequence[str], most: int = 8) -> str:
+    """The first names in a sentence: "a, b and 3 more"."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")

@@ -39,6 +39,8 @@ def resolve(
         if not (data or recipe.data.source):
             raise UserError(f"recipe {recipe.name!r} trains on your own images: give --data FOLDER")
         source = open_source(str(data or recipe.data.source), data_root, log)
+    if not source.trainable:
+        raise UserError(f"{source.location} has no train/ with class folders: add it, or rename one of its folders")
     return source, replace(recipe, data=replace(recipe.data, source=str(data or recipe.data.source)))
 
 

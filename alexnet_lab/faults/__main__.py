@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from alexnet.core.errors import UserError
+from alexnet.core.files import json_text
 from alexnet.data.prepared import PreparedDataset, open_or_prepare
 from alexnet.data.sources import open_source
 from alexnet.report.tables import table
@@ -123,7 +124,7 @@ def main(words: Sequence[str] | None = None) -> int:
             check_clean(code_commit(), "--keep")
         results = run(arguments.name, arguments.folder, full=arguments.full, seed=arguments.seed)
         value = to_document(results, full=arguments.full, seed=arguments.seed)
-        print(json.dumps(value) if arguments.json else describe(results))
+        print(json_text(value) if arguments.json else describe(results))
         if arguments.keep:
             print(f"kept in {keep_bench(value)}", file=sys.stderr)
     except UserError as error:

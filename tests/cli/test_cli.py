@@ -124,7 +124,7 @@ MISTAKES = [
     (["train", "no.json"], "there is no file no.json"),
     (["train", "--set", "lr=0.1"], "unknown field 'lr': did you mean 'optim.lr'?"),
     (["train", "--set", "batch-size=3"], "unknown field 'batch-size': did you mean 'train.batch_size'?"),
-    (["train", "--set", "what=3"], "unknown field 'what', and no known name is similar"),
+    (["train", "--set", "what=3"], "unknown field 'what': choose one of augment.color_noise, "),
     (["train", "--set", "model.variant=lenet5"], "does not have these fields: add --set model.dropout=default"),
     (["reproduce", "C12", "--missing"], "--missing needs --run: give both"),
     (["train", "."], "'.' is not a recipe but a source of images: write --data ."),

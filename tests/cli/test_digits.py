@@ -18,6 +18,8 @@ from alexnet.runtime.device import matrix_rate, resolve_device
 
 REFERENCE_GFLOPS = 700.0  # the machine that the limit in seconds is for
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # trainings, on a machine that others may use too
+
 
 @pytest.fixture(scope="module")
 def first_command(tmp_path_factory):
@@ -37,11 +39,14 @@ def digits_run(first_command):
     return first_command[0]
 
 
-@pytest.mark.timeout(1800)  # three trainings, on a machine that others may use too
 def test_three_seeds_on_digits(first_command, tmp_path):
-    """The first command of the README reaches its accuracy in its time, start and imports included."""
+    """The first command of the README reaches its accuracy in its time, start and imports included.
+
+    Two more seeds come near it with a third of the epochs.
+    """
     run, seconds = first_command
-    others = [train(out=tmp_path / str(seed), seed=seed, progress=False) for seed in (1, 2)]
+    short = {"train.epochs": 7}
+    others = [train(out=tmp_path / str(seed), seed=seed, overrides=short, progress=False) for seed in (1, 2)]
     assert statistics.mean(each.result["top1"] for each in (run, *others)) >= 0.96
     assert seconds <= 90 * max(1.0, REFERENCE_GFLOPS / matrix_rate(resolve_device()))
 

@@ -17,18 +17,19 @@ from alexnet.runtime.run import start_or_continue
 from alexnet.training.loop import Training
 
 REFERENCE_GFLOPS = 700.0  # the machine that the limit in seconds is meant for
-LIMIT_SECONDS = 240.0
+LIMIT_SECONDS = 120.0
 
-pytestmark = pytest.mark.timeout(1800)  # minutes of training, on one thread beside other tests
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # a training of a minute, on one thread beside other tests
 
 
-def test_the_quick_recipe_reaches_its_accuracy_in_its_time(fashion_mnist_root, tmp_path):
-    """At least 90 % on test within four minutes on two cores, and evaluating the run again finds the same."""
+def test_one_epoch_of_the_quick_recipe_reaches_its_accuracy_in_its_time(fashion_mnist_root, tmp_path):
+    """One of its four epochs: at least 85 % on test. The accuracy of all four is in the measured results."""
     start = time.perf_counter()
-    run = train("small-fashion-mnist-quick", out=tmp_path / "run", data_root=fashion_mnist_root)
+    overrides = {"train.epochs": 1}
+    run = train("small-fashion-mnist-quick", out=tmp_path / "run", data_root=fashion_mnist_root, overrides=overrides)
     seconds, result = time.perf_counter() - start, run.result
     assert result["images"] == 10_000
-    assert result["top1"] >= 0.90
+    assert result["top1"] >= 0.85
     assert seconds <= LIMIT_SECONDS * max(1.0, REFERENCE_GFLOPS / matrix_rate(resolve_device()))
     (metrics,) = evaluate(run.folder, data_root=fashion_mnist_root)
     assert metrics.top1 == result["top1"]

@@ -285,6 +285,16 @@ def test_a_run_in_the_usual_place_is_the_one_meant(what, place, tmp_path, monkey
     assert "did you mean" not in capsys.readouterr().err
 
 
+def test_a_run_with_a_similar_name_is_suggested(place, tmp_path, monkeypatch, capsys):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "photos-small").symlink_to(place / "run0")
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["evaluate", "runs/photos"]) == 2
+    assert "runs/photos is not a run: did you mean runs/photos-small?" in capsys.readouterr().err
+    assert cli.main(["evaluate", "runs/mine"]) == 2
+    assert "runs/mine is not a run: there is no such folder" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "line"), MISTAKES, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
 )

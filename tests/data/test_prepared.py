@@ -503,7 +503,7 @@ def test_a_disk_too_small_is_noticed_before_anything_is_decoded(array_source, ho
     monkeypatch.setattr(writer.shutil, "disk_usage", lambda path: usage._replace(free=10_000))
     monkeypatch.setattr(writer, "decode_record", None)
     line, _ = complaint(open_or_prepare, array_source(noise(100), [0, 1] * 50))
-    assert " MB and " in line
+    assert "needs 19.2 kB, 9.20 kB more than are free in" in line  # never "needs 0 MB and has 0 MB"
     assert "ALEXNET_HOME" in line
     assert datasets(home) == []
 

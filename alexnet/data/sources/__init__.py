@@ -1,6 +1,7 @@
 """Sources: built-in sets, folders and tars as labelled images that are not decoded yet. ``registry.py`` lists them."""
 
-from alexnet.data.sources.records import Log, Record, Source, is_ignored_name
+from alexnet.data.sources.folders import list_images
+from alexnet.data.sources.records import Log, Record, Source
 from alexnet.data.sources.registry import BUILTIN_SOURCES, absolute_source, open_source
 
-__all__ = ["BUILTIN_SOURCES", "Log", "Record", "Source", "absolute_source", "is_ignored_name", "open_source"]
+__all__ = ["BUILTIN_SOURCES", "Log", "Record", "Source", "absolute_source", "list_images", "open_source"]

@@ -1,22 +1,24 @@
-"""Folders of class folders: the split and the class of each folder, and the files in it.
+"""Folders of class folders: the files in them, read from a disk.
 
-The rule, for folders and for tars: if there is a ``train`` folder that holds folders, the first level is splits and the
-second level classes. Otherwise the first level is classes. Deeper folders belong to their class, as in torchvision's
-``ImageFolder``. A ``train`` without ``val`` and ``test`` means that the source has no splits.
+``class_folders.py`` has the rule which folders are classes. Links to files are followed everywhere, links to folders
+down to the class folders. What other programs leave behind is skipped (``records.py``), and so are runs and prepared
+datasets of this program.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 from alexnet.core.errors import UserError
 from alexnet.core.names import printable
 from alexnet.data.containers import SUFFIXES
+from alexnet.data.home import data_home
+from alexnet.data.sources.class_folders import LABELS_HINT, ClassFolder, choose_classes, find_class_folders
 from alexnet.data.sources.records import (
     NAME_FILES,
     Ignored,
@@ -30,49 +32,89 @@ from alexnet.data.sources.records import (
     unreadable,
 )
 
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
-"""Folder names that mean a split, in lower or upper case."""
-
+CLASS_LEVEL = 2  # of class folders below a source with splits
 BESIDE_CLASSES = "image beside the class folders"
+OWN_FOLDER = "run or prepared dataset of this program"
+NO_IMAGES = {
+    *(".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".md", ".rst"),
+    *(".html", ".htm", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".py", ".ipynb", ".log", ".mat", ".npy", ".npz"),
+    *(".pkl", ".pickle", ".h5", ".hdf5", ".pt", ".pth", ".onnx", ".safetensors", ".db", ".zip", ".tar", ".gz", ".tgz"),
+    *(".7z", ".rar", ".mp4", ".avi", ".mov", ".mkv", ".webm", ".mp3", ".wav"),
+}
+"""Suffixes of files that are not images: a folder with nothing else is no class."""
+
+_OWN_FILES = ("run.json", "store.json")  # of a run, of a prepared dataset
 
 File = tuple[str, int, int]  # path inside its class folder, bytes, modification time in ns
 
 
-class ClassFolder(NamedTuple):
-    """A folder whose files have one split and one class."""
+class _Folder:
+    """A folder on a disk, see :class:`~alexnet.data.sources.class_folders.Tree`; it is read when it is used."""
 
-    split: str | None
-    label: str
-    parts: tuple[str, ...]  # the folder, from the top of the source
+    def __init__(self, path: Path, ignored: Ignored) -> None:
+        self._path, self._ignored = path, ignored
 
-    @property
-    def path(self) -> str:
-        """The folder as one relative path."""
-        return "/".join(self.parts)
+    @cached_property
+    def _names(self) -> list[str]:
+        return [entry.name for entry in scan(self._path)]
+
+    @cached_property
+    def images(self) -> bool:
+        """Whether a file that may be an image is directly in it."""
+        return any(may_be_image(entry.name) and not _is_folder(entry) for entry in scan(self._path))
+
+    @cached_property
+    def folders(self) -> dict[str, _Folder]:
+        """The folders in it by name, sorted, without those of this program."""
+        found = {name: _Folder(self._path / name, self._ignored) for name in subfolders(self._path, self._ignored)}
+        own = [name for name, folder in found.items() if folder.is_own]
+        for name in own:
+            self._ignored.add(OWN_FOLDER, str(self._path / name))
+        return {name: folder for name, folder in found.items() if name not in own}
+
+    @cached_property
+    def is_own(self) -> bool:
+        """Whether it is a run, a prepared dataset, the folder of prepared datasets, or holds nothing but such."""
+        if is_own_folder(self._path, self._names):
+            return True
+        inside = [self._path / name for name in subfolders(self._path, Ignored())]
+        return bool(inside) and not self.images and all(_Folder(path, Ignored()).is_own for path in inside)
 
 
 def open_folder(root: Path) -> Source:
     """The source in a folder of class folders. Raises ``UserError`` if ``root`` does not hold class folders."""
     ignored = Ignored()
-    top = subfolders(root, ignored)
-    below = {name: subfolders(root / name, ignored) if name.lower() in SPLIT_NAMES else [] for name in top}
-    if not top:
+    top = _Folder(root, ignored)
+    if not top.folders:
         raise _no_classes(root)
-    folders = assign_splits(below, str(root), ignored)
+    folders = find_class_folders(top, str(root), ignored)
     for parent in sorted({folder.parts[:-1] for folder in folders}):
         for name in sorted(entry.name for entry in scan(root.joinpath(*parent))):
             if is_image_name(name):
                 ignored.add(BESIDE_CLASSES, "/".join((*parent, name)))
     files = {folder: list_files(root / folder.path, ignored) for folder in folders}
+    for folder, listed in list(files.items()):
+        if listed and not any(may_be_image(path) for path, _, _ in listed):
+            ignored.note(f"class folder without images, left out: {printable(folder.path)}")
+            del files[folder]
     return folder_source(root, slug(root.name), files, read_names([root]), ignored)
+
+
+def is_own_folder(path: Path, names: Iterable[str]) -> bool:
+    """Whether a folder with these names in it is one of this program: a run, a prepared dataset, ``data_home()``."""
+    names = set(names)
+    own = any(
+        name in names and not any(Path(name).stem + suffix in names for suffix in SUFFIXES) for name in _OWN_FILES
+    )
+    with contextlib.suppress(OSError, RuntimeError):  # no home folder, a link to itself
+        return own or path.resolve() == data_home().resolve()
+    return own
+
+
+def may_be_image(name: str) -> bool:
+    """Whether a file may be an image by its name: its content decides, but text and the like are no images."""
+    path = Path(name)
+    return not is_ignored_name(path.name) and path.suffix.lower() not in NO_IMAGES and path.stem.lower() != "readme"
 
 
 def is_image_name(name: str) -> bool:
@@ -92,7 +134,7 @@ def folder_source(
     def read() -> Iterator[Record]:
         for folder, paths in kept.items():
             for path in paths:
-                relative = f"{folder.path}/{path}"
+                relative = "/".join((*folder.parts, path))
                 yield Record(folder.split, label[folder.label], printable(relative), root / relative)
 
     return Source(
@@ -104,6 +146,7 @@ def folder_source(
         count=sum(counts.values()),
         descriptions=describe(classes, names),
         warnings=(*ignored.warnings(), *warnings),
+        trainable=any(folder.split in (None, "train") for folder in kept),
     )
 
 
@@ -114,72 +157,12 @@ def _labelled_files(files: Mapping[ClassFolder, Sequence[File]]) -> Iterator[Fil
             yield f"{folder.split}:{folder.label}:{folder.path}/{path}", size, mtime
 
 
-def assign_splits(below: Mapping[str, Collection[str]], where: str, ignored: Ignored) -> list[ClassFolder]:
-    """The class folders, each with its split. Raises ``UserError`` if the splits are contradictory or lack train.
-
-    ``below``: for each folder at the top, the folders in it (needed only for names in ``SPLIT_NAMES``). ``where``: the
-    source, for errors. ``ignored`` receives the folders that are left out.
-    """
-    splits = {name: SPLIT_NAMES[name.lower()] for name in sorted(below) if name.lower() in SPLIT_NAMES}
-    if not any(split == "train" and below[name] for name, split in splits.items()):
-        if splits and len(splits) == len(below) and any(below[name] for name in splits):
-            present = ", ".join(f"{name}/" for name in splits)
-            raise UserError(f"{where} has {present} but no train/ with class folders: add it, or name one of them")
-        return [ClassFolder(None, name, (name,)) for name in sorted(below)]
-    _check_one_each(splits, where)
-    for name in sorted(set(below) - set(splits)):
-        ignored.add("folder beside train/", name)
-    for name in [name for name in splits if not below[name]]:
-        ignored.add("split without class folders", name)
-        del splits[name]
-    if len(splits) == 1:
-        return [ClassFolder(None, label, (name, label)) for name in splits for label in sorted(below[name])]
-    order = sorted(splits, key=lambda name: ("train", "val", "test").index(splits[name]))
-    return [ClassFolder(splits[name], label, (name, label)) for name in order for label in sorted(below[name])]
-
-
-def _check_one_each(splits: Mapping[str, str], where: str) -> None:
-    for split in ("train", "val", "test"):
-        names = [f"{name}/" for name, meaning in splits.items() if meaning == split]
-        if len(names) > 1:
-            raise UserError(f"{where} has {' and '.join(names)}, which mean the same split: keep one of them")
-
-
-def choose_classes(counts: Mapping[ClassFolder, int], where: str) -> tuple[tuple[str, ...], list[str]]:
-    """The sorted classes that have training images, and a warning for each folder without files.
-
-    Raises ``UserError`` if there are fewer than two classes, or a class without training images.
-    """
-    filled = [folder for folder, count in counts.items() if count]
-    if not filled:
-        raise UserError(f"no images in {where}: its class folders hold no files")
-    classes = sorted({folder.label for folder in filled if folder.split in (None, "train")})
-    known = set(classes)
-    untrained = [folder for folder in filled if folder.label not in known]
-    if untrained:
-        which = f"{untrained[0].split} class {printable(untrained[0].label)!r}"
-        more = f", and {len(untrained) - 1} more" if len(untrained) > 1 else ""
-        raise UserError(f"{where}: {which} has no images in train{more}")
-    if len(classes) == 1:
-        path = next(folder.path for folder in filled)
-        raise UserError(
-            f"{where} has only one class, {printable(path)!r}: a classifier needs two or more",
-            ["expected: one folder of images per class, with or without train/, val/ and test/ above them"],
-        )
-    alike = [name for name, times in Counter(map(printable, classes)).items() if times > 1]
-    if alike:
-        raise UserError(f"{where} has two class folders that are both shown as {alike[0]!r}: rename one")
-    empty = [folder.path for folder, count in counts.items() if not count]
-    return tuple(classes), [f"class folder without files, left out: {printable(path)}" for path in empty]
-
-
 def subfolders(folder: Path, ignored: Ignored) -> list[str]:
     """The sorted names of the folders in a folder; links to folders count, except links to a folder above it."""
     here = folder.resolve()
     names = []
     for entry in scan(folder):
-        status = _status(entry)
-        if is_ignored_name(entry.name) or status is None or not stat.S_ISDIR(status.st_mode):
+        if is_ignored_name(entry.name) or not _is_folder(entry):
             continue
         if entry.is_symlink() and here.is_relative_to(Path(entry.path).resolve()):
             ignored.add("link to a folder above it", entry.path)
@@ -194,7 +177,11 @@ def list_files(folder: Path, ignored: Ignored) -> list[File]:
     pending = [("", folder)]
     while pending:
         prefix, path = pending.pop()
-        for entry in scan(path):
+        entries = scan(path)
+        if is_own_folder(path, (entry.name for entry in entries)):
+            ignored.add(OWN_FOLDER, str(path))
+            continue
+        for entry in entries:
             if is_ignored_name(entry.name):
                 continue
             if entry.is_dir(follow_symlinks=False):
@@ -206,6 +193,40 @@ def list_files(folder: Path, ignored: Ignored) -> list[File]:
             else:
                 ignored.add("link to a folder or to a missing file, or no regular file", entry.path)
     return sorted(found)
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The files below a folder of images, sorted: those that training reads from it, and files beside its folders.
+
+    Links to folders are followed down to the class folders of a split, as in training. A folder that cannot be read is
+    in the list itself.
+    """
+    ignored, found, pending = Ignored(), [], [(folder, 0)]
+    while pending:
+        path, level = pending.pop()
+        try:
+            if level == CLASS_LEVEL:
+                found += [path / name for name, _, _ in list_files(path, ignored)]
+                continue
+            entries = scan(path)
+        except UserError:
+            found.append(path)
+            continue
+        if level and is_own_folder(path, (entry.name for entry in entries)):
+            continue
+        pending += [(path / name, level + 1) for name in subfolders(path, ignored)]
+        found += [Path(entry.path) for entry in entries if not is_ignored_name(entry.name) and _is_file(entry)]
+    return sorted(found)
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    status = _status(entry)
+    return status is not None and stat.S_ISREG(status.st_mode)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    status = _status(entry)
+    return status is not None and stat.S_ISDIR(status.st_mode)
 
 
 def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
@@ -239,4 +260,4 @@ def read_names(folders: Sequence[Path]) -> dict[str, str]:
 def _no_classes(root: Path) -> UserError:
     if all(is_ignored_name(entry.name) for entry in scan(root)):
         return UserError(f"{root} is empty: expected one folder of images per class")
-    return UserError(f"{root} has no class folders: expected one folder of images per class")
+    return UserError(f"{root} has no class folders: expected one folder of images per class, or {LABELS_HINT}")

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.core.errors import UserError
-from alexnet.data.sources.folders import ClassFolder, File, folder_source, list_files, read_names, subfolders
+from alexnet.data.sources.class_folders import ClassFolder
+from alexnet.data.sources.folders import File, folder_source, list_files, read_names, subfolders
 from alexnet.data.sources.records import Ignored, Log, Source, unreadable
 
 KAGGLE_IMAGES = "ILSVRC/Data/CLS-LOC"

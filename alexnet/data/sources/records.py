@@ -23,7 +23,15 @@ NAME_FILES = ("LOC_synset_mapping.txt", "words.txt")
 """Files beside the class folders with a readable name for each folder name: Kaggle's ImageNet, Tiny ImageNet."""
 
 DIGIT_NAMES = tuple("0123456789")
-_SYSTEM_NAMES = {"thumbs.db", "desktop.ini", "__macosx"}
+_SYSTEM_NAMES = {
+    *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "$recycle.bin", "system volume information"),
+    *("icon\r", "__macosx", "network trash folder", "temporary items", "lost+found", "found.000"),
+    *("@eadir", "@tmp", "#recycle", "#snapshot", "@recycle", "@recently-snapshot"),  # Synology, QNAP
+    *("__pycache__", "picasa.ini", "zbthumbnail.info", "pspbrwse.jbf"),
+}
+"""Names in lower case that operating systems, network storage and picture viewers leave behind."""
+_UNFINISHED = (".tmp", ".bak", ".part", ".partial", ".crdownload")
+"""Suffixes of copies that editors and of files that browsers leave behind, after the suffix of the file itself."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,7 @@ class Source:
     ``location``: an absolute path, or the name of a package. ``fingerprint``: a sha256 that changes when the source
     changes. ``count``: the number of records, None if counting would be slow. ``pixel_shape``: ``(H, W, C)`` of a set
     of arrays, None for image files. ``descriptions``: readable class names, if the source has them; ``warnings``:
-    sentences for the user.
+    sentences for the user. ``trainable``: False if there are only images to evaluate on.
     """
 
     name: str
@@ -55,6 +63,7 @@ class Source:
     pixel_shape: tuple[int, int, int] | None = None
     descriptions: tuple[str, ...] | None = None
     warnings: tuple[str, ...] = ()
+    trainable: bool = True
 
     def records(self) -> Iterator[Record]:
         """All records, always in the same order. Raises ``UserError`` if the source is damaged or has changed."""
@@ -86,19 +95,25 @@ def array_records(parts: Iterable[Part]) -> Iterator[Record]:
 
 
 class Ignored:
-    """Files and folders that were left out: a count for each reason, with the first name."""
+    """Files and folders that were left out: a count for each reason, with the first name; and other notes."""
 
     def __init__(self) -> None:
         self._found: dict[str, tuple[int, str]] = {}
+        self._notes: dict[str, None] = {}
 
     def add(self, reason: str, name: str, count: int = 1) -> None:
         """Count ``name``, the first of ``count``, as left out for ``reason``, e.g. "link that leads to a folder"."""
         before, first = self._found.get(reason, (0, name))
         self._found[reason] = (before + count, first)
 
+    def note(self, line: str) -> None:
+        """Add a sentence for the user, once."""
+        self._notes[line] = None
+
     def warnings(self) -> list[str]:
-        """One line for each reason."""
-        return [f"ignored, {reason}: {_first(count, name)}" for reason, (count, name) in self._found.items()]
+        """The notes, and one line for each reason."""
+        found = [f"ignored, {reason}: {_first(count, name)}" for reason, (count, name) in self._found.items()]
+        return [*self._notes, *found]
 
 
 def _first(count: int, name: str) -> str:
@@ -106,8 +121,10 @@ def _first(count: int, name: str) -> str:
 
 
 def is_ignored_name(name: str) -> bool:
-    """Whether a file or folder is hidden or made by an operating system: it is skipped without a warning."""
-    return name.startswith(".") or name.lower() in _SYSTEM_NAMES
+    """Whether a file or folder is hidden or left behind by another program: it is skipped without a warning."""
+    lower = name.lower()
+    leftover = lower.startswith("~$") or lower.endswith(("~", *_UNFINISHED)) or (lower[:1] == lower[-1:] == "#")
+    return lower.startswith(".") or leftover or lower in _SYSTEM_NAMES
 
 
 def slug(text: str) -> str:

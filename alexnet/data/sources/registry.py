@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alexnet.core.errors import UserError
+from alexnet.core.names import is_url
 from alexnet.data.home import data_home
 from alexnet.data.sources.cifar import CIFAR10, CIFAR100, open_cifar10, open_cifar100
 from alexnet.data.sources.digits import open_digits
@@ -91,8 +92,12 @@ def open_source(text: str, data_root: Path | None = None, log: Log = lambda line
 
 def _open(text: str, data_root: Path | None, log: Log) -> Source:
     name, colon, rest = text.partition(":")
+    if is_url(text) or is_url(rest):
+        raise UserError(f"source {text!r}: URLs are not fetched: download the images and give the path of their folder")
     if name not in BUILTIN_SOURCES:
         return open_path(_existing_path(text, text))
+    if not colon and os.path.exists(text):  # noqa: PTH110 – never raises
+        log(f"note: {text} is the built-in image set; for the folder or file of that name here, write ./{text}")
     if colon and not rest:
         raise UserError(f"source {text!r} has no path after the colon: write {name}:PATH, or {name} alone")
     path = _existing_path(rest, text) if colon else None

@@ -20,7 +20,8 @@ from typing import Self
 
 from alexnet.core.errors import UserError
 from alexnet.core.names import printable
-from alexnet.data.sources.folders import BESIDE_CLASSES, assign_splits, choose_classes, is_image_name
+from alexnet.data.sources.class_folders import assign_splits, choose_classes
+from alexnet.data.sources.folders import BESIDE_CLASSES, is_image_name
 from alexnet.data.sources.records import (
     NAME_FILES,
     Ignored,

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alexnet.core.errors import UserError
-from alexnet.data.sources.folders import ClassFolder, File, folder_source, list_files, read_names, subfolders
+from alexnet.data.sources.class_folders import ClassFolder
+from alexnet.data.sources.folders import File, folder_source, list_files, read_names, subfolders
 from alexnet.data.sources.records import Ignored, Log, Source, unreadable
 
 UNPACKED = "tiny-imagenet-200"  # the folder in the published archive

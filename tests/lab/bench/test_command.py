@@ -8,6 +8,8 @@ from alexnet.cli.main import main
 from alexnet_lab.bench import data, hardware_peak
 from alexnet_lab.bench.hardware_peak import HardwarePeak, highest
 
+pytestmark = pytest.mark.slow
+
 QUICK = ["--rounds", "1", "--seconds", "0.01", "--device", "cpu"]
 COLUMNS = {"what", "variant", "batch", "precision", "ours", "stock", "ratio", "share_of_bound", "peak_memory"}
 

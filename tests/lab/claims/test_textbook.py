@@ -10,7 +10,7 @@ from alexnet.recipes import get_recipe
 from alexnet_lab.bench import textbook
 from alexnet_lab.bench.textbook import TextbookImages, compare, textbook_network
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 def test_its_network_is_the_variant_d2l():

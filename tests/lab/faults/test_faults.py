@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 TRIALS = {  # at least so many in the quick set
     "SIGKILL while saving": 40,
     "power cut while saving": 10,

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 REMOVED = {  # what is removed: the change of the code, and the test that must fail
     "a step is taken whatever its numbers": (
