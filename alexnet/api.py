@@ -18,7 +18,7 @@ from torch import Tensor
 
 from alexnet.config import Recipe
 from alexnet.core.errors import RUNS, UserError
-from alexnet.core.files import write_bytes
+from alexnet.core.files import write_text
 from alexnet.data.cache import CacheEntry, list_cache, remove_cached
 from alexnet.data.prepared import PreparedDataset, prepared_path, verify_prepared
 from alexnet.data.sources import Source, absolute_source, open_source
@@ -157,7 +157,7 @@ def finish(
     try:
         result = {**finalize(training, model, matrix_gflops), "keep_checkpoints": keep_checkpoints}
         curves.write(run, result if result["split"] else None)
-        write_bytes(run.folder / "report.md", write_report(recipe, result, remarks(training.dataset)).encode())
+        write_text(run.folder / "report.md", write_report(recipe, result, remarks(training.dataset)))
         run.write_result(result)  # last: it shows that the run is complete
     except OSError as error:
         kept = "the training itself is done" if training.safe else "its last checkpoint could not be written either"

@@ -122,6 +122,11 @@ def write_bytes(path: Path, data: bytes) -> None:
     sync(path.parent)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` as UTF-8, atomically; bytes of a name that are not UTF-8 are escaped."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
 def json_text(value: object, indent: int | None = None) -> str:
     """A value as JSON that every program can read and every terminal can show.
 

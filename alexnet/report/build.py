@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from alexnet.core.errors import UserError, one_line
-from alexnet.core.files import write_bytes
+from alexnet.core.files import write_text
 from alexnet.data.prepared import PreparedDataset
 from alexnet.inference.predictor import Predictor
 from alexnet.models.bundle import load_model
@@ -74,7 +74,7 @@ def write(
     if note := missing_glyphs_note([each.picture.figure for each in sections if each.picture]):
         reporter.log(note)
     names = dict(zip(predictor.model.classes, predictor.model.labels, strict=True))
-    write_bytes(path, page.render(run.recipe, run.result, sections, remarks(dataset), names, run.name).encode())
+    write_text(path, page.render(run.recipe, run.result, sections, remarks(dataset), names, run.name))
     return sections
 
 

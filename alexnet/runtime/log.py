@@ -108,11 +108,12 @@ class RunLog:
     """
 
     def __init__(self, folder: Path) -> None:
+        check_place(folder)
         try:
             with contextlib.ExitStack() as stack:
                 self._events = stack.enter_context(_Lines(folder / "events.jsonl"))
                 self._metrics = stack.enter_context(_Lines(folder / "metrics.jsonl"))
-                check_place(folder)  # both files are in the folder that this process has locked
+                check_place(folder)  # again: now both files are known to be in the folder that this process has locked
                 self._opened = stack.pop_all()
         except OSError as error:
             reason = "it is a link: remove it" if error.errno == errno.ELOOP else error.strerror or error
