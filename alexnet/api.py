@@ -232,7 +232,7 @@ def _write_predictions(
         for file, true, found in zip(dataset.names(index), dataset.targets[index].tolist(), best, strict=True)
     ]
     try:
-        write_bytes(path, csv_rows([("file", "true", "predicted", "probability"), *rows]).encode())
+        write_text(path, csv_rows([("file", "true", "predicted", "probability"), *rows]))
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}; give another file") from error
 
