@@ -204,7 +204,12 @@ def scratch_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder: first its name, then its files, so that nobody finds half of it. Raises ``OSError``."""
+    """Remove a folder: first its name, then its files, so that nobody finds half of it.
+
+    Raises ``OSError``, also for a link to a folder, which is left as it is.
+    """
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, "it is a link to another folder", str(path))
     aside = path.with_name(f"{UNFINISHED}{path.name}.{secrets.token_hex(4)}")
     path.rename(aside)
     sync(path.parent)

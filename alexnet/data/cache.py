@@ -87,7 +87,7 @@ def _remove(entry: CacheEntry) -> str:
     if entry.kind == "download" and in_work(stores()):
         return PREPARING
     remove_folder(entry.path)
-    if entry.path.parent != data_home():
+    if entry.kind == "download" and entry.path.parent != data_home():
         with contextlib.suppress(OSError):  # it holds something else
             entry.path.parent.rmdir()
     return ""

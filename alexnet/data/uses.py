@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from alexnet.core.files import read_json, remove_folder, write_bytes
-from alexnet.core.platform import fcntl
+from alexnet.core.platform import check_platform, fcntl
 
 IMAGES = "images.npy"
 NOTES = "runs"
@@ -88,6 +88,7 @@ def _exclusive(file: Path) -> Iterator[bool]:
     False also where it cannot be known: on a file system without locks, and for a file that may not be written (locks
     of network file systems need that). A missing file is open in no process that could still read it.
     """
+    check_platform()
     with contextlib.ExitStack() as stack:
         try:
             handle = stack.enter_context(file.open("r+b"))

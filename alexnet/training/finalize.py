@@ -66,12 +66,12 @@ def finalize(training: Training, model: Classifier, matrix_gflops: float) -> dic
 
 def remove_checkpoints(run: Run, reporter: Reporter) -> None:
     """Remove the checkpoints of a finished run once its model has been read and verified; else warn and keep them."""
+    if not run.checkpoints.exists():
+        return
     try:
         load_model(run.model_folder)
         check_place(run.checkpoints)
         shutil.rmtree(run.checkpoints)
-    except FileNotFoundError:  # there are none
-        return
     except MovedError:
         raise
     except (UserError, OSError) as error:

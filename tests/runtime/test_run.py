@@ -1,6 +1,7 @@
 """A run folder: begun, continued if it trains the same, refused by the name of the field if not."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -128,9 +129,14 @@ def test_a_result_finishes_a_run(tmp_path):
 
 @pytest.mark.parametrize("text", ["", "{}", "{bad", "[]", '{"top1": 0.5}'])
 def test_a_damaged_result_says_what_to_do(tmp_path, text):
-    run = start(tmp_path)
+    run = begin(tmp_path)
     (tmp_path / "result.json").write_text(text, encoding="utf-8")
-    with pytest.raises(UserError, match=r"result\.json is missing or damaged: delete it"):
+    with pytest.raises(UserError, match=r"result\.json is missing or damaged: delete it and repeat the command"):
+        _ = run.result
+    shutil.rmtree(run.checkpoints)
+    with pytest.raises(
+        UserError, match=r"result\.json is missing or damaged: 'alexnet evaluate .*' measures the model"
+    ):
         _ = run.result
 
 
