@@ -301,13 +301,13 @@ def _warnings(
     if again := np.isin(hashes[splits == SPLITS.index("test")], hashes[splits == SPLITS.index("train")]).sum():
         which = _first_pairs(results["duplicates"], IN_TEST_AND_TRAIN)
         warnings.append(
-            f"{again:,} test images are also in train, byte for byte: test accuracy will be too high: {which}"
+            f"{again:,} test image{'s are' if again > 1 else ' is'} also in train, byte for byte: test accuracy will "
+            f"be too high: {which}"
         )
     if (several := _in_several_classes(targets, hashes)) > 0:
-        warnings.append(
-            f"{several:,} images are in more than one class: {_first_pairs(results['duplicates'], IN_TWO_CLASSES)}"
-        )
-    if untrained:
+        which = _first_pairs(results["duplicates"], IN_TWO_CLASSES)
+        warnings.append(f"{several:,} image{'s are' if several > 1 else ' is'} in more than one class: {which}")
+    if untrained and source.trainable:
         warnings.append(f"classes without training images: {', '.join(_first_lines(untrained))}")
     return warnings
 

@@ -161,11 +161,14 @@ def predict_files(
     ``images``: paths of files and folders; a folder stands for all files in it. ``-`` is the image in ``stdin``. An
     empty folder and a path that does not exist are refused like a damaged image. ``threshold``: with it, each dict has
     ``none_of_these``, whether no class reaches this probability. ``sort_into``: receives a copy of each image that is
-    not refused; the dict has its path, ``copied_to``. ``reporter`` receives progress.
+    not refused; the dict has its path, ``copied_to``. ``reporter`` receives progress if there are more than
+    ``BATCH`` images.
     """
     _check_top_k(top_k)
     names, done = list(expand_folders(images)), 0
-    with stage(reporter or NullReporter(), "predicting", len(names)):
+    if reporter is None or len(names) <= BATCH:
+        reporter = NullReporter()
+    with stage(reporter, "predicting", len(names)):
         for start in range(0, len(names), BATCH):
             for answer in _predict_batch(predictor, names[start : start + BATCH], top_k, stdin):
                 done += 1
@@ -176,8 +179,7 @@ def predict_files(
                     if sort_into:
                         name = NONE_OF_THESE if answer.get("none_of_these") else best["name"]
                         answer["copied_to"] = str(sort_into.copy(Path(answer["image"]), name))
-                if reporter:
-                    reporter.advance(done)
+                reporter.advance(done)
                 yield answer
 
 
