@@ -21,7 +21,7 @@ from alexnet.core.errors import RUNS, UserError
 from alexnet.core.files import write_text
 from alexnet.data.cache import CacheEntry, list_cache, remove_cached
 from alexnet.data.prepared import PreparedDataset, prepared_path, verify_prepared
-from alexnet.data.sources import Source, absolute_source, open_source
+from alexnet.data.sources import BUILTIN_SOURCES, Source, absolute_source, open_source
 from alexnet.inference.predictor import Predictor, predict_files
 from alexnet.inference.sort_into import SortedFolder
 from alexnet.inference.transform import ImageTransform
@@ -92,7 +92,7 @@ def train(
     device_config = resolve_device(device, recipe.train.precision, reference=reference)
     if out is not None and not str(out).strip():
         raise UserError("--out is empty: give a folder, or leave it out for runs/RECIPE")
-    run = Run(Path(out or RUNS / recipe.name))
+    run = Run(Path(out or RUNS / default_name(recipe, data, source)))
     location = absolute_source(recipe.data.source, source, root)
     dataset = _images_to_train_on(run, recipe, source, location, reporter, keep_checkpoints=keep_checkpoints)
     if not run.finished:
@@ -128,6 +128,15 @@ def _images_to_train_on(
     return prepared_datasets.prepare(source, *settings, reporter)[0]
 
 
+def default_name(recipe: Recipe, data: Path | str | None, source: Source) -> str:
+    """The name of the run folder in ``runs/``: the recipe's, followed by the folder's if the images are the user's own.
+
+    So trainings on two folders do not collide.
+    """
+    own = data is not None and str(data).partition(":")[0] not in BUILTIN_SOURCES
+    return f"{recipe.name}-{source.name}" if own else recipe.name
+
+
 def fit_and_finish(
     recipe: Recipe,
     dataset: PreparedDataset,
@@ -157,7 +166,8 @@ def finish(
     try:
         result = {**finalize(training, model, matrix_gflops), "keep_checkpoints": keep_checkpoints}
         curves.write(run, result if result["split"] else None)
-        write_text(run.folder / "report.md", write_report(recipe, result, remarks(training.dataset)))
+        text = write_report(recipe, result, remarks(training.dataset), training.dataset.side)
+        write_text(run.folder / "report.md", text)
         run.write_result(result)  # last: it shows that the run is complete
     except OSError as error:
         kept = "the training itself is done" if training.safe else "its last checkpoint could not be written either"

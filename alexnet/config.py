@@ -253,9 +253,14 @@ class OptimSpec:
 
 @spec("train")
 class TrainSpec:
-    """How long, in what batches, and which weights are kept.
+    """How long, in what batches, how classes count, and which weights are kept.
 
     ``steps``: the largest number of updates, None for all of the epochs; schedules are planned by ``epochs``.
+    ``min_steps``: the smallest number of updates: where ``epochs`` give fewer, there are more epochs, so that few
+    images are trained on long enough; an override of ``epochs`` sets it to 0. ``early_stopping``: the training ends
+    when the validation accuracy has not improved for this share of the planned updates; 0 never ends it early.
+    ``class_weights``: ``balanced`` weights each class in the loss by the inverse of its number of training images;
+    ``auto`` does so if the largest class has at least five times as many images as the smallest.
     ``test_curve``: also evaluate the test split after each epoch, for source documents that plot it; no choice uses it.
     ``keep``: the weights of the last step, or those of the best validation accuracy. ``views``: 1 or 10 views of each
     image in the final evaluation.
@@ -264,7 +269,10 @@ class TrainSpec:
     batch_size: Positive = 128
     epochs: Positive = 10
     steps: Positive | None = None
+    min_steps: Annotated[int, Ge(0)] = 0
+    early_stopping: Share = 0.0
     label_smoothing: Share = 0.0
+    class_weights: Literal["none", "auto", "balanced"] = "none"
     precision: Precision = "auto"
     test_curve: bool = False
     keep: Literal["last", "best-on-val"] = "last"
@@ -304,7 +312,7 @@ class Recipe:
                 f"recipe {self.name!r}: a crop of random size cannot subtract a mean image; "
                 "set data.pixel_normalization=channel or augment.random_resized_crop=none"
             )
-        needs_val = self.optim.schedule == "plateau" or self.train.keep == "best-on-val"
+        needs_val = self.optim.schedule == "plateau" or self.train.keep == "best-on-val" or self.train.early_stopping
         if needs_val and self.data.val_fraction == 0:
             raise UserError(
                 f"recipe {self.name!r} needs validation images: set data.val_fraction, e.g. --set data.val_fraction=0.1"
@@ -336,6 +344,8 @@ def override(recipe: Recipe, assignments: Iterable[str] | Mapping[str, Any]) -> 
         else:
             new = read(hint, value, path)
         changes.setdefault(section, {})[name] = new
+    if "epochs" in (train := changes.get("train", {})):
+        train.setdefault("min_steps", 0)  # who asks for a number of epochs gets it
     sections = {section: replace(getattr(recipe, section), **fields) for section, fields in changes.items()}
     return replace(recipe, **sections)
 

@@ -604,7 +604,8 @@ def test_recipes_that_an_earlier_version_wrote_are_the_same_trainings():
     assert len(documents) == 26
     for name, document in documents.items():
         recipe = from_json(Recipe, document)
-        assert differences(recipe, RECIPES[name]) == []
+        better_now = name in ("photos", "photos-small")
+        assert (differences(recipe, RECIPES[name]) != []) == better_now
         assert 1 / recipe.optim.gamma == document["optim"]["drop"]
         assert 1 / RECIPES[name].optim.gamma == document["optim"]["drop"]
 

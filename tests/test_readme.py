@@ -23,7 +23,7 @@ LIMIT = 8192  # bytes: what can be read in two minutes
 IN_CI = {"pip install . && alexnet train", "pip install '.[dev]' && pytest"}
 SHORTER = {  # options that make a command's test short, and nothing else
     "alexnet train small-fashion-mnist-quick": "--data-root . --set model.width=0.25 --set train.epochs=1",
-    "alexnet train --data FOLDER": "--set model.width=0.05 --set data.image_size=64 --set augment.crop=64 "
+    "alexnet train --data pets": "--set model.width=0.05 --set data.image_size=64 --set augment.crop=64 "
     "--set train.epochs=2",
 }
 
@@ -53,8 +53,8 @@ def write_idx(path: Path, array: np.ndarray) -> None:
 def place(tmp_path_factory) -> Path:
     """A folder with everything that the README's commands name: photographs, a small Fashion-MNIST, an image."""
     root = tmp_path_factory.mktemp("readme")
-    cut_photographs(root / "FOLDER" / "flower", "flower.jpg", 15, 0)
-    cut_photographs(root / "FOLDER" / "temple", "china.jpg", 15, 1)
+    cut_photographs(root / "pets" / "flower", "flower.jpg", 15, 0)
+    cut_photographs(root / "pets" / "temple", "china.jpg", 15, 1)
     (root / "cat.jpg").write_bytes((PHOTOGRAPHS / "flower.jpg").read_bytes())
     draws = np.random.default_rng(0)
     for split, count in (("train", 160), ("t10k", 40)):

@@ -80,6 +80,12 @@ class Metrics:
         return self.correct_top5 / self.images
 
     @property
+    def balanced_accuracy(self) -> float:
+        """The mean of the top-1 accuracies of the classes that have images, 0 … 1: each class counts the same."""
+        shares = [counted["top1"] for counted in self.per_class().values() if counted["images"]]
+        return float(sum(shares) / len(shares))
+
+    @property
     def loss(self) -> float:
         """The mean negative log-likelihood of the true class (cross-entropy, natural logarithm), 0 or more.
 
@@ -115,16 +121,17 @@ class Metrics:
     def summary(self, class_names: Sequence[str] | None = None) -> dict[str, Any]:
         """The measures as values for JSON.
 
-        ``top1``, ``top5``, ``loss``, ``calibration_error``, ``images``; ``per_class`` as :meth:`per_class`;
-        ``confusions``: each wrong pair with its images, the most frequent first. If the outputs for some images are not
-        finite: ``not_finite``, their number. ``loss`` and ``calibration_error`` are None if that is all images.
-        ``class_names``: in place of ``self.class_names``.
+        ``top1``, ``top5``, ``balanced_accuracy``, ``loss``, ``calibration_error``, ``images``; ``per_class`` as
+        :meth:`per_class`; ``confusions``: each wrong pair with its images, the most frequent first. If the outputs for
+        some images are not finite: ``not_finite``, their number. ``loss`` and ``calibration_error`` are None if that is
+        all images. ``class_names``: in place of ``self.class_names``.
         """
         names = self._names() if class_names is None else class_names
         wrong = sorted((-images, pair) for pair, images in self.pairs.items() if pair[0] != pair[1])
         return {
             "top1": self.top1,
             "top5": self.top5,
+            "balanced_accuracy": self.balanced_accuracy,
             "loss": self.loss if math.isfinite(self.loss) else None,
             "calibration_error": self.calibration_error if math.isfinite(self.calibration_error) else None,
             "images": self.images,

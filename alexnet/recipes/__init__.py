@@ -17,6 +17,7 @@ from alexnet.core.files import read_json
 from alexnet.core.plugins import EntryPoints, entry_points_of
 from alexnet.core.schema import from_json
 from alexnet.recipes import cifar10, digits, fashion_mnist, imagenet, photos, tiny_imagenet
+from alexnet.recipes.photos import fitted
 
 _MODULES = (digits, fashion_mnist, cifar10, tiny_imagenet, imagenet, photos)
 RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for module in _MODULES for recipe in module.RECIPES}
@@ -79,6 +80,12 @@ def _read_recipe(path: Path) -> Recipe:
     return recipe
 
 
-def differences_from_named(recipe: Recipe) -> list[tuple[str, object, object]] | None:
-    """How a recipe trains differently from the one of its name (see ``differences``); None if there is none."""
-    return differences(RECIPES[recipe.name], recipe) if recipe.name in RECIPES else None
+def differences_from_named(recipe: Recipe, side: int | None = None) -> list[tuple[str, object, object]] | None:
+    """How a recipe trains differently from the one of its name (see ``differences``); None if there is none.
+
+    ``side``: of the prepared images, in pixels. What a recipe for the user's own images takes from it is no difference.
+    """
+    if recipe.name not in RECIPES:
+        return None
+    named = RECIPES[recipe.name]
+    return differences(fitted(named, side) if side else named, recipe)

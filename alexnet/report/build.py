@@ -74,7 +74,8 @@ def write(
     if note := missing_glyphs_note([each.picture.figure for each in sections if each.picture]):
         reporter.log(note)
     names = dict(zip(predictor.model.classes, predictor.model.labels, strict=True))
-    write_text(path, page.render(run.recipe, run.result, sections, remarks(dataset), names, run.name))
+    text = page.render(run.recipe, run.result, sections, remarks(dataset), names, run.name, dataset.side)
+    write_text(path, text)
     return sections
 
 

@@ -90,9 +90,10 @@ def render(
     remarks: Sequence[str],
     names: Mapping[str, str],
     run: str,
+    side: int | None = None,
 ) -> str:
     """The whole page. ``result``: the contents of ``result.json``; ``remarks``: lines on the images; ``names``: class →
-    its label for people; ``run``: the name of the run's folder.
+    its label for people; ``run``: the name of the run's folder; ``side``: of the prepared images, in pixels.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -110,7 +111,7 @@ def render(
         seed=result["seed"],
         expected=expected(recipe),
         readings=readings(recipe, result, names),
-        differences=described_differences(recipe, result["source"]),
+        differences=described_differences(recipe, result["source"], side),
         facts=[*facts(result), *(remark.strip() for remark in remarks)],
         sections=sections,
         classes=counted[:HARDEST],

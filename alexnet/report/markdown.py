@@ -11,18 +11,26 @@ from alexnet.core.names import markdown
 from alexnet.core.schema import spell
 from alexnet.metrics.intervals import accuracy_interval
 from alexnet.recipes import differences_from_named, get_recipe
+from alexnet.recipes.photos import is_for_own_images
 from alexnet.report.text import commonest_class, describe_measure
 from alexnet.runtime.device import hardware_name
 
 WORST = 10
+GAP = 0.1  # between the accuracies on training and on other images: from there on more images help most
+ALMOST_ALL = 0.95  # of the training images: from there on a longer training helps little
 
 
-def write_report(recipe: Recipe, result: Mapping[str, Any], remarks: Sequence[str]) -> str:
-    """The text of ``report.md``. ``remarks``: lines on refused files and other properties of the images."""
-    return "\n".join([*_outcome(recipe, result), *_data(result, remarks), *_classes(result), *_recipe(recipe), ""])
+def write_report(recipe: Recipe, result: Mapping[str, Any], remarks: Sequence[str], side: int | None = None) -> str:
+    """The text of ``report.md``.
+
+    ``remarks``: lines on refused files and other properties of the images; ``side``: of the prepared images, in pixels.
+    """
+    return "\n".join(
+        [*_outcome(recipe, result, side), *_data(result, remarks), *_classes(result), *_recipe(recipe), ""]
+    )
 
 
-def _outcome(recipe: Recipe, result: Mapping[str, Any]) -> list[str]:
+def _outcome(recipe: Recipe, result: Mapping[str, Any], side: int | None) -> list[str]:
     lines = [f"# {markdown(recipe.name)}", ""]
     split = result["split"]
     if split is None:
@@ -33,7 +41,7 @@ def _outcome(recipe: Recipe, result: Mapping[str, Any]) -> list[str]:
         lines += [markdown(reading), ""]
     if expects := expected(recipe):
         lines += [f"Expected: {markdown(expects)}.", ""]
-    if changed := described_differences(recipe, result["source"]):
+    if changed := described_differences(recipe, result["source"], side):
         differences = markdown("; ".join(changed))
         lines += [f"This training differs from the recipe of that name: {differences}.", ""]
     return [*lines, "![loss, accuracy and learning rate](curves.png)", ""]
@@ -53,7 +61,7 @@ def readings(recipe: Recipe, result: Mapping[str, Any], names: Mapping[str, str]
             "weights."
         )
     elif recipe.train.keep == "best-on-val":
-        epoch, of = result["kept_epoch"], recipe.train.epochs
+        epoch, of = result["kept_epoch"], result.get("epochs", recipe.train.epochs)
         sentences.append(f"The weights are those of epoch {epoch} of {of}, the best on the validation images.")
     name, share = commonest_class(result)
     lowest, _ = accuracy_interval(round(result["top1"] * result["images"]), result["images"])
@@ -61,7 +69,28 @@ def readings(recipe: Recipe, result: Mapping[str, Any], names: Mapping[str, str]
         sentences.append(
             f"That is not clearly better than always predicting {names.get(name, name)} (accuracy {share:.2%})."
         )
+    if is_for_own_images(recipe):
+        sentences += advice(recipe, result)
     return sentences
+
+
+def advice(recipe: Recipe, result: Mapping[str, Any]) -> list[str]:
+    """What would help most, for a training on the user's own images: more images, or a longer training.
+
+    It compares the accuracy on the training images in the last epoch, with augmentation, with that on other images.
+    """
+    last = result.get("last_epoch") or {}
+    if "train_top1" not in last:
+        return []
+    train, other = last["train_top1"], result["top1"]
+    per_class = result["splits"]["train"] / len(result["per_class"])
+    found = f"It reaches {train:.0%} on its training images and {other:.0%} on other images"
+    if train >= other + GAP:
+        return [f"{found}: more photographs would help most (it has {per_class:,.0f} of each class to train on)."]
+    if train < ALMOST_ALL:
+        steps = 2 * result["steps"]
+        return [f"{found}: a longer training would help, e.g. --set train.min_steps={steps} and another --out."]
+    return [f"{found}."]
 
 
 def expected(recipe: Recipe) -> str:
@@ -70,12 +99,12 @@ def expected(recipe: Recipe) -> str:
     return f"{recipe.claim.expects} ({recipe.claim.source})" if named and recipe.claim.expects else ""
 
 
-def described_differences(recipe: Recipe, source: str) -> list[str]:
+def described_differences(recipe: Recipe, source: str, side: int | None = None) -> list[str]:
     """The differences between a training and the recipe of its name, as "train.epochs 20 → 2"; empty if there are none.
 
-    ``source``: the name of the images that it was trained on.
+    ``source``: the name of the images that it was trained on; ``side``: of the prepared images, in pixels.
     """
-    changed = differences_from_named(recipe)
+    changed = differences_from_named(recipe, side)
     if changed is None:
         return []
     changes = [f"{path} {spell(value)} → {spell(now)}" for path, value, now in changed]

@@ -12,21 +12,36 @@ from alexnet.report.tables import table
 TOP5 = "top-5"
 WHOLE = ("run", "top-1", "95 % interval", TOP5, "loss", "calibration error")
 CONFUSIONS_SHOWN = 10
+UNEVEN = 1.5  # times as many images in the largest class: from there on the balanced accuracy is printed too
 MATRIX_CLASSES = 20  # a wider matrix does not fit a terminal
 
 
 def describe_measure(result: Mapping[str, Any]) -> str:
     """The metrics in one line: "83.6% top-1 (95 % interval 82.9% – 84.3%), 99.1% top-5, loss 0.49 on 10,000 images".
 
-    The interval is the 95 % confidence interval of the accuracy for that number of images.
+    The balanced accuracy is among them if the classes have different numbers of images. The interval is the 95 %
+    confidence interval of the accuracy for that number of images.
     ``result``: ``top1`` and ``top5`` (shares), ``loss``, ``images``, ``split``, ``views``, ``per_class``.
     """
     top5 = f"{result['top5']:.2%} top-5, " if _has_top5(result) else ""
     lowest, highest = accuracy_interval(round(result["top1"] * result["images"]), result["images"])
     interval = f"(95 % interval {lowest:.1%} – {highest:.1%})"
     loss = "no loss" if result["loss"] is None else f"loss {result['loss']:.4f}"
-    measure = f"{result['top1']:.2%} top-1 {interval}, {top5}{loss} on {describe_images(result)}"
+    balanced = f"{balanced_accuracy(result):.2%} balanced accuracy, " if _has_uneven_classes(result) else ""
+    measure = f"{result['top1']:.2%} top-1 {interval}, {top5}{balanced}{loss} on {describe_images(result)}"
     return "; ".join([measure, *_not_finite(result)])
+
+
+def balanced_accuracy(result: Mapping[str, Any]) -> float:
+    """The mean of the top-1 accuracies of the classes that have images, 0 … 1: each class counts the same."""
+    shares = [counted["top1"] for counted in result["per_class"].values() if counted["images"]]
+    return float(sum(shares) / len(shares))
+
+
+def _has_uneven_classes(result: Mapping[str, Any]) -> bool:
+    """Whether the largest class has at least ``UNEVEN`` times as many images as the smallest."""
+    counts = [counted["images"] for counted in result["per_class"].values() if counted["images"]]
+    return bool(max(counts) >= UNEVEN * min(counts))
 
 
 def commonest_class(result: Mapping[str, Any]) -> tuple[str, float]:

@@ -93,12 +93,12 @@ class Result(_Versioned):
 
 
 class EvaluatedResult(Result):
-    """``result.json`` of a training that was evaluated."""
+    """``result.json`` of a training that was evaluated; without a loss if no output was finite."""
 
     top1: Share
     top5: Share
-    loss: Number
-    calibration_error: Share
+    loss: Number | None
+    calibration_error: Share | None
     images: Annotated[int, Field(ge=1)]
     per_class: Annotated[dict[str, ClassResult], Field(min_length=1)]
     confusions: list[Confusion]

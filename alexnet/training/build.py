@@ -18,6 +18,8 @@ from alexnet.data.splits import hold_out
 from alexnet.models.classifier import Classifier, ModelInfo
 from alexnet.models.registry import create_model
 
+IMBALANCE = 5  # times as many images in the largest class as in the smallest: from there on ``auto`` weights classes
+
 
 def split_indices(recipe: Recipe, dataset: PreparedDataset) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Positions of the training and of the validation images in the prepared dataset, ``(n,)`` each.
@@ -34,6 +36,7 @@ def split_indices(recipe: Recipe, dataset: PreparedDataset) -> tuple[NDArray[np.
     deciding = [
         *(["train.keep=last"] if recipe.train.keep == "best-on-val" else []),
         *(["optim.schedule=constant"] if recipe.optim.schedule == "plateau" else []),
+        *(["train.early_stopping=0"] if recipe.train.early_stopping else []),
     ]
     if deciding and not len(val):
         raise UserError(
@@ -81,6 +84,23 @@ def build_network(recipe: Recipe, dataset: PreparedDataset, seed: int) -> Classi
         seed=seed,
         **recipe.model.overrides(),
     )
+
+
+def class_weights(
+    choice: Literal["none", "auto", "balanced"], targets: NDArray[np.int64], num_classes: int
+) -> torch.Tensor | None:
+    """The weight of each class in the loss, ``(num_classes,)`` float32, None if all are equal.
+
+    ``targets``: ``(n,)`` classes of the training images. A class with k of the n images has the weight
+    n / (classes · k), as in scikit-learn's ``class_weight="balanced"`` (King and Zeng 2001); their mean over the images
+    is 1. ``choice``: as ``TrainSpec.class_weights``. A class without training images has the weight 0.
+    """
+    counts = np.bincount(targets, minlength=num_classes)
+    present = counts[counts > 0]
+    if choice == "none" or (choice == "auto" and present.max() < IMBALANCE * present.min()):
+        return None
+    weights = np.where(counts > 0, len(targets) / (len(present) * np.maximum(counts, 1)), 0.0)
+    return torch.from_numpy(weights.astype(np.float32))
 
 
 def check_augmentation(recipe: Recipe, dataset: PreparedDataset) -> None:

@@ -53,6 +53,7 @@ def finalize(training: Training, model: Classifier, matrix_gflops: float) -> dic
         },
         "split": split,
         "views": recipe.train.views,
+        "epochs": training.epochs,
         "kept_epoch": training.kept_epoch,
         **counted,
         "last_epoch": epochs[-1] if epochs else None,  # None if the metrics were removed

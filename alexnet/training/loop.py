@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ from alexnet.runtime.device import DeviceConfig, describe_hardware
 from alexnet.runtime.log import Clock, Reporter, RunLog, stage
 from alexnet.runtime.run import Run, source_commit
 from alexnet.runtime.signals import StopSignals
-from alexnet.training.build import build_model, split_indices
+from alexnet.training.build import build_model, class_weights, split_indices
 from alexnet.training.evaluate import log_probabilities
 from alexnet.training.optimizer import build_optimizer, set_lrs
 from alexnet.training.schedule import bias_learning_rate, learning_rate
@@ -40,6 +40,7 @@ CHECKPOINT_SECONDS = 300.0
 LINES_PER_EPOCH = 10
 LOOK_STEPS = 20  # after at most this many steps, a loss or gradient that is not finite is detected
 NAMED_IMAGES = 8
+EVALUATIONS = 100  # of a training whose epochs are few steps long
 STALL_STEPS = 100  # a warning is given if the loss stays at ln(classes) for this many steps
 STALL_MARGIN = 0.02
 
@@ -64,6 +65,8 @@ class Training:
         self.fast_network = accelerate(self.network, device_config, training=True)  # the same parameters
         mean_image = self.network.mean_image
         self.mean_image = None if mean_image is None else mean_image.to(device_config.device)
+        weights = class_weights(recipe.train.class_weights, dataset.targets[self.train_index], len(dataset.classes))
+        self.class_weights = None if weights is None else weights.to(device_config.device)
         self.optimizer = build_optimizer(self.network, recipe.optim, fused=not device_config.reference)
         self.interval, self.epoch = AverageMeter(device_config.device), AverageMeter(device_config.device)
         identity = Identity(recipe, seed, dataset.digest)
@@ -73,14 +76,36 @@ class Training:
         self._warned_of_stall = False
 
     @property
+    def epochs(self) -> int:
+        """The planned number of epochs: the recipe's, or as many as its ``min_steps`` need."""
+        return max(self.recipe.train.epochs, math.ceil(self.recipe.train.min_steps / self.order.steps_per_epoch))
+
+    @property
     def total_steps(self) -> int:
         """Steps of all epochs; learning rate schedules are planned for these."""
-        return self.order.steps_per_epoch * self.recipe.train.epochs
+        return self.order.steps_per_epoch * self.epochs
+
+    @property
+    def planned_steps(self) -> int:
+        """The number of steps after which the training ends if it does not stop early."""
+        return min(self.total_steps, self.recipe.train.steps or self.total_steps)
 
     @property
     def last_step(self) -> int:
-        """The number of steps after which the training ends."""
-        return min(self.total_steps, self.recipe.train.steps or self.total_steps)
+        """The number of steps after which the training ends, as far as is known now."""
+        return self.state.step if self.stops_early else self.planned_steps
+
+    @property
+    def stops_early(self) -> bool:
+        """Whether the validation error has had no new minimum for the recipe's share of the planned steps."""
+        share, errors = self.recipe.train.early_stopping, self.state.errors
+        return bool(share and errors) and self.epochs_without_improvement >= share * self.epochs
+
+    @property
+    def epochs_without_improvement(self) -> int:
+        """The number of epochs since the evaluation with the lowest validation error."""
+        errors = self.state.errors
+        return (len(errors) - best_evaluation(errors)) * self.evaluation_epochs
 
     @property
     def images_trained_on(self) -> int:
@@ -89,10 +114,10 @@ class Training:
         return epochs * len(self.train_index) + steps * self.recipe.train.batch_size
 
     def fit(self, on_evaluation: Callable[[Run], None]) -> Classifier:
-        """Train to the end and return the model that the recipe keeps. ``on_evaluation`` is called after each epoch.
+        """Train to the end and return the model that the recipe keeps.
 
-        Raises ``StoppedError`` if a signal stopped the training, after writing a checkpoint, and ``DivergedError`` if
-        the loss, a gradient or a weight is not finite.
+        ``on_evaluation`` is called after each evaluation. Raises ``StoppedError`` if a signal stopped the training,
+        after writing a checkpoint, and ``DivergedError`` if the loss, a gradient or a weight is not finite.
         """
         with self.log() as log, StopSignals() as interrupts, self.device_config.deterministic():
             self.restore(log)
@@ -108,12 +133,16 @@ class Training:
                         self.check_finite_steps()
                     if self.line_is_due:
                         self.write_line(log, clock)
-                    if self.epoch_ended:
+                    if self.evaluation_is_due:
                         self.end_epoch(log, on_evaluation)
                         clock.restart()
-                    if self.epoch_ended or late or stopping:
+                    if self.evaluation_is_due or late or stopping:
                         self.checkpoint(log, clock)
-                    if stopping:
+                    if self.stops_early and self.state.step < self.planned_steps:
+                        log.event("stopped-early", step=self.state.step)
+                        waited = self.epochs_without_improvement
+                        self.reporter.log(f"stopped early: the validation accuracy did not improve for {waited} epochs")
+                    if stopping or self.stops_early:
                         break
             if interrupts.status:
                 raise StoppedError(self.stop_message, interrupts.status)
@@ -141,7 +170,7 @@ class Training:
         errors = self.state.errors
         if not (self.recipe.train.keep == "best-on-val" and errors):
             return self.epochs_begun
-        return len(errors) - errors[::-1].index(min(errors))
+        return min(best_evaluation(errors) * self.evaluation_epochs, self.epochs_begun)
 
     def loader(self, depth: int = DEPTH) -> Loader:
         """The remaining batches; ``depth``: how many are read ahead."""
@@ -170,6 +199,7 @@ class Training:
             masks,
             recipe.train.label_smoothing,
             self.device_config,
+            self.class_weights,
         )
         for meter in (self.interval, self.epoch):
             meter.add(outcome.loss, outcome.right, len(images), outcome.finite)
@@ -185,13 +215,24 @@ class Training:
     @property
     def line_is_due(self) -> bool:
         """Whether a line of metrics is due: about ten times an epoch, also at its end."""
-        return self.epoch_ended or self.state.step % max(1, self.order.steps_per_epoch // LINES_PER_EPOCH) == 0
+        steps = self.order.steps_per_epoch * self.evaluation_epochs
+        return self.evaluation_is_due or self.state.step % max(1, steps // LINES_PER_EPOCH) == 0
 
     @property
-    def epoch_ended(self) -> bool:
-        """Whether the last step was the last one of an epoch or of the training."""
+    def evaluation_is_due(self) -> bool:
+        """Whether the last step was the last one of an epoch (of ``evaluation_epochs`` epochs) or of the training."""
         step = self.state.step
-        return step > 0 and (step % self.order.steps_per_epoch == 0 or step == self.last_step)
+        return step > 0 and (
+            step % (self.order.steps_per_epoch * self.evaluation_epochs) == 0 or step == self.last_step
+        )
+
+    @property
+    def evaluation_epochs(self) -> int:
+        """The number of epochs from one evaluation and checkpoint to the next.
+
+        It is 1, but where ``min_steps`` makes many short epochs, they are evaluated about ``EVALUATIONS`` times in all.
+        """
+        return max(1, self.epochs // EVALUATIONS) if self.epochs > self.recipe.train.epochs else 1
 
     @property
     def epochs_begun(self) -> int:
@@ -262,7 +303,7 @@ class Training:
             figures |= self.measure("test", self.dataset.subset("test"))
         log.metrics(step=step, epoch=epoch, **figures)
         text = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in figures.items())
-        self.reporter.log(f"epoch {epoch}/{self.recipe.train.epochs}: {text}")
+        self.reporter.log(f"epoch {epoch}/{self.epochs}: {text}")
         try:
             on_evaluation(self.run)
         except OSError as error:  # e.g. a full disk: the training continues without the curves of this epoch
@@ -349,3 +390,8 @@ class Training:
         log.event("resume", step=found.step, seed=self.seed)
         if found.step < self.last_step:
             self.reporter.log(f"continuing after step {found.step}")
+
+
+def best_evaluation(errors: Sequence[float]) -> int:
+    """The number, from 1, of the evaluation with the lowest error; if several have it, the last of them."""
+    return len(errors) - errors[::-1].index(min(errors))

@@ -12,8 +12,7 @@ from alexnet.core.errors import UserError
 from alexnet.data.prepared import natural_side
 from alexnet.data.sources import BUILTIN_SOURCES, Log, Source, open_source
 from alexnet.recipes import DEFAULT, get_recipe, is_recipe
-
-MIN_SMALL_SIDE, MAX_SMALL_SIDE = 28, 64  # pixels: the images that the variant `small` is made for
+from alexnet.recipes.photos import fitted, is_for_own_images, recipe_for
 
 
 def resolve(
@@ -29,18 +28,22 @@ def resolve(
     the recipe for images of this size. ``log`` receives messages about downloads. Raises ``UserError`` for an unknown
     recipe, source or override.
     """
+    if isinstance(recipe, str):
+        _check_recipe_name(recipe)
     if recipe is None and data is not None:
         source = open_source(str(data), data_root, log)
-        recipe = override(recipe_for(natural_side(source)), overrides)
+        recipe = recipe_for(natural_side(source))
     else:
-        if isinstance(recipe, str):
-            _check_recipe_name(recipe)
-        recipe = override(get_recipe(recipe or DEFAULT) if not isinstance(recipe, Recipe) else recipe, overrides)
-        if not (data or recipe.data.source):
-            raise UserError(f"recipe {recipe.name!r} trains on your own images: give --data FOLDER")
-        source = open_source(str(data or recipe.data.source), data_root, log)
+        chosen = recipe if isinstance(recipe, Recipe) else get_recipe(recipe or DEFAULT)
+        if not (data or chosen.data.source):
+            raise UserError(f"recipe {chosen.name!r} trains on your own images: give --data FOLDER")
+        changed = override(chosen, overrides)  # a mistake in them is reported before a download
+        source = open_source(str(data or changed.data.source), data_root, log)
+        named = not isinstance(recipe, Recipe) and is_for_own_images(chosen)
+        recipe = fitted(chosen, natural_side(source)) if named else chosen
     if not source.trainable:
         raise UserError(f"{source.location} has no train/ with class folders: add it, or rename one of its folders")
+    recipe = override(recipe, overrides)
     return source, replace(recipe, data=replace(recipe.data, source=str(data or recipe.data.source)))
 
 
@@ -54,16 +57,3 @@ def _check_recipe_name(name: str) -> None:
         )
     if name in BUILTIN_SOURCES or Path(name).exists():
         raise UserError(f"{name!r} is not a recipe but a source of images: write --data {name}")
-
-
-def recipe_for(side: int) -> Recipe:
-    """The recipe for a folder of images that are prepared at ``side`` pixels.
-
-    Up to 64 pixels it is ``photos-small``; the network's input has the size of the images, at least 28 pixels. Above 64
-    pixels it is ``photos``, with crops of 7/8 of the side, which are resized to the network's input.
-    """
-    if side > MAX_SMALL_SIDE:
-        recipe = get_recipe("photos")
-        return replace(recipe, augment=replace(recipe.augment, crop=side * 7 // 8))
-    recipe = get_recipe("photos-small")
-    return replace(recipe, data=replace(recipe.data, image_size=max(MIN_SMALL_SIDE, side)))

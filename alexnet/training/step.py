@@ -39,17 +39,19 @@ def train_step(
     masks: Masks,
     label_smoothing: float,
     device_config: DeviceConfig,
+    class_weights: Tensor | None = None,
 ) -> Outcome:
     """One update of the weights, with the learning rates of the optimizer.
 
     ``images``: ``(N, C, S, S)`` float32; ``targets``: ``(N,)`` int64; ``masks``: dropout masks, layer → ``(N, units)``
-    bool; ``label_smoothing``: 0 … 1.
+    bool; ``label_smoothing``: 0 … 1. ``class_weights``: the weight of each class in the loss, ``(classes,)``
+    float32, None for equal weights.
     """
     averages = running_averages(model)
     before = [average.clone() for average in averages]
     with device_config.autocast():
         logits = model(device_config.to_memory_format(images), masks)
-    loss = F.cross_entropy(logits.float(), targets, label_smoothing=label_smoothing)
+    loss = F.cross_entropy(logits.float(), targets, class_weights, label_smoothing=label_smoothing)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     finite = all_finite(loss.detach(), [p.grad for p in model.parameters() if p.grad is not None])

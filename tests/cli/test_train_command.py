@@ -25,8 +25,8 @@ from alexnet.core.schema import to_json
 from alexnet.data.prepared import open_or_prepare
 from alexnet.data.sources import open_source
 from alexnet.data.uses import unfinished_runs
+from alexnet.recipes.photos import recipe_for
 from alexnet.training.loop import Training
-from alexnet.training.resolve import recipe_for
 
 SHORT = ["model.width=0.25", "train.epochs=1"]
 
@@ -119,7 +119,7 @@ def test_the_report_names_the_kept_epoch_and_the_overrides(greys_run):
     assert run.result["kept_epoch"] == max(epoch for epoch, error in enumerate(errors, 1) if error == min(errors))
     text = (run.folder / "report.md").read_text(encoding="utf-8")
     assert f"The weights are those of epoch {run.result['kept_epoch']} of 3" in text
-    assert "data.image_size 32 → 28; train.epochs 15 → 3" in text
+    assert "model.width none → 0.25; train.epochs 15 → 3; train.min_steps 1000 → 0" in text
 
 
 def test_an_image_that_was_trained_on_is_never_evaluated_on(greys_run, tmp_path, monkeypatch, capsys):
@@ -173,6 +173,7 @@ def test_a_recipe_for_every_side():
         assert recipe.name == ("photos-small" if side <= 64 else "photos")
         assert (recipe.augment.crop or side) <= side
     assert recipe_for(256) == get_recipe("photos")
+    assert recipe_for(64) == get_recipe("photos-small")
 
 
 def test_a_recipe_from_a_json_file(tmp_path, monkeypatch, narrow):
@@ -447,3 +448,12 @@ def test_progress_is_shown_by_default_and_can_be_switched_off(narrow_run, narrow
     assert capsys.readouterr() == ("", "")
     train("small-digits", out=narrow_run.folder, overrides=narrow)
     assert "is already finished" in capsys.readouterr().err
+
+
+def test_two_folders_have_two_runs(make_two_greys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folders = []
+    for name in ("cats and dogs", "birds"):
+        make_two_greys(tmp_path / name)
+        folders.append(train(data=name, overrides={"train.epochs": 1, "model.width": 0.25}).folder)
+    assert folders == [Path("runs/photos-small-cats-and-dogs"), Path("runs/photos-small-birds")]

@@ -6,7 +6,9 @@ import pytest
 
 from alexnet.config import override
 from alexnet.recipes import RECIPES, get_recipe
-from alexnet.report.markdown import readings, write_report
+from alexnet.recipes.photos import recipe_for
+from alexnet.report.markdown import described_differences, readings, write_report
+from alexnet.report.text import describe_measure
 
 CLASSES = {str(number): {"images": 4, "top1": 0.75} for number in range(10)}
 RESULT = {
@@ -56,3 +58,41 @@ def test_it_is_said_where_one_answer_to_all_would_do_as_well():
     assert len(readings(recipe, {**result, "top1": 21 / 22})) == 1
     assert len(readings(recipe, {**result, "per_class": {"things": counts["things"]}})) == 1
     assert readings(recipe, {**result, "split": None}) == []
+
+
+def test_what_an_own_folder_s_side_decides_is_no_difference():
+    recipe = override(recipe_for(64), ["optim.lr=0.02"])
+    assert described_differences(recipe, "cats", 64) == ["optim.lr 0.05 → 0.02"]
+    assert described_differences(recipe_for(40), "cats", 40) == []
+    assert described_differences(override(recipe_for(40), ["data.image_size=36"]), "cats", 40) == [
+        "data.image_size 30 → 36"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "advice"),
+    [
+        (
+            0.95,
+            0.55,
+            "It reaches 95% on its training images and 55% on other images: more photographs would help most (it",
+        ),
+        (
+            0.60,
+            0.55,
+            "It reaches 60% on its training images and 55% on other images: a longer training would help, e.g. -",
+        ),
+        (0.98, 0.97, "It reaches 98% on its training images and 97% on other images."),
+    ],
+)
+def test_an_own_folder_s_result_ends_with_advice(train, test, advice):
+    result = {**RESULT, "top1": test, "last_epoch": {"train_top1": train}}
+    assert readings(get_recipe("photos-small"), result)[-1].startswith(advice)
+    assert not any("It reaches" in line for line in readings(get_recipe("small-digits"), result))
+
+
+def test_classes_of_different_size_have_a_balanced_accuracy():
+    counts = {"cat": {"images": 30, "top1": 0.9}, "dog": {"images": 10, "top1": 0.5}}
+    line = describe_measure({**RESULT, "top1": 0.8, "per_class": counts})
+    assert "70.00% balanced accuracy, loss" in line
+    assert "balanced" not in describe_measure(RESULT)

@@ -664,3 +664,69 @@ def test_averages_serve_where_torch_refuses():
         norm(one)
     use_averages(nn.Sequential(norm))
     torch.testing.assert_close(norm(one), one / math.sqrt(1 + 1e-5))
+
+
+# Trainings on few images
+
+
+def test_few_images_are_trained_on_for_a_smallest_number_of_steps(make, tmp_path):
+    """100 images are 7 steps an epoch: 50 steps need 8 epochs, and the schedule is planned for all of them."""
+    training = make(tmp_path, override(LENET, ["train.min_steps=50"]))
+    assert (training.epochs, training.total_steps, training.last_step) == (8, 56, 56)
+    training.fit(nothing)
+    assert training.state.step == 56
+    assert [line["epoch"] for line in training.run.metrics() if "train_loss" in line] == list(range(1, 9))
+    assert make(tmp_path / "more", override(LENET, ["train.min_steps=10"])).epochs == 2  # the recipe's own are more
+    assert override(LENET, ["train.min_steps=50", "train.epochs=3"]).train.min_steps == 50
+    assert override(override(LENET, ["train.min_steps=50"]), ["train.epochs=3"]).train.min_steps == 0
+
+
+def test_many_short_epochs_are_evaluated_a_hundred_times(make, tmp_path):
+    recipe = override(LENET, ["train.batch_size=100", "train.min_steps=250", "train.keep=best-on-val", HELD_OUT[0]])
+    training = make(tmp_path, recipe)
+    training.fit(nothing)
+    evaluated = [line["epoch"] for line in training.run.metrics() if "val_top1" in line]
+    assert evaluated == [*range(2, 251, 2)]
+    errors = training.state.errors
+    assert training.kept_epoch == 2 * (len(errors) - errors[::-1].index(min(errors)))
+
+
+def test_a_training_that_no_longer_improves_stops_early_also_if_it_was_interrupted(make, tmp_path, notes):
+    """The validation error rises after the first epoch: the training ends after four more of its ten epochs."""
+    words = ["train.epochs=10", "train.early_stopping=0.4", *HELD_OUT]
+    training = make(tmp_path / "whole", override(LENET, words), reporter=notes)
+    steps = training.order.steps_per_epoch
+    training.state.errors = [0.5, 0.6, 0.6, 0.6]
+    assert not training.stops_early
+    training.state.errors += [0.6]
+    assert training.stops_early
+    training.state.errors = []
+    worse = iter([0.5, *[0.6] * 20])
+    training.measure = lambda name, index: {"val_loss": 1.0, "val_top1": 1 - next(worse)}
+    training.fit(nothing)
+    assert training.state.step == 5 * steps
+    assert "stopped early: the validation accuracy did not improve for 4 epochs" in notes.lines
+    assert training.kept_epoch == 1
+    again = make(tmp_path / "whole", override(LENET, words))
+    again.fit(nothing)  # it resumes from the last checkpoint, and there is nothing left to do
+    assert again.state.step == 5 * steps
+
+
+def test_weighted_classes_change_the_loss_where_classes_differ_in_size(make_digits_store, make, tmp_path):
+    from alexnet.training.build import class_weights
+
+    targets = np.array([0] * 50 + [1] * 10 + [2] * 12)
+    assert class_weights("none", targets, 3) is None
+    balanced = class_weights("auto", targets, 4)
+    assert balanced.tolist() == pytest.approx([72 / 150, 72 / 30, 72 / 36, 0.0])
+    assert float(balanced[targets].mean()) == pytest.approx(1.0)
+    assert class_weights("auto", targets[10:], 3) is None  # 40, 10 and 12 images: less than five times as many
+    assert class_weights("balanced", targets[10:], 3) is not None
+    plain, weighted = (
+        make(tmp_path / choice, override(LENET, [f"train.class_weights={choice}", "train.steps=3"]))
+        for choice in ("none", "balanced")
+    )
+    assert weighted.class_weights is not None
+    for training in (plain, weighted):
+        training.fit(nothing)
+    assert not same(weights(plain), weights(weighted))
