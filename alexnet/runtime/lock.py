@@ -21,6 +21,7 @@ from alexnet.core.files import check_before_writing, json_text, read_json
 from alexnet.core.platform import check_platform, fcntl
 
 LOCK = ".lock"
+CONTENT = b'{"process": '  # the content begins with this, or is empty after a kill or on a full disk
 OPEN = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
@@ -64,7 +65,8 @@ class _LockedFile:
                 self._lock()
                 if not self._folder_is_current():
                     raise FileNotFoundError(errno.ENOENT, "it was renamed or removed just now", str(folder))
-                if self._is_current() and self._is_own():
+                if self._is_current() and self._is_unshared():
+                    self._check_content()
                     return
             except BaseException:
                 self.close()
@@ -109,7 +111,13 @@ class _LockedFile:
         except (FileNotFoundError, NotADirectoryError):
             return False
 
-    def _is_own(self) -> bool:
+    def _check_content(self) -> None:
+        """Raise ``UserError`` for a file of another program, which would be overwritten."""
+        begins = os.pread(self._file, len(CONTENT), 0)
+        if not CONTENT.startswith(begins):
+            raise UserError(f"{self.path} is a file of another program: remove it, or give another --out")
+
+    def _is_unshared(self) -> bool:
         """Whether no other folder has the same file, as in a copy by hard links; if one has, write a new file here."""
         if os.fstat(self._file).st_nlink == 1:
             return True

@@ -61,6 +61,17 @@ def test_a_lock_that_is_a_link_is_refused(target, folder, victim):
     assert not victim.with_name("absent").exists()
 
 
+def test_a_lock_of_another_program_is_kept(folder):
+    (folder / LOCK).write_text("4711", encoding="utf-8")
+    with pytest.raises(UserError, match=r"\.lock is a file of another program"), exclusive_lock(folder):
+        raise AssertionError("locked")
+    assert (folder / LOCK).read_text(encoding="utf-8") == "4711"
+    for before in ("", "{", '{"process": 1, "host": "a"}'):  # of this tool, also after a kill
+        (folder / LOCK).write_text(before, encoding="utf-8")
+        with exclusive_lock(folder):
+            assert f'"process": {os.getpid()}' in (folder / LOCK).read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("name", [LOCK, "metrics.jsonl"])
 @pytest.mark.parametrize("kind", ["fifo", "folder"])
 def test_special_files_are_refused_at_once(name, kind, folder):
