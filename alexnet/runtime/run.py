@@ -19,6 +19,7 @@ from typing import Any
 from alexnet.config import Recipe, first_difference
 from alexnet.core.errors import UnreadableError, UserError
 from alexnet.core.files import read_json, remove_leftovers, sha256_file, write_json
+from alexnet.core.names import printable
 from alexnet.core.schema import from_json, to_json
 from alexnet.runtime.checkpoint import list_checkpoints
 from alexnet.runtime.lock import exclusive_lock
@@ -42,8 +43,8 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The name of the folder, without the folders above it."""
-        return self.folder.resolve().name
+        """The name of the folder for people, without the folders above it."""
+        return printable(self.folder.resolve().name)
 
     @property
     def model_folder(self) -> Path:
