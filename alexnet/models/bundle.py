@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from alexnet.config import Preprocessing
@@ -23,7 +22,7 @@ from alexnet.core.errors import UserError, cannot_read, no_run
 from alexnet.core.files import publish_folder, read_json, sha256_file, sha256_json, write_json
 from alexnet.core.names import printable
 from alexnet.core.schema import from_json, to_json
-from alexnet.core.tensors import save_tensors
+from alexnet.core.tensors import load_tensors, save_tensors
 from alexnet.models.alexnet import Architecture, ConvLayer, LinearLayer, architecture_of
 from alexnet.models.classifier import Classifier, ModelInfo
 from alexnet.models.registry import new_network
@@ -154,7 +153,7 @@ def _load(folder: Path) -> Classifier:
         raise ValueError("model.json has changed since it was written (its sha256 differs)")
     if sha256_file(folder / "model.safetensors") != description["sha256"]:
         raise ValueError("model.safetensors has changed since it was written (its sha256 differs)")
-    return _build(description, load_file(folder / "model.safetensors"))
+    return _build(description, load_tensors(folder / "model.safetensors"))
 
 
 def _build(description: dict[str, Any], tensors: dict[str, Tensor]) -> Classifier:

@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from alexnet.core.errors import cannot_read
 from alexnet.core.files import check_place, publish_folder, read_json, sha256_file, write_json
-from alexnet.core.tensors import save_tensors
+from alexnet.core.tensors import load_tensors, save_tensors
 
 SCHEMA = 1
 KEPT = 2  # checkpoints: the newest, and the one before it in case that it is damaged later
@@ -110,7 +109,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     verify(path)
     try:
         state = read_json(path / "state.json")
-        tensors = {file.stem: load_file(file) for file in _files(path) if file.suffix == ".safetensors"}
+        tensors = {file.stem: load_tensors(file) for file in _files(path) if file.suffix == ".safetensors"}
         step = int(state.pop("step"))
     except PermissionError as error:
         raise cannot_read(error.filename or path, error) from error

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 import pickle
 import random
 import resource
@@ -299,3 +300,12 @@ def test_names_in_a_description_are_shown_escaped(copy, name, shown):
     (copy / "model.json").write_text(text, encoding="utf-8")
     loaded = load_model(copy)
     assert loaded.classes[0] == loaded.labels[0] == shown
+
+
+def test_a_folder_whose_name_is_not_utf8(tmp_path):
+    """safetensors opens only paths in UTF-8."""
+    folder = tmp_path / os.fsdecode(b"mod\xffel")
+    network = create_model("lenet5", num_classes=3, in_channels=3, seed=1)
+    save_model(saved(network, "lenet5"), folder)
+    loaded = load_model(folder).state_dict()
+    assert all(torch.equal(value, loaded[name]) for name, value in network.state_dict().items())
