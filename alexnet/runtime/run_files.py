@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, InstanceOf, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from alexnet.core.errors import UserError, cannot_read, no_run
 from alexnet.core.files import read_json
@@ -21,7 +22,7 @@ Kind = type[BaseModel]
 
 Text = InstanceOf[str]  # also a path that is not UTF-8, which pydantic's str refuses
 Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
 Number = Annotated[float, Field(ge=0)]
 
 
@@ -61,6 +62,12 @@ class ClassResult(_Fields):
     images: Count
     top1: Share | None
 
+    @model_validator(mode="after")
+    def _has_accuracy(self) -> ClassResult:
+        if self.top1 is None and self.images:
+            raise PydanticCustomError("no_accuracy", "top1 should be a number, because there are images")
+        return self
+
 
 class Confusion(_Fields):
     """How many images of the class ``true`` were predicted as ``predicted``."""
@@ -99,7 +106,7 @@ class EvaluatedResult(Result):
     top5: Share
     loss: Number | None
     calibration_error: Share | None
-    images: Annotated[int, Field(ge=1)]
+    images: Annotated[int, Field(ge=1, lt=2**63)]
     per_class: Annotated[dict[str, ClassResult], Field(min_length=1)]
     confusions: list[Confusion]
 
