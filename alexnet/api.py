@@ -18,7 +18,7 @@ from torch import Tensor
 
 from alexnet.config import Recipe
 from alexnet.core.errors import RUNS, UserError
-from alexnet.core.files import write_bytes, write_json
+from alexnet.core.files import write_text
 from alexnet.data.cache import CacheEntry, list_cache, remove_cached
 from alexnet.data.prepared import PreparedDataset, prepared_path, verify_prepared
 from alexnet.data.sources import BUILTIN_SOURCES, Source, absolute_source, open_source
@@ -174,11 +174,9 @@ def finish(
     try:
         result = {**finalize(training, model, matrix_gflops), "keep_checkpoints": keep_checkpoints}
         curves.write(run, result if result["split"] else None)
-        write_bytes(
-            run.folder / "report.md",
-            write_report(recipe, result, remarks(training.dataset), training.dataset.side).encode(),
-        )
-        write_json(run.folder / "result.json", result)  # last: it shows that the run is complete
+        text = write_report(recipe, result, remarks(training.dataset), training.dataset.side)
+        write_text(run.folder / "report.md", text)
+        run.write_result(result)  # last: it shows that the run is complete
     except OSError as error:
         kept = "the training itself is done" if training.safe else "its last checkpoint could not be written either"
         raise UserError(
@@ -256,7 +254,7 @@ def _write_predictions(
         for file, true, found in zip(dataset.names(index), dataset.targets[index].tolist(), best, strict=True)
     ]
     try:
-        write_bytes(path, csv_rows([("file", "true", "predicted", "probability"), *rows]).encode())
+        write_text(path, csv_rows([("file", "true", "predicted", "probability"), *rows]))
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}; give another file") from error
 

@@ -1,4 +1,4 @@
-"""Tensors written to a safetensors file with the rights of every other file."""
+"""Tensors in safetensors files: written with the rights of every other file, read below any path."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import load, load_file, save_file
 from torch import Tensor
 
 
@@ -23,3 +23,15 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     except SafetensorError as error:  # safetensors reports errors of the disk, such as a full one, as this type
         raise OSError(f"{path.name}: {error}") from error
     path.chmod(rights)
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, on the CPU, memory-mapped where safetensors can open the path.
+
+    It cannot open a path that is not UTF-8: such a file is read whole. Raises ``OSError`` and ``SafetensorError``.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return load(path.read_bytes())
+    return load_file(path)

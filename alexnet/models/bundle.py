@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from alexnet.config import Preprocessing
@@ -23,12 +22,13 @@ from alexnet.core.errors import UserError, cannot_read, no_run
 from alexnet.core.files import publish_folder, read_json, sha256_file, sha256_json, write_json
 from alexnet.core.names import printable
 from alexnet.core.schema import from_json, to_json
-from alexnet.core.tensors import save_tensors
+from alexnet.core.tensors import load_tensors, save_tensors
 from alexnet.models.alexnet import Architecture, ConvLayer, LinearLayer, architecture_of
 from alexnet.models.classifier import Classifier, ModelInfo
 from alexnet.models.registry import new_network
 
 SCHEMA = 2  # schema 1 had the field names used before version 0.1
+FILES = ("model.safetensors", "model.json")
 MEAN_IMAGE = "preprocessing.mean_image"
 TRAINED_ON = "training.seen"
 # The exceptions that a damaged or unexpected file can raise while it is read and the network is built from it.
@@ -42,10 +42,10 @@ class LaterVersionError(UserError):
 
 
 def save_model(model: Classifier, folder: Path | str) -> None:
-    """Write a model folder. If writing fails, an existing folder is left unchanged.
+    """Write a model folder; an existing one is replaced. If writing fails, it is left unchanged.
 
     The tensors are written in their own dtype, contiguous. :func:`load_model` returns an equal model. Raises
-    ``OSError`` if the files cannot be written.
+    ``OSError`` if the files cannot be written; ``FileExistsError`` if the folder holds other files, which are kept.
     """
     info = model.info
     tensors = dict(model.state_dict())
@@ -53,7 +53,7 @@ def save_model(model: Classifier, folder: Path | str) -> None:
         tensors[MEAN_IMAGE] = info.mean_image
     tensors[TRAINED_ON] = info.trained_on
     architecture = architecture_of(model)
-    with publish_folder(Path(folder)) as beside:
+    with publish_folder(Path(folder), replaces=FILES) as beside:
         save_tensors(tensors, beside / "model.safetensors")
         description = {
             "schema": SCHEMA,
@@ -153,7 +153,7 @@ def _load(folder: Path) -> Classifier:
         raise ValueError("model.json has changed since it was written (its sha256 differs)")
     if sha256_file(folder / "model.safetensors") != description["sha256"]:
         raise ValueError("model.safetensors has changed since it was written (its sha256 differs)")
-    return _build(description, load_file(folder / "model.safetensors"))
+    return _build(description, load_tensors(folder / "model.safetensors"))
 
 
 def _build(description: dict[str, Any], tensors: dict[str, Tensor]) -> Classifier:

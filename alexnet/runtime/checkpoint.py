@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from alexnet.core.errors import cannot_read
-from alexnet.core.files import publish_folder, read_json, sha256_file, write_json
-from alexnet.core.tensors import save_tensors
+from alexnet.core.files import check_place, publish_folder, read_json, sha256_file, write_json
+from alexnet.core.tensors import load_tensors, save_tensors
 
 SCHEMA = 1
 KEPT = 2  # checkpoints: the newest, and the one before it in case that it is damaged later
@@ -63,6 +62,7 @@ def save_checkpoint(
         write_json(folder / "manifest.json", {"schema": SCHEMA, "files": files})
     others = [old for old in list_checkpoints(root) if old != path]
     before = [old for old in others if _step_of(old) < step]
+    check_place(path)
     for old in others:
         if old not in before[1 - KEPT :]:
             shutil.rmtree(old, ignore_errors=True)
@@ -97,6 +97,7 @@ def set_aside(path: Path) -> Path:
 
     Returns its new path. Raises ``OSError`` if it cannot be renamed.
     """
+    check_place(path)
     number = 1
     while (aside := path.with_name(f"damaged-{path.name}" + (f"-{number}" if number > 1 else ""))).exists():
         number += 1
@@ -108,7 +109,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     verify(path)
     try:
         state = read_json(path / "state.json")
-        tensors = {file.stem: load_file(file) for file in _files(path) if file.suffix == ".safetensors"}
+        tensors = {file.stem: load_tensors(file) for file in _files(path) if file.suffix == ".safetensors"}
         step = int(state.pop("step"))
     except PermissionError as error:
         raise cannot_read(error.filename or path, error) from error

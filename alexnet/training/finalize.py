@@ -6,9 +6,11 @@ import shutil
 from typing import Any
 
 from alexnet.core.errors import UserError
+from alexnet.core.files import check_place
 from alexnet.models.bundle import load_model, save_model
 from alexnet.models.classifier import Classifier
 from alexnet.runtime.device import describe_hardware
+from alexnet.runtime.lock import MovedError
 from alexnet.runtime.log import Reporter
 from alexnet.runtime.run import Run
 from alexnet.training.datasets import final_split
@@ -69,7 +71,10 @@ def remove_checkpoints(run: Run, reporter: Reporter) -> None:
         return
     try:
         load_model(run.model_folder)
+        check_place(run.checkpoints)
         shutil.rmtree(run.checkpoints)
+    except MovedError:
+        raise
     except (UserError, OSError) as error:
         reporter.log(f"warning: the checkpoints in {run.checkpoints} are not removed: {error}")
 

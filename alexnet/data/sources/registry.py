@@ -87,7 +87,7 @@ def open_source(
     """
     if not text.strip():
         raise UserError("the source is empty: give a built-in name, a folder of class folders, or a tar or zip of one")
-    if data_root is not None and not (data_root := data_root.expanduser()).is_dir():
+    if data_root is not None and not (data_root := Path(os.path.expanduser(data_root))).is_dir():  # noqa: PTH111 – never raises
         raise UserError(f"--data-root {data_root}: there is no such folder")
     try:
         return _open_labelled(text, labels) if labels else _open(text, data_root, log)
