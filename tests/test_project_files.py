@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from alexnet.models.variants import VARIANTS
+from alexnet_lab.faults.parsers import PARSERS
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "examples" / "quickstart.ipynb"
@@ -80,16 +81,18 @@ def test_torch_hub_builds_the_variants(tmp_path):
 
 def test_workflows_call_the_checks_and_store_no_token():
     yaml = pytest.importorskip("yaml", reason="needs pip install '.[docs]'")
-    ci, publish = (
+    ci, publish, nightly = (
         yaml.safe_load((ROOT / ".github" / "workflows" / name).read_text(encoding="utf-8"))
-        for name in ("ci.yml", "publish.yml")
+        for name in ("ci.yml", "publish.yml", "nightly.yml")
     )
     (job,) = ci["jobs"].values()
     assert job["strategy"]["matrix"]["python-version"] == ["3.11", "3.12"]
     assert job["steps"][-1]["run"] == ".ci/run"
+    assert nightly["jobs"]["parsers"]["strategy"]["matrix"]["parser"] == list(PARSERS)
+    assert nightly["permissions"] == {"contents": "read"}
     assert publish["jobs"]["publish"]["permissions"] == {"id-token": "write"}
     assert publish["jobs"]["build"]["permissions"]["attestations"] == "write"
-    steps = [step for workflow in (ci, publish) for job in workflow["jobs"].values() for step in job["steps"]]
+    steps = [step for workflow in (ci, publish, nightly) for job in workflow["jobs"].values() for step in job["steps"]]
     assert all("@v" in step["uses"] or "@release/v" in step["uses"] for step in steps if "uses" in step)
     assert "cyclonedx" in " ".join(step.get("run", "") for step in steps)
     assert "secrets." not in (ROOT / ".github" / "workflows" / "publish.yml").read_text(encoding="utf-8")

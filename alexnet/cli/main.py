@@ -268,6 +268,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
     Signal handlers, warning filters and the error handlers of the streams are the same afterwards as before.
     """
+    _open_closed_streams()
     with _process_settings():
         return _run(sys.argv[1:] if words is None else words)
 
@@ -310,6 +311,21 @@ def _run(words: Sequence[str]) -> int:
         print(f"alexnet: {printable(str(where))}: {error.strerror or error}", file=sys.stderr)
         return 2
     return status
+
+
+def _open_closed_streams() -> None:
+    """Open standard streams that are closed (``>&-``, some services) as ``/dev/null``.
+
+    Otherwise ``print`` fails, and the next file that is opened takes the number of the closed stream.
+    """
+    closed = [name for name in ("stdin", "stdout", "stderr") if getattr(sys, name) is None]
+    if not closed:
+        return
+    while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:  # the lowest free number
+        pass
+    os.close(handle)
+    for name in closed:
+        setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: PTH123, SIM115
 
 
 @contextlib.contextmanager

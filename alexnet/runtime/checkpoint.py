@@ -113,7 +113,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         step = int(state.pop("step"))
     except PermissionError as error:
         raise cannot_read(error.filename or path, error) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, SafetensorError) as error:
         raise DamagedError(path, path, f"cannot be read ({error})") from error
     if step != _step_of(path):
         raise DamagedError(path, path / "state.json", f"belongs to another step, {step}")
@@ -131,7 +131,7 @@ def verify(path: Path) -> None:
         schema = manifest["schema"]
     except PermissionError as error:
         raise cannot_read(error.filename or path, error) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise DamagedError(path, path / "manifest.json", f"cannot be read ({error})") from error
     if schema != SCHEMA:
         raise DamagedError(path, path / "manifest.json", f"has schema {schema}, this version reads {SCHEMA}")

@@ -1,6 +1,7 @@
-"""``python -m alexnet_lab.faults`` runs fault injection: kills, signals, power cuts, damaged files, disks with errors.
+"""``python -m alexnet_lab.faults`` runs fault injection: kills, power cuts, failing calls, damaged files.
 
-Without options it runs a few trials of each kind, with ``--full`` as many as ``docs/reliability.md`` reports.
+Without options it runs a few trials of each kind, with ``--full`` as many as ``docs/reliability.md`` reports. Random
+command lines can be run in parts: ``commands --first 3000 --count 500``.
 ``--keep`` writes the outcome to ``alexnet_lab/results/``, in a checkout. The exit status is 1 if there was a failure,
 and with ``--full`` also if a kind of fault could not be injected here.
 """
@@ -14,7 +15,7 @@ import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,11 @@ from alexnet.data.sources import open_source
 from alexnet.report.tables import table
 from alexnet.runtime.device import DeviceConfig
 from alexnet_lab.faults import disk
+from alexnet_lab.faults.calls import fail_every_call, library_is_loaded, trials_with_library
+from alexnet_lab.faults.commands import Line, Outcome, fuzz_commands
 from alexnet_lab.faults.damage import damage_checkpoints
 from alexnet_lab.faults.images import damage_images
+from alexnet_lab.faults.parsers import fuzz_parsers
 from alexnet_lab.faults.power import cut_power
 from alexnet_lab.faults.resuming import kill_command, kill_while_training, resume_after_each_step, stop_by_signals
 from alexnet_lab.faults.saving import kill_while_saving
@@ -52,24 +56,35 @@ class Scale:
     every: int
     damages: int
     images: int
+    calls: int  # every so many system calls one fails
+    inputs: int  # of each parser
+    lines: int  # command lines
 
 
-QUICK = Scale(saves=40, cuts=10, kills=8, commands=0, seeds=1, signals=4, every=7, damages=120, images=1000)
-FULL = Scale(saves=1000, cuts=300, kills=60, commands=20, seeds=3, signals=20, every=1, damages=1200, images=10_000)
+QUICK = Scale(
+    saves=40, cuts=10, kills=8, commands=0, seeds=1, signals=4, every=7, damages=120, images=1000, calls=47, inputs=50,
+    lines=120,
+)  # fmt: skip
+FULL = Scale(
+    saves=1000, cuts=300, kills=60, commands=20, seeds=3, signals=20, every=1, damages=1200, images=10_000, calls=1,
+    inputs=5000, lines=10_000,
+)  # fmt: skip
+ALONE = ("calls", "commands", "parsers")
 
 
-def trials(folder: Path, scale: Scale, draws: random.Random) -> Iterator[FaultResult]:
+def trials(folder: Path, scale: Scale, seed: int) -> Iterator[FaultResult]:
     """All kinds of faults, one after another, each in its own folder."""
 
     def subfolder(name: str) -> Path:
         (folder / name).mkdir()
         return folder / name
 
+    draws = random.Random(seed)
     dataset = digits(subfolder("digits"))
     yield kill_while_saving(subfolder("saving"), scale.saves, draws)
     yield cut_power(subfolder("power"), scale.cuts, draws)
-    for seed in range(scale.seeds):
-        yield kill_while_training(subfolder(f"killed-{seed}"), dataset, scale.kills, seed, draws)
+    for number in range(scale.seeds):
+        yield kill_while_training(subfolder(f"killed-{number}"), dataset, scale.kills, number, draws)
     if scale.commands:
         yield kill_command(subfolder("command"), scale.commands, draws)
     yield stop_by_signals(subfolder("signals"), dataset, scale.signals, draws)
@@ -77,9 +92,26 @@ def trials(folder: Path, scale: Scale, draws: random.Random) -> Iterator[FaultRe
     yield damage_checkpoints(subfolder("damage"), scale.damages, draws)
     yield damage_images(scale.images, draws)
     yield disk.limit_files(subfolder("limit"))
-    yield disk.fail_calls(subfolder("calls"))
     for name in SMALL_DISK:
         yield on_small_disk(name, subfolder(name))
+    for name in ALONE:
+        yield from trials_alone(name, subfolder(name), scale, seed)
+
+
+def trials_alone(
+    name: str, folder: Path, scale: Scale, seed: int, numbers: range | None = None
+) -> Iterable[FaultResult]:
+    """The trials of a kind in ``ALONE``. ``numbers``: of the command lines, None for the first ones."""
+    if name == "calls":
+        return trials_with_library(folder, scale.calls) if library_is_loaded() else fail_every_call(folder, scale.calls)
+    if name == "parsers":
+        return [fuzz_parsers(folder, scale.inputs, seed)]
+    return [fuzz_commands(folder, range(scale.lines) if numbers is None else numbers, seed, _log_failure)]
+
+
+def _log_failure(line: Line, outcome: Outcome) -> None:
+    if outcome.faults:
+        print(f"{line.number}: {'; '.join(outcome.faults)}: {line}", file=sys.stderr, flush=True)
 
 
 def digits(folder: Path) -> PreparedDataset:
@@ -109,20 +141,25 @@ def main(words: Sequence[str] | None = None) -> int:
     """The command: run the trials, print and optionally keep them; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m alexnet_lab.faults", description=__doc__.splitlines()[0])
     parser.add_argument(
-        "name", nargs="?", choices=SMALL_DISK, help="only this kind, in --folder, which must be a small disk"
-    )
+        "name", nargs="?", choices=(*SMALL_DISK, *ALONE),
+        help="only this kind; fill and read-only need a small disk as --folder",
+    )  # fmt: skip
     parser.add_argument("--folder", type=Path, help="where the trials write (default: a temporary folder)")
     parser.add_argument(
         "--full", action="store_true", help="as many trials as docs/reliability.md reports; half an hour"
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed of times and kinds of damage (default: 0)")
+    parser.add_argument("--first", type=int, default=0, help="number of the first command line (default: 0)")
+    parser.add_argument("--count", type=int, help="how many command lines")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--keep", action="store_true", help="write the outcome to alexnet_lab/results/, in a checkout")
     arguments = parser.parse_args(words)
     try:
         if arguments.keep:
             check_clean(code_commit(), "--keep")
-        results = run(arguments.name, arguments.folder, full=arguments.full, seed=arguments.seed)
+        count = (FULL if arguments.full else QUICK).lines if arguments.count is None else arguments.count
+        numbers = range(arguments.first, arguments.first + count)
+        results = run(arguments.name, arguments.folder, full=arguments.full, seed=arguments.seed, numbers=numbers)
         value = to_document(results, full=arguments.full, seed=arguments.seed)
         print(json_text(value) if arguments.json else describe(results))
         if arguments.keep:
@@ -133,18 +170,24 @@ def main(words: Sequence[str] | None = None) -> int:
     return int(any(result.failures or (arguments.full and not result.trials) for result in results))
 
 
-def run(name: str | None, folder: Path | None, *, full: bool, seed: int) -> list[FaultResult]:
-    """All trials, or those of ``name`` in ``SMALL_DISK``, below ``folder`` (None: a temporary folder).
+def run(
+    name: str | None, folder: Path | None, *, full: bool, seed: int, numbers: range | None = None
+) -> list[FaultResult]:
+    """All trials, or those of ``name``, below ``folder`` (None: a temporary folder). ``numbers``: of command lines.
 
-    Uses one thread, because a forked process has no other threads. Raises ``UserError`` for a name without a folder.
+    Uses one thread, because a forked process has no other threads. Raises ``UserError`` for a small disk without a
+    folder.
     """
     torch.set_num_threads(1)
-    if name:
+    scale = FULL if full else QUICK
+    if name in SMALL_DISK:
         if folder is None:
             raise UserError(f"{name} needs --folder: give a folder on a small disk")
         return [SMALL_DISK[name](folder)]
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        return list(trials(Path(temporary), FULL if full else QUICK, random.Random(seed)))
+        if name:
+            return list(trials_alone(name, Path(temporary), scale, seed, numbers))
+        return list(trials(Path(temporary), scale, seed))
 
 
 def to_document(results: Sequence[FaultResult], *, full: bool, seed: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Disks with errors: full, an I/O error at any system call, read-only. The last good checkpoint stays.
+"""Disks with errors: full, read-only, files of limited size. The last good checkpoint stays.
 
 The full disk is a small file system in memory, mounted in a mount namespace of its own, if the system allows that
 (``unshare -Urm``). Another trial limits the size of a file, which any process may do.
@@ -6,23 +6,19 @@ The full disk is a small file system in memory, mounted in a mount namespace of 
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
 import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from unittest import mock
 
 from alexnet.runtime.checkpoint import list_checkpoints, load_checkpoint
 from alexnet_lab.faults.numbered import newest_numbered, save_numbered
 from alexnet_lab.faults.trial import Child, FaultResult
 
 STEP = 64 * 1024
-CALLS = ("os.fsync", "os.rename", "os.mkdir")
 BYTES = 1024 * 1024  # of a checkpoint's tensors, about
 FLOATS = BYTES // 4
 MOUNT = 'mount -t tmpfs -o size="$1" tmpfs "$2" && shift 2 && exec "$@"'
@@ -40,7 +36,7 @@ def fill_disk(folder: Path) -> FaultResult:
         _leave_free(filler, free)
         failed = _fails(lambda: save_numbered(folder, 2, FLOATS))
         filler.unlink()
-        _check(result, folder, failed, f"{free // 1024} KiB free", must_fail=free < BYTES)
+        _count(result, folder, failed, f"{free // 1024} KiB free", must_fail=free < BYTES)
     return result
 
 
@@ -63,41 +59,8 @@ def limit_files(folder: Path) -> FaultResult:
             return int(_fails(lambda: save_numbered(folder, 2, FLOATS)))
 
         status, _ = Child(save).wait()
-        _check(result, folder, status == 1, f"files of {most // 1024} KiB", must_fail=most < BYTES)
+        _count(result, folder, status == 1, f"files of {most // 1024} KiB", must_fail=most < BYTES)
     return result
-
-
-def fail_calls(folder: Path) -> FaultResult:
-    """Saves in which the first, second … system call of one kind fails with an I/O error."""
-    result = FaultResult("I/O error at every system call of a save")
-    save_numbered(folder, 1, FLOATS)
-    for name in CALLS:
-        for number in range(1, 100):
-            shutil.rmtree(folder / "step-00000002", ignore_errors=True)
-            with _failing(name, number) as calls:
-                failed = _fails(lambda: save_numbered(folder, 2, FLOATS))
-            if len(calls) < number:
-                break
-            # mkdir may fail where the folder exists already
-            _check(result, folder, failed, f"{name} {number}", must_fail=name != "os.mkdir")
-    result.remark = ", ".join(name.removeprefix("os.") for name in CALLS)
-    return result
-
-
-@contextlib.contextmanager
-def _failing(name: str, number: int) -> Iterator[list[None]]:
-    """A context in which the ``number``-th call of a function of ``os`` fails; yields a list with an item per call."""
-    calls: list[None] = []
-    real: Callable[..., object] = getattr(os, name.removeprefix("os."))
-
-    def call(*given: object, **more: object) -> object:
-        calls.append(None)
-        if len(calls) == number:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return real(*given, **more)
-
-    with mock.patch(name, call):
-        yield calls
 
 
 def make_read_only(folder: Path) -> FaultResult:
@@ -107,28 +70,32 @@ def make_read_only(folder: Path) -> FaultResult:
     subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
     failed = _fails(lambda: save_numbered(folder, 2, FLOATS))
     subprocess.run(["mount", "-o", "remount,rw", str(folder)], check=True)
-    _check(result, folder, failed, "read-only", must_fail=True)
+    _count(result, folder, failed, "read-only", must_fail=True)
     return result
 
 
-def _check(result: FaultResult, folder: Path, failed: bool, where: str, *, must_fail: bool) -> None:
-    """Check the folder after a save of step 2; ``must_fail``: the save must have raised an error.
+def _count(result: FaultResult, folder: Path, failed: bool, where: str, *, must_fail: bool) -> None:
+    fault = check_save(folder, failed, must_fail=must_fail, floats=FLOATS)
+    result.count(passed=not fault, failure=f"{where}: {fault}")
+
+
+def check_save(folder: Path, failed: bool, *, must_fail: bool, floats: int) -> str:
+    """What is wrong in a folder after a save of step 2; "" if nothing is. ``must_fail``: it must have raised an error.
 
     Step 1 is there unless step 2 is whole, and the next save leaves nothing incomplete. A save may raise an error and
-    be whole, if only the last system call failed.
+    be whole, if only the last system call failed. Afterwards step 1 is there again; ``floats``: its number of values.
     """
     newest, intact, messages = newest_numbered(folder)
     whole = intact and newest in ((1, 2) if failed else (2,)) and not messages
     whole = whole and (failed or not must_fail) and (newest == 2 or load_checkpoint(folder / "step-00000001").step == 1)
-    save_numbered(folder, 3, FLOATS)
+    save_numbered(folder, 3, floats)
     left = sorted(path.name for path in folder.iterdir() if path not in list_checkpoints(folder))
     shutil.rmtree(folder / "step-00000003")
     if not (folder / "step-00000001").exists():
-        save_numbered(folder, 1, FLOATS)
-    result.count(
-        passed=whole and not left,
-        failure=f"{where}: {'failed' if failed else 'saved'}, found {newest}, {messages}, left {left}",
-    )
+        save_numbered(folder, 1, floats)
+    if whole and not left:
+        return ""
+    return f"{'failed' if failed else 'saved'}, found {newest}, {messages}, left {left}"
 
 
 def _fails(save: Callable[[], None]) -> bool:

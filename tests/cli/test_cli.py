@@ -212,6 +212,15 @@ def test_an_output_that_cannot_be_written_costs_one_line():
     assert process.stderr == "alexnet: the output cannot be written: No space left on device\n"
 
 
+@pytest.mark.parametrize(("closed", "shown"), [("<&-", True), (">&-", False), ("<&- 2>&-", True), ("<&- >&-", False)])
+def test_closed_streams_are_no_error(closed, shown):
+    """Services start programs so; a file that is opened next must not take the number of a stream."""
+    command = f"{sys.executable} -m alexnet list variants {closed}"
+    process = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (process.returncode, process.stderr) == (0, "")
+    assert ("paper" in process.stdout) is shown
+
+
 def test_a_reader_that_exits_is_no_error():
     command = f"(sleep 0.01; exec {sys.executable} -m alexnet list) | true; echo ${{PIPESTATUS[0]}}"
     process = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)

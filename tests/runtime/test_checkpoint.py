@@ -218,6 +218,7 @@ def test_a_renamed_checkpoint_is_noticed(two):
         ('{"schema": 1, "files": {}}', "model.safetensors"),
         ('{"schema": 1, "files": []}', "manifest.json"),
         ('{"schema": 1, "files": {"model.safetensors": 3}}', "manifest.json"),
+        ('{"schema": 1, "files": {"model.safetensors": {"bytes": Infinity, "sha256": ""}}}', "manifest.json"),
         ('{"schema": 2, "files": {}}', "schema 2"),
     ],
 )
@@ -247,7 +248,7 @@ def test_a_pickle_with_a_true_manifest_is_refused_and_not_run(two, tmp_path, nam
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("state", ["[]", "{}", '{"step": "two"}', '{"step": null}', "3"])
+@pytest.mark.parametrize("state", ["[]", "{}", '{"step": "two"}', '{"step": null}', '{"step": Infinity}', "3"])
 def test_a_state_of_another_form_is_refused(two, state):
     root, newer = two
     (newer / "state.json").write_text(state, encoding="utf-8")

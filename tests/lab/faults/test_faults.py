@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # all kinds, one after another
 
 TRIALS = {  # at least so many in the quick set
     "SIGKILL while saving": 40,
@@ -17,14 +17,19 @@ TRIALS = {  # at least so many in the quick set
     "damaged checkpoint": 120,
     "damaged image file": 1000,
     "file size limit": 20,
-    "I/O error": 5,
     "disk full": 20,
     "read-only file system": 1,
+    "a system call fails while a checkpoint": 60,
+    "a system call fails while images are prepared": 6,
+    "a system call fails during a training": 6,
+    "a system call fails while a report is written": 4,
+    "changed file": 400,
+    "random command line": 120,
 }
 
 
 def python(*words):
-    return subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False, timeout=500)
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False, timeout=1700)
 
 
 @pytest.fixture(scope="module")
