@@ -35,7 +35,7 @@ class _Versioned(_Fields):
 
 
 class Description(_Versioned):
-    """``run.json``: ``data`` is the hash of the images; ``source`` and ``labels`` are where they and their labels are."""
+    """``run.json``: ``data`` is the hash of the images, ``source`` their place, ``labels`` the files of labels."""
 
     recipe: dict[str, Any]
     seed: int
