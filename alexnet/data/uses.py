@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from alexnet.core.files import read_json, remove_folder, write_bytes
+from alexnet.core.files import TEXT_LIMIT, read_bytes, read_json, remove_folder, write_bytes
 from alexnet.core.platform import check_platform, fcntl
 
 IMAGES = "images.npy"
@@ -55,7 +55,7 @@ def unfinished_runs(dataset: Path, digest: str) -> list[Path]:
     runs = []
     for note in sorted((dataset / NOTES).glob("[!.]*")):
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            run = Path(os.fsdecode(note.read_bytes()))
+            run = Path(os.fsdecode(read_bytes(note, TEXT_LIMIT)))
             if read_json(run / "run.json").get("data") == digest and not (run / "result.json").exists():
                 runs.append(run)
     return runs
