@@ -23,7 +23,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple, NoReturn
 
-from alexnet.cli.options import (
+from alexnet.cli.shared_options import (
     SOURCE,
     Add,
     add_data_root,
