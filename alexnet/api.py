@@ -18,8 +18,9 @@ from torch import Tensor
 
 from alexnet.config import Recipe
 from alexnet.core.errors import RUNS, UserError
-from alexnet.core.files import write_bytes, write_json
-from alexnet.data.prepared import PreparedDataset, verify_prepared
+from alexnet.core.files import write_text
+from alexnet.data.cache import CacheEntry, list_cache, remove_cached
+from alexnet.data.prepared import PreparedDataset, prepared_path, verify_prepared
 from alexnet.data.sources import BUILTIN_SOURCES, Source, absolute_source, open_source
 from alexnet.inference.predictor import Predictor, predict_files
 from alexnet.inference.sort_into import SortedFolder
@@ -42,8 +43,9 @@ from alexnet.runtime.run import Run, lock_run_folder, start_or_continue
 from alexnet.training import datasets as prepared_datasets
 from alexnet.training.build import build_preprocessing, check_augmentation
 from alexnet.training.datasets import choose_test_images, open_dataset_for, remarks
+from alexnet.training.disk import disk_need
 from alexnet.training.evaluate import evaluate_models, most_probable
-from alexnet.training.finalize import finalize
+from alexnet.training.finalize import check_not_lost, finalize, remove_checkpoints
 from alexnet.training.loop import Training
 from alexnet.training.resolve import resolve
 
@@ -65,13 +67,14 @@ def train(
     device: str | None = None,
     reference: bool = False,
     data_root: Path | str | None = None,
+    keep_checkpoints: bool = False,
     progress: bool | None = None,
     reporter: Reporter | None = None,
 ) -> Run:
     """Train a recipe, evaluate the model and return the run: ``train("small-digits").result["top1"]``.
 
-    An interrupted run of the same recipe, seed and images is resumed; a finished one is returned unchanged.
-    ``progress=False`` shows no progress on stderr.
+    An interrupted run of the same recipe, seed and images is resumed; if the images have changed since, it continues on
+    those that it began with. A finished run is returned unchanged. ``progress=False`` shows no progress on stderr.
 
     ``recipe``: a name from ``alexnet list``, the path of a recipe's JSON file, a ``Recipe``, or None: the embedded
     digits, or with ``data`` the recipe for photographs. ``data``: the source of the images in place of the recipe's: a
@@ -80,8 +83,9 @@ def train(
     "path label"; or several such files, whose names mean splits. ``out``: the run folder, ``runs/<recipe>``
     if None. ``overrides``: changed fields of the recipe, ``{"train.epochs": 2}`` or ``["train.epochs=2"]``. ``device``:
     ``"cpu"``, ``"cuda"``, ``"cuda:1"``; None takes a GPU if there is one. ``reference``: use reference PyTorch layers
-    instead of the fast kernels. ``data_root``: the first folder to search for built-in image sets. ``reporter``:
-    receives progress and messages instead of stderr.
+    instead of the fast kernels. ``data_root``: the first folder to search for built-in image sets.
+    ``keep_checkpoints``: keep the checkpoints of the finished run, which are removed otherwise once its model is
+    verified. ``reporter``: receives progress and messages instead of stderr.
 
     Raises ``UserError`` (a ``ValueError``) with one line for a mistake of the user, ``DivergedError`` (a ``UserError``)
     if the loss or a weight is no longer finite, and ``StoppedError`` after a checkpoint if a signal stopped the
@@ -93,25 +97,43 @@ def train(
     source, recipe = resolve(recipe, data, overrides, root, reporter.log, label_files)
     get_variant(recipe.model.variant)  # an unknown variant is reported before images are decoded, which takes long
     device_config = resolve_device(device, recipe.train.precision, reference=reference)
-    dataset, _ = prepared_datasets.prepare(source, recipe.data.resize_size, recipe.data.channels, reporter)
     if out is not None and not str(out).strip():
         raise UserError("--out is empty: give a folder, or leave it out for runs/RECIPE")
-    folder = Path(out or RUNS / default_name(recipe, data, source))
+    run = Run(Path(out or RUNS / default_name(recipe, data, source)))
     location = absolute_source(recipe.data.source, source, root)
     recorded = [str(path.resolve()) for path in label_files]
-    if not Run(folder).finished:
-        with lock_run_folder(folder):
-            run = start_or_continue(folder, recipe, seed, location, dataset.digest, recorded)
+    dataset = _images_to_train_on(run, recipe, source, location, reporter, keep_checkpoints=keep_checkpoints)
+    if not run.finished:
+        with lock_run_folder(run.folder):
+            run = start_or_continue(run.folder, recipe, seed, location, dataset.digest, recorded)
             if not run.finished:
-                fit_and_finish(recipe, dataset, run, seed, device_config, reporter)
+                check_not_lost(run)
+                prepared_datasets.note_use(dataset, run, reporter)
+                fit_and_finish(recipe, dataset, run, seed, device_config, reporter, keep_checkpoints=keep_checkpoints)
                 report.add(run, dataset, device_config, reporter)
                 return run
-    run = start_or_continue(folder, recipe, seed, location, dataset.digest, recorded)
+    run = start_or_continue(run.folder, recipe, seed, location, dataset.digest, recorded)
+    if run.result.get("keep_checkpoints") is False:  # a kill after the result was written may have left them
+        remove_checkpoints(run, reporter)
     if not (run.folder / "report.html").exists():
         report.add(run, dataset, device_config, reporter)
     finished = f"{run.folder} is already finished, {run.result['steps']:,} steps"
     reporter.log(f"{finished}; to train again, choose another run folder")
     return run
+
+
+def _images_to_train_on(
+    run: Run, recipe: Recipe, source: Source, location: str, reporter: Reporter, *, keep_checkpoints: bool
+) -> PreparedDataset:
+    """The images that an interrupted run began with, or those of the source as it is now, prepared if needed."""
+    settings = recipe.data.resize_size, recipe.data.channels
+    now = prepared_path(source, *settings)
+    if begun := prepared_datasets.open_begun(run, location, now, reporter):
+        return begun
+    if not run.finished:
+        for line in disk_need(recipe, source).lines(run.folder, now, keep_checkpoints=keep_checkpoints):
+            reporter.log(line)
+    return prepared_datasets.prepare(source, *settings, reporter)[0]
 
 
 def default_name(recipe: Recipe, data: Path | str | None, source: Source) -> str:
@@ -124,33 +146,45 @@ def default_name(recipe: Recipe, data: Path | str | None, source: Source) -> str
 
 
 def fit_and_finish(
-    recipe: Recipe, dataset: PreparedDataset, run: Run, seed: int, device_config: DeviceConfig, reporter: Reporter
+    recipe: Recipe,
+    dataset: PreparedDataset,
+    run: Run,
+    seed: int,
+    device_config: DeviceConfig,
+    reporter: Reporter,
+    *,
+    keep_checkpoints: bool,
 ) -> None:
     """Train to the end, from the newest checkpoint if there is one, and write the files of a finished run."""
     with device_config.enough_memory(f"add --set train.batch_size={max(1, recipe.train.batch_size // 2)}"):
         matrix_gflops = matrix_rate(device_config)
         training = Training(recipe, dataset, run, seed, device_config, reporter)
         curves = CurvesFile(recipe)
-        finish(training, training.fit(curves), curves, matrix_gflops)
+        finish(training, training.fit(curves), curves, matrix_gflops, keep_checkpoints=keep_checkpoints)
 
 
-def finish(training: Training, model: Classifier, curves: CurvesFile, matrix_gflops: float) -> None:
-    """Write the model, the curves, the report and the result of a training. Raises ``UserError`` if that fails."""
+def finish(
+    training: Training, model: Classifier, curves: CurvesFile, matrix_gflops: float, *, keep_checkpoints: bool
+) -> None:
+    """Write the model, the curves, the report and the result of a training, then remove its checkpoints.
+
+    Raises ``UserError`` if a file cannot be written.
+    """
     run, recipe = training.run, training.recipe
     try:
-        result = finalize(training, model, matrix_gflops)
+        result = {**finalize(training, model, matrix_gflops), "keep_checkpoints": keep_checkpoints}
         curves.write(run, result if result["split"] else None)
-        write_bytes(
-            run.folder / "report.md",
-            write_report(recipe, result, remarks(training.dataset), training.dataset.side).encode(),
-        )
-        write_json(run.folder / "result.json", result)  # last: it shows that the run is complete
+        text = write_report(recipe, result, remarks(training.dataset), training.dataset.side)
+        write_text(run.folder / "report.md", text)
+        run.write_result(result)  # last: it shows that the run is complete
     except OSError as error:
         kept = "the training itself is done" if training.safe else "its last checkpoint could not be written either"
         raise UserError(
             f"cannot write the result to {run.folder}: {error.strerror or error}; {kept}: free disk space and repeat "
             "the command, which resumes from the last checkpoint"
         ) from error
+    if not keep_checkpoints:
+        remove_checkpoints(run, training.reporter)
 
 
 def evaluate(
@@ -220,7 +254,7 @@ def _write_predictions(
         for file, true, found in zip(dataset.names(index), dataset.targets[index].tolist(), best, strict=True)
     ]
     try:
-        write_bytes(path, csv_rows([("file", "true", "predicted", "probability"), *rows]).encode())
+        write_text(path, csv_rows([("file", "true", "predicted", "probability"), *rows]))
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}; give another file") from error
 
@@ -387,6 +421,23 @@ def prepare(
     opened = open_source(source, Path(data_root) if data_root else None, reporter.log, _label_files(labels))
     dataset, seconds = prepared_datasets.prepare(opened, size, channels, reporter, strict=strict)
     return dataset, seconds, verify_prepared(dataset.path) if verify else []
+
+
+def cache() -> list[CacheEntry]:
+    """What is kept in the cache folder (``$ALEXNET_HOME``, see ``alexnet.data.home``): an entry for each folder.
+
+    An entry is a prepared dataset, a download, or what a killed process left. Raises ``OSError`` if it cannot be read.
+    """
+    return list_cache()
+
+
+def clear_cache(names: Sequence[str]) -> list[CacheEntry]:
+    """Remove entries of :func:`cache` by their names, and return them.
+
+    Nothing is removed if a running process or an unfinished training needs one of them: then, and for an unknown name,
+    ``UserError`` is raised.
+    """
+    return remove_cached(names)
 
 
 def summary(

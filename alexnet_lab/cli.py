@@ -10,7 +10,7 @@ import argparse
 import sys
 
 from alexnet.cli.console import print_json
-from alexnet.cli.options import Add, add_data_root, add_device, add_device_and_precision, count, positive
+from alexnet.cli.shared_options import Add, add_data_root, add_device, add_device_and_precision, count, positive
 from alexnet.core.errors import UserError
 
 

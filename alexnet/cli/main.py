@@ -23,7 +23,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple, NoReturn
 
-from alexnet.cli.options import (
+from alexnet.cli.shared_options import (
     SOURCE,
     Add,
     add_data_root,
@@ -52,6 +52,8 @@ def _train(add: Add) -> None:
     add("--out", metavar="RUN", help="the run folder (default: runs/RECIPE); an interrupted run there is resumed")
     change = "override a field of the recipe, e.g. train.epochs=3; may be repeated; 'help' lists all fields"
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help=change)
+    keep = "keep the checkpoints of the finished run (default: they are removed once its model is verified)"
+    add("--keep-checkpoints", action="store_true", help=keep)
     add_seed(add)
     add_device_and_precision(add)
     add_reference(add)
@@ -105,6 +107,11 @@ def _prepare(add: Add) -> None:
     add_data_root(add)
 
 
+def _cache(add: Add) -> None:
+    remove = "remove entries by their names in the list; one that a training needs is not removed"
+    add("--remove", nargs="+", metavar="NAME", help=remove)
+
+
 def _show(add: Add) -> None:
     add("what", metavar="PLOT", help="a name from the list below")
     targets = (
@@ -155,6 +162,9 @@ COMMANDS: dict[str, Command] = {
     "prepare": Command(
         "decode the images of a source once and cache them; list refused files",
         _prepare, "alexnet.cli.prepare:main",
+    ),
+    "cache": Command(
+        "list prepared datasets and downloads with size and age, or remove some", _cache, "alexnet.cli.cache:main"
     ),
     "show": Command(
         "plot a training, a trained model, a network or a recipe", _show, "alexnet.cli.show:main", computes=True,

@@ -25,6 +25,7 @@ def main(arguments: argparse.Namespace) -> int:
     run = train(
         arguments.recipe, data=arguments.data, labels=arguments.labels, out=arguments.out, seed=arguments.seed,
         overrides=overrides, device=arguments.device, reference=arguments.reference, data_root=arguments.data_root,
+        keep_checkpoints=arguments.keep_checkpoints,
     )  # fmt: skip
     result = run.result
     if arguments.json:
@@ -33,7 +34,7 @@ def main(arguments: argparse.Namespace) -> int:
     if result["split"]:
         print_text(describe_measure(result), *readings(run.recipe, result))
     print_text(f"the run is in {run.folder}: {', '.join(n for n in SHOWN if (run.folder / n).exists())}, model/")
-    if (size := folder_bytes(run.checkpoints)) > LARGE:
+    if not arguments.keep_checkpoints and (size := folder_bytes(run.checkpoints)) > LARGE:
         print_text(
             f"{run.checkpoints} has {size / 1e9:.1f} GB that a finished run does not need: you can remove that folder"
         )

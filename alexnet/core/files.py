@@ -16,10 +16,11 @@ import io
 import json
 import math
 import os
+import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,10 @@ def read_text(path: Path, limit: int = TEXT_LIMIT) -> str:
     return read_bytes(path, limit).decode("utf-8", "replace")
 
 
+_LEFTOVER = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}", re.ASCII | re.DOTALL)  # a temporary name for ``name``
+_CHECKS: dict[Path, Callable[[], None]] = {}  # folder → what :func:`check_before_writing` calls
+
+
 def sha256_file(path: Path) -> str:
     """The sha256 of a regular file's bytes, as 64 hexadecimal digits. Raises ``OSError`` as :func:`open_regular`."""
     with open_regular(path) as file:
@@ -132,20 +137,66 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+@contextlib.contextmanager
+def check_before_writing(folder: Path, check: Callable[[], None]) -> Iterator[None]:
+    """A context in which ``check()`` is called before a file or a folder below ``folder`` is put in its place.
+
+    What it raises ends the write. Inside, ``folder`` itself is never created by a write. Folders are compared by the
+    path that a writer gives.
+    """
+    _CHECKS[folder] = check
+    try:
+        yield
+    finally:
+        del _CHECKS[folder]
+
+
+def check_place(path: Path) -> None:
+    """Call the check of the folder that ``path`` is in, see :func:`check_before_writing`; without one, do nothing."""
+    if folder := _checked_folder(path):
+        _CHECKS[folder]()
+
+
+def _checked_folder(path: Path) -> Path | None:
+    return next((folder for folder in (path, *path.parents) if folder in _CHECKS), None)
+
+
+def _make_parent(path: Path) -> None:
+    """Create the folder that ``path`` is in, but never one that :func:`check_before_writing` protects."""
+    folder = _checked_folder(path)
+    if folder is None or folder == path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return
+    _CHECKS[folder]()
+    below = [parent for parent in path.parents if folder in parent.parents]
+    for parent in reversed(below):
+        parent.mkdir(exist_ok=True)
+
+
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path``, atomically and durably; an existing file is replaced. Raises ``OSError``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write ``data`` to ``path``, atomically and durably; an existing file is replaced. Raises ``OSError``.
+
+    A link at ``path`` is replaced, and the file that it names stays as it is.
+    """
+    _make_parent(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with temporary.open("xb") as file:
+            _try_lock(file.fileno())  # shows to :func:`remove_leftovers` that the file is in use
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+            check_place(path)
+            temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` as UTF-8, atomically; bytes of a name that are not UTF-8 are escaped."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def json_text(value: object, indent: int | None = None) -> str:
@@ -189,14 +240,32 @@ def read_json(path: Path, limit: int = TEXT_LIMIT) -> Any:
 
 
 @contextlib.contextmanager
-def publish_folder(path: Path) -> Iterator[Path]:
+def publish_folder(path: Path, replaces: Collection[str] | None = None) -> Iterator[Path]:
     """Build a folder under a temporary name in the same parent folder, and rename it to ``path`` when it is complete.
 
     Yields the folder to fill. Its files are synced before the rename, so whoever finds ``path`` finds all of it; if the
-    body raises, nothing is left. The unfinished folder of a killed process is removed by the next process that builds
-    a folder there. A folder that is already at ``path`` is replaced (renamed first, then removed). Raises ``OSError``.
+    body raises, nothing is left. A folder that is already at ``path`` is replaced (renamed first, then removed).
+    ``replaces``: the names of the files that such a folder may hold; one that holds anything else is kept, and
+    ``FileExistsError`` is raised. Raises ``OSError``.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _check_replaceable(path, replaces)
+    with scratch_folder(path) as temporary:
+        yield temporary
+        for file in sorted(temporary.rglob("*")):
+            sync(file)
+        sync(temporary)
+        _check_replaceable(path, replaces)
+        check_place(path)
+        _replace(temporary, path)
+
+
+@contextlib.contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """A new, empty folder with a temporary name beside ``path``, removed at the end if it is still there.
+
+    The scratch folder of a killed process is removed by the next process that makes one there. Raises ``OSError``.
+    """
+    _make_parent(path)
     temporary = path.with_name(f"{UNFINISHED}{path.name}.{secrets.token_hex(4)}")
     with contextlib.ExitStack() as locks:
         with _lock(path.parent):  # one process at a time: a new folder must be locked before others look for old ones
@@ -205,37 +274,128 @@ def publish_folder(path: Path) -> Iterator[Path]:
             locks.enter_context(_lock(temporary))
         try:
             yield temporary
-            for file in sorted(temporary.rglob("*")):
-                sync(file)
-            sync(temporary)
-            _replace(temporary, path)
-        except BaseException:
+        finally:
             shutil.rmtree(temporary, ignore_errors=True)
-            raise
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder: first its name, then its files, so that nobody finds half of it.
+
+    Raises ``OSError``, also for a link to a folder, which is left as it is.
+    """
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, "it is a link to another folder", str(path))
+    aside = path.with_name(f"{UNFINISHED}{path.name}.{secrets.token_hex(4)}")
+    path.rename(aside)
+    sync(path.parent)
+    shutil.rmtree(aside)
+
+
+def _check_replaceable(path: Path, replaces: Collection[str] | None) -> None:
+    """Raise ``FileExistsError`` if ``path`` is a file, or a folder that holds other visible files than ``replaces``."""
+    if replaces is None or path.is_symlink() or not path.exists():
+        return
+    found = [file.name for file in path.iterdir() if not file.name.startswith(".")] if path.is_dir() else [path.name]
+    if others := sorted(set(found) - set(replaces)):
+        raise FileExistsError(errno.EEXIST, f"there is already {others[0]!r}, which would be lost", str(path))
 
 
 def _replace(new: Path, path: Path) -> None:
-    """Rename ``new`` to ``path``; an older folder at ``path`` is renamed first and removed last."""
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}") if path.exists() else None
-    if aside is not None:
-        path.rename(aside)
-    try:
-        new.rename(path)
-    except BaseException:
+    """Rename ``new`` to ``path``; an older folder (or a link) at ``path`` is renamed first and removed last."""
+    with _lock(path.parent):  # shows to :func:`remove_leftovers` that the older folder is in use
+        aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}") if os.path.lexists(path) else None
         if aside is not None:
-            aside.rename(path)
-        raise
-    sync(path.parent)
-    if aside is not None:
-        shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+        try:
+            new.rename(path)
+        except BaseException:
+            if aside is not None:
+                aside.rename(path)
+            raise
+        sync(path.parent)
+        if aside is not None:
+            _remove(aside)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, a link or a folder with its files. What cannot be removed stays."""
+    if path.is_symlink() or not path.is_dir():
+        with contextlib.suppress(OSError):
+            path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path, names: re.Pattern[str]) -> None:
+    """Remove what killed processes left in ``folder`` while they wrote a file or folder whose name matches ``names``.
+
+    They are known by their temporary names. A folder that was renamed to make room for a new one that never came is
+    renamed back. Files in use are kept, and all of them are kept on a file system without locks.
+    """
+    if not folder.is_dir():
+        return
+    with _lock(folder) as locked:
+        if not locked:
+            return
+        _remove_unfinished(folder)
+        for left in sorted(folder.iterdir()):
+            found = _LEFTOVER.fullmatch(left.name)
+            if not found or left.name.startswith(UNFINISHED) or not names.fullmatch(found["name"]):
+                continue
+            if left.is_dir() and not os.path.lexists(path := folder / found["name"]):
+                left.rename(path)
+            elif left.is_symlink() or left.is_dir() or not _in_use(left):
+                _remove(left)
+
+
+def _in_use(file: Path) -> bool:
+    """Whether a running process has locked the file, or cannot be excluded to have done so."""
+    try:
+        handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return True
+    try:
+        return not (stat.S_ISREG(os.fstat(handle).st_mode) and _try_lock(handle))
+    finally:
+        os.close(handle)
+
+
+def _try_lock(handle: int) -> bool:
+    """Lock an open file without waiting. False if another process has locked it, or if there are no locks here."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (OSError, AttributeError):  # AttributeError: a system without fcntl
+        return False
+    return True
 
 
 def _remove_unfinished(parent: Path) -> None:
     """Remove the unfinished folders that no running process has locked."""
-    for unfinished in parent.glob(f"{UNFINISHED}*"):
-        with contextlib.suppress(OSError), _lock(unfinished, wait=False) as locked:
-            if locked:
-                shutil.rmtree(unfinished, ignore_errors=True)
+    for unfinished in leftovers(parent):
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def leftovers(parent: Path) -> list[Path]:
+    """The unfinished folders in ``parent`` that killed processes left: no running process has locked them."""
+    return [path for path in _unfinished(parent) if _is_unlocked(path)]
+
+
+def in_work(parent: Path) -> bool:
+    """Whether a running process is building a folder in ``parent``."""
+    return any(not _is_unlocked(path) for path in _unfinished(parent))
+
+
+def _unfinished(parent: Path) -> list[Path]:
+    return sorted(path for path in parent.glob(f"{UNFINISHED}*") if _LEFTOVER.fullmatch(path.name))
+
+
+def _is_unlocked(folder: Path) -> bool:
+    """Whether a folder can be locked now; False if it is gone, or on a file system without locks."""
+    try:
+        with _lock(folder, wait=False) as locked:
+            return locked
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager
@@ -246,7 +406,7 @@ def _lock(folder: Path, *, wait: bool = True) -> Iterator[bool]:
     is removed either.
     """
     check_platform()
-    handle = os.open(folder, os.O_RDONLY)
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         locked = True
         try:

@@ -93,8 +93,16 @@ def spec(where: str = "", renamed: Mapping[str, Renamed] | None = None) -> Calla
 
 
 def to_json(value: object) -> Any:
-    """A spec as plain JSON values."""
-    return dataclasses.asdict(value)  # type: ignore[call-overload]
+    """A spec as plain JSON values. Bytes of a path that are not UTF-8, which JSON cannot hold, are escaped."""
+    return _portable(dataclasses.asdict(value))  # type: ignore[call-overload]
+
+
+def _portable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _portable(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_portable(item) for item in value)
+    return value.encode("utf-8", "backslashreplace").decode("utf-8") if isinstance(value, str) else value
 
 
 def from_json(kind: type[Spec], value: object) -> Spec:

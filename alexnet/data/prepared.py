@@ -9,9 +9,9 @@ files but the images are verified.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
-import shutil
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +31,7 @@ from alexnet.data.decode import ImageRefusedError, accepted, image_size, preproc
 from alexnet.data.home import data_home
 from alexnet.data.sources import Record, Source
 from alexnet.data.splits import SPLITS
+from alexnet.data.uses import has_all_notes, hold, remove_unused, start_notes
 from alexnet.data.writer import (
     HEADER_BYTES,
     NAMES,
@@ -57,7 +58,7 @@ class PreparedDataset:
     hashes: NDArray[np.uint64]  # (N,)
     splits: NDArray[np.int8]  # (N,) indices into SPLITS
     mean_image: NDArray[np.float32]  # (S, S, C), the mean of each pixel over train, 0 … 255
-    descriptor: int  # of images.npy, open as long as this object exists, even if the folder is removed
+    descriptor: int  # of images.npy, open and locked as long as this object exists, so that nobody removes the dataset
 
     @property
     def name(self) -> str:
@@ -104,8 +105,7 @@ class PreparedDataset:
     @property
     def digest(self) -> str:
         """A hash of the content: equal for equal pixels, labels, splits and classes, independent of the folder."""
-        files = {name: item["sha256"] for name, item in self.meta["files"].items() if name != NAMES}
-        return sha256_json({"files": files, "classes": self.meta["classes"]})
+        return content_digest(self.meta)
 
     @property
     def auto_split(self) -> bool:
@@ -167,32 +167,47 @@ def open_or_prepare(
     ``progress(done, total)`` counts images. Raises ``UserError`` if no image is usable, if the disk cannot be written,
     or, with ``strict``, at the first refused image.
     """
-    side = natural_side(source) if side is None else side
-    channels = channels or (source.pixel_shape[2] if source.pixel_shape else 3)
-    if not 1 <= side <= MAX_SIDE or channels not in (1, 3):
-        raise UserError(
-            f"images are stored with a side of 1 to {MAX_SIDE} and 1 or 3 channels, not {side} and {channels}"
-        )
-    datasets = (home or data_home()) / "stores"
-    identity = {"location": source.location, "settings": preprocessing(side, channels)}
-    prefix = f"{source.name}-{sha256_json(identity)[:12]}"
-    own = datasets / f"{prefix}-{sha256_json([SCHEMA, source.fingerprint, source.classes])[:12]}"
+    own = _own_path(source, side, channels, home)
     path = _place(own)
+    side, channels = stored_shape(source, side, channels)
     try:
         if not path.exists():
             with publish_folder(path) as folder:
                 write_dataset(source, side, channels, folder, workers or cpu_count(), strict, progress)
-            for outdated in datasets.glob(f"{prefix}-*"):
-                if not outdated.name.startswith(own.name):
-                    shutil.rmtree(outdated, ignore_errors=True)
+                start_notes(folder)
+            _remove_outdated(own)
     except OSError as error:
         raise UserError(
             f"cannot write the prepared dataset {path}: {error.strerror or error}; set ALEXNET_HOME to another folder"
         ) from error
-    dataset = open_prepared(path)
+    try:
+        dataset = open_prepared(path)
+    except UserError:
+        if path.exists():
+            raise
+        return open_or_prepare(  # another process has just removed it
+            source, side, channels, home=home, workers=workers, strict=strict, progress=progress
+        )
     if strict and dataset.meta["refused"]:
         raise refusal_error(**dataset.meta["refused"][0])
     return dataset
+
+
+def prepared_path(
+    source: Source, side: int | None = None, channels: int | None = None, *, home: Path | None = None
+) -> Path:
+    """The folder of the prepared dataset of ``source`` as it is now, which may not exist yet.
+
+    The arguments are those of :func:`open_or_prepare`. Raises ``UserError`` for a side or channels that are not stored.
+    """
+    return _place(_own_path(source, side, channels, home))
+
+
+def _own_path(source: Source, side: int | None, channels: int | None, home: Path | None) -> Path:
+    """The name of the folder, without what :func:`_place` may add to it."""
+    identity = {"location": source.location, "settings": preprocessing(*stored_shape(source, side, channels))}
+    state = sha256_json([SCHEMA, source.fingerprint, source.classes])
+    return stores(home) / f"{source.name}-{sha256_json(identity)[:12]}-{state[:12]}"
 
 
 def _place(path: Path) -> Path:
@@ -212,10 +227,55 @@ def _place(path: Path) -> Path:
 def _lacks_images(folder: Path, accepts: dict[str, Any]) -> bool:
     """Whether a file was refused when the dataset was prepared and would be read now. A damaged dataset lacks none."""
     try:
-        meta = _read_meta(folder / "store.json")
+        meta = read_meta(folder)
     except (OSError, ValueError):
         return False
     return any(readable_now(item["name"], item["reason"], meta.get("accepts"), accepts) for item in meta["refused"])
+
+
+def stores(home: Path | None = None) -> Path:
+    """The folder of all prepared datasets in ``home``, ``data_home()`` if None."""
+    return (home or data_home()) / "stores"
+
+
+def stored_shape(source: Source, side: int | None, channels: int | None) -> tuple[int, int]:
+    """The side and the channels of the stored images, with the defaults for None. Raises ``UserError``."""
+    side = natural_side(source) if side is None else side
+    channels = channels or (source.pixel_shape[2] if source.pixel_shape else 3)
+    if not 1 <= side <= MAX_SIDE or channels not in (1, 3):
+        raise UserError(
+            f"images are stored with a side of 1 to {MAX_SIDE} and 1 or 3 channels, not {side} and {channels}"
+        )
+    return side, channels
+
+
+def _remove_outdated(own: Path) -> None:
+    """Remove the datasets of earlier states of the source of ``own`` that nobody uses, see ``uses.py``.
+
+    One that cannot be read, or that an earlier version made, stays: who needs it is unknown.
+    """
+    for outdated in own.parent.glob(f"{own.name.rpartition('-')[0]}-*"):
+        if not outdated.name.startswith(own.name) and has_all_notes(outdated):
+            with contextlib.suppress(OSError, ValueError):
+                remove_unused(outdated, content_digest(read_meta(outdated)))
+
+
+def content_digest(meta: dict[str, Any]) -> str:
+    """A hash of the content of a prepared dataset with this ``store.json``; see ``PreparedDataset.digest``."""
+    files = {name: item["sha256"] for name, item in meta["files"].items() if name != NAMES}
+    return sha256_json({"files": files, "classes": meta["classes"]})
+
+
+def find_prepared(digest: str, first: Path | None = None) -> Path | None:
+    """The folder of a prepared dataset with this content in the cache; None if there is none.
+
+    ``first``: the folder to look at before all others.
+    """
+    for path in [*([first] if first else []), *sorted(stores().glob("[!.]*"))]:
+        with contextlib.suppress(OSError, ValueError):
+            if content_digest(read_meta(path)) == digest:
+                return path
+    return None
 
 
 def cpu_count() -> int:
@@ -256,7 +316,12 @@ def open_prepared(path: Path) -> PreparedDataset:
     """
     check_platform()
     try:
-        meta = _read_meta(path / "store.json")
+        descriptor = os.open(path / "images.npy", os.O_RDONLY)
+    except OSError as error:
+        raise _unusable(path, error) from error
+    try:
+        hold(descriptor)
+        meta = read_meta(path)
         settings, count = meta["preprocessing"], meta["images"]
         shape = (settings["short_side"], settings["short_side"], settings["channels"])
         images = read_array(path / "images.npy", np.uint8, (count, *shape), mapped=True)
@@ -269,14 +334,20 @@ def open_prepared(path: Path) -> PreparedDataset:
         if splits.min() < 0 or splits.max() >= len(SPLITS):
             raise ValueError("splits.npy holds a number that is no split")
         _check_hashes(path, meta)
-        descriptor = os.open(path / "images.npy", os.O_RDONLY)
-    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
-        raise UserError(
-            f"the prepared dataset {path} is damaged: remove that folder and run the command again", [str(error)]
-        ) from error
-    except OSError as error:  # the files may be good: nobody should remove them
-        raise cannot_read(error.filename or path, error) from error
+    except BaseException as error:
+        os.close(descriptor)
+        if isinstance(error, OSError | ValueError):
+            raise _unusable(path, error) from error
+        raise
     return _closing(PreparedDataset(path, meta, images, targets, hashes, splits, mean_image, descriptor))
+
+
+def _unusable(path: Path, error: OSError | ValueError) -> UserError:
+    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError | NotADirectoryError):
+        return cannot_read(error.filename or path, error)  # the files may be good: nobody should remove them
+    return UserError(
+        f"the prepared dataset {path} is damaged: remove that folder and run the command again", [str(error)]
+    )
 
 
 def _closing(dataset: PreparedDataset) -> PreparedDataset:
@@ -292,8 +363,9 @@ def _check_hashes(path: Path, meta: dict[str, Any]) -> None:
             raise ValueError(f"{name} was changed: its sha256 differs")
 
 
-def _read_meta(path: Path) -> dict[str, Any]:
-    """The content of ``store.json``. Raises ``OSError``, or ``ValueError`` if it was changed."""
+def read_meta(folder: Path) -> dict[str, Any]:
+    """The content of ``store.json`` in a prepared dataset. Raises ``OSError``, or ``ValueError`` if it was changed."""
+    path = folder / "store.json"
     meta = read_json(path, FILE_LIMIT)  # it lists every refused image
     if not isinstance(meta, dict) or meta.get("schema") != SCHEMA:
         raise ValueError(f"{path.name} does not have schema {SCHEMA}, which this version reads")

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from alexnet.core.errors import UserError
 from alexnet.core.files import open_regular, publish_folder, read_json, write_json
 from alexnet.data.prepared import PreparedDataset
 from alexnet.inference.predictor import Predictor
@@ -25,6 +26,7 @@ from alexnet.runtime.log import Reporter, stage
 BATCH = 256
 BLOCK = 16384  # rows compared at once
 SCHEMA = 1
+FILES = ("features.npy", "features.json")
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +72,7 @@ def open_index(
 ) -> FeatureIndex:
     """The index of the images at the positions ``images``, read from ``folder`` or computed and written there.
 
-    Raises ``OSError`` if it cannot be written and ``UserError`` for a layer that the network does not have.
+    Raises ``UserError`` if it cannot be written, and for a layer that the network does not have.
     """
     identity = {
         "schema": SCHEMA,
@@ -81,9 +83,13 @@ def open_index(
         "precision": predictor.device_config.precision,
     }
     if not _matches(folder, identity, len(images)):
-        with publish_folder(folder) as beside:
-            _write(beside / "features.npy", len(images), compute_features(predictor, dataset, images, layer, reporter))
-            write_json(beside / "features.json", identity)
+        try:
+            with publish_folder(folder, replaces=FILES) as beside:
+                rows = compute_features(predictor, dataset, images, layer, reporter)
+                _write(beside / "features.npy", len(images), rows)
+                write_json(beside / "features.json", identity)
+        except OSError as error:
+            raise UserError(f"cannot write the features to {folder}: {error.strerror or error}") from error
     return FeatureIndex(images, np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False))
 
 
@@ -99,16 +105,18 @@ def _matches(folder: Path, identity: dict[str, object], count: int) -> bool:
 
 
 def _write(path: Path, count: int, batches: Iterator[NDArray[np.float32]]) -> None:
-    """Write batches to one file of ``count`` rows, without holding all of them in memory.
+    """Write batches to one ``.npy`` file of ``count`` rows, without holding all of them in memory.
 
-    Outputs beyond the range of fp16 are clipped to its largest number.
+    Outputs beyond the range of fp16 are clipped to its largest number. The rows are written, not memory-mapped: a
+    mapped file without its space ends the process with SIGBUS when the disk is full, and a write raises ``OSError``.
     """
-    limit, start, rows = np.finfo(np.float16).max, 0, None
-    for batch in batches:
-        if rows is None:
-            rows = np.lib.format.open_memmap(path, "w+", np.float16, (count, batch.shape[1]))
-        rows[start : start + len(batch)] = batch.clip(-limit, limit)
-        start += len(batch)
+    limit = np.finfo(np.float16).max
+    with path.open("xb") as file:
+        for number, batch in enumerate(batches):
+            if number == 0:
+                header = {"descr": "<f2", "fortran_order": False, "shape": (count, batch.shape[1])}
+                np.lib.format.write_array_header_1_0(file, header)
+            file.write(np.ascontiguousarray(batch.clip(-limit, limit), np.dtype("<f2")).data)
 
 
 def _digest(state: Mapping[str, Tensor]) -> str:

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from alexnet.config import Preprocessing
@@ -23,11 +22,13 @@ from alexnet.core.errors import UserError, cannot_read, no_run
 from alexnet.core.files import publish_folder, read_json, sha256_file, sha256_json, write_json
 from alexnet.core.names import printable
 from alexnet.core.schema import from_json, to_json
+from alexnet.core.tensors import load_tensors, save_tensors
 from alexnet.models.alexnet import Architecture, ConvLayer, LinearLayer, architecture_of
 from alexnet.models.classifier import Classifier, ModelInfo
 from alexnet.models.registry import new_network
 
 SCHEMA = 2  # schema 1 had the field names used before version 0.1
+FILES = ("model.safetensors", "model.json")
 MEAN_IMAGE = "preprocessing.mean_image"
 TRAINED_ON = "training.seen"
 # The exceptions that a damaged or unexpected file can raise while it is read and the network is built from it.
@@ -41,22 +42,19 @@ class LaterVersionError(UserError):
 
 
 def save_model(model: Classifier, folder: Path | str) -> None:
-    """Write a model folder. If writing fails, an existing folder is left unchanged.
+    """Write a model folder; an existing one is replaced. If writing fails, it is left unchanged.
 
     The tensors are written in their own dtype, contiguous. :func:`load_model` returns an equal model. Raises
-    ``OSError`` if the files cannot be written.
+    ``OSError`` if the files cannot be written; ``FileExistsError`` if the folder holds other files, which are kept.
     """
     info = model.info
-    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    tensors = dict(model.state_dict())
     if info.mean_image is not None:
-        tensors[MEAN_IMAGE] = info.mean_image.cpu().contiguous()
+        tensors[MEAN_IMAGE] = info.mean_image
     tensors[TRAINED_ON] = info.trained_on
     architecture = architecture_of(model)
-    with publish_folder(Path(folder)) as beside:
-        try:
-            save_file(tensors, beside / "model.safetensors")
-        except SafetensorError as error:  # safetensors raises this for a full disk
-            raise OSError(str(error)) from error
+    with publish_folder(Path(folder), replaces=FILES) as beside:
+        save_tensors(tensors, beside / "model.safetensors")
         description = {
             "schema": SCHEMA,
             "variant": info.variant,
@@ -113,11 +111,11 @@ def load_model(run: Path | str) -> Classifier:
     except DAMAGE as error:
         if _is_lack_of_memory(error):
             raise UserError(f"there is too little memory to load the model in {folder}: end other programs") from error
-        raise UserError(
-            f"the model in {folder} is damaged: use another copy, or move that folder away and repeat the training "
-            "command, which continues from the last checkpoint if there is one",
-            [str(error)],
-        ) from error
+        if any((folder.parent / "checkpoints").glob("*")):
+            remedy = "move that folder away and repeat the training command, which writes it from the last checkpoint"
+        else:
+            remedy = "train again in another folder with --out"
+        raise UserError(f"the model in {folder} is damaged: use another copy, or {remedy}", [str(error)]) from error
     if bad := _not_finite(model):
         raise UserError(
             f"the model in {folder} cannot be used: {bad} holds numbers that are not finite, as after a training "
@@ -155,7 +153,7 @@ def _load(folder: Path) -> Classifier:
         raise ValueError("model.json has changed since it was written (its sha256 differs)")
     if sha256_file(folder / "model.safetensors") != description["sha256"]:
         raise ValueError("model.safetensors has changed since it was written (its sha256 differs)")
-    return _build(description, load_file(folder / "model.safetensors"))
+    return _build(description, load_tensors(folder / "model.safetensors"))
 
 
 def _build(description: dict[str, Any], tensors: dict[str, Tensor]) -> Classifier:

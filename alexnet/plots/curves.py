@@ -31,7 +31,6 @@ from alexnet.plots.canvas import (
 from alexnet.plots.inputs import FinishedRun, PlotInputs
 from alexnet.plots.options import Plot, ReportFigure
 from alexnet.recipes import differences_from_named
-from alexnet.runtime.log import read_lines
 from alexnet.runtime.run import Run
 from alexnet.runtime.run_names import distinct_names, run_folder
 
@@ -84,8 +83,7 @@ class History:
 
 def read_history(run: Run, recipe: Recipe, final: Mapping[str, Any] | None = None, name: str = "") -> History:
     """The records of a run. ``final``: its result, if there is one. ``name``: its folder's if empty."""
-    events = read_lines(path) if (path := run.folder / "events.jsonl").is_file() else []
-    speeds = {event["step"]: event["images_per_second"] for event in events if event.get("event") == "speed"}
+    speeds = {event["step"]: event["images_per_second"] for event in run.events() if event["event"] == "speed"}
     expected = recipe.claim.top1 if differences_from_named(recipe) == [] else None
     return History(name or run.name, run.metrics(), speeds, expected, final)
 

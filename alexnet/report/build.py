@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from alexnet.core.errors import UserError, one_line
-from alexnet.core.files import write_bytes
+from alexnet.core.files import write_text
 from alexnet.data.prepared import PreparedDataset
 from alexnet.inference.predictor import Predictor
 from alexnet.models.bundle import load_model
@@ -19,6 +19,7 @@ from alexnet.plots.options import Accepts, ReportFigure
 from alexnet.plots.registry import PLOTS, get_plot
 from alexnet.report import html as page
 from alexnet.runtime.device import DeviceConfig
+from alexnet.runtime.lock import MovedError
 from alexnet.runtime.log import Reporter, stage
 from alexnet.runtime.run import Run
 from alexnet.runtime.run_names import run_folder
@@ -52,9 +53,14 @@ def rebuild(
 
 
 def add(run: Run, dataset: PreparedDataset, device_config: DeviceConfig, reporter: Reporter) -> None:
-    """Write the report at the end of a training. An error of any kind is logged as a warning: the run is complete."""
+    """Write the report at the end of a training. An error is logged as a warning, because the run is complete.
+
+    Raises ``MovedError`` if the run's folder is no longer at its path.
+    """
     try:
         write(run.folder / "report.html", run, dataset, device_config, reporter)
+    except MovedError:
+        raise
     except Exception as error:
         reporter.log(f"warning: no report.html: {one_line(error)}; try again with: alexnet show report {run.folder}")
 
@@ -69,7 +75,7 @@ def write(
         reporter.log(note)
     names = dict(zip(predictor.model.classes, predictor.model.labels, strict=True))
     text = page.render(run.recipe, run.result, sections, remarks(dataset), names, run.name, dataset.side)
-    write_bytes(path, text.encode())
+    write_text(path, text)
     return sections
 
 

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from alexnet.core.errors import cannot_read
-from alexnet.core.files import publish_folder, read_json, sha256_file, write_json
+from alexnet.core.files import check_place, publish_folder, read_json, sha256_file, write_json
+from alexnet.core.tensors import load_tensors, save_tensors
 
 SCHEMA = 1
+KEPT = 2  # checkpoints: the newest, and the one before it in case that it is damaged later
 _NAME = re.compile(r"step-\d{8,}", re.ASCII)
 
 
@@ -55,23 +56,17 @@ def save_checkpoint(
     path = root / f"step-{step:08d}"
     with publish_folder(path) as folder:
         for group, items in tensors.items():
-            _save_tensors(items, folder / f"{group}.safetensors")
+            save_tensors(items, folder / f"{group}.safetensors")
         write_json(folder / "state.json", {"step": step, **state})
         files = {file.name: {"bytes": file.stat().st_size, "sha256": sha256_file(file)} for file in _files(folder)}
         write_json(folder / "manifest.json", {"schema": SCHEMA, "files": files})
     others = [old for old in list_checkpoints(root) if old != path]
     before = [old for old in others if _step_of(old) < step]
+    check_place(path)
     for old in others:
-        if old not in before[-1:]:
+        if old not in before[1 - KEPT :]:
             shutil.rmtree(old, ignore_errors=True)
     return path
-
-
-def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    try:
-        save_file({name: item.detach().cpu().contiguous() for name, item in tensors.items()}, path)
-    except SafetensorError as error:  # safetensors reports errors of the disk as this type
-        raise OSError(f"{path.name}: {error}") from error
 
 
 def list_checkpoints(root: Path) -> list[Path]:
@@ -102,6 +97,7 @@ def set_aside(path: Path) -> Path:
 
     Returns its new path. Raises ``OSError`` if it cannot be renamed.
     """
+    check_place(path)
     number = 1
     while (aside := path.with_name(f"damaged-{path.name}" + (f"-{number}" if number > 1 else ""))).exists():
         number += 1
@@ -113,7 +109,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     verify(path)
     try:
         state = read_json(path / "state.json")
-        tensors = {file.stem: load_file(file) for file in _files(path) if file.suffix == ".safetensors"}
+        tensors = {file.stem: load_tensors(file) for file in _files(path) if file.suffix == ".safetensors"}
         step = int(state.pop("step"))
     except PermissionError as error:
         raise cannot_read(error.filename or path, error) from error

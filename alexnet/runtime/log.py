@@ -8,15 +8,18 @@ reads neither: a checkpoint holds the length of the metrics file, which is then 
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import json
 import os
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 from alexnet.core.errors import UserError
-from alexnet.core.files import json_text, read_bytes
+from alexnet.core.files import check_place, json_text, read_bytes, write_bytes
 
 
 class Reporter(Protocol):
@@ -105,13 +108,16 @@ class RunLog:
     """
 
     def __init__(self, folder: Path) -> None:
+        check_place(folder)
         try:
             with contextlib.ExitStack() as stack:
                 self._events = stack.enter_context(_Lines(folder / "events.jsonl"))
                 self._metrics = stack.enter_context(_Lines(folder / "metrics.jsonl"))
+                check_place(folder)  # again: now both files are known to be in the folder that this process has locked
                 self._opened = stack.pop_all()
         except OSError as error:
-            raise UserError(f"cannot write the logs in {folder}: {error.strerror or error}") from error
+            reason = "it is a link: remove it" if error.errno == errno.ELOOP else error.strerror or error
+            raise UserError(f"cannot write the log {error.filename or folder}: {reason}") from error
 
     def __enter__(self) -> RunLog:
         return self
@@ -140,7 +146,7 @@ class _Lines:
     """A file to which lines are appended. A line that cannot be written is kept and written with the next one."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("ab", buffering=0)
+        self._file = open_to_append(path)
         self._pending = b""
 
     def __enter__(self) -> _Lines:
@@ -171,10 +177,30 @@ class _Lines:
             self._pending = self._pending[self._file.write(self._pending) :]
 
 
+def open_to_append(path: Path) -> io.FileIO:
+    """Open a file to append bytes, unbuffered; it is created if it does not exist.
+
+    A link is not followed: its target may be any file of the user. A file that another folder holds too, as in a copy
+    by hard links, is copied first, so that the other one stays as it is. Raises ``OSError`` for a link, a folder, a
+    device, and a file that cannot be written.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    file = io.FileIO(handle, "ab")
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
+    if status.st_nlink == 1:
+        return file
+    with file:
+        write_bytes(path, path.read_bytes())
+    return open_to_append(path)
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The JSON objects in the lines of a JSONL file, without truncated or damaged lines. Raises ``OSError``."""
     lines = []
     for line in read_bytes(path).splitlines():
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             lines.append(json.loads(line))
     return [line for line in lines if isinstance(line, dict)]

@@ -9,20 +9,27 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from alexnet.config import Recipe, first_difference
-from alexnet.core.errors import UnreadableError, UserError, cannot_read, no_run
-from alexnet.core.files import read_json, write_json
+from alexnet.core.errors import UnreadableError, UserError
+from alexnet.core.files import read_json, remove_leftovers, sha256_file, write_json
+from alexnet.core.names import printable
 from alexnet.core.schema import from_json, to_json
+from alexnet.runtime.checkpoint import list_checkpoints
 from alexnet.runtime.lock import exclusive_lock
 from alexnet.runtime.log import read_lines
+from alexnet.runtime.run_files import SCHEMA, is_event, is_metrics, read_description, read_result
 
-SCHEMA = 1
+OWN = ("result.json", "model", "checkpoints", "metrics.jsonl", "events.jsonl")  # besides run.json
+WRITTEN = re.compile(r"lock|model|(run|result)\.json|(events|metrics)\.jsonl|report\.(md|html)|[a-z-]+\.(png|svg)")
+CHECKPOINT = re.compile(r"step-\d{8,}", re.ASCII)
+LAYER = re.compile(r"[a-z]+\d*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -36,8 +43,8 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The name of the folder, without the folders above it."""
-        return self.folder.resolve().name
+        """The name of the folder for people, without the folders above it."""
+        return printable(self.folder.resolve().name)
 
     @property
     def model_folder(self) -> Path:
@@ -55,17 +62,23 @@ class Run:
 
         Also ``labels``, the files with the classes of the images, if there are such.
         """
-        return _read(self.folder / "run.json", ("recipe", "seed", "source", "data"))
+        return read_description(self.folder / "run.json")
 
     @property
     def recipe(self) -> Recipe:
         """The recipe that is or was trained."""
-        return from_json(Recipe, self.description["recipe"])
+        value = self.description["recipe"]
+        try:
+            return from_json(Recipe, value)
+        except UserError as error:
+            raise UserError(f"the recipe in {self.folder / 'run.json'}: {error.line}", error.details) from error
 
     @property
     def finished(self) -> bool:
         """Whether the training has ended, was evaluated, and its model is complete."""
-        return (self.folder / "result.json").is_file() and (self.model_folder / "model.json").is_file()
+        model = self.model_folder
+        files = (self.folder / "result.json", model / "model.json", model / "model.safetensors")
+        return all(file.is_file() for file in files)
 
     @property
     def is_empty(self) -> bool:
@@ -79,53 +92,90 @@ class Run:
         """``result.json``: the evaluation and the hardware. Raises ``UserError`` if it is missing or damaged."""
         path = self.folder / "result.json"
         try:
-            return _read(path, ("split", "steps", "seconds", "hardware"))
+            return read_result(path)
         except UnreadableError:
             raise
         except UserError as error:
-            raise UserError(
-                f"{path} is missing or damaged: delete it and repeat the command of this run, which evaluates again"
-            ) from error
+            if any(self.checkpoints.glob("*")):
+                remedy = "delete it and repeat the command of this run, which evaluates again"
+            else:
+                remedy = f"'alexnet evaluate {self.folder}' measures the model again; it cannot be written again"
+            raise UserError(f"{path} is missing or damaged: {remedy}", [error.line]) from error
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """Write ``result.json``, with the hash of the model that was evaluated. Raises ``OSError``."""
+        model = sha256_file(self.model_folder / "model.safetensors")
+        write_json(self.folder / "result.json", {**result, "model_sha256": model})
 
     @property
     def divergence(self) -> dict[str, Any] | None:
         """The last "diverged" event of an unfinished training (step, finding, source, hardware), or None."""
-        events = [] if self.finished else read_lines(self.folder / "events.jsonl")
-        return next((event for event in reversed(events) if event.get("event") == "diverged"), None)
+        events = [] if self.finished else self.events()
+        return next((event for event in reversed(events) if event["event"] == "diverged"), None)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of ``metrics.jsonl``."""
-        return read_lines(self.folder / "metrics.jsonl")
+        """The lines of ``metrics.jsonl`` that have their fields. Raises ``OSError``."""
+        return [line for line in read_lines(self.folder / "metrics.jsonl") if is_metrics(line)]
 
-
-def _read(path: Path, names: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The JSON object in a file of a run folder; it must have the keys ``names``. Raises ``UserError``."""
-    try:
-        value = read_json(path)
-    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
-        line = f"{path.parent} is not a run folder: {path.name} is missing or damaged there"
-        raise no_run(path.parent, line) from error
-    except OSError as error:  # the file may be good
-        raise cannot_read(path, error) from error
-    if not isinstance(value, dict) or value.get("schema", SCHEMA) != SCHEMA or not value.keys() >= set(names):
-        raise UserError(f"{path.parent} is not a run folder of this version: {path.name} has other contents")
-    return value
+    def events(self) -> list[dict[str, Any]]:
+        """The lines of ``events.jsonl`` that have their fields; none if there is no such file. Raises ``OSError``."""
+        path = self.folder / "events.jsonl"
+        return [line for line in read_lines(path) if is_event(line)] if path.is_file() else []
 
 
 @contextlib.contextmanager
 def lock_run_folder(folder: Path) -> Iterator[None]:
     """Lock a folder for one training: a context around everything from the first look into it to the final result.
 
-    The folder is created if it does not exist. Raises ``UserError`` if another process has locked it, or if it holds
-    files and is not a run folder.
+    The folder is created if it does not exist, and what killed processes left in it is removed. Inside the context
+    nothing is written if the folder was renamed or removed, see :func:`exclusive_lock`. Raises ``UserError`` if another
+    process has locked it, or if it holds files and is not a run folder; the folder is then unchanged.
     """
-    if not (folder / "run.json").exists() and folder.is_dir() and any(not _hidden(path) for path in folder.iterdir()):
-        raise UserError(f"{folder} is not empty and is not a run: choose another folder with --out")
+    _check_folder(folder)
     with contextlib.ExitStack() as locks:
         with _writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             locks.enter_context(exclusive_lock(folder))
+            _check_folder(folder)  # again: now no other process writes here
+            remove_leftovers(folder, WRITTEN)
+            remove_leftovers(folder / "checkpoints", CHECKPOINT)
+            remove_leftovers(folder / "features", LAYER)
         yield
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise ``UserError`` for a folder that holds visible files and is not a run. Nothing in it is changed."""
+    if not (folder / "run.json").exists() and folder.is_dir() and any(not _hidden(path) for path in folder.iterdir()):
+        _check_description_is_there(folder)
+        raise UserError(f"{folder} is not empty and is not a run: choose another folder with --out")
+    _check_files_agree(Run(folder))
+
+
+def _check_description_is_there(folder: Path) -> None:
+    """Raise ``UserError`` for a run without its ``run.json``: nothing else says which training it is."""
+    if (folder / "run.json").exists():
+        return
+    if found := [name for name in OWN if (folder / name).exists()]:
+        raise UserError(
+            f"{folder} has {found[0]} and no run.json, so it is not known which training it is: restore run.json from "
+            "a backup, or choose another folder with --out"
+        )
+
+
+def _check_files_agree(run: Run) -> None:
+    """Raise ``UserError`` if ``run.json`` is not one of this tool, or if ``result.json`` is of another training."""
+    if not (run.folder / "run.json").exists():
+        return
+    description, recipe = run.description, run.recipe
+    if not (run.folder / "result.json").exists():
+        return
+    result = run.result
+    for name, expected in (("recipe", recipe.name), ("seed", description["seed"]), ("data", description["data"])):
+        if result[name] != expected:
+            raise UserError(
+                f"{run.folder} holds files of two trainings: {name} is {expected!r} in run.json and {result[name]!r} "
+                "in result.json; choose another folder with --out"
+            )
 
 
 def start_or_continue(
@@ -135,19 +185,46 @@ def start_or_continue(
 
     ``location`` and ``digest``: where the images are, and their hash; ``labels``: the files with their classes. If
     several processes may use the folder, lock it first, see :func:`lock_run_folder`. Raises ``UserError`` if the
-    existing run differs; the error names the field.
+    existing run differs (the error names the field), if its files are those of two trainings, or if its model is
+    damaged.
     """
     run = Run(folder)
-    if (folder / "run.json").exists() and not run.is_empty:
+    _check_description_is_there(folder)
+    if (folder / "run.json").exists() and not (run.description and run.is_empty):
         _check_same(run, recipe, seed, digest)
+        _check_files_agree(run)
+        _check_model(run)
         return run
     description = {"schema": SCHEMA, "recipe": to_json(recipe), "seed": seed, "source": location, "data": digest}
     if labels:
         description["labels"] = list(labels)
     with _writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "run.json", {**description, "commit": source_commit()})
     return run
+
+
+def _check_model(run: Run) -> None:
+    """Raise ``UserError`` if the model of a finished run is damaged or is that of another run."""
+    path = run.model_folder / "model.safetensors"
+    if not run.finished:
+        return
+    digest = sha256_file(path)
+    wrong = "is damaged" if digest != _model_digest(run) else ""
+    if not wrong and run.result.get("model_sha256") not in (None, digest):
+        wrong = "is not the model that result.json is about"
+    if wrong:
+        todo = "remove that file and repeat the command, which writes it again from the last checkpoint"
+        backup = "restore it from a backup, or train again in another folder with --out"
+        raise UserError(f"{path} {wrong}: {todo if list_checkpoints(run.checkpoints) else backup}")
+
+
+def _model_digest(run: Run) -> object:
+    """The hash of the weights in ``model.json``; None if it cannot be read."""
+    try:
+        description = read_json(run.model_folder / "model.json")
+    except (OSError, ValueError):
+        return None
+    return description.get("sha256") if isinstance(description, dict) else None
 
 
 def _hidden(path: Path) -> bool:

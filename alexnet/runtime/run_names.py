@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from alexnet.core.names import printable
+
 
 def run_folder(target: str) -> Path:
     """The run folder that ``target`` names: the path itself, or the parent folder if it is the ``model/`` of a run."""
@@ -15,7 +17,7 @@ def run_folder(target: str) -> Path:
 
 def short_name(target: str) -> str:
     """The name of the run folder, without the folders above it."""
-    return run_folder(target).resolve().name
+    return printable(run_folder(target).resolve().name)
 
 
 def distinct_names(targets: Sequence[str]) -> dict[str, str]:
@@ -28,4 +30,4 @@ def distinct_names(targets: Sequence[str]) -> dict[str, str]:
     while len({path.parts[-parts:] for path in paths.values()}) < len(set(paths.values())):
         parts += 1
     target_of = {path: target for target, path in paths.items()}
-    return {target: "/".join(path.parts[-parts:]) for path, target in target_of.items()}
+    return {target: printable("/".join(path.parts[-parts:])) for path, target in target_of.items()}

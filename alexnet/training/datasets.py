@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.core.errors import UserError
-from alexnet.data.prepared import PreparedDataset, open_or_prepare
+from alexnet.data.prepared import PreparedDataset, find_prepared, open_or_prepare, open_prepared
 from alexnet.data.sources import BUILTIN_SOURCES, Source, open_source
 from alexnet.data.sources.class_folders import same_name
+from alexnet.data.uses import note_run
 from alexnet.models.bundle import model_folder
 from alexnet.models.classifier import Classifier
 from alexnet.runtime.log import Reporter
@@ -49,6 +50,38 @@ def prepare(
     for line in remarks(dataset):
         reporter.log(line)
     return dataset, time.monotonic() - start
+
+
+def open_begun(run: Run, location: str, now: Path, reporter: Reporter) -> PreparedDataset | None:
+    """The images that an interrupted training began with, if its source has changed since; otherwise None.
+
+    ``location``: where the training's images are, see ``absolute_source``; ``now``: the folder of the prepared dataset
+    of the source as it is now. None also if other images were given, or if those of the beginning are not in the cache.
+    Raises ``UserError`` if ``run.json`` is damaged.
+    """
+    if not (run.folder / "run.json").is_file() or run.finished or run.is_empty:
+        return None
+    began = run.description
+    path = find_prepared(began["data"], now) if began["source"] == location else None
+    if path is None or path == now:
+        return None
+    reporter.log(
+        f"note: {location} has changed since the training in {run.folder} began: it continues on the images that it "
+        "began with; to train on the images of today, give another folder with --out"
+    )
+    return open_prepared(path)
+
+
+def note_use(dataset: PreparedDataset, run: Run, reporter: Reporter) -> None:
+    """Name the place of the images, and note there that the training of ``run`` needs them until it has finished."""
+    reporter.log(f"the prepared dataset is in {dataset.path}")
+    try:
+        note_run(dataset.path, run.folder)
+    except OSError as error:  # another person's cache, a full disk: the training itself holds the dataset
+        reporter.log(
+            f"warning: cannot write into {dataset.path} that this training needs it ({error.strerror or error}): if it "
+            "is interrupted, continue it before its images change"
+        )
 
 
 def remarks(dataset: PreparedDataset, most: int = REFUSED_SHOWN) -> list[str]:

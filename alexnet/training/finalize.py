@@ -1,12 +1,18 @@
-"""The end of a training: write the model folder and evaluate the model once on the test images."""
+"""The end of a training: write the model folder, evaluate the model once on the test images, remove the checkpoints."""
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
-from alexnet.models.bundle import save_model
+from alexnet.core.errors import UserError
+from alexnet.core.files import check_place
+from alexnet.models.bundle import load_model, save_model
 from alexnet.models.classifier import Classifier
 from alexnet.runtime.device import describe_hardware
+from alexnet.runtime.lock import MovedError
+from alexnet.runtime.log import Reporter
+from alexnet.runtime.run import Run
 from alexnet.training.datasets import final_split
 from alexnet.training.evaluate import evaluate_models
 from alexnet.training.loop import Training
@@ -57,3 +63,33 @@ def finalize(training: Training, model: Classifier, matrix_gflops: float) -> dic
         "matrix_gflops": matrix_gflops,
         "hardware": describe_hardware(device_config),
     }
+
+
+def remove_checkpoints(run: Run, reporter: Reporter) -> None:
+    """Remove the checkpoints of a finished run once its model has been read and verified; else warn and keep them."""
+    if not run.checkpoints.exists():
+        return
+    try:
+        load_model(run.model_folder)
+        check_place(run.checkpoints)
+        shutil.rmtree(run.checkpoints)
+    except MovedError:
+        raise
+    except (UserError, OSError) as error:
+        reporter.log(f"warning: the checkpoints in {run.checkpoints} are not removed: {error}")
+
+
+def check_not_lost(run: Run) -> None:
+    """Raise ``UserError`` for a run that lost its model or its result and has no checkpoint to write it again from."""
+    if any(run.checkpoints.glob("*")):
+        return
+    if (run.folder / "result.json").is_file():
+        raise UserError(
+            f"{run.folder} has finished but has no model in {run.model_folder}, and no checkpoint to write it from: "
+            "put back a copy of that folder, or train again in another folder with --out"
+        )
+    if (run.model_folder / "model.json").is_file():
+        raise UserError(
+            f"{run.folder} has a model but no result.json, and no checkpoint to write it from: 'alexnet evaluate "
+            f"{run.folder}' measures the model; to train again, give another folder with --out"
+        )

@@ -53,12 +53,13 @@ def no_curves(run: Run) -> None:
 
 
 def digest(folder: Path) -> str:
-    """The sha256 of what every finished run must have: metrics, last checkpoint, model, result."""
-    last = list_checkpoints(Run(folder).checkpoints)[-1]
+    """The sha256 of what every finished run must have: metrics, model, result, and a kept checkpoint."""
+    last = list_checkpoints(Run(folder).checkpoints)[-1:]
+    tensors = [file for path in last for file in sorted(path.glob("*.safetensors"))]
     content = hashlib.sha256((folder / "metrics.jsonl").read_bytes())
-    for file in [*sorted(last.glob("*.safetensors")), *sorted((folder / "model").glob("*"))]:
+    for file in [*tensors, *sorted((folder / "model").glob("*"))]:
         content.update(file.read_bytes())
-    for file in filter(Path.exists, (last / "state.json", folder / "result.json")):
+    for file in filter(Path.exists, (*(path / "state.json" for path in last), folder / "result.json")):
         values = json.loads(file.read_text(encoding="utf-8"))
         content.update(json.dumps({name: values[name] for name in sorted(values.keys() - CLOCK)}).encode())
     return content.hexdigest()
@@ -123,7 +124,8 @@ def _train(folder: Path, recipe: Recipe, dataset: PreparedDataset, seed: int) ->
     with lock_run_folder(folder):
         training = train_on(folder, recipe, dataset, seed)
         if not training.run.finished:
-            finish(training, training.fit(no_curves), CurvesFile(recipe), matrix_gflops=1.0)
+            curves = CurvesFile(recipe)
+            finish(training, training.fit(no_curves), curves, matrix_gflops=1.0, keep_checkpoints=True)
     return 0
 
 

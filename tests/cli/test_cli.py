@@ -61,12 +61,12 @@ def test_the_commands_and_their_options_are_these():
     device = ["--device", "--precision"]
     reference = ["--reference", "--plain"]  # the second is hidden: its earlier name
     assert shown == {
-        "train": ["recipe", "--data", "--out", "--set", "--seed", *device, *reference, "--data-root"],
-        "evaluate": ["models", "--data", "--views", "--predictions", *device, *reference, "--data-root"],
+        "train": ["recipe", "--data", "--labels", "--out", "--set", "--seed", *device, *reference, "--data-root"],
+        "evaluate": ["models", "--data", "--labels", "--views", "--predictions", *device, *reference, "--data-root"],
         "predict": ["model", "images", "--top-k", "--threshold", "--sort-into", "--csv", *device, *reference],
         "summary": ["target", "--classes", "--channels", "--image-size"],
         "list": ["what"],
-        "prepare": ["source", "--size", "--channels", "--strict", "--verify", "--data-root"],
+        "prepare": ["source", "--labels", "--size", "--channels", "--strict", "--verify", "--data-root"],
         "show": ["what", "targets", "--out", "--image", "--class", "--layer", "--data", *device, "--data-root"],
         "reproduce": ["claims", "--run", "--missing", "--data", "--device", "--data-root"],
         "bench": [

@@ -51,7 +51,7 @@ def test_the_option_reaches_the_training_and_is_kept_in_its_checkpoints(tmp_path
     words = ["train", "small-digits", "--set", "train.steps=2", "--set", "model.width=0.25", "--precision", "fp32"]
     for option, reference in (("--reference", True), ("--plain", True), (None, False)):  # --plain: its earlier name
         out = tmp_path / str(option)
-        assert main([*words, "--out", str(out), *([option] if option else [])]) == 0
+        assert main([*words, "--keep-checkpoints", "--out", str(out), *([option] if option else [])]) == 0
         (state,) = (json.loads(path.read_text()) for path in out.glob("checkpoints/*/state.json"))
         assert state["plain"] is reference
     assert "the run is in" in capsys.readouterr().out

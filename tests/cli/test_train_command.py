@@ -1,7 +1,9 @@
 """``alexnet train`` and what follows it: resume, finished runs, run folders, images that are known by their content."""
 
+import gc
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -15,12 +17,16 @@ import pytest
 from PIL import Image
 
 from alexnet import Run, UserError, evaluate, get_recipe, load_model, train
+from alexnet.api import clear_cache
 from alexnet.cli.main import main as cli
+from alexnet.core.errors import StoppedError
 from alexnet.core.files import write_json
 from alexnet.core.schema import to_json
 from alexnet.data.prepared import open_or_prepare
 from alexnet.data.sources import open_source
+from alexnet.data.uses import unfinished_runs
 from alexnet.recipes.photos import recipe_for
+from alexnet.training.loop import Training
 
 SHORT = ["model.width=0.25", "train.epochs=1"]
 
@@ -33,8 +39,7 @@ def words(overrides) -> list[str]:
 def test_a_run_folder_is_complete(narrow_run):
     names = {path.name for path in narrow_run.folder.iterdir()}
     assert names == {
-        "run.json", "result.json", "report.md", "curves.png", "metrics.jsonl", "events.jsonl", "checkpoints", "model",
-        ".lock",
+        "run.json", "result.json", "report.md", "curves.png", "metrics.jsonl", "events.jsonl", "model", ".lock",
     }  # fmt: skip
     with Image.open(narrow_run.folder / "curves.png") as picture:
         assert picture.size[0] > 1000
@@ -215,14 +220,13 @@ def test_a_source_as_an_override_is_the_one_that_is_trained_on(tmp_path, make_tw
         train("small-digits", out=tmp_path / "other", overrides=["data.source=/nowhere"])
 
 
-def test_what_a_finished_run_lost_is_written_again(tmp_path, capsys, monkeypatch, notes):
+def test_what_a_finished_run_lost_is_written_again_from_a_kept_checkpoint(tmp_path, capsys, monkeypatch, notes):
     """A lost model, a damaged result and lost checkpoints, and what the same command does about each of them."""
     folder = tmp_path / "run"
-    command = ["train", "small-digits", *words(SHORT), "--out", str(folder)]
+    command = ["train", "small-digits", *words(SHORT), "--out", str(folder), "--keep-checkpoints"]
     monkeypatch.setattr("alexnet.cli.train.LARGE", 0)
     assert cli([*command, "--data-root", str(tmp_path)]) == 0
-    shown = capsys.readouterr().out
-    assert f"{folder}/checkpoints has 0.0 GB that a finished run does not need" in shown
+    assert "does not need" not in capsys.readouterr().out
     assert Run(folder).description["source"] == "digits"  # a data root does not hide them
     weights = (folder / "model" / "model.safetensors").read_bytes()
     shutil.rmtree(folder / "model")
@@ -234,16 +238,202 @@ def test_what_a_finished_run_lost_is_written_again(tmp_path, capsys, monkeypatch
     result.write_text("{}", encoding="utf-8")
     capsys.readouterr()
     assert cli(command) == 2
-    assert f"{result} is missing or damaged" in capsys.readouterr().err
+    assert f"{result} is missing or damaged: delete it and repeat the command" in capsys.readouterr().err
     result.unlink()
     assert cli(command) == 0
     assert "epoch 1/1" not in capsys.readouterr().err  # nothing was trained again
     after = json.loads(result.read_text(encoding="utf-8"))
     assert {**after, "matrix_gflops": 0} == {**before, "matrix_gflops": 0}
+    assert cli(command[:-1]) == 0  # who kept them keeps them, until that folder is removed
+    shown = capsys.readouterr().out
+    assert f"{folder}/checkpoints has 0.0 GB that a finished run does not need: you can remove that folder" in shown
     shutil.rmtree(folder / "checkpoints")
+    shutil.rmtree(folder / "model")
     result.unlink()
     train("small-digits", out=folder, overrides=SHORT, reporter=notes)
     assert notes.warnings() == [f"warning: there are no checkpoints in {folder}/checkpoints: starting at step 0 again"]
+
+
+def test_a_finished_run_has_no_checkpoints_and_what_it_lost_costs_a_line(tmp_path, capsys):
+    """Without a checkpoint nothing is written again, and nothing that is left is overwritten."""
+    folder = tmp_path / "run"
+    command = ["train", "small-digits", *words(SHORT), "--out", str(folder)]
+    assert cli(command) == 0
+    assert not (folder / "checkpoints").exists()
+    model, result = folder / "model", folder / "result.json"
+    files = {path: path.read_bytes() for path in (result, *model.iterdir())}
+    capsys.readouterr()
+    result.unlink()
+    assert cli(command) == 2
+    line = f"{folder} has a model but no result.json, and no checkpoint to write it from: 'alexnet evaluate {folder}'"
+    assert line in capsys.readouterr().err
+    assert not result.exists()
+    assert cli(["evaluate", str(folder)]) == 0
+    result.write_bytes(files[result])
+    shutil.move(model, tmp_path / "away")
+    capsys.readouterr()
+    assert cli(command) == 2
+    assert f"{folder} has finished but has no model in {model}, and no checkpoint" in capsys.readouterr().err
+    shutil.move(tmp_path / "away", model)
+    assert {path: path.read_bytes() for path in files} == files
+    weights = bytearray(files[model / "model.safetensors"])
+    weights[-1] ^= 1
+    (model / "model.safetensors").write_bytes(weights)
+    assert cli(["evaluate", str(folder)]) == 2
+    assert "is damaged: use another copy, or train again in another folder with --out" in capsys.readouterr().err
+
+
+def test_checkpoints_stay_where_the_model_cannot_be_verified(tmp_path, monkeypatch, notes):
+    from alexnet import api
+
+    real = api.write_json
+
+    def damage(path, value):
+        real(path, value)
+        model = path.parent / "model" / "model.safetensors"
+        model.write_bytes(model.read_bytes()[:-1] + b"x")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(api, "write_json", damage)
+        run = train("small-digits", out=tmp_path / "run", overrides=SHORT, reporter=notes)
+    (warning,) = notes.warnings()
+    assert (
+        f"the checkpoints in {run.checkpoints} are not removed: the model in {run.model_folder} is damaged" in warning
+    )
+    assert any(run.checkpoints.iterdir())
+
+
+def test_checkpoints_that_a_kill_left_are_removed_by_the_same_command(tmp_path, monkeypatch):
+    """Killed between the result and the removal: they are not those that somebody wanted to keep."""
+    with monkeypatch.context() as patch:
+        patch.setattr("alexnet.api.remove_checkpoints", lambda run, reporter: None)
+        run = train("small-digits", out=tmp_path / "run", overrides=SHORT, progress=False)
+    assert any(run.checkpoints.iterdir())
+    assert train("small-digits", out=tmp_path / "run", overrides=SHORT, progress=False).result == run.result
+    assert not run.checkpoints.exists()
+
+
+def test_every_file_of_a_run_has_the_rights_of_the_files_beside_it(tmp_path):
+    before = os.umask(0o027)
+    try:
+        run = train("small-digits", out=tmp_path / "run", overrides=SHORT, progress=False, keep_checkpoints=True)
+    finally:
+        os.umask(before)
+    files = [path for path in run.folder.rglob("*") if path.is_file()]
+    assert {path.name for path in files} >= {"model.safetensors", "optimizer.safetensors", "model.json", "report.md"}
+    assert {oct(path.stat().st_mode & 0o777) for path in files} == {oct(0o640)}
+
+
+def test_the_place_of_the_images_is_named_before_the_training(tmp_path, notes):
+    run = train("small-digits", out=tmp_path / "run", overrides=SHORT, reporter=notes)
+    place = next(line for line in notes.lines if line.startswith("the prepared dataset is in "))
+    assert notes.lines.index(place) < next(n for n, line in enumerate(notes.lines) if line.startswith("epoch 1"))
+    dataset = Path(place.removeprefix("the prepared dataset is in "))
+    assert (dataset / "store.json").is_file()
+    assert unfinished_runs(dataset, run.description["data"]) == []  # it was needed, and is needed no longer
+
+
+def test_a_training_that_needs_much_disk_says_so_before_it_begins(tmp_path, monkeypatch, notes):
+    monkeypatch.setattr("alexnet.training.disk.LARGE", 1e6)
+    train("small-digits", out=tmp_path / "run", overrides=SHORT, reporter=notes)
+    said = next(line for line in notes.lines if line.startswith("disk: "))
+    assert re.fullmatch(rf"disk: the run needs up to 0\.\d GB in {tmp_path}/run until .*; \d+\.\d GB are free", said)
+    count = len(notes.lines)
+    train("small-digits", out=tmp_path / "run", overrides=SHORT, reporter=notes)
+    assert not [line for line in notes.lines[count:] if line.startswith("disk: ")]  # it is finished and needs nothing
+
+
+@pytest.fixture
+def interrupted_greys(tmp_path, make_two_greys, monkeypatch):
+    """A training on a folder of images that was interrupted after its second epoch, and a function to continue it."""
+    monkeypatch.setenv("ALEXNET_HOME", str(tmp_path / "home"))
+    make_two_greys(tmp_path / "set")
+
+    def go_on(folder=tmp_path / "run", **changes):
+        overrides = ["train.epochs=4", "model.width=0.25"]
+        return train(**{"data": tmp_path / "set", "out": folder, "overrides": overrides, "progress": False, **changes})
+
+    whole = go_on(tmp_path / "whole")
+
+    def stop(self, log, on_evaluation):
+        real(self, log, on_evaluation)
+        if self.epochs_begun == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    real = Training.end_epoch
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "end_epoch", stop)
+        with pytest.raises(StoppedError):
+            go_on()
+    return go_on, whole
+
+
+def add_grey(folder):
+    Image.fromarray(np.full((28, 28), 99, np.uint8)).save(folder / "light" / "new.png")
+
+
+def remove_grey(folder):
+    next((folder / "light").iterdir()).unlink()
+
+
+def add_class(folder):
+    (folder / "middle").mkdir()
+    for number in range(3):
+        Image.fromarray(np.full((28, 28), 120 + number, np.uint8)).save(folder / "middle" / f"{number}.png")
+
+
+def touch_all(folder):
+    for path in folder.rglob("*.png"):
+        os.utime(path, (1e9, 1e9))
+
+
+@pytest.mark.parametrize("change", [add_grey, remove_grey, add_class, touch_all])
+def test_an_interrupted_run_continues_on_the_images_it_began_with(change, interrupted_greys, tmp_path, notes):
+    """Whatever was done to the images meanwhile, also by another training that was prepared from the new ones."""
+    go_on, whole = interrupted_greys
+    (began,) = (tmp_path / "home" / "stores").iterdir()
+    change(tmp_path / "set")
+    open_or_prepare(open_source(str(tmp_path / "set")))
+    gc.collect()
+    assert began.exists()
+    run = go_on(reporter=notes)
+    note = (
+        f"note: {tmp_path}/set has changed since the training in {run.folder} began: it continues on the images that "
+        "it began with; to train on the images of today, give another folder with --out"
+    )
+    same = change is touch_all  # prepared again, they are equal
+    assert [line for line in notes.lines if line.startswith("note: ")] == ([] if same else [note])
+    for name in ("metrics.jsonl", "model/model.safetensors"):
+        assert (run.folder / name).read_bytes() == (whole.folder / name).read_bytes()
+
+
+def test_the_images_of_an_interrupted_run_are_removed_neither_by_name_nor_by_another_source(
+    interrupted_greys, tmp_path, notes
+):
+    go_on, _ = interrupted_greys
+    (began,) = (tmp_path / "home" / "stores").iterdir()
+    with pytest.raises(UserError, match=r"the unfinished training in .* needs it"):
+        clear_cache([began.name])
+    shutil.copytree(tmp_path / "set", tmp_path / "other")
+    add_grey(tmp_path / "other")
+    with pytest.raises(UserError, match="it differs in the images"):
+        go_on(data=tmp_path / "other")  # other images are not a change of these
+    add_grey(tmp_path / "set")
+    shutil.rmtree(began)
+    with pytest.raises(UserError, match="it differs in the images"):
+        go_on(reporter=notes)  # those of the beginning are gone
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_a_finished_run_does_not_keep_its_images(interrupted_greys, tmp_path):
+    go_on, _ = interrupted_greys
+    (began,) = (tmp_path / "home" / "stores").iterdir()
+    go_on()
+    add_grey(tmp_path / "set")
+    gc.collect()
+    now = open_or_prepare(open_source(str(tmp_path / "set"))).path
+    assert [path.name for path in (tmp_path / "home" / "stores").iterdir()] == [now.name]
+    assert now != began
 
 
 def test_progress_without_a_reader_does_not_end_a_training(tmp_path, process):

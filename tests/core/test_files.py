@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,12 +18,16 @@ import pytest
 
 from alexnet.core import files
 from alexnet.core.files import (
+    in_work,
     json_text,
+    leftovers,
     open_regular,
     publish_folder,
     read_bytes,
     read_json,
     read_text,
+    remove_folder,
+    scratch_folder,
     sha256_file,
     sha256_json,
     size_in_words,
@@ -198,6 +203,30 @@ def test_a_folder_appears_whole(tmp_path):
         assert not path.exists()
     assert (path / "deep" / "file").read_text() == "first"
     assert names(path.parent) == ["folder"]
+
+
+def test_a_folder_is_removed_but_not_what_a_link_names(tmp_path):
+    (tmp_path / "there").mkdir()
+    fill(tmp_path / "there", "kept")
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    with pytest.raises(OSError, match="it is a link to another folder"):
+        remove_folder(tmp_path / "link")
+    assert names(tmp_path) == ["link", "there"]
+    remove_folder(tmp_path / "there")
+    assert names(tmp_path) == ["link"]
+
+
+def test_a_scratch_folder_is_gone_at_the_end_and_so_is_that_of_a_killed_process(tmp_path):
+    with scratch_folder(tmp_path / "name") as killed:
+        (tmp_path / "kept").mkdir()
+        shutil.copytree(killed, tmp_path / ".unfinished.name.00000000")
+        assert in_work(tmp_path)
+        assert leftovers(tmp_path) == [tmp_path / ".unfinished.name.00000000"]
+        with scratch_folder(tmp_path / "other"):
+            assert leftovers(tmp_path) == []
+            assert killed.exists()
+    assert names(tmp_path) == ["kept"]
+    assert not in_work(tmp_path)
 
 
 def test_a_folder_replaces_the_one_that_was_there(tmp_path):

@@ -84,7 +84,7 @@ def test_arrays_are_kept_as_they_are(array_source, home):
     assert made.classes == made.labels == [f"class {label}" for label in range(4)]
     assert counted == [(done, 40) for done in range(1, 41)]
     assert made.path.parent == home / "stores"
-    assert sorted(path.name for path in made.path.iterdir()) == sorted(FILES)
+    assert sorted(path.name for path in made.path.iterdir()) == sorted([*FILES, "runs"])
 
 
 def test_files_are_kept_as_the_decoder_gives_them(tmp_path):
@@ -108,7 +108,7 @@ def test_another_side_and_other_channels_can_be_asked_for(array_source):
     assert all(np.array_equal(wide.images[2, ..., channel], expected) for channel in range(3))
     assert open_or_prepare(source).images.shape == (6, 8, 8, 1)
     line, _ = complaint(open_or_prepare, source, 0)
-    assert "side of 1 or more" in line
+    assert "a side of 1 to 4096" in line
     assert "not 8 and 2" in complaint(open_or_prepare, source, channels=2)[0]
 
 
@@ -168,7 +168,7 @@ def test_what_is_refused_is_named_and_the_rest_is_kept(tmp_path):
         {"name": "dog/000.png", "reason": "is empty"},
         {
             "name": "dog/readme.txt",
-            "reason": "is not a JPEG, PNG, WebP, GIF, BMP or TIFF image (it looks like text)",
+            "reason": "is not a JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC, PPM or PGM image (it looks like text)",
         },
     ]
     refused = [root / item["name"] for item in made.meta["refused"]]
@@ -287,7 +287,11 @@ def test_small_classes_only_train_and_are_named(array_source):
     made = open_or_prepare(array_source(noise(46), targets, splits, classes))
     assert made.meta["warnings"] == []
     missing = open_or_prepare(array_source(noise(4), [0, 0, 0, 1], ["train"] * 3 + ["test"], ("a", "b", "c")))
-    assert missing.meta["warnings"] == ["classes without training images: b, c"]
+    assert missing.classes == ["a", "b"]
+    assert missing.meta["warnings"] == [
+        "classes without a usable image, left out: c",
+        "classes without training images: b",
+    ]
 
 
 # Statistics
@@ -443,10 +447,16 @@ def test_a_changed_source_is_prepared_again_and_the_stale_store_removed(tmp_path
     change(root)
     again = open_or_prepare(open_source(str(root)))
     assert again.path != first.path
-    assert datasets(home) == sorted([again.path, other.path])  # that of another side is renewed when it is asked for
-    assert first.images[0].size  # whoever still uses the old one keeps it until they end
+    assert first.path.exists()  # it is still open
+    assert first.images[0].size
     names = sorted(root.glob("*/*.png"))
     assert again.hashes.tolist() == [content_hash(path.read_bytes()) for path in names]
+    stale = again.path
+    del first, again
+    shutil.copy(root / "cat" / "001.png", root / "dog" / "last.png")
+    last = open_or_prepare(open_source(str(root)))
+    assert not stale.exists()
+    assert datasets(home) == sorted([last.path, other.path])  # that of another side is renewed when it is asked for
 
 
 # Failures while building
@@ -714,7 +724,7 @@ def test_training_from_a_store_of_64_gib_takes_no_memory(array_source):
     for name, kind in (("labels", np.int64), ("hashes", np.uint64), ("splits", np.int8)):
         write_array(path / f"{name}.npy", np.zeros(count, kind))
     files = {"images.npy": {}}
-    files |= {file.name: {"sha256": sha256_file(file)} for file in path.iterdir() if file.name not in LARGE}
+    files |= {file.name: {"sha256": sha256_file(file)} for file in path.glob("*.*") if file.name not in LARGE}
     rewrite(path, lambda meta: meta.update(images=count, files=files))
     output = subprocess.run([sys.executable, "-c", PROBE, path], capture_output=True, text=True, check=True).stdout
     images, total, megabytes = output.split()

@@ -1,12 +1,18 @@
 """The index of a set: made once, of one model, set and layer; the nearest are the nearest."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from alexnet.core.errors import UserError
+from alexnet.inference import features
 from alexnet.inference.features import FeatureIndex, open_index
 from alexnet.inference.predictor import Predictor
 from alexnet.models.bundle import save_model
+from alexnet.runtime.device import DeviceConfig
 from alexnet.runtime.log import NullReporter
 from alexnet.training.build import build_model
 
@@ -77,3 +83,39 @@ def test_a_training_image_is_nearest_to_itself(trained, monkeypatch):
     images, distances = index.nearest(point, 3)
     assert images[0] == image
     assert distances[0] < 0.01 * distances[1] + 1e-3
+
+
+def test_no_file_of_features_is_larger_than_what_was_written(tmp_path):
+    """A sparse, mapped file would end the process with SIGBUS on a full disk; a write raises an error."""
+    path, sizes = tmp_path / "features.npy", []
+
+    def batches():
+        for number in range(3):
+            sizes.append(path.stat().st_size)
+            yield np.full((1000, 64), number * 1e6, np.float32)
+
+    features._write(path, 3000, batches())
+    assert sizes[0] == 0
+    assert sizes[2] <= 128 + 2 * 1000 * 64 * 2
+    written = np.load(path, allow_pickle=False)
+    assert (written.shape, written.dtype) == ((3000, 64), np.float16)
+    assert written[::1000, 0].tolist() == [0.0, 65504.0, 65504.0]
+
+
+def test_a_full_disk_and_a_folder_of_other_files_cost_one_line(tmp_path, monkeypatch):
+    def full(path, count, batches):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(features, "_matches", lambda *given: False)
+    monkeypatch.setattr(features, "_digest", lambda state: "x")
+    monkeypatch.setattr(features, "compute_features", lambda *given: iter(()))
+    given = (SimpleNamespace(model=nn.Identity(), device_config=DeviceConfig(torch.device("cpu"), False)),
+             SimpleNamespace(digest="d"), np.arange(3), "relu7", NullReporter())  # fmt: skip
+    (tmp_path / "relu7").mkdir()
+    (tmp_path / "relu7" / "thesis.tex").touch()
+    with pytest.raises(UserError, match=r"cannot write the features to .*relu7: there is already 'thesis\.tex'"):
+        features.open_index(tmp_path / "relu7", *given)
+    monkeypatch.setattr(features, "_write", full)
+    with pytest.raises(UserError, match=r"cannot write the features to .*relu6: No space left on device"):
+        features.open_index(tmp_path / "relu6", *given)
+    assert [path.name for path in tmp_path.rglob("*")] == ["relu7", "thesis.tex"]

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 import pickle
 import random
 import resource
@@ -362,3 +363,12 @@ def test_weights_that_are_not_finite_are_refused(copy, name, value):
     tensors[name].view(-1)[-1] = value
     replace_tensors(copy, save(tensors))
     assert f"cannot be used: {name} holds numbers that are not finite" in refused(copy)
+
+
+def test_a_folder_whose_name_is_not_utf8(tmp_path):
+    """safetensors opens only paths in UTF-8."""
+    folder = tmp_path / os.fsdecode(b"mod\xffel")
+    network = create_model("lenet5", num_classes=3, in_channels=3, seed=1)
+    save_model(saved(network, "lenet5"), folder)
+    loaded = load_model(folder).state_dict()
+    assert all(torch.equal(value, loaded[name]) for name, value in network.state_dict().items())

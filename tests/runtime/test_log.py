@@ -84,7 +84,7 @@ def test_what_a_full_disk_refuses_is_written_later(tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_is_a_user_error(tmp_path):
-    with pytest.raises(UserError, match=r"cannot write the logs in .*absent: No such file"):
+    with pytest.raises(UserError, match=r"cannot write the log .*absent.events\.jsonl: No such file"):
         RunLog(tmp_path / "absent")
 
 

@@ -1,7 +1,9 @@
 """A run folder: begun, continued if it trains the same, refused by the name of the field if not."""
 
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -114,29 +116,42 @@ def test_a_recipe_with_a_field_of_another_version_is_a_user_error(tmp_path):
     assert "unknown field 'optim.lookahead'" in refusal(tmp_path)
 
 
-def test_a_result_finishes_a_run(tmp_path):
+GOLDEN = Path(__file__).parents[1] / "data_files" / "golden" / "digits-run"
+
+
+def test_a_result_and_both_files_of_its_model_finish_a_run(tmp_path):
     run = start(tmp_path)
     assert not run.finished
-    result = {"split": "test", "steps": 3, "seconds": 1.5, "hardware": {}, "top1": 0.5}
-    (tmp_path / "result.json").write_text(json.dumps(result), encoding="utf-8")
-    assert not run.finished  # a measure without the model that was measured is of no use
+    shutil.copy(GOLDEN / "result.json", tmp_path)
+    result = json.loads((GOLDEN / "result.json").read_text(encoding="utf-8"))
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "model.json").write_text("{}", encoding="utf-8")
+    for name in ("model.json", "model.safetensors"):
+        assert not run.finished  # a measure without the model that was measured is of no use
+        (tmp_path / "model" / name).write_text("{}", encoding="utf-8")
     assert run.finished
     assert run.result == result
 
 
 @pytest.mark.parametrize("text", ["", "{}", "{bad", "[]", '{"top1": 0.5}'])
 def test_a_damaged_result_says_what_to_do(tmp_path, text):
-    run = start(tmp_path)
+    run = begin(tmp_path)
     (tmp_path / "result.json").write_text(text, encoding="utf-8")
-    with pytest.raises(UserError, match=r"result\.json is missing or damaged: delete it"):
+    with pytest.raises(UserError, match=r"result\.json is missing or damaged: delete it and repeat the command"):
+        _ = run.result
+    shutil.rmtree(run.checkpoints)
+    with pytest.raises(
+        UserError, match=r"result\.json is missing or damaged: 'alexnet evaluate .*' measures the model"
+    ):
         _ = run.result
 
 
 def test_metrics_are_read_back(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n', encoding="utf-8")
-    assert Run(tmp_path).metrics() == [{"step": 1}, {"step": 2}]
+    step = {"step": 1, "epoch": 0.5, "loss": 2.3, "accuracy": 0.1, "lr": 0.1}
+    earlier = {"step": 1, "epoch": 0.5, "loss": 2.3, "accuracy": 0.1, "rate": 0.1}
+    epoch = {"step": 2, "epoch": 1, "train_loss": 2.3, "train_top1": 0.1}
+    lines = [step, {"step": 1}, earlier, {**step, "loss": None}, epoch, {**epoch, "val_top1": "x"}]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    assert Run(tmp_path).metrics() == [step, earlier, epoch]
 
 
 def test_a_file_that_may_not_be_read_is_not_called_damaged(public_folder, as_user):

@@ -63,7 +63,7 @@ def test_a_full_disk_is_an_os_error_whoever_notices(finish, monkeypatch):
     def refuse(*arguments):
         raise SafetensorError("No space left on device")
 
-    monkeypatch.setattr("alexnet.models.bundle.save_file", refuse)
+    monkeypatch.setattr("alexnet.core.tensors.save_file", refuse)
     with pytest.raises(OSError, match="No space left on device"):
         finalize(training, model, 1.0)
     assert not training.run.model_folder.exists()

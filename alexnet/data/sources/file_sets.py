@@ -12,7 +12,6 @@ import io
 import os
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 from alexnet.core.errors import UserError
+from alexnet.core.files import scratch_folder
 from alexnet.data.home import data_home
 from alexnet.data.sources.folders import scan
 from alexnet.data.sources.paths import open_path
@@ -111,11 +111,10 @@ def _download(wanted: FileSet, log: Log) -> str:
     """Download a set into ``data_home()``. Returns what went wrong, or ""."""
     home = data_home()
     try:
-        home.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=home, prefix=".download-") as scratch, _watched_network(log):
-            folder = _fetch(wanted, Path(scratch))
+        with scratch_folder(home / wanted.name) as scratch, _watched_network(log):
+            folder = _fetch(wanted, scratch)
             (home / folder).mkdir(parents=True, exist_ok=True)
-            for file in sorted((Path(scratch) / folder).iterdir()):
+            for file in sorted((scratch / folder).iterdir()):
                 file.replace(home / folder / file.name)  # complete and verified by torchvision
     except (OSError, RuntimeError, EOFError, HTTPException) as error:
         return " ".join(str(error).split())

@@ -20,11 +20,11 @@ from pathlib import Path
 from alexnet.core.errors import UserError
 from alexnet.core.names import is_url
 from alexnet.data.home import data_home
-from alexnet.data.sources.cifar import open_cifar10, open_cifar100
+from alexnet.data.sources.cifar import CIFAR10, CIFAR100, open_cifar10, open_cifar100
 from alexnet.data.sources.digits import open_digits
 from alexnet.data.sources.imagenet import open_imagenet
 from alexnet.data.sources.label_files import open_labelled
-from alexnet.data.sources.mnist import open_fashion_mnist, open_mnist
+from alexnet.data.sources.mnist import FASHION_MNIST, MNIST, open_fashion_mnist, open_mnist
 from alexnet.data.sources.paths import open_path
 from alexnet.data.sources.records import Log, Opener, Source, unreadable
 from alexnet.data.sources.tiny_imagenet import open_tiny_imagenet
@@ -72,6 +72,9 @@ BUILTIN_SOURCES: dict[str, BuiltinSource] = {
 }
 """Name → built-in source."""
 
+FILE_SETS = (MNIST, FASHION_MNIST, CIFAR10, CIFAR100)
+"""The built-in sources that can be downloaded."""
+
 
 def open_source(
     text: str, data_root: Path | None = None, log: Log = lambda line: None, labels: Sequence[Path] = ()
@@ -84,7 +87,7 @@ def open_source(
     """
     if not text.strip():
         raise UserError("the source is empty: give a built-in name, a folder of class folders, or a tar or zip of one")
-    if data_root is not None and not (data_root := data_root.expanduser()).is_dir():
+    if data_root is not None and not (data_root := Path(os.path.expanduser(data_root))).is_dir():  # noqa: PTH111 – never raises
         raise UserError(f"--data-root {data_root}: there is no such folder")
     try:
         return _open_labelled(text, labels) if labels else _open(text, data_root, log)

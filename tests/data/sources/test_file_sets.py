@@ -149,7 +149,7 @@ def test_places_are_tried_in_order(tmp_path, home, no_packages):
     for place in places:
         assert f"looked in {place}" in error.details
     assert any("no network" in detail for detail in error.details)
-    assert not [path for path in home.iterdir() if path.name.startswith(".download")]
+    assert not [path for path in home.iterdir() if path.name.startswith(".")]
 
 
 def test_a_place_with_part_of_the_set_is_said(tmp_path, no_packages):
@@ -167,9 +167,12 @@ def test_download_is_moved_into_the_cache_folder(home, monkeypatch, no_packages)
     monkeypatch.setattr(torchvision.datasets.FashionMNIST, "_check_exists", lambda self: True)
     monkeypatch.setattr(torchvision.datasets.FashionMNIST, "_load_data", lambda self: (None, None))
     monkeypatch.setattr(torchvision.datasets.FashionMNIST, "download", lambda self: fetch("", self.raw_folder, "", ""))
+    killed = home / ".unfinished.cifar10.0a1b2c3d"  # another download, killed
+    killed.mkdir(parents=True)
     source = open_source("fashion-mnist")
     assert Path(source.location) == home / "FashionMNIST" / "raw"
     assert source.count == 10
+    assert [path.name for path in home.iterdir()] == ["FashionMNIST"]
 
 
 def test_a_download_is_told_while_it_goes(tmp_path, home, monkeypatch):

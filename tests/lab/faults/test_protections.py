@@ -38,7 +38,7 @@ REMOVED = {  # what is removed: the change of the code, and the test that must f
         "tests/runtime/test_checkpoint.py::test_two_are_kept_and_the_newest_is_read",
     ),
     "a pickle with a true manifest is loaded": (
-        "import pickle; patch('alexnet.runtime.checkpoint.load_file', lambda path: pickle.loads(path.read_bytes()))",
+        "import pickle; patch('alexnet.runtime.checkpoint.load_tensors', lambda path: pickle.loads(path.read_bytes()))",
         "tests/runtime/test_checkpoint.py::test_a_pickle_with_a_true_manifest_is_refused_and_not_run",
     ),
     "a disk that refuses leaves its litter": (

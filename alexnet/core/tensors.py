@@ -1,0 +1,37 @@
+"""Tensors in safetensors files: written with the rights of every other file, read below any path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load, load_file, save_file
+from torch import Tensor
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write named tensors, on any device, to ``path``, in their own dtype. Raises ``OSError`` if that fails.
+
+    safetensors writes a temporary file that only its owner may read, and renames it. So an ordinary file is created
+    first, and the tensors' file gets its rights (0644 under the usual umask of 022).
+    """
+    path.touch()
+    rights = path.stat().st_mode & 0o777
+    try:
+        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path)
+    except SafetensorError as error:  # safetensors reports errors of the disk, such as a full one, as this type
+        raise OSError(f"{path.name}: {error}") from error
+    path.chmod(rights)
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, on the CPU, memory-mapped where safetensors can open the path.
+
+    It cannot open a path that is not UTF-8: such a file is read whole. Raises ``OSError`` and ``SafetensorError``.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return load(path.read_bytes())
+    return load_file(path)

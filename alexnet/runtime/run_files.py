@@ -1,0 +1,226 @@
+"""What ``run.json``, ``result.json`` and the lines of the two logs must hold.
+
+Every command reads these files, and a person or another program can have changed them. So each field is checked when a
+file is read. An error names the file and the field. A line of a log that does not have its fields is left out, like a
+line that is damaged. Fields that are not listed here are kept: later versions may write more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from alexnet.core.errors import UserError, cannot_read, no_run
+from alexnet.core.files import read_json
+
+SCHEMA = 1  # of run.json and result.json, see ``_Versioned``
+Kind = type[BaseModel]
+
+Text = InstanceOf[str]  # also a path that is not UTF-8, which pydantic's str refuses
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Number = Annotated[float, Field(ge=0)]
+
+
+class _Fields(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+
+
+class _Versioned(_Fields):
+    schema_: Literal[1] = Field(1, alias="schema")
+
+
+class Description(_Versioned):
+    """``run.json``: ``data`` is the hash of the images, ``source`` their place, ``labels`` the files of labels."""
+
+    recipe: dict[str, Any]
+    seed: int
+    source: Text
+    data: Text
+    commit: Text | None = None
+    labels: list[Text] | None = None
+
+
+class Hardware(_Fields):
+    """The hardware of a training, see ``describe_hardware``; early versions wrote fewer fields."""
+
+    device: Text
+    hardware: Text
+    precision: Text
+    python: Text
+    torch: Text
+    matrix_dtype: Text | None = None
+    instructions: Text | None = None
+
+
+class ClassResult(_Fields):
+    """The images of one class; ``top1`` is None for a class without images."""
+
+    images: Count
+    top1: Share | None
+
+    @model_validator(mode="after")
+    def _has_accuracy(self) -> ClassResult:
+        if self.top1 is None and self.images:
+            raise PydanticCustomError("no_accuracy", "top1 should be a number, because there are images")
+        return self
+
+
+class Confusion(_Fields):
+    """How many images of the class ``true`` were predicted as ``predicted``."""
+
+    true: Text
+    predicted: Text
+    images: Count
+
+
+class Result(_Versioned):
+    """``result.json`` of a training without images to evaluate on.
+
+    ``model_sha256``: of ``model.safetensors``; early versions did not write it.
+    """
+
+    recipe: Text
+    seed: int
+    source: Text
+    data: Text
+    splits: dict[str, Count]
+    split: Literal["test", "val"] | None
+    views: Literal[1, 10]
+    kept_epoch: Count
+    steps: Count
+    seconds: Number
+    images_per_second: Number
+    matrix_gflops: Number
+    hardware: Hardware
+    model_sha256: Text | None = None
+
+
+class EvaluatedResult(Result):
+    """``result.json`` of a training that was evaluated; without a loss if no output was finite."""
+
+    top1: Share
+    top5: Share
+    loss: Number | None
+    calibration_error: Share | None
+    images: Annotated[int, Field(ge=1, lt=2**63)]
+    per_class: Annotated[dict[str, ClassResult], Field(min_length=1)]
+    confusions: list[Confusion]
+
+
+class Step(_Fields):
+    """A line of ``metrics.jsonl`` on the steps since the last one. ``rate``: the name of ``lr`` in early versions."""
+
+    step: Count
+    epoch: Number
+    loss: float
+    accuracy: Share
+
+
+class Lr(Step):
+    """The line as it is written today."""
+
+    lr: Number
+
+
+class Rate(Step):
+    """The line as early versions wrote it."""
+
+    rate: Number
+
+
+class Epoch(_Fields):
+    """A line of ``metrics.jsonl`` at the end of an epoch."""
+
+    step: Count
+    epoch: Count
+    train_loss: float
+    train_top1: Share
+    val_loss: float = 0.0
+    val_top1: Share = 0.0
+    test_loss: float = 0.0
+    test_top1: Share = 0.0
+
+
+class Event(_Fields):
+    """A line of ``events.jsonl``."""
+
+    event: Text
+
+
+class Speed(Event):
+    """The speed since the last line of metrics."""
+
+    step: Count
+    images_per_second: Number
+
+
+class Diverged(Event):
+    """Why a training ended before its last step."""
+
+    step: Count
+    finding: Text
+    source: Text
+    hardware: Hardware
+
+
+EVENTS: dict[str, Kind] = {"speed": Speed, "diverged": Diverged}
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """The content of ``run.json``. Raises ``UserError`` that names the field that is missing or odd."""
+    value = _read(path)
+    _check(path, value, Description)
+    return value
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """The content of ``result.json``. Raises ``UserError`` that names the field that is missing or odd."""
+    value = _read(path)
+    _check(path, value, Result if value.get("split", "") is None else EvaluatedResult)
+    return value
+
+
+def is_metrics(line: Mapping[str, Any]) -> bool:
+    """Whether a line of ``metrics.jsonl`` has its fields."""
+    kinds: list[Kind] = [Epoch] if "train_loss" in line else [Lr, Rate]
+    return any(problem(line, kind) is None for kind in kinds)
+
+
+def is_event(line: Mapping[str, Any]) -> bool:
+    """Whether a line of ``events.jsonl`` has its fields."""
+    name = line.get("event")
+    return problem(line, EVENTS.get(name, Event) if isinstance(name, str) else Event) is None
+
+
+def problem(value: Mapping[str, Any], kind: Kind) -> str | None:
+    """The first field of a value that is missing or odd, and why; None if there is none."""
+    try:
+        kind.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg'][:1].lower()}{first['msg'][1:]}"
+    return None
+
+
+def _check(path: Path, value: Mapping[str, Any], kind: Kind) -> None:
+    if wrong := problem(value, kind):
+        raise UserError(f"{path.parent} is not a run folder of this version: {path.name} has other contents ({wrong})")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of a run folder. Raises ``UserError``."""
+    try:
+        value = read_json(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        line = f"{path.parent} is not a run folder: {path.name} is missing or damaged there"
+        raise no_run(path.parent, line) from error
+    except OSError as error:  # the file may be good
+        raise cannot_read(path, error) from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path.parent} is not a run folder of this version: {path.name} has other contents")
+    return value
