@@ -259,14 +259,14 @@ class TrainSpec:
     """How long, in what batches, how classes count, and which weights are kept.
 
     ``steps``: the largest number of updates, None for all of the epochs; schedules are planned by ``epochs``.
-    ``min_steps``: the smallest number of updates: where ``epochs`` give fewer, there are more epochs, so that few
-    images are trained on long enough; an override of ``epochs`` sets it to 0. ``early_stopping``: the training ends
-    when the validation accuracy has not improved for this share of the planned updates; 0 never ends it early.
+    ``min_steps``: the smallest number of updates: if ``epochs`` give fewer, there are more epochs, so that a training
+    on few images is long enough; an override of ``epochs`` sets it to 0. ``early_stopping``: the training ends when the
+    validation accuracy has not improved for this share of the planned updates; 0 never ends it early.
     ``class_weights``: ``balanced`` weights each class in the loss by the inverse of its number of training images;
-    ``auto`` does so if the largest class has at least five times as many images as the smallest.
-    ``test_curve``: also evaluate the test split after each epoch, for source documents that plot it; no choice uses it.
-    ``keep``: the weights of the last step, or those of the best validation accuracy. ``views``: 1 or 10 views of each
-    image in the final evaluation.
+    ``auto`` does so if the largest class has at least five times as many images as the smallest. ``test_curve``: also
+    evaluate the test split after each epoch, for source documents that plot it; no choice uses it. ``keep``: the
+    weights of the last step, or those of the best validation accuracy. ``views``: 1 or 10 views of each image in the
+    final evaluation.
     """
 
     batch_size: Positive = 128
@@ -348,7 +348,7 @@ def override(recipe: Recipe, assignments: Iterable[str] | Mapping[str, Any]) -> 
             new = read(hint, value, path)
         changes.setdefault(section, {})[name] = new
     if "epochs" in (train := changes.get("train", {})):
-        train.setdefault("min_steps", 0)  # who asks for a number of epochs gets it
+        train.setdefault("min_steps", 0)  # a given number of epochs is not increased
     sections = {section: replace(getattr(recipe, section), **fields) for section, fields in changes.items()}
     return replace(recipe, **sections)
 

@@ -79,7 +79,7 @@ def results_table(results: Results, names: Sequence[str] = ()) -> str:
 
 def _result_row(value: Mapping[str, Any]) -> tuple[str, ...]:
     recipe, runs = from_json(Recipe, value["recipe"]), value["runs"]
-    expected = RECIPES[recipe.name].claim.top1  # of today's recipe, because the text of a claim may have changed
+    expected = RECIPES[recipe.name].claim.top1  # of the current recipe, because the text of a claim may have changed
     top1 = [run["top1"] for run in runs]
     spread = f" ({min(top1):.2%} – {max(top1):.2%})" if len(runs) > 1 else ""
     rate = statistics.median(run["matrix_gflops"] for run in runs)

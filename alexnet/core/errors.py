@@ -41,7 +41,7 @@ class DivergedError(UserError):
 
 
 class UnreadableError(UserError):
-    """A file exists and cannot be read: no permission, or a failing disk. It may be good: it must not be removed."""
+    """A file exists and cannot be read: no permission, or a failing disk. It may be intact: it must not be removed."""
 
 
 class StoppedError(Exception):

@@ -215,7 +215,7 @@ def json_text(value: object, indent: int | None = None) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """The same value with None in the place of each number that is not finite."""
+    """The same value, with None instead of each number that is not finite."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -329,8 +329,8 @@ def _remove(path: Path) -> None:
 def remove_leftovers(folder: Path, names: re.Pattern[str]) -> None:
     """Remove what killed processes left in ``folder`` while they wrote a file or folder whose name matches ``names``.
 
-    They are known by their temporary names. A folder that was renamed to make room for a new one that never came is
-    renamed back. Files in use are kept, and all of them are kept on a file system without locks.
+    They are known by their temporary names. If a folder was renamed for a new one that is missing, it is renamed back.
+    Files in use are kept; on a file system without locks all files are kept.
     """
     if not folder.is_dir():
         return
@@ -349,7 +349,7 @@ def remove_leftovers(folder: Path, names: re.Pattern[str]) -> None:
 
 
 def _in_use(file: Path) -> bool:
-    """Whether a running process has locked the file, or cannot be excluded to have done so."""
+    """Whether a running process has locked the file; True also if that cannot be determined."""
     try:
         handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
@@ -361,7 +361,7 @@ def _in_use(file: Path) -> bool:
 
 
 def _try_lock(handle: int) -> bool:
-    """Lock an open file without waiting. False if another process has locked it, or if there are no locks here."""
+    """Lock an open file without waiting. False if another process has locked it, or on a file system without locks."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (OSError, AttributeError):  # AttributeError: a system without fcntl

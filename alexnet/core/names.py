@@ -5,8 +5,8 @@ from __future__ import annotations
 import html
 import re
 
-# What Markdown reads as formatting. An underscore between letters is no formatting, so names like golden_retriever stay
-# readable.
+# What Markdown reads as formatting. An underscore between letters is not formatting, so names like golden_retriever
+# stay readable.
 _MARKDOWN = re.compile(r"[\\`*\[\]|~#]|(?<![^\W_])_|_(?![^\W_])")
 
 

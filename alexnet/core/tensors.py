@@ -1,4 +1,4 @@
-"""Tensors in safetensors files: written with the rights of every other file, read below any path."""
+"""Tensors in safetensors files: written with the permissions of other files, and read from any path."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Write named tensors, on any device, to ``path``, in their own dtype. Raises ``OSError`` if that fails.
 
     safetensors writes a temporary file that only its owner may read, and renames it. So an ordinary file is created
-    first, and the tensors' file gets its rights (0644 under the usual umask of 022).
+    first, and the tensors' file gets its permissions (0644 under the usual umask of 022).
     """
     path.touch()
     rights = path.stat().st_mode & 0o777

@@ -75,7 +75,7 @@ def remove_cached(names: Sequence[str]) -> list[CacheEntry]:
 
 def _in_use(entry: CacheEntry, user: str) -> UserError:
     return UserError(
-        f"{entry.name} is not removed: {user}; repeat this when that has ended",
+        f"{entry.name} is not removed: {user}; repeat the command when that has ended",
         ["a training that you give up: remove its run folder first"] if entry.digest else [],
     )
 

@@ -167,7 +167,7 @@ def preprocessing(side: int, channels: int) -> dict[str, Any]:
     """The settings of ``read_pixels`` as JSON: with the same Pillow and torch, equal settings give equal pixels.
 
     They are a part of a prepared dataset's name. ``formats`` and ``max_pixels`` do not change the pixels of a file, so
-    they keep the values of the first version; :func:`accepted` gives those of today.
+    they keep the values of the first version; :func:`accepted` gives the current values.
     """
     return {
         "version": _VERSION,

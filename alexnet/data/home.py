@@ -24,7 +24,7 @@ def data_home() -> Path:
 
 
 def _expand(path: str, problem: str) -> Path:
-    """``path`` with the home folder in the place of ``~``. Raises ``UserError`` with ``problem``."""
+    """``path`` with the home folder instead of ``~``. Raises ``UserError`` with ``problem``."""
     try:
         if path.split("/")[0] == "~" and not os.environ.get("HOME"):
             import pwd  # POSIX systems only

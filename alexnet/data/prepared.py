@@ -211,10 +211,10 @@ def _own_path(source: Source, side: int | None, channels: int | None, home: Path
 
 
 def _place(path: Path) -> Path:
-    """The folder of a prepared dataset: the first one at ``path`` or ``path.…`` that lacks no image of today.
+    """The folder of a prepared dataset: the first one at ``path`` or ``path.…`` that lacks no image.
 
-    A prepared dataset lacks an image if the image was refused for a limit or a format and would be read now. Its folder
-    stays as it is, and the new one gets another name, which is returned if there is none.
+    A prepared dataset lacks an image if the image was refused for a limit or a format and would be read now. If every
+    prepared dataset lacks one, a new name is returned; the existing folders are not changed.
     """
     accepts = accepted()
     there = [folder for folder in sorted(path.parent.glob(f"{path.name}*")) if folder.is_dir()]
@@ -225,7 +225,7 @@ def _place(path: Path) -> Path:
 
 
 def _lacks_images(folder: Path, accepts: dict[str, Any]) -> bool:
-    """Whether a file was refused when the dataset was prepared and would be read now. A damaged dataset lacks none."""
+    """Whether a file was refused when the dataset was prepared and would be read now. False for a damaged dataset."""
     try:
         meta = read_meta(folder)
     except (OSError, ValueError):
@@ -252,7 +252,7 @@ def stored_shape(source: Source, side: int | None, channels: int | None) -> tupl
 def _remove_outdated(own: Path) -> None:
     """Remove the datasets of earlier states of the source of ``own`` that nobody uses, see ``uses.py``.
 
-    One that cannot be read, or that an earlier version made, stays: who needs it is unknown.
+    A dataset that cannot be read, or that an earlier version made, is kept: it is not known who needs it.
     """
     for outdated in own.parent.glob(f"{own.name.rpartition('-')[0]}-*"):
         if not outdated.name.startswith(own.name) and has_all_notes(outdated):
@@ -344,7 +344,7 @@ def open_prepared(path: Path) -> PreparedDataset:
 
 def _unusable(path: Path, error: OSError | ValueError) -> UserError:
     if isinstance(error, OSError) and not isinstance(error, FileNotFoundError | NotADirectoryError):
-        return cannot_read(error.filename or path, error)  # the files may be good: nobody should remove them
+        return cannot_read(error.filename or path, error)  # the files may be intact: nobody should remove them
     return UserError(
         f"the prepared dataset {path} is damaged: remove that folder and run the command again", [str(error)]
     )

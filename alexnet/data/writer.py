@@ -108,7 +108,7 @@ def _without_empty_classes(
 ) -> tuple[Source, NDArray[np.int64]]:
     """The source without the classes that have no usable image, and the labels of its other classes.
 
-    Raises ``UserError`` if one class is left of several.
+    Raises ``UserError`` if only one of several classes remains.
     """
     left, indices = np.unique(targets, return_inverse=True)
     if len(left) == len(source.classes):
@@ -125,7 +125,7 @@ def _without_empty_classes(
         source,
         classes=tuple(source.classes[index] for index in left),
         descriptions=tuple(names[index] for index in left) if names else None,
-        warnings=(*source.warnings, f"classes without a usable image, left out: {', '.join(_first_lines(empty))}"),
+        warnings=(*source.warnings, f"classes without a usable image, ignored: {', '.join(_first_lines(empty))}"),
     ), indices.astype(np.int64)
 
 

@@ -107,8 +107,8 @@ def _matches(folder: Path, identity: dict[str, object], count: int) -> bool:
 def _write(path: Path, count: int, batches: Iterator[NDArray[np.float32]]) -> None:
     """Write batches to one ``.npy`` file of ``count`` rows, without holding all of them in memory.
 
-    Outputs beyond the range of fp16 are clipped to its largest number. The rows are written, not memory-mapped: a
-    mapped file without its space ends the process with SIGBUS when the disk is full, and a write raises ``OSError``.
+    Outputs beyond the range of fp16 are clipped to its largest number. The rows are written, not memory-mapped: on a
+    full disk a write raises ``OSError``, but a memory-mapped file ends the process with SIGBUS.
     """
     limit = np.finfo(np.float16).max
     with path.open("xb") as file:

@@ -71,7 +71,7 @@ def _copy_new(image: Path, path: Path) -> bool:
 
 
 def class_folders(classes: Iterable[str]) -> dict[str, str]:
-    """Class → the name of its folder: its own name where that is a file name on every system, all different."""
+    """Class → the name of its folder: the class name, changed where a system does not allow it; all names differ."""
     names: dict[str, str] = {}
     taken: set[str] = set()
     for each in dict.fromkeys(classes):

@@ -104,7 +104,7 @@ def load_model(run: Path | str) -> Classifier:
             f"the model in {folder} is incomplete: {Path(error.filename or folder).name} is missing; use another copy, "
             "or move that folder away and repeat the training command"
         ) from error
-    except OSError as error:  # the files may be good: nobody should remove them
+    except OSError as error:  # the files may be intact: nobody should remove them
         raise cannot_read(error.filename or folder, error) from error
     except LaterVersionError:
         raise

@@ -51,7 +51,7 @@ FONTS = (
     "DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "Noto Sans Devanagari",
     "Noto Sans Thai", "Unifont",
 )  # fmt: skip
-BOX_FONTS = ("Last Resort", "STIX", "cm")  # how fonts of matplotlib begin that draw boxes, or symbols of formulas
+BOX_FONTS = ("Last Resort", "STIX", "cm")  # beginnings of names of fonts that draw boxes or symbols of formulas
 CJK_BLOCKS = ((0x1100, 0x11FF), (0x2E80, 0xA4CF), (0xA960, 0xA97F), (0xAC00, 0xD7FF), (0xF900, 0xFAFF),
               (0xFE30, 0xFE4F), (0xFF00, 0xFFEF), (0x20000, 0x3FFFF))  # fmt: skip
 """Code points of Chinese, Japanese and Korean letters (Unicode 16, Blocks.txt)."""
@@ -161,7 +161,7 @@ def _letters_of(family: str, weight: str, style: Any, letters: frozenset[str]) -
 
     log = logging.getLogger("matplotlib.font_manager")
     level = log.level
-    log.setLevel(logging.ERROR)  # no remarks on fonts that are not used in the end
+    log.setLevel(logging.ERROR)  # no warnings about fonts that are not used in the end
     try:
         number = int(weight) if weight.isdigit() else weight
         path = findfont(FontProperties(family=family, weight=number, style=style), fallback_to_default=False)
@@ -174,7 +174,7 @@ def _letters_of(family: str, weight: str, style: Any, letters: frozenset[str]) -
 
 
 def _families_with(missing: frozenset[str], text: Text) -> list[str]:
-    """Installed fonts that together have as many of the missing letters as can be had."""
+    """Installed fonts that together have as many of the missing letters as possible."""
     chosen = []
     for family in _all_families() if missing else ():
         if had := _letters_of(family, str(text.get_fontweight()), text.get_fontstyle(), missing):

@@ -81,9 +81,10 @@ def _read_recipe(path: Path) -> Recipe:
 
 
 def differences_from_named(recipe: Recipe, side: int | None = None) -> list[tuple[str, object, object]] | None:
-    """How a recipe trains differently from the one of its name (see ``differences``); None if there is none.
+    """The ``differences`` between the recipe of this name in the table and ``recipe``; None if there is none.
 
-    ``side``: of the prepared images, in pixels. What a recipe for the user's own images takes from it is no difference.
+    ``side``: of the prepared images, in pixels. Settings that a recipe for the user's own images takes from ``side``
+    are not differences.
     """
     if recipe.name not in RECIPES:
         return None

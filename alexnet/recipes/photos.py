@@ -1,8 +1,8 @@
 """Recipes for the user's own images: a folder of class folders.
 
-A folder often has few images. So both recipes train for at least 1,000 updates, however few images an epoch has, and
-they crop at random sizes (Szegedy et al. 2014), which is worth most where images are few. The settings of
-``photos-small`` were chosen on ten classes of Tiny ImageNet with 40 to 130 images each, and counted on ten others.
+A folder often has few images. So both recipes train for at least 1,000 updates. ``photos-small`` also crops at random
+sizes (Szegedy et al. 2014), which helps most if there are few images. The settings of ``photos-small`` were chosen on
+ten classes of Tiny ImageNet with 40 to 130 images each, and evaluated on ten other classes.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ from alexnet.report.text import commonest_class, describe_measure
 from alexnet.runtime.device import hardware_name
 
 WORST = 10
-GAP = 0.1  # between the accuracies on training and on other images: from there on more images help most
-ALMOST_ALL = 0.95  # of the training images: from there on a longer training helps little
+GAP = 0.1  # between the accuracies on training and on other images: with a larger gap, more images help most
+ALMOST_ALL = 0.95  # accuracy on the training images: above it, a longer training helps little
 
 
 def write_report(recipe: Recipe, result: Mapping[str, Any], remarks: Sequence[str], side: int | None = None) -> str:

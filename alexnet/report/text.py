@@ -12,7 +12,7 @@ from alexnet.report.tables import table
 TOP5 = "top-5"
 WHOLE = ("run", "top-1", "95 % interval", TOP5, "loss", "calibration error")
 CONFUSIONS_SHOWN = 10
-UNEVEN = 1.5  # times as many images in the largest class: from there on the balanced accuracy is printed too
+UNEVEN = 1.5  # times as many images in the largest class: from this ratio on the balanced accuracy is printed too
 MATRIX_CLASSES = 20  # a wider matrix does not fit a terminal
 
 

@@ -23,7 +23,7 @@ from alexnet.core.files import check_place, publish_folder, read_json, sha256_fi
 from alexnet.core.tensors import load_tensors, save_tensors
 
 SCHEMA = 1
-KEPT = 2  # checkpoints: the newest, and the one before it in case that it is damaged later
+KEPT = 2  # checkpoints: the newest, and the one before it in case the newest is damaged
 _NAME = re.compile(r"step-\d{8,}", re.ASCII)
 
 
@@ -81,7 +81,7 @@ def _step_of(path: Path) -> int:
 def load_newest(root: Path) -> tuple[Checkpoint | None, list[DamagedError]]:
     """The newest checkpoint that matches its manifest, or None; and an error for each newer, damaged one.
 
-    Raises ``UserError`` for a checkpoint that may not be read: it may be good, so no older one takes its place.
+    Raises ``UserError`` for a checkpoint without read permission: it may be intact, so no older one is used.
     """
     damaged: list[DamagedError] = []
     for path in reversed(list_checkpoints(root)):
@@ -123,7 +123,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 def verify(path: Path) -> None:
     """Compare each file with the manifest. Raises :class:`DamagedError` for the first file that differs.
 
-    Raises ``UserError`` for a file that may not be read.
+    Raises ``UserError`` for a file without read permission.
     """
     try:
         manifest = read_json(path / "manifest.json")

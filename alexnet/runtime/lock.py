@@ -35,7 +35,7 @@ def exclusive_lock(folder: Path) -> Iterator[None]:
 
     Inside, ``core/files.py`` puts nothing below ``folder`` if the folder was renamed, replaced or removed since it was
     locked; it raises :class:`MovedError` instead. Raises ``UserError`` if another process is inside, with its number
-    and host, or if ``.lock`` is no ordinary file, and ``OSError`` if the folder cannot be written. On a file system
+    and host, or if ``.lock`` is not a regular file, and ``OSError`` if the folder cannot be written. On a file system
     without locks every process can enter.
     """
     check_platform()
@@ -86,7 +86,7 @@ class _LockedFile:
         return file
 
     def _not_a_file(self) -> UserError:
-        return UserError(f"{self.path} is a link, a folder or a device and no ordinary file: remove it")
+        return UserError(f"{self.path} is a link, a folder or a device, not a regular file: remove it")
 
     def _lock(self) -> None:
         try:
@@ -133,7 +133,7 @@ class _LockedFile:
             os.write(self._file, json_text({"process": os.getpid(), "host": platform.node()}).encode())
 
     def check(self) -> None:
-        """Raise :class:`MovedError` if the folder or the file at the path is another one now."""
+        """Raise :class:`MovedError` if another folder or file is at the path now."""
         if self._is_current():
             return
         place = _path_of(self._place)

@@ -189,7 +189,7 @@ def open_to_append(path: Path) -> io.FileIO:
     status = os.fstat(handle)
     if not stat.S_ISREG(status.st_mode):
         file.close()
-        raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     if status.st_nlink == 1:
         return file
     with file:

@@ -163,7 +163,7 @@ def _check_description_is_there(folder: Path) -> None:
 
 
 def _check_files_agree(run: Run) -> None:
-    """Raise ``UserError`` if ``run.json`` is not one of this tool, or if ``result.json`` is of another training."""
+    """Raise ``UserError`` if this package did not write ``run.json``, or if ``result.json`` is of another training."""
     if not (run.folder / "run.json").exists():
         return
     description, recipe = run.description, run.recipe

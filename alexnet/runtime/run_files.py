@@ -1,8 +1,8 @@
 """What ``run.json``, ``result.json`` and the lines of the two logs must hold.
 
 Every command reads these files, and a person or another program can have changed them. So each field is checked when a
-file is read. An error names the file and the field. A line of a log that does not have its fields is left out, like a
-line that is damaged. Fields that are not listed here are kept: later versions may write more.
+file is read. An error names the file and the field. A line of a log that does not have its fields is ignored, like a
+damaged line. Fields that are not listed here are kept: later versions may write more.
 """
 
 from __future__ import annotations
@@ -172,14 +172,14 @@ EVENTS: dict[str, Kind] = {"speed": Speed, "diverged": Diverged}
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """The content of ``run.json``. Raises ``UserError`` that names the field that is missing or odd."""
+    """The content of ``run.json``. Raises ``UserError`` that names a missing or invalid field."""
     value = _read(path)
     _check(path, value, Description)
     return value
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """The content of ``result.json``. Raises ``UserError`` that names the field that is missing or odd."""
+    """The content of ``result.json``. Raises ``UserError`` that names a missing or invalid field."""
     value = _read(path)
     _check(path, value, Result if value.get("split", "") is None else EvaluatedResult)
     return value
@@ -198,7 +198,7 @@ def is_event(line: Mapping[str, Any]) -> bool:
 
 
 def problem(value: Mapping[str, Any], kind: Kind) -> str | None:
-    """The first field of a value that is missing or odd, and why; None if there is none."""
+    """The first missing or invalid field of a value, and why; None if there is none."""
     try:
         kind.model_validate(value)
     except ValidationError as error:
@@ -219,7 +219,7 @@ def _read(path: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:
         line = f"{path.parent} is not a run folder: {path.name} is missing or damaged there"
         raise no_run(path.parent, line) from error
-    except OSError as error:  # the file may be good
+    except OSError as error:  # the file may be intact
         raise cannot_read(path, error) from error
     if not isinstance(value, dict):
         raise UserError(f"{path.parent} is not a run folder of this version: {path.name} has other contents")

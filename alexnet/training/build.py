@@ -18,7 +18,7 @@ from alexnet.data.splits import hold_out
 from alexnet.models.classifier import Classifier, ModelInfo
 from alexnet.models.registry import create_model
 
-IMBALANCE = 5  # times as many images in the largest class as in the smallest: from there on ``auto`` weights classes
+IMBALANCE = 5  # times as many images in the largest class as in the smallest: from this ratio ``auto`` weights classes
 
 
 def split_indices(recipe: Recipe, dataset: PreparedDataset) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -67,7 +67,7 @@ def open_begun(run: Run, location: str, now: Path, reporter: Reporter) -> Prepar
         return None
     reporter.log(
         f"note: {location} has changed since the training in {run.folder} began: it continues on the images that it "
-        "began with; to train on the images of today, give another folder with --out"
+        "began with; to train on the changed images, give another folder with --out"
     )
     return open_prepared(path)
 

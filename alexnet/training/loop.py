@@ -40,7 +40,7 @@ CHECKPOINT_SECONDS = 300.0
 LINES_PER_EPOCH = 10
 LOOK_STEPS = 20  # after at most this many steps, a loss or gradient that is not finite is detected
 NAMED_IMAGES = 8
-EVALUATIONS = 100  # of a training whose epochs are few steps long
+EVALUATIONS = 100  # of a training whose epochs have few steps
 STALL_STEPS = 100  # a warning is given if the loss stays at ln(classes) for this many steps
 STALL_MARGIN = 0.02
 

@@ -262,7 +262,7 @@ def _check_prepared(folder: Path, trial: Trial) -> str:
         return fault
     before = {path.name for path in (folder / "home-before/stores").iterdir()}
     there = {path.name for path in (folder / "home/stores").iterdir() if not path.name.startswith(".")}
-    if len(there) < len(before):  # the older dataset of these images goes when the new one is there
+    if len(there) < len(before):  # the older dataset of these images is removed when the new one exists
         return f"lost {sorted(before - there)}"
     for name in there:
         if damage := verify_prepared(folder / "home/stores" / name):
@@ -277,7 +277,7 @@ def _check_prepared(folder: Path, trial: Trial) -> str:
 
 
 class _NoPicture:
-    """In place of curves, which take longer to draw than these trainings."""
+    """Replaces the curves, which take longer to draw than these trainings."""
 
     def encode(self) -> bytes:
         return b"curves"

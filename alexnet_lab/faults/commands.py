@@ -1,12 +1,12 @@
 """The command fuzzer: random command lines, each run in a copy of this process, and what must hold after each.
 
-A line is a function of the seed and of its number, and finds the same files each time (``workspace.py``): so a set of
-lines can be continued at any number, and a failure can be repeated by its number. The options and their values are read
-from the parsers of the commands; a new option is used without a change here.
+A line is a function of the seed and of its number, and finds the same files each time (``workspace.py``). So a series
+of lines can be continued at any number, and a failure can be repeated by its number. The options and their values are
+read from the parsers of the commands; a new option is used without a change here.
 
 After each line: the exit status is 0, 2 or that of a signal or of a closed pipe; there is no traceback; an error begins
-with ``alexnet:``; ``--json`` gives valid JSON; no terminal code is printed; no file outside the outputs, the cache and
-the temporary folder was changed; time and memory are bounded.
+with ``alexnet:``; ``--json`` gives valid JSON; no terminal escape sequence is printed; no file outside the outputs, the
+cache and the temporary folder was changed; time and memory are bounded.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ OUTS = (
     ("../given/photos", "../given/text.txt", "../given/odd-run-0", "../given/loop", "../given/pipe", "/dev/null", ""),
 )
 FILES = (("out.png", "out.svg", "new/out.html", "out.csv"), ("out.xyz", "/dev/full", *OUTS[0], *OUTS[1]))
-VALUES = {  # an option, or the metavar of an argument: values as users give them, and odd values
+VALUES = {  # an option, or the metavar of an argument: usual values, and invalid or unusual values
     "SOURCE": SOURCES, "MODEL": MODELS, "IMAGE": IMAGES, "--image": IMAGES, "VARIANT": VARIANTS, "RUN": OUTS,
     "FILE": FILES, "VARIANT|MODEL": (VARIANTS[0] + MODELS[0], VARIANTS[1] + MODELS[1]), "--sort-into": OUTS,
     "--labels": (("../given/labels.csv",), ("../given/text.txt", "../given/noise", "../given/nested.json", "")),
@@ -99,7 +99,7 @@ FIELD_VALUES = ("1", "0", "-1", "0.5", "2", "true", "none", "default", "nan", "i
                 "16", "9" * 400)  # fmt: skip
 HOMES = ("", "~nosuch/x", "../given/text.txt", "../given/loop", "elsewhere", "/proc/nosuch")
 CLEAN = re.compile(r"[^\n\t -~\xa0-\u061b\u061d-\u200d\u2010-\u2027\u202f-\u2065\u206a-\U0010ffff]")
-"""A terminal code, or a mark that changes the direction of text."""
+"""A terminal escape sequence, or a character that changes the direction of text."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class Outcome:
 
 
 def draw_line(number: int, seed: int) -> Line:
-    """The command line of a number. A third of all lines have only values as users give them."""
+    """The command line of a number. A third of all lines have only usual values."""
     draws = random.Random(f"{seed}/{number}")
     commands = [name for name in COMMANDS if name not in LEFT_OUT]
     command = draws.choices(commands, [0.2 if name in RARELY else 1.0 for name in commands])[0]
@@ -171,7 +171,7 @@ def draw_line(number: int, seed: int) -> Line:
 
 
 def _arguments(command: str, odd: float, draws: random.Random) -> list[str]:
-    """The command with values for its positional arguments, and some of its options. ``odd``: share of odd values."""
+    """The command with values for positional arguments, and some of its options. ``odd``: share of invalid values."""
     positional, options = _actions(command)
     words = []
     for action in positional:
@@ -321,7 +321,7 @@ def _become_command(line: Line, space: Workspace, out: Path, err: Path) -> NoRet
 
 
 def _exit_status(line: Line) -> int:
-    """What the interpreter makes of ``sys.exit(main(words))``."""
+    """The exit status of ``sys.exit(main(words))`` in the interpreter."""
     with contextlib.ExitStack() as patches:
         patches.enter_context(mock.patch("alexnet.cli.main.busy_share", lambda: 0.0))
         patches.enter_context(mock.patch("alexnet.api.matrix_rate", lambda device_config: 100.0))

@@ -83,7 +83,8 @@ def check_save(folder: Path, failed: bool, *, must_fail: bool, floats: int) -> s
     """What is wrong in a folder after a save of step 2; "" if nothing is. ``must_fail``: it must have raised an error.
 
     Step 1 is there unless step 2 is whole, and the next save leaves nothing incomplete. A save may raise an error and
-    be whole, if only the last system call failed. Afterwards step 1 is there again; ``floats``: its number of values.
+    still be complete, if only the last system call failed. Afterwards step 1 is there again; ``floats``: its number of
+    values.
     """
     newest, intact, messages = newest_numbered(folder)
     whole = intact and newest in ((1, 2) if failed else (2,)) and not messages

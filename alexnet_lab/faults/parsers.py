@@ -1,11 +1,11 @@
-"""Fuzzing of the parsers that this project wrote or steers: each input is read or refused, without any other error.
+"""Fuzzing of the parsers of this project: each input is read or refused, without any other error.
 
 There are two ways to run them. ``python -m alexnet_lab.faults`` changes whole files at random, by a seed. ``python -m
 alexnet_lab.faults.parsers NAME`` uses Atheris, which looks for inputs that reach new code (``pip install atheris``).
 Further words go to libFuzzer: options such as ``-max_total_time=60``, and a folder for the inputs that it finds. Some
 of them are kept in ``corpus/NAME/``.
 
-A hash does not stop a person who makes a file on purpose. So hashes in files are made right before they are read.
+An attacker can compute the hashes of a changed file. So hashes in files are computed again before the files are read.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ def _whole_images() -> Inputs:
     yield from whole_files().values()
 
 
-# Models: the description with right hashes, and the tensors.
+# Models: the description with correct hashes, and the tensors.
 
 
 @functools.cache
@@ -217,7 +217,7 @@ def _load_model(description: bytes, tensors: bytes, folder: Path) -> None:
     load_model(folder)
 
 
-# Checkpoints: the state with a right manifest, or the manifest.
+# Checkpoints: the state with a correct manifest, or the manifest.
 
 
 def _read_checkpoint(data: bytes, folder: Path) -> None:
@@ -403,7 +403,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def void(value: object) -> None:
-    """Nothing: libFuzzer gives a meaning to what a test returns."""
+    """Returns nothing, because libFuzzer interprets the return value of a test."""
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The folders of the command fuzzer: images, models and odd files as people have them; what a command changed there.
+"""The folders of the command fuzzer: images, models and unusual files; and what a command changed there.
 
 ``given/`` holds the inputs, ``work/`` is the working folder, ``cache/`` is ``ALEXNET_HOME``, ``user/`` is ``HOME`` and
 ``tmp/`` the temporary folder. After a command that changed something, the folders are copied anew from ``master/``, so
@@ -60,7 +60,7 @@ class Workspace:
         return found
 
     def keep(self) -> Snapshot:
-        """Make today's state of the folders the one that :meth:`restore` brings back."""
+        """Save the current state of the folders, which :meth:`restore` brings back."""
         master = self.root / "master"
         master.mkdir()
         for place in PLACES:
@@ -181,7 +181,7 @@ def _write_archives(given: Path) -> None:
 
 
 def _write_runs(given: Path, draws: random.Random) -> None:
-    """Runs that are not whole: interrupted, damaged, with odd values."""
+    """Incomplete runs: interrupted, damaged, or with invalid values."""
     whole = given / "run"
 
     def another(name: str) -> Path:

@@ -399,7 +399,7 @@ def test_an_interrupted_run_continues_on_the_images_it_began_with(change, interr
     run = go_on(reporter=notes)
     note = (
         f"note: {tmp_path}/set has changed since the training in {run.folder} began: it continues on the images that "
-        "it began with; to train on the images of today, give another folder with --out"
+        "it began with; to train on the changed images, give another folder with --out"
     )
     same = change is touch_all  # prepared again, they are equal
     assert [line for line in notes.lines if line.startswith("note: ")] == ([] if same else [note])

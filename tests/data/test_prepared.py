@@ -289,7 +289,7 @@ def test_small_classes_only_train_and_are_named(array_source):
     missing = open_or_prepare(array_source(noise(4), [0, 0, 0, 1], ["train"] * 3 + ["test"], ("a", "b", "c")))
     assert missing.classes == ["a", "b"]
     assert missing.meta["warnings"] == [
-        "classes without a usable image, left out: c",
+        "classes without a usable image, ignored: c",
         "classes without training images: b",
     ]
 

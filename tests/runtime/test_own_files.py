@@ -76,7 +76,7 @@ def test_a_lock_of_another_program_is_kept(folder):
 @pytest.mark.parametrize("kind", ["fifo", "folder"])
 def test_special_files_are_refused_at_once(name, kind, folder):
     os.mkfifo(folder / name) if kind == "fifo" else (folder / name).mkdir()
-    with pytest.raises(UserError, match=r"no ordinary file|Is a directory"):
+    with pytest.raises(UserError, match=r"not a regular file|Is a directory"):
         exclusive_lock(folder).__enter__() if name == LOCK else RunLog(folder)
 
 

@@ -1,9 +1,10 @@
 """What tars and zips of class folders share: limits, names that are safe, the listing, and the source.
 
 An archive is read from front to back and never unpacked to disk. A first pass lists the names, a second one reads the
-files. Memory does not grow with the archive. A member that cannot be used is left out and named, the others are used:
-names that lead out of the archive, links, devices, files that are too large, encrypted or damaged. An archive that
-cannot be followed from one member to the next is refused as a whole, with the name of the member.
+files. Memory does not grow with the archive. A member that cannot be used is ignored, and a note names it; the others
+are used. Such members are names that lead out of the archive, links, devices, and files that are too large, encrypted
+or damaged. If the position of the next member cannot be found, the whole archive is refused, and the error names the
+last member.
 
 ``tars.py`` and ``zips.py`` read the formats: each gives the members of an archive in their order.
 """
@@ -62,7 +63,7 @@ class DamagedMemberError(ValueError):
 class Member:
     """One entry of an archive.
 
-    ``kind``: ``"file"``, ``"folder"``, or for anything else why it is left out, e.g. "link or special file in a tar".
+    ``kind``: ``"file"``, ``"folder"``, or for anything else why it is ignored, e.g. "link or special file in a tar".
     ``size``: of the unpacked file, in bytes. ``read`` gives these bytes, if it is called before the next member is
     requested; it raises ``DamagedMemberError``, and ``OSError`` if the disk fails.
     """
@@ -96,7 +97,7 @@ class _Listing:
     # folder → the number of image names in it, and the first of them
     images: dict[Parts, tuple[int, str]] = field(default_factory=dict)
     names: dict[Parts, str] = field(default_factory=dict)
-    unusable: bool = False  # whether a member in a folder was left out
+    unusable: bool = False  # whether a member in a folder was ignored
     ignored: Ignored = field(default_factory=Ignored)
 
 
@@ -109,7 +110,7 @@ def open_archive(path: Path, form: ArchiveFormat) -> Source:
     listing = _list(path, form)
     try:
         return _source(path, form, listing, before)
-    except UserError as error:  # members that were left out may be the cause
+    except UserError as error:  # members that were ignored may be the cause
         raise UserError(error.line, [*error.details, *listing.ignored.warnings()]) from error
 
 
@@ -131,7 +132,7 @@ def _source(path: Path, form: ArchiveFormat, listing: _Listing, before: str) -> 
             counts[place] += count
             filled.update([place] if parts in listing.with_images else [])
     for folder in [folder for folder in folders if counts[folder] and folder not in filled]:
-        listing.ignored.note(f"class folder without images, left out: {printable(folder.path)}")
+        listing.ignored.note(f"class folder without images, ignored: {printable(folder.path)}")
         del counts[folder]
     if not any(counts.values()) and listing.unusable:
         raise UserError(f"{path}: none of the files in its class folders can be used")
@@ -222,7 +223,7 @@ def _list(path: Path, form: ArchiveFormat) -> _Listing:
 
 
 def _unusable(member: Member, parts: Parts) -> str:
-    """Why a member that is not a folder is left out, or ""."""
+    """Why a member that is not a folder is ignored, or ""."""
     if member.kind != "file":
         return member.kind
     if not parts:
@@ -254,9 +255,9 @@ def _read_names(listing: _Listing, member: Member, parts: Parts) -> None:
 
 
 def _common_top(listing: _Listing) -> Parts:
-    """The one folder that contains everything, if there are folders in it: it is not a class; else no folder.
+    """The single folder that contains all others, which is not a class; no parts if there is none.
 
-    A split is none: ``class_folders.py`` reads it.
+    A folder that means a split does not count: ``class_folders.py`` reads it.
     """
     folders = listing.folders | set(listing.files)
     tops = {folder[:1] for folder in folders if folder}

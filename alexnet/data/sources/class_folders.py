@@ -2,7 +2,7 @@
 
 If there is a ``train`` folder that holds folders, the first level is splits and the second level classes. Otherwise the
 first level is classes. Deeper folders belong to their class, as in torchvision's ``ImageFolder``. A ``train`` without
-``val`` and ``test`` means that the source has no splits. One folder around everything is left out of account.
+``val`` and ``test`` means that the source has no splits. A single folder that contains all others is skipped.
 
 Folders that are clearly splits never become classes: other names of splits are read as such with a note
 (``split_names.py``), and a layout that can be read in two ways is refused with the names to change.
@@ -71,8 +71,8 @@ class ListedFolder:
 def find_class_folders(top: Tree, where: str, ignored: Ignored) -> list[ClassFolder]:
     """The class folders of a source, each with its split and class: train first, then sorted by path.
 
-    ``where``: the source, for errors. ``ignored`` receives the folders that are left out, and notes. Raises
-    ``UserError`` for folders that are clearly splits and cannot be read as such, and if two readings are possible.
+    ``where``: the source, for errors. ``ignored`` receives the ignored folders, and notes. Raises ``UserError`` for
+    folders that are clearly splits and cannot be read as such, and if two readings are possible.
     """
     return _one_label_per_name(_find(top, (), where, ignored), top, where, ignored)
 
@@ -106,7 +106,7 @@ def _holds_images(tree: Tree, levels: int = LEVELS) -> bool:
 
 
 def _wrapper(top: Tree, filled: Mapping[str, Tree]) -> str | None:
-    """The one folder that contains everything, if its folders are the classes or splits; else None."""
+    """The single folder that contains all others, if these are the classes or splits; else None."""
     if len(filled) != 1 or top.images:
         return None
     ((name, folder),) = filled.items()
@@ -120,7 +120,7 @@ def _wrapper(top: Tree, filled: Mapping[str, Tree]) -> str | None:
 
 
 def _has_classes(folder: Tree) -> bool:
-    """Whether a folder named like a split holds class folders; one folder "images" in it is none."""
+    """Whether a folder named like a split holds class folders; a single folder "images" in it is not one."""
     inside = _filled(folder)
     if len(inside) == 1:
         ((name, only),) = inside.items()
@@ -140,7 +140,7 @@ def _are_splits(trained: Sequence[str], filled: Mapping[str, Tree], splits: Mapp
 
 
 def _one_each(nested: Sequence[str], splits: Mapping[str, str], where: str) -> dict[str, str]:
-    """Folder → split, for one folder a split; a plain name goes before another. Raises ``UserError`` for two."""
+    """Folder → split, one folder for each split; a plain name is preferred. Raises ``UserError`` for two folders."""
     chosen = {}
     for split in SPLIT_ORDER:
         names = [name for name in nested if splits[name] == split]
@@ -154,7 +154,7 @@ def _one_each(nested: Sequence[str], splits: Mapping[str, str], where: str) -> d
 def _read_splits(
     top: Tree, above: tuple[str, ...], chosen: Mapping[str, str], where: str, ignored: Ignored
 ) -> list[ClassFolder]:
-    """The class folders in the folders ``chosen``, each a split."""
+    """The class folders in the folders ``chosen``, each of which is a split."""
     for name in sorted(set(top.folders) - set(chosen)):
         is_split = split_of(name) not in (None, UNLABELLED)
         ignored.add("split without class folders" if is_split else "folder beside train/", "/".join((*above, name)))
@@ -173,7 +173,7 @@ def _read_splits(
 
 
 def _wrapper_in_split(folder: Tree, split: str, *, alike: bool) -> str | None:
-    """The one folder in a split that holds its class folders: ``train/train/cat``, ``train/images/cat``; else None.
+    """The single folder in a split that holds its class folders: ``train/train/cat``, ``train/images/cat``; else None.
 
     ``alike``: whether all splits hold the same folders.
     """
@@ -195,7 +195,7 @@ def _check_no_splits(
     if splits and (not others or len(set(splits.values())) > 1):
         if not flat and others:
             raise UserError(
-                f"{where}: {_list(nested)} look like splits, and {_list(others)} stand beside them: add a train/ with "
+                f"{where}: {_list(nested)} look like splits, and {_list(others)} are beside them: add a train/ with "
                 "the class folders in it"
             )
         raise UserError(
@@ -263,7 +263,7 @@ def _check_class_names(filled: Mapping[str, Tree], where: str) -> None:
 
 
 def _inside(folder: Tree) -> set[str]:
-    """The folders in a folder, below one folder like ``images/`` if there is only that; without such names."""
+    """The folders in a folder, or in its single folder like ``images/``; folders with such names are omitted."""
     for _ in range(LEVELS):
         filled = _filled(folder)
         if len(filled) != 1 or not is_pictures(next(iter(filled))):
@@ -311,7 +311,7 @@ def _below(tree: Tree, parts: Iterable[str]) -> Tree:
 
 
 def same_name(name: str) -> str:
-    """Equal for names that differ only in case, in spaces around them, or in their Unicode form."""
+    """Equal for names that differ only in case, leading or trailing spaces, or Unicode form."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).strip().casefold())
 
 
@@ -328,8 +328,8 @@ def choose_classes(
     """The sorted classes that have training images, and a warning for each folder without files.
 
     ``counts``: the number of files in each folder. ``key``: for the order of the classes. Without a train split the
-    images can only be evaluated on, and all classes are taken, one is enough. Otherwise raises ``UserError`` for fewer
-    than two classes, and for a class without training images.
+    images can only be evaluated; then all classes are used, and one class is enough. Otherwise raises ``UserError`` for
+    fewer than two classes, and for a class without training images.
     """
     filled = [folder for folder, count in counts.items() if count]
     if not filled:
@@ -352,4 +352,4 @@ def choose_classes(
     if alike:
         raise UserError(f"{where} has two class folders that are both shown as {alike[0]!r}: rename one")
     empty = [folder.path for folder, count in counts.items() if not count]
-    return tuple(classes), [f"class folder without files, left out: {printable(path)}" for path in empty]
+    return tuple(classes), [f"class folder without files, ignored: {printable(path)}" for path in empty]

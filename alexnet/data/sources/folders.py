@@ -1,8 +1,8 @@
 """Folders of class folders: the files in them, read from a disk.
 
-``class_folders.py`` has the rule which folders are classes. Links to files are followed everywhere, links to folders
-down to the class folders. What other programs leave behind is skipped (``records.py``), and so are runs and prepared
-datasets of this program.
+``class_folders.py`` decides which folders are classes. Links to files are followed everywhere, links to folders down to
+the class folders. Files of other programs are skipped (``records.py``), and so are runs and prepared datasets of this
+program.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ NO_IMAGES = {
     *(".pkl", ".pickle", ".h5", ".hdf5", ".pt", ".pth", ".onnx", ".safetensors", ".db", ".zip", ".tar", ".gz", ".tgz"),
     *(".7z", ".rar", ".mp4", ".avi", ".mov", ".mkv", ".webm", ".mp3", ".wav"),
 }
-"""Suffixes of files that are not images: a folder with nothing else is no class."""
+"""Suffixes of files that are not images: a folder with nothing else is not a class."""
 
 _OWN_FILES = ("run.json", "store.json")  # of a run, of a prepared dataset
 
@@ -67,12 +67,12 @@ class _Folder:
 
     @cached_property
     def own(self) -> list[str]:
-        """The names of the folders in it that are of this program."""
+        """The names of the folders in it that belong to this program."""
         return [name for name, folder in self._all.items() if folder.is_own]
 
     @cached_property
     def is_own(self) -> bool:
-        """Whether it is a run, a prepared dataset, the folder of prepared datasets, or holds nothing but such."""
+        """Whether it is a run, a prepared dataset, the folder of prepared datasets, or holds only such folders."""
         if is_own_folder(self._path, (entry.name for entry in scan(self._path))):
             return True
         return bool(self._all) and not self.images and not self.folders
@@ -100,7 +100,7 @@ def open_folder(root: Path) -> Source:
     files = {folder: list_files(root / folder.path, ignored) for folder in folders}
     for folder, listed in list(files.items()):
         if listed and not any(may_be_image(path) for path, _, _ in listed):
-            ignored.note(f"class folder without images, left out: {printable(folder.path)}")
+            ignored.note(f"class folder without images, ignored: {printable(folder.path)}")
             del files[folder]
     return folder_source(root, slug(root.name), files, read_names([root], ignored), ignored)
 
@@ -116,7 +116,7 @@ def is_own_folder(path: Path, names: Iterable[str]) -> bool:
 
 
 def may_be_image(name: str) -> bool:
-    """Whether a file may be an image by its name: its content decides, but text and the like are no images."""
+    """Whether a file may be an image by its name: its content decides, but files such as text are not images."""
     path = Path(name)
     return not is_ignored_name(path.name) and path.suffix.lower() not in NO_IMAGES and path.stem.lower() != "readme"
 
@@ -217,7 +217,7 @@ def list_tree(root: Path, ignored: Ignored) -> tuple[list[File], list[str]]:
     """The files below a folder, sorted by path, whatever its layout; and the folders that cannot be read.
 
     As in training, links to folders are followed down to the class folders of a split, and folders of this program are
-    left out.
+    ignored.
     """
     found: list[File] = []
     failed: list[str] = []

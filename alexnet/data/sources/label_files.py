@@ -190,17 +190,18 @@ class _Finder:
                 self._by_name[path.stem].append(name)
 
     def has(self, text: str, folder: Path) -> bool:
-        """Whether a text of a file in ``folder`` names one or several images."""
+        """Whether an entry of a file of labels in ``folder`` names one or several images."""
         try:
             return bool(text) and bool(self._matches(text, folder))
         except UserError:
             return False
 
     def find(self, text: str, folder: Path, split: str | None, place: str) -> str | None:
-        """The file that a text of a file in ``folder`` names; None if there is none.
+        """The image file that an entry of a file of labels names; None if there is none.
 
-        ``split``: preferred if several are possible. ``place``: of the text, for errors. Raises ``UserError`` for a
-        path that leads out of the folder and for a name of several files.
+        ``text``: the entry. ``folder``: the folder of the file of labels. ``split``: preferred if several image files
+        are possible. ``place``: of the entry, for errors. Raises ``UserError`` for a path that leads out of the root
+        folder and for a name of several files.
         """
         try:
             found = self._matches(text, folder)
@@ -213,7 +214,7 @@ class _Finder:
         return found[0] if found else None
 
     def _matches(self, text: str, folder: Path) -> list[str]:
-        """The files that a text can mean: those of the first of several ways to read it that finds any."""
+        """The image files that an entry can mean, by the first way to read it that finds any."""
         relative = [inside for base in (self.root, folder, self.root.parent) if (inside := self._inside(base, text))]
         if not relative:
             if text.lstrip("/") in self.files:  # as Caffe, which puts its root folder before each line
@@ -237,7 +238,7 @@ class _Finder:
         return found
 
     def _inside(self, base: Path, text: str) -> str | None:
-        """The path of a text, relative to the root; None if it is outside or no path."""
+        """The path of an entry, relative to the root; None if it is outside or not a path."""
         if "\0" in text:
             return None
         path = os.path.normpath(base / text)
@@ -280,7 +281,7 @@ def _row(path: Path, line: int, cells: Sequence[str], columns: _Columns) -> _Row
     split = None
     if columns.split is not None and (split := split_of(cells[columns.split])) is None:
         raise UserError(
-            f"{path}, line {line}: {printable(cells[columns.split])!r} is no split: write train, val or test"
+            f"{path}, line {line}: {printable(cells[columns.split])!r} is not a split: write train, val or test"
         )
     return _Row(line, cells[columns.file], printable(label), split)
 

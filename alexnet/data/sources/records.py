@@ -29,9 +29,9 @@ _SYSTEM_NAMES = {
     *("@eadir", "@tmp", "#recycle", "#snapshot", "@recycle", "@recently-snapshot"),  # Synology, QNAP
     *("__pycache__", "picasa.ini", "zbthumbnail.info", "pspbrwse.jbf"),
 }
-"""Names in lower case that operating systems, network storage and picture viewers leave behind."""
+"""Names, in lower case, of files and folders of operating systems, network storage and picture viewers."""
 _UNFINISHED = (".tmp", ".bak", ".part", ".partial", ".crdownload")
-"""Suffixes of copies that editors and of files that browsers leave behind, after the suffix of the file itself."""
+"""Suffixes of copies that editors make and of incomplete downloads; they follow the suffix of the file itself."""
 
 
 @dataclass(frozen=True)
@@ -96,14 +96,14 @@ def array_records(parts: Iterable[Part]) -> Iterator[Record]:
 
 
 class Ignored:
-    """Files and folders that were left out: a count for each reason, with the first name; and other notes."""
+    """Files and folders that were ignored: a count for each reason, with the first name; and other notes."""
 
     def __init__(self) -> None:
         self._found: dict[str, tuple[int, str]] = {}
         self._notes: dict[str, None] = {}
 
     def add(self, reason: str, name: str, count: int = 1) -> None:
-        """Count ``name``, the first of ``count``, as left out for ``reason``, e.g. "link that leads to a folder"."""
+        """Count ``name``, the first of ``count``, as ignored for ``reason``, e.g. "link that leads to a folder"."""
         before, first = self._found.get(reason, (0, name))
         self._found[reason] = (before + count, first)
 
@@ -122,7 +122,7 @@ def _first(count: int, name: str) -> str:
 
 
 def is_ignored_name(name: str) -> bool:
-    """Whether a file or folder is hidden or left behind by another program: it is skipped without a warning."""
+    """Whether a file or folder is hidden or belongs to another program: it is skipped without a warning."""
     lower = name.lower()
     leftover = lower.startswith("~$") or lower.endswith(("~", *_UNFINISHED)) or (lower[:1] == lower[-1:] == "#")
     return lower.startswith(".") or leftover or lower in _SYSTEM_NAMES

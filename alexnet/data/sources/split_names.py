@@ -1,7 +1,7 @@
 """What the names of folders mean: a split, one part of several, or a file type of other tasks.
 
 Sets of images are published under many names for the same three splits: ``training_set``, ``seg_test``, ``X_train``,
-``test1``. A folder with such a name is no class, so these names are compared word by word.
+``test1``. A folder with such a name is not a class. So names are compared word by word.
 """
 
 from __future__ import annotations

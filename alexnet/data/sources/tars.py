@@ -1,13 +1,13 @@
 """Tars, compressed or not, read from front to back by a strict reader.
 
 The format is that of POSIX.1-2024, chapter *pax* (https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html),
-with the additions of GNU tar (https://www.gnu.org/software/tar/manual/html_node/Standard.html). Python's ``tarfile``
-is not used: an unreadable header ends its listing silently, offsets that do not rise make it read for ever, and other
-malformed fields end in many kinds of exception.
+with the additions of GNU tar (https://www.gnu.org/software/tar/manual/html_node/Standard.html). Python's ``tarfile`` is
+not used: an unreadable header ends its listing silently, offsets that do not increase make it read without end, and
+other malformed fields raise many kinds of exceptions.
 
-Each block is read once, so the position only rises. Each number is checked, and a member has at most one header
+Each block is read once, so the position only increases. Each number is checked, and a member has at most one header
 extension of each kind. Data of a tar has no checksum; gzip, bzip2 and xz have one. Sparse files (``tar --sparse``) are
-left out with their name.
+ignored, with a note that names them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ EXTENSION_LIMIT = 1 << 20
 XZ_MEMORY = 256 << 20
 """Bytes that the decompression of xz may use: the largest preset, ``xz -9``, needs 65 MiB."""
 END_LIMIT = 1 << 20
-"""Bytes that are read after the end of a tar: writers fill it up with zeros to a multiple of 10 KiB."""
+"""Bytes that are read after the end of a tar: writers pad it with zeros to a multiple of 10 KiB."""
 
 SPECIAL = "link or special file in a tar"
 SPARSE = "sparse file in a tar (pack it again without --sparse)"
@@ -52,7 +52,7 @@ _DAMAGE = (FormatError, OSError, EOFError, zlib.error, lzma.LZMAError)  # the ex
 
 
 class _Stream:
-    """Blocks of a tar in their order. A tar that is not compressed is skipped through without reading."""
+    """Blocks of a tar in their order. In a tar that is not compressed, skipped blocks are not read."""
 
     def __init__(self, file: io.BufferedReader) -> None:
         self._file: io.BufferedReader | None = None
@@ -98,7 +98,7 @@ class _Stream:
         return data
 
     def skip(self, count: int) -> None:
-        """Go on by ``count`` bytes. Raises ``FormatError`` if there are fewer."""
+        """Skip ``count`` bytes. Raises ``FormatError`` if there are fewer."""
         if self._file is not None:
             self.position += count
             if self.position > self._size:

@@ -4,11 +4,11 @@ The format is PKWARE's APPNOTE 6.3.10 (https://pkware.cachefly.net/webdocs/cases
 each member twice: in the central directory at its end, and in a local header before its data. If they differ, two
 programs read different files from one zip. Here both must agree. Two members may not share bytes, so a zip cannot
 unpack to more than about a thousand times its size. The bytes of each member are compared with their length and their
-CRC-32. A member that fails is left out with its name.
+CRC-32. A member that fails is ignored, with a note that names it.
 
 Python's ``zipfile`` is not used: it keeps the whole list in memory, its checks differ from version to version, and one
 malformed entry ends the reading of all. Members are stored or deflated, as nearly all zips have them; others, and
-encrypted ones, are left out with their name.
+encrypted ones, are ignored, with a note that names them.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _END64_FIELDS = struct.Struct("<4sQ4xLLQQQQ")
 _LOCATOR_FIELDS = struct.Struct("<4sLQL")
 _16, _32 = 0xFFFF, 0xFFFFFFFF  # stand for numbers that are in the ZIP64 fields
 _ENCRYPTED = 1 | 1 << 6 | 1 << 13
-_SIZES_FOLLOW = 1 << 3  # length and CRC stand behind the data, and may be absent from the local header
+_SIZES_FOLLOW = 1 << 3  # length and CRC are behind the data, and may be absent from the local header
 _UTF8 = 1 << 11
 _ZIP64 = 1
 _STORED, _DEFLATED = 0, 8
@@ -222,7 +222,7 @@ def _name(entry: _Entry) -> str:
 
 
 def _locate(file: io.BufferedReader, entry: _Entry, starts: NDArray[np.uint64], limit: int) -> tuple[str, int]:
-    """The kind "file" and the position of its data; or why the member is left out, and 0."""
+    """The kind "file" and the position of its data; or why the member is ignored, and 0."""
     if entry.fault:
         return f"file in a zip that {entry.fault}", 0
     try:

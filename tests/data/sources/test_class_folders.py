@@ -232,8 +232,8 @@ def test_folders_without_images_are_no_classes(tmp_path):
     source = open_source(str(root))
     assert source.classes == ("cat", "dog")
     assert source.warnings == (
-        *(f"class folder without images, left out: {name}" for name in ("deep", "docs", "labels")),
-        "class folder without files, left out: empty",
+        *(f"class folder without images, ignored: {name}" for name in ("deep", "docs", "labels")),
+        "class folder without files, ignored: empty",
     )
     assert "has only one class, 'cat'" in refusal(tmp_path / "one", "cat/1.png", "labels/1.txt")
 
@@ -263,7 +263,7 @@ def test_a_class_whose_files_are_all_refused_is_left_out(tmp_path):
     assert dataset.classes == ["a", "c"]
     assert dataset.labels == ["apple", "cherry"]
     assert dataset.targets.tolist() == [0, 0, 1, 1]
-    assert "classes without a usable image, left out: b" in dataset.meta["warnings"]
+    assert "classes without a usable image, ignored: b" in dataset.meta["warnings"]
     assert len(dataset.meta["refused"]) == 2
     assert open_or_prepare(open_source(str(root)), home=tmp_path / "home").path == dataset.path
     for path in (root / "c").iterdir():

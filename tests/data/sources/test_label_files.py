@@ -136,7 +136,7 @@ def test_columns_with_other_names_are_said(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ("file,label,split\n1.png,cat,0\n2.png,dog,1\n", "line 2: '0' is no split: write train, val or test"),
+        ("file,label,split\n1.png,cat,0\n2.png,dog,1\n", "line 2: '0' is not a split: write train, val or test"),
         ("file,label\n../../etc/passwd,cat\n2.png,dog\n", "line 2: '../../etc/passwd' is outside "),
         ("file,label\n/etc/passwd,cat\n2.png,dog\n", "line 2: '/etc/passwd' is outside "),
         ("file,label\n7.png,cat\n8.png,dog\n", "no row names an image in "),

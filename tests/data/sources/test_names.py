@@ -101,7 +101,7 @@ def test_empty_class_folder_is_left_out_with_a_warning(tmp_path):
     (tmp_path / "empty").mkdir()
     source = open_source(str(tmp_path))
     assert source.classes == ("a", "b")
-    assert source.warnings == ("class folder without files, left out: empty",)
+    assert source.warnings == ("class folder without files, ignored: empty",)
 
 
 def test_folders_that_are_no_source(tmp_path):
