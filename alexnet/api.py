@@ -7,6 +7,7 @@ terminal or in a notebook, otherwise as lines of text; ``progress=False`` shows 
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from torch import Tensor
 from alexnet.config import Recipe
 from alexnet.core.errors import RUNS, UserError
 from alexnet.core.files import write_text
+from alexnet.core.names import is_url
 from alexnet.data.cache import CacheEntry, list_cache, remove_cached
 from alexnet.data.prepared import PreparedDataset, prepared_path, verify_prepared
 from alexnet.data.sources import BUILTIN_SOURCES, Source, absolute_source, open_source
@@ -80,9 +82,10 @@ def train(
     digits, or with ``data`` the recipe for photographs. ``data``: the source of the images in place of the recipe's: a
     built-in name, ``NAME:PATH``, or the path of a folder of class folders. ``labels``: a file with the classes of the
     images in the folder ``data`` (by default the file's own folder), a CSV ``file,label[,split]`` or a list of lines
-    "path label"; or several such files, whose names mean splits. ``out``: the run folder, ``runs/<recipe>``
-    if None. ``overrides``: changed fields of the recipe, ``{"train.epochs": 2}`` or ``["train.epochs=2"]``. ``device``:
-    ``"cpu"``, ``"cuda"``, ``"cuda:1"``; None takes a GPU if there is one. ``reference``: use reference PyTorch layers
+    "path label"; or several such files, whose names mean splits. ``out``: the run folder; if None, ``runs/<recipe>``,
+    and ``runs/<recipe>-<folder>`` for images of your own. ``overrides``: changed fields of the recipe,
+    ``{"train.epochs": 2}`` or ``["train.epochs=2"]``. ``device``: ``"cpu"``, ``"cuda"``, ``"cuda:1"``; None takes a GPU
+    if there is one. ``reference``: use reference PyTorch layers
     instead of the fast kernels. ``data_root``: the first folder to search for built-in image sets.
     ``keep_checkpoints``: keep the checkpoints of the finished run, which are removed otherwise once its model is
     verified. ``reporter``: receives progress and messages instead of stderr.
@@ -94,6 +97,7 @@ def train(
     reporter = reporter or make_reporter(progress)
     root = Path(data_root) if data_root else None
     label_files = _label_files(labels)
+    data = label_files[0].parent if label_files and data is None else data
     source, recipe = resolve(recipe, data, overrides, root, reporter.log, label_files)
     get_variant(recipe.model.variant)  # an unknown variant is reported before images are decoded, which takes long
     device_config = resolve_device(device, recipe.train.precision, reference=reference)
@@ -102,7 +106,7 @@ def train(
     run = Run(Path(out or RUNS / default_name(recipe, data, source)))
     location = absolute_source(recipe.data.source, source, root)
     recorded = [str(path.resolve()) for path in label_files]
-    dataset = _images_to_train_on(run, recipe, source, location, reporter, keep_checkpoints=keep_checkpoints)
+    dataset = _images_to_train_on(run, recipe, source, location, recorded, reporter, keep_checkpoints=keep_checkpoints)
     if not run.finished:
         with lock_run_folder(run.folder):
             run = start_or_continue(run.folder, recipe, seed, location, dataset.digest, recorded)
@@ -123,12 +127,19 @@ def train(
 
 
 def _images_to_train_on(
-    run: Run, recipe: Recipe, source: Source, location: str, reporter: Reporter, *, keep_checkpoints: bool
+    run: Run,
+    recipe: Recipe,
+    source: Source,
+    location: str,
+    labels: Sequence[str],
+    reporter: Reporter,
+    *,
+    keep_checkpoints: bool,
 ) -> PreparedDataset:
     """The images that an interrupted run began with, or those of the source as it is now, prepared if needed."""
     settings = recipe.data.resize_size, recipe.data.channels
     now = prepared_path(source, *settings)
-    if begun := prepared_datasets.open_begun(run, location, now, reporter):
+    if begun := prepared_datasets.open_begun(run, recipe, location, labels, now, reporter):
         return begun
     if not run.finished:
         for line in disk_need(recipe, source).lines(run.folder, now, keep_checkpoints=keep_checkpoints):
@@ -261,7 +272,7 @@ def _write_predictions(
 
 def _label_files(labels: Labels) -> list[Path]:
     files = [labels] if isinstance(labels, Path | str) else labels
-    return [Path(path).expanduser() for path in files]
+    return [Path(path if is_url(str(path)) else os.path.abspath(os.path.expanduser(path))) for path in files]  # noqa: PTH100, PTH111 – never raise
 
 
 def _named_models(models: Model | Sequence[Model]) -> dict[str, Model]:

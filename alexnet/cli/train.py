@@ -19,7 +19,8 @@ LARGE = 100e6  # bytes: checkpoints of a finished run above this size are mentio
 def main(arguments: argparse.Namespace) -> int:
     """Train and print the result; returns the exit status. ``--set help`` prints the fields of the recipe instead."""
     if "help" in arguments.set:
-        print("\n".join(assignments(get_recipe(arguments.recipe or ("photos" if arguments.data else DEFAULT)))))
+        default = "photos" if arguments.data or arguments.labels else DEFAULT
+        print("\n".join(assignments(get_recipe(arguments.recipe or default))))
         return 0
     overrides = [*arguments.set, *([f"train.precision={arguments.precision}"] if arguments.precision else [])]
     run = train(

@@ -316,7 +316,7 @@ def open_prepared(path: Path) -> PreparedDataset:
     """
     check_platform()
     try:
-        descriptor = os.open(path / "images.npy", os.O_RDONLY)
+        descriptor = os.open(path / "images.npy", os.O_RDONLY | os.O_NONBLOCK)  # a pipe is refused below
     except OSError as error:
         raise _unusable(path, error) from error
     try:

@@ -83,6 +83,10 @@ def model_folder(run: Path | str) -> Path:
         raise cannot_read(error.filename or path, error) from error
     if found is not None:
         return found
+    if unfinished and (path / "result.json").is_file():
+        raise UserError(
+            f"{path} has finished but has no model in {path / 'model'}: use another copy, or {_remedy(path / 'model')}"
+        )
     if unfinished:
         raise UserError(
             f"the training in {path} has not finished: resume it with the command that started it and --out {path}"
@@ -102,7 +106,7 @@ def load_model(run: Path | str) -> Classifier:
     except FileNotFoundError as error:
         raise UserError(
             f"the model in {folder} is incomplete: {Path(error.filename or folder).name} is missing; use another copy, "
-            "or move that folder away and repeat the training command"
+            f"or {_remedy(folder)}"
         ) from error
     except OSError as error:  # the files may be intact: nobody should remove them
         raise cannot_read(error.filename or folder, error) from error
@@ -111,17 +115,22 @@ def load_model(run: Path | str) -> Classifier:
     except DAMAGE as error:
         if _is_lack_of_memory(error):
             raise UserError(f"there is too little memory to load the model in {folder}: end other programs") from error
-        if any((folder.parent / "checkpoints").glob("*")):
-            remedy = "move that folder away and repeat the training command, which writes it from the last checkpoint"
-        else:
-            remedy = "train again in another folder with --out"
-        raise UserError(f"the model in {folder} is damaged: use another copy, or {remedy}", [str(error)]) from error
+        raise UserError(
+            f"the model in {folder} is damaged: use another copy, or {_remedy(folder)}", [str(error)]
+        ) from error
     if bad := _not_finite(model):
         raise UserError(
             f"the model in {folder} cannot be used: {bad} holds numbers that are not finite, as after a training "
             "that diverged; use another model, or train again with a lower optim.lr"
         )
     return model
+
+
+def _remedy(folder: Path) -> str:
+    """What a user can do without another copy of the model in ``folder``."""
+    if any((folder.parent / "checkpoints").glob("step-*")):
+        return "move that folder away and repeat the training command, which writes it from the last checkpoint"
+    return "train again in another folder with --out"
 
 
 def _is_lack_of_memory(error: Exception) -> bool:

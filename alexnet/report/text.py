@@ -41,7 +41,7 @@ def balanced_accuracy(result: Mapping[str, Any]) -> float:
 def _has_uneven_classes(result: Mapping[str, Any]) -> bool:
     """Whether the largest class has at least ``UNEVEN`` times as many images as the smallest."""
     counts = [counted["images"] for counted in result["per_class"].values() if counted["images"]]
-    return bool(max(counts) >= UNEVEN * min(counts))
+    return bool(counts and max(counts) >= UNEVEN * min(counts))
 
 
 def commonest_class(result: Mapping[str, Any]) -> tuple[str, float]:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, InstanceOf, ValidationError, 
 from pydantic_core import PydanticCustomError
 
 from alexnet.core.errors import UserError, cannot_read, no_run
-from alexnet.core.files import read_json
+from alexnet.core.files import FILE_LIMIT, read_json
 
 SCHEMA = 1  # of run.json and result.json, see ``_Versioned``
 Kind = type[BaseModel]
@@ -78,6 +78,19 @@ class Confusion(_Fields):
     images: Count
 
 
+class Epoch(_Fields):
+    """A line of ``metrics.jsonl`` at the end of an epoch."""
+
+    step: Count
+    epoch: Count
+    train_loss: float
+    train_top1: Share
+    val_loss: float = 0.0
+    val_top1: Share = 0.0
+    test_loss: float = 0.0
+    test_top1: Share = 0.0
+
+
 class Result(_Versioned):
     """``result.json`` of a training without images to evaluate on.
 
@@ -97,6 +110,7 @@ class Result(_Versioned):
     images_per_second: Number
     matrix_gflops: Number
     hardware: Hardware
+    last_epoch: Epoch | None = None
     model_sha256: Text | None = None
 
 
@@ -110,6 +124,7 @@ class EvaluatedResult(Result):
     images: Annotated[int, Field(ge=1, lt=2**63)]
     per_class: Annotated[dict[str, ClassResult], Field(min_length=1)]
     confusions: list[Confusion]
+    not_finite: Count = 0
 
 
 class Step(_Fields):
@@ -131,19 +146,6 @@ class Rate(Step):
     """The line as early versions wrote it."""
 
     rate: Number
-
-
-class Epoch(_Fields):
-    """A line of ``metrics.jsonl`` at the end of an epoch."""
-
-    step: Count
-    epoch: Count
-    train_loss: float
-    train_top1: Share
-    val_loss: float = 0.0
-    val_top1: Share = 0.0
-    test_loss: float = 0.0
-    test_top1: Share = 0.0
 
 
 class Event(_Fields):
@@ -215,7 +217,7 @@ def _check(path: Path, value: Mapping[str, Any], kind: Kind) -> None:
 def _read(path: Path) -> dict[str, Any]:
     """The JSON object in a file of a run folder. Raises ``UserError``."""
     try:
-        value = read_json(path)
+        value = read_json(path, FILE_LIMIT)  # it lists every wrong pair of classes
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:
         line = f"{path.parent} is not a run folder: {path.name} is missing or damaged there"
         raise no_run(path.parent, line) from error

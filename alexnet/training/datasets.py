@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet.config import Recipe, first_difference
 from alexnet.core.errors import UserError
 from alexnet.data.prepared import PreparedDataset, find_prepared, open_or_prepare, open_prepared
 from alexnet.data.sources import BUILTIN_SOURCES, Source, open_source
@@ -52,17 +53,22 @@ def prepare(
     return dataset, time.monotonic() - start
 
 
-def open_begun(run: Run, location: str, now: Path, reporter: Reporter) -> PreparedDataset | None:
+def open_begun(
+    run: Run, recipe: Recipe, location: str, labels: Sequence[str], now: Path, reporter: Reporter
+) -> PreparedDataset | None:
     """The images that an interrupted training began with, if its source has changed since; otherwise None.
 
-    ``location``: where the training's images are, see ``absolute_source``; ``now``: the folder of the prepared dataset
-    of the source as it is now. None also if other images were given, or if those of the beginning are not in the cache.
-    Raises ``UserError`` if ``run.json`` is damaged.
+    ``location``: where the training's images are, see ``absolute_source``; ``labels``: the files with their classes;
+    ``now``: the folder of the prepared dataset of the source as it is now. None also if another recipe, other images or
+    other labels were given, or if the images of the beginning are not in the cache. Raises ``UserError`` if
+    ``run.json`` is damaged.
     """
     if not (run.folder / "run.json").is_file() or run.finished or run.is_empty:
         return None
     began = run.description
-    path = find_prepared(began["data"], now) if began["source"] == location else None
+    same = began["source"] == location and list(began.get("labels") or ()) == list(labels)
+    same = same and first_difference(run.recipe, recipe) is None
+    path = find_prepared(began["data"], now) if same else None
     if path is None or path == now:
         return None
     reporter.log(
@@ -121,7 +127,7 @@ def open_dataset_for(
         place = Path(rest if name in BUILTIN_SOURCES else data)
         if place.is_absolute() and not place.exists():
             raise UserError(f"the images of {run} are no longer at {place}: give their new path with --data")
-        labels = [Path(path) for path in described.get("labels", ())]
+        labels = [Path(path) for path in described.get("labels") or ()]
         if gone := [path for path in labels if not path.exists()]:
             raise UserError(f"the labels of {run} are no longer at {gone[0]}: give their new path with --labels")
     source = open_source(str(data), data_root, reporter.log, labels)

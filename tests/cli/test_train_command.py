@@ -284,17 +284,15 @@ def test_a_finished_run_has_no_checkpoints_and_what_it_lost_costs_a_line(tmp_pat
 
 
 def test_checkpoints_stay_where_the_model_cannot_be_verified(tmp_path, monkeypatch, notes):
-    from alexnet import api
+    real = Run.write_result
 
-    real = api.write_json
-
-    def damage(path, value):
-        real(path, value)
-        model = path.parent / "model" / "model.safetensors"
+    def damage(run, result):
+        real(run, result)
+        model = run.model_folder / "model.safetensors"
         model.write_bytes(model.read_bytes()[:-1] + b"x")
 
     with monkeypatch.context() as patch:
-        patch.setattr(api, "write_json", damage)
+        patch.setattr(Run, "write_result", damage)
         run = train("small-digits", out=tmp_path / "run", overrides=SHORT, reporter=notes)
     (warning,) = notes.warnings()
     assert (

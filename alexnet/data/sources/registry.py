@@ -118,9 +118,9 @@ def _open_labelled(text: str, labels: Sequence[Path]) -> Source:
     if not root.is_dir():
         raise UserError(f"--labels needs a folder of images, and {root} is a file: unpack it first")
     for path in labels:
-        if is_url(str(path)) or not path.expanduser().exists():
+        if is_url(str(path)) or not path.exists():
             raise UserError(f"--labels {path}: there is no such file")
-    return open_labelled(root, [path.expanduser().resolve() for path in labels])
+    return open_labelled(root, [path.resolve() for path in labels])
 
 
 def absolute_source(text: str, source: Source, data_root: Path | None) -> str:
