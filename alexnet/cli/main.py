@@ -49,11 +49,8 @@ def _train(add: Add) -> None:
         "--data", metavar="SOURCE", help=f"images to train on: {SOURCE}; without RECIPE, selects photos or photos-small"
     )
     add_labels(add)
-    add(
-        "--out",
-        metavar="RUN",
-        help="the run folder (default: runs/RECIPE, or runs/RECIPE-FOLDER for your own images); an interrupted run there is resumed",
-    )
+    out = "runs/RECIPE, or runs/RECIPE-FOLDER for your own images"
+    add("--out", metavar="RUN", help=f"the run folder (default: {out}); an interrupted run there is resumed")
     change = "override a field of the recipe, e.g. train.epochs=3; may be repeated; 'help' lists all fields"
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help=change)
     keep = "keep the checkpoints of the finished run (default: they are removed once its model is verified)"
