@@ -53,7 +53,7 @@ def test_a_log_that_is_a_link_is_refused(name, target, folder, victim):
 def test_a_lock_that_is_a_link_is_refused(target, folder, victim):
     (folder / LOCK).symlink_to(victim.with_name(target))
     with (
-        pytest.raises(UserError, match=r"\.lock is a link, a folder or a device .*: remove it"),
+        pytest.raises(UserError, match=r"\.lock is a link, a folder or a device, .*: remove it"),
         exclusive_lock(folder),
     ):
         raise AssertionError("locked")
