@@ -61,7 +61,10 @@ def test_the_commands_and_their_options_are_these():
     device = ["--device", "--precision"]
     reference = ["--reference", "--plain"]  # the second is hidden: its earlier name
     assert shown == {
-        "train": ["recipe", "--data", "--labels", "--out", "--set", "--seed", *device, *reference, "--data-root"],
+        "train": [
+            "recipe", "--data", "--labels", "--out", "--set", "--keep-checkpoints", "--seed", *device, *reference,
+            "--data-root",
+        ],
         "evaluate": ["models", "--data", "--labels", "--views", "--predictions", *device, *reference, "--data-root"],
         "predict": ["model", "images", "--top-k", "--threshold", "--sort-into", "--csv", *device, *reference],
         "summary": ["target", "--classes", "--channels", "--image-size"],
@@ -72,6 +75,7 @@ def test_the_commands_and_their_options_are_these():
         "bench": [
             "what", "--variant", "--batch", "--rounds", "--seconds", "--data", "--keep", *device, "--data-root",
         ],
+        "cache": ["--remove"],
     }  # fmt: skip
 
 
