@@ -38,9 +38,9 @@ def resolve(
         recipe = recipe_for(natural_side(source))
     else:
         chosen = recipe if isinstance(recipe, Recipe) else get_recipe(recipe or DEFAULT)
-        if not (data or chosen.data.source):
-            raise UserError(f"recipe {chosen.name!r} trains on your own images: give --data FOLDER")
         changed = override(chosen, overrides)  # a mistake in them is reported before a download
+        if not (data or changed.data.source):
+            raise UserError(f"recipe {chosen.name!r} trains on your own images: give --data FOLDER")
         source = open_source(str(data or changed.data.source), data_root, log, labels)
         named = not isinstance(recipe, Recipe) and is_for_own_images(chosen)
         recipe = fitted(chosen, natural_side(source)) if named else chosen

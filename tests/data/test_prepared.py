@@ -781,8 +781,13 @@ def test_a_dataset_is_prepared_again_only_if_a_refused_image_can_be_read_now(hom
         monkeypatch.setenv("ALEXNET_MAX_PIXELS", limit)
         assert open_or_prepare(open_source(str(root)), 8).path == (first.path if limit == "1000" else second.path)
     save(root / "cat" / "new.png", noise(1, 12, seed=9)[0])
+    earlier = {first.path, second.path}
     third = open_or_prepare(open_source(str(root)), 8)
-    assert datasets(home) == [third.path]
+    assert set(datasets(home)) == {*earlier, third.path}  # this process has the earlier ones open
+    del first, second
+    save(root / "cat" / "newer.png", noise(1, 12, seed=10)[0])
+    fourth = open_or_prepare(open_source(str(root)), 8)
+    assert set(datasets(home)) == {third.path, fourth.path}
 
 
 def test_a_damaged_image_is_no_reason_to_prepare_again(home, tmp_path, monkeypatch):
