@@ -154,7 +154,7 @@ COUNT = "a whole number of at least 1"
         ("model.width", ["0", "101"], ["0.1", "100"], "a number above 0 and at most 100, or none"),
         ("data.val_fraction", ["1", "-0.1"], ["0", "0.9"], SHARE),
         ("data.resize_size", ["3", "4097"], ["4", "4096"], "a whole number of at least 4 and at most 4096, or none"),
-        ("data.image_size", ["3", "0"], ["4"], "a whole number of at least 4, or none"),
+        ("data.image_size", ["3", "4097"], ["4", "4096"], "a whole number of at least 4 and at most 4096, or none"),
         ("augment.crop", ["3"], ["4"], "a whole number of at least 4, or none"),
         ("augment.pad", ["-1"], ["0"], "a whole number of at least 0"),
         ("augment.crop_group", ["0"], ["1"], COUNT),
