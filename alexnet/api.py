@@ -23,7 +23,7 @@ from alexnet.core.files import write_text
 from alexnet.core.names import is_url
 from alexnet.data.cache import CacheEntry, list_cache, remove_cached
 from alexnet.data.prepared import PreparedDataset, prepared_path, verify_prepared
-from alexnet.data.sources import BUILTIN_SOURCES, Source, absolute_source, open_source
+from alexnet.data.sources import Source, absolute_source, is_builtin, open_source
 from alexnet.inference.predictor import Predictor, predict_files
 from alexnet.inference.sort_into import SortedFolder
 from alexnet.inference.transform import ImageTransform
@@ -85,10 +85,9 @@ def train(
     "path label"; or several such files, whose names mean splits. ``out``: the run folder; if None, ``runs/<recipe>``,
     and ``runs/<recipe>-<folder>`` for images of your own. ``overrides``: changed fields of the recipe,
     ``{"train.epochs": 2}`` or ``["train.epochs=2"]``. ``device``: ``"cpu"``, ``"cuda"``, ``"cuda:1"``; None takes a GPU
-    if there is one. ``reference``: use reference PyTorch layers
-    instead of the fast kernels. ``data_root``: the first folder to search for built-in image sets.
-    ``keep_checkpoints``: keep the checkpoints of the finished run, which are removed otherwise once its model is
-    verified. ``reporter``: receives progress and messages instead of stderr.
+    if there is one. ``reference``: use reference PyTorch layers instead of the fast kernels. ``data_root``: the first
+    folder to search for built-in image sets. ``keep_checkpoints``: keep the checkpoints of the finished run, which are
+    removed otherwise once its model is verified. ``reporter``: receives progress and messages instead of stderr.
 
     Raises ``UserError`` (a ``ValueError``) with one line for a mistake of the user, ``DivergedError`` (a ``UserError``)
     if the loss or a weight is no longer finite, and ``StoppedError`` after a checkpoint if a signal stopped the
@@ -152,7 +151,7 @@ def default_name(recipe: Recipe, data: Path | str | None, source: Source) -> str
 
     So trainings on two folders do not collide.
     """
-    own = data is not None and str(data).partition(":")[0] not in BUILTIN_SOURCES
+    own = data is not None and not is_builtin(str(data))
     return f"{recipe.name}-{source.name}" if own else recipe.name
 
 

@@ -34,6 +34,14 @@ def own_home(tmp_path_factory):
         yield home
 
 
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A cache folder for one test."""
+    place = tmp_path / "home"
+    monkeypatch.setenv("ALEXNET_HOME", str(place))
+    return place
+
+
 @pytest.fixture(scope="session", autouse=True)
 def ctrl_c():
     """A shell starts background processes with Ctrl-C ignored; tests that send it need Python's own handler."""

@@ -17,7 +17,7 @@ from alexnet.core.names import printable
 from alexnet.data.home import data_home
 from alexnet.data.prepared import content_digest, read_meta, stores
 from alexnet.data.sources.registry import FILE_SETS
-from alexnet.data.uses import is_open, remove_unused, unfinished_runs
+from alexnet.data.uses import remove_unused, user_of
 
 PREPARING = "a dataset is being prepared, perhaps from it"
 
@@ -104,11 +104,7 @@ def _prepared(path: Path) -> CacheEntry:
             source += ", an earlier state"
     except (OSError, ValueError, LookupError, TypeError) as error:
         source = f"unknown, it is damaged ({error})"
-    runs = unfinished_runs(path, digest) if digest else []
-    used_by = "a running process uses it" if is_open(path) else ""
-    if not used_by and runs:
-        used_by = f"the unfinished training in {printable(str(runs[0]))} needs it"
-    return _entry(path.name, "prepared dataset", path, source, used_by, digest)
+    return _entry(path.name, "prepared dataset", path, source, user_of(path, digest), digest)
 
 
 def _downloads() -> list[tuple[str, str]]:

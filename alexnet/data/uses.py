@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from alexnet.core.files import TEXT_LIMIT, read_bytes, read_json, remove_folder, write_bytes
+from alexnet.core.names import printable
 from alexnet.core.platform import check_platform, fcntl
 
 IMAGES = "images.npy"
@@ -67,18 +68,23 @@ def remove_unused(dataset: Path, digest: str | None) -> str:
     ``digest``: its hash, None if it cannot be read. Raises ``OSError`` if it cannot be removed.
     """
     with _exclusive(dataset / IMAGES) as alone:
-        if not alone:
-            return "a running process uses it"
-        if digest is not None and (runs := unfinished_runs(dataset, digest)):
-            return f"the unfinished training in {runs[0]} needs it"
-        remove_folder(dataset)
-        return ""
+        user = _user(dataset, digest, alone=alone)
+        if not user:
+            remove_folder(dataset)
+        return user
 
 
-def is_open(dataset: Path) -> bool:
-    """Whether a process has the prepared dataset open."""
+def user_of(dataset: Path, digest: str | None) -> str:
+    """Who uses a prepared dataset, "" if nobody does. ``digest``: its hash, None if it cannot be read."""
     with _exclusive(dataset / IMAGES) as alone:
-        return not alone
+        return _user(dataset, digest, alone=alone)
+
+
+def _user(dataset: Path, digest: str | None, *, alone: bool) -> str:
+    if not alone:
+        return "a running process uses it"
+    runs = unfinished_runs(dataset, digest) if digest else []
+    return f"the unfinished training in {printable(str(runs[0]))} needs it" if runs else ""
 
 
 @contextlib.contextmanager

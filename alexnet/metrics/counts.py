@@ -82,8 +82,7 @@ class Metrics:
     @property
     def balanced_accuracy(self) -> float:
         """The mean of the top-1 accuracies of the classes that have images, 0 … 1: each class counts the same."""
-        shares = [counted["top1"] for counted in self.per_class().values() if counted["images"]]
-        return float(sum(shares) / len(shares))
+        return balanced_accuracy(self.per_class())
 
     @property
     def loss(self) -> float:
@@ -166,3 +165,9 @@ def describe_images(result: Mapping[str, Any]) -> str:
     """The evaluated images of a result: "10,000 test images", "42 unseen images", "1 val image, ten views"."""
     noun = "image" if result["images"] == 1 else "images"
     return f"{result['images']:,} {result['split']} {noun}" + (", ten views" if result["views"] == 10 else "")
+
+
+def balanced_accuracy(per_class: Mapping[str, Mapping[str, Any]]) -> float:
+    """The mean of the top-1 accuracies of the classes that have images, 0 … 1; see :meth:`Metrics.per_class`."""
+    shares = [counted["top1"] for counted in per_class.values() if counted["images"]]
+    return float(sum(shares) / len(shares))

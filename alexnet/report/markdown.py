@@ -70,11 +70,11 @@ def readings(recipe: Recipe, result: Mapping[str, Any], names: Mapping[str, str]
             f"That is not clearly better than always predicting {names.get(name, name)} (accuracy {share:.2%})."
         )
     if is_for_own_images(recipe):
-        sentences += advice(recipe, result)
+        sentences += advice(result)
     return sentences
 
 
-def advice(recipe: Recipe, result: Mapping[str, Any]) -> list[str]:
+def advice(result: Mapping[str, Any]) -> list[str]:
     """What would help most, for a training on the user's own images: more images, or a longer training.
 
     It compares the accuracy on the training images in the last epoch, with augmentation, with that on other images.

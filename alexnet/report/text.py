@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alexnet.metrics.counts import TOP, describe_images
+from alexnet.metrics.counts import TOP, balanced_accuracy, describe_images
 from alexnet.metrics.intervals import accuracy_interval
 from alexnet.report.tables import table
 
@@ -26,21 +26,16 @@ def describe_measure(result: Mapping[str, Any]) -> str:
     top5 = f"{result['top5']:.2%} top-5, " if _has_top5(result) else ""
     lowest, highest = accuracy_interval(round(result["top1"] * result["images"]), result["images"])
     interval = f"(95 % interval {lowest:.1%} – {highest:.1%})"
-    balanced = f"{balanced_accuracy(result):.2%} balanced accuracy, " if _has_uneven_classes(result) else ""
+    classes = result["per_class"]
+    balanced = f"{balanced_accuracy(classes):.2%} balanced accuracy, " if _has_uneven_classes(classes) else ""
     loss = "no loss" if result["loss"] is None else f"loss {result['loss']:.4f}"
     measure = f"{result['top1']:.2%} top-1 {interval}, {top5}{balanced}{loss} on {describe_images(result)}"
     return "; ".join([measure, *_not_finite(result)])
 
 
-def balanced_accuracy(result: Mapping[str, Any]) -> float:
-    """The mean of the top-1 accuracies of the classes that have images, 0 … 1: each class counts the same."""
-    shares = [counted["top1"] for counted in result["per_class"].values() if counted["images"]]
-    return float(sum(shares) / len(shares))
-
-
-def _has_uneven_classes(result: Mapping[str, Any]) -> bool:
+def _has_uneven_classes(per_class: Mapping[str, Mapping[str, Any]]) -> bool:
     """Whether the largest class has at least ``UNEVEN`` times as many images as the smallest."""
-    counts = [counted["images"] for counted in result["per_class"].values() if counted["images"]]
+    counts = [counted["images"] for counted in per_class.values() if counted["images"]]
     return bool(counts and max(counts) >= UNEVEN * min(counts))
 
 

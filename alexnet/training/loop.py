@@ -315,7 +315,7 @@ class Training:
         for output, targets in log_probabilities(self.network, self.dataset, index, self.device_config):
             counts.add(output, targets)
             self.reporter.advance(self.state.step, measured=counts.images)
-        self.check_finite(not counts.not_finite, f"the {name} loss is {math.nan}")
+        self.check_finite(not counts.not_finite, f"the {name} loss is nan")
         return {f"{name}_loss": counts.loss, f"{name}_top1": counts.top1}
 
     def warn(self, log: RunLog, kind: str, text: str) -> None:

@@ -27,10 +27,9 @@ def resolve(
 
     ``recipe``: a ``Recipe``, a name, the path of a JSON file, or None. None means the default recipe, or with ``data``
     the recipe for images of this size. ``log`` receives messages about downloads. ``labels``: files with the classes of
-    the images in ``data``, which is the folder of the first of them if it is None. Raises ``UserError`` for an unknown
+    the images in the folder ``data``. Raises ``UserError`` for an unknown
     recipe, source or override.
     """
-    data = str(labels[0].parent) if labels and data is None else data
     if isinstance(recipe, str):
         _check_recipe_name(recipe)
     if recipe is None and data is not None:

@@ -21,13 +21,6 @@ LONG = ["--set", "model.width=0.25", "--set", "train.epochs=100000"]
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch):
-    place = tmp_path / "home"
-    monkeypatch.setenv("ALEXNET_HOME", str(place))
-    return place
-
-
-@pytest.fixture
 def pictures(tmp_path):
     for name, grey in (("dark", 0), ("light", 200)):
         (tmp_path / "pictures" / name).mkdir(parents=True)
@@ -111,7 +104,7 @@ def test_what_a_training_needs_is_not_removed_while_it_runs_nor_after_it_was_kil
     (dataset,) = (home / "stores").glob("[!.]*")
     add_download(home)
     assert cli(["cache", "--remove", "fashion-mnist", dataset.name]) == 2
-    assert f"{dataset.name} is not removed: a running process uses it; repeat this" in capsys.readouterr().err
+    assert f"{dataset.name} is not removed: a running process uses it; repeat the command" in capsys.readouterr().err
     child.kill()
     child.wait()
     assert cli(["cache", "--remove", "fashion-mnist", dataset.name]) == 2

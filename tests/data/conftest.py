@@ -12,14 +12,6 @@ _number = itertools.count()
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch):
-    """Where prepared data go."""
-    place = tmp_path / "home"
-    monkeypatch.setenv("ALEXNET_HOME", str(place))
-    return place
-
-
-@pytest.fixture
 def array_source():
     """Make a source from ``(N, H, W, C)`` pixels, labels and splits."""
 

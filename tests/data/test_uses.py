@@ -59,7 +59,7 @@ def test_one_that_another_process_has_open_is_kept_until_the_process_ends(states
     path, digest = closed(states(1))
     gc.collect()
     child = hold(path)
-    assert uses.is_open(path)
+    assert uses.user_of(path, None) == "a running process uses it"
     assert uses.remove_unused(path, digest) == "a running process uses it"
     second = states(2).path
     assert path.exists()

@@ -154,7 +154,7 @@ def _source(path: Path, form: ArchiveFormat, listing: _Listing, before: str) -> 
         count=sum(counts.values()),
         descriptions=describe(classes, _readable_names(listing, prefix)),
         warnings=(*listing.ignored.warnings(), *warnings),
-        trainable=any(folder.split in (None, "train") for folder in counts if counts[folder]),
+        trainable=any(folder.trains for folder in counts if counts[folder]),
     )
 
 

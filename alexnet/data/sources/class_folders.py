@@ -47,6 +47,11 @@ class ClassFolder(NamedTuple):
         """The folder as one relative path."""
         return "/".join(self.parts)
 
+    @property
+    def trains(self) -> bool:
+        """Whether its images may be trained on: it is in ``train``, or the source has no splits."""
+        return self.split in (None, "train")
+
 
 class Tree(Protocol):
     """A folder of a source."""
@@ -334,8 +339,8 @@ def choose_classes(
     filled = [folder for folder, count in counts.items() if count]
     if not filled:
         raise UserError(f"no images in {where}: its class folders hold no files")
-    trained = any(folder.split in (None, "train") for folder in counts)
-    classes = sorted({folder.label for folder in filled if folder.split in (None, "train") or not trained}, key=key)
+    trained = any(folder.trains for folder in counts)
+    classes = sorted({folder.label for folder in filled if folder.trains or not trained}, key=key)
     known = set(classes)
     untrained = [folder for folder in filled if folder.label not in known]
     if untrained:

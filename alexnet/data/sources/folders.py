@@ -158,7 +158,7 @@ def folder_source(
         count=sum(counts.values()),
         descriptions=describe(classes, names),
         warnings=(*ignored.warnings(), *warnings),
-        trainable=any(folder.split in (None, "train") for folder in kept),
+        trainable=any(folder.trains for folder in kept),
     )
 
 

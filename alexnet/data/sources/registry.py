@@ -111,8 +111,13 @@ def _open(text: str, data_root: Path | None, log: Log) -> Source:
     return BUILTIN_SOURCES[name].open(path, [*([data_root] if data_root else []), data_home()], log)
 
 
+def is_builtin(text: str) -> bool:
+    """Whether ``text`` describes a built-in source, ``digits`` or ``cifar10:PATH``."""
+    return text.partition(":")[0] in BUILTIN_SOURCES
+
+
 def _open_labelled(text: str, labels: Sequence[Path]) -> Source:
-    if text.partition(":")[0] in BUILTIN_SOURCES:
+    if is_builtin(text):
         raise UserError(f"--labels is for a folder of images, and {text} has labels of its own: leave --labels out")
     root = _existing_path(text, text)
     if not root.is_dir():

@@ -110,7 +110,7 @@ def test_lines_write_nowhere_else_and_start_nothing_long():
             value = word.partition("=")[2] if word.startswith(OUTPUTS) else word
             if value.startswith("/"):
                 assert value in devices
-            path = os.path.normpath(f"a/work/{value.rpartition(':')[2]}")
+            path = os.path.normpath(f"a/folder/{value.rpartition(':')[2]}")
             assert value in devices or not path.startswith(".."), word
     assert str(Line(0, ("list",), stdin=None, stdout="full")) == "alexnet list <&- > /dev/full"
 
