@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from alexnet.api import accelerate as accelerate
+    from alexnet.api import convert as convert
     from alexnet.api import create_transform as create_transform
     from alexnet.api import evaluate as evaluate
     from alexnet.api import train as train
@@ -19,13 +20,13 @@ if TYPE_CHECKING:
     from alexnet.inference.predictor import Prediction as Prediction
     from alexnet.inference.predictor import Predictor as Predictor
     from alexnet.metrics.counts import Metrics as Metrics
-    from alexnet.models.bundle import load_model as load_model
     from alexnet.models.bundle import save_model as save_model
     from alexnet.models.registry import create_model as create_model
     from alexnet.models.registry import list_models as list_models
     from alexnet.plots.compose import plot as plot
     from alexnet.recipes import get_recipe as get_recipe
     from alexnet.runtime.run import Run as Run
+    from alexnet.weights.load import load_model as load_model
 
 _MODULES = {
     "Metrics": "alexnet.metrics.counts",
@@ -35,12 +36,13 @@ _MODULES = {
     "Run": "alexnet.runtime.run",
     "UserError": "alexnet.core.errors",
     "accelerate": "alexnet.api",
+    "convert": "alexnet.api",
     "create_model": "alexnet.models.registry",
     "create_transform": "alexnet.api",
     "evaluate": "alexnet.api",
     "get_recipe": "alexnet.recipes",
     "list_models": "alexnet.models.registry",
-    "load_model": "alexnet.models.bundle",
+    "load_model": "alexnet.weights.load",
     "plot": "alexnet.plots.compose",
     "save_model": "alexnet.models.bundle",
     "train": "alexnet.api",
@@ -54,6 +56,7 @@ __all__ = [
     "Run",
     "UserError",
     "accelerate",
+    "convert",
     "create_model",
     "create_transform",
     "evaluate",

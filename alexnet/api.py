@@ -29,7 +29,7 @@ from alexnet.inference.sort_into import SortedFolder
 from alexnet.inference.transform import ImageTransform
 from alexnet.kernels import accelerate as kernels
 from alexnet.metrics.counts import Metrics
-from alexnet.models.bundle import load_model, model_folder
+from alexnet.models.bundle import model_folder, save_model
 from alexnet.models.classifier import Classifier
 from alexnet.models.registry import build, get_architecture, get_variant
 from alexnet.models.summary import Summary, summarize
@@ -50,6 +50,8 @@ from alexnet.training.evaluate import evaluate_models, most_probable
 from alexnet.training.finalize import check_not_lost, finalize, remove_checkpoints
 from alexnet.training.loop import Training
 from alexnet.training.resolve import resolve
+from alexnet.weights.convert import ConversionReport, convert_file
+from alexnet.weights.load import is_weights_file, load_model
 
 Model = Path | str | Classifier
 """A trained model: a run folder, a model folder, or a loaded model."""
@@ -234,8 +236,10 @@ def evaluate(
     for name, network in zip(named, networks, strict=True):
         if views == 10 and network.preprocessing.crop == network.preprocessing.resize_size:
             raise UserError(f"{name} was trained on whole images, without augment.crop: ten views need a crop")
-        if data is None and not labels and isinstance(named[name], Classifier):
-            raise UserError(f"{name} is a loaded model, so its images are unknown: give data=SOURCE")
+        model = named[name]
+        if data is None and not labels and (isinstance(model, Classifier) or is_weights_file(model)):
+            kind = "a loaded model" if isinstance(model, Classifier) else "a weights file"
+            raise UserError(f"{name} is {kind}, so its images are unknown: give --data SOURCE")
     root = Path(data_root) if data_root else None
     files = _label_files(labels)
     datasets = [
@@ -281,13 +285,18 @@ def _named_models(models: Model | Sequence[Model]) -> dict[str, Model]:
         raise UserError("there is no model to evaluate: give one or several")
     once: dict[object, Model] = {}
     for model in given:
-        once[id(model) if isinstance(model, Classifier) else model_folder(model).resolve()] = model
+        once[id(model) if isinstance(model, Classifier) else _place(model)] = model
     named: dict[str, Model] = {}
     for model in once.values():
         name = model.variant or "model" if isinstance(model, Classifier) else str(model)
         taken = sum(other == name or other.startswith(f"{name} (") for other in named)
         named[f"{name} ({taken + 1})" if taken else name] = model
     return named
+
+
+def _place(model: Path | str) -> Path:
+    """The file or folder with the weights of a MODEL."""
+    return (Path(model) if is_weights_file(model) else model_folder(model)).resolve()
 
 
 def predict(
@@ -404,9 +413,29 @@ def create_transform(
     )
 
 
+def convert(
+    file: Path | str, out: Path | str | None = None, *, variant: str | None = None, mean: Path | str | None = None
+) -> tuple[Path, ConversionReport]:
+    """A weights file of another framework as a model folder: (the folder, what was done).
+
+    ``out``: the folder; if None, the file's name without its suffix. An existing model folder is replaced. ``variant``:
+    the name of the network, where the weights alone do not decide it. ``mean``: a file with the mean image that the
+    network subtracts (``.binaryproto`` or ``.npy``). Raises ``UserError`` for a file that is no AlexNet, and if the
+    folder cannot be written or holds other files.
+    """
+    path = Path(file)
+    folder = path.with_suffix("") if out is None else Path(out)
+    network, report = convert_file(path, variant=variant, mean=None if mean is None else Path(mean))
+    try:
+        save_model(network, folder)
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror or error}; give another folder with --out") from error
+    return folder, report
+
+
 def is_model(path: Path | str) -> bool:
-    """Whether the path is an existing run folder or model folder."""
-    return any((Path(path) / name).is_file() for name in ("model.json", "model/model.json", "run.json"))
+    """Whether the path is a run folder, a model folder or a file."""
+    return is_weights_file(path) or any((Path(path) / name).is_file() for name in ("model.json", "model/model.json", "run.json"))
 
 
 def prepare(

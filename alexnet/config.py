@@ -32,6 +32,7 @@ from alexnet.core.schema import (
 )
 
 PixelNormalization = Literal["unit", "symmetric", "channel", "mean-image", "mean-image-centre"]
+Resize = Literal["short-side", "warp"]
 ColorNoise = Literal["none", "paper", "cuda-convnet"]
 NormLayer = Literal["none", "lrn", "batch"]
 OptimizerName = Literal["sgd", "sgd-2012", "adam", "adamw"]
@@ -141,7 +142,9 @@ class Preprocessing:
 
     ``channels``, ``resize_size``: decoded images are ``(resize_size, resize_size, channels)`` uint8. ``crop``: side of
     the centre crop. ``image_size``: side that the crop is resized to. ``mean`` and ``std``: one value a channel on the
-    scale 0 … 255; the two mean-image normalizations do not use them.
+    scale 0 … 255; the two mean-image normalizations do not use them. ``resize``: ``short-side`` resizes the short side
+    to ``resize_size`` and takes the centre square; ``warp`` resizes both sides and changes the aspect ratio (Caffe's
+    ``convert_imageset``).
     """
 
     channels: Channels
@@ -151,6 +154,7 @@ class Preprocessing:
     pixel_normalization: PixelNormalization
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    resize: Resize = "short-side"
 
 
 @spec("augment", RENAMED)

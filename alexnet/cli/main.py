@@ -37,7 +37,7 @@ from alexnet.core.errors import StoppedError, UserError, unknown
 from alexnet.core.names import printable
 from alexnet.plots.registry import PLOTS
 
-MODEL = "a run folder, or its model/ folder"
+MODEL = "a run folder, its model/ folder, or a weights file"
 VARIANT = "a name from 'alexnet list'"
 
 
@@ -82,6 +82,13 @@ def _predict(add: Add) -> None:
     add("--csv", action="store_true", help="print CSV: file, predicted, probability")
     add_device_and_precision(add)
     add_reference(add)
+
+
+def _convert(add: Add) -> None:
+    add("file", metavar="FILE", help="a weights file: PyTorch, safetensors, Caffe, Keras, NumPy, MATLAB or ONNX")
+    add("--variant", metavar="VARIANT", help=f"{VARIANT} (default: found from shapes and names)")
+    add("--mean", metavar="FILE", help="the mean image that the network subtracts: .binaryproto or .npy")
+    add("--out", metavar="FOLDER", help="the model folder to write (default: the file's name without suffix)")
 
 
 def _summary(add: Add) -> None:
@@ -154,6 +161,9 @@ COMMANDS: dict[str, Command] = {
     ),
     "predict": Command(
         "classify image files with a trained model", _predict, "alexnet.cli.predict:main", computes=True
+    ),
+    "convert": Command(
+        "turn a weights file of another framework into a model folder", _convert, "alexnet.cli.convert:main"
     ),
     "summary": Command(
         "layer table of a network: shapes, parameters, multiply-adds, receptive fields",

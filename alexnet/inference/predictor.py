@@ -25,10 +25,10 @@ from alexnet.data.image_file import ImageLike, read_photograph
 from alexnet.data.sources import list_images
 from alexnet.inference.sort_into import NONE_OF_THESE, SortedFolder
 from alexnet.kernels.accelerate import accelerate
-from alexnet.models.bundle import load_model
 from alexnet.models.classifier import Classifier
 from alexnet.runtime.device import DeviceConfig, resolve_device
 from alexnet.runtime.log import NullReporter, Reporter, stage
+from alexnet.weights.load import load_model
 
 BATCH = 64
 

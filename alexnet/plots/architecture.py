@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from alexnet.models.bundle import load_model
+from alexnet.weights.load import load_model
 from alexnet.models.classifier import POOLS, Classifier
 from alexnet.models.layers import AdaptiveAvgPool, Dropout, LocallyConnected, LocalResponseNorm, WithinChannelLRN
 from alexnet.models.registry import build, get_variant

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from alexnet.analysis.filters import colour_index, column_difference, orientation_index
 from alexnet.core.errors import UserError
-from alexnet.models.bundle import load_model
+from alexnet.weights.load import load_model
 from alexnet.models.classifier import Classifier
 from alexnet.plots.canvas import BLUE, NARROW_WIDTH, ORANGE, Picture, hide_axes, new_figure, shorten, tiles, wrap
 from alexnet.plots.inputs import FinishedRun, PlotInputs

@@ -43,7 +43,7 @@ from alexnet_lab.faults.workspace import WRITABLE, Snapshot, Workspace, changed,
 
 SECONDS = 300.0  # of one command, on a machine that does other work too
 PROCESSOR_SECONDS = 60  # of one command
-MEMORY = 2 << 30  # bytes of resident memory above those of this process
+MEMORY = 2 << 30  # bytes of resident memory above those this process has when it forks
 ADDRESSES = 16 << 30  # bytes of address space above those of this process, a stop before the machine swaps
 FILE_BYTES = 256 << 20  # of the largest file that a command may write
 LEFT_OUT = {"bench"}  # it takes minutes, and starts programs of its own
@@ -268,10 +268,12 @@ class CommandFuzzer:
     def _execute(self, line: Line) -> Outcome:
         out, err = self._files / "stdout", self._files / "stderr"
         start = time.monotonic()
+        resident = _memory_in_use()[1]
         pid = os.fork()
         if not pid:
             _become_command(line, self.space, out, err)
-        status, memory, hung = _wait(pid, line.interrupt)
+        status, peak, hung = _wait(pid, line.interrupt)
+        memory = max(0, peak - resident)
         seconds = time.monotonic() - start
         shown = out.read_text(encoding="utf-8", errors="replace") if line.stdout == "file" else ""
         return Outcome(status, shown, err.read_text(encoding="utf-8", errors="replace"), seconds, memory, hung)
@@ -365,9 +367,17 @@ def _replace_streams(line: Line, space: Workspace, out: Path, err: Path) -> None
         sys.stdout = None
 
 
+def _memory_in_use() -> tuple[int, int]:
+    """Bytes of addresses and of resident memory that this process has now.
+
+    Not ``ru_maxrss``: that is this process's peak, which hides what a child takes below it.
+    """
+    addresses, resident = Path("/proc/self/statm").read_text(encoding="ascii").split()[:2]
+    return int(addresses) * resource.getpagesize(), int(resident) * resource.getpagesize()
+
+
 def _set_limits() -> None:
-    sizes = Path("/proc/self/statm").read_text(encoding="ascii").split()
-    most = int(sizes[0]) * resource.getpagesize() + ADDRESSES
+    most = _memory_in_use()[0] + ADDRESSES
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, FILE_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -375,7 +385,7 @@ def _set_limits() -> None:
 
 
 def _wait(pid: int, interrupt: tuple[signal.Signals, float] | None) -> tuple[int, int, bool]:
-    """Wait for the process: its exit status, the peak of its memory above that of this process, whether it hung."""
+    """Wait for the process: its exit status, the peak of its resident memory in bytes, whether it hung."""
     handle = os.pidfd_open(pid)
     try:
         if interrupt is not None:
@@ -391,8 +401,7 @@ def _wait(pid: int, interrupt: tuple[signal.Signals, float] | None) -> tuple[int
     with contextlib.suppress(ProcessLookupError, PermissionError):  # what it started and left running
         os.killpg(pid, signal.SIGKILL)
     status = 128 + os.WTERMSIG(ended) if os.WIFSIGNALED(ended) else os.WEXITSTATUS(ended)
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return status, max(0, usage.ru_maxrss - own) * 1024, hung
+    return status, usage.ru_maxrss * 1024, hung
 
 
 def _faults(line: Line, outcome: Outcome) -> list[str]:

@@ -1,0 +1,137 @@
+"""From a weights file of any format to a network of this package, with a report of what was done.
+
+The steps: read the file (``formats.py``), find out which network it is (``identify.py``), build it, and bring the tensors
+into its layers. Two things are changed in the weights: the inputs of fc6 are put into the order channel, row, column,
+and if conv1 expects BGR images, its input channels are exchanged, so that the network takes RGB images like all others.
+The preprocessing that belongs to the weights is bound to the network (``preprocessing.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from alexnet.core.errors import UserError
+from alexnet.core.names import printable
+from alexnet.models.classifier import Classifier, ModelInfo
+from alexnet.models.registry import build
+from alexnet.weights.foreign import FlattenOrder, ForeignLayer, ForeignWeights
+from alexnet.weights.formats import ReadOptions, read_weights
+from alexnet.weights.identify import Identity, identify
+from alexnet.weights.preprocessing import Binding, bind_preprocessing
+
+PLACES: Mapping[FlattenOrder, tuple[int, int, int]] = {"CHW": (0, 1, 2), "HWC": (2, 0, 1), "WHC": (2, 1, 0)}
+"""Order in the file → where the axes channel, row and column are."""
+
+
+@dataclass(frozen=True)
+class ConvertedLayer:
+    """A row of the report. ``norm``: the Euclidean norm of the weight. ``steps``: what was changed, in words."""
+
+    layer: str
+    source: str
+    shape_in_file: tuple[int, ...]
+    shape: tuple[int, ...]
+    norm: float
+    steps: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What a conversion did: a row for each layer, and sentences.
+
+    ``reasons``: why this variant. ``assumptions``: what the file does not state, and what was taken instead. ``notes``:
+    other remarks.
+    """
+
+    format: str
+    variant: str
+    rows: tuple[ConvertedLayer, ...]
+    reasons: tuple[str, ...]
+    assumptions: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def convert_file(
+    path: Path, *, variant: str | None = None, mean: Path | None = None
+) -> tuple[Classifier, ConversionReport]:
+    """The network in a weights file, in evaluation mode on the CPU, and the report.
+
+    ``variant``: the network's name, where the weights alone do not decide. ``mean``: a file with the mean image
+    (``.binaryproto`` or ``.npy``). Raises ``UserError`` for a file that is no AlexNet, with both sides listed, and for
+    weights that are not finite.
+    """
+    weights = read_weights(path, ReadOptions(mean=mean))
+    return build_network(weights, identify(weights, variant), printable(str(path)))
+
+
+def build_network(weights: ForeignWeights, identity: Identity, name: str) -> tuple[Classifier, ConversionReport]:
+    """The network with the weights of the file, and the report. ``name``: the file's name in errors."""
+    network = build(
+        identity.variant, identity.architecture, identity.num_classes, identity.in_channels, identity.image_size, "meta"
+    )
+    state: dict[str, Tensor] = {}
+    rows = []
+    for ours, layer in identity.parts.items():
+        weight, steps = _weight_of(ours, layer, weights, identity)
+        state[f"{ours}.weight"] = weight
+        state |= {f"{ours}.{part}": tensor for part, tensor in _other_parts(layer, weight).items()}
+        norm = float(torch.linalg.vector_norm(weight))
+        shape = tuple(weight.shape)
+        rows.append(ConvertedLayer(ours, layer.name, layer.original_shape or shape, shape, norm, steps))
+    for key, tensor in state.items():
+        if tensor.numel() and not all(end.isfinite() for end in tensor.aminmax()):
+            raise UserError(f"{name} cannot be used: {key} holds numbers that are not finite")
+    network.load_state_dict(state, strict=True, assign=True)
+    binding = bind_preprocessing(weights, identity)
+    network.info = _info(weights, identity, binding)
+    report = ConversionReport(
+        weights.format, identity.variant, tuple(sorted(rows, key=lambda row: list(identity.parts).index(row.layer))),
+        identity.reasons, identity.assumptions + binding.assumptions, weights.notes,
+    )  # fmt: skip
+    return network.requires_grad_(True).eval(), report
+
+
+def _weight_of(
+    ours: str, layer: ForeignLayer, weights: ForeignWeights, identity: Identity
+) -> tuple[Tensor, tuple[str, ...]]:
+    """The weight of our layer, and the steps from the file's weight to it."""
+    weight, steps = layer.weight, list(layer.steps)
+    if ours == "fc6" and weights.flatten != "CHW":
+        filters = len(identity.parts["conv5"].weight)
+        side = round((weight.shape[1] / filters) ** 0.5)
+        sizes = {"C": filters, "H": side, "W": side}
+        weight = weight.reshape(len(weight), *(sizes[axis] for axis in weights.flatten))
+        weight = weight.permute(0, *(axis + 1 for axis in PLACES[weights.flatten])).flatten(1)
+        steps.append(f"inputs from {weights.flatten} to CHW")
+    if ours == "conv1" and weights.channel_order == "BGR" and weight.shape[1] == 3:
+        weight = weight.flip(1)
+        steps.append("input channels from BGR to RGB")
+    return _ours(weight), tuple(steps)
+
+
+def _other_parts(layer: ForeignLayer, weight: Tensor) -> dict[str, Tensor]:
+    parts = {"bias": torch.zeros(len(weight)) if layer.bias is None else layer.bias}
+    if layer.kind == "batch-norm":
+        if layer.running_mean is None or layer.running_var is None:
+            raise UserError(f"batch normalization {printable(layer.name)!r} has no running mean and variance")
+        parts |= {"running_mean": layer.running_mean, "running_var": layer.running_var}
+        parts["num_batches_tracked"] = torch.zeros((), dtype=torch.int64)
+    lengths = {name: tuple(part.shape) for name, part in parts.items() if part.ndim}
+    for name, shape in lengths.items():
+        if shape != (len(weight),):
+            raise UserError(f"{printable(layer.name)}: {name} has the shape {shape}, expected ({len(weight)},)")
+    return {name: part if part.dtype == torch.int64 else _ours(part) for name, part in parts.items()}
+
+
+def _ours(tensor: Tensor) -> Tensor:
+    """The tensor as our networks hold it: fp32, contiguous, with memory of its own if the file is mapped."""
+    return tensor.to(torch.float32).contiguous()
+
+
+def _info(weights: ForeignWeights, identity: Identity, binding: Binding) -> ModelInfo:
+    return ModelInfo(identity.variant, binding.classes, binding.labels, binding.preprocessing, binding.mean_image)

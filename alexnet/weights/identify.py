@@ -1,0 +1,318 @@
+"""Which network a weights file holds: from shapes, from the order of operations, and from names.
+
+The convolutions and linear layers of a file are compared with every variant that is an AlexNet. Shapes decide most of
+it: kernels, filters, groups, units, the side of the last feature maps. Where two variants have equal shapes
+(bvlc_alexnet and CaffeNet differ only in the order of LRN and pool), the operations in the file decide, then the
+framework that wrote it. If several variants are left, the user must name one: nothing is guessed.
+
+Settings that the file states (padding, LRN's α, the epsilon of batch normalization) are taken from the file; where they
+differ from the variant's own, the result says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+from torch import Tensor
+
+from alexnet.core.errors import UserError
+from alexnet.core.names import printable
+from alexnet.models.alexnet import Activation, Architecture, ConvLayer, LayerOp
+from alexnet.models.layers import padding_amounts
+from alexnet.models.registry import get_architecture, get_variant, list_models
+from alexnet.weights.foreign import ForeignLayer, ForeignOp, ForeignWeights, Framework
+
+CONVS, LINEARS = 5, 3
+LAST_CONV = f"conv{CONVS}"
+FIRST_CHOICE: Mapping[Framework, tuple[str, ...]] = {
+    "torchvision": ("torchvision",),
+    "caffe": ("bvlc-alexnet", "caffenet"),
+    "matconvnet": ("bvlc-alexnet", "caffenet"),
+    "keras": ("keras",),
+}
+"""The variants that a framework's files hold, where other variants have equal shapes."""
+OP_NAMES: Mapping[str, LayerOp] = {"activation": "activation", "lrn": "lrn", "batch-norm": "batch-norm", "pool": "pool"}
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The network that a file holds.
+
+    ``parts``: our layer's name → the file's layer, ``conv1`` … ``fc8`` and ``norm1`` … ``norm5`` for batch
+    normalization. ``reasons``: what the choice rests on. ``assumptions``: what neither shapes nor the file decide.
+    """
+
+    variant: str
+    architecture: Architecture
+    num_classes: int
+    in_channels: int
+    image_size: int
+    parts: Mapping[str, ForeignLayer]
+    reasons: tuple[str, ...] = ()
+    assumptions: tuple[str, ...] = ()
+
+
+@dataclass
+class _Match:
+    """A variant beside the file: the lines in which they differ, and the settings that the file states otherwise."""
+
+    variant: str
+    architecture: Architecture
+    image_size: int
+    shape_differences: list[str] = field(default_factory=list)
+    order_differences: list[str] = field(default_factory=list)
+    stated: list[str] = field(default_factory=list)
+    is_narrow: bool = False
+    has_own_size: bool = True
+
+    @property
+    def rank(self) -> tuple[bool, bool]:
+        """Lower is nearer: the variant's own widths and image size come first."""
+        return self.is_narrow, not self.has_own_size
+
+
+def identify(weights: ForeignWeights, variant: str | None = None) -> Identity:
+    """The network that the file holds. ``variant``: its name, if the user gives one.
+
+    Raises ``UserError``: for another number of layers, for shapes of no variant (with both sides listed), and if several
+    variants fit.
+    """
+    parts = name_layers(weights)
+    names = [variant] if variant else list(_alexnets())
+    matches = [_compare(name, weights, parts) for name in names]
+    fitting = [match for match in matches if not match.shape_differences and not match.order_differences]
+    assumptions: list[str] = []
+    if not fitting and variant:
+        fitting = [match for match in matches if not match.shape_differences]
+        assumptions += [f"{line}; --variant {variant} decided" for match in fitting for line in match.order_differences]
+    if not fitting:
+        raise _no_variant(weights, matches)
+    fitting = [match for match in fitting if match.rank == min(other.rank for other in fitting)]
+    reasons = [f"the shapes of {len(parts)} layers are those of {', '.join(match.variant for match in fitting)}"]
+    preferred = (weights.variant,) if weights.variant else FIRST_CHOICE.get(weights.framework, ())
+    if len(fitting) > 1 and (first := [match for match in fitting if match.variant in preferred]):
+        reasons.append(f"{weights.format} files of these shapes are {' or '.join(preferred)}")
+        fitting = first
+    if len(fitting) > 1:
+        raise UserError(
+            f"the weights fit several networks: {', '.join(match.variant for match in fitting)}. They have equal shapes "
+            f"and compute different outputs; give the right one with --variant"
+        )
+    match = fitting[0]
+    if weights.ops:
+        reasons.append("the order of its operations is in the file")
+    return Identity(
+        match.variant, match.architecture, len(parts["fc8"].weight), channels_of(parts), match.image_size, parts,
+        tuple(reasons), tuple(assumptions + match.stated),
+    )  # fmt: skip
+
+
+def name_layers(weights: ForeignWeights) -> dict[str, ForeignLayer]:
+    """Our names → the file's layers, by their order. Raises ``UserError`` for other numbers of layers."""
+    convs = [layer for layer in weights.layers if layer.kind == "conv"]
+    linears = [layer for layer in weights.layers if layer.kind == "linear"]
+    norms = [layer for layer in weights.layers if layer.kind == "batch-norm"]
+    if (len(convs), len(linears)) != (CONVS, LINEARS) or len(norms) not in (0, CONVS):
+        found = [f"{layer.name}: {layer.kind} {shape_of(layer.weight)}" for layer in weights.layers]
+        raise UserError(
+            f"this is not an AlexNet: the file has {len(convs)} convolutions, {len(linears)} linear layers and "
+            f"{len(norms)} batch normalizations, an AlexNet has 5, 3, and 5 or none",
+            [printable(line) for line in found[:50]],
+        )
+    parts = {f"conv{number}": layer for number, layer in enumerate(convs, 1)}
+    parts |= {f"norm{number}": layer for number, layer in enumerate(norms, 1)}
+    return parts | {f"fc{number}": layer for number, layer in enumerate(linears, CONVS + 1)}
+
+
+def channels_of(parts: Mapping[str, ForeignLayer]) -> int:
+    """The number of image channels that conv1 expects."""
+    return parts["conv1"].weight.shape[1]
+
+
+def shape_of(tensor: Tensor) -> str:
+    """A shape in words: ``96 × 3 × 11 × 11``."""
+    return " × ".join(map(str, tensor.shape)) or "one number"
+
+
+def _alexnets() -> Iterator[str]:
+    return (name for name in list_models() if get_variant(name).architecture is not None)
+
+
+def _compare(name: str, weights: ForeignWeights, parts: Mapping[str, ForeignLayer]) -> _Match:
+    architecture = get_architecture(name)
+    if architecture is None:
+        raise UserError(f"variant {name!r} is no AlexNet: its weights can only be read from a folder of this program")
+    match = _Match(name, architecture, architecture.image_size)
+    _apply_stated_settings(match, weights.ops)
+    own = match.architecture
+    match.architecture = _same_widths(own, parts)
+    if match.architecture != own:
+        match.is_narrow = True
+        match.stated.append(f"the layers are narrower than those of {name}")
+    _compare_shapes(match, weights, parts)
+    if weights.ops and not match.shape_differences:
+        _compare_order(match, weights.ops)
+    return match
+
+
+def _same_widths(architecture: Architecture, parts: Mapping[str, ForeignLayer]) -> Architecture:
+    """The architecture with the widths of the file if all of them are one factor of the variant's: a narrow network."""
+    pairs = [(layer.filters, len(parts[f"conv{number}"].weight)) for number, layer in enumerate(architecture.convs, 1)]
+    pairs += [(layer.units, len(parts[f"fc{number}"].weight)) for number, layer in enumerate(architecture.hidden, 6)]
+    factors = [found / own for own, found in pairs]
+    if max(factors) == 1 == min(factors) or max(factors) >= 1 or max(factors) > 1.5 * min(factors):
+        return architecture
+    widths = [found for _, found in pairs]
+    convs = [replace(layer, filters=width) for layer, width in zip(architecture.convs, widths, strict=False)]
+    hidden = [replace(layer, units=width) for layer, width in zip(architecture.hidden, widths[CONVS:], strict=True)]
+    return replace(architecture, convs=cast("Any", tuple(convs)), hidden=(hidden[0], hidden[1]))
+
+
+def _compare_shapes(match: _Match, weights: ForeignWeights, parts: Mapping[str, ForeignLayer]) -> None:
+    a, differences, inputs = match.architecture, match.shape_differences, channels_of(parts)
+    has_norms = any("batch-norm" in layer.ops for layer in a.convs)
+    if has_norms != ("norm1" in parts):
+        differences.append(f"batch normalization: the file has {'some' if 'norm1' in parts else 'none'}")
+    for number, layer in enumerate(a.convs, 1):
+        wanted = (layer.filters, inputs // layer.groups, layer.kernel, layer.kernel)
+        _compare_shape(differences, f"conv{number}", parts[f"conv{number}"], wanted)
+        inputs = layer.filters
+    grid = _grid(parts, inputs)
+    if a.adaptive_pool not in (None, grid) or (a.adaptive_pool is None and grid == 0):
+        differences.append(f"fc6: found {parts['fc6'].weight.shape[1]} inputs for {inputs} feature maps")
+    elif a.adaptive_pool is None:
+        match.image_size = _image_size(match, weights.image_size, grid)
+    for number, layer in enumerate(a.hidden, CONVS + 1):
+        wanted_inputs = inputs * grid**2 if number == CONVS + 1 else a.hidden[number - 7].units
+        _compare_shape(differences, f"fc{number}", parts[f"fc{number}"], (layer.units, wanted_inputs))
+    _compare_shape(differences, "fc8", parts["fc8"], (len(parts["fc8"].weight), a.hidden[1].units))
+
+
+def _compare_shape(differences: list[str], name: str, found: ForeignLayer, wanted: Sequence[int]) -> None:
+    if tuple(found.weight.shape) != tuple(wanted):
+        expected = " × ".join(map(str, wanted))
+        differences.append(f"{name} ({printable(found.name)}): found {shape_of(found.weight)}, expected {expected}")
+
+
+def _grid(parts: Mapping[str, ForeignLayer], maps: int) -> int:
+    """The side of the feature maps before fc6, from its number of inputs; 0 if that is no square."""
+    pixels, rest = divmod(parts["fc6"].weight.shape[1], maps)
+    side = round(pixels**0.5)
+    return side if not rest and side * side == pixels else 0
+
+
+def _image_size(match: _Match, stated: int | None, grid: int) -> int:
+    """The image size that gives the file's ``grid``: the file's, the variant's own, or the smallest that does."""
+    a = match.architecture
+    for size in (stated, a.image_size):
+        if size is not None and a.map_sizes(size)[-1] == grid:
+            return size
+    sizes = [size for size in range(a.smallest_image(), 1025) if a.map_sizes(size)[-1] == grid]
+    own = f"{a.map_sizes(a.image_size)[-1]} × {a.map_sizes(a.image_size)[-1]}"
+    if not sizes:
+        match.shape_differences.append(f"fc6: found feature maps of {grid} × {grid}, expected {own}")
+        return a.image_size
+    match.has_own_size = False
+    match.stated.append(f"images of {sizes[0]} pixels, the smallest that give the {grid} × {grid} maps of fc6")
+    return sizes[0]
+
+
+def _apply_stated_settings(match: _Match, ops: Sequence[ForeignOp]) -> None:
+    """Change the architecture where the file states other settings, and note each change."""
+    a = match.architecture
+    stated: dict[str, Any] = {}
+    kinds = {op.kind: op.settings for op in reversed(ops)}  # the first of each kind
+    for kind, fields in (
+        ("pool", {"kernel": "pool_kernel", "stride": "pool_stride", "ceil_mode": "pool_ceil_mode"}),
+        ("lrn", {name: f"lrn_{name}" for name in ("size", "alpha", "beta", "k", "convention")}),
+        ("batch-norm", {"eps": "batch_norm_eps"}),
+        ("dropout", {"p": "dropout"}),
+        ("activation", {"kind": "activation"}),
+    ):
+        for setting, name in fields.items():
+            if setting in (settings := kinds.get(cast("Any", kind), {})):
+                stated[name] = settings[setting]
+    changed = {name: value for name, value in stated.items() if not _equal(getattr(a, name), value)}
+    if changed.keys() <= {"pool_ceil_mode"} and changed and _same_maps(a, replace(a, **changed)):
+        changed = {}  # both roundings give the same maps at this size
+    convs = [op for op in ops if op.kind == "conv"]
+    layers = list(a.convs)
+    if len(convs) == CONVS:
+        layers = [_stated_conv(layer, op, number, match) for number, (layer, op) in enumerate(zip(layers, convs, strict=True), 1)]
+    match.stated += [f"{name} is {value!r} in the file, {getattr(a, name)!r} in {match.variant}" for name, value in changed.items()]
+    if "activation" in changed:
+        changed["activation"] = cast("Activation", changed["activation"])
+    match.architecture = replace(a, convs=cast("Any", tuple(layers)), **changed)
+
+
+def _same_maps(one: Architecture, other: Architecture) -> bool:
+    return one.map_sizes(one.image_size) == other.map_sizes(other.image_size)
+
+
+def _stated_conv(layer: ConvLayer, op: ForeignOp, number: int, match: _Match) -> ConvLayer:
+    changed = {
+        name: op.settings[name]
+        for name in ("stride", "padding", "groups")
+        if name in op.settings and op.settings[name] != getattr(layer, name)
+    }
+    if changed.keys() == {"padding"} and _same_padding(layer, replace(layer, **changed), match, number):
+        return layer
+    match.stated += [
+        f"conv{number}: {name} is {value!r} in the file, {getattr(layer, name)!r} in {match.variant}"
+        for name, value in changed.items()
+    ]
+    return replace(layer, **changed)
+
+
+def _same_padding(one: ConvLayer, other: ConvLayer, match: _Match, number: int) -> bool:
+    """Whether both paddings are the same zeros at the variant's own image size (``"same"`` and 1 for 3 × 3)."""
+    a = match.architecture
+    size = a.image_size if number == 1 else a.map_sizes(a.image_size)[number - 2]
+    return padding_amounts(size, one.kernel, one.stride, one.padding) == padding_amounts(
+        size, other.kernel, other.stride, other.padding
+    )
+
+
+def _equal(one: object, other: object) -> bool:
+    if isinstance(one, float) and isinstance(other, int | float):
+        return abs(one - other) <= 1e-6 * abs(one)  # the file may hold single precision
+    return one == other
+
+
+def _compare_order(match: _Match, ops: Sequence[ForeignOp]) -> None:
+    """The order of operations after each convolution, in the file and in the variant."""
+    after: list[list[str]] = []
+    for op in ops:
+        if op.kind == "conv":
+            after.append([])
+        elif op.kind == "linear":
+            break
+        elif after and op.kind in OP_NAMES:
+            after[-1].append(op.kind)
+    for number, (layer, found) in enumerate(zip(match.architecture.convs, after, strict=False), 1):
+        if _normal_order(found) != _normal_order(list(layer.ops)):
+            match.order_differences.append(
+                f"after conv{number}: found {', '.join(found)}, {match.variant} has {', '.join(layer.ops)}"
+            )
+    if len(after) != CONVS:
+        match.order_differences.append(f"the file describes {len(after)} convolutions")
+
+
+def _normal_order(ops: Sequence[str]) -> list[str]:
+    """The order with each activation moved before a max pool that it follows: the two give the same result."""
+    ordered = list(ops)
+    for place in range(1, len(ordered)):
+        if ordered[place] == "activation" and ordered[place - 1] == "pool":
+            ordered[place - 1], ordered[place] = ordered[place], ordered[place - 1]
+    return ordered
+
+
+def _no_variant(weights: ForeignWeights, matches: Sequence[_Match]) -> UserError:
+    nearest = min(matches, key=lambda match: (len(match.shape_differences), len(match.order_differences)))
+    lines = nearest.shape_differences + nearest.order_differences
+    count = f"{len(lines)} difference{'s' if len(lines) > 1 else ''}"
+    if len(matches) == 1:
+        return UserError(f"these are not the weights of {nearest.variant}: {count}", lines[:50])
+    return UserError(f"no variant has weights of these shapes; the nearest is {nearest.variant}: {count}", lines[:50])
