@@ -9,6 +9,7 @@ from alexnet.core.errors import UserError
 from alexnet.core.files import check_place
 from alexnet.models.bundle import load_model, save_model
 from alexnet.models.classifier import Classifier
+from alexnet.runtime.checkpoint import list_checkpoints
 from alexnet.runtime.device import describe_hardware
 from alexnet.runtime.lock import MovedError
 from alexnet.runtime.log import Reporter
@@ -81,7 +82,7 @@ def remove_checkpoints(run: Run, reporter: Reporter) -> None:
 
 def check_not_lost(run: Run) -> None:
     """Raise ``UserError`` for a run that lost its model or its result and has no checkpoint to write it again from."""
-    if any(run.checkpoints.glob("*")):
+    if list_checkpoints(run.checkpoints):  # a damaged one that was renamed does not count
         return
     if (run.folder / "result.json").is_file():
         raise UserError(

@@ -367,8 +367,8 @@ class Training:
         found, damaged = load_newest(self.run.checkpoints)
         if found is None and damaged:
             raise UserError(
-                f"all checkpoints in {self.run.checkpoints} are damaged: restore one from a backup, or remove that "
-                "folder to start at step 0 again, or give another --out",
+                f"all checkpoints in {self.run.checkpoints} are damaged: restore one from a backup, or train again in "
+                "another folder with --out",
                 [str(error) for error in damaged],
             )
         if found is None:

@@ -264,6 +264,7 @@ def test_a_finished_run_has_no_checkpoints_and_what_it_lost_costs_a_line(tmp_pat
     files = {path: path.read_bytes() for path in (result, *model.iterdir())}
     capsys.readouterr()
     result.unlink()
+    (folder / "checkpoints" / "damaged-step-00000001").mkdir(parents=True)  # one that cannot be used does not count
     assert cli(command) == 2
     line = f"{folder} has a model but no result.json, and no checkpoint to write it from: 'alexnet evaluate {folder}'"
     assert line in capsys.readouterr().err
