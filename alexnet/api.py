@@ -435,7 +435,9 @@ def convert(
 
 def is_model(path: Path | str) -> bool:
     """Whether the path is a run folder, a model folder or a file."""
-    return is_weights_file(path) or any((Path(path) / name).is_file() for name in ("model.json", "model/model.json", "run.json"))
+    return is_weights_file(path) or any(
+        (Path(path) / name).is_file() for name in ("model.json", "model/model.json", "run.json")
+    )
 
 
 def prepare(

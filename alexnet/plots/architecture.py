@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from alexnet.weights.load import load_model
 from alexnet.models.classifier import POOLS, Classifier
 from alexnet.models.layers import AdaptiveAvgPool, Dropout, LocallyConnected, LocalResponseNorm, WithinChannelLRN
 from alexnet.models.registry import build, get_variant
@@ -23,6 +22,7 @@ from alexnet.models.summary import summarize
 from alexnet.plots.canvas import BLUE, GREY, NARROW_WIDTH, ORANGE, Picture, new_figure
 from alexnet.plots.inputs import FinishedRun, PlotInputs
 from alexnet.plots.options import Plot, ReportFigure
+from alexnet.weights.load import load_model
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

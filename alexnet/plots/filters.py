@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from alexnet.analysis.filters import colour_index, column_difference, orientation_index
 from alexnet.core.errors import UserError
-from alexnet.weights.load import load_model
 from alexnet.models.classifier import Classifier
 from alexnet.plots.canvas import BLUE, NARROW_WIDTH, ORANGE, Picture, hide_axes, new_figure, shorten, tiles, wrap
 from alexnet.plots.inputs import FinishedRun, PlotInputs
 from alexnet.plots.options import Plot, ReportFigure
 from alexnet.runtime.run_names import distinct_names
+from alexnet.weights.load import load_model
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

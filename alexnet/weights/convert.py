@@ -1,9 +1,9 @@
 """From a weights file of any format to a network of this package, with a report of what was done.
 
-The steps: read the file (``formats.py``), find out which network it is (``identify.py``), build it, and bring the tensors
-into its layers. Two things are changed in the weights: the inputs of fc6 are put into the order channel, row, column,
-and if conv1 expects BGR images, its input channels are exchanged, so that the network takes RGB images like all others.
-The preprocessing that belongs to the weights is bound to the network (``preprocessing.py``).
+The steps: read the file (``formats.py``), find out which network it is (``identify.py``), build it, and bring the
+tensors into its layers. Two things are changed in the weights: the inputs of fc6 are put into the order channel, row,
+column, and if conv1 expects BGR images, its input channels are exchanged, so that the network takes RGB images like all
+others. The preprocessing that belongs to the weights is bound to the network (``preprocessing.py``).
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ def convert_file(
     weights that are not finite.
     """
     weights = read_weights(path, ReadOptions(mean=mean))
-    return build_network(weights, identify(weights, variant), printable(str(path)))
+    name = printable(str(path))
+    return build_network(weights, identify(weights, variant, name), name)
 
 
 def build_network(weights: ForeignWeights, identity: Identity, name: str) -> tuple[Classifier, ConversionReport]:

@@ -1,4 +1,4 @@
-"""What a weights file of another framework holds, in one form: layers in forward order, and what the file knows of them.
+"""What a weights file of another framework holds, in one form: layers in forward order, and what the file states.
 
 Each reader in this package returns a :class:`ForeignWeights`. It gives tensors in PyTorch's layouts, but it does not
 guess: what the file does not say stays None. ``identify.py`` finds out which network it is, ``convert.py`` builds it.
@@ -48,8 +48,8 @@ class ForeignOp:
 
     Settings by kind: conv ``stride``, ``padding`` (an int, ``"same"`` or ``"ceil"``), ``groups``; pool ``kernel``,
     ``stride``, ``ceil_mode``; lrn ``size``, ``alpha``, ``beta``, ``k``, ``convention`` (``"mean"`` or ``"sum"``: what α
-    multiplies); batch-norm ``eps``; dropout ``p``; activation ``kind`` (``"relu"``, …). A setting that the file does not
-    state is absent. ``layer``: the name of the :class:`ForeignLayer` with its parameters, if it has any.
+    multiplies); batch-norm ``eps``; dropout ``p``; activation ``kind`` (``"relu"``, …). A setting that the file does
+    not state is absent. ``layer``: the name of the :class:`ForeignLayer` with its parameters, if it has any.
     """
 
     kind: OpKind

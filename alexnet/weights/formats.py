@@ -1,8 +1,9 @@
 """The table of weights formats: which files each reader recognizes.
 
-A format is one module with two functions: ``recognises(head, path) -> bool`` decides from the first bytes of a file (and
-its name, where bytes cannot decide), and ``read(path, options) -> ForeignWeights`` reads it. A module is imported when
-its format is tried, so a format whose library is absent costs nothing. To add a format, write its module and add a row.
+A format is one module with two functions: ``recognises(head, path) -> bool`` decides from the first bytes of a file
+(and its name, where bytes cannot decide), and ``read(path, options) -> ForeignWeights`` reads it. A module is imported
+when its format is tried, so a format whose library is absent costs nothing. To add a format, write its module and add a
+row.
 """
 
 from __future__ import annotations

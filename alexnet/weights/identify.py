@@ -73,15 +73,15 @@ class _Match:
         return self.is_narrow, not self.has_own_size
 
 
-def identify(weights: ForeignWeights, variant: str | None = None) -> Identity:
-    """The network that the file holds. ``variant``: its name, if the user gives one.
+def identify(weights: ForeignWeights, variant: str | None = None, name: str = "FILE") -> Identity:
+    """The network that the file holds. ``variant``: its name, if the user gives one; ``name``: the file's, for errors.
 
-    Raises ``UserError``: for another number of layers, for shapes of no variant (with both sides listed), and if several
-    variants fit.
+    Raises ``UserError``: for another number of layers, for shapes of no variant (with both sides listed), and if
+    several variants fit.
     """
     parts = name_layers(weights)
     names = [variant] if variant else list(_alexnets())
-    matches = [_compare(name, weights, parts) for name in names]
+    matches = [_compare(name, weights, parts, is_named=variant is not None) for name in names]
     fitting = [match for match in matches if not match.shape_differences and not match.order_differences]
     assumptions: list[str] = []
     if not fitting and variant:
@@ -96,9 +96,10 @@ def identify(weights: ForeignWeights, variant: str | None = None) -> Identity:
         reasons.append(f"{weights.format} files of these shapes are {' or '.join(preferred)}")
         fitting = first
     if len(fitting) > 1:
+        names = [match.variant for match in fitting]
         raise UserError(
-            f"the weights fit several networks: {', '.join(match.variant for match in fitting)}. They have equal shapes "
-            f"and compute different outputs; give the right one with --variant"
+            f"the weights fit several networks with equal shapes: {', '.join(names)}; name the right one: "
+            f"alexnet convert {name} --variant {names[0]}"
         )
     match = fitting[0]
     if weights.ops:
@@ -140,14 +141,14 @@ def _alexnets() -> Iterator[str]:
     return (name for name in list_models() if get_variant(name).architecture is not None)
 
 
-def _compare(name: str, weights: ForeignWeights, parts: Mapping[str, ForeignLayer]) -> _Match:
+def _compare(name: str, weights: ForeignWeights, parts: Mapping[str, ForeignLayer], *, is_named: bool) -> _Match:
     architecture = get_architecture(name)
     if architecture is None:
         raise UserError(f"variant {name!r} is no AlexNet: its weights can only be read from a folder of this program")
     match = _Match(name, architecture, architecture.image_size)
     _apply_stated_settings(match, weights.ops)
     own = match.architecture
-    match.architecture = _same_widths(own, parts)
+    match.architecture = _same_widths(own, parts, any_widths=is_named)
     if match.architecture != own:
         match.is_narrow = True
         match.stated.append(f"the layers are narrower than those of {name}")
@@ -157,17 +158,23 @@ def _compare(name: str, weights: ForeignWeights, parts: Mapping[str, ForeignLaye
     return match
 
 
-def _same_widths(architecture: Architecture, parts: Mapping[str, ForeignLayer]) -> Architecture:
-    """The architecture with the widths of the file if all of them are one factor of the variant's: a narrow network."""
+def _same_widths(architecture: Architecture, parts: Mapping[str, ForeignLayer], *, any_widths: bool) -> Architecture:
+    """The architecture with the widths of the file, if it is a narrow network: no layer is wider than the variant's.
+
+    Unless the user named the variant (``any_widths``), all layers must be narrower by about one factor.
+    """
     pairs = [(layer.filters, len(parts[f"conv{number}"].weight)) for number, layer in enumerate(architecture.convs, 1)]
     pairs += [(layer.units, len(parts[f"fc{number}"].weight)) for number, layer in enumerate(architecture.hidden, 6)]
     factors = [found / own for own, found in pairs]
-    if max(factors) == 1 == min(factors) or max(factors) >= 1 or max(factors) > 1.5 * min(factors):
+    is_narrow = max(factors) <= 1 if any_widths else max(factors) < 1 and max(factors) <= 1.5 * min(factors)
+    if not is_narrow:
         return architecture
     widths = [found for _, found in pairs]
     convs = [replace(layer, filters=width) for layer, width in zip(architecture.convs, widths, strict=False)]
-    hidden = [replace(layer, units=width) for layer, width in zip(architecture.hidden, widths[CONVS:], strict=True)]
-    return replace(architecture, convs=cast("Any", tuple(convs)), hidden=(hidden[0], hidden[1]))
+    first, second = (
+        replace(layer, units=width) for layer, width in zip(architecture.hidden, widths[CONVS:], strict=True)
+    )
+    return replace(architecture, convs=cast("Any", tuple(convs)), hidden=(first, second))
 
 
 def _compare_shapes(match: _Match, weights: ForeignWeights, parts: Mapping[str, ForeignLayer]) -> None:
@@ -184,10 +191,10 @@ def _compare_shapes(match: _Match, weights: ForeignWeights, parts: Mapping[str, 
         differences.append(f"fc6: found {parts['fc6'].weight.shape[1]} inputs for {inputs} feature maps")
     elif a.adaptive_pool is None:
         match.image_size = _image_size(match, weights.image_size, grid)
-    for number, layer in enumerate(a.hidden, CONVS + 1):
-        wanted_inputs = inputs * grid**2 if number == CONVS + 1 else a.hidden[number - 7].units
-        _compare_shape(differences, f"fc{number}", parts[f"fc{number}"], (layer.units, wanted_inputs))
-    _compare_shape(differences, "fc8", parts["fc8"], (len(parts["fc8"].weight), a.hidden[1].units))
+    fc6, fc7 = a.hidden
+    _compare_shape(differences, "fc6", parts["fc6"], (fc6.units, parts["fc6"].weight.shape[1]))
+    _compare_shape(differences, "fc7", parts["fc7"], (fc7.units, fc6.units))
+    _compare_shape(differences, "fc8", parts["fc8"], (len(parts["fc8"].weight), fc7.units))
 
 
 def _compare_shape(differences: list[str], name: str, found: ForeignLayer, wanted: Sequence[int]) -> None:
@@ -235,13 +242,18 @@ def _apply_stated_settings(match: _Match, ops: Sequence[ForeignOp]) -> None:
             if setting in (settings := kinds.get(cast("Any", kind), {})):
                 stated[name] = settings[setting]
     changed = {name: value for name, value in stated.items() if not _equal(getattr(a, name), value)}
-    if changed.keys() <= {"pool_ceil_mode"} and changed and _same_maps(a, replace(a, **changed)):
-        changed = {}  # both roundings give the same maps at this size
+    if "pool_ceil_mode" in changed and _same_maps(a, replace(a, pool_ceil_mode=changed["pool_ceil_mode"])):
+        del changed["pool_ceil_mode"]  # both roundings give the same maps at this size
     convs = [op for op in ops if op.kind == "conv"]
     layers = list(a.convs)
     if len(convs) == CONVS:
-        layers = [_stated_conv(layer, op, number, match) for number, (layer, op) in enumerate(zip(layers, convs, strict=True), 1)]
-    match.stated += [f"{name} is {value!r} in the file, {getattr(a, name)!r} in {match.variant}" for name, value in changed.items()]
+        layers = [
+            _stated_conv(layer, op, number, match)
+            for number, (layer, op) in enumerate(zip(layers, convs, strict=True), 1)
+        ]
+    match.stated += [
+        f"{name} is {value!r} in the file, {getattr(a, name)!r} in {match.variant}" for name, value in changed.items()
+    ]
     if "activation" in changed:
         changed["activation"] = cast("Activation", changed["activation"])
     match.architecture = replace(a, convs=cast("Any", tuple(layers)), **changed)

@@ -1,8 +1,9 @@
 """The 1000 classes of ILSVRC-2012 and the mean image of its training set, which published weights need.
 
 ``ilsvrc2012/classes.txt``: WordNet id and words of each class, in the order of the ids, which is the order of the
-outputs of Caffe's, torchvision's and most other published weights (from timm's ``data/_info``, Apache-2.0; the words are
-WordNet's). ``ilsvrc2012/mean_image.safetensors``: Caffe's ``ilsvrc_2012_mean.npy`` (BVLC/caffe, BSD-2-Clause) as RGB.
+outputs of Caffe's, torchvision's and most other published weights (from timm's ``data/_info``, Apache-2.0; the words
+are WordNet's). ``ilsvrc2012/mean_image.safetensors``: Caffe's ``ilsvrc_2012_mean.npy`` (BVLC/caffe, BSD-2-Clause) as
+RGB.
 """
 
 from __future__ import annotations

@@ -17,9 +17,9 @@ from alexnet.weights.convert import convert_file
 def load_model(model: Path | str, *, variant: str | None = None) -> Classifier:
     """The network of a MODEL, in evaluation mode on the CPU.
 
-    It has ``.variant``, ``.classes``, ``.labels``, ``.preprocessing``, ``.mean_image`` and ``.trained_on``. ``variant``:
-    the name of the network in a weights file, where the weights alone do not decide it. Raises ``UserError`` if there is
-    no model, if its files are damaged or cannot be read, and if a weight is not finite.
+    It has ``.variant``, ``.classes``, ``.labels``, ``.preprocessing``, ``.mean_image`` and ``.trained_on``.
+    ``variant``: the name of the network in a weights file, where the weights alone do not decide it. Raises
+    ``UserError`` if there is no model, if its files are damaged or cannot be read, and if a weight is not finite.
     """
     if is_weights_file(model):
         return convert_file(Path(model), variant=variant)[0]

@@ -1,7 +1,7 @@
 """The preprocessing and the class names that belong to foreign weights.
 
-Weights are only right with the pixels that they were trained on. What the file states is used. Otherwise the framework's
-own convention is used, and the report says that it was assumed:
+Weights are only right with the pixels that they were trained on. What the file states is used. Otherwise the
+framework's own convention is used, and the report says that it was assumed:
 
 * torchvision: RGB, short side 256, centre crop 224, (x / 255 − mean) / std (torchvision/transforms/_presets.py).
 * Caffe: images warped to 256 × 256, centre crop 227, 0 … 255, minus the mean image of ILSVRC-2012 (Caffe's
@@ -57,7 +57,9 @@ def _preprocessing(
         return Preprocessing(3, _stored(size), size, size, "channel", mean, std), None
     if identity.in_channels == 3 and weights.framework in ("caffe", "matconvnet"):
         return _caffe_preprocessing(weights, identity, assumptions)
-    assumptions.append("preprocessing: RGB pixels from 0 to 1; the file does not state it, and weights cannot decide it")
+    assumptions.append(
+        "preprocessing: RGB pixels from 0 to 1; the file does not state it, and weights cannot decide it"
+    )
     return default_info("", 1, identity.in_channels, size).preprocessing, None
 
 
@@ -70,7 +72,9 @@ def _caffe_preprocessing(
         stored = max(size, len(mean_image))
     elif identity.num_classes == CLASSES and size <= STORED:
         mean_image = ilsvrc_mean_image()
-        assumptions.append("preprocessing: the mean image of ILSVRC-2012, because there are 1000 classes; --mean FILE gives another")
+        assumptions.append(
+            "preprocessing: the mean image of ILSVRC-2012, because there are 1000 classes; --mean FILE gives another"
+        )
     if mean_image is not None and len(mean_image) >= size:
         return Preprocessing(3, stored, size, size, "mean-image", (), (), "warp"), mean_image
     assumptions.append("preprocessing: the mean colour of ILSVRC-2012; --mean FILE gives a mean image")
@@ -82,7 +86,9 @@ def _stored(size: int) -> int:
     return STORED if size in (224, 227) else max(size, round(size * STORED / 224))
 
 
-def _names(weights: ForeignWeights, identity: Identity, assumptions: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _names(
+    weights: ForeignWeights, identity: Identity, assumptions: list[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     count = identity.num_classes
     if weights.classes is not None and len(weights.classes) == count:
         return weights.classes, weights.labels or weights.classes

@@ -67,6 +67,7 @@ def test_the_commands_and_their_options_are_these():
         ],
         "evaluate": ["models", "--data", "--labels", "--views", "--predictions", *device, *reference, "--data-root"],
         "predict": ["model", "images", "--top-k", "--threshold", "--sort-into", "--csv", *device, *reference],
+        "convert": ["file", "--variant", "--mean", "--out"],
         "summary": ["target", "--classes", "--channels", "--image-size"],
         "list": ["what"],
         "prepare": ["source", "--labels", "--size", "--channels", "--strict", "--verify", "--data-root"],
