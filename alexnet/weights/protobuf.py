@@ -1,12 +1,11 @@
 """Messages of protocol buffers, read and written without a description of them: Caffe's and ONNX's files are such.
 
-A message is a sequence of fields. A field is a number, a wire type and a value: an integer of variable length (0), eight
-bytes (1), a length and as many bytes (2: texts, bytes, messages and packed lists), or four bytes (5). Which number means
-what is the business of the caller. Source: protobuf.dev, "Encoding".
+A message is a sequence of fields. A field is a number, a wire type and a value: an integer of variable length (0),
+eight bytes (1), a length and that many bytes (2: texts, bytes, messages and packed lists), or four bytes (5). What a
+number means depends on the message, which the caller knows. Source: protobuf.dev, "Encoding".
 
-Reading copies nothing: values are views of the bytes that were given. Every malformed input is a ``ValueError``; no
-length is believed before it was compared with the bytes that are there, and no message may have more than ``limit``
-fields, so that a file of tiny fields cannot keep a reader busy.
+Values are views of the given bytes: reading copies nothing. Every malformed input is a ``ValueError``. A length is
+compared with the bytes that follow before it is used, and the number of fields in a message is limited.
 """
 
 from __future__ import annotations
@@ -125,7 +124,7 @@ def text(view: Value) -> str:
 def as_bytes(value: Value) -> memoryview:
     """The value of a field of bytes, a text or a message. Raises ``ValueError`` for a number."""
     if isinstance(value, int):
-        raise ValueError("a number is where bytes are expected")  # noqa: TRY004: every malformed input is a ValueError
+        raise ValueError("a number is where bytes are expected")  # noqa: TRY004
     return value
 
 

@@ -1,4 +1,4 @@
-"""The wire format of protocol buffers, judged by Google's own library, which writes what we read and reads what we write."""
+"""The wire format of protocol buffers, judged by Google's library: it writes what we read and reads what we write."""
 
 import io
 import random
@@ -115,7 +115,7 @@ def test_malformed_input_is_a_value_error(data):
 
 def test_values_of_the_wrong_type_are_value_errors():
     for function, value in ((as_bytes, 1), (text, 1), (as_int, memoryview(b"")), (as_float, memoryview(b"123"))):
-        with pytest.raises(ValueError, match="where|has 3 bytes"):
+        with pytest.raises(ValueError, match=r"where|has 3 bytes"):
             function(value)
     with pytest.raises(ValueError, match="utf-8"):
         text(memoryview(b"\xff"))
