@@ -28,15 +28,16 @@ Chunks: TypeAlias = list[bytes | memoryview]
 """Parts of an encoded message, in order: large arrays are not copied into one text of bytes."""
 
 
-def fields(view: memoryview, limit: int = MAX_FIELDS) -> Iterator[Field]:
+def fields(view: memoryview, limit: int = MAX_FIELDS, *, is_head: bool = False) -> Iterator[Field]:
     """The fields ``(number, wire type, value)`` of a message, in the order of the file.
 
-    The value is an int from 0 to 2^64 − 1 for wire type 0 (see :func:`signed`), else a view of its bytes. Raises
-    ``ValueError`` for a message that is cut off or malformed, and for more than ``limit`` fields.
+    The value is an int from 0 to 2^64 − 1 for wire type 0 (see :func:`signed`), else a view of its bytes. ``is_head``:
+    ``view`` is the beginning of a message; a last field of bytes may be cut off. Raises ``ValueError`` for a message
+    that is cut off or malformed, and for more than ``limit`` fields.
     """
     position = count = 0
     while position < len(view):
-        found, position = _field_at(view, position)
+        found, position = _field_at(view, position, is_head=is_head)
         count += 1
         if count > limit:
             raise ValueError(f"a message has more than {limit:,} fields")
@@ -164,7 +165,7 @@ def _split_key(key: int) -> tuple[int, int]:
     return number, wire_type
 
 
-def _field_at(view: memoryview, position: int) -> tuple[Field, int]:
+def _field_at(view: memoryview, position: int, *, is_head: bool = False) -> tuple[Field, int]:
     """The field at ``position``, and the position after it."""
     key, position = _varint_at(view, position)
     number, wire_type = _split_key(key)
@@ -174,6 +175,7 @@ def _field_at(view: memoryview, position: int) -> tuple[Field, int]:
     length = WIDTHS.get(wire_type, 0)
     if wire_type == BYTES:
         length, position = _varint_at(view, position)
+        length = min(length, len(view) - position) if is_head else length
     if length > len(view) - position:
         raise ValueError(f"field {number} has {length:,} bytes, but only {len(view) - position:,} follow")
     return (number, wire_type, view[position : position + length]), position + length

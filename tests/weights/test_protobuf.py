@@ -92,6 +92,15 @@ def test_a_file_gives_the_same_fields():
         assert ours == theirs
 
 
+def test_the_beginning_of_a_message_gives_its_first_fields():
+    _, view = tensor_message(data_type=1, raw_data=bytes(1000))
+    whole, head = list(fields(view)), list(fields(view[:100], is_head=True))
+    assert [number for number, _, _ in head] == [number for number, _, _ in whole]
+    assert len(head[-1][2]) < 1000
+    with pytest.raises(ValueError, match="only"):
+        list(fields(view[:100]))
+
+
 BROKEN = {
     "an integer without an end": b"\x08\xff",
     "an integer of 11 bytes": b"\x08" + b"\xff" * 10 + b"\x01",
