@@ -55,7 +55,7 @@ def read_mean(path: Path) -> Tensor:
         raise UserError(f"{name} is no mean image: its shape is {shape}; 3 × H × H (BGR) or 3 values are needed")
     if not np.isfinite(mean).all():
         raise UserError(f"{name} is no mean image: it holds numbers that are not finite")
-    return torch.from_numpy(np.ascontiguousarray(mean[::-1].transpose(1, 2, 0), np.float32))
+    return torch.from_numpy(np.array(mean[::-1].transpose(1, 2, 0), np.float32, order="C"))
 
 
 def _read_npy(data: bytes) -> npt.NDArray[np.float32]:
