@@ -1,7 +1,7 @@
 """The preprocessing and the class names that belong to foreign weights.
 
-Weights are only right with the pixels that they were trained on. What the file states is used. Otherwise the framework's
-own convention is used, and the report says that it was assumed:
+Weights are only right with the pixels that they were trained on. What the file states is used. Otherwise the
+framework's own convention is used, and the report says that it was assumed:
 
 * torchvision: RGB, short side 256, centre crop 224, (x / 255 − mean) / std (torchvision/transforms/_presets.py).
 * Caffe: images warped to 256 × 256, centre crop 227, 0 … 255, minus the mean image of ILSVRC-2012 (Caffe's

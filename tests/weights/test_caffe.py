@@ -2,6 +2,7 @@
 
 import random
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -26,9 +27,9 @@ cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed: pip install 'o
 
 CLASSES = 20
 SHAPES = {
-    **{"conv1": (8, 3, 11, 11), "conv2": (24, 4, 5, 5), "conv3": (40, 24, 3, 3), "conv4": (40, 20, 3, 3)},
-    **{"conv5": (24, 20, 3, 3), "fc6": (408, 864), "fc7": (408, 408), "fc8": (CLASSES, 408)},
-}
+    "conv1": (8, 3, 11, 11), "conv2": (24, 4, 5, 5), "conv3": (40, 24, 3, 3), "conv4": (40, 20, 3, 3),
+    "conv5": (24, 20, 3, 3), "fc6": (408, 864), "fc7": (408, 408), "fc8": (CLASSES, 408),
+}  # fmt: skip
 LAYERS = {  # name → type, message, settings: models/bvlc_alexnet/deploy.prototxt of BVLC/caffe, narrower
     "conv1": ("Convolution", "convolution_param", {"num_output": 8, "kernel_size": 11, "stride": 4}),
     "relu1": ("ReLU", "", {}),
@@ -55,7 +56,10 @@ LAYERS = {  # name → type, message, settings: models/bvlc_alexnet/deploy.proto
     "prob": ("Softmax", "", {}),
 }
 MESSAGES = {  # message → number in LayerParameter, number in V1LayerParameter, numbers of its fields
-    "convolution_param": (106, 10, {"num_output": 1, "pad": 3, "kernel_size": 4, "group": 5, "stride": 6, "pad_h": 9, "pad_w": 10, "kernel_h": 11, "kernel_w": 12, "stride_h": 13, "stride_w": 14, "dilation": 18}),
+    "convolution_param": (106, 10, {
+        "num_output": 1, "pad": 3, "kernel_size": 4, "group": 5, "stride": 6, "pad_h": 9, "pad_w": 10, "kernel_h": 11,
+        "kernel_w": 12, "stride_h": 13, "stride_w": 14, "dilation": 18,
+    }),
     "lrn_param": (118, 18, {"local_size": 1, "alpha": 2, "beta": 3, "norm_region": 4, "k": 5}),
     "pooling_param": (121, 19, {"pool": 1, "kernel_size": 2, "stride": 3, "pad": 4, "round_mode": 13}),
     "inner_product_param": (117, 17, {"num_output": 1, "axis": 5, "transpose": 6}),
@@ -100,7 +104,10 @@ def settings_of(layer_message, settings, *, v1):
 def caffe_file(path, network="bvlc", *, v1=False, weights=None, layers=None, with_types=True, before=(), doubles=False):
     """A ``.caffemodel`` as training writes it, with two data layers, accuracy and loss."""
     layers, weights = layers or layers_of(network), weights or random_weights()
-    layers = {"data": ("Data", "", {}), "data ": ("Data", "", {}), **layers, "accuracy": ("Accuracy", "", {}), "loss": ("SoftmaxWithLoss", "", {})}  # fmt: skip
+    layers = {
+        "data": ("Data", "", {}), "data ": ("Data", "", {}), **layers,
+        "accuracy": ("Accuracy", "", {}), "loss": ("SoftmaxWithLoss", "", {}),
+    }  # fmt: skip
     encoded = []
     for name, (kind, layer_message, settings) in layers.items():
         parts = [field(3 if v1 else 4, name)]  # top
@@ -165,7 +172,7 @@ def our_logits(model, photographs):
 @pytest.mark.parametrize("v1", [False, True], ids=["new", "V1"])
 @pytest.mark.parametrize(("network", "variant"), [("bvlc", "bvlc-alexnet"), ("caffenet", "caffenet")])
 def test_opencv_computes_the_same_from_photographs(tmp_path, photographs, network, variant, v1):
-    """Traps: BGR folded once, the mean image reversed once and cropped with the image, α divided, k = 1, norm's place."""
+    """Traps: BGR folded once, the mean image reversed once and cropped with the image, α divided, k = 1, order."""
     path = caffe_file(tmp_path / "net.caffemodel", network, v1=v1)
     mean = ilsvrc_mean_image().numpy()[:, :, ::-1]
     np.save(tmp_path / "mean.npy", mean.transpose(2, 0, 1).astype(np.float64))
@@ -189,15 +196,11 @@ def test_the_check_notices_each_trap(tmp_path, photographs):
     right = identify(weights)
 
     def difference(identity=right, **changed):
-        from dataclasses import replace
-
         model, _ = build_network(replace(weights, mean_image=ilsvrc_mean_image(), **changed), identity, "net")
         return np.abs(our_logits(model, photographs) - logits).max() / np.abs(logits).max()
 
     assert difference() < 1e-5
     assert difference(channel_order="RGB") > 1e-2
-    from dataclasses import replace
-
     for setting, value in (("lrn_convention", "sum"), ("lrn_k", 2.0)):
         wrong = replace(right, architecture=replace(right.architecture, **{setting: value}))
         assert difference(wrong) > 1e-3, setting
@@ -246,7 +249,8 @@ def test_floats_that_are_not_packed():
 
 def test_settings_of_the_file_are_used(tmp_path):
     layers = layers_of("bvlc")
-    layers["conv2"] = ("Convolution", "convolution_param", {"num_output": 24, "pad_h": 2, "pad_w": 2, "kernel_h": 5, "kernel_w": 5, "group": 2, "stride": (1, 1)})  # fmt: skip
+    conv2 = {"num_output": 24, "pad_h": 2, "pad_w": 2, "kernel_h": 5, "kernel_w": 5, "group": 2, "stride": (1, 1)}
+    layers["conv2"] = ("Convolution", "convolution_param", conv2)
     layers |= {name: ("LRN", "lrn_param", {"local_size": 3, "alpha": 0.5, "k": 2.0}) for name in ("norm1", "norm2")}
     layers |= {name: ("Dropout", "dropout_param", {"dropout_ratio": 0.25}) for name in ("drop6", "drop7")}
     layers |= {name: ("Sigmoid", "", {}) for name in layers if name.startswith("relu")}
@@ -274,6 +278,10 @@ def test_transposed_linear_layers(tmp_path):
     assert "transposed" in next(row for row in report.rows if row.layer == "fc7").steps
 
 
+def conv1(**changed):
+    return "Convolution", "convolution_param", {"num_output": 8, "kernel_size": 11, "stride": 4, **changed}
+
+
 @pytest.mark.parametrize(
     ("name", "layer", "message_"),
     [
@@ -283,10 +291,10 @@ def test_transposed_linear_layers(tmp_path):
         ("norm1", ("LRN", "lrn_param", {"local_size": 4}), "size 4"),
         ("norm1", ("LRN", "lrn_param", {"local_size": 3, "norm_region": 1}), "within a channel"),
         ("norm1", ("LRN", "lrn_param", {"local_size": 5, "alpha": float("nan")}), "damaged"),
-        ("conv1", ("Convolution", "convolution_param", {"num_output": 8, "kernel_size": 11, "stride": (4, 2)}), "rows and columns"),
-        ("conv1", ("Convolution", "convolution_param", {"num_output": 8, "kernel_size": 7, "stride": 4}), "8 filters of 7 × 7"),
-        ("conv1", ("Convolution", "convolution_param", {"num_output": 8, "kernel_size": 11, "stride": 4, "dilation": 2}), "dilation"),
-        ("conv3", ("Convolution", "convolution_param", {"num_output": 40, "kernel_size": 3, "group": 3}), "3 groups do not fit"),
+        ("conv1", conv1(stride=(4, 2)), "rows and columns"),
+        ("conv1", conv1(kernel_size=7), "8 filters of 7 × 7"),
+        ("conv1", conv1(dilation=2), "dilation"),
+        ("conv1", conv1(group=3), "3 groups do not fit"),
         ("drop6", ("Dropout", "dropout_param", {"dropout_ratio": 1.5}), "dropout_ratio"),
         ("prob", ("Embed", "", {}), "type Embed"),
     ],
@@ -430,7 +438,11 @@ def test_batch_normalization_with_its_scale(tmp_path):
                 extra = [settings_of("convolution_param", settings, v1=False)]
             parts.append((name, kind, weights, extra))
     path = tmp_path / "net.caffemodel"
-    path.write_bytes(b"".join(message(field(100, message([field(1, n), field(2, k), *(field(7, blob(a)) for a in arrays), *extra])) for n, k, arrays, extra in parts)))  # fmt: skip
+    layers = []
+    for name, kind, arrays, extra in parts:
+        blobs = [field(7, blob(array)) for array in arrays]
+        layers.append(field(100, message([field(1, name), field(2, kind), *blobs, *extra])))
+    path.write_bytes(b"".join(message(layers)))
     model, report = convert_file(path)
     assert model.variant == "batchnorm"
     assert model.architecture.batch_norm_eps == 2e-5
