@@ -48,7 +48,7 @@ def read_mean(path: Path) -> Tensor:
         raise UserError(f"{name} is no mean image: give a complete .binaryproto or .npy file", reason) from error
     if mean.ndim == 4 and len(mean) == 1:
         mean = mean[0]
-    if mean.ndim == 1:
+    if mean.ndim == 1 and len(mean) in (1, 3):
         mean = mean[:, None, None].repeat(SIDE, 1).repeat(SIDE, 2)
     if mean.ndim != 3 or mean.shape[0] not in (1, 3) or not 0 < mean.shape[1] == mean.shape[2] <= MAX_SIDE:
         shape = " × ".join(map(str, mean.shape))

@@ -368,6 +368,15 @@ def test_a_mean_file_that_claims_more_than_it_has(tmp_path):
         read_mean(tmp_path / "mean.npy")
 
 
+def test_a_long_list_is_no_mean_of_each_channel_and_costs_no_memory(tmp_path):
+    np.save(tmp_path / "mean.npy", np.zeros(768, np.float32))
+    tracemalloc.start()
+    with pytest.raises(UserError, match="its shape is 768"):
+        read_mean(tmp_path / "mean.npy")
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
 def test_a_shape_that_claims_more_than_there_is_costs_no_memory(tmp_path):
     huge = message([field(5, bytes(16)), field(7, message([field(1, 2**31), field(1, 2**31)]))])
     layer = message([field(1, "conv1"), field(2, "Convolution"), field(7, huge)])
