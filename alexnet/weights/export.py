@@ -19,7 +19,9 @@ from torch import Tensor
 from alexnet.core.errors import UserError, unknown
 from alexnet.models.classifier import Classifier
 
-EXPORTERS: Mapping[str, str] = {}
+EXPORTERS: Mapping[str, str] = {
+    "caffe": "alexnet.weights.exporters.caffe",
+}
 """Format → module. To add a format, write its module and add a row."""
 
 

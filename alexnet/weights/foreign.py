@@ -16,7 +16,9 @@ from alexnet.config import Preprocessing
 
 Framework = Literal["alexnet", "torchvision", "torch", "caffe", "keras", "tensorflow", "matconvnet", "onnx"]
 LayerKind = Literal["conv", "linear", "batch-norm"]
-OpKind = Literal["conv", "linear", "activation", "lrn", "pool", "batch-norm", "dropout", "softmax", "flatten"]
+OpKind = Literal[
+    "conv", "linear", "activation", "lrn", "within-channel-lrn", "pool", "batch-norm", "dropout", "softmax", "flatten"
+]
 FlattenOrder = Literal["CHW", "HWC", "WHC"]
 """The order in which the last feature maps become the inputs of fc6; the last letter changes fastest. ``WHC`` is
 MATLAB's: columns of a map first."""
@@ -48,8 +50,9 @@ class ForeignOp:
 
     Settings by kind: conv ``stride``, ``padding`` (an int, ``"same"`` or ``"ceil"``), ``groups``; pool ``kernel``,
     ``stride``, ``ceil_mode``; lrn ``size``, ``alpha``, ``beta``, ``k``, ``convention`` (``"mean"`` or ``"sum"``: what α
-    multiplies); batch-norm ``eps``; dropout ``p``; activation ``kind`` (``"relu"``, …). A setting that the file does
-    not state is absent. ``layer``: the name of the :class:`ForeignLayer` with its parameters, if it has any.
+    multiplies), ``groups``; batch-norm ``eps``; dropout ``p``, ``scaling`` (``"train"`` or ``"test"``); activation
+    ``kind`` (``"relu"``, …). A setting that the file does not state is absent. ``layer``: the name of the
+    :class:`ForeignLayer` with its parameters, if it has any.
     """
 
     kind: OpKind

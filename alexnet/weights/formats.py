@@ -40,6 +40,7 @@ class Reader(Protocol):
 
 FORMATS: dict[str, str] = {
     "safetensors": "alexnet.weights.safetensors_files",
+    "Caffe": "alexnet.weights.caffe",
 }
 """Name for people → module. Formats with a signature come first; ONNX and Caffe files have none."""
 

@@ -33,7 +33,7 @@ FIRST_CHOICE: Mapping[Framework, tuple[str, ...]] = {
     "keras": ("keras",),
 }
 """The variants that a framework's files hold, where other variants have equal shapes."""
-OP_NAMES: Mapping[str, LayerOp] = {"activation": "activation", "lrn": "lrn", "batch-norm": "batch-norm", "pool": "pool"}
+OP_NAMES: tuple[LayerOp, ...] = ("activation", "lrn", "within-channel-lrn", "batch-norm", "pool")
 
 
 @dataclass(frozen=True)
@@ -233,14 +233,18 @@ def _apply_stated_settings(match: _Match, ops: Sequence[ForeignOp]) -> None:
     kinds = {op.kind: op.settings for op in reversed(ops)}  # the first of each kind
     for kind, fields in (
         ("pool", {"kernel": "pool_kernel", "stride": "pool_stride", "ceil_mode": "pool_ceil_mode"}),
-        ("lrn", {name: f"lrn_{name}" for name in ("size", "alpha", "beta", "k", "convention")}),
+        ("lrn", {name: f"lrn_{name}" for name in ("size", "alpha", "beta", "k", "convention", "groups")}),
         ("batch-norm", {"eps": "batch_norm_eps"}),
-        ("dropout", {"p": "dropout"}),
+        ("dropout", {"p": "dropout", "scaling": "dropout_scaling"}),
         ("activation", {"kind": "activation"}),
     ):
         for setting, name in fields.items():
             if setting in (settings := kinds.get(cast("Any", kind), {})):
                 stated[name] = settings[setting]
+            values = {op.settings[setting] for op in ops if op.kind == kind and setting in op.settings}
+            if len(values) > 1:
+                listed = ", ".join(map(str, sorted(values)[:5]))
+                match.shape_differences.append(f"{kind}: {setting} differs between layers: {listed}")
     changed = {name: value for name, value in stated.items() if not _equal(getattr(a, name), value)}
     if "pool_ceil_mode" in changed and _same_maps(a, replace(a, pool_ceil_mode=changed["pool_ceil_mode"])):
         del changed["pool_ceil_mode"]  # both roundings give the same maps at this size

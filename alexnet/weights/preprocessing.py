@@ -12,10 +12,12 @@ framework's own convention is used, and the report says that it was assumed:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
 from alexnet.config import Preprocessing
+from alexnet.core.errors import UserError
 from alexnet.models.classifier import default_info
 from alexnet.weights.foreign import ForeignWeights
 from alexnet.weights.identify import Identity
@@ -49,13 +51,14 @@ def _preprocessing(
     weights: ForeignWeights, identity: Identity, assumptions: list[str]
 ) -> tuple[Preprocessing, Tensor | None]:
     size = identity.image_size
-    if weights.preprocessing is not None:
-        return weights.preprocessing, weights.mean_image
+    stated = weights.preprocessing
+    if stated is not None and (stated.image_size, stated.channels) == (size, identity.in_channels):
+        return stated, weights.mean_image
     if identity.in_channels == 3 and weights.framework == "torchvision":
         mean, std = (tuple(255 * value for value in values) for values in (TORCHVISION_MEAN, TORCHVISION_STD))
         assumptions.append("preprocessing: torchvision's for its published weights")
-        return Preprocessing(3, _stored(size), size, size, "channel", mean, std), None
-    if identity.in_channels == 3 and weights.framework in ("caffe", "matconvnet"):
+        return Preprocessing(3, stored_size(size), size, size, "channel", mean, std), None
+    if identity.in_channels in (1, 3) and weights.framework in ("caffe", "matconvnet"):
         return _caffe_preprocessing(weights, identity, assumptions)
     assumptions.append(
         "preprocessing: RGB pixels from 0 to 1; the file does not state it, and weights cannot decide it"
@@ -66,22 +69,25 @@ def _preprocessing(
 def _caffe_preprocessing(
     weights: ForeignWeights, identity: Identity, assumptions: list[str]
 ) -> tuple[Preprocessing, Tensor | None]:
-    size, stored = identity.image_size, STORED
-    mean_image = weights.mean_image
-    if mean_image is not None:
-        stored = max(size, len(mean_image))
-    elif identity.num_classes == CLASSES and size <= STORED:
+    size, mean_image = identity.image_size, weights.mean_image
+    channels: Literal[1, 3] = 1 if identity.in_channels == 1 else 3
+    if mean_image is not None and (len(mean_image) < size or mean_image.shape[2] != channels):
+        found = " × ".join(map(str, mean_image.shape))
+        raise UserError(f"the mean image is {found}, the network takes {size} × {size} × {channels}: give its own")
+    if mean_image is None and channels == 3 and identity.num_classes == CLASSES and size <= STORED:
         mean_image = ilsvrc_mean_image()
         assumptions.append(
             "preprocessing: the mean image of ILSVRC-2012, because there are 1000 classes; --mean FILE gives another"
         )
-    if mean_image is not None and len(mean_image) >= size:
-        return Preprocessing(3, stored, size, size, "mean-image", (), (), "warp"), mean_image
-    assumptions.append("preprocessing: the mean colour of ILSVRC-2012; --mean FILE gives a mean image")
-    return Preprocessing(3, _stored(size), size, size, "channel", CAFFE_MEAN, (1.0, 1.0, 1.0), "warp"), None
+    if mean_image is not None:
+        return Preprocessing(channels, len(mean_image), size, size, "mean-image", (), (), "warp"), mean_image
+    mean = CAFFE_MEAN if channels == 3 else (0.0,)
+    what = "the mean colour of ILSVRC-2012" if channels == 3 else "grey pixels from 0 to 255"
+    assumptions.append(f"preprocessing: {what}; --mean FILE gives a mean image")
+    return Preprocessing(channels, stored_size(size), size, size, "channel", mean, (1.0,) * channels, "warp"), None
 
 
-def _stored(size: int) -> int:
+def stored_size(size: int) -> int:
     """The side of the stored image from which ``size`` pixels are cropped: 256 for 224 and 227."""
     return STORED if size in (224, 227) else max(size, round(size * STORED / 224))
 
