@@ -212,7 +212,7 @@ def test_the_check_notices_each_trap(tmp_path, photographs):
 def test_a_file_without_types_needs_a_variant(tmp_path):
     """The weights of bvlc_alexnet and CaffeNet have equal shapes."""
     path = caffe_file(tmp_path / "net.caffemodel", with_types=False)
-    with pytest.raises(UserError, match=r"fit several networks: bvlc-alexnet, caffenet.*--variant"):
+    with pytest.raises(UserError, match=r"fit several networks with equal shapes: bvlc-alexnet, caffenet.*--variant"):
         convert_file(path)
     for variant in ("bvlc-alexnet", "caffenet"):
         model, report = convert_file(path, variant=variant)
