@@ -238,8 +238,9 @@ def evaluate(
             raise UserError(f"{name} was trained on whole images, without augment.crop: ten views need a crop")
         model = named[name]
         if data is None and not labels and (isinstance(model, Classifier) or is_weights_file(model)):
-            kind = "a loaded model" if isinstance(model, Classifier) else "a weights file"
-            raise UserError(f"{name} is {kind}, so its images are unknown: give --data SOURCE")
+            if isinstance(model, Classifier):
+                raise UserError(f"{name} is a loaded model, so its images are unknown: give data=SOURCE")
+            raise UserError(f"{name} is a weights file, so its images are unknown: give --data SOURCE")
     root = Path(data_root) if data_root else None
     files = _label_files(labels)
     datasets = [
