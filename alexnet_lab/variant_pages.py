@@ -23,7 +23,7 @@ from alexnet.models.registry import build, get_variant
 from alexnet.models.summary import Summary, summarize
 from alexnet.models.variants import VARIANTS, Variant
 from alexnet.recipes import RECIPES, get_recipe
-from alexnet.report.tables import markdown_table
+from alexnet.report.tables import dimensions, markdown_table
 from alexnet.runtime.device import hardware_name
 from alexnet_lab.experiments.ablations import ABLATIONS, BASE
 from alexnet_lab.experiments.registry import EXPERIMENTS
@@ -359,7 +359,7 @@ def layer_table(summary: Summary) -> str:
         (
             layer.name,
             layer.kind,
-            "×".join(map(str, layer.shape)),
+            dimensions(layer.shape),
             f"{layer.parameters:,}" if layer.parameters else "",
             f"{layer.multiply_adds:,}" if layer.multiply_adds else "",
             "all" if layer.receptive_field is None else str(layer.receptive_field),

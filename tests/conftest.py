@@ -200,20 +200,12 @@ def slim():
 
 
 @pytest.fixture(scope="session")
-def randomised(slim):
-    """Variant → its slim network for five classes, in float64 and evaluation mode, every weight and bias random and
-    large enough that activations stay large in every layer.
-    """
+def lively():
+    """Fills every weight, bias and running average of a network with numbers that keep activations large."""
     import torch
 
-    from alexnet.models.registry import create_model
-
-    def build(name, image_size=None, **differences):
-        channels = 1 if name in ("d2l", "lenet5") else 3
-        network = create_model(
-            name, num_classes=5, in_channels=channels, image_size=image_size, seed=0, **{**slim(name), **differences}
-        ).double()
-        draws = torch.Generator().manual_seed(1)
+    def fill(network, seed=1):
+        draws = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for key, parameter in network.named_parameters():
                 fan_in = parameter[0].numel() if key.endswith("weight") and parameter.dim() > 1 else 16
@@ -224,6 +216,23 @@ def randomised(slim):
                 elif key.endswith("running_mean"):
                     buffer.normal_(generator=draws)
         return network.eval()
+
+    return fill
+
+
+@pytest.fixture(scope="session")
+def randomised(slim, lively):
+    """Variant → its slim network for five classes, in float64 and evaluation mode, every weight and bias random and
+    large enough that activations stay large in every layer.
+    """
+    from alexnet.models.registry import create_model
+
+    def build(name, image_size=None, **differences):
+        channels = 1 if name in ("d2l", "lenet5") else 3
+        network = create_model(
+            name, num_classes=5, in_channels=channels, image_size=image_size, seed=0, **{**slim(name), **differences}
+        )
+        return lively(network.double())
 
     return build
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from alexnet.api import convert
 from alexnet.cli.console import print_json, print_text
-from alexnet.report.tables import table
+from alexnet.report.tables import dimensions, table
 from alexnet.weights.convert import ConversionReport
 
 
@@ -28,13 +28,16 @@ def _lines(report: ConversionReport) -> Iterator[str]:
     yield table(
         header,
         [
-            (row.layer, row.source, _size(row.shape_in_file), _size(row.shape), f"{row.norm:.4g}", ", ".join(row.steps))
+            (
+                row.layer,
+                row.source,
+                dimensions(row.shape_in_file),
+                dimensions(row.shape),
+                f"{row.norm:.4g}",
+                ", ".join(row.steps),
+            )
             for row in report.rows
         ],
     )
     for title, lines in (("because", report.reasons), ("assumed", report.assumptions), ("note", report.notes)):
         yield from (f"{title}: {line}" for line in lines)
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return "×".join(map(str, shape))

@@ -12,7 +12,7 @@ from alexnet.core.errors import UserError
 from alexnet.models.classifier import Classifier
 from alexnet.models.registry import get_variant, list_models
 from alexnet.models.summary import Layer, Summary
-from alexnet.report.tables import table
+from alexnet.report.tables import dimensions, table
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -66,7 +66,7 @@ def _overview_text(found: dict[str, tuple[Classifier, Summary]]) -> str:
     rows = [
         (
             name,
-            _size(_input_shape(network)),
+            dimensions(_input_shape(network)),
             str(network.num_classes),
             f"{layers.parameters:,}",
             f"{layers.multiply_adds:,}",
@@ -80,7 +80,7 @@ def _overview_text(found: dict[str, tuple[Classifier, Summary]]) -> str:
 def _layer_text(name: str, network: Classifier, layers: Summary) -> str:
     about = name if name == network.variant else f"{name}, {network.variant}"
     source = _source(network.variant)
-    title = f"{about}: {source}\ninput {_size(_input_shape(network))}, {network.num_classes} classes"
+    title = f"{about}: {source}\ninput {dimensions(_input_shape(network))}, {network.num_classes} classes"
     header = ("layer", "kind", "output", "parameters", "multiply-adds", "receptive field", "step", "memory")
     rows = [_cells(layer) for layer in layers.layers]
     total = ("total", "", "", f"{layers.parameters:,}", f"{layers.multiply_adds:,}", "", "",
@@ -94,17 +94,13 @@ def _cells(layer: Layer) -> tuple[str, ...]:
     return (
         layer.name,
         layer.kind,
-        _size(layer.shape),
+        dimensions(layer.shape),
         f"{layer.parameters:,}",
         f"{layer.multiply_adds:,}",
         field,
         step,
         _kibibytes(layer.activation_bytes),
     )
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return "×".join(map(str, shape))
 
 
 def _kibibytes(count: int) -> str:

@@ -10,6 +10,7 @@ Models of earlier versions (schema 1) are read too.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,8 @@ def load_model(run: Path | str) -> Classifier:
         raise UserError(
             f"the model in {folder} is damaged: use another copy, or {_remedy(folder)}", [str(error)]
         ) from error
-    if bad := _not_finite(model):
+    mean_image = {} if model.mean_image is None else {MEAN_IMAGE: model.mean_image}
+    if bad := not_finite({**model.state_dict(), **mean_image}):
         raise UserError(
             f"the model in {folder} cannot be used: {bad} holds numbers that are not finite, as after a training "
             "that diverged; use another model, or train again with a lower optim.lr"
@@ -138,9 +140,8 @@ def _is_lack_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or any(text in str(error) for text in texts)
 
 
-def _not_finite(model: Classifier) -> str:
+def not_finite(tensors: Mapping[str, Tensor]) -> str:
     """The name of the first tensor with a number that is infinite or not a number; empty if all are finite."""
-    tensors = {**model.state_dict(), **({} if model.mean_image is None else {MEAN_IMAGE: model.mean_image})}
     for name, tensor in tensors.items():  # of NaN, the smallest and the largest number are NaN
         if tensor.is_floating_point() and tensor.numel() and not all(end.isfinite() for end in tensor.aminmax()):
             return name
@@ -188,13 +189,16 @@ def _build(description: dict[str, Any], tensors: dict[str, Tensor]) -> Classifie
     )
     if not len(classes) == len(labels) == network.num_classes:
         raise ValueError(f"{len(classes)} class names for {network.num_classes} outputs")
-    labels = _distinct(classes, labels)
+    labels = distinct_labels(classes, labels)
     network.info = ModelInfo(str(description["variant"]), classes, labels, preprocessing, mean_image, trained_on)
     return network.eval()
 
 
-def _distinct(classes: tuple[str, ...], labels: tuple[str, ...]) -> tuple[str, ...]:
-    """The labels, made distinct: where two classes share a label (ILSVRC has two "crane"), the class name is added."""
+def distinct_labels(classes: tuple[str, ...], labels: tuple[str, ...]) -> tuple[str, ...]:
+    """The labels of ``classes``, made distinct.
+
+    Where two classes share a label (ILSVRC has two "crane"), the class name is added.
+    """
     times = Counter(labels)
     return tuple(
         f"{label} ({name})" if times[label] > 1 else label for name, label in zip(classes, labels, strict=True)

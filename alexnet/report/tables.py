@@ -12,6 +12,11 @@ HEADER_ONLY = "    \n    \n ── \n    \n    \n    \n    \n    \n"
 """The lines of a ``rich`` box: one below the header, no others."""
 
 
+def dimensions(shape: Sequence[int]) -> str:
+    """A shape in a cell: ``96×55×55``."""
+    return "×".join(map(str, shape))
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns as wide as their widest entry, with plain text in them; columns of figures are aligned to the right.
 

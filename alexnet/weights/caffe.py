@@ -137,16 +137,13 @@ def read(path: Path, options: ReadOptions) -> ForeignWeights:
     try:
         with open_regular(path) as file:
             layers, stated = _read_layers(file_fields(file, os.fstat(file.fileno()).st_size, MAX_LAYERS))
+        return _weights(layers, stated, mean_image)
     except OSError as error:
         raise cannot_read(path, error) from error
     except UserError as error:
         raise UserError(f"{name} cannot be used: {error.line}", error.details) from error
     except (ValueError, MemoryError) as error:
         raise UserError(f"{name} is no complete Caffe model", [printable(str(error))]) from error
-    try:
-        return _weights(layers, stated, mean_image)
-    except UserError as error:
-        raise UserError(f"{name} cannot be used: {error.line}", error.details) from error
 
 
 def _read_layers(found: Iterator[tuple[int, int, Value]]) -> tuple[list[_Layer], _Input]:

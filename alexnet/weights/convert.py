@@ -8,7 +8,6 @@ others. The preprocessing that belongs to the weights is bound to the network (`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,15 +16,13 @@ from torch import Tensor
 
 from alexnet.core.errors import UserError
 from alexnet.core.names import printable
+from alexnet.models.bundle import not_finite
 from alexnet.models.classifier import Classifier, ModelInfo
 from alexnet.models.registry import build
-from alexnet.weights.foreign import FlattenOrder, ForeignLayer, ForeignWeights
+from alexnet.weights.foreign import ForeignLayer, ForeignWeights
 from alexnet.weights.formats import ReadOptions, read_weights
 from alexnet.weights.identify import Identity, identify
-from alexnet.weights.preprocessing import Binding, bind_preprocessing
-
-PLACES: Mapping[FlattenOrder, tuple[int, int, int]] = {"CHW": (0, 1, 2), "HWC": (2, 0, 1), "WHC": (2, 1, 0)}
-"""Order in the file → where the axes channel, row and column are."""
+from alexnet.weights.preprocessing import bind_preprocessing
 
 
 @dataclass(frozen=True)
@@ -84,17 +81,18 @@ def build_network(weights: ForeignWeights, identity: Identity, name: str) -> tup
         norm = float(torch.linalg.vector_norm(weight))
         shape = tuple(weight.shape)
         rows.append(ConvertedLayer(ours, layer.name, layer.original_shape or shape, shape, norm, steps))
-    for key, tensor in state.items():
-        if tensor.numel() and not all(end.isfinite() for end in tensor.aminmax()):
-            raise UserError(f"{name} cannot be used: {key} holds numbers that are not finite")
+    if key := not_finite(state):
+        raise UserError(f"{name} cannot be used: {key} holds numbers that are not finite")
     network.load_state_dict(state, strict=True, assign=True)
     binding = bind_preprocessing(weights, identity)
-    network.info = _info(weights, identity, binding)
+    network.info = ModelInfo(
+        identity.variant, binding.classes, binding.labels, binding.preprocessing, binding.mean_image
+    )
+    assumptions = identity.assumptions + binding.assumptions
     report = ConversionReport(
-        weights.format, identity.variant, tuple(sorted(rows, key=lambda row: list(identity.parts).index(row.layer))),
-        identity.reasons, identity.assumptions + binding.assumptions, weights.notes,
-    )  # fmt: skip
-    return network.requires_grad_(True).eval(), report
+        weights.format, identity.variant, tuple(rows), identity.reasons, assumptions, weights.notes
+    )
+    return network.eval(), report
 
 
 def _weight_of(
@@ -107,7 +105,7 @@ def _weight_of(
         side = round((weight.shape[1] / filters) ** 0.5)
         sizes = {"C": filters, "H": side, "W": side}
         weight = weight.reshape(len(weight), *(sizes[axis] for axis in weights.flatten))
-        weight = weight.permute(0, *(axis + 1 for axis in PLACES[weights.flatten])).flatten(1)
+        weight = weight.permute(0, *(axis + 1 for axis in map(weights.flatten.index, "CHW"))).flatten(1)
         steps.append(f"inputs from {weights.flatten} to CHW")
     if ours == "conv1" and weights.channel_order == "BGR" and weight.shape[1] == 3:
         weight = weight.flip(1)
@@ -132,7 +130,3 @@ def _other_parts(layer: ForeignLayer, weight: Tensor) -> dict[str, Tensor]:
 def _ours(tensor: Tensor) -> Tensor:
     """The tensor as our networks hold it: fp32, contiguous, with memory of its own if the file is mapped."""
     return tensor.to(torch.float32).contiguous()
-
-
-def _info(weights: ForeignWeights, identity: Identity, binding: Binding) -> ModelInfo:
-    return ModelInfo(identity.variant, binding.classes, binding.labels, binding.preprocessing, binding.mean_image)

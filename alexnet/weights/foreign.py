@@ -6,7 +6,7 @@ guess: what the file does not say stays None. ``identify.py`` finds out which ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -22,6 +22,11 @@ OpKind = Literal[
 FlattenOrder = Literal["CHW", "HWC", "WHC"]
 """The order in which the last feature maps become the inputs of fc6; the last letter changes fastest. ``WHC`` is
 MATLAB's: columns of a map first."""
+
+
+def shape_in_words(shape: Sequence[int]) -> str:
+    """A shape for people: ``96 × 3 × 11 × 11``."""
+    return " × ".join(map(str, shape)) or "one number"
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ FORMATS: dict[str, str] = {
     "safetensors": "alexnet.weights.safetensors_files",
     "Caffe": "alexnet.weights.caffe",
 }
-"""Name for people → module. Formats with a signature come first; ONNX and Caffe files have none."""
+"""Name for people → module. Formats with a signature come first; Caffe files have none."""
 
 
 def read_weights(path: Path, options: ReadOptions | None = None) -> ForeignWeights:

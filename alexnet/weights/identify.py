@@ -15,17 +15,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-from torch import Tensor
-
 from alexnet.core.errors import UserError
 from alexnet.core.names import printable
-from alexnet.models.alexnet import Activation, Architecture, ConvLayer, LayerOp
+from alexnet.models.alexnet import Architecture, ConvLayer, LayerOp
 from alexnet.models.layers import padding_amounts
 from alexnet.models.registry import get_architecture, get_variant, list_models
-from alexnet.weights.foreign import ForeignLayer, ForeignOp, ForeignWeights, Framework
+from alexnet.weights.foreign import ForeignLayer, ForeignOp, ForeignWeights, Framework, shape_in_words
 
 CONVS, LINEARS = 5, 3
-LAST_CONV = f"conv{CONVS}"
 FIRST_CHOICE: Mapping[Framework, tuple[str, ...]] = {
     "torchvision": ("torchvision",),
     "caffe": ("bvlc-alexnet", "caffenet"),
@@ -89,7 +86,8 @@ def identify(weights: ForeignWeights, variant: str | None = None, name: str = "F
         assumptions += [f"{line}; --variant {variant} decided" for match in fitting for line in match.order_differences]
     if not fitting:
         raise _no_variant(weights, matches)
-    fitting = [match for match in fitting if match.rank == min(other.rank for other in fitting)]
+    nearest = min(match.rank for match in fitting)
+    fitting = [match for match in fitting if match.rank == nearest]
     reasons = [f"the shapes of {len(parts)} layers are those of {', '.join(match.variant for match in fitting)}"]
     preferred = (weights.variant,) if weights.variant else FIRST_CHOICE.get(weights.framework, ())
     if len(fitting) > 1 and (first := [match for match in fitting if match.variant in preferred]):
@@ -105,8 +103,8 @@ def identify(weights: ForeignWeights, variant: str | None = None, name: str = "F
     if weights.ops:
         reasons.append("the order of its operations is in the file")
     return Identity(
-        match.variant, match.architecture, len(parts["fc8"].weight), channels_of(parts), match.image_size, parts,
-        tuple(reasons), tuple(assumptions + match.stated),
+        match.variant, match.architecture, len(parts["fc8"].weight), parts["conv1"].weight.shape[1], match.image_size,
+        parts, tuple(reasons), tuple(assumptions + match.stated),
     )  # fmt: skip
 
 
@@ -116,7 +114,7 @@ def name_layers(weights: ForeignWeights) -> dict[str, ForeignLayer]:
     linears = [layer for layer in weights.layers if layer.kind == "linear"]
     norms = [layer for layer in weights.layers if layer.kind == "batch-norm"]
     if (len(convs), len(linears)) != (CONVS, LINEARS) or len(norms) not in (0, CONVS):
-        found = [f"{layer.name}: {layer.kind} {shape_of(layer.weight)}" for layer in weights.layers]
+        found = [f"{layer.name}: {layer.kind} {shape_in_words(layer.weight.shape)}" for layer in weights.layers]
         raise UserError(
             f"this is not an AlexNet: the file has {len(convs)} convolutions, {len(linears)} linear layers and "
             f"{len(norms)} batch normalizations, an AlexNet has 5, 3, and 5 or none",
@@ -125,16 +123,6 @@ def name_layers(weights: ForeignWeights) -> dict[str, ForeignLayer]:
     parts = {f"conv{number}": layer for number, layer in enumerate(convs, 1)}
     parts |= {f"norm{number}": layer for number, layer in enumerate(norms, 1)}
     return parts | {f"fc{number}": layer for number, layer in enumerate(linears, CONVS + 1)}
-
-
-def channels_of(parts: Mapping[str, ForeignLayer]) -> int:
-    """The number of image channels that conv1 expects."""
-    return parts["conv1"].weight.shape[1]
-
-
-def shape_of(tensor: Tensor) -> str:
-    """A shape in words: ``96 × 3 × 11 × 11``."""
-    return " × ".join(map(str, tensor.shape)) or "one number"
 
 
 def _alexnets() -> Iterator[str]:
@@ -178,7 +166,7 @@ def _same_widths(architecture: Architecture, parts: Mapping[str, ForeignLayer], 
 
 
 def _compare_shapes(match: _Match, weights: ForeignWeights, parts: Mapping[str, ForeignLayer]) -> None:
-    a, differences, inputs = match.architecture, match.shape_differences, channels_of(parts)
+    a, differences, inputs = match.architecture, match.shape_differences, parts["conv1"].weight.shape[1]
     has_norms = any("batch-norm" in layer.ops for layer in a.convs)
     if has_norms != ("norm1" in parts):
         differences.append(f"batch normalization: the file has {'some' if 'norm1' in parts else 'none'}")
@@ -199,8 +187,8 @@ def _compare_shapes(match: _Match, weights: ForeignWeights, parts: Mapping[str, 
 
 def _compare_shape(differences: list[str], name: str, found: ForeignLayer, wanted: Sequence[int]) -> None:
     if tuple(found.weight.shape) != tuple(wanted):
-        expected = " × ".join(map(str, wanted))
-        differences.append(f"{name} ({printable(found.name)}): found {shape_of(found.weight)}, expected {expected}")
+        shapes = f"found {shape_in_words(found.weight.shape)}, expected {shape_in_words(wanted)}"
+        differences.append(f"{name} ({printable(found.name)}): {shapes}")
 
 
 def _grid(parts: Mapping[str, ForeignLayer], maps: int) -> int:
@@ -230,7 +218,6 @@ def _apply_stated_settings(match: _Match, ops: Sequence[ForeignOp]) -> None:
     """Change the architecture where the file states other settings, and note each change."""
     a = match.architecture
     stated: dict[str, Any] = {}
-    kinds = {op.kind: op.settings for op in reversed(ops)}  # the first of each kind
     for kind, fields in (
         ("pool", {"kernel": "pool_kernel", "stride": "pool_stride", "ceil_mode": "pool_ceil_mode"}),
         ("lrn", {name: f"lrn_{name}" for name in ("size", "alpha", "beta", "k", "convention", "groups")}),
@@ -239,11 +226,11 @@ def _apply_stated_settings(match: _Match, ops: Sequence[ForeignOp]) -> None:
         ("activation", {"kind": "activation"}),
     ):
         for setting, name in fields.items():
-            if setting in (settings := kinds.get(cast("Any", kind), {})):
-                stated[name] = settings[setting]
-            values = {op.settings[setting] for op in ops if op.kind == kind and setting in op.settings}
-            if len(values) > 1:
-                listed = ", ".join(map(str, sorted(values)[:5]))
+            values = [op.settings[setting] for op in ops if op.kind == kind and setting in op.settings]
+            if values:
+                stated[name] = values[0]
+            if len(different := set(values)) > 1:
+                listed = ", ".join(map(str, sorted(different)[:5]))
                 match.shape_differences.append(f"{kind}: {setting} differs between layers: {listed}")
     changed = {name: value for name, value in stated.items() if not _equal(getattr(a, name), value)}
     if "pool_ceil_mode" in changed and _same_maps(a, replace(a, pool_ceil_mode=changed["pool_ceil_mode"])):
@@ -258,8 +245,6 @@ def _apply_stated_settings(match: _Match, ops: Sequence[ForeignOp]) -> None:
     match.stated += [
         f"{name} is {value!r} in the file, {getattr(a, name)!r} in {match.variant}" for name, value in changed.items()
     ]
-    if "activation" in changed:
-        changed["activation"] = cast("Activation", changed["activation"])
     match.architecture = replace(a, convs=cast("Any", tuple(layers)), **changed)
 
 

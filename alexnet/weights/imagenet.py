@@ -13,6 +13,7 @@ from pathlib import Path
 from torch import Tensor
 
 from alexnet.core.tensors import load_tensors
+from alexnet.models.bundle import distinct_labels
 
 CLASSES = 1000
 FOLDER = Path(__file__).parent / "ilsvrc2012"
@@ -24,11 +25,8 @@ def class_names() -> tuple[tuple[str, ...], tuple[str, ...]]:
     Where two classes have the same first word ("crane", "maillot"), their label has the id too.
     """
     rows = [line.split(" ", 1) for line in (FOLDER / "classes.txt").read_text(encoding="utf-8").splitlines()]
-    first = [words.split(",")[0] for _, words in rows]
-    labels = [
-        f"{word} ({wnid})" if first.count(word) > 1 else word for (wnid, _), word in zip(rows, first, strict=True)
-    ]
-    return tuple(wnid for wnid, _ in rows), tuple(labels)
+    ids = tuple(wnid for wnid, _ in rows)
+    return ids, distinct_labels(ids, tuple(words.split(",")[0] for _, words in rows))
 
 
 def ilsvrc_mean_image() -> Tensor:

@@ -1,7 +1,6 @@
 """``load_model``: a trained network from whatever a user calls a MODEL.
 
-A MODEL is a run folder or model folder of this program, a weights file in a format of ``formats.py``, the name of
-published weights (``zoo.py``), or ``hub:OWNER/NAME``. An existing path wins over a name.
+A MODEL is a run folder or model folder of this program, or a weights file in a format of ``formats.py``.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from alexnet.core.errors import UserError, cannot_read
 from alexnet.core.files import read_bytes
 from alexnet.core.names import printable
 from alexnet.weights.caffe_blobs import read_blob
+from alexnet.weights.foreign import shape_in_words
 
 SIDE = 256  # of the image that is made from one value a channel: the side of Caffe's stored images
 NPY = b"\x93NUMPY"
@@ -51,7 +52,7 @@ def read_mean(path: Path) -> Tensor:
     if mean.ndim == 1 and len(mean) in (1, 3):
         mean = mean[:, None, None].repeat(SIDE, 1).repeat(SIDE, 2)
     if mean.ndim != 3 or mean.shape[0] not in (1, 3) or not 0 < mean.shape[1] == mean.shape[2] <= MAX_SIDE:
-        shape = " × ".join(map(str, mean.shape))
+        shape = shape_in_words(mean.shape)
         raise UserError(f"{name} is no mean image: its shape is {shape}; 3 × H × H (BGR) or 3 values are needed")
     if not np.isfinite(mean).all():
         raise UserError(f"{name} is no mean image: it holds numbers that are not finite")

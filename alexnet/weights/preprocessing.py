@@ -19,7 +19,7 @@ from torch import Tensor
 from alexnet.config import Preprocessing
 from alexnet.core.errors import UserError
 from alexnet.models.classifier import default_info
-from alexnet.weights.foreign import ForeignWeights
+from alexnet.weights.foreign import ForeignWeights, shape_in_words
 from alexnet.weights.identify import Identity
 from alexnet.weights.imagenet import CLASSES, class_names, ilsvrc_mean_image
 
@@ -72,7 +72,7 @@ def _caffe_preprocessing(
     size, mean_image = identity.image_size, weights.mean_image
     channels: Literal[1, 3] = 1 if identity.in_channels == 1 else 3
     if mean_image is not None and (len(mean_image) < size or mean_image.shape[2] != channels):
-        found = " × ".join(map(str, mean_image.shape))
+        found = shape_in_words(mean_image.shape)
         raise UserError(f"the mean image is {found}, the network takes {size} × {size} × {channels}: give its own")
     if mean_image is None and channels == 3 and identity.num_classes == CLASSES and size <= STORED:
         mean_image = ilsvrc_mean_image()
@@ -102,5 +102,5 @@ def _names(
         assumptions.append("classes: the 1000 of ILSVRC-2012 in the order of their WordNet ids")
         return class_names()
     assumptions.append(f"classes: 0 to {count - 1}; the file does not name them")
-    names = tuple(map(str, range(count)))
-    return names, names
+    default = default_info(identity.variant, count, identity.in_channels, identity.image_size)
+    return default.classes, default.labels

@@ -19,7 +19,7 @@ from alexnet.models.registry import build, create_model, get_variant
 from alexnet.models.summary import Summary, summarize
 from alexnet.models.variants import VARIANTS
 from alexnet.recipes import get_recipe
-from alexnet.report.tables import table
+from alexnet.report.tables import dimensions, table
 from alexnet_lab.claims.claim_result import CORRECTED, NOT_SUPPORTED, SUPPORTED, ClaimResult, Verdict
 from alexnet_lab.results.reader import Results
 
@@ -214,7 +214,7 @@ def described_network(results: Results) -> ClaimResult:
     )
     same = (kinds["max pool"], kinds["batch norm"]) == (len(DESCRIBED), 2 * len(DESCRIBED))
     header = ("layer", "kind", "output")
-    cells = [(row.name, row.kind, "×".join(map(str, row.shape))) for row in code]
+    cells = [(row.name, row.kind, dimensions(row.shape)) for row in code]
     details = f"as described\n{table(header, rows)}\n\nas coded\n{table(header, cells)}"
     return ClaimResult(_verdict(same), measured, "alexnet summary keras", details=details)
 

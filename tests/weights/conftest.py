@@ -1,32 +1,10 @@
 """Narrow networks whose every layer responds, and torchvision's own network with narrow layers."""
 
-import math
-
 import pytest
 import torch
 import torchvision
 
 from alexnet.models.registry import create_model
-
-
-@pytest.fixture(scope="session")
-def lively():
-    """Fills every weight, bias and running average of a network with numbers that keep activations large."""
-
-    def fill(network, seed=1):
-        draws = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for key, parameter in network.named_parameters():
-                fan_in = parameter[0].numel() if key.endswith("weight") and parameter.dim() > 1 else 16
-                parameter.normal_(0, math.sqrt(2 / fan_in), generator=draws)
-            for key, buffer in network.named_buffers():
-                if key.endswith("running_var"):
-                    buffer.uniform_(0.5, 2, generator=draws)
-                elif key.endswith("running_mean"):
-                    buffer.normal_(generator=draws)
-        return network.eval()
-
-    return fill
 
 
 @pytest.fixture(scope="session")
