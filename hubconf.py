@@ -1,7 +1,8 @@
 """The networks for ``torch.hub``: one function for each variant, with ``_`` in place of ``-``.
 
 ``torch.hub.load(FOLDER, "cuda_convnet", source="local", num_classes=10)`` builds the variant ``cuda-convnet`` from a
-checkout in ``FOLDER``. The arguments are those of :func:`alexnet.create_model`. No trained weights are downloaded.
+checkout in ``FOLDER``. The arguments are those of :func:`alexnet.create_model`: ``weights="imagenet"`` gives the
+published weights of ``torchvision``, ``bvlc_alexnet`` and ``caffenet``.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from typing import Any as _Any
 
 import torch as _torch
 
-from alexnet.models.registry import create_model as _create_model
-from alexnet.models.registry import list_models as _list_models
+from alexnet.weights.create import create_model as _create_model
+from alexnet.weights.create import list_models as _list_models
 
 dependencies = ["torch", "numpy", "pydantic", "safetensors"]
 
@@ -22,7 +23,7 @@ def _entry_point(name: str) -> _Callable[..., _torch.nn.Module]:
         return _create_model(name, **arguments)
 
     build.__name__ = name.replace("-", "_")
-    build.__doc__ = f"The variant ``{name}`` with initial weights; the arguments of ``alexnet.create_model``."
+    build.__doc__ = f"The variant ``{name}``; the arguments of ``alexnet.create_model``."
     return build
 
 

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from alexnet.inference.predictor import Predictor as Predictor
     from alexnet.metrics.counts import Metrics as Metrics
     from alexnet.models.bundle import save_model as save_model
-    from alexnet.models.registry import create_model as create_model
-    from alexnet.models.registry import list_models as list_models
     from alexnet.plots.compose import plot as plot
     from alexnet.recipes import get_recipe as get_recipe
     from alexnet.runtime.run import Run as Run
+    from alexnet.weights.create import create_model as create_model
+    from alexnet.weights.create import list_models as list_models
     from alexnet.weights.load import load_model as load_model
 
 _MODULES = {
@@ -37,11 +37,11 @@ _MODULES = {
     "UserError": "alexnet.core.errors",
     "accelerate": "alexnet.api",
     "convert": "alexnet.api",
-    "create_model": "alexnet.models.registry",
+    "create_model": "alexnet.weights.create",
     "create_transform": "alexnet.api",
     "evaluate": "alexnet.api",
     "get_recipe": "alexnet.recipes",
-    "list_models": "alexnet.models.registry",
+    "list_models": "alexnet.weights.create",
     "load_model": "alexnet.weights.load",
     "plot": "alexnet.plots.compose",
     "save_model": "alexnet.models.bundle",

@@ -51,10 +51,11 @@ from alexnet.training.finalize import check_not_lost, finalize, remove_checkpoin
 from alexnet.training.loop import Training
 from alexnet.training.resolve import resolve
 from alexnet.weights.convert import ConversionReport, convert_file
-from alexnet.weights.load import is_weights_file, load_model
+from alexnet.weights.load import is_in_model_folder, is_model, kind_without_run, load_model, local_path
+from alexnet.weights.zoo import get_published
 
 Model = Path | str | Classifier
-"""A trained model: a run folder, a model folder, or a loaded model."""
+"""A trained model: a run folder, a model folder, a weights file, the name of published weights, or a loaded model."""
 
 Labels = Path | str | Sequence[Path | str]
 """One or several files with the classes of images."""
@@ -209,6 +210,7 @@ def evaluate(
     precision: str = "auto",
     reference: bool = False,
     data_root: Path | str | None = None,
+    weights_root: Path | str | None = None,
     predictions: Path | str | None = None,
     progress: bool | None = None,
     reporter: Reporter | None = None,
@@ -217,13 +219,14 @@ def evaluate(
 
     The ensemble, last in the list, averages the probabilities of its models. A model given twice counts once.
 
-    ``models``: one or several run folders, model folders or loaded models. ``data``: a source in place of the images of
-    the models' own runs; a loaded model needs it. Of a source without its own splits, only images are used that no
-    model was trained on. Classes are matched by name: a note names the model's classes that the images do not have, and
-    a class that the model does not have is an error. ``views``: 1 is the centre crop, 10 averages corners, centre and
-    their mirror images. ``predictions``: a CSV file that receives a row for each image: file, true, predicted,
-    probability; of several models, of their ensemble. The other arguments are those of :func:`train`; ``precision``:
-    ``"auto"``, ``"fp32"``, ``"bf16"``, or ``"int8"`` (weights, on a CPU).
+    ``models``: one or several run folders, model folders, weights files, names of published weights or loaded models.
+    ``data``: a source in place of the images of the models' own runs; models without a run need it. Of a source without
+    its own splits, only images are used that no model was trained on. Classes are matched by name: a note names the
+    model's classes that the images do not have, and a class that the model does not have is an error. ``views``: 1 is
+    the centre crop, 10 averages corners, centre and their mirror images. ``predictions``: a CSV file that receives a
+    row for each image: file, true, predicted, probability; of several models, of their ensemble. ``weights_root``: the
+    first folder in which published weights are looked for. The other arguments are those of :func:`train`;
+    ``precision``: ``"auto"``, ``"fp32"``, ``"bf16"``, or ``"int8"`` (weights, on a CPU).
 
     Raises ``UserError`` for a model or images that cannot be used, and for a class that a model does not have.
     """
@@ -232,15 +235,16 @@ def evaluate(
     device_config = resolve_device(device, precision, reference=reference)
     if predictions is not None and (Path(predictions).is_dir() or not Path(predictions).parent.is_dir()):
         raise UserError(f"--predictions {predictions}: give a file in a folder that exists")
-    networks = [model if isinstance(model, Classifier) else load_model(model) for model in named.values()]
+    for name, model in named.items():
+        if data is None and not labels:
+            if isinstance(model, Classifier):
+                raise UserError(f"{name} is a loaded model, so its images are unknown: give data=SOURCE")
+            if kind := kind_without_run(model):
+                raise UserError(f"{name} is {kind}, so its images are unknown: give --data SOURCE")
+    networks = [_loaded(model, weights_root, reporter) for model in named.values()]
     for name, network in zip(named, networks, strict=True):
         if views == 10 and network.preprocessing.crop == network.preprocessing.resize_size:
             raise UserError(f"{name} was trained on whole images, without augment.crop: ten views need a crop")
-        model = named[name]
-        if data is None and not labels and (isinstance(model, Classifier) or is_weights_file(model)):
-            if isinstance(model, Classifier):
-                raise UserError(f"{name} is a loaded model, so its images are unknown: give data=SOURCE")
-            raise UserError(f"{name} is a weights file, so its images are unknown: give --data SOURCE")
     root = Path(data_root) if data_root else None
     files = _label_files(labels)
     datasets = [
@@ -296,8 +300,14 @@ def _named_models(models: Model | Sequence[Model]) -> dict[str, Model]:
 
 
 def _place(model: Path | str) -> Path:
-    """The file or folder with the weights of a MODEL."""
-    return (Path(model) if is_weights_file(model) else model_folder(model)).resolve()
+    """The file or folder with the weights of a MODEL; published weights are not looked for."""
+    return (Path(model) if kind_without_run(model) else model_folder(model)).resolve()
+
+
+def _loaded(model: Model, weights_root: Path | str | None, reporter: Reporter) -> Classifier:
+    if isinstance(model, Classifier):
+        return model
+    return load_model(model, weights_root=weights_root, reporter=reporter)
 
 
 def predict(
@@ -311,6 +321,7 @@ def predict(
     stdin: bytes | None = None,
     threshold: float | None = None,
     sort_into: Path | str | None = None,
+    weights_root: Path | str | None = None,
     progress: bool | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Predictions for image files and folders: a dict for each image, in order.
@@ -319,21 +330,21 @@ def predict(
     ``error`` says why it was refused. ``stdin``: the image that ``-`` stands for. ``threshold``, 0 … 1: with it,
     ``none_of_these`` is True if no class reaches this probability. ``sort_into``: a folder that receives a copy of each
     image, in a folder for its most probable class, or in ``none of these/``; the copy's path is ``copied_to``. Files
-    are never moved or overwritten. ``progress``: None shows it for many images, False never.
+    are never moved or overwritten. ``weights_root``: as in :func:`evaluate`. ``progress``: None shows it for many
+    images, False never.
 
     Raises ``UserError`` for a model that cannot be read and for a copy that cannot be written. For one image,
     :class:`~alexnet.inference.predictor.Predictor` is simpler.
     """
     if threshold is not None and not 0 <= threshold <= 1:
         raise UserError(f"threshold = {threshold}: give a probability from 0 to 1")
-    images = list(images)
-    predictor = Predictor(model, resolve_device(device, precision, reference=reference))
+    images, reporter = list(images), make_reporter(progress)
+    device_config = resolve_device(device, precision, reference=reference)
+    predictor = Predictor(_loaded(model, weights_root, reporter), device_config)
     folder = SortedFolder(Path(sort_into), predictor.model.classes) if sort_into is not None else None
     if folder:
         folder.check_inputs(images)
-    return predict_files(
-        predictor, images, top_k, stdin, threshold=threshold, sort_into=folder, reporter=make_reporter(progress)
-    )
+    return predict_files(predictor, images, top_k, stdin, threshold=threshold, sort_into=folder, reporter=reporter)
 
 
 def accelerate(
@@ -378,6 +389,7 @@ def create_transform(
     *,
     data: Path | str | None = None,
     data_root: Path | str | None = None,
+    weights_root: Path | str | None = None,
     progress: bool | None = None,
 ) -> ImageTransform:
     """The preprocessing of a model or a recipe: a PIL image → the network's input ``(C, S, S)``, float32.
@@ -386,15 +398,16 @@ def create_transform(
     augmented view in each call, drawn from ``generator``, or from torch's global generator if None. With worker
     processes leave ``generator`` out: PyTorch seeds the global one in each worker.
 
-    ``model_or_recipe``: a loaded model, a run or model folder, a recipe, its name, or its JSON file. If a name is both
-    a model folder and a recipe, the model is used. Pixel statistics of a recipe come from its image set, or ``data``,
+    ``model_or_recipe``: a loaded model, a run or model folder, a weights file, the name of published weights, a recipe,
+    its name, or its JSON file. If a name is both a model folder and a recipe, the model is used. ``weights_root``: as
+    in :func:`evaluate`. Pixel statistics of a recipe come from its image set, or ``data``,
     which is prepared if needed (``data_root`` and ``progress`` as in :func:`train`). Raises ``UserError``.
     """
     if not isinstance(model_or_recipe, Recipe):
-        if isinstance(model_or_recipe, Classifier) or is_model(model_or_recipe):
+        if isinstance(model_or_recipe, Classifier) or _is_model_not_recipe(model_or_recipe):
             if training:
                 raise UserError("create_transform(training=True) needs a recipe: a model has no augmentation settings")
-            model = model_or_recipe if isinstance(model_or_recipe, Classifier) else load_model(model_or_recipe)
+            model = _loaded(model_or_recipe, weights_root, make_reporter(progress))
             return ImageTransform(model.preprocessing, model.mean_image)
         model_or_recipe = get_recipe(str(model_or_recipe))
     reporter, root = make_reporter(progress), Path(data_root) if data_root else None
@@ -414,31 +427,39 @@ def create_transform(
     )
 
 
+def _is_model_not_recipe(target: Path | str) -> bool:
+    """Whether a target is a MODEL. A JSON file is a recipe's, unless it is the one in a model folder."""
+    path = Path(target)
+    return is_model(target) and not (path.suffix == ".json" and path.is_file() and not is_in_model_folder(path))
+
+
 def convert(
-    file: Path | str, out: Path | str | None = None, *, variant: str | None = None, mean: Path | str | None = None
+    file: Path | str,
+    out: Path | str | None = None,
+    *,
+    variant: str | None = None,
+    mean: Path | str | None = None,
+    weights_root: Path | str | None = None,
+    progress: bool | None = None,
 ) -> tuple[Path, ConversionReport]:
     """A weights file of another framework as a model folder: (the folder, what was done).
 
-    ``out``: the folder; if None, the file's name without its suffix. An existing model folder is replaced. ``variant``:
-    the name of the network, where the weights alone do not decide it. ``mean``: a file with the mean image that the
-    network subtracts (``.binaryproto`` or ``.npy``). Raises ``UserError`` for a file that is no AlexNet, and if the
-    folder cannot be written or holds other files.
+    ``file``: its path, or the name of published weights. ``out``: the folder; if None, the file's name without its
+    suffix, in the working directory for published weights. An existing model folder is replaced. ``variant``: the name
+    of the network, where the weights alone do not decide it. ``mean``: a file with the mean image that the network
+    subtracts (``.binaryproto`` or ``.npy``). ``weights_root``, ``progress``: as in :func:`evaluate`. Raises
+    ``UserError`` for a file that is no AlexNet, and if the folder cannot be written or holds other files.
     """
-    path = Path(file)
-    folder = path.with_suffix("") if out is None else Path(out)
+    path = local_path(file, weights_root, make_reporter(progress))
+    is_name = path != Path(file)
+    folder = Path(out) if out is not None else Path(path.stem) if is_name else path.with_suffix("")
+    variant = get_published(str(file)).variant if is_name and variant is None else variant
     network, report = convert_file(path, variant=variant, mean=None if mean is None else Path(mean))
     try:
         save_model(network, folder)
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror or error}; give another folder with --out") from error
     return folder, report
-
-
-def is_model(path: Path | str) -> bool:
-    """Whether the path is a run folder, a model folder or a file."""
-    return is_weights_file(path) or any(
-        (Path(path) / name).is_file() for name in ("model.json", "model/model.json", "run.json")
-    )
 
 
 def prepare(
@@ -483,17 +504,24 @@ def clear_cache(names: Sequence[str]) -> list[CacheEntry]:
 
 
 def summary(
-    target: str, *, num_classes: int | None = None, in_channels: int | None = None, image_size: int | None = None
+    target: str,
+    *,
+    num_classes: int | None = None,
+    in_channels: int | None = None,
+    image_size: int | None = None,
+    weights_root: Path | str | None = None,
+    progress: bool | None = None,
 ) -> tuple[Classifier, Summary]:
-    """A network without memory for its weights, and its layer table.
+    """A network, and its layer table; of a variant without memory for its weights.
 
-    ``target``: a variant's name, or a run or model folder, which wins over a name. ``num_classes``, ``in_channels``,
+    ``target``: a variant's name, or a trained model, which wins over a name. ``weights_root``, ``progress``: as in
+    :func:`evaluate`. ``num_classes``, ``in_channels``,
     ``image_size``: None for what the variant's authors used; a trained model has its own. Raises ``UserError``.
     """
     if is_model(target):
         if (num_classes, in_channels, image_size) != (None, None, None):
             raise UserError(f"{target} is a trained model: leave out the numbers of classes, channels and pixels")
-        model = load_model(target)
+        model = load_model(target, weights_root=weights_root, progress=progress)
         return model, summarize(model)
     row = get_variant(target)
     classes = row.num_classes if num_classes is None else num_classes

@@ -14,7 +14,10 @@ from alexnet.weights.convert import ConversionReport
 
 def main(arguments: argparse.Namespace) -> int:
     """Convert, write the model folder, and print the report."""
-    folder, report = convert(arguments.file, arguments.out, variant=arguments.variant, mean=arguments.mean)
+    folder, report = convert(
+        arguments.file, arguments.out, variant=arguments.variant, mean=arguments.mean,
+        weights_root=arguments.weights_root,
+    )  # fmt: skip
     if arguments.json:
         print_json({"file": arguments.file, "folder": str(folder), **dataclasses.asdict(report)})
     else:

@@ -14,7 +14,7 @@ def main(arguments: argparse.Namespace) -> int:
     measured = evaluate(
         arguments.models, data=arguments.data, labels=arguments.labels, views=arguments.views, device=arguments.device,
         precision=arguments.precision or "auto", reference=arguments.reference, data_root=arguments.data_root,
-        predictions=arguments.predictions,
+        predictions=arguments.predictions, weights_root=arguments.weights_root,
     )  # fmt: skip
     rows = [metrics.to_json() for metrics in measured]
     if arguments.json:

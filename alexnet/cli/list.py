@@ -1,4 +1,4 @@
-"""``alexnet list``: variants; recipes with source, claim, cost and measured accuracy; built-in sources."""
+"""``alexnet list``: variants; recipes with source, claim, cost and measured accuracy; built-in sources; weights."""
 
 from __future__ import annotations
 
@@ -7,26 +7,32 @@ import dataclasses
 import importlib.resources
 import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from alexnet.cli.console import print_json
+from alexnet.core.files import size_in_words
+from alexnet.core.names import printable_lines
 from alexnet.data.sources import BUILTIN_SOURCES
 from alexnet.models.variants import VARIANTS
 from alexnet.recipes import RECIPES
 from alexnet.report.tables import table
+from alexnet.weights.zoo import WEIGHTS, find
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Print one list or all three."""
-    wanted = [arguments.what] if arguments.what else ["variants", "recipes", "sources"]
+    """Print one list or all of them."""
+    wanted = [arguments.what] if arguments.what else ["variants", "recipes", "sources", "weights"]
+    weights = _weights(arguments.weights_root) if "weights" in wanted else {}
     if arguments.json:
-        lists = {"variants": _variants(), "recipes": _recipes(), "sources": _sources()}
+        lists = {"variants": _variants(), "recipes": _recipes(), "sources": _sources(), "weights": weights}
         print_json({name: lists[name] for name in wanted})
         return 0
     texts: dict[str, Callable[[], str]] = {
         "variants": lambda: table(("variant", "what it is"), [(name, row.source) for name, row in VARIANTS.items()]),
         "recipes": _recipe_text,
         "sources": lambda: table(("source", "what it is"), list(_sources().items())),
+        "weights": lambda: _weights_text(weights),
     }
     print("\n\n".join(texts[name]() for name in wanted))
     return 0
@@ -34,6 +40,27 @@ def main(arguments: argparse.Namespace) -> int:
 
 def _sources() -> dict[str, str]:
     return {name: source.about for name, source in BUILTIN_SOURCES.items()}
+
+
+def _weights(weights_root: Path | None) -> dict[str, dict[str, object]]:
+    rows = {}
+    for name, row in WEIGHTS.items():
+        found = find(name, weights_root)
+        rows[name] = {**dataclasses.asdict(row), "file": row.file, "found": None if found is None else str(found)}
+    return rows
+
+
+def _weights_text(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    lines = ["weights (a MODEL for every command; downloaded when first used)"]
+    for name, row in rows.items():
+        lines += [
+            f"  {name}",
+            f"      accuracy  top-1 {row['top1']:.1f} %, top-5 {row['top5']:.1f} %: {row['measured']}",
+            f"      licence   {row['licence']}",
+            f"      address   {row['address']}",
+            f"      file      {row['found'] or 'not on this computer'}, {size_in_words(row['bytes'])}",
+        ]
+    return printable_lines("\n".join(lines))
 
 
 def measured_recipes() -> dict[str, dict[str, Any]]:

@@ -31,13 +31,14 @@ from alexnet.cli.shared_options import (
     add_labels,
     add_reference,
     add_seed,
+    add_weights_root,
     share,
 )
 from alexnet.core.errors import StoppedError, UserError, unknown
 from alexnet.core.names import printable
 from alexnet.plots.registry import PLOTS
 
-MODEL = "a run folder, its model/ folder, or a weights file"
+MODEL = "a run folder, its model/ folder, a weights file, or a name from 'alexnet list weights'"
 VARIANT = "a name from 'alexnet list'"
 
 
@@ -71,6 +72,7 @@ def _evaluate(add: Add) -> None:
     add_device_and_precision(add)
     add_reference(add)
     add_data_root(add)
+    add_weights_root(add)
 
 
 def _predict(add: Add) -> None:
@@ -82,6 +84,7 @@ def _predict(add: Add) -> None:
     add("--csv", action="store_true", help="print CSV: file, predicted, probability")
     add_device_and_precision(add)
     add_reference(add)
+    add_weights_root(add)
 
 
 def _convert(add: Add) -> None:
@@ -89,6 +92,7 @@ def _convert(add: Add) -> None:
     add("--variant", metavar="VARIANT", help=f"{VARIANT} (default: found from shapes and names)")
     add("--mean", metavar="FILE", help="the mean image that the network subtracts: .binaryproto or .npy")
     add("--out", metavar="FOLDER", help="the model folder to write (default: the file's name without suffix)")
+    add_weights_root(add)
 
 
 def _summary(add: Add) -> None:
@@ -98,10 +102,13 @@ def _summary(add: Add) -> None:
     add("--classes", type=int, metavar="N", help="number of classes (default: the variant's own)")
     add("--channels", type=int, choices=(1, 3), help="input channels (default: the variant's own)")
     add("--image-size", type=int, metavar="PIXELS", help="side of the input image (default: the variant's own)")
+    add_weights_root(add)
 
 
 def _list(add: Add) -> None:
-    add("what", nargs="?", choices=("variants", "recipes", "sources"), help="print only this list (default: all)")
+    lists = ("variants", "recipes", "sources", "weights")
+    add("what", nargs="?", choices=lists, help="print only this list (default: all)")
+    add_weights_root(add)
 
 
 def _prepare(add: Add) -> None:
@@ -123,7 +130,8 @@ def _cache(add: Add) -> None:
 def _show(add: Add) -> None:
     add("what", metavar="PLOT", help="a name from the list below")
     targets = (
-        "run or model folders, several for curves and filters; architecture and receptive-field also take a VARIANT"
+        "run or model folders, several for curves and filters; a weights file or a name from 'alexnet list weights', "
+        "for plots that need no training; architecture and receptive-field also take a VARIANT"
     )
     add("targets", nargs="+", metavar="MODEL", help=f"{targets}, augmentations a RECIPE")
     add("--out", metavar="FILE", help="the file to write, .png or .svg (default: in the run folder)")
@@ -135,6 +143,7 @@ def _show(add: Add) -> None:
     add("--data", metavar="SOURCE", help=f"images to use (default: the run's own): {SOURCE}")
     add_device_and_precision(add)
     add_data_root(add)
+    add_weights_root(add)
 
 
 class Command(NamedTuple):
@@ -169,7 +178,7 @@ COMMANDS: dict[str, Command] = {
         "layer table of a network: shapes, parameters, multiply-adds, receptive fields",
         _summary, "alexnet.cli.summary:main",
     ),
-    "list": Command("list the variants, recipes and built-in image sets", _list, "alexnet.cli.list:main"),
+    "list": Command("list the variants, recipes, image sets and published weights", _list, "alexnet.cli.list:main"),
     "prepare": Command(
         "decode the images of a source once and cache them; list refused files",
         _prepare, "alexnet.cli.prepare:main",

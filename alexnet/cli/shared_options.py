@@ -76,3 +76,8 @@ def add_labels(add: Add) -> None:
 def add_data_root(add: Add) -> None:
     """``--data-root``."""
     add("--data-root", type=Path, metavar="FOLDER", help="the first folder to search for built-in image sets")
+
+
+def add_weights_root(add: Add) -> None:
+    """``--weights-root``."""
+    add("--weights-root", type=Path, metavar="FOLDER", help="the first folder to search for published weights")

@@ -19,6 +19,7 @@ from alexnet.report.build import REPORT, rebuild
 from alexnet.runtime.device import resolve_device
 from alexnet.runtime.progress import make_reporter
 from alexnet.runtime.run_names import run_folder
+from alexnet.weights.zoo import is_published
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -34,8 +35,8 @@ def main(arguments: argparse.Namespace) -> int:
     check_format(path)
     picture = compose(
         arguments.what, *targets, image=arguments.image, layers=arguments.layer, class_name=arguments.class_name,
-        data=arguments.data, data_root=arguments.data_root, device=arguments.device,
-        precision=arguments.precision or "auto", reporter=make_reporter(),
+        data=arguments.data, data_root=arguments.data_root, weights_root=arguments.weights_root,
+        device=arguments.device, precision=arguments.precision or "auto", reporter=make_reporter(),
     )  # fmt: skip
     files = [path, *([path.with_suffix(".svg")] if plot.svg and not arguments.out else [])]
     _save(picture, files)
@@ -63,7 +64,10 @@ def _report(arguments: argparse.Namespace) -> int:
 def _default(what: str, targets: Sequence[str], is_name: bool) -> Path:
     """The file without ``--out``: in the run's folder; for a name or for several runs, in the working directory."""
     if is_name:
-        return Path(f"{what}-{Path(targets[0]).name.removesuffix('.json')}.png")  # a recipe may be a JSON file
+        target = targets[0]
+        path = Path(target)
+        name = target.replace("/", "-") if is_published(target) else path.stem if path.is_file() else path.name
+        return Path(f"{what}-{name}.png")  # of a recipe's JSON file, a weights file or a name
     if len(targets) > 1:
         return Path(f"{what}-of-{len(targets)}.png")
     return run_folder(targets[0]) / f"{what}.png"

@@ -6,13 +6,14 @@ import argparse
 import dataclasses
 import sys
 
-from alexnet.api import is_model, summary
+from alexnet.api import summary
 from alexnet.cli.console import print_json, print_text
 from alexnet.core.errors import UserError
 from alexnet.models.classifier import Classifier
 from alexnet.models.registry import get_variant, list_models
 from alexnet.models.summary import Layer, Summary
 from alexnet.report.tables import dimensions, table
+from alexnet.weights.load import is_model
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -22,7 +23,11 @@ def main(arguments: argparse.Namespace) -> int:
         print(f"alexnet: note: {target} is a trained model here, not the variant of that name", file=sys.stderr)
     found = {
         name: summary(
-            name, num_classes=arguments.classes, in_channels=arguments.channels, image_size=arguments.image_size
+            name,
+            num_classes=arguments.classes,
+            in_channels=arguments.channels,
+            image_size=arguments.image_size,
+            weights_root=arguments.weights_root,
         )
         for name in ([target] if target else list_models())
     }

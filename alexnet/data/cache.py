@@ -1,4 +1,4 @@
-"""What the cache folder keeps: prepared datasets, downloaded image sets, and what killed processes left.
+"""What the cache folder keeps: prepared datasets, downloaded image sets and weights, and what killed processes left.
 
 Only what this package put there is listed, and so only that can be removed; other files in the folder are not touched.
 """
@@ -19,18 +19,20 @@ from alexnet.data.prepared import content_digest, read_meta, stores
 from alexnet.data.sources.registry import FILE_SETS
 from alexnet.data.uses import remove_unused, user_of
 
+WEIGHTS = "weights"  # the folder of downloaded weights, also parts of them
 PREPARING = "a dataset is being prepared, perhaps from it"
 
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """A folder in the cache. ``source``: what it was made from; ``used_by``: who needs it, "" if nobody does.
+    """A folder in the cache, or a weights file.
 
-    ``name``: its name for ``alexnet cache --remove``; ``bytes``: of all its files; ``made``: in seconds since 1970.
+    ``source``: what it was made from; ``used_by``: who needs it, "" if nobody does; ``name``: its name for ``alexnet
+    cache --remove``; ``bytes``: of all its files; ``made``: in seconds since 1970.
     """
 
     name: str
-    kind: Literal["prepared dataset", "download", "leftover"]
+    kind: Literal["prepared dataset", "download", "weights", "leftover"]
     path: Path
     bytes: int
     made: float
@@ -46,6 +48,7 @@ def list_cache() -> list[CacheEntry]:
     return [
         *(_prepared(path) for path in sorted(stores().glob("[!.]*")) if path.is_dir()),
         *(_download(name, home / folder) for name, folder in _downloads() if _is_download(home / folder)),
+        *(_weights(path) for path in sorted((home / WEIGHTS).glob("*")) if path.is_file()),
         *(_entry(path.name, "leftover", path, "a command that was killed", "") for path in left),
     ]
 
@@ -86,6 +89,9 @@ def _remove(entry: CacheEntry) -> str:
         return remove_unused(entry.path, entry.digest)
     if entry.kind == "download" and in_work(stores()):
         return PREPARING
+    if entry.kind == "weights":
+        entry.path.unlink()
+        return ""
     remove_folder(entry.path)
     if entry.kind == "download" and entry.path.parent != data_home():
         with contextlib.suppress(OSError):  # it holds something else
@@ -100,6 +106,7 @@ def _prepared(path: Path) -> CacheEntry:
         digest = content_digest(meta)
         side, channels = meta["preprocessing"]["short_side"], meta["preprocessing"]["channels"]
         source = f"{meta['source']['location']}: {meta['images']:,} images of {side} × {side} × {channels}"
+        source += ", warped" if meta["preprocessing"].get("resize") == "warp" else ""
         if path != max(path.parent.glob(f"{path.name.rpartition('-')[0]}-*"), key=_made):
             source += ", an earlier state"
     except (OSError, ValueError, LookupError, TypeError) as error:
@@ -120,15 +127,22 @@ def _download(name: str, path: Path) -> CacheEntry:
     return _entry(name, "download", path, f"the files of {name}", PREPARING if in_work(stores()) else "")
 
 
+def _weights(path: Path) -> CacheEntry:
+    is_part = path.name.startswith(".") and path.suffix == ".part"
+    about = "a part of a file: its download continues there" if is_part else "published weights"
+    return _entry(path.name, "weights", path, about, "")
+
+
 def _entry(
     name: str,
-    kind: Literal["prepared dataset", "download", "leftover"],
+    kind: Literal["prepared dataset", "download", "weights", "leftover"],
     path: Path,
     source: str,
     used_by: str,
     digest: str | None = None,
 ) -> CacheEntry:
-    return CacheEntry(name, kind, path, folder_bytes(path), _made(path), printable(source), used_by, digest)
+    size = path.stat().st_size if path.is_file() else folder_bytes(path)
+    return CacheEntry(name, kind, path, size, _made(path), printable(source), used_by, digest)
 
 
 def _made(path: Path) -> float:

@@ -7,6 +7,10 @@ pixels; the short side resized with an antialiased bilinear filter; the centre s
 and differs from it by at most one grey level. ``preprocessing`` gives the settings as JSON; prepared datasets and
 models contain them.
 
+Caffe's models were trained on other pixels: ``convert_imageset`` resizes both sides to 256, which changes the aspect
+ratio, with OpenCV's bilinear filter, which is not antialiased. ``resize="warp"`` does the same, within one grey level
+of OpenCV 4. No JPEG is then decoded at a smaller size, because that is an antialiasing filter too.
+
 A file is read completely or refused. The limits on size are checked in the header, before any pixel is decoded: at
 most 64 megapixels are decoded, or ``ALEXNET_MAX_PIXELS``. A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that
 is large enough, so it may have 16 times as many. What a file costs is bounded too: scans of a JPEG (``jpeg.py``),
@@ -47,6 +51,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from alexnet.config import Resize
 from alexnet.core.errors import UserError
 from alexnet.core.names import printable
 from alexnet.data import containers, jpeg, png
@@ -115,12 +120,15 @@ _PLUGINS: dict[str, type[ImageFile]] = {
 }
 
 
-def read_pixels(data: bytes, side: int, channels: int, notes: list[str] | None = None) -> NDArray[np.uint8]:
+def read_pixels(
+    data: bytes, side: int, channels: int, notes: list[str] | None = None, resize: Resize = "short-side"
+) -> NDArray[np.uint8]:
     """The ``(side, side, channels)`` uint8 pixels of an image file: ``decode``, then ``fit``.
 
-    Raises ``ImageRefusedError``; ``notes`` as in :func:`decode`.
+    Raises ``ImageRefusedError``; ``notes`` as in :func:`decode`, ``resize`` as in :func:`fit`.
     """
-    return fit(decode(data, target=side, notes=notes), side, channels)
+    target = side if resize == "short-side" else None
+    return fit(decode(data, target=target, notes=notes), side, channels, resize)
 
 
 def max_pixels() -> int:
@@ -163,13 +171,14 @@ def readable_now(name: str, reason: str, before: dict[str, Any] | None, now: dic
     return by_name in formats or any(f"looks like {kind})" in reason or f" {kind} image" in reason for kind in formats)
 
 
-def preprocessing(side: int, channels: int) -> dict[str, Any]:
+def preprocessing(side: int, channels: int, resize: Resize = "short-side") -> dict[str, Any]:
     """The settings of ``read_pixels`` as JSON: with the same Pillow and torch, equal settings give equal pixels.
 
     They are a part of a prepared dataset's name. ``formats`` and ``max_pixels`` do not change the pixels of a file, so
-    they keep the values of the first version; :func:`accepted` gives the current values.
+    they keep the values of the first version; :func:`accepted` gives the current values. Of images that are warped,
+    ``short_side`` is the length of both sides.
     """
-    return {
+    settings = {
         "version": _VERSION,
         **_FIRST_ACCEPTED,
         "short_side": side,
@@ -181,6 +190,9 @@ def preprocessing(side: int, channels: int) -> dict[str, Any]:
         "background": list(BACKGROUND),
         "max_aspect": MAX_ASPECT,
     }
+    if resize == "warp":
+        settings |= {"resize": "warp", "crop": "none", "filter": "torch bilinear, not antialiased", "draft": "none"}
+    return settings
 
 
 def decode(data: bytes, *, target: int | None = None, notes: list[str] | None = None) -> Image.Image:
@@ -207,10 +219,10 @@ def decode(data: bytes, *, target: int | None = None, notes: list[str] | None = 
         return flat if turn is None else flat.transpose(turn)
 
 
-def pixels_of_image(image: Image.Image, side: int, channels: int) -> NDArray[np.uint8]:
+def pixels_of_image(image: Image.Image, side: int, channels: int, resize: Resize = "short-side") -> NDArray[np.uint8]:
     """The ``(side, side, channels)`` pixels of an image in memory: those of a lossless file that holds the same image.
 
-    Its EXIF orientation is applied if it has one. Raises ``ImageRefusedError``.
+    Its EXIF orientation is applied if it has one. ``resize`` as in :func:`fit`. Raises ``ImageRefusedError``.
     """
     limit = max_pixels()
     with _refusing(image.format or "image"):
@@ -218,7 +230,7 @@ def pixels_of_image(image: Image.Image, side: int, channels: int) -> NDArray[np.
         image.load()
         upright = ImageOps.exif_transpose(image)
         flat = _flatten(b"", "", upright, [])
-    return fit(flat, side, channels)
+    return fit(flat, side, channels, resize)
 
 
 def image_size(data: bytes) -> tuple[int, int]:
@@ -231,16 +243,28 @@ def image_size(data: bytes) -> tuple[int, int]:
     return (width, height) if _orientation(data, kind, image) >= 5 else (height, width)
 
 
-def fit(image: Image.Image, side: int, channels: int) -> NDArray[np.uint8]:
+def fit(image: Image.Image, side: int, channels: int, resize: Resize = "short-side") -> NDArray[np.uint8]:
     """The ``(side, side, channels)`` uint8 pixels of an image: short side resized to ``side``, then the centre square.
 
-    ``channels``: 1 or 3. The result equals that of torchvision's ``Resize(side)`` and ``CenterCrop(side)`` (v2, of a
-    uint8 tensor, on a processor with AVX2), including rounding, so weights trained with those get the same pixels here.
-    Of a Pillow image, torchvision's result differs by one grey level in some pixels. Raises ``ImageRefusedError`` if
-    the resized image would need too much memory.
+    ``resize="warp"``: both sides resized to ``side``, see above. ``channels``: 1 or 3. Without warping, the result
+    equals that of torchvision's ``Resize(side)`` and ``CenterCrop(side)`` (v2, of a uint8 tensor, on a processor with
+    AVX2), including rounding, so weights trained with those get the same pixels here. Of a Pillow image, torchvision's
+    result differs by one grey level in some pixels. Raises ``ImageRefusedError`` if the resized image would need too
+    much memory.
     """
-    width, height = image.size
     pixels = np.array(image)
+    if resize == "warp":
+        square = pixels if image.size == (side, side) else _resize(pixels, side, side, antialias=False)
+    else:
+        square = _centre_square(pixels, side)
+    if image.mode != _MODES[channels]:
+        square = np.array(Image.fromarray(square).convert(_MODES[channels]))
+    return np.ascontiguousarray(square).reshape(side, side, channels)
+
+
+def _centre_square(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """The centre square of ``(H, W)`` or ``(H, W, 3)`` pixels whose short side has been resized to ``side``."""
+    height, width = pixels.shape[:2]
     if min(width, height) != side:
         long = int(side * max(width, height) / min(width, height))
         if side * long > MOST_RESIZED_PIXELS:
@@ -248,16 +272,13 @@ def fit(image: Image.Image, side: int, channels: int) -> NDArray[np.uint8]:
         width, height = (side, long) if width <= height else (long, side)
         pixels = _resize(pixels, height, width)
     left, top = round((width - side) / 2), round((height - side) / 2)
-    square = pixels[top : top + side, left : left + side]
-    if image.mode != _MODES[channels]:
-        square = np.array(Image.fromarray(square).convert(_MODES[channels]))
-    return np.ascontiguousarray(square).reshape(side, side, channels)
+    return pixels[top : top + side, left : left + side]
 
 
-def _resize(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+def _resize(pixels: NDArray[np.uint8], height: int, width: int, *, antialias: bool = True) -> NDArray[np.uint8]:
     """``(H, W)`` or ``(H, W, 3)`` uint8 pixels, resized."""
     images = torch.from_numpy(pixels.reshape(1, *pixels.shape[:2], -1)).permute(0, 3, 1, 2)
-    resized = F.interpolate(images, (height, width), mode="bilinear", antialias=True)
+    resized = F.interpolate(images, (height, width), mode="bilinear", antialias=antialias)
     return resized.permute(0, 2, 3, 1).reshape(height, width, *pixels.shape[2:]).numpy()
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from alexnet.config import Resize
 from alexnet.core.errors import UserError
 from alexnet.core.files import FILE_LIMIT, NOT_REGULAR, read_bytes, too_large
 from alexnet.core.names import is_url, printable
@@ -19,25 +20,28 @@ ImageLike = Path | str | bytes | Image.Image | NDArray[np.uint8]
 of uint8, 0 … 255 (grey, RGB or RGBA)."""
 
 
-def read_photograph(image: ImageLike, side: int, channels: int, name: str | None = None) -> NDArray[np.uint8]:
+def read_photograph(
+    image: ImageLike, side: int, channels: int, name: str | None = None, resize: Resize = "short-side"
+) -> NDArray[np.uint8]:
     """The ``(side, side, channels)`` uint8 pixels of an image.
 
-    The short side is resized to ``side`` and the centre square is cut out. ``channels``: 1 or 3; ``name``: the name of
-    the image in errors. Raises ``UserError`` if the image is refused.
+    The short side is resized to ``side`` and the centre square is cut out; with ``resize="warp"`` both sides are
+    resized. ``channels``: 1 or 3; ``name``: the name of the image in errors. Raises ``UserError`` if the image is
+    refused.
     """
     try:
         if isinstance(image, Image.Image):
-            return pixels_of_image(image, side, channels)
+            return pixels_of_image(image, side, channels, resize)
         if isinstance(image, bytes):
             if len(image) > FILE_LIMIT:
                 raise ImageRefusedError(too_large(FILE_LIMIT))
-            return read_pixels(image, side, channels)
+            return read_pixels(image, side, channels, resize=resize)
         if isinstance(image, Path | str):
             name = name or printable(str(image))
             if is_url(str(image)):
                 raise ImageRefusedError("URLs are not fetched: download the image and give its path")
-            return read_pixels(_read(Path(image)), side, channels)
-        return pixels_of_image(_from_array(image), side, channels)
+            return read_pixels(_read(Path(image)), side, channels, resize=resize)
+        return pixels_of_image(_from_array(image), side, channels, resize)
     except ImageRefusedError as error:
         raise UserError(f"{name or 'the image'}: {error}") from error
 

@@ -24,6 +24,7 @@ import PIL
 from numpy.typing import DTypeLike, NDArray
 from PIL import Image
 
+from alexnet.config import Resize
 from alexnet.core.errors import UserError
 from alexnet.core.files import open_regular, read_bytes, sha256_file, sha256_json, size_in_words, write_json
 from alexnet.core.names import printable
@@ -57,7 +58,14 @@ class Decoded:
 
 
 def write_dataset(
-    source: Source, side: int, channels: int, folder: Path, workers: int, strict: bool, progress: Progress
+    source: Source,
+    side: int,
+    channels: int,
+    folder: Path,
+    workers: int,
+    strict: bool,
+    progress: Progress,
+    resize: Resize = "short-side",
 ) -> None:
     """Write the prepared dataset of ``source`` into ``folder``, which is empty.
 
@@ -68,7 +76,7 @@ def write_dataset(
     labelled, hashes, codes = [], [], []
     refused: list[dict[str, str]] = []
     notes: collections.Counter[str] = collections.Counter()
-    decoded = decode_all(source.records(), side, channels, workers)
+    decoded = decode_all(source.records(), side, channels, workers, resize)
     with (
         (folder / "images.npy").open("wb") as file,
         (folder / NAMES).open("w", encoding="utf-8") as names,
@@ -100,7 +108,7 @@ def write_dataset(
         write_array(folder / f"{name}.npy", array)
     pairs = duplicates(targets, splits, digests, folder / NAMES)
     results = {"dealt": auto_split, "refused": refused, "notes": dict(sorted(notes.items())), "duplicates": pairs}
-    _write_description(source, folder, preprocessing(side, channels), targets, splits, digests, results)
+    _write_description(source, folder, preprocessing(side, channels, resize), targets, splits, digests, results)
 
 
 def _without_empty_classes(
@@ -135,7 +143,7 @@ def refusal_error(name: str, reason: str) -> UserError:
 
 
 def decode_all(
-    records: Iterable[Record], side: int, channels: int, workers: int
+    records: Iterable[Record], side: int, channels: int, workers: int, resize: Resize = "short-side"
 ) -> collections.abc.Generator[Decoded, None, None]:
     """The records decoded by ``workers`` threads, in order (Pillow releases the interpreter lock while it decodes)."""
     remaining = iter(records)
@@ -144,7 +152,9 @@ def decode_all(
         try:
             while True:
                 while len(pending) < 2 * workers and (chunk := _chunk(remaining)):
-                    pending.append(pool.submit(lambda some: [decode_record(r, side, channels) for r in some], chunk))
+                    pending.append(
+                        pool.submit(lambda some: [decode_record(r, side, channels, resize) for r in some], chunk)
+                    )
                 if not pending:
                     return
                 yield from pending.popleft().result()
@@ -164,17 +174,18 @@ def _chunk(records: Iterator[Record]) -> list[Record]:
     return chunk
 
 
-def decode_record(record: Record, side: int, channels: int) -> Decoded:
+def decode_record(record: Record, side: int, channels: int, resize: Resize = "short-side") -> Decoded:
     """Decode one record to ``(side, side, channels)`` pixels; a refused image is a result, not an exception."""
     try:
         if isinstance(record.payload, np.ndarray):
             pixels = record.payload
             if pixels.shape != (side, side, channels):
-                pixels = fit(Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels), side, channels)
+                image = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
+                pixels = fit(image, side, channels, resize)
             return Decoded(record, pixels, content_hash(record.payload))
         data = file_bytes(record)
         notes = suffix_notes(record.name, data)
-        pixels = read_pixels(data, side, channels, notes)
+        pixels = read_pixels(data, side, channels, notes, resize)
         return Decoded(record, pixels, content_hash(data), tuple(notes))
     except ImageRefusedError as error:
         return Decoded(record, None, reason=str(error))

@@ -94,8 +94,8 @@ class Predictor:
 
         ``name``: the name of the image in errors. Raises ``UserError``.
         """
-        preprocessing = self.model.preprocessing
-        return read_photograph(image, preprocessing.resize_size, preprocessing.channels, name)
+        settings = self.model.preprocessing
+        return read_photograph(image, settings.resize_size, settings.channels, name, settings.resize)
 
     def probabilities(self, pixels: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities ``(N, classes)`` of N images from :meth:`read`."""

@@ -35,7 +35,8 @@ class ImageTransform:
     def __call__(self, image: ImageLike) -> Tensor:
         """The network's input ``(C, S, S)``, float32 on the CPU. Raises ``UserError`` for an image that is refused."""
         settings = self.preprocessing
-        pixels = torch.from_numpy(read_photograph(image, settings.resize_size, settings.channels)[None])
+        stored = read_photograph(image, settings.resize_size, settings.channels, resize=settings.resize)
+        pixels = torch.from_numpy(stored[None])
         if self.augmentation is None:
             (view,) = views(pixels, settings, self.mean_image)
         else:

@@ -22,7 +22,6 @@ from alexnet.models.summary import summarize
 from alexnet.plots.canvas import BLUE, GREY, NARROW_WIDTH, ORANGE, Picture, new_figure
 from alexnet.plots.inputs import FinishedRun, PlotInputs
 from alexnet.plots.options import Plot, ReportFigure
-from alexnet.weights.load import load_model
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -275,7 +274,7 @@ def _compose(inputs: PlotInputs) -> Picture:
     """A variant as its authors built it, or the network of a run."""
     if inputs.is_name():
         return compose_architecture(inputs.target)
-    model = load_model(inputs.target)
+    model = inputs.load(inputs.target)
     return plot_architecture(model, f"{inputs.run_name} ({model.variant})")
 
 

@@ -28,22 +28,25 @@ def plot(
     class_name: str | None = None,
     data: File | None = None,
     data_root: File | None = None,
+    weights_root: File | None = None,
     device: str | None = None,
     precision: str = "auto",
     reporter: Reporter | None = None,
 ) -> Figure:
     """A plot by its name, as a matplotlib ``Figure``; ``alexnet show --help`` lists the names.
 
-    ``targets``: a run folder (several for ``curves`` and ``filters``), or the name of a variant (``architecture``,
-    ``receptive-field``) or of a recipe (``augmentations``). ``image``: one image file or several; without one, plots of
-    an image take a test image. ``layers``: names such as ``"relu5"``. ``class_name``: the class of ``attributions``;
-    None for the most probable one. ``data``: a source in place of the run's own images. ``device``: ``"cpu"``,
-    ``"cuda"``, …; ``precision``: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"int8"``. Raises ``UserError`` for an unknown
-    name, a target that does not exist, and options that the plot does not use.
+    ``targets``: a run folder (several for ``curves`` and ``filters``); a weights file or the name of published weights,
+    for plots that need no training; the name of a variant (``architecture``, ``receptive-field``) or of a recipe
+    (``augmentations``). ``weights_root``: the first folder in which published weights are looked for. ``image``: one
+    image file or several; without one, plots of an image take a test image. ``layers``: names such as ``"relu5"``.
+    ``class_name``: the class of ``attributions``; None for the most probable one. ``data``: a source in place of the
+    run's own images. ``device``: ``"cpu"``, ``"cuda"``, …; ``precision``: ``"auto"``, ``"fp32"``, ``"bf16"`` or
+    ``"int8"``. Raises ``UserError`` for an unknown name, a target that does not exist, and options that the plot does
+    not use.
     """
     return compose(
         what, *targets, image=image, layers=layers, class_name=class_name, data=data, data_root=data_root,
-        device=device, precision=precision, reporter=reporter,
+        weights_root=weights_root, device=device, precision=precision, reporter=reporter,
     ).figure  # fmt: skip
 
 
@@ -55,6 +58,7 @@ def compose(
     class_name: str | None = None,
     data: File | None = None,
     data_root: File | None = None,
+    weights_root: File | None = None,
     device: str | None = None,
     precision: str = "auto",
     reporter: Reporter | None = None,
@@ -79,6 +83,7 @@ def compose(
         PlotInputs(
             targets=named, names=known_names(entry), images=images, class_name=class_name, layers=layers, data=source,
             data_root=None if data_root is None else Path(data_root),
+            weights_root=None if weights_root is None else Path(weights_root),
             device_config=resolve_device(device, precision), reporter=reporter or NullReporter(),
         )
     )  # fmt: skip

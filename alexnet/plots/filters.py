@@ -24,7 +24,6 @@ from alexnet.plots.canvas import BLUE, NARROW_WIDTH, ORANGE, Picture, hide_axes,
 from alexnet.plots.inputs import FinishedRun, PlotInputs
 from alexnet.plots.options import Plot, ReportFigure
 from alexnet.runtime.run_names import distinct_names
-from alexnet.weights.load import load_model
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -192,7 +191,7 @@ def _caption(name: str, kernels: Kernels) -> str:
 
 
 def _compose(inputs: PlotInputs) -> Picture:
-    return plot_filters({name: load_model(run) for run, name in distinct_names(inputs.targets).items()})
+    return plot_filters({name: inputs.load(run) for run, name in distinct_names(inputs.targets).items()})
 
 
 def _compose_for_report(finished: FinishedRun) -> Picture:

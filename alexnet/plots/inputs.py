@@ -14,11 +14,13 @@ from alexnet.core.errors import RUNS, UserError, no_run, unknown
 from alexnet.core.names import printable
 from alexnet.data.prepared import PreparedDataset
 from alexnet.inference.predictor import Predictor
+from alexnet.models.classifier import Classifier
 from alexnet.runtime.device import DeviceConfig
 from alexnet.runtime.log import Reporter
 from alexnet.runtime.run import Run
 from alexnet.runtime.run_names import short_name
 from alexnet.training.datasets import choose_test_images, open_dataset_for
+from alexnet.weights.load import is_model, kind_without_run, load_model
 
 NamedImage = tuple[str, NDArray[np.uint8]]
 """A name for people, and pixels ``(S, S, C)`` uint8 as a prepared dataset keeps them."""
@@ -28,9 +30,9 @@ NamedImage = tuple[str, NDArray[np.uint8]]
 class PlotInputs:
     """The targets and options of one plot.
 
-    ``targets``: runs, or one name from ``names`` (variants or recipes). ``images``: image files. ``class_name``: None
-    for the most probable class. ``layers``: empty for the plot's own choice. ``data``: a source in place of the run's
-    own.
+    ``targets``: trained models, or one name from ``names`` (variants or recipes). ``images``: image files.
+    ``class_name``: None for the most probable class. ``layers``: empty for the plot's own choice. ``data``: a source in
+    place of the run's own.
     """
 
     targets: tuple[str, ...]
@@ -40,6 +42,7 @@ class PlotInputs:
     layers: tuple[str, ...]
     data: str | None
     data_root: Path | None
+    weights_root: Path | None
     device_config: DeviceConfig
     reporter: Reporter
 
@@ -58,7 +61,7 @@ class PlotInputs:
 
         Raises ``UserError`` for a run whose folder was left out, and for images of a run that a name does not have.
         """
-        if self.target not in self.names and Path(self.target).is_dir():
+        if self.target not in self.names and (Path(self.target).is_dir() or is_model(self.target)):
             return False
         if self.target not in self.names and (RUNS / self.target).is_dir():
             raise no_run(Path(self.target), "")
@@ -70,12 +73,17 @@ class PlotInputs:
 
     @functools.cached_property
     def predictor(self) -> Predictor:
-        """The trained model of the run."""
-        return Predictor(self.target, self.device_config)
+        """The trained model."""
+        return Predictor(self.load(self.target), self.device_config)
+
+    def load(self, target: str) -> Classifier:
+        """The trained model of a target. Raises ``UserError``."""
+        return load_model(target, weights_root=self.weights_root, reporter=self.reporter)
 
     @functools.cached_property
     def dataset(self) -> PreparedDataset:
-        """The run's own images, or those of ``data``."""
+        """The run's own images, or those of ``data``. Raises ``UserError`` for a model without a run and no data."""
+        self._check_images("--data SOURCE")
         return open_dataset_for(self.target, self.predictor.model, self.data, self.data_root, self.reporter)
 
     @functools.cached_property
@@ -92,7 +100,13 @@ class PlotInputs:
         """The given image files, or the first test image."""
         if self.images:
             return [(printable(Path(image).name), self.predictor.read(image)) for image in self.images]
+        self._check_images("--image FILE")
         return [named_image(self.predictor, self.dataset, self.test_images.index[0])]
+
+    def _check_images(self, option: str) -> None:
+        """Raise ``UserError`` for a model without a run, if no images were given."""
+        if self.data is None and (kind := kind_without_run(self.target)):
+            raise UserError(f"{self.target} is {kind}, so it has no images of its own: give {option}")
 
     def image_file(self) -> Path:
         """The given image file, or a photograph that scikit-learn contains."""

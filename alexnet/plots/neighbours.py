@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet.core.errors import UserError
 from alexnet.data.prepared import PreparedDataset
 from alexnet.data.splits import evenly_spaced
 from alexnet.inference.features import FeatureIndex, compute_features, open_index
@@ -22,6 +23,7 @@ from alexnet.plots.canvas import Picture, add_frame, count_of, in_two_lines, new
 from alexnet.plots.inputs import FinishedRun, NamedImage, PlotInputs
 from alexnet.plots.options import Plot, ReportFigure
 from alexnet.runtime.log import NullReporter
+from alexnet.weights.load import kind_without_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -110,6 +112,11 @@ def _distance(neighbour: Neighbour, row: Sequence[Neighbour]) -> str:
 
 def _compose(inputs: PlotInputs) -> Picture:
     """By an index of all training images, which is kept in the run's folder."""
+    if kind := kind_without_run(inputs.target):
+        raise UserError(
+            f"{inputs.target} is {kind}, and neighbours keeps features beside a model folder: make one with alexnet "
+            "convert"
+        )
     predictor, dataset, layer = inputs.predictor, inputs.dataset, inputs.layer()
     folder = model_folder(inputs.target).parent / "features" / layer
     index = open_index(folder, predictor, dataset, dataset.subset("train"), layer, inputs.reporter)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,15 +17,18 @@ def run_folder(target: str) -> Path:
 
 
 def short_name(target: str) -> str:
-    """The name of the run folder, without the folders above it."""
-    return printable(run_folder(target).resolve().name)
+    """The name of the run folder or weights file, without the folders above it; what is no path stays as it is."""
+    return printable(run_folder(target).resolve().name if os.path.exists(target) else target)  # noqa: PTH110
 
 
 def distinct_names(targets: Sequence[str]) -> dict[str, str]:
     """Target → a name that no other run has: the folder's name, with as many folders above it as this needs.
 
-    A run that is given twice, or once as its model, is one entry: the last target given.
+    A run that is given twice, or once as its model, is one entry: the last target given. What is no path stays as it
+    is.
     """
+    if all(not os.path.exists(target) for target in targets):  # noqa: PTH110 – never raises
+        return {target: printable(target) for target in targets}
     paths = {target: run_folder(target).resolve() for target in dict.fromkeys(targets)}
     parts = 1
     while len({path.parts[-parts:] for path in paths.values()}) < len(set(paths.values())):

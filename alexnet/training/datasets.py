@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.config import Recipe, first_difference
+from alexnet.config import Recipe, Resize, first_difference
 from alexnet.core.errors import UserError
 from alexnet.data.prepared import PreparedDataset, find_prepared, open_or_prepare, open_prepared
 from alexnet.data.sources import BUILTIN_SOURCES, Source, open_source
@@ -26,13 +26,20 @@ REFUSED_SHOWN = 20
 
 
 def prepare(
-    source: Source, side: int | None, channels: int | None, reporter: Reporter, *, strict: bool = False
+    source: Source,
+    side: int | None,
+    channels: int | None,
+    reporter: Reporter,
+    *,
+    strict: bool = False,
+    resize: Resize = "short-side",
 ) -> tuple[PreparedDataset, float | None]:
     """The prepared dataset of a source, and the seconds that preparing took; None if the dataset existed already.
 
     ``side``: of the prepared images in pixels, None for the default. ``channels``: 1 or 3, None for those of the
-    source. ``strict``: raise an error at the first refused file. ``reporter`` receives progress and remarks while the
-    dataset is prepared. Raises ``UserError``; see ``open_or_prepare``.
+    source. ``resize``: see :class:`~alexnet.config.Preprocessing`. ``strict``: raise an error at the first refused
+    file. ``reporter`` receives progress and remarks while the dataset is prepared. Raises ``UserError``; see
+    ``open_or_prepare``.
     """
     start = time.monotonic()
     started = False
@@ -44,7 +51,7 @@ def prepare(
             started = True
         reporter.advance(done, images_per_second=done / max(1e-9, time.monotonic() - start))
 
-    dataset = open_or_prepare(source, side, channels, strict=strict, progress=progress)
+    dataset = open_or_prepare(source, side, channels, resize=resize, strict=strict, progress=progress)
     if not started:
         return dataset, None
     reporter.finish()
@@ -133,7 +140,8 @@ def open_dataset_for(
     source = open_source(str(data), data_root, reporter.log, labels)
     if not set(map(same_name, source.classes)) & set(map(same_name, (*model.classes, *model.labels))):
         match_classes(model, source.classes, source.name)  # raises; before images are decoded, which takes long
-    dataset, _ = prepare(source, model.preprocessing.resize_size, model.preprocessing.channels, reporter)
+    settings = model.preprocessing
+    dataset, _ = prepare(source, settings.resize_size, settings.channels, reporter, resize=settings.resize)
     if list(model.classes) == dataset.classes:
         return dataset
     numbers, notes = match_classes(model, dataset.classes, source.name)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet.core.errors import UserError
-from alexnet.data.augment import views
+from alexnet.data.augment import ViewOrder, views
 from alexnet.data.loader import to_device
 from alexnet.data.prepared import PreparedDataset
 from alexnet.data.sources.class_folders import same_name
@@ -63,13 +63,14 @@ def inputs(
 ) -> Iterator[tuple[NDArray[np.int64], Iterator[Tensor]]]:
     """Batches of the images ``index``, in order: their positions ``(N,)``, and each view of them as network input.
 
-    A view is ``(N, C, S, S)`` fp32 on the device.
+    A view is ``(N, C, S, S)`` fp32 on the device. Of a model with Caffe's preprocessing, the ten views are Caffe's.
     """
     mean_image = None if model.mean_image is None else model.mean_image.to(device_config.device)
+    order: ViewOrder = "caffe" if model.preprocessing.resize == "warp" else "tencrop"
     for start in range(0, len(index), batch_size):
         positions = index[start : start + batch_size]
         pixels = to_device(dataset.read(positions), device_config.device)
-        yield positions, views(pixels, model.preprocessing, mean_image, view_count)
+        yield positions, views(pixels, model.preprocessing, mean_image, view_count, order)
 
 
 def average(outputs: Sequence[Tensor]) -> Tensor:

@@ -5,28 +5,99 @@ A MODEL is a run folder or model folder of this program, or a weights file in a 
 
 from __future__ import annotations
 
+import difflib
+import os
 from pathlib import Path
 
 from alexnet.core.errors import UserError
 from alexnet.models import bundle
 from alexnet.models.classifier import Classifier
+from alexnet.runtime.log import Reporter
+from alexnet.runtime.progress import make_reporter
 from alexnet.weights.convert import convert_file
+from alexnet.weights.zoo import WEIGHTS, fetch, is_published
 
 
-def load_model(model: Path | str, *, variant: str | None = None) -> Classifier:
+def load_model(
+    model: Path | str,
+    *,
+    variant: str | None = None,
+    weights_root: Path | str | None = None,
+    progress: bool | None = None,
+    reporter: Reporter | None = None,
+) -> Classifier:
     """The network of a MODEL, in evaluation mode on the CPU.
 
     It has ``.variant``, ``.classes``, ``.labels``, ``.preprocessing``, ``.mean_image`` and ``.trained_on``.
-    ``variant``: the name of the network in a weights file, where the weights alone do not decide it. Raises
-    ``UserError`` if there is no model, if its files are damaged or cannot be read, and if a weight is not finite.
+    ``variant``: the name of the network in a weights file, where the weights alone do not decide it.
+    ``weights_root``: the first folder in which published weights are looked for. What a file does not state, and what
+    is assumed instead, is shown on stderr, as is the progress of a download; ``progress=False`` shows nothing,
+    ``reporter`` receives it instead. Raises ``UserError`` if there is no model, if its files are damaged or cannot be
+    read, if they cannot be downloaded, and if a weight is not finite.
     """
-    if is_weights_file(model):
-        return convert_file(Path(model), variant=variant)[0]
+    reporter = reporter or make_reporter(progress)
+    path = local_path(model, weights_root, reporter)
+    published = WEIGHTS.get(str(model)) if str(path) != str(model) else None
+    if published and variant not in (None, published.variant):
+        raise UserError(f"{model} are weights of the variant {published.variant}: leave out variant={variant!r}")
+    if path.is_file() and not is_in_model_folder(path):
+        network, report = convert_file(path, variant=published.variant if published else variant)
+        if not published:
+            for line in report.assumptions:
+                reporter.log(f"note: {line}")
+        return network
     if variant is not None:
-        raise UserError(f"{model} is a model folder and names its own variant: leave out --variant")
-    return bundle.load_model(model)
+        raise UserError(f"{model} is a model folder and names its own variant: leave out variant={variant!r}")
+    if not path.exists() and (meant := _meant(str(model))):
+        raise UserError(f"{model} is neither a file nor a folder: did you mean the published weights {meant}?")
+    return bundle.load_model(path.parent if path.is_file() else path)
+
+
+def local_path(model: Path | str, weights_root: Path | str | None = None, reporter: Reporter | None = None) -> Path:
+    """The file or folder of a MODEL on this computer; published weights are downloaded first if they are absent.
+
+    The arguments are those of :func:`load_model`. A path that is no file or folder is returned as it is. Raises
+    ``UserError``.
+    """
+    path, reporter = Path(model), reporter or make_reporter()
+    if not is_published(str(model)):
+        return path
+    if os.path.exists(path):  # noqa: PTH110 – never raises
+        reporter.log(f"note: {model} is a path here and is used; the published weights of that name are not")
+        return path
+    return fetch(str(model), None if weights_root is None else Path(weights_root), reporter)
+
+
+def is_model(model: Path | str) -> bool:
+    """Whether something is a MODEL: a run folder, a model folder, a file, or the name of published weights."""
+    return is_published(str(model)) or is_local_model(model)
+
+
+def is_local_model(model: Path | str) -> bool:
+    """Whether a path is a run folder, a model folder or a file."""
+    files = ("model.json", "model/model.json", "run.json")
+    return is_weights_file(model) or any(is_weights_file(Path(model) / name) for name in files)
 
 
 def is_weights_file(model: Path | str) -> bool:
     """Whether a MODEL is a file."""
-    return Path(model).is_file()
+    return os.path.isfile(model)  # noqa: PTH113 – never raises
+
+
+def kind_without_run(model: Path | str) -> str:
+    """What a MODEL is that belongs to no run and so has no images of its own; "" for a path of a folder."""
+    if is_weights_file(model):
+        return "a weights file"
+    is_name = is_published(str(model)) and not os.path.exists(model)  # noqa: PTH110 – never raises
+    return "the name of published weights" if is_name else ""
+
+
+def is_in_model_folder(path: Path) -> bool:
+    """Whether a file is ``model.safetensors`` or ``model.json`` of a model folder, which has more than the weights."""
+    return path.name in bundle.FILES and all((path.parent / name).is_file() for name in bundle.FILES)
+
+
+def _meant(name: str) -> str:
+    """The published weights that a wrong name may mean, "" if none is similar."""
+    of_variant = [known for known, weights in WEIGHTS.items() if weights.variant == name]
+    return next(iter(of_variant or difflib.get_close_matches(name, WEIGHTS, n=1, cutoff=0.75)), "")

@@ -11,7 +11,7 @@ framework's own convention is used, and the report says that it was assumed:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import Tensor
@@ -26,6 +26,11 @@ from alexnet.weights.imagenet import CLASSES, class_names, ilsvrc_mean_image
 TORCHVISION_MEAN, TORCHVISION_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # on the scale 0 … 1
 CAFFE_MEAN = (122.679, 116.669, 104.007)  # RGB averages of ilsvrc_2012_mean.npy
 STORED = 256
+TORCHVISION_IMAGENET = Preprocessing(
+    3, STORED, 224, 224, "channel",
+    tuple(255 * value for value in TORCHVISION_MEAN), tuple(255 * value for value in TORCHVISION_STD),
+)  # fmt: skip
+CAFFE_IMAGENET = Preprocessing(3, STORED, 227, 227, "mean-image", resize="warp")
 
 
 @dataclass(frozen=True)
@@ -55,9 +60,8 @@ def _preprocessing(
     if stated is not None and (stated.image_size, stated.channels) == (size, identity.in_channels):
         return stated, weights.mean_image
     if identity.in_channels == 3 and weights.framework == "torchvision":
-        mean, std = (tuple(255 * value for value in values) for values in (TORCHVISION_MEAN, TORCHVISION_STD))
         assumptions.append("preprocessing: torchvision's for its published weights")
-        return Preprocessing(3, stored_size(size), size, size, "channel", mean, std), None
+        return replace(TORCHVISION_IMAGENET, resize_size=stored_size(size), crop=size, image_size=size), None
     if identity.in_channels in (1, 3) and weights.framework in ("caffe", "matconvnet"):
         return _caffe_preprocessing(weights, identity, assumptions)
     assumptions.append(
@@ -80,7 +84,8 @@ def _caffe_preprocessing(
             "preprocessing: the mean image of ILSVRC-2012, because there are 1000 classes; --mean FILE gives another"
         )
     if mean_image is not None:
-        return Preprocessing(channels, len(mean_image), size, size, "mean-image", (), (), "warp"), mean_image
+        side = len(mean_image)
+        return replace(CAFFE_IMAGENET, channels=channels, resize_size=side, crop=size, image_size=size), mean_image
     mean = CAFFE_MEAN if channels == 3 else (0.0,)
     what = "the mean colour of ILSVRC-2012" if channels == 3 else "grey pixels from 0 to 255"
     assumptions.append(f"preprocessing: {what}; --mean FILE gives a mean image")

@@ -59,19 +59,24 @@ def test_the_commands_and_their_options_are_these():
         assert options.pop() == "--json"
         shown[name] = options
     device = ["--device", "--precision"]
+    roots = ["--data-root", "--weights-root"]
     reference = ["--reference", "--plain"]  # the second is hidden: its earlier name
     assert shown == {
         "train": [
             "recipe", "--data", "--labels", "--out", "--set", "--keep-checkpoints", "--seed", *device, *reference,
             "--data-root",
         ],
-        "evaluate": ["models", "--data", "--labels", "--views", "--predictions", *device, *reference, "--data-root"],
-        "predict": ["model", "images", "--top-k", "--threshold", "--sort-into", "--csv", *device, *reference],
-        "convert": ["file", "--variant", "--mean", "--out"],
-        "summary": ["target", "--classes", "--channels", "--image-size"],
-        "list": ["what"],
+        "evaluate": [
+            "models", "--data", "--labels", "--views", "--predictions", *device, *reference, *roots,
+        ],
+        "predict": [
+            "model", "images", "--top-k", "--threshold", "--sort-into", "--csv", *device, *reference, "--weights-root",
+        ],
+        "convert": ["file", "--variant", "--mean", "--out", "--weights-root"],
+        "summary": ["target", "--classes", "--channels", "--image-size", "--weights-root"],
+        "list": ["what", "--weights-root"],
         "prepare": ["source", "--labels", "--size", "--channels", "--strict", "--verify", "--data-root"],
-        "show": ["what", "targets", "--out", "--image", "--class", "--layer", "--data", *device, "--data-root"],
+        "show": ["what", "targets", "--out", "--image", "--class", "--layer", "--data", *device, *roots],
         "reproduce": ["claims", "--run", "--missing", "--data", "--device", "--data-root"],
         "bench": [
             "what", "--variant", "--batch", "--rounds", "--seconds", "--data", "--keep", *device, "--data-root",

@@ -500,3 +500,19 @@ def test_training_views_of_crops_of_random_size_have_the_recipe_s_side():
             pixels[i].permute(2, 0, 1).float(), draws.top[i], draws.left[i], *draws.extent[i], [12, 12], antialias=True
         )
         torch.testing.assert_close(view[i], expected.flip(2) if draws.flip[i] else expected, rtol=0, atol=1e-3)
+
+
+def test_ten_views_subtract_the_mean_image_as_it_lies_below_them():
+    """Caffe subtracts the mean image from the whole image, then crops and mirrors the difference."""
+    draws = np.random.default_rng(0)
+    pixels = torch.tensor(draws.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8))
+    mean_image = torch.tensor(draws.uniform(0, 255, (32, 32, 3)).astype(np.float32))
+    settings = Preprocessing(3, 32, 27, 27, "mean-image", resize="warp")
+    found = list(views(pixels, settings, mean_image, 10, "caffe"))
+    difference = (pixels - mean_image).permute(0, 3, 1, 2)
+    places = [(0, 0), (0, 5), (5, 0), (5, 5), (2, 2)]
+    crops = [difference[:, :, top : top + 27, left : left + 27] for top, left in places]
+    expected = [*crops, *(crop.flip(3) for crop in crops)]
+    assert len(found) == 10
+    for crop in expected:
+        assert sum(torch.equal(view, crop) for view in found) == 1

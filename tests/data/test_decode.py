@@ -17,6 +17,7 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.transforms import v2
 
+from alexnet.core.files import sha256_json
 from alexnet.data.decode import (
     BACKGROUND,
     MAX_ASPECT,
@@ -546,3 +547,36 @@ def test_nothing_but_a_refusal_escapes_from_mutated_files(action):
         assert pixels.shape == (16, 16, 3)
         taken += 1
     assert 150 < taken < 1350  # a fuzz that always or never breaks a file would test nothing
+
+
+@pytest.mark.parametrize("path", PHOTOGRAPHS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("shape", [(427, 640), (101, 77), (256, 256), (300, 20)])
+def test_warped_pixels_are_opencvs(path, shape):
+    """Caffe's convert_imageset calls cv::resize with its default filter; the rounding differs by one grey level."""
+    cv2 = pytest.importorskip("cv2", reason="needs pip install '.[dev]'")
+    with Image.open(path) as image:
+        pixels = np.array(image.convert("RGB"))[: shape[0], : shape[1]]
+    theirs = cv2.resize(pixels, (256, 256), interpolation=cv2.INTER_LINEAR)
+    ours = fit(Image.fromarray(pixels), 256, 3, "warp")
+    assert ours.shape == (256, 256, 3)
+    assert np.abs(ours.astype(int) - theirs).max() <= 1
+    assert np.array_equal(ours, read_pixels(saved(Image.fromarray(pixels), "PNG"), 256, 3, resize="warp"))
+
+
+def test_a_warped_image_is_whole_and_no_jpeg_is_decoded_at_a_smaller_size():
+    data = PHOTOGRAPHS[0].read_bytes()
+    with Image.open(io.BytesIO(data)) as image:
+        full = np.array(image.convert("RGB"))
+    assert np.array_equal(read_pixels(data, 64, 3, resize="warp"), fit(Image.fromarray(full), 64, 3, "warp"))
+    tall = np.zeros((400, 40, 3), np.uint8)
+    tall[:200] = 255
+    assert np.unique(fit(Image.fromarray(tall), 100, 3, "warp")[:49]).tolist() == [255]
+    assert fit(Image.fromarray(tall), 100, 1, "warp").shape == (100, 100, 1)
+
+
+def test_the_settings_of_images_that_are_not_warped_are_those_of_earlier_versions():
+    """Their hash is in the names of prepared datasets."""
+    first = "b6f29e8a241bc2cf5067e68e815691d12828fe80a70bb52689442c5d829f9693"
+    assert sha256_json(preprocessing(256, 3)) == first
+    assert preprocessing(256, 3, "warp")["short_side"] == 256
+    assert sha256_json(preprocessing(256, 3, "warp")) != first

@@ -17,7 +17,7 @@ from alexnet.core.errors import UserError
 from alexnet.core.files import sha256_file, sha256_json
 from alexnet.data import writer
 from alexnet.data.decode import preprocessing, read_pixels
-from alexnet.data.prepared import natural_side, open_or_prepare, open_prepared, verify_prepared
+from alexnet.data.prepared import natural_side, open_or_prepare, open_prepared, prepared_path, verify_prepared
 from alexnet.data.sources import open_source
 from alexnet.data.splits import content_hash
 from alexnet.data.writer import array_header, principal_components, read_array, statistics, write_array
@@ -834,3 +834,24 @@ def test_a_prepared_dataset_that_may_not_be_read_is_not_called_damaged(array_sou
         line, _ = complaint(open_prepared, path)
     assert line.startswith(f"cannot read {path / 'labels.npy'}: Permission denied")
     assert "remove" not in line
+
+
+def test_warped_images_have_a_dataset_of_their_own(tmp_path, home):
+    pixels = noise(1, 20, 30)[0]
+    for number in range(4):
+        save(tmp_path / "images" / "ab"[number % 2] / f"{number}.png", np.roll(pixels, number, 0))
+    source = open_source(str(tmp_path / "images"))
+    cropped, warped = (open_or_prepare(source, 16, 3, resize=resize) for resize in ("short-side", "warp"))
+    assert len(datasets(home)) == 2
+    assert np.array_equal(warped.hashes, cropped.hashes)
+    data = (tmp_path / "images" / "a" / "0.png").read_bytes()
+    assert np.array_equal(warped.images[0], read_pixels(data, 16, 3, resize="warp"))
+    assert np.array_equal(cropped.images[0], read_pixels(data, 16, 3))
+    assert not np.array_equal(warped.images[0], cropped.images[0])
+    assert open_or_prepare(source, 16, 3, resize="warp").path == warped.path
+    assert verify_prepared(warped.path) == []
+
+
+def test_a_dataset_of_an_earlier_version_is_found():
+    """The name for scikit-learn's digits, as earlier versions made it."""
+    assert prepared_path(open_source("digits")).name.startswith("digits-ee12d4bc9188-")

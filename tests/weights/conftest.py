@@ -1,10 +1,72 @@
-"""Narrow networks whose every layer responds, and torchvision's own network with narrow layers."""
+"""An HTTP server, narrow networks whose every layer responds, and torchvision's own network with narrow layers."""
+
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
 import torchvision
 
 from alexnet.models.registry import create_model
+
+
+class Server(ThreadingHTTPServer):
+    """``behave(handler, start)`` answers a request for the bytes from ``start`` on; ``requests`` are those made.
+
+    As long as ``behave`` is not set, it sends ``data``.
+    """
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.requests = []
+        self.behave = lambda handler, start: handler.send_file(self.data, start)
+        self.data = b""
+
+    @property
+    def address(self):
+        return f"http://127.0.0.1:{self.server_port}/weights.bin"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
+        self.server.requests.append((self.path, self.headers.get("Range")))
+        self.server.behave(self, int(asked[1]) if asked else 0)
+
+    def send_file(self, data, start=0, stated=None, sent=None):
+        """The bytes from ``start`` on; ``stated``: another Content-Length; ``sent``: how many are really sent."""
+        if start >= len(data) > 0:
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        if stated != "none":
+            self.send_header("Content-Length", str(len(data) - start if stated is None else stated))
+        self.end_headers()
+        self.wfile.write(data[start:][:sent])
+        self.close_connection = True
+
+    def log_message(self, *given):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setattr("alexnet.weights.download.PAUSE", 0.01)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    one = Server()
+    thread = threading.Thread(target=one.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    yield one
+    one.shutdown()
+    one.server_close()
+    thread.join()
 
 
 @pytest.fixture(scope="session")
