@@ -51,11 +51,19 @@ from alexnet.training.finalize import check_not_lost, finalize, remove_checkpoin
 from alexnet.training.loop import Training
 from alexnet.training.resolve import resolve
 from alexnet.weights.convert import ConversionReport, convert_file
-from alexnet.weights.load import is_in_model_folder, is_model, kind_without_run, load_model, local_path
-from alexnet.weights.zoo import get_published
+from alexnet.weights.load import (
+    file_stem,
+    is_in_model_folder,
+    is_model,
+    kind_without_run,
+    load_model,
+    local_path,
+)
+from alexnet.weights.zoo import get_published, is_published
 
 Model = Path | str | Classifier
-"""A trained model: a run folder, a model folder, a weights file, the name of published weights, or a loaded model."""
+"""A trained model: a run folder, a model folder, a weights file, the name of published weights, ``hub:OWNER/NAME``, or
+a loaded model."""
 
 Labels = Path | str | Sequence[Path | str]
 """One or several files with the classes of images."""
@@ -444,16 +452,20 @@ def convert(
 ) -> tuple[Path, ConversionReport]:
     """A weights file of another framework as a model folder: (the folder, what was done).
 
-    ``file``: its path, or the name of published weights. ``out``: the folder; if None, the file's name without its
-    suffix, in the working directory for published weights. An existing model folder is replaced. ``variant``: the name
+    ``file``: its path, the name of published weights, or ``hub:OWNER/NAME``. ``out``: the folder; if None, the file's
+    name without its suffix; for a name, that name with ``-`` for ``/``, in the working directory, such as
+    ``torchvision-imagenet``. An existing model folder is replaced. ``variant``: the name
     of the network, where the weights alone do not decide it. ``mean``: a file with the mean image that the network
     subtracts (``.binaryproto`` or ``.npy``). ``weights_root``, ``progress``: as in :func:`evaluate`. Raises
     ``UserError`` for a file that is no AlexNet, and if the folder cannot be written or holds other files.
     """
     path = local_path(file, weights_root, make_reporter(progress))
+    if path.is_dir():
+        raise UserError(f"{file} is a folder: give a weights file; a model folder can be used as it is")
     is_name = path != Path(file)
-    folder = Path(out) if out is not None else Path(path.stem) if is_name else path.with_suffix("")
-    variant = get_published(str(file)).variant if is_name and variant is None else variant
+    folder = Path(out) if out is not None else Path(file_stem(file)) if is_name else path.with_suffix("")
+    if is_name and variant is None and is_published(str(file)):
+        variant = get_published(str(file)).variant
     network, report = convert_file(path, variant=variant, mean=None if mean is None else Path(mean))
     try:
         save_model(network, folder)

@@ -38,7 +38,7 @@ from alexnet.core.errors import StoppedError, UserError, unknown
 from alexnet.core.names import printable
 from alexnet.plots.registry import PLOTS
 
-MODEL = "a run folder, its model/ folder, a weights file, or a name from 'alexnet list weights'"
+MODEL = "a run folder, its model/ folder, a weights file, a name from 'alexnet list weights', or hub:OWNER/NAME"
 VARIANT = "a name from 'alexnet list'"
 
 

@@ -19,7 +19,7 @@ from alexnet.report.build import REPORT, rebuild
 from alexnet.runtime.device import resolve_device
 from alexnet.runtime.progress import make_reporter
 from alexnet.runtime.run_names import run_folder
-from alexnet.weights.zoo import is_published
+from alexnet.weights.load import file_stem
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -64,10 +64,7 @@ def _report(arguments: argparse.Namespace) -> int:
 def _default(what: str, targets: Sequence[str], is_name: bool) -> Path:
     """The file without ``--out``: in the run's folder; for a name or for several runs, in the working directory."""
     if is_name:
-        target = targets[0]
-        path = Path(target)
-        name = target.replace("/", "-") if is_published(target) else path.stem if path.is_file() else path.name
-        return Path(f"{what}-{name}.png")  # of a recipe's JSON file, a weights file or a name
+        return Path(f"{what}-{file_stem(targets[0])}.png")  # of a recipe's JSON file, a weights file or a name
     if len(targets) > 1:
         return Path(f"{what}-of-{len(targets)}.png")
     return run_folder(targets[0]) / f"{what}.png"

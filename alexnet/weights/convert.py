@@ -120,7 +120,7 @@ def _other_parts(layer: ForeignLayer, weight: Tensor) -> dict[str, Tensor]:
             raise UserError(f"batch normalization {printable(layer.name)!r} has no running mean and variance")
         parts |= {"running_mean": layer.running_mean, "running_var": layer.running_var}
         parts["num_batches_tracked"] = torch.zeros((), dtype=torch.int64)
-    lengths = {name: tuple(part.shape) for name, part in parts.items() if part.ndim}
+    lengths = {name: tuple(part.shape) for name, part in parts.items() if name != "num_batches_tracked"}
     for name, shape in lengths.items():
         if shape != (len(weight),):
             raise UserError(f"{printable(layer.name)}: {name} has the shape {shape}, expected ({len(weight)},)")

@@ -13,6 +13,7 @@ from alexnet.core.errors import UserError, unknown
 from alexnet.models import registry
 from alexnet.models.classifier import Classifier
 from alexnet.runtime.progress import make_reporter
+from alexnet.weights.hub import is_hub_name
 from alexnet.weights.load import is_in_model_folder, is_local_model, is_weights_file, load_model
 from alexnet.weights.zoo import WEIGHTS
 
@@ -91,7 +92,7 @@ def _trained(name: str, weights: Path | str, weights_root: Path | str | None, pr
     """The network with trained weights. Raises ``UserError`` if it is not of the variant ``name``."""
     published = next((known for known in (f"{name}/{weights}", str(weights)) if known in WEIGHTS), None)
     reporter = make_reporter(progress)
-    if not is_local_model(weights):
+    if not is_local_model(weights) and not is_hub_name(weights):
         if published is None and not os.path.exists(weights):  # noqa: PTH110 – never raises
             known = [each.rpartition("/")[2] for each, row in WEIGHTS.items() if row.variant == name]
             if known:

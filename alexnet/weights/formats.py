@@ -39,10 +39,15 @@ class Reader(Protocol):
 
 
 FORMATS: dict[str, str] = {
+    "PyTorch": "alexnet.weights.torch_files",
     "safetensors": "alexnet.weights.safetensors_files",
     "Caffe": "alexnet.weights.caffe",
 }
-"""Name for people → module. Formats with a signature come first; Caffe files have none."""
+"""Name for people → module. Formats with a signature come first; ONNX and Caffe files have none."""
+REFUSED: dict[str, str] = {
+    "cuda-convnet": "alexnet.weights.cuda_convnet",
+}
+"""Formats that are only recognized: ``read`` raises the ``UserError`` that says why."""
 
 
 def read_weights(path: Path, options: ReadOptions | None = None) -> ForeignWeights:
@@ -55,7 +60,7 @@ def read_weights(path: Path, options: ReadOptions | None = None) -> ForeignWeigh
             head = file.read(HEAD)
     except OSError as error:
         raise cannot_read(path, error) from error
-    for module in FORMATS.values():
+    for module in (*FORMATS.values(), *REFUSED.values()):
         reader = cast("Reader", importlib.import_module(module))
         if reader.recognises(head, path):
             return reader.read(path, options or ReadOptions())

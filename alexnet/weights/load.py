@@ -1,6 +1,7 @@
 """``load_model``: a trained network from whatever a user calls a MODEL.
 
-A MODEL is a run folder or model folder of this program, or a weights file in a format of ``formats.py``.
+A MODEL is a run folder or model folder of this program, a weights file in a format of ``formats.py``, the name of
+published weights (``zoo.py``), or a repository ``hub:OWNER/NAME`` (``hub.py``).
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from alexnet.models import bundle
 from alexnet.models.classifier import Classifier
 from alexnet.runtime.log import Reporter
 from alexnet.runtime.progress import make_reporter
+from alexnet.weights import cuda_convnet
 from alexnet.weights.convert import convert_file
+from alexnet.weights.hub import fetch_from_hub, is_hub_name, parse_hub_name
 from alexnet.weights.zoo import WEIGHTS, fetch, is_published
 
 
@@ -50,16 +53,19 @@ def load_model(
         raise UserError(f"{model} is a model folder and names its own variant: leave out variant={variant!r}")
     if not path.exists() and (meant := _meant(str(model))):
         raise UserError(f"{model} is neither a file nor a folder: did you mean the published weights {meant}?")
+    cuda_convnet.check_folder(path)
     return bundle.load_model(path.parent if path.is_file() else path)
 
 
 def local_path(model: Path | str, weights_root: Path | str | None = None, reporter: Reporter | None = None) -> Path:
-    """The file or folder of a MODEL on this computer; published weights are downloaded first if they are absent.
+    """The file or folder of a MODEL on this computer; what is absent and has a name is downloaded first.
 
     The arguments are those of :func:`load_model`. A path that is no file or folder is returned as it is. Raises
     ``UserError``.
     """
     path, reporter = Path(model), reporter or make_reporter()
+    if is_hub_name(model):
+        return fetch_from_hub(str(model))
     if not is_published(str(model)):
         return path
     if os.path.exists(path):  # noqa: PTH110 – never raises
@@ -69,12 +75,12 @@ def local_path(model: Path | str, weights_root: Path | str | None = None, report
 
 
 def is_model(model: Path | str) -> bool:
-    """Whether something is a MODEL: a run folder, a model folder, a file, or the name of published weights."""
-    return is_published(str(model)) or is_local_model(model)
+    """Whether something is a MODEL: a run folder, a model folder, a file, or a name of published weights or the hub."""
+    return is_published(str(model)) or is_hub_name(model) or is_local_model(model)
 
 
 def is_local_model(model: Path | str) -> bool:
-    """Whether a path is a run folder, a model folder or a file."""
+    """Whether a MODEL is a run folder, a model folder or a file on this computer."""
     files = ("model.json", "model/model.json", "run.json")
     return is_weights_file(model) or any(is_weights_file(Path(model) / name) for name in files)
 
@@ -88,8 +94,20 @@ def kind_without_run(model: Path | str) -> str:
     """What a MODEL is that belongs to no run and so has no images of its own; "" for a path of a folder."""
     if is_weights_file(model):
         return "a weights file"
+    if is_hub_name(model):
+        return "a model on the hub"
     is_name = is_published(str(model)) and not os.path.exists(model)  # noqa: PTH110 – never raises
     return "the name of published weights" if is_name else ""
+
+
+def file_stem(model: Path | str) -> str:
+    """The first part of names of files about a MODEL: ``torchvision-imagenet``, ``OWNER-NAME``, or its last part."""
+    if is_hub_name(model):
+        return "-".join(part for part in parse_hub_name(str(model)) if part).replace("/", "-")
+    path = Path(model)
+    if is_published(str(model)) and not os.path.exists(path):  # noqa: PTH110 – never raises
+        return str(model).replace("/", "-")
+    return path.stem if is_weights_file(path) else path.name
 
 
 def is_in_model_folder(path: Path) -> bool:

@@ -1,36 +1,43 @@
 """A PyTorch state dict under our names, torchvision's or any other: which tensors form which layer.
 
 Names of published AlexNets in PyTorch end in ``.weight``, ``.bias``, ``.running_mean`` …; what comes before is the name
-of the layer. The order of the layers is the order of their names in the file if it has one, and for ``features.0`` …
-``classifier.6`` (torchvision) and ``conv1`` … ``fc8`` (ours) the order of their numbers.
+of the layer. Layers whose names differ only in numbers (``features.0``, ``features.10``) are in the order of these
+numbers. Otherwise the order of the names in the file is taken, if the format keeps one, else that of the names.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from torch import Tensor
 
 from alexnet.core.errors import UserError
 from alexnet.core.names import printable
-from alexnet.weights.foreign import ForeignLayer, ForeignWeights, Framework
+from alexnet.weights.foreign import ForeignLayer, ForeignWeights, Framework, LayerKind
 from alexnet.weights.torchvision import LAYERS
 
 PARTS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 OURS = re.compile(r"(conv|norm|fc)[1-8]")
-WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "alexnet.")
-"""Prefixes of all names: of DataParallel, ``torch.compile`` and of networks that hold another one."""
+WRAPPERS = ("module", "_orig_mod")
+"""Parts of names that ``DataParallel`` and ``torch.compile`` insert, at the start or, as pytorch/examples trains an
+AlexNet (``features.module.0.weight``), in the middle."""
 OF_THIS_PROGRAM = ("preprocessing.", "training.")  # in our own model.safetensors, besides the weights
+NUMBER = re.compile(r"([0-9]+)")
+KINDS: Mapping[int, LayerKind] = {4: "conv", 2: "linear", 1: "batch-norm"}
 
 
-def layers_of(tensors: Mapping[str, Tensor], file_format: str, name: str) -> ForeignWeights:
-    """The layers of a state dict. ``name``: the file's name in errors.
+def layers_of(
+    tensors: Mapping[str, Tensor], file_format: str, name: str, *, ordered: bool = False, notes: tuple[str, ...] = ()
+) -> ForeignWeights:
+    """The layers of a state dict.
 
-    Raises ``UserError`` for tensors that belong to no layer of an AlexNet.
+    ``name``: the file's name in errors. ``ordered``: whether the order of ``tensors`` is that of the saved state dict.
+    ``notes``: remarks of the reader, to which those on names are added. Raises ``UserError`` for tensors that belong to
+    no layer of an AlexNet, and for numbers that are not floating point.
     """
     tensors = {key: value for key, value in tensors.items() if not key.startswith(OF_THIS_PROGRAM)}
-    stripped, prefix = _without_prefix(tensors)
+    stripped, removed = _without_wrappers(tensors)
     groups: dict[str, dict[str, Tensor]] = {}
     strange = []
     for key, tensor in stripped.items():
@@ -40,30 +47,53 @@ def layers_of(tensors: Mapping[str, Tensor], file_format: str, name: str) -> For
         else:
             strange.append(f"{printable(key)}: {tuple(tensor.shape)}")
     if strange or not groups:
-        raise UserError(f"{name} holds no state dict of a network: {len(strange)} other tensors", strange[:50])
-    framework, ordered = _order(list(groups))
-    layers = tuple(_layer(layer, groups[layer], name) for layer in ordered)
-    notes = (f"the prefix {prefix!r} of all names was removed",) if prefix else ()
+        raise UserError(f"{name} holds no state dict of an AlexNet: {len(strange)} other tensors", strange[:50])
+    framework = _framework(groups)
+    layers = _in_order([_layer(layer, parts, name) for layer, parts in groups.items()], ordered)
     variant = "torchvision" if framework == "torchvision" else None
+    notes += tuple(f"{part!r} was removed from the names" for part in removed)
     return ForeignWeights(file_format, framework, layers, variant=variant, notes=notes)
 
 
-def _without_prefix(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    removed, names = "", dict(tensors)
-    while found := next((prefix for prefix in WRAPPERS if names and all(key.startswith(prefix) for key in names)), ""):
-        names = {key.removeprefix(found): tensor for key, tensor in names.items()}
-        removed += found
-    return names, removed
+def _without_wrappers(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors by names without wrappers and without a prefix that all share, and what was removed."""
+    removed: list[str] = []
+    names = {key: key.split(".") for key in tensors}
+    for wrapper in WRAPPERS:
+        if any(wrapper in parts[:-1] for parts in names.values()):
+            names = {key: [part for part in parts[:-1] if part != wrapper] + parts[-1:] for key, parts in names.items()}
+            removed.append(f"{wrapper}.")
+    while all(len(parts) > 2 for parts in names.values()) and len(first := {parts[0] for parts in names.values()}) == 1:
+        names = {key: parts[1:] for key, parts in names.items()}
+        removed.append(f"{first.pop()}.")
+    stripped = {".".join(parts): tensors[key] for key, parts in names.items()}
+    return (stripped, removed) if len(stripped) == len(tensors) else (dict(tensors), [])
 
 
-def _order(layers: list[str]) -> tuple[Framework, list[str]]:
-    """The framework whose names these are, and the layers in forward order."""
-    theirs = [theirs for _, theirs, _ in LAYERS]
-    if sorted(layers) == sorted(theirs):
-        return "torchvision", theirs
-    if all(OURS.fullmatch(layer) for layer in layers):
-        return "alexnet", sorted(layers, key=lambda layer: (int(layer[-1]), layer))
-    return "torch", layers
+def _framework(layers: Collection[str]) -> Framework:
+    """The framework whose names these are."""
+    if set(layers) == {theirs for _, theirs, _ in LAYERS}:
+        return "torchvision"
+    return "alexnet" if all(map(OURS.fullmatch, layers)) else "torch"
+
+
+def _in_order(layers: list[ForeignLayer], ordered: bool) -> tuple[ForeignLayer, ...]:
+    """The layers of each kind in forward order."""
+    if not ordered:
+        layers = sorted(layers, key=lambda layer: _by_number(layer.name))
+    result: list[ForeignLayer] = []
+    for kind in KINDS.values():
+        same = [layer for layer in layers if layer.kind == kind]
+        if len({NUMBER.sub("", layer.name) for layer in same}) == 1:
+            same.sort(key=lambda layer: _by_number(layer.name))
+        result += same
+    return tuple(result)
+
+
+def _by_number(name: str) -> list[tuple[str, int]]:
+    """A sort key by which ``conv10`` comes after ``conv2``: texts and the numbers behind them."""
+    parts = [*NUMBER.split(name), ""]
+    return [(text, int(number[:18] or -1)) for text, number in zip(parts[::2], parts[1::2], strict=True)]
 
 
 def _layer(layer: str, parts: Mapping[str, Tensor], file: str) -> ForeignLayer:
@@ -71,9 +101,10 @@ def _layer(layer: str, parts: Mapping[str, Tensor], file: str) -> ForeignLayer:
     if "weight" not in parts:
         raise UserError(f"{file}: layer {shown!r} has no weight")
     weight = parts["weight"]
-    kinds = {4: "conv", 2: "linear", 1: "batch-norm"}
-    if weight.ndim not in kinds:
+    if weight.ndim not in KINDS:
         raise UserError(f"{file}: {shown}.weight has the shape {tuple(weight.shape)}, no layer of an AlexNet has that")
     bias, mean, var = (parts.get(part) for part in ("bias", "running_mean", "running_var"))
-    kind = kinds[weight.ndim]
-    return ForeignLayer(layer, kind, weight, bias, mean, var, tuple(weight.shape))  # type: ignore[arg-type]
+    for part, tensor in (("weight", weight), ("bias", bias), ("running_mean", mean), ("running_var", var)):
+        if tensor is not None and not tensor.is_floating_point():
+            raise UserError(f"{file}: {shown}.{part} has the type {tensor.dtype}, expected floating-point numbers")
+    return ForeignLayer(layer, KINDS[weight.ndim], weight, bias, mean, var, tuple(weight.shape))

@@ -271,8 +271,8 @@ def test_every_command_takes_a_name_and_a_file(published, places, theirs, capsys
         assert main(["summary", model, "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["variant"] == "torchvision"
     assert main(["convert", NAME]) == 0
-    assert load_model("weights").labels[0] == "tench"
-    assert main(["predict", "weights/model.safetensors", "china.png", "--json"]) == 0
+    assert load_model("torchvision-imagenet").labels[0] == "tench"
+    assert main(["predict", "torchvision-imagenet/model.safetensors", "china.png", "--json"]) == 0
     for words, file in (
         (["filters", NAME], "filters-torchvision-imagenet.png"),
         (["filters", str(published)], "filters-weights.png"),

@@ -90,6 +90,40 @@ def is_zip(file: io.BufferedReader) -> bool:
     return file.read(4) in (_LOCAL, _END)
 
 
+@dataclass(frozen=True)
+class StoredMember:
+    """A member that is stored as it is: its name, and the position, length and CRC-32 of its bytes in the file."""
+
+    name: str
+    begin: int
+    size: int
+    crc: int
+
+
+def member_names(file: io.BufferedReader, limit: int) -> list[str]:
+    """The names of a zip's members. Raises ``FormatError`` if there are more than ``limit``, and ``OSError``."""
+    return [_name(entry) for entry in _entries(file, _limited_end(file, limit))]
+
+
+def stored_members(file: io.BufferedReader, limit: int) -> list[StoredMember]:
+    """The members of a zip that holds at most ``limit`` files, all stored; their bytes are not read.
+
+    Raises ``FormatError`` for any other zip, with the reason, and ``OSError``.
+    """
+    end = _limited_end(file, limit)
+    entries = list(_entries(file, end))
+    starts = np.sort(np.array([entry.offset for entry in entries], np.uint64))
+    members = []
+    for entry in entries:
+        kind, begin = _locate(file, entry, starts, end.start)
+        if kind != "file" or entry.flags & _ENCRYPTED:
+            raise FormatError(f"{_name(entry)} is a {kind if kind != 'file' else 'file that is encrypted'}")
+        if entry.method != _STORED or entry.size != entry.packed:
+            raise FormatError(f"{_name(entry)} is compressed")
+        members.append(StoredMember(_name(entry), begin, entry.size, entry.crc))
+    return members
+
+
 def zip_members(path: Path, file: io.BufferedReader) -> Iterator[Member]:
     """The members of a zip in order, see :class:`~alexnet.data.sources.archives.ArchiveFormat`."""
     name = ""
@@ -102,6 +136,14 @@ def zip_members(path: Path, file: io.BufferedReader) -> Iterator[Member]:
             yield member
     except FormatError as error:
         raise damaged(path, "zip", f"{error}, after {name}" if name else str(error)) from error
+
+
+def _limited_end(file: io.BufferedReader, limit: int) -> _End:
+    """The end of a zip. Raises ``FormatError`` if it states more than ``limit`` members."""
+    end = _find_end(file)
+    if end.members > limit:
+        raise FormatError(f"it has {end.members:,} members, more than {limit:,}")
+    return end
 
 
 def _find_end(file: io.BufferedReader) -> _End:
