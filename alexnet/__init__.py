@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from alexnet.api import convert as convert
     from alexnet.api import create_transform as create_transform
     from alexnet.api import evaluate as evaluate
+    from alexnet.api import export as export
     from alexnet.api import train as train
     from alexnet.config import Recipe as Recipe
     from alexnet.core.errors import UserError as UserError
@@ -40,6 +41,7 @@ _MODULES = {
     "create_model": "alexnet.weights.create",
     "create_transform": "alexnet.api",
     "evaluate": "alexnet.api",
+    "export": "alexnet.api",
     "get_recipe": "alexnet.recipes",
     "list_models": "alexnet.weights.create",
     "load_model": "alexnet.weights.load",
@@ -60,6 +62,7 @@ __all__ = [
     "create_model",
     "create_transform",
     "evaluate",
+    "export",
     "get_recipe",
     "list_models",
     "load_model",

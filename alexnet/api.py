@@ -6,8 +6,10 @@ terminal or in a notebook, otherwise as lines of text; ``progress=False`` shows 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -19,9 +21,10 @@ from torch import Tensor
 
 from alexnet.config import Recipe
 from alexnet.core.errors import RUNS, UserError
-from alexnet.core.files import write_text
+from alexnet.core.files import sha256_file, write_text
 from alexnet.core.names import is_url
 from alexnet.data.cache import CacheEntry, list_cache, remove_cached
+from alexnet.data.image_file import ImageLike
 from alexnet.data.prepared import PreparedDataset, prepared_path, verify_prepared
 from alexnet.data.sources import Source, absolute_source, is_builtin, open_source
 from alexnet.inference.predictor import Predictor, predict_files
@@ -37,6 +40,7 @@ from alexnet.plots.curves import CurvesFile
 from alexnet.recipes import get_recipe
 from alexnet.report import build as report
 from alexnet.report.markdown import write_report
+from alexnet.report.model_card import model_card
 from alexnet.report.tables import csv_rows
 from alexnet.runtime.device import DeviceConfig, matrix_rate, resolve_device
 from alexnet.runtime.log import Reporter
@@ -50,7 +54,18 @@ from alexnet.training.evaluate import evaluate_models, most_probable
 from alexnet.training.finalize import check_not_lost, finalize, remove_checkpoints
 from alexnet.training.loop import Training
 from alexnet.training.resolve import resolve
+from alexnet.training.sample_images import sample_images
 from alexnet.weights.convert import ConversionReport, convert_file
+from alexnet.weights.export import (
+    ExportCheck,
+    Exported,
+    ExportOptions,
+    check_exportable,
+    export_and_report,
+    get_exporter,
+)
+from alexnet.weights.golden import write_golden
+from alexnet.weights.hub import is_hub_name, parse_hub_name, push_to_hub
 from alexnet.weights.load import (
     file_stem,
     is_in_model_folder,
@@ -64,6 +79,9 @@ from alexnet.weights.zoo import get_published, is_published
 Model = Path | str | Classifier
 """A trained model: a run folder, a model folder, a weights file, the name of published weights, ``hub:OWNER/NAME``, or
 a loaded model."""
+
+EXPORT_CHECKED = 64  # images on which an exported file is checked
+INT8_CHECKED, INT8_CALIBRATION = 1000, 200
 
 Labels = Path | str | Sequence[Path | str]
 """One or several files with the classes of images."""
@@ -472,6 +490,104 @@ def convert(
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror or error}; give another folder with --out") from error
     return folder, report
+
+
+def export(
+    model: Model,
+    path: Path | str | None = None,
+    format: str = "onnx",  # noqa: A002 – the word that --to means
+    *,
+    int8: bool = False,
+    pixels: bool = False,
+    golden: ImageLike | None = None,
+    data: Path | str | None = None,
+    data_root: Path | str | None = None,
+    weights_root: Path | str | None = None,
+    progress: bool | None = None,
+) -> Exported:
+    """Write a trained model in the format of another runtime and check it there, on real images.
+
+    ``path``: the file; if None, the name of the model, with the suffix of the format, in the working directory. An
+    existing file is replaced. ``format``: a name in :data:`alexnet.weights.export.EXPORTERS`; or ``hub:OWNER/NAME``,
+    which uploads the model folder with a model card and reads it back. ``int8``: int8 weights and activations, with
+    ranges from real images. ``pixels``: the file contains the crop and the normalization, and takes uint8 images ``(N,
+    H, W, C)`` of the prepared size. ``golden``: an image; the tensor after every layer of the fp32 network is written
+    too, to ``FILE.golden.npz``. ``data``: images for the check: a source, an image file or a folder of images; if None,
+    the prepared images of the run if they are still there, else scikit-learn's two photographs. ``weights_root``: as in
+    :func:`evaluate`.
+
+    The figures are returned in ``.check`` and written beside the file, as ``FILE.check.json``. Raises ``UserError`` if
+    the format cannot hold the network, if the file cannot be written, and if the check fails: the file is kept then.
+    """
+    reporter = make_reporter(progress)
+    if is_hub_name(format):
+        if path is not None or int8 or pixels or golden is not None or data is not None:
+            raise UserError(
+                f"--to {format} uploads the model as it is: leave out --out, --int8, --pixels, --golden, --data"
+            )
+        return _export_to_hub(model, format, weights_root, reporter)
+    get_exporter(format)  # a wrong name is refused before anything is downloaded
+    if path is not None:
+        _check_export_path(Path(path), model)
+    network = _loaded(model, weights_root, reporter)
+    options = ExportOptions(int8=int8, pixels=pixels)
+    exporter = check_exportable(network, format, options)
+    name = (network.variant or "model") if isinstance(model, Classifier) else file_stem(model)
+    file = Path(f"{name}{'-int8' if int8 else ''}{exporter.SUFFIX}") if path is None else Path(path)
+    _check_export_path(file, model)
+    if golden is not None:
+        options = dataclasses.replace(options, golden=create_transform(network)(golden)[None])
+    run = None if isinstance(model, Classifier) or kind_without_run(model) else Path(model)
+    counts = (INT8_CHECKED, INT8_CALIBRATION) if int8 else (EXPORT_CHECKED, 0)
+    root = Path(data_root) if data_root else None
+    images = sample_images(network, run, None if data is None else str(data), *counts, root, reporter)
+    exported = export_and_report(network, format, file, options, images)
+    if options.golden is not None and golden is not None:
+        exported = dataclasses.replace(
+            exported, files=(*exported.files, _write_golden(network, options.golden, golden, file))
+        )
+    if failure := exported.check.failure:
+        raise UserError(
+            f"{file} does not agree with the model: {failure}; the file is kept, but do not use it",
+            exported.check.lines(),
+        )
+    return exported
+
+
+def _export_to_hub(model: Model, name: str, weights_root: Path | str | None, reporter: Reporter) -> Exported:
+    """Upload the model folder with a model card, and read it back."""
+    parse_hub_name(name)
+    network = _loaded(model, weights_root, reporter)
+    with tempfile.TemporaryDirectory() as scratch:
+        if isinstance(model, Classifier) or kind_without_run(model):
+            folder = Path(scratch) / "model"
+            save_model(network, folder)
+        else:
+            folder = Path(model)
+        address = push_to_hub(folder, name, model_card(folder, name=name))
+    reporter.log(f"reading {name} back")
+    again = load_model(name, reporter=reporter).state_dict()
+    state = network.state_dict()
+    if state.keys() != again.keys() or not all(torch.equal(state[key], again[key]) for key in state):
+        raise UserError(f"{name} does not hold the weights that were uploaded: somebody else may have changed it")
+    return Exported("hub", (), ExportCheck(tables="read back from the hub: every weight is equal"), address=address)
+
+
+def _write_golden(network: Classifier, image: Tensor, given: ImageLike, file: Path) -> Path:
+    path = file.with_name(f"{file.name}.golden.npz")
+    try:
+        sha256 = sha256_file(Path(given)) if isinstance(given, Path | str) else ""
+        write_golden(network, image, path, sha256)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}; give another file with --out") from error
+    return path
+
+
+def _check_export_path(file: Path, model: Model) -> None:
+    if file.is_dir():
+        raise UserError(f"{file} is a folder: give a file with --out")
+    if not isinstance(model, Classifier) and file.resolve() == Path(model).resolve():
+        raise UserError(f"{file} is the model itself: give another file with --out")
 
 
 def prepare(

@@ -23,9 +23,8 @@ from alexnet.training.optimizer import build_optimizer
 
 ROOT = Path(__file__).parents[1]
 NAMES = [
-    "Metrics", "Prediction", "Predictor", "Recipe", "Run", "UserError", "accelerate", "convert",
-    "create_model", "create_transform", "evaluate", "get_recipe", "list_models", "load_model", "plot", "save_model",
-    "train",
+    "Metrics", "Prediction", "Predictor", "Recipe", "Run", "UserError", "accelerate", "convert", "create_model",
+    "create_transform", "evaluate", "export", "get_recipe", "list_models", "load_model", "plot", "save_model", "train",
 ]  # fmt: skip
 
 

@@ -95,6 +95,28 @@ def _convert(add: Add) -> None:
     add_weights_root(add)
 
 
+def _export(add: Add) -> None:
+    add("model", metavar="MODEL", help=MODEL)
+    add(
+        "--to",
+        required=True,
+        metavar="FORMAT",
+        help="onnx, torch, torchvision, safetensors, caffe, c, topology, or hub:OWNER/NAME to upload the model",
+    )
+    add("--out", metavar="FILE", help="the file to write (default: the model's name with the format's suffix, here)")
+    add("--int8", action="store_true", help="int8 weights and activations, with ranges from real images")
+    add("--pixels", action="store_true", help="uint8 images as input: crop and normalization are inside the file")
+    add("--golden", metavar="IMAGE", help="write the tensors after every layer for this image too")
+    images = "a source, an image or a folder of images"
+    add(
+        "--data",
+        metavar="SOURCE",
+        help=f"images for the check (default: the run's own, else two photographs): {images}",
+    )
+    add_data_root(add)
+    add_weights_root(add)
+
+
 def _summary(add: Add) -> None:
     add(
         "target", nargs="?", metavar="VARIANT|MODEL", help=f"{VARIANT}, or {MODEL} (default: all variants, a line each)"
@@ -173,6 +195,10 @@ COMMANDS: dict[str, Command] = {
     ),
     "convert": Command(
         "turn a weights file of another framework into a model folder", _convert, "alexnet.cli.convert:main"
+    ),
+    "export": Command(
+        "write a trained model for another runtime, and check it there", _export, "alexnet.cli.export:main",
+        computes=True,
     ),
     "summary": Command(
         "layer table of a network: shapes, parameters, multiply-adds, receptive fields",

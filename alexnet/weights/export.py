@@ -2,13 +2,15 @@
 
 Each format is one module in ``exporters/`` with the functions of :class:`Exporter`; ``EXPORTERS`` names them. After the
 file is written, the other side computes the logits of real images from it, and they are compared with ours. Where the
-other side is not installed, the report says that the file was not checked.
+other side is not installed, the report says that the file was not checked. The figures are also written beside the
+file, as ``FILE.check.json``.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
@@ -17,12 +19,25 @@ import torch
 from torch import Tensor
 
 from alexnet.core.errors import UserError, unknown
+from alexnet.core.files import write_json
+from alexnet.data.augment import views
 from alexnet.models.classifier import Classifier
 
 EXPORTERS: Mapping[str, str] = {
+    "onnx": "alexnet.weights.exporters.onnx",
+    "torch": "alexnet.weights.exporters.torch_export",
+    "torchvision": "alexnet.weights.exporters.torchvision",
+    "safetensors": "alexnet.weights.exporters.safetensors",
     "caffe": "alexnet.weights.exporters.caffe",
+    "c": "alexnet.weights.exporters.c",
+    "topology": "alexnet.weights.exporters.topology",
 }
 """Format → module. To add a format, write its module and add a row."""
+
+MAX_DIFFERENCE = 1e-5  # of a logit in fp32, over the largest logit
+MIN_SAME_TOP1 = 0.99  # of an int8 file, or
+MAX_ACCURACY_LOSS = 0.01  # if the classes of the images are known
+BATCHES = (1, 2, 7)  # the batch sizes that a file is checked with
 
 
 @dataclass(frozen=True)
@@ -31,8 +46,8 @@ class ExportOptions:
 
     ``int8``: int8 weights and activations, if the format has them. ``pixels``: the network takes uint8 images
     ``(N, H, W, C)`` as they are stored, and the file contains the crop and the normalization. ``calibration``: real
-    images ``(N, C, S, S)`` fp32, preprocessed, from which int8 takes its ranges. ``golden``: one preprocessed image
-    ``(1, C, S, S)`` whose outputs after every layer are written.
+    images from which int8 takes its ranges, ``(N, C, S, S)`` fp32, preprocessed, or ``(N, H, W, C)`` uint8 with
+    ``pixels``. ``golden``: one preprocessed image ``(1, C, S, S)`` whose outputs after every layer are written.
     """
 
     int8: bool = False
@@ -46,9 +61,10 @@ class NotInstalledError(UserError):
 
 
 class Exporter(Protocol):
-    """What the module of a format offers."""
+    """What the module of a format offers. ``RUNTIME``: the name of the other side, for people."""
 
     SUFFIX: str
+    RUNTIME: str
 
     def why_not(self, model: Classifier, options: ExportOptions) -> str | None:
         """Why the format cannot hold this network or these options, as the rest of a sentence; None if it can."""
@@ -57,10 +73,35 @@ class Exporter(Protocol):
         """Write the file ``path``, and others beside it if the format has several. Returns all of them."""
 
     def outputs(self, paths: list[Path], images: Tensor) -> Tensor:
-        """The logits ``(N, classes)`` that the other side computes from the files for fp32 images ``(N, C, S, S)``.
+        """The logits ``(N, classes)`` that the other side computes from the files.
 
+        ``images``: fp32 ``(N, C, S, S)``; uint8 ``(N, H, W, C)`` for a file that was written with ``options.pixels``.
         Raises :class:`NotInstalledError` if the other side is not installed.
         """
+
+
+class TableExporter(Protocol):
+    """What the module of a format without weights offers: ``why_not`` and ``write`` of :class:`Exporter`, and this."""
+
+    def check_tables(self, model: Classifier, paths: list[Path]) -> str:
+        """How the files were checked against the network, and the result, as a sentence; ``UserError`` if they differ.
+
+        It takes the place of ``outputs``: nothing computes logits from such files.
+        """
+
+
+@dataclass(frozen=True)
+class CheckImages:
+    """Real images on which a file is checked.
+
+    ``pixels``: ``(N, H, W, C)`` uint8, as they are stored. ``source``: where they are from, for people. ``targets``:
+    ``(N,)`` int64, their classes, if known. ``calibration``: other images ``(M, H, W, C)`` uint8, for int8.
+    """
+
+    pixels: Tensor
+    source: str
+    targets: Tensor | None = None
+    calibration: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +110,12 @@ class ExportCheck:
 
     ``difference``: the largest difference of a logit, over the largest logit. ``same_top1``, ``same_top5``: the share
     of images with the same most probable class, and with the same five in the same order (fewer if there are fewer
-    classes). ``not_checked``: why there was no check, else empty.
+    classes); classes whose logits differ by less than the bound for fp32 may change places. ``accuracy``,
+    ``accuracy_here``: top-1 of the file and of this network, if the classes are known. ``runtime``: who computed the
+    file's logits. ``source``: where the images are from. ``not_checked``: why there was no check, else empty.
+    ``tables``: the result of the check of a format without weights, see :class:`TableExporter`; then there are no
+    images. ``failure``: the bound that does not hold, else empty. ``answers``: the most probable classes here and
+    there, ``(N,)`` int64 each.
     """
 
     images: int = 0
@@ -77,6 +123,49 @@ class ExportCheck:
     same_top1: float = 0.0
     same_top5: float = 0.0
     not_checked: str = ""
+    tables: str = ""
+    precision: str = "fp32"
+    runtime: str = ""
+    source: str = ""
+    accuracy: float | None = None
+    accuracy_here: float | None = None
+    failure: str = ""
+    answers: tuple[Tensor, Tensor] | None = None
+
+    def lines(self) -> Iterator[str]:
+        """The result in words."""
+        if self.not_checked:
+            yield f"not checked: {self.not_checked}"
+        elif self.tables:
+            yield self.tables
+        else:
+            same, of = round(self.same_top5 * self.images), f"of {self.images:,} images"
+            if self.precision == "int8":
+                same = round(self.same_top1 * self.images)
+            top = "top-1" if self.precision == "int8" else "top-5"
+            yield (
+                f"{self.precision}: largest difference {self.difference:.1e} of the largest logit, same {top} on "
+                f"{same:,} {of} ({self.runtime})"
+            )
+            if self.accuracy is not None and self.accuracy_here is not None:
+                yield f"top-1 accuracy {self.accuracy:.2%}, before the export {self.accuracy_here:.2%}"
+            if self.source:
+                yield f"the images are {self.source}"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The result of an export.
+
+    ``files``: all that were written, the main one first. ``report``: the JSON file with the figures. ``address``: the
+    commit of an upload to the hub; then there are no files.
+    """
+
+    format: str
+    files: tuple[Path, ...]
+    check: ExportCheck
+    report: Path | None = None
+    address: str = ""
 
 
 def get_exporter(name: str) -> Exporter:
@@ -86,26 +175,89 @@ def get_exporter(name: str) -> Exporter:
     return cast("Exporter", importlib.import_module(EXPORTERS[name]))
 
 
+def check_exportable(model: Classifier, file_format: str, options: ExportOptions) -> Exporter:
+    """The exporter of a format. Raises ``UserError`` if the format cannot hold this network or these options."""
+    exporter = get_exporter(file_format)
+    if reason := exporter.why_not(model, options):
+        raise UserError(f"{model.variant} cannot be exported to {file_format}: {reason}")
+    return exporter
+
+
 def export_model(
     model: Classifier, file_format: str, path: Path, options: ExportOptions, images: Tensor
 ) -> tuple[list[Path], ExportCheck]:
     """Write a model in a format and let the other side check it: (the files, the comparison).
 
-    ``images``: real preprocessed images ``(N, C, S, S)`` fp32. Raises ``UserError`` if the format cannot hold this
-    network, and if the files cannot be written.
+    ``images``: real preprocessed images ``(N, C, S, S)`` fp32, or with ``options.pixels`` stored images
+    ``(N, H, W, C)`` uint8. Raises ``UserError`` if the format cannot hold this network, and if the files cannot be
+    written. A check that fails is no exception here: see ``ExportCheck.failure``. The network must have reference
+    layers and be on the CPU.
     """
-    exporter = get_exporter(file_format)
-    if reason := exporter.why_not(model, options):
-        raise UserError(f"{model.variant} cannot be exported to {file_format}: {reason}")
+    exporter = check_exportable(model, file_format, options)
     try:
         paths = exporter.write(model, path, options)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}; give another file with --out") from error
+    if hasattr(exporter, "check_tables"):
+        return paths, ExportCheck(tables=cast("TableExporter", exporter).check_tables(model, paths))
     try:
         theirs = exporter.outputs(paths, images)
     except NotInstalledError as error:
         return paths, ExportCheck(not_checked=error.line)
-    return paths, compare_logits(logits(model, images), theirs)
+    ours = logits(model, preprocess(model, images) if options.pixels else images)
+    check = dataclasses.replace(
+        compare_logits(ours, theirs),
+        precision="int8" if options.int8 else "fp32", runtime=getattr(exporter, "RUNTIME", file_format),
+        answers=(ours.argmax(1), theirs.argmax(1)),
+    )  # fmt: skip
+    return paths, dataclasses.replace(check, failure=_failure(check))
+
+
+def export_and_report(
+    model: Classifier, file_format: str, path: Path, options: ExportOptions, images: CheckImages
+) -> Exported:
+    """As :func:`export_model`, and write the figures to ``PATH.check.json``, with the accuracy if classes are known."""
+    check_exportable(model, file_format, options)
+    if options.int8 and options.calibration is None:
+        chosen = images.pixels if images.calibration is None else images.calibration
+        options = dataclasses.replace(options, calibration=chosen if options.pixels else preprocess(model, chosen))
+    report = path.with_name(f"{path.name}.check.json")
+    report.unlink(missing_ok=True)  # the figures of an earlier file
+    inputs = images.pixels if options.pixels else preprocess(model, images.pixels)
+    paths, check = export_model(model, file_format, path, options, inputs)
+    if check.answers is not None:
+        here, there = check.answers
+        if images.targets is not None:
+            accuracy, accuracy_here = (float((found == images.targets).float().mean()) for found in (there, here))
+            check = dataclasses.replace(check, accuracy=accuracy, accuracy_here=accuracy_here)
+        check = dataclasses.replace(check, source=images.source, answers=None)
+        check = dataclasses.replace(check, failure=_failure(check))
+    result = {"checked": not check.not_checked, "passed": not check.failure and not check.not_checked}
+    described = {"format": file_format, "variant": model.variant, "files": [file.name for file in paths]}
+    try:
+        write_json(report, {**described, **dataclasses.asdict(check), **result})
+    except OSError as error:
+        raise UserError(f"cannot write {report}: {error.strerror or error}; give another file with --out") from error
+    return Exported(file_format, tuple(paths), check, report)
+
+
+def _failure(check: ExportCheck) -> str:
+    """The bound that a comparison breaks, as a sentence; empty if it holds."""
+    if not check.difference < float("inf"):
+        return "the file gives numbers that are not finite"
+    if check.precision == "fp32":
+        if check.difference > MAX_DIFFERENCE:
+            return f"the largest difference is above {MAX_DIFFERENCE:.0e} of the largest logit"
+        return "" if check.same_top5 == 1 else "the most probable classes differ"
+    if check.same_top1 >= MIN_SAME_TOP1 or check.accuracy is None or check.accuracy_here is None:
+        return ""
+    loss = check.accuracy_here - check.accuracy
+    return f"the accuracy is {loss:.2%} lower" if loss > MAX_ACCURACY_LOSS else ""
+
+
+def preprocess(model: Classifier, pixels: Tensor) -> Tensor:
+    """The network's input ``(N, C, S, S)`` fp32 for stored images ``(N, H, W, C)`` uint8: the centre view."""
+    return torch.cat([next(iter(views(pixels, model.preprocessing, model.mean_image)))]).contiguous()
 
 
 def logits(model: Classifier, images: Tensor) -> Tensor:
@@ -114,11 +266,30 @@ def logits(model: Classifier, images: Tensor) -> Tensor:
         return torch.cat([model(image[None]) for image in images.float()])
 
 
+def logits_of(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """The logits of another side that takes tensors, in batches of several sizes."""
+    with torch.inference_mode():
+        return torch.cat([network(batch) for batch in batches(images)])
+
+
+def batches(images: Tensor) -> Iterator[Tensor]:
+    """The images in batches of 1, 2, 7, 7, …: a file with a fixed batch size fails."""
+    start, place = 0, 0
+    while start < len(images):
+        size = BATCHES[min(place, len(BATCHES) - 1)]
+        yield images[start : start + size]
+        start, place = start + size, place + 1
+
+
 def compare_logits(ours: Tensor, theirs: Tensor) -> ExportCheck:
-    """Two sets of logits ``(N, classes)`` of the same images."""
+    """Two sets of logits ``(N, classes)`` of the same images. Raises ``UserError`` for another shape of ``theirs``."""
+    if theirs.shape != ours.shape:
+        raise UserError(f"the file gives logits of the shape {tuple(theirs.shape)}, expected {tuple(ours.shape)}")
     largest = float(ours.abs().max()) or 1.0
     top = min(5, ours.shape[1])
-    same = ours.topk(top).indices == theirs.topk(top).indices
+    best = ours.topk(top)
+    found = ours.gather(1, theirs.topk(top).indices)  # equal for classes that only rounding orders
+    same = (best.indices == theirs.topk(top).indices) | (best.values - found <= MAX_DIFFERENCE * largest)
     return ExportCheck(
         images=len(ours),
         difference=float((ours - theirs.float()).abs().max()) / largest,

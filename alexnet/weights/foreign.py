@@ -13,6 +13,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from alexnet.config import Preprocessing
+from alexnet.models.alexnet import Architecture
 
 Framework = Literal["alexnet", "torchvision", "torch", "caffe", "keras", "tensorflow", "matconvnet", "onnx"]
 LayerKind = Literal["conv", "linear", "batch-norm"]
@@ -74,7 +75,8 @@ class ForeignWeights:
     order of fc6's inputs. ``channel_order``: the order of the image channels that conv1 expects. ``variant``: the
     variant's name, if the names in the file decide it. ``mean_image``: ``(H, W, 3)`` fp32, RGB, 0 … 255.
     ``preprocessing``: if the file states it. ``classes`` and ``labels``: if the file names them. ``image_size``: the
-    side of the input image in pixels, if the file states it. ``notes``: remarks for the report, whole sentences.
+    side of the input image in pixels, if the file states it. ``architecture``: every setting of the network, if the
+    file states them (files that this program exported). ``notes``: remarks for the report, whole sentences.
     """
 
     format: str
@@ -89,4 +91,5 @@ class ForeignWeights:
     classes: tuple[str, ...] | None = None
     labels: tuple[str, ...] | None = None
     image_size: int | None = None
+    architecture: Architecture | None = None
     notes: tuple[str, ...] = ()

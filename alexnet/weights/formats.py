@@ -41,6 +41,7 @@ class Reader(Protocol):
 FORMATS: dict[str, str] = {
     "PyTorch": "alexnet.weights.torch_files",
     "safetensors": "alexnet.weights.safetensors_files",
+    "ONNX": "alexnet.weights.onnx_files",
     "Caffe": "alexnet.weights.caffe",
 }
 """Name for people → module. Formats with a signature come first; ONNX and Caffe files have none."""

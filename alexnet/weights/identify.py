@@ -23,6 +23,8 @@ from alexnet.models.registry import get_architecture, get_variant, list_models
 from alexnet.weights.foreign import ForeignLayer, ForeignOp, ForeignWeights, Framework, shape_in_words
 
 CONVS, LINEARS = 5, 3
+LAST_CONV = f"conv{CONVS}"
+MAX_SETTING = 64  # the largest kernel, stride, padding or window of a file that is read
 FIRST_CHOICE: Mapping[Framework, tuple[str, ...]] = {
     "torchvision": ("torchvision",),
     "caffe": ("bvlc-alexnet", "caffenet"),
@@ -78,6 +80,8 @@ def identify(weights: ForeignWeights, variant: str | None = None, name: str = "F
     """
     parts = name_layers(weights)
     names = [variant] if variant else list(_alexnets())
+    if weights.architecture is not None and weights.variant and variant in (None, weights.variant):
+        names = [weights.variant]
     matches = [_compare(name, weights, parts, is_named=variant is not None) for name in names]
     fitting = [match for match in matches if not match.shape_differences and not match.order_differences]
     assumptions: list[str] = []
@@ -102,6 +106,8 @@ def identify(weights: ForeignWeights, variant: str | None = None, name: str = "F
     match = fitting[0]
     if weights.ops:
         reasons.append("the order of its operations is in the file")
+    if weights.architecture is not None and match.variant == weights.variant:
+        reasons.append("the file states every setting of the network")
     return Identity(
         match.variant, match.architecture, len(parts["fc8"].weight), parts["conv1"].weight.shape[1], match.image_size,
         parts, tuple(reasons), tuple(assumptions + match.stated),
@@ -125,17 +131,53 @@ def name_layers(weights: ForeignWeights) -> dict[str, ForeignLayer]:
     return parts | {f"fc{number}": layer for number, layer in enumerate(linears, CONVS + 1)}
 
 
+def check_architecture(architecture: Architecture) -> None:
+    """Raise ``UserError`` for a setting that no AlexNet has: its network could run for ever or fill the memory."""
+    a = architecture
+    whole: dict[str, object] = {
+        "pool kernel": a.pool_kernel,
+        "pool stride": a.pool_stride,
+        "LRN size": a.lrn_size,
+        "LRN groups": a.lrn_groups,
+    }
+    whole |= {"adaptive pool": 1 if a.adaptive_pool is None else a.adaptive_pool}
+    for number, layer in enumerate(a.convs, 1):
+        whole |= {f"conv{number} {name}": getattr(layer, name) for name in ("kernel", "stride", "groups")}
+        if layer.padding not in ("ceil", "same"):
+            whole[f"conv{number} padding + 1"] = layer.padding + 1 if type(layer.padding) is int else layer.padding
+    numbers = {
+        "α of LRN": a.lrn_alpha, "β of LRN": a.lrn_beta, "k of LRN": a.lrn_k,
+        "epsilon of batch normalization": a.batch_norm_eps,
+    }  # fmt: skip
+    wrong = [
+        f"{name} = {value!r}" for name, value in whole.items() if not (type(value) is int and 1 <= value <= MAX_SETTING)
+    ]
+    wrong += [f"{name} = {value!r}" for name, value in numbers.items() if not 0 <= value <= MAX_SETTING]
+    for number, layer in enumerate(a.convs, 1):
+        ops = ["norm" if op in ("lrn", "batch-norm") else op for op in layer.ops]
+        if len(set(ops)) < len(ops):
+            wrong.append(f"after conv{number}: {', '.join(layer.ops)}")
+    if len({"batch-norm" in layer.ops for layer in a.convs}) > 1:
+        wrong.append("batch normalization after some convolutions")
+    if not 0 <= a.dropout < 1:
+        wrong.append(f"dropout probability = {a.dropout!r}")
+    if wrong:
+        raise UserError(f"this is not an AlexNet: the file states {wrong[0]}", wrong[1:])
+
+
 def _alexnets() -> Iterator[str]:
     return (name for name in list_models() if get_variant(name).architecture is not None)
 
 
 def _compare(name: str, weights: ForeignWeights, parts: Mapping[str, ForeignLayer], *, is_named: bool) -> _Match:
-    architecture = get_architecture(name)
+    stated = weights.architecture if name == weights.variant else None
+    architecture = stated or get_architecture(name)
     if architecture is None:
         raise UserError(f"variant {name!r} is no AlexNet: its weights can only be read from a folder of this program")
     match = _Match(name, architecture, architecture.image_size)
     _apply_stated_settings(match, weights.ops)
     own = match.architecture
+    check_architecture(own)
     match.architecture = _same_widths(own, parts, any_widths=is_named)
     if match.architecture != own:
         match.is_narrow = True
@@ -179,6 +221,8 @@ def _compare_shapes(match: _Match, weights: ForeignWeights, parts: Mapping[str, 
         differences.append(f"fc6: found {parts['fc6'].weight.shape[1]} inputs for {inputs} feature maps")
     elif a.adaptive_pool is None:
         match.image_size = _image_size(match, weights.image_size, grid)
+    elif weights.image_size is not None and weights.image_size >= a.smallest_image():
+        match.image_size = weights.image_size
     fc6, fc7 = a.hidden
     _compare_shape(differences, "fc6", parts["fc6"], (fc6.units, parts["fc6"].weight.shape[1]))
     _compare_shape(differences, "fc7", parts["fc7"], (fc7.units, fc6.units))

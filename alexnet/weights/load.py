@@ -101,13 +101,16 @@ def kind_without_run(model: Path | str) -> str:
 
 
 def file_stem(model: Path | str) -> str:
-    """The first part of names of files about a MODEL: ``torchvision-imagenet``, ``OWNER-NAME``, or its last part."""
+    """The first part of names of files about a MODEL: ``torchvision-imagenet``, ``OWNER-NAME``, the run, the file."""
     if is_hub_name(model):
         return "-".join(part for part in parse_hub_name(str(model)) if part).replace("/", "-")
     path = Path(model)
     if is_published(str(model)) and not os.path.exists(path):  # noqa: PTH110 – never raises
         return str(model).replace("/", "-")
-    return path.stem if is_weights_file(path) else path.name
+    if is_weights_file(path):
+        return path.stem
+    folder = path.resolve()
+    return folder.parent.name if folder.name == "model" else folder.name
 
 
 def is_in_model_folder(path: Path) -> bool:

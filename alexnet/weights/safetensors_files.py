@@ -1,20 +1,23 @@
 """Weights in a safetensors file, under our names or torchvision's.
 
-The file holds no description of the network: names and shapes say which layer a tensor belongs to. It is read by the
+Names and shapes say which layer a tensor belongs to. Files that ``alexnet export`` wrote also state the network, its
+preprocessing and its classes, in the file's metadata; other files hold no such description. It is read by the
 ``safetensors`` library; nothing is unpickled.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from alexnet.core.errors import UserError, cannot_read
 from alexnet.core.names import printable
 from alexnet.core.tensors import load_tensors
 from alexnet.weights.foreign import ForeignWeights
 from alexnet.weights.formats import ReadOptions
+from alexnet.weights.metadata import parse
 from alexnet.weights.state_dict import layers_of
 
 MAX_HEADER = 100 << 20  # the library's own limit, in bytes
@@ -33,4 +36,21 @@ def read(path: Path, options: ReadOptions) -> ForeignWeights:
         raise cannot_read(path, error) from error
     except (SafetensorError, ValueError, RuntimeError, MemoryError) as error:
         raise UserError(f"{printable(str(path))} is no complete safetensors file", [printable(str(error))]) from error
-    return layers_of(tensors, "safetensors", printable(str(path)))
+    weights = layers_of(tensors, "safetensors", printable(str(path)))
+    stated = parse(_metadata(path), printable(str(path)))
+    if stated is None or weights.framework != "alexnet":
+        return weights
+    return replace(
+        weights, variant=stated.variant, architecture=stated.architecture, preprocessing=stated.preprocessing,
+        mean_image=stated.mean_image, classes=stated.classes, labels=stated.labels, image_size=stated.image_size,
+        notes=(*weights.notes, "exported by this program"),
+    )  # fmt: skip
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    """The file's own pairs of texts; none if the library cannot open its path."""
+    try:
+        with safe_open(path, "pt") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError, UnicodeEncodeError):
+        return {}

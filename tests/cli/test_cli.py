@@ -73,6 +73,7 @@ def test_the_commands_and_their_options_are_these():
             "model", "images", "--top-k", "--threshold", "--sort-into", "--csv", *device, *reference, "--weights-root",
         ],
         "convert": ["file", "--variant", "--mean", "--out", "--weights-root"],
+        "export": ["model", "--to", "--out", "--int8", "--pixels", "--golden", "--data", *roots],
         "summary": ["target", "--classes", "--channels", "--image-size", "--weights-root"],
         "list": ["what", "--weights-root"],
         "prepare": ["source", "--labels", "--size", "--channels", "--strict", "--verify", "--data-root"],

@@ -176,6 +176,47 @@ def test_a_model_is_uploaded_with_its_card(library, model_folder):
         push_to_hub(model_folder, f"{NAME}@v1", card)
 
 
+@pytest.fixture
+def shelf(library, tmp_path):
+    """The stand-in keeps what is uploaded in this folder and gives it back."""
+    folder = tmp_path / "shelf"
+
+    def upload_folder(*, repo_id, folder_path, allow_patterns, commit_message):
+        shutil.copytree(folder_path, folder, dirs_exist_ok=True)
+        return SimpleNamespace(commit_url=f"the commit of {repo_id}")
+
+    library.create_repo = lambda *_, **__: None
+    library.upload_folder = upload_folder
+    library.snapshot_download = lambda *_, **__: str(folder)
+    return folder
+
+
+def test_the_command_uploads_a_model_and_reads_it_back(shelf, model_folder, capsys):
+    assert main(["export", str(model_folder), "--to", NAME]) == 0
+    assert capsys.readouterr().out == (
+        "uploaded: the commit of someone/digits\nread back from the hub: every weight is equal\n"
+    )
+    assert sorted(file.name for file in shelf.iterdir()) == ["README.md", "model.json", "model.safetensors"]
+    assert main(["export", str(shelf / "model.safetensors"), "--to", "hub:someone/copy", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["address"] == "the commit of someone/copy"
+    assert document["files"] == []
+
+
+def test_weights_that_came_back_different_are_an_error(shelf, library, model_folder, tmp_path, capsys):
+    alexnet.save_model(create_model("cifar-relu", num_classes=3, seed=2), tmp_path / "other")
+    library.snapshot_download = lambda *_, **__: str(tmp_path / "other")
+    assert main(["export", str(model_folder), "--to", NAME]) == 2
+    assert "does not hold the weights that were uploaded" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--out", "a"], ["--int8"], ["--pixels"], ["--golden", "a"], ["--data", "digits"]])
+def test_an_upload_has_no_options_of_files(shelf, model_folder, words, capsys):
+    assert main(["export", str(model_folder), "--to", NAME, *words]) == 2
+    assert "uploads the model as it is: leave out --out" in capsys.readouterr().err
+    assert not shelf.exists()
+
+
 def test_an_upload_that_is_refused(library, model_folder):
     class RefusedError(Exception):
         response = SimpleNamespace(status_code=403)

@@ -270,6 +270,9 @@ def test_every_command_takes_a_name_and_a_file(published, places, theirs, capsys
         assert len(notes) == (0 if model == NAME else 3), notes
         assert main(["summary", model, "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["variant"] == "torchvision"
+    assert main(["export", NAME, "--to", "safetensors"]) == 0
+    assert (tmp_path / "torchvision-imagenet.safetensors").is_file()
+    capsys.readouterr()
     assert main(["convert", NAME]) == 0
     assert load_model("torchvision-imagenet").labels[0] == "tench"
     assert main(["predict", "torchvision-imagenet/model.safetensors", "china.png", "--json"]) == 0

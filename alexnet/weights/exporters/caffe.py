@@ -52,6 +52,7 @@ from alexnet.weights.export import ExportOptions, NotInstalledError
 from alexnet.weights.protobuf import Chunks, field, message
 
 SUFFIX = ".caffemodel"
+RUNTIME = "OpenCV"
 DATA, PROBABILITIES = "data", "prob"
 NOT_INSTALLED = "OpenCV below 5 is not installed, the files were not checked: pip install 'opencv-python-headless<5'"
 DIVISION = re.compile(r"^# The weights of \S+ contain a division of the channels by: (.+)$", re.MULTILINE)
