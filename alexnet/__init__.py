@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from alexnet.api import evaluate as evaluate
     from alexnet.api import export as export
     from alexnet.api import train as train
+    from alexnet.api import verify as verify
     from alexnet.config import Recipe as Recipe
     from alexnet.core.errors import UserError as UserError
     from alexnet.inference.predictor import Prediction as Prediction
@@ -48,6 +49,7 @@ _MODULES = {
     "plot": "alexnet.plots.compose",
     "save_model": "alexnet.models.bundle",
     "train": "alexnet.api",
+    "verify": "alexnet.api",
 }
 
 __all__ = [
@@ -69,6 +71,7 @@ __all__ = [
     "plot",
     "save_model",
     "train",
+    "verify",
 ]
 
 

@@ -19,14 +19,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from alexnet.analysis.preprocessing_trials import Payload, Trials, run_trials
+from alexnet.analysis.verify import VerifyReport, verify_weights, with_trials
 from alexnet.config import Recipe
 from alexnet.core.errors import RUNS, UserError
 from alexnet.core.files import sha256_file, write_text
 from alexnet.core.names import is_url
 from alexnet.data.cache import CacheEntry, list_cache, remove_cached
-from alexnet.data.image_file import ImageLike
+from alexnet.data.image_file import ImageLike, photographs_by_id
 from alexnet.data.prepared import PreparedDataset, prepared_path, verify_prepared
 from alexnet.data.sources import Source, absolute_source, is_builtin, open_source
+from alexnet.data.splits import evenly_spaced
 from alexnet.inference.predictor import Predictor, predict_files
 from alexnet.inference.sort_into import SortedFolder
 from alexnet.inference.transform import ImageTransform
@@ -50,7 +53,7 @@ from alexnet.training import datasets as prepared_datasets
 from alexnet.training.build import build_preprocessing, check_augmentation
 from alexnet.training.datasets import choose_test_images, open_dataset_for, remarks
 from alexnet.training.disk import disk_need
-from alexnet.training.evaluate import evaluate_models, most_probable
+from alexnet.training.evaluate import evaluate_models, match_classes, most_probable
 from alexnet.training.finalize import check_not_lost, finalize, remove_checkpoints
 from alexnet.training.loop import Training
 from alexnet.training.resolve import resolve
@@ -588,6 +591,73 @@ def _check_export_path(file: Path, model: Model) -> None:
         raise UserError(f"{file} is a folder: give a file with --out")
     if not isinstance(model, Classifier) and file.resolve() == Path(model).resolve():
         raise UserError(f"{file} is the model itself: give another file with --out")
+
+
+def verify(
+    model: Path | str,
+    *,
+    against: Path | str | None = None,
+    data: Path | str | None = None,
+    labels: Labels = (),
+    variant: str | None = None,
+    mean: Path | str | None = None,
+    images: int = 400,
+    data_root: Path | str | None = None,
+    weights_root: Path | str | None = None,
+    progress: bool | None = None,
+) -> VerifyReport:
+    """What the weights of a MODEL are, and whether they are right: ``verify("runs/a").faults`` is empty if they are.
+
+    It also reads weights that ``load_model`` refuses. ``against``: another MODEL whose layers these are compared with.
+    ``data``: labelled images (a source, or a folder of photographs whose names begin with a WordNet id, such as
+    ``n01440764_10026.JPEG``); with them, accuracy is measured under each plausible preprocessing, on at most ``images``
+    images. ``labels``: as in :func:`train`. ``variant``, ``mean``: as in :func:`convert`. ``weights_root``,
+    ``progress``: as in :func:`evaluate`. Raises ``UserError`` for a file that cannot be read as weights, and for images
+    that cannot be used.
+    """
+    reporter = make_reporter(progress)
+    path = local_path(model, weights_root, reporter)
+    if path != Path(model) and variant is None:
+        variant = get_published(str(model)).variant
+    mean_file = None if mean is None else Path(mean)
+    other = None if against is None else local_path(against, weights_root, reporter)
+    root = None if weights_root is None else Path(weights_root)
+    report = verify_weights(path, against=other, variant=variant, mean=mean_file, weights_root=root)
+    if data is None and not labels:
+        return report
+    if "not-finite" in report.faults or "shapes" in report.faults:
+        return report  # the network cannot compute anything
+    is_bare = path.is_file() and not is_in_model_folder(path)
+    network = convert_file(path, variant=variant, mean=mean_file)[0] if is_bare else load_model(path, reporter=reporter)
+    return with_trials(report, _trials(network, data, _label_files(labels), images, data_root, reporter))
+
+
+def _trials(
+    network: Classifier, data: Path | str | None, labels: Sequence[Path], most: int, data_root: Path | str | None,
+    reporter: Reporter,
+) -> Trials:  # fmt: skip
+    """The accuracies of a network under each plausible preprocessing, on images of a source or a folder."""
+    data = labels[0].parent if labels and data is None else data
+    files, names = photographs_by_id(Path(str(data)))
+    payloads: list[Payload] = list(files)
+    if not names:
+        source = open_source(str(data), Path(data_root) if data_root else None, reporter.log, labels)
+        records = list(source.records())
+        splits = {record.split for record in records}
+        split = next((name for name in ("test", "val", None, "train") if name in splits), None)
+        chosen = [record for record in records if record.split == split and not record.fault]
+        payloads = [record.payload for record in chosen]
+        names = [source.classes[record.label] for record in chosen]
+    if not names:
+        raise UserError(f"{data} has no images")
+    classes = sorted(set(names))
+    numbers = dict(zip(classes, match_classes(network, classes, str(data))[0], strict=True))
+    some = evenly_spaced(np.arange(len(names)), most).tolist()
+    reporter.log(f"classifying {len(some)} images of {data} under several preprocessings")
+    found = run_trials(network, [payloads[place] for place in some], [numbers[names[place]] for place in some])
+    if found is None:
+        raise UserError(f"no image of {data} can be read")
+    return found
 
 
 def prepare(

@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[1]
 NAMES = [
     "Metrics", "Prediction", "Predictor", "Recipe", "Run", "UserError", "accelerate", "convert", "create_model",
     "create_transform", "evaluate", "export", "get_recipe", "list_models", "load_model", "plot", "save_model", "train",
+    "verify",
 ]  # fmt: skip
 
 

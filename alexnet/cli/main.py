@@ -32,6 +32,7 @@ from alexnet.cli.shared_options import (
     add_reference,
     add_seed,
     add_weights_root,
+    count,
     share,
 )
 from alexnet.core.errors import StoppedError, UserError, unknown
@@ -113,6 +114,18 @@ def _export(add: Add) -> None:
         metavar="SOURCE",
         help=f"images for the check (default: the run's own, else two photographs): {images}",
     )
+    add_data_root(add)
+    add_weights_root(add)
+
+
+def _verify(add: Add) -> None:
+    add("model", metavar="MODEL", help=f"{MODEL}; also one that cannot be loaded, such as weights that are not finite")
+    add("--against", metavar="MODEL", help="another MODEL: compare its layers with these")
+    add("--data", metavar="SOURCE", help=f"labelled images to find the preprocessing with: {SOURCE}, or named by wnid")
+    add_labels(add)
+    add("--images", type=count, default=400, metavar="N", help="the most images to classify (default: 400)")
+    add("--variant", metavar="VARIANT", help=f"{VARIANT} (default: found from shapes and names)")
+    add("--mean", metavar="FILE", help="the mean image that the network subtracts: .binaryproto or .npy")
     add_data_root(add)
     add_weights_root(add)
 
@@ -199,6 +212,10 @@ COMMANDS: dict[str, Command] = {
     "export": Command(
         "write a trained model for another runtime, and check it there", _export, "alexnet.cli.export:main",
         computes=True,
+    ),
+    "verify": Command(
+        "what the weights of a model are, and whether they are right; status 1 if they are suspicious",
+        _verify, "alexnet.cli.verify:main", computes=True,
     ),
     "summary": Command(
         "layer table of a network: shapes, parameters, multiply-adds, receptive fields",

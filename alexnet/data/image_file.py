@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,20 @@ def read_photograph(
         return pixels_of_image(_from_array(image), side, channels, resize)
     except ImageRefusedError as error:
         raise UserError(f"{name or 'the image'}: {error}") from error
+
+
+WORDNET_ID = re.compile(r"n[0-9]{8}(?=[_.])")
+
+
+def photographs_by_id(folder: Path) -> tuple[list[Path], list[str]]:
+    """The files of a folder whose names begin with a WordNet id, ``n01440764_10026.JPEG``, sorted, and these ids.
+
+    Both are empty if the path is no folder or has no such file. Raises ``OSError`` if the folder cannot be read.
+    """
+    if not folder.is_dir():
+        return [], []
+    files = sorted(path for path in folder.iterdir() if WORDNET_ID.match(path.name) and path.is_file())
+    return files, [path.name[:9] for path in files]
 
 
 def _from_array(array: Any) -> Image.Image:

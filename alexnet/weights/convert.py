@@ -19,7 +19,7 @@ from alexnet.core.names import printable
 from alexnet.models.bundle import not_finite
 from alexnet.models.classifier import Classifier, ModelInfo
 from alexnet.models.registry import build
-from alexnet.weights.foreign import ForeignLayer, ForeignWeights
+from alexnet.weights.foreign import FlattenOrder, ForeignLayer, ForeignWeights
 from alexnet.weights.formats import ReadOptions, read_weights
 from alexnet.weights.identify import Identity, identify
 from alexnet.weights.preprocessing import bind_preprocessing
@@ -101,16 +101,20 @@ def _weight_of(
     """The weight of our layer, and the steps from the file's weight to it."""
     weight, steps = layer.weight, list(layer.steps)
     if ours == "fc6" and weights.flatten != "CHW":
-        filters = len(identity.parts["conv5"].weight)
-        side = round((weight.shape[1] / filters) ** 0.5)
-        sizes = {"C": filters, "H": side, "W": side}
-        weight = weight.reshape(len(weight), *(sizes[axis] for axis in weights.flatten))
-        weight = weight.permute(0, *(axis + 1 for axis in map(weights.flatten.index, "CHW"))).flatten(1)
+        weight = fc6_in_order(weight, len(identity.parts["conv5"].weight), weights.flatten)
         steps.append(f"inputs from {weights.flatten} to CHW")
     if ours == "conv1" and weights.channel_order == "BGR" and weight.shape[1] == 3:
         weight = weight.flip(1)
         steps.append("input channels from BGR to RGB")
     return _ours(weight), tuple(steps)
+
+
+def fc6_in_order(weight: Tensor, maps: int, order: FlattenOrder) -> Tensor:
+    """fc6's weight ``(units, maps · side²)`` with its inputs in the order CHW, from another ``order``."""
+    side = round((weight.shape[1] / maps) ** 0.5)
+    sizes = {"C": maps, "H": side, "W": side}
+    apart = weight.reshape(len(weight), *(sizes[axis] for axis in order))
+    return apart.permute(0, *(axis + 1 for axis in map(order.index, "CHW"))).flatten(1)
 
 
 def _other_parts(layer: ForeignLayer, weight: Tensor) -> dict[str, Tensor]:

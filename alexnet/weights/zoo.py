@@ -25,6 +25,7 @@ from alexnet.runtime.log import Reporter
 from alexnet.weights.download import download
 from alexnet.weights.preprocessing import CAFFE_IMAGENET, TORCHVISION_IMAGENET
 
+NEAR = 0.01  # of the published size; the exact sizes of Caffe's files are published nowhere
 CENTER_CROP = "one centre crop of each of the 50,000 validation images of ILSVRC-2012, measured by its authors"
 
 
@@ -176,3 +177,17 @@ def hash_file(path: Path, algorithm: str) -> str:
     """``algorithm:`` and the hexadecimal hash of a file's bytes. Raises ``OSError``."""
     with open_regular(path) as file:
         return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
+
+
+def published_file(path: Path) -> str | None:
+    """The name of the published weights whose file this is, by its hash; None if it is none of them.
+
+    A file is only hashed if its size is near a published one. Raises ``UserError`` if it cannot be read.
+    """
+    try:
+        size = path.stat().st_size
+        near = {name: row for name, row in WEIGHTS.items() if abs(size - row.bytes) <= NEAR * row.bytes}
+        hashes = {hash_file(path, algorithm) for algorithm in sorted({row.hash.split(":")[0] for row in near.values()})}
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    return next((name for name, row in near.items() if row.hash in hashes), None)

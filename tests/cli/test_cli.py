@@ -74,6 +74,9 @@ def test_the_commands_and_their_options_are_these():
         ],
         "convert": ["file", "--variant", "--mean", "--out", "--weights-root"],
         "export": ["model", "--to", "--out", "--int8", "--pixels", "--golden", "--data", *roots],
+        "verify": [
+            "model", "--against", "--data", "--labels", "--images", "--variant", "--mean", *roots,
+        ],
         "summary": ["target", "--classes", "--channels", "--image-size", "--weights-root"],
         "list": ["what", "--weights-root"],
         "prepare": ["source", "--labels", "--size", "--channels", "--strict", "--verify", "--data-root"],

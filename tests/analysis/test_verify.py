@@ -1,0 +1,380 @@
+"""``alexnet verify``: faults made on purpose in trained networks are named, healthy and fresh networks are not."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from alexnet import load_model, verify
+from alexnet.analysis.layer_statistics import known_schemes, layer_statistics
+from alexnet.analysis.preprocessing_trials import run_trials
+from alexnet.analysis.verify import verify_weights
+from alexnet.cli.main import main
+from alexnet.core.errors import UserError
+from alexnet.core.tensors import save_tensors
+from alexnet.data.augment import views
+from alexnet.data.decode import fit
+from alexnet.models.classifier import ModelInfo
+from alexnet.models.layers import LocalResponseNorm, init_layer
+from alexnet.models.registry import create_model
+from alexnet.weights import zoo
+from alexnet.weights.preprocessing import TORCHVISION_IMAGENET
+from alexnet_lab.sensitivity import (
+    FAULTS,
+    alexnets,
+    count_untrained,
+    sensitivity,
+    verify_state,
+    with_fault,
+    with_other_units,
+)
+
+NETWORK = Path(__file__).parents[1] / "data_files/colour-network"
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def network():
+    return load_model(NETWORK)
+
+
+@pytest.fixture(scope="module")
+def report():
+    return verify_weights(NETWORK)
+
+
+@pytest.fixture
+def file(network, tmp_path):
+    """Writes a weights file of the network with some tensors changed, and returns its path."""
+
+    def write(change=lambda state: None, name="model.safetensors", dtype=torch.float32):
+        state = {key: value.clone() for key, value in network.state_dict().items()}
+        change(state)
+        save_file({key: v.to(dtype) if v.is_floating_point() else v for key, v in state.items()}, tmp_path / name)
+        return tmp_path / name
+
+    return write
+
+
+def test_a_trained_network_is_trained_and_whole(report):
+    assert report.training == "trained"
+    assert (report.status, report.faults) == (0, ())
+    assert report.variant == "small"
+    assert "trained, whole" in report.summary
+    assert [row.layer for row in report.layers] == ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
+
+
+def test_what_weights_cannot_tell_is_said(report):
+    text = " ".join(
+        [*(finding.sentence for finding in report.findings if finding.verdict == "unknown"), *report.unknown]
+    )
+    for words in ("RGB or BGR cannot be known", "mean and scale of the pixels", "where dropout is scaled"):
+        assert words in text
+
+
+@pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault != "RGB and BGR exchanged"])
+def test_a_fault_has_its_name(network, tmp_path, fault):
+    layer, expected, _ = FAULTS[fault]
+    changed = verify_state(network, with_fault(network, with_other_units(network), fault), tmp_path / "model")
+    assert changed.status == 1
+    assert set(changed.faults) & set(expected), (fault, changed.summary)
+    concerned = [name for finding in changed.findings if finding.fault in expected for name in finding.layers]
+    assert layer.split(" ")[-1].replace("norm", "conv") in concerned
+
+
+def test_exchanged_channels_cannot_be_known_from_the_weights(network, tmp_path):
+    changed = verify_state(network, with_fault(network, network, "RGB and BGR exchanged"), tmp_path / "model")
+    assert changed.faults == ()
+
+
+def test_other_units_are_the_same_function_and_no_fault(network, tmp_path):
+    other = with_other_units(network)
+    images = torch.randn(2, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(network(images), other(images), rtol=0, atol=1e-4)
+    assert verify_state(network, other.state_dict(), tmp_path / "model").faults == ()
+
+
+def test_images_decide_what_weights_cannot(network):
+    """Crops of photographs, each with the class that the network itself gives it."""
+    images = photographs()
+    labels = run_and_choose(network, images)
+    right = run_trials(network, images, labels)
+    assert right.stated.accuracy == 1
+    assert right.stated.tie
+    assert not right.stated_is_wrong
+    exchanged = load_model(NETWORK)
+    exchanged.load_state_dict(with_fault(network, network, "RGB and BGR exchanged"))
+    wrong = run_trials(exchanged, images, labels)
+    assert wrong.stated_is_wrong
+    assert (wrong.best.channels, wrong.best.pixels) == ("BGR", "as stated")
+    assert any(trial.tie and trial.dropout != "as stated" for trial in right.trials)  # a tie is called a tie
+
+
+def test_a_wrong_scale_is_found_with_images(network):
+    images = photographs()
+    labels = run_and_choose(network, images)
+    info = network.info
+    wrong = load_model(NETWORK)
+    scale = dataclasses.replace(info.preprocessing, mean=(0.0,) * 3, std=(1.0,) * 3)
+    wrong.info = dataclasses.replace(info, preprocessing=scale)
+    trials = run_trials(wrong, images, labels)
+    assert trials.stated_is_wrong
+    assert trials.best.channels == "RGB"
+    assert trials.best.pixels == "torchvision's mean and std"
+
+
+def test_warped_images_are_found_with_images(network):
+    """Wide crops: the right classes are those that the network gives to the warped crops."""
+    from sklearn.datasets import load_sample_images
+
+    wide = [
+        np.ascontiguousarray(image[y : y + 64, x : x + 160])
+        for image in load_sample_images().images
+        for y in range(0, 360, 24)
+        for x in range(0, 480, 120)
+    ]
+    side = network.preprocessing.resize_size
+    warped = [np.asarray(Image.fromarray(i).resize((side, side), Image.Resampling.BILINEAR)) for i in wide]
+    trials = run_trials(network, wide, run_and_choose(network, warped))
+    assert trials.best.resize == "warp"
+    assert trials.best.accuracy == 1
+    assert trials.stated_is_wrong
+
+
+def test_what_alpha_multiplies_is_found_with_images(lively):
+    """The right classes are those that the network gives if α multiplies the sum of squares, not the mean."""
+    network = lively(create_model("caffenet", width=0.0625, num_classes=9, seed=0))
+    lrns = [module for module in network.modules() if isinstance(module, LocalResponseNorm)]
+    for module in lrns:
+        module.alpha, module.convention = 1.0, "sum"
+    network.info = ModelInfo("caffenet", tuple("abcdefghi"), tuple("abcdefghi"), TORCHVISION_IMAGENET)
+    images = photographs()
+    large = torch.from_numpy(np.stack([np.asarray(fit(Image.fromarray(image), 256, 3)) for image in images]))
+    with torch.inference_mode():
+        logits = network(next(iter(views(large, network.preprocessing, None))))
+        network.fc8.bias -= logits.mean(dim=0)  # so that all classes occur
+    labels = (logits - logits.mean(dim=0)).argmax(dim=1).tolist()
+    assert len(set(labels)) > 4
+    for module in lrns:
+        module.convention = "mean"
+    trials = run_trials(network, images, labels)
+    assert trials.best.alpha == "the other convention"
+    assert trials.best.accuracy == 1
+    assert trials.stated_is_wrong
+
+
+def photographs():
+    from sklearn.datasets import load_sample_images
+
+    return [
+        np.ascontiguousarray(image[y : y + 64, x : x + 64])
+        for image in load_sample_images().images
+        for y in range(0, 360, 72)
+        for x in range(0, 570, 72)
+    ]
+
+
+def run_and_choose(network, images):
+    (view,) = views(torch.from_numpy(np.stack(images)), network.preprocessing, None)
+    with torch.inference_mode():
+        return network(view).argmax(dim=1).tolist()
+
+
+def test_data_of_a_folder_named_by_wordnet_ids(network, tmp_path, capsys):
+    images = photographs()[:20]
+    for number, (image, label) in enumerate(zip(images, run_and_choose(network, images), strict=True)):
+        Image.fromarray(image).save(tmp_path / f"{network.classes[label]}_{number}.png")
+    assert main(["verify", str(NETWORK), "--data", str(tmp_path), "--json"]) == 0
+    trials = json.loads(capsys.readouterr().out)["trials"]
+    assert trials["stated"]["right"] == trials["stated"]["images"] == 20
+
+
+def test_a_retouched_copy_is_named_and_its_layer_too(file):
+    def change(state):
+        state["conv2.weight"][0, 0, 0, 0] += 1e-3
+
+    retouched = verify_weights(file(change), against=NETWORK)
+    assert retouched.faults == ("retouched",)
+    assert [finding.layers for finding in retouched.findings if finding.fault] == [("conv2",)]
+    same = verify_weights(file(), against=NETWORK)
+    assert same.faults == ()
+    assert any("all layers are bit for bit" in finding.sentence for finding in same.findings)
+
+
+@pytest.mark.parametrize(
+    ("words", "change"),
+    [
+        ("reverse order", lambda s: s.update({"conv1.weight": s["conv1.weight"].flip(1)})),
+        ("HWC", lambda s: s.update({"fc6.weight": s["fc6.weight"].reshape(256, 64, 16).transpose(1, 2).flatten(1)})),
+        ("times 0.5", lambda s: s.update({"fc7.weight": s["fc7.weight"] / 2})),
+        ("same units in another order", lambda s: s.update({"conv3.weight": s["conv3.weight"].flip(0)})),
+        ("unrelated", lambda s: s.update({"conv4.weight": torch.randn(s["conv4.weight"].shape)})),
+        ("other biases", lambda s: s.update({"fc8.bias": s["fc8.bias"] + 1})),
+    ],
+)
+def test_against_says_what_was_changed(file, words, change):
+    compared = verify_weights(file(change), against=NETWORK)
+    assert any(words in finding.sentence for finding in compared.findings)
+
+
+def test_rounded_weights_are_called_rounded(file):
+    compared = verify_weights(file(dtype=torch.bfloat16), against=NETWORK)
+    assert compared.training == "trained"
+    assert sum("rounding" in finding.sentence for finding in compared.findings) == 8
+
+
+@pytest.fixture
+def published(network, file, tmp_path, monkeypatch):
+    """``torchvision/imagenet`` is a file of the colour network, and its variant is that network's. Returns the file."""
+    (tmp_path / "root").mkdir()
+    name = "torchvision/imagenet"
+    path = tmp_path / "root" / zoo.WEIGHTS[name].file
+    path.write_bytes(file().read_bytes())
+    row = dataclasses.replace(
+        zoo.WEIGHTS[name], variant="small", bytes=path.stat().st_size, hash=zoo.hash_file(path, "sha256")
+    )
+    monkeypatch.setitem(zoo.WEIGHTS, name, row)
+    return path
+
+
+def test_a_published_file_is_named_and_so_is_a_retouched_copy_of_it(published, file, capsys):
+    root = ["--weights-root", str(published.parent)]
+    assert main(["verify", "torchvision/imagenet", *root]) == 0
+    assert "the file is the published torchvision/imagenet, bit for bit" in capsys.readouterr().out
+    assert main(["verify", str(file(lambda state: state["conv4.weight"].mul_(1.001))), *root, "--json"]) == 1
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["faults"] == ["retouched"]
+    assert [finding["layers"] for finding in printed["findings"] if finding["fault"]] == [["conv4"]]
+    fine_tuned = verify(file(lambda state: state["fc8.weight"].mul_(1.1)), weights_root=published.parent)
+    assert fine_tuned.faults == ()
+    assert any("fine-tuning" in finding.sentence for finding in fine_tuned.findings)
+    published.write_bytes(published.read_bytes() + b" ")  # no longer the published file: nothing is compared with it
+    assert verify(file(lambda state: state["conv4.weight"].mul_(1.001)), weights_root=published.parent).faults == ()
+
+
+def test_a_changed_file_of_a_model_folder(tmp_path):
+    for name in ("model.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((NETWORK / name).read_bytes())
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["fc8.bias"][3] += 1
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert verify_weights(tmp_path).faults == ("changed-file",)
+
+
+def test_shapes_of_no_variant_are_reported(file):
+    def change(state):
+        state["fc7.weight"] = state["fc7.weight"][:, :100].contiguous()
+
+    changed = verify_weights(file(change))
+    assert changed.faults[0] == "shapes"
+    assert len(changed.layers) == 8
+
+
+def test_a_file_that_is_no_weights_file(tmp_path, capsys):
+    (tmp_path / "x.safetensors").write_bytes(b"no weights")
+    assert main(["verify", str(tmp_path / "x.safetensors")]) == 2
+    assert main(["verify", str(tmp_path / "absent")]) == 2
+    assert all(line.startswith(("alexnet: ", "  ")) for line in capsys.readouterr().err.splitlines())
+    with pytest.raises(UserError):
+        verify(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", alexnets())
+def test_fresh_networks_of_every_variant_are_untrained(name):
+    right, total, wrong = count_untrained([name], 20, width=0.0625)
+    assert total == 20
+    assert right == total, wrong
+
+
+def test_the_baseline_that_is_no_alexnet(tmp_path):
+    network = create_model("lenet5", seed=0)
+    save_tensors(network.state_dict(), tmp_path / "lenet.safetensors")
+    found = verify_weights(tmp_path / "lenet.safetensors")
+    assert "shapes" in found.faults
+    assert found.training == "untrained"
+
+
+def test_the_run_of_a_narrow_network_of_few_units_is_not_accused():
+    golden = Path(__file__).parents[1] / "data_files/golden/digits-run"
+    assert verify_weights(golden).faults == ()
+
+
+@pytest.mark.parametrize("scheme", ["gaussian", "xavier", "glorot", "he", "torch"])
+def test_each_initialization_is_known(scheme):
+    layer = torch.nn.Conv2d(32, 64, 3)
+    init_layer(layer, "layer", scheme, 0.03, 0.1, seed=1)
+    found = layer_statistics(layer.weight.detach())
+    assert found.state == "initial"
+    wanted = {scheme.name for scheme in known_schemes((64, 32, 3, 3))}
+    assert found.nearest in wanted
+    assert {"gaussian": "0.03", "he": "He", "torch": "PyTorch"}.get(scheme, "Glorot") in found.nearest
+    scaled = layer_statistics(layer.weight.detach() * 1.1)
+    assert scaled.state == "random"
+    spiked = layer.weight.detach().clone()
+    spiked += 0.5 * spiked.std() * torch.outer(torch.ones(64), torch.ones(288)).reshape(spiked.shape)
+    assert layer_statistics(spiked).state == "trained"
+
+
+def test_the_sensitivity_table(tmp_path):
+    from alexnet.models.bundle import save_model
+
+    save_model(with_other_units(load_model(NETWORK)), tmp_path / "other")
+    rows = sensitivity({"colour": (NETWORK, tmp_path / "other")}).splitlines()
+    assert len(rows) == 3 + len(FAULTS)
+    assert rows[-1] == "| no fault | consistent |"
+    assert sum("| found |" in row for row in rows) == len(FAULTS) - 1
+
+
+def test_the_command_prints_the_verdict_first():
+    out = subprocess.run(
+        [sys.executable, "-m", "alexnet", "verify", str(NETWORK)], check=True, capture_output=True, text=True
+    ).stdout
+    assert out.splitlines()[0].endswith("consistent: trained, whole, small")
+
+
+def changed_files(count, seed, tmp_path):
+    """Files of a narrow network with random bytes, tensors and shapes changed; yields their paths."""
+    draws = np.random.default_rng(seed)
+    network = create_model("small", width=0.25, num_classes=10, image_size=16, seed=0)
+    states = [{key: value.clone() for key, value in network.state_dict().items()} for _ in range(1)]
+    for number in range(count):
+        state, path = dict(states[0]), tmp_path / f"{number % 4}.safetensors"
+        key = str(draws.choice(list(state)))
+        match draws.integers(6):
+            case 0:
+                del state[key]
+            case 1:
+                state[key] = state[key].flatten()[: draws.integers(0, 9)].clone()
+            case 2:
+                state[key] = torch.zeros([int(n) for n in draws.integers(0, 4, size=draws.integers(0, 5))])
+            case 3:
+                state[key] = state[key].to([torch.int8, torch.bool, torch.float16, torch.float64][draws.integers(4)])
+            case 4:
+                state[key] = state[key] * float(draws.choice([0, np.inf, np.nan, 1e38, -1e-38]))
+        save_file(state, path)
+        content = bytearray(path.read_bytes())
+        for place in draws.integers(0, len(content), size=draws.integers(0, 3)):
+            content[place] = draws.integers(256)
+        path.write_bytes(content)
+        yield path
+
+
+def test_changed_files_are_reported_or_refused(tmp_path):
+    reports = 0
+    for path in changed_files(80, 0, tmp_path):
+        try:
+            verified = verify_weights(path, against=NETWORK)
+        except UserError:
+            continue
+        reports += 1
+        assert verified.summary
+        json.dumps(dataclasses.asdict(verified))
+    assert reports > 40
