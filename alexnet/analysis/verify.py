@@ -223,7 +223,8 @@ def summarize_report(report: VerifyReport) -> str:
     }[report.training]  # fmt: skip
     name = report.variant or "no variant of this program"
     if report.faults:
-        return f"SUSPICIOUS: {', '.join(report.faults)}; {what}, {name}"
+        known = () if what == "not trained" and "untrained" in report.faults else (what,)
+        return f"SUSPICIOUS: {', '.join(report.faults)}; {', '.join((*known, name))}"
     return f"consistent: {what}, whole, {name}"
 
 

@@ -89,7 +89,7 @@ def _predict(add: Add) -> None:
 
 
 def _convert(add: Add) -> None:
-    add("file", metavar="FILE", help="a weights file: safetensors or Caffe")
+    add("file", metavar="FILE", help="a weights file: PyTorch, safetensors, ONNX or Caffe")
     add("--variant", metavar="VARIANT", help=f"{VARIANT} (default: found from shapes and names)")
     add("--mean", metavar="FILE", help="the mean image that the network subtracts: .binaryproto or .npy")
     add("--out", metavar="FOLDER", help="the model folder to write (default: the file's name without suffix)")

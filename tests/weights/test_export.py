@@ -1,6 +1,7 @@
 """Every variant in every format: the other side computes the same from photographs, or there is a reason."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -86,6 +87,13 @@ def test_the_table_has_a_row_for_each_variant_and_every_reason(reasons):
         assert f"| `{name}` |" in text
     assert text.count("\n1. ") == 1
     assert all(name in COMMANDS["export"].help + _help() for name in EXPORTERS)
+
+
+def test_the_page_has_the_table(reasons):
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    assert page.partition("<!-- export table: begin -->\n")[2].partition("\n<!-- export table: end -->")[
+        0
+    ] == export_table(reasons)
 
 
 def _help():
