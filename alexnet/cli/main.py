@@ -89,7 +89,7 @@ def _predict(add: Add) -> None:
 
 
 def _convert(add: Add) -> None:
-    add("file", metavar="FILE", help="a weights file: PyTorch, safetensors, ONNX or Caffe")
+    add("file", metavar="FILE", help="a weights file: PyTorch, safetensors, Keras, NumPy, MatConvNet, ONNX or Caffe")
     add("--variant", metavar="VARIANT", help=f"{VARIANT} (default: found from shapes and names)")
     add("--mean", metavar="FILE", help="the mean image that the network subtracts: .binaryproto or .npy")
     add("--out", metavar="FOLDER", help="the model folder to write (default: the file's name without suffix)")
@@ -102,7 +102,7 @@ def _export(add: Add) -> None:
         "--to",
         required=True,
         metavar="FORMAT",
-        help="onnx, torch, torchvision, safetensors, caffe, c, topology, or hub:OWNER/NAME to upload the model",
+        help="onnx, torch, torchvision, safetensors, caffe, keras, c, topology, or hub:OWNER/NAME to upload the model",
     )
     add("--out", metavar="FILE", help="the file to write (default: the model's name with the format's suffix, here)")
     add("--int8", action="store_true", help="int8 weights and activations, with ranges from real images")

@@ -122,6 +122,8 @@ def _other_parts(layer: ForeignLayer, weight: Tensor) -> dict[str, Tensor]:
     if layer.kind == "batch-norm":
         if layer.running_mean is None or layer.running_var is None:
             raise UserError(f"batch normalization {printable(layer.name)!r} has no running mean and variance")
+        if bool((layer.running_var < 0).any()):
+            raise UserError(f"batch normalization {printable(layer.name)!r} has a negative running variance")
         parts |= {"running_mean": layer.running_mean, "running_var": layer.running_var}
         parts["num_batches_tracked"] = torch.zeros((), dtype=torch.int64)
     lengths = {name: tuple(part.shape) for name, part in parts.items() if name != "num_batches_tracked"}

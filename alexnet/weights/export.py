@@ -29,6 +29,7 @@ EXPORTERS: Mapping[str, str] = {
     "torchvision": "alexnet.weights.exporters.torchvision",
     "safetensors": "alexnet.weights.exporters.safetensors",
     "caffe": "alexnet.weights.exporters.caffe",
+    "keras": "alexnet.weights.exporters.keras",
     "c": "alexnet.weights.exporters.c",
     "topology": "alexnet.weights.exporters.topology",
 }

@@ -7,12 +7,14 @@ guess: what the file does not say stays None. ``identify.py`` finds out which ne
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from torch import Tensor
 
-from alexnet.config import Preprocessing
+from alexnet.config import MAX_SIDE, Preprocessing
+from alexnet.core.errors import UserError
+from alexnet.core.names import printable
 from alexnet.models.alexnet import Architecture
 
 Framework = Literal["alexnet", "torchvision", "torch", "caffe", "keras", "tensorflow", "matconvnet", "onnx"]
@@ -93,3 +95,79 @@ class ForeignWeights:
     image_size: int | None = None
     architecture: Architecture | None = None
     notes: tuple[str, ...] = ()
+
+
+_WHOLE, _ANY = True, False
+SETTINGS: Mapping[tuple[OpKind, str], tuple[bool, float, float]] = {
+    ("conv", "stride"): (_WHOLE, 1, MAX_SIDE),
+    ("conv", "padding"): (_WHOLE, 0, MAX_SIDE),
+    ("conv", "groups"): (_WHOLE, 1, 1e6),
+    ("pool", "kernel"): (_WHOLE, 1, MAX_SIDE),
+    ("pool", "stride"): (_WHOLE, 1, MAX_SIDE),
+    ("lrn", "size"): (_WHOLE, 1, 1e6),
+    ("lrn", "groups"): (_WHOLE, 1, 1e6),
+    ("lrn", "alpha"): (_ANY, 0, 1e6),
+    ("lrn", "beta"): (_ANY, 0, 1e3),
+    ("lrn", "k"): (_ANY, 1e-30, 1e6),
+    ("batch-norm", "eps"): (_ANY, 0, 1e6),
+    ("dropout", "p"): (_ANY, 0, 1 - 1e-6),
+}
+"""Operation and setting → (whether it is a whole number, the smallest value, the largest): others have no meaning."""
+SMALLEST_STD, LARGEST_PIXEL = 1e-6, 1e9
+
+
+def check_settings(weights: ForeignWeights) -> None:
+    """Raise ``UserError`` if a setting that the file states has no meaning: it is not finite, or out of its range.
+
+    Settings are those of the operations, the image size, and the mean and scale of pixels. All readers' results pass
+    this check before a network is built from them.
+    """
+    for op in weights.ops:
+        for name, value in op.settings.items():
+            if (op.kind, name) in SETTINGS and not (name == "padding" and value in ("same", "ceil")):
+                _check_setting(op, name, value, *SETTINGS[op.kind, name])
+    if weights.image_size is not None and not 1 <= weights.image_size <= MAX_SIDE:
+        raise UserError(f"the file states images of {weights.image_size} pixels: expected 1 to {MAX_SIDE}")
+    if weights.mean_image is not None and not bool(weights.mean_image.isfinite().all()):
+        raise UserError("the mean image in the file holds numbers that are not finite")
+    if weights.preprocessing is not None:
+        means, stds = weights.preprocessing.mean, weights.preprocessing.std
+        if not all(abs(mean) <= LARGEST_PIXEL for mean in means):  # NaN is not
+            raise UserError(f"the file states the mean {_listed(means)} of the pixels, which has no meaning")
+        if not all(SMALLEST_STD <= abs(std) <= LARGEST_PIXEL for std in stds):
+            raise UserError(f"the file states pixels divided by {_listed(stds)}, which has no meaning")
+
+
+def _check_setting(op: ForeignOp, name: str, value: object, whole: bool, smallest: float, largest: float) -> None:
+    is_number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    if not is_number or not smallest <= value <= largest:  # type: ignore[operator]
+        where = f"layer {printable(op.layer)!r}: " if op.layer else ""
+        kind = "a whole number" if whole else "a number"
+        raise UserError(
+            f"{where}the file states {op.kind} with {name} = {printable(str(value))}; expected {kind} from "
+            f"{smallest:g} to {largest:g}"
+        )
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
+
+
+def one_setting_each(ops: Sequence[ForeignOp], ceilings: Sequence[bool | None]) -> tuple[ForeignOp, ...]:
+    """The operations with the settings that our networks have only once: the rounding of pools, and dropout.
+
+    ``ceilings``: for each pool, whether its size is rounded up; None if both roundings give the same size.
+    Probabilities of dropout that differ are left out: they act in training only. Raises ``UserError`` if some pools
+    must round up and others down.
+    """
+    stated = {ceiling for ceiling in ceilings if ceiling is not None}
+    if len(stated) > 1:
+        raise UserError("some pools round up and others down, which no AlexNet of this program does")
+    pool = {"ceil_mode": stated.pop()} if stated else {}
+    same_dropout = len({op.settings.get("p") for op in ops if op.kind == "dropout"}) <= 1
+    return tuple(
+        replace(op, settings={**op.settings, **pool}) if op.kind == "pool"
+        else replace(op, settings={}) if op.kind == "dropout" and not same_dropout
+        else op
+        for op in ops
+    )  # fmt: skip

@@ -41,6 +41,9 @@ class Reader(Protocol):
 FORMATS: dict[str, str] = {
     "PyTorch": "alexnet.weights.torch_files",
     "safetensors": "alexnet.weights.safetensors_files",
+    "MatConvNet": "alexnet.weights.matconvnet",
+    "Keras": "alexnet.weights.keras_files",
+    "NumPy": "alexnet.weights.numpy_files",
     "ONNX": "alexnet.weights.onnx_files",
     "Caffe": "alexnet.weights.caffe",
 }
@@ -48,7 +51,7 @@ FORMATS: dict[str, str] = {
 REFUSED: dict[str, str] = {
     "cuda-convnet": "alexnet.weights.cuda_convnet",
 }
-"""Formats that are only recognized: ``read`` raises the ``UserError`` that says why."""
+"""Formats that are only recognized, before the others: ``read`` raises the ``UserError`` that says why."""
 
 
 def read_weights(path: Path, options: ReadOptions | None = None) -> ForeignWeights:
@@ -61,7 +64,7 @@ def read_weights(path: Path, options: ReadOptions | None = None) -> ForeignWeigh
             head = file.read(HEAD)
     except OSError as error:
         raise cannot_read(path, error) from error
-    for module in (*FORMATS.values(), *REFUSED.values()):
+    for module in (*REFUSED.values(), *FORMATS.values()):
         reader = cast("Reader", importlib.import_module(module))
         if reader.recognises(head, path):
             return reader.read(path, options or ReadOptions())

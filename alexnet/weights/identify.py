@@ -17,10 +17,18 @@ from typing import Any, cast
 
 from alexnet.core.errors import UserError
 from alexnet.core.names import printable
-from alexnet.models.alexnet import Architecture, ConvLayer, LayerOp
+from alexnet.models.alexnet import Architecture, ConvLayer
 from alexnet.models.layers import padding_amounts
 from alexnet.models.registry import get_architecture, get_variant, list_models
-from alexnet.weights.foreign import ForeignLayer, ForeignOp, ForeignWeights, Framework, shape_in_words
+from alexnet.weights.foreign import (
+    ForeignLayer,
+    ForeignOp,
+    ForeignWeights,
+    Framework,
+    OpKind,
+    check_settings,
+    shape_in_words,
+)
 
 CONVS, LINEARS = 5, 3
 LAST_CONV = f"conv{CONVS}"
@@ -29,10 +37,12 @@ FIRST_CHOICE: Mapping[Framework, tuple[str, ...]] = {
     "torchvision": ("torchvision",),
     "caffe": ("bvlc-alexnet", "caffenet"),
     "matconvnet": ("bvlc-alexnet", "caffenet"),
+    "tensorflow": ("bvlc-alexnet", "caffenet"),
     "keras": ("keras",),
 }
 """The variants that a framework's files hold, where other variants have equal shapes."""
-OP_NAMES: tuple[LayerOp, ...] = ("activation", "lrn", "within-channel-lrn", "batch-norm", "pool")
+WITHOUT_EFFECT: tuple[OpKind, ...] = ("dropout", "flatten")
+"""Operations that do not change the order of the others."""
 
 
 @dataclass(frozen=True)
@@ -64,20 +74,22 @@ class _Match:
     order_differences: list[str] = field(default_factory=list)
     stated: list[str] = field(default_factory=list)
     is_narrow: bool = False
+    spread: float = 1.0
     has_own_size: bool = True
 
     @property
-    def rank(self) -> tuple[bool, bool]:
-        """Lower is nearer: the variant's own widths and image size come first."""
-        return self.is_narrow, not self.has_own_size
+    def rank(self) -> tuple[bool, float, bool]:
+        """Lower is nearer: first the variant's own widths, then all narrower by one factor, then its image size."""
+        return self.is_narrow, self.spread, not self.has_own_size
 
 
 def identify(weights: ForeignWeights, variant: str | None = None, name: str = "FILE") -> Identity:
     """The network that the file holds. ``variant``: its name, if the user gives one; ``name``: the file's, for errors.
 
-    Raises ``UserError``: for another number of layers, for shapes of no variant (with both sides listed), and if
-    several variants fit.
+    Raises ``UserError``: for settings without a meaning, for another number of layers, for shapes of no variant (with
+    both sides listed), and if several variants fit.
     """
+    check_settings(weights)
     parts = name_layers(weights)
     names = [variant] if variant else list(_alexnets())
     if weights.architecture is not None and weights.variant and variant in (None, weights.variant):
@@ -97,6 +109,8 @@ def identify(weights: ForeignWeights, variant: str | None = None, name: str = "F
     if len(fitting) > 1 and (first := [match for match in fitting if match.variant in preferred]):
         reasons.append(f"{weights.format} files of these shapes are {' or '.join(preferred)}")
         fitting = first
+    if len(fitting) > 1 and weights.ops and len({_function_of(match) for match in fitting}) == 1:
+        fitting = [min(fitting, key=lambda match: len(match.stated))]  # with the file's settings they are one network
     if len(fitting) > 1:
         names = [match.variant for match in fitting]
         raise UserError(
@@ -129,6 +143,22 @@ def name_layers(weights: ForeignWeights) -> dict[str, ForeignLayer]:
     parts = {f"conv{number}": layer for number, layer in enumerate(convs, 1)}
     parts |= {f"norm{number}": layer for number, layer in enumerate(norms, 1)}
     return parts | {f"fc{number}": layer for number, layer in enumerate(linears, CONVS + 1)}
+
+
+def _function_of(match: _Match) -> tuple[object, ...]:
+    """What a network computes, without its name: equal for two architectures that give equal logits."""
+    a, size, layers = match.architecture, match.image_size, []
+    for layer, following in zip(a.convs, a.map_sizes(match.image_size), strict=True):
+        zeros = padding_amounts(size, layer.kernel, layer.stride, layer.padding)
+        ops = tuple(_normal_order(layer.ops))
+        layers.append((layer.filters, layer.kernel, layer.stride, layer.groups, zeros, ops, following))
+        size = following
+    used = {op for layer in a.convs for op in layer.ops}
+    lrn = (a.lrn_size, a.lrn_alpha, a.lrn_beta, a.lrn_k, a.lrn_convention, a.lrn_groups) if "lrn" in used else ()
+    return (
+        match.image_size, *layers, a.activation, a.pool_kernel, a.pool_stride, lrn,
+        a.batch_norm_eps if "batch-norm" in used else 0, a.adaptive_pool in (None, size), a.dropout_scaling,
+    )  # fmt: skip
 
 
 def check_architecture(architecture: Architecture) -> None:
@@ -180,11 +210,12 @@ def _compare(name: str, weights: ForeignWeights, parts: Mapping[str, ForeignLaye
     check_architecture(own)
     match.architecture = _same_widths(own, parts, any_widths=is_named)
     if match.architecture != own:
-        match.is_narrow = True
+        match.is_narrow, match.spread = True, _spread(own, match.architecture)
         match.stated.append(f"the layers are narrower than those of {name}")
     _compare_shapes(match, weights, parts)
     if weights.ops and not match.shape_differences:
         _compare_order(match, weights.ops)
+        _compare_head(match, weights.ops)
     return match
 
 
@@ -207,6 +238,16 @@ def _same_widths(architecture: Architecture, parts: Mapping[str, ForeignLayer], 
     return replace(architecture, convs=cast("Any", tuple(convs)), hidden=(first, second))
 
 
+def _spread(own: Architecture, narrow: Architecture) -> float:
+    """The largest factor between two architectures' widths over the smallest: 1 if all layers are equally narrow."""
+    factors = [found / ours for ours, found in zip(_widths(own), _widths(narrow), strict=True)]
+    return round(max(factors) / min(factors), 2)
+
+
+def _widths(architecture: Architecture) -> list[int]:
+    return [layer.filters for layer in architecture.convs] + [layer.units for layer in architecture.hidden]
+
+
 def _compare_shapes(match: _Match, weights: ForeignWeights, parts: Mapping[str, ForeignLayer]) -> None:
     a, differences, inputs = match.architecture, match.shape_differences, parts["conv1"].weight.shape[1]
     has_norms = any("batch-norm" in layer.ops for layer in a.convs)
@@ -223,6 +264,8 @@ def _compare_shapes(match: _Match, weights: ForeignWeights, parts: Mapping[str, 
         match.image_size = _image_size(match, weights.image_size, grid)
     elif weights.image_size is not None and weights.image_size >= a.smallest_image():
         match.image_size = weights.image_size
+    if a.map_sizes(match.image_size)[-1] < 1:
+        differences.append(f"images of {match.image_size} pixels are too small for the strides in the file")
     fc6, fc7 = a.hidden
     _compare_shape(differences, "fc6", parts["fc6"], (fc6.units, parts["fc6"].weight.shape[1]))
     _compare_shape(differences, "fc7", parts["fc7"], (fc7.units, fc6.units))
@@ -277,6 +320,7 @@ def _apply_stated_settings(match: _Match, ops: Sequence[ForeignOp]) -> None:
                 listed = ", ".join(map(str, sorted(different)[:5]))
                 match.shape_differences.append(f"{kind}: {setting} differs between layers: {listed}")
     changed = {name: value for name, value in stated.items() if not _equal(getattr(a, name), value)}
+    same_lrn = ("lrn_alpha", "lrn_convention") if _same_lrn(a, replace(a, **changed)) else ()
     if "pool_ceil_mode" in changed and _same_maps(a, replace(a, pool_ceil_mode=changed["pool_ceil_mode"])):
         del changed["pool_ceil_mode"]  # both roundings give the same maps at this size
     convs = [op for op in ops if op.kind == "conv"]
@@ -287,9 +331,17 @@ def _apply_stated_settings(match: _Match, ops: Sequence[ForeignOp]) -> None:
             for number, (layer, op) in enumerate(zip(layers, convs, strict=True), 1)
         ]
     match.stated += [
-        f"{name} is {value!r} in the file, {getattr(a, name)!r} in {match.variant}" for name, value in changed.items()
+        f"{name} is {value!r} in the file, {getattr(a, name)!r} in {match.variant}"
+        for name, value in changed.items()
+        if name not in same_lrn
     ]
     match.architecture = replace(a, convs=cast("Any", tuple(layers)), **changed)
+
+
+def _same_lrn(one: Architecture, other: Architecture) -> bool:
+    """Whether two α have one effect: α of the mean of n squares is α/n of their sum."""
+    effects = [a.lrn_alpha if a.lrn_convention == "sum" else a.lrn_alpha / a.lrn_size for a in (one, other)]
+    return one.lrn_size == other.lrn_size and _equal(*effects)
 
 
 def _same_maps(one: Architecture, other: Architecture) -> bool:
@@ -328,14 +380,17 @@ def _equal(one: object, other: object) -> bool:
 
 def _compare_order(match: _Match, ops: Sequence[ForeignOp]) -> None:
     """The order of operations after each convolution, in the file and in the variant."""
+    before: list[str] = []
     after: list[list[str]] = []
     for op in ops:
         if op.kind == "conv":
             after.append([])
         elif op.kind == "linear":
             break
-        elif after and op.kind in OP_NAMES:
-            after[-1].append(op.kind)
+        elif op.kind not in WITHOUT_EFFECT:
+            (after[-1] if after else before).append(op.kind)
+    if before:
+        match.order_differences.append(f"before conv1: found {', '.join(before)}; {match.variant} has nothing there")
     for number, (layer, found) in enumerate(zip(match.architecture.convs, after, strict=False), 1):
         if _normal_order(found) != _normal_order(list(layer.ops)):
             match.order_differences.append(
@@ -343,6 +398,17 @@ def _compare_order(match: _Match, ops: Sequence[ForeignOp]) -> None:
             )
     if len(after) != CONVS:
         match.order_differences.append(f"the file describes {len(after)} convolutions")
+
+
+def _compare_head(match: _Match, ops: Sequence[ForeignOp]) -> None:
+    """The order of operations from fc6 on, in the file and in every AlexNet."""
+    first = next((place for place, op in enumerate(ops) if op.kind == "linear"), len(ops))
+    head = [op.kind for op in ops[first:] if op.kind not in WITHOUT_EFFECT]
+    while head[-1:] == ["softmax"]:  # it turns logits into probabilities; a file may also have one for the loss
+        head.pop()
+    wanted = ["linear", "activation", "linear", "activation", "linear"]
+    if head != wanted:
+        match.order_differences.append(f"from fc6 on: found {', '.join(head)}; expected {', '.join(wanted)}")
 
 
 def _normal_order(ops: Sequence[str]) -> list[str]:

@@ -1,7 +1,8 @@
 """``load_model``: a trained network from whatever a user calls a MODEL.
 
-A MODEL is a run folder or model folder of this program, a weights file in a format of ``formats.py``, the name of
-published weights (``zoo.py``), or a repository ``hub:OWNER/NAME`` (``hub.py``).
+A MODEL is a run folder or model folder of this program, a weights file (of PyTorch, safetensors, Keras, NumPy,
+MatConvNet or Caffe; ``formats.py`` has the table), the name of published weights (``zoo.py``), or a repository
+``hub:OWNER/NAME`` (``hub.py``).
 """
 
 from __future__ import annotations

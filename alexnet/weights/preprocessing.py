@@ -62,7 +62,8 @@ def _preprocessing(
     if identity.in_channels == 3 and weights.framework == "torchvision":
         assumptions.append("preprocessing: torchvision's for its published weights")
         return replace(TORCHVISION_IMAGENET, resize_size=stored_size(size), crop=size, image_size=size), None
-    if identity.in_channels in (1, 3) and weights.framework in ("caffe", "matconvnet"):
+    of_caffe = weights.framework in ("caffe", "matconvnet") or weights.channel_order == "BGR"
+    if identity.in_channels in (1, 3) and of_caffe:
         return _caffe_preprocessing(weights, identity, assumptions)
     assumptions.append(
         "preprocessing: RGB pixels from 0 to 1; the file does not state it, and weights cannot decide it"

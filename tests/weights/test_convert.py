@@ -9,12 +9,14 @@ from PIL import Image
 from safetensors.torch import save_file
 from sklearn.datasets import load_sample_images
 
+from alexnet.cli.main import main
 from alexnet.core.errors import UserError
 from alexnet.inference.transform import ImageTransform
 from alexnet.models.registry import create_model
 from alexnet.models.variants import VARIANTS
 from alexnet.weights.convert import build_network, convert_file
 from alexnet.weights.foreign import ForeignLayer, ForeignWeights
+from alexnet.weights.formats import FORMATS
 from alexnet.weights.identify import identify
 from alexnet.weights.load import load_model
 
@@ -145,7 +147,7 @@ def test_a_damaged_file(written, tmp_path, narrow_network):
     (tmp_path / "notes.txt").write_text("These are no weights, but a text that is longer than a header.")
     with pytest.raises(
         UserError,
-        match=r"notes.txt is not a weights file that this version reads: it reads PyTorch, safetensors, Caffe",
+        match=rf"notes.txt is not a weights file that this version reads: it reads {', '.join(FORMATS)}",
     ):
         convert_file(tmp_path / "notes.txt")
 
@@ -204,3 +206,10 @@ def test_load_model_takes_a_file(narrow_torchvision, written):
     theirs = narrow_torchvision(5)
     network = load_model(written(theirs.state_dict()))
     assert torch.equal(network.conv1.weight, theirs.features[0].weight)
+
+
+def test_the_help_of_convert_names_every_format(capsys):
+    with pytest.raises(SystemExit):
+        main(["convert", "--help"])
+    helped = capsys.readouterr().out
+    assert [name for name in FORMATS if name not in helped] == []

@@ -50,7 +50,7 @@ def test_a_zipped_checkpoint_is_refused(tmp_path):
 
 def test_other_pickles_and_folders_are_not_called_that(tmp_path):
     (tmp_path / "1.2").write_bytes(pickle.dumps({"weights": 3}, protocol=2))
-    with pytest.raises(UserError, match="is not a weights file that this version reads"):
+    with pytest.raises(UserError, match="layer 'weights' is neither"):
         convert_file(tmp_path / "1.2")
     with pytest.raises(UserError, match="is not a model"):
         load_model(tmp_path)

@@ -30,7 +30,7 @@ from alexnet.weights.exporters.common import PixelNetwork
 from alexnet_lab.export_table import WORKS, export_reasons, export_table
 
 NEEDS = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "caffe": ("cv2",)}
-FULL_SIZE_ONLY = ("torchvision",)  # torchvision's layers have fixed widths
+ELSEWHERE = ("torchvision", "keras")  # fixed widths; test_export_keras.py has every variant in one process
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def reasons():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("file_format", [name for name in EXPORTERS if name not in FULL_SIZE_ONLY])
+@pytest.mark.parametrize("file_format", [name for name in EXPORTERS if name not in ELSEWHERE])
 @pytest.mark.parametrize("name", list_models())
 def test_every_variant_in_every_format(name, file_format, reasons, narrow, tmp_path, one_thread):
     for module in NEEDS.get(file_format, ()):

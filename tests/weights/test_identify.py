@@ -102,17 +102,25 @@ def with_settings(weights, kind, number=0, **settings):
 
 def test_settings_that_the_file_states_are_taken():
     weights = foreign("caffenet", "caffe", describe=True)
-    weights = with_settings(weights, "lrn", alpha=2e-5, k=1.0, size=5, beta=0.75, convention="sum")
+    weights = with_settings(weights, "lrn", alpha=3e-5, k=1.0, size=5, beta=0.75, convention="sum")
     weights = with_settings(weights, "pool", kernel=3, stride=2, ceil_mode=False)
     found = identify(weights)
-    assert (found.architecture.lrn_alpha, found.architecture.lrn_convention) == (2e-5, "sum")
-    assert "lrn_alpha is 2e-05 in the file, 0.0001 in caffenet" in found.assumptions
+    assert (found.architecture.lrn_alpha, found.architecture.lrn_convention) == (3e-5, "sum")
+    assert "lrn_alpha is 3e-05 in the file, 0.0001 in caffenet" in found.assumptions
     # at 227 pixels both roundings give 6 × 6 maps: the variant's own stays
     assert not any("pool" in line for line in found.assumptions)
     same = identify(
         with_settings(foreign("caffenet", "caffe", describe=True), "lrn", alpha=float(torch.tensor(1e-4)), k=1)
     )
     assert same.assumptions == ()
+
+
+def test_an_alpha_of_the_other_convention_with_the_same_effect_is_no_difference():
+    """2e-5 of the sum of five squares is 1e-4 of their mean."""
+    weights = foreign("caffenet", "caffe", describe=True)
+    found = identify(with_settings(weights, "lrn", alpha=2e-5, k=1.0, size=5, beta=0.75, convention="sum"))
+    assert (found.architecture.lrn_alpha, found.architecture.lrn_convention) == (2e-5, "sum")
+    assert not any("lrn" in line for line in found.assumptions)
 
 
 def test_paddings_that_are_the_same_zeros_are_the_same():
