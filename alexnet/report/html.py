@@ -7,6 +7,7 @@ printed and read by a screen reader.
 from __future__ import annotations
 
 import base64
+import functools
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from alexnet.report.markdown import described_differences, expected, facts, read
 from alexnet.report.text import describe_measure
 
 if TYPE_CHECKING:
+    from jinja2 import Template
     from matplotlib.figure import Figure
 
 NARROW_DPI = 165  # pixels per inch of a figure for phones
@@ -95,16 +97,12 @@ def render(
     """The whole page. ``result``: the contents of ``result.json``; ``remarks``: lines on the images; ``names``: class →
     its label for people; ``run``: the name of the run's folder; ``side``: of the prepared images, in pixels.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((files("alexnet.report") / "page.html.jinja").read_text(encoding="utf-8"))
     counted = [
         (names.get(name, name), f"{value['top1']:.1%}", f"{value['images']:,}")
         for name, value in sorted(result.get("per_class", {}).items(), key=lambda item: item[1]["top1"] or 0.0)
         if value["images"]
     ]
-    return template.render(
+    return _template().render(
         title=run,
         recipe=recipe.name,
         measure=describe_measure(result) if result["split"] else "not evaluated: there are no test images",
@@ -120,3 +118,12 @@ def render(
         fields=assignments(recipe),
         longest=LONGEST_CAPTION,
     )
+
+
+@functools.cache
+def _template() -> Template:
+    """The page's template, compiled."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string((files("alexnet.report") / "page.html.jinja").read_text(encoding="utf-8"))

@@ -139,7 +139,7 @@ def test_the_report_in_a_browser(tmp_path):
     from selenium import webdriver
     from selenium.webdriver.common.by import By
 
-    trained = train("small-digits", out=tmp_path / "run", overrides=["train.epochs=2"])
+    trained = train("small-digits", out=tmp_path / "run", overrides=["train.epochs=2", "model.width=0.25"])
     report = trained.folder / "report.html"
     assert report.stat().st_size > 100_000
     options = webdriver.ChromeOptions()
@@ -197,7 +197,9 @@ def test_a_report_that_fails_is_a_warning(tmp_path, monkeypatch):
 
     monkeypatch.setattr(report, "write", fail)
     listener = Listener()
-    trained = train("small-digits", out=tmp_path / "run", overrides=["train.epochs=1"], reporter=listener)
+    trained = train(
+        "small-digits", out=tmp_path / "run", overrides=["train.epochs=1", "model.width=0.25"], reporter=listener
+    )
     assert trained.finished
     assert trained.result["top1"] > 0
     assert not Path(trained.folder / "report.html").exists()

@@ -7,6 +7,7 @@ import pytest
 from alexnet.cli.main import main
 from alexnet_lab.bench import data, hardware_peak
 from alexnet_lab.bench.hardware_peak import HardwarePeak, highest
+from alexnet_lab.bench.run import run_benchmark
 
 pytestmark = pytest.mark.slow
 
@@ -14,10 +15,20 @@ QUICK = ["--rounds", "1", "--seconds", "0.01", "--device", "cpu"]
 COLUMNS = {"what", "variant", "batch", "precision", "ours", "stock", "ratio", "share_of_bound", "peak_memory"}
 
 
-@pytest.fixture(autouse=True)
-def small_products(monkeypatch):
-    """Products of a sixty-fourth of the work: what is tested here is that they stand beside the rows."""
-    monkeypatch.setattr(hardware_peak, "SIDE", 1024)
+@pytest.fixture(scope="module", autouse=True)
+def small_products():
+    """Products and copies of a fraction of the work: what is tested here is that they stand beside the rows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hardware_peak, "SIDE", 1024)
+        patch.setattr(hardware_peak, "SECONDS", 0.01)
+        patch.setattr(hardware_peak.copy_rate, "__defaults__", (2**24,))
+        yield
+
+
+@pytest.fixture(scope="module")
+def inference():
+    """The document of a small network's inference: in the default precision and with int8 weights."""
+    return run_benchmark("infer", variants=["small"], batches=[1], rounds=1, seconds=0.01, device="cpu")
 
 
 @pytest.fixture
@@ -40,8 +51,16 @@ def test_training_steps_are_rows_of_figures(capsys):
     assert document["hardware"]["threads"] >= 1
 
 
-def test_a_person_sees_a_table_and_the_machine(capsys):
-    assert main(["bench", "infer", "--variant", "torchvision", "--batch", "1", "--precision", "fp32", *QUICK]) == 0
+def test_a_person_sees_a_table_and_the_machine(inference, capsys, monkeypatch):
+    asked = []
+
+    def finished(what, **settings):
+        asked.append((what, settings["variants"], settings["batches"], settings["precision"]))
+        return inference
+
+    monkeypatch.setattr("alexnet_lab.bench.run.run_benchmark", finished)
+    assert main(["bench", "infer", "--variant", "small", "--batch", "1", "--precision", "fp32", *QUICK]) == 0
+    assert asked == [("infer", ["small"], [1], "fp32")]
     shown = capsys.readouterr().out
     assert "GFLOP/s in a product" in shown
     assert "inference" in shown
@@ -51,13 +70,11 @@ def test_a_person_sees_a_table_and_the_machine(capsys):
     assert " × (" in shown
 
 
-def test_inference_is_timed_with_int8_weights_too(capsys):
-    assert main(["bench", "infer", "--variant", "torchvision", "--batch", "1", *QUICK, "--json"]) == 0
-    document = json.loads(capsys.readouterr().out)
-    rows = [row for row in document["rows"] if row["beside"] == "stock PyTorch, fp32"]
-    assert [row["precision"] for row in rows] == [document["hardware"]["precision"], "int8"]
+def test_inference_is_timed_with_int8_weights_too(inference):
+    rows = [row for row in inference["rows"] if row["beside"] == "stock PyTorch, fp32"]
+    assert [row["precision"] for row in rows] == [inference["hardware"]["precision"], "int8"]
     assert rows[1]["bound"] == "int8 matrix product"
-    assert document["hardware_peak"]["int8_gflops"] > 0
+    assert inference["hardware_peak"]["int8_gflops"] > 0
 
 
 def test_loading_of_images(capsys, few_photographs):

@@ -96,6 +96,13 @@ def results(tmp_path):
     return make
 
 
+@pytest.fixture(scope="module")
+def kept():
+    """The outcome of every check on the results that are kept."""
+    results = Results(results_folder())
+    return {name: statement.check(results) for name, statement in STATEMENTS.items()}
+
+
 def test_all_claims_are_there():
     assert list(STATEMENTS) == [f"C{number}" for number in range(1, 35)]
     for statement in STATEMENTS.values():
@@ -116,17 +123,16 @@ def test_every_claim_has_a_verdict_without_any_results(name, results):
         assert result.reason
 
 
-def test_verdicts_that_rest_on_weak_evidence_are_inconclusive_and_give_the_reason():
-    kept = Results(results_folder())
+def test_verdicts_that_rest_on_weak_evidence_are_inconclusive_and_give_the_reason(kept):
     for name in WEAK:
-        result = STATEMENTS[name].check(kept)
+        result = kept[name]
         assert result.verdict == INCONCLUSIVE, name
         assert result.figure, name
         assert result.reason.endswith("."), name
         assert result.reason.count(". ") <= 1, name  # one or two sentences
-    assert STATEMENTS["C32"].check(kept).reason.startswith("The part about AlexNet is right")
+    assert kept["C32"].reason.startswith("The part about AlexNet is right")
     for statement in STATEMENTS.values():
-        result = statement.check(kept)
+        result = kept[statement.id]
         assert bool(result.reason) or result.verdict not in (INCONCLUSIVE, PENDING), statement.id
         assert not re.search(r"\bS[0-4]\b", f"{result} {statement}")
 
@@ -355,7 +361,7 @@ def test_tables_are_shown_where_a_line_is_not_enough(capsys):
     assert re.search(r"fc6 +fully connected +432\.0 ", shown)  # 3 · 4 · (9216 + 1) · 4096 / 2²⁰
 
 
-def test_installed_it_gives_the_verdicts_of_a_checkout(tmp_path):
+def test_installed_it_gives_the_verdicts_of_a_checkout(tmp_path, kept):
     """The packages without the checkout around them, in an empty folder: same verdicts, and nothing can be kept."""
     for package in ("alexnet", "alexnet_lab"):
         shutil.copytree(ROOT / package, tmp_path / "site" / package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -368,9 +374,8 @@ def test_installed_it_gives_the_verdicts_of_a_checkout(tmp_path):
             command, capture_output=True, text=True, check=False, cwd=tmp_path / "empty", env=environment, timeout=300
         )
 
-    kept = Results(results_folder())
     installed = {item["id"]: item["verdict"] for item in json.loads(alexnet("reproduce", "--json").stdout)}
-    assert installed == {name: statement.check(kept).verdict for name, statement in STATEMENTS.items()}
+    assert installed == {name: result.verdict for name, result in kept.items()}
     refused = alexnet("reproduce", "C16", "--run")
     assert refused.returncode == 2
     assert refused.stderr.startswith("alexnet: --run needs a checkout of the project (a folder with .git)")

@@ -1,12 +1,13 @@
 """Each protection is tested: where it is removed, its test fails."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # all tests, one after another
 
 ROOT = Path(__file__).parents[3]
 REMOVED = {  # what is removed: the change of the code, and the test that must fail
@@ -104,24 +105,57 @@ REMOVED = {  # what is removed: the change of the code, and the test that must f
     ),
 }
 RUN = """
-import sys
+import json, os, sys, tempfile
 from unittest import mock
 import pytest
 import alexnet.data.containers, alexnet.data.decode, alexnet.data.png, alexnet.data.prepared, alexnet.data.sampler
-import alexnet.core.files, alexnet.data.sources.archives, alexnet.data.sources.array_files, alexnet.data.sources.zips
+import alexnet.api, alexnet.core.files, alexnet.data.sources.archives, alexnet.data.sources.array_files
+import alexnet.data.sources.zips, alexnet.report.build
 import alexnet.inference.predictor, alexnet.models.bundle
 import alexnet.runtime.checkpoint, alexnet.runtime.lock, alexnet.training.step
+import torch
+torch.set_num_threads(1)  # a forked process has no other threads
 def patch(name, value):
     mock.patch(name, value).start()
-{change}
-sys.exit(pytest.main([sys.argv[1], "-n0", "-q", "-x", "-p", "no:cacheprovider", "--no-header"]))
+def run(change, node):
+    exec(change, globals())
+    return pytest.main([node, *options])
+os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # others take longer to import than a test
+options = ["-n0", "-q", "-x", "-p", "xdist.plugin", "-p", "pytest_timeout", "-p", "no:cacheprovider", "--no-header",
+           "--assert=plain"]
+found = {}
+for what, (change, node) in json.load(sys.stdin).items():
+    with tempfile.TemporaryFile() as shown:
+        pid = os.fork()
+        if not pid:
+            status = 70
+            try:
+                os.dup2(shown.fileno(), 1)
+                os.dup2(shown.fileno(), 2)
+                status = run(change, node)
+                sys.stdout.flush()
+            finally:
+                os._exit(status)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        shown.seek(0)
+        found[what] = status, shown.read().decode(errors="replace")
+print(json.dumps(found))
 """
 
 
+@pytest.fixture(scope="module")
+def found():
+    """Exit status and output of each test without its protection. One process imports all and forks one for each."""
+    done = subprocess.run(
+        [sys.executable, "-c", RUN], input=json.dumps(REMOVED), capture_output=True, text=True, check=False, cwd=ROOT,
+        timeout=1100,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
 @pytest.mark.parametrize("what", REMOVED)
-def test_a_test_fails_without_the_protection(what):
-    change, node = REMOVED[what]
-    words = [sys.executable, "-c", RUN.format(change=change), node]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT, timeout=300)
-    assert done.returncode == 1, f"{node} did not fail:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
-    assert " failed" in done.stdout
+def test_a_test_fails_without_the_protection(what, found):
+    status, shown = found[what]
+    assert status == 1, f"{REMOVED[what][1]} did not fail:\n{shown[-4000:]}"
+    assert " failed" in shown
