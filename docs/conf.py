@@ -94,4 +94,6 @@ def fill_page(app: Sphinx, docname: str, source: list[str]) -> None:
 def setup(app: Sphinx) -> None:
     """Connect :func:`fill_page`."""
     app.connect("source-read", fill_page)
+
+
 autodoc_mock_imports = ["keras", "h5py"]  # extras: the pages are built without them
