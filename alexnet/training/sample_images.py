@@ -45,7 +45,7 @@ def sample_images(
     if data is not None:
         if files := _image_files(Path(data)):
             images = (_read(path, model.preprocessing) for path in files[: count + calibration])
-            return _split(list(images), f"of {data}", count, calibration)
+            return _split(list(images), f"those of {data}", count, calibration)
         source = open_source(data, data_root, reporter.log)
         settings = model.preprocessing
         dataset, _ = prepare(source, settings.resize_size, settings.channels, reporter, resize=settings.resize)
@@ -103,6 +103,8 @@ def _spread(index: NDArray[np.int64], count: int) -> NDArray[np.int64]:
 def _split(images: Sequence[NDArray[np.uint8]], source: str, count: int, calibration: int) -> CheckImages:
     """The first images for the check, the others for the calibration if there are enough."""
     pixels = torch.from_numpy(np.stack(images))
+    if len(pixels) < LEAST:
+        source = f"{source} and their mirror images"
     while len(pixels) < LEAST:
         pixels = torch.cat([pixels, pixels.flip(2), pixels.flip(1)])
     enough = calibration and len(images) >= 2 * LEAST

@@ -347,6 +347,7 @@ def test_images_of_the_user(folder, narrow):
     one = sample_images(model, None, str(folder / "own" / "0.png"), 64, 0, None, NullReporter())
     assert len(one.pixels) >= 8
     assert torch.equal(one.pixels[0], images.pixels[0])
+    assert one.source.endswith("0.png and their mirror images")
     digits = sample_images(model, None, "digits", 50, 30, None, NullReporter())
     assert (len(digits.pixels), len(digits.calibration)) == (50, 30)
 
