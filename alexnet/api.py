@@ -617,7 +617,7 @@ def verify(
     """
     reporter = make_reporter(progress)
     path = local_path(model, weights_root, reporter)
-    if path != Path(model) and variant is None:
+    if path != Path(model) and variant is None and is_published(str(model)):
         variant = get_published(str(model)).variant
     mean_file = None if mean is None else Path(mean)
     other = None if against is None else local_path(against, weights_root, reporter)

@@ -77,9 +77,9 @@ def _again(layer: str) -> Callable[[State, State, Classifier], None]:
 FAULTS: Mapping[str, tuple[str, tuple[str, ...], Callable[[State, State, Classifier], None]]] = {
     "a weight is NaN": ("conv3", ("not-finite",), _not_finite),
     "three units have no weights": ("conv4", ("dead-units",), _dead_units),
-    "drawn anew": ("conv4", ("initial-layer", "foreign-layer", "batch-norm-statistics"), _again("conv4")),
-    "drawn anew ": ("fc6", ("initial-layer", "foreign-layer"), _again("fc6")),
-    "drawn anew  ": ("fc7", ("initial-layer", "foreign-layer"), _again("fc7")),
+    "initialized again": ("conv4", ("initial-layer", "foreign-layer", "batch-norm-statistics"), _again("conv4")),
+    "initialized again ": ("fc6", ("initial-layer", "foreign-layer"), _again("fc6")),
+    "initialized again  ": ("fc7", ("initial-layer", "foreign-layer"), _again("fc7")),
     "from another seed": ("conv3", ("foreign-layer",), _from_donor("conv3", "norm3")),
     "from another seed ": ("fc7", ("foreign-layer",), _from_donor("fc7")),
     "from another seed  ": (

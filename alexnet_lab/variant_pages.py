@@ -129,7 +129,7 @@ ABOUT: Mapping[str, About] = {
         },
         (
             "torchvision cites Krizhevsky's paper of 2014, whose network has one column and 64 kernels in conv1. The "
-            "trained weights of torchvision can be loaded after their keys are renamed: see [Weights](../weights.md).",
+            "weights that torchvision trained are a MODEL, `torchvision/imagenet`: see [Weights](../weights.md).",
         ),
     ),
     "d2l": About(

@@ -1,4 +1,4 @@
-"""How the layers of one network fit together: traces that training leaves between two layers, or within one.
+"""How the layers of one network fit together: effects of training on two neighbouring layers, or within one.
 
 * Neighbouring layers. Gradient descent couples the outputs of a layer with the inputs of the next: units with large
   incoming weights have large outgoing ones (S. S. Du, W. Hu and J. D. Lee, "Algorithmic regularization in learning deep

@@ -1,6 +1,6 @@
 """Which preprocessing fits the weights: accuracy on labelled images under each plausible one.
 
-Weights are only right with the pixels that they were trained on, and they do not say which. So a few hundred labelled
+Weights are only right with the preprocessing of their training, and do not contain it. So a few hundred labelled
 images are classified under each combination of channel order and scale, then, with the best of these, under the other
 way to make images square, with scaled dropout, and with the other convention for LRN's α. Two preprocessings are
 compared on the same images: the difference of their accuracies has a 95 % interval from the images that only one of

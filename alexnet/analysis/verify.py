@@ -1,7 +1,7 @@
 """What the weights of a MODEL are, and whether they are right: findings from the weights alone, in plain words.
 
 It also reads what ``load_model`` refuses: weights that are not finite, shapes of no variant, files that were changed.
-A fault is only reported where healthy networks never look like it: the limits below come from networks that were
+A fault is only reported if no healthy network looked like it: the limits below come from networks that were
 trained with this program and from torchvision's published convolutions (``alexnet_lab/sensitivity.py`` measures them).
 Where the weights cannot decide, the report says so and gives the reason.
 
@@ -360,7 +360,7 @@ def _finite_layers(subject: Subject) -> tuple[set[str], list[Finding]]:
             and float(tensor.float().abs().max()) > (HUGE if part in ("weight", "bias") else HUGE**2)
         ]  # fmt: skip
         findings += [
-            Finding("wrong", f"{name}: its {part} has numbers beyond any network's", "huge-weights", (name,))
+            Finding("wrong", f"{name}: its {part} has larger numbers than any trained network", "huge-weights", (name,))
             for part in huge
         ]
         if not bad and not huge:

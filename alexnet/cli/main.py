@@ -107,12 +107,12 @@ def _export(add: Add) -> None:
     add("--out", metavar="FILE", help="the file to write (default: the model's name with the format's suffix, here)")
     add("--int8", action="store_true", help="int8 weights and activations, with ranges from real images")
     add("--pixels", action="store_true", help="uint8 images as input: crop and normalization are inside the file")
-    add("--golden", metavar="IMAGE", help="write the tensors after every layer for this image too")
+    add("--golden", metavar="IMAGE", help="also write the output of every layer for this image")
     images = "a source, an image or a folder of images"
     add(
         "--data",
         metavar="SOURCE",
-        help=f"images for the check (default: the run's own, else two photographs): {images}",
+        help=f"images for the check and for --int8 (default: the run's own, else two photographs): {images}",
     )
     add_data_root(add)
     add_weights_root(add)
@@ -121,7 +121,8 @@ def _export(add: Add) -> None:
 def _verify(add: Add) -> None:
     add("model", metavar="MODEL", help=f"{MODEL}; also one that cannot be loaded, such as weights that are not finite")
     add("--against", metavar="MODEL", help="another MODEL: compare its layers with these")
-    add("--data", metavar="SOURCE", help=f"labelled images to find the preprocessing with: {SOURCE}, or named by wnid")
+    named = "or a folder of photographs whose names begin with a WordNet id"
+    add("--data", metavar="SOURCE", help=f"labelled images, to find the preprocessing: {SOURCE}, {named}")
     add_labels(add)
     add("--images", type=count, default=400, metavar="N", help="the most images to classify (default: 400)")
     add("--variant", metavar="VARIANT", help=f"{VARIANT} (default: found from shapes and names)")

@@ -1,4 +1,4 @@
-"""The model card: a ``README.md`` for a model that is given away, in the form of the Hugging Face Hub.
+"""The model card: a ``README.md`` for a model that is published, in the form of the Hugging Face Hub.
 
 It states the network, its training data and accuracy as far as the run folder knows them, its preprocessing and its
 licence. What is not known is said to be unknown (Mitchell et al., "Model cards for model reporting", FAT* 2019).

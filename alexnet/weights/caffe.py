@@ -143,7 +143,7 @@ def read(path: Path, options: ReadOptions) -> ForeignWeights:
     except UserError as error:
         raise UserError(f"{name} cannot be used: {error.line}", error.details) from error
     except (ValueError, MemoryError) as error:
-        raise UserError(f"{name} is no complete Caffe model", [printable(str(error))]) from error
+        raise UserError(f"{name} is no complete Caffe model: use another copy", [printable(str(error))]) from error
 
 
 def _read_layers(found: Iterator[tuple[int, int, Value]]) -> tuple[list[_Layer], _Input]:
@@ -180,7 +180,7 @@ def _read_layer(view: memoryview, numbers: _Fields) -> _Layer:
         elif number in wanted:
             messages[number] = _settings(as_bytes(value))
         elif number == V0_LAYER and numbers is V1:
-            raise UserError("it has the first format of Caffe (V0): bring it up to date with upgrade_net_proto_binary")
+            raise UserError("it has the first format of Caffe (V0): convert it with Caffe's upgrade_net_proto_binary")
     settings = messages.get(numbers.settings.get(kind, 0))
     return _Layer(name, kind, tuple(blobs), settings, messages.get(numbers.transform))
 
@@ -416,7 +416,7 @@ def _dropout_settings(layer: _Layer) -> dict[str, Any]:
 def _batch_norm(layer: _Layer) -> ForeignLayer:
     """Running mean and variance: the file has their sums, and the factor by which they are divided."""
     if len(layer.blobs) != 3 or layer.blobs[2].size != 1:
-        raise UserError("batch normalization has not the three arrays mean, variance and factor")
+        raise UserError("batch normalization does not have the three arrays mean, variance and factor")
     factor = float(layer.blobs[2].reshape(-1)[0])
     with np.errstate(over="ignore", invalid="ignore"):
         mean, variance = (array.reshape(-1) * np.float32(1 / factor if factor else 0) for array in layer.blobs[:2])

@@ -3,7 +3,7 @@
 Python's unpickler calls what a file names. This reader calls nothing: it interprets the opcodes that a dictionary of
 arrays needs (of protocols 2 to 5, from Python 2 and 3) and knows a few names. An opcode or a name outside these lists
 is a refusal. Arrays are views of the file's bytes: a shape is compared with the number of bytes that are there before
-anything is made of it, so nothing is allocated for a shape that lies. The number of opcodes and of values is limited.
+anything is made of it, so nothing is allocated for a wrong shape. The number of opcodes and of values is limited.
 
 Sources: Python's ``Lib/pickletools.py`` for the opcodes; ``numpy/_core/src/multiarray/methods.c``
 (``array_reduce``, ``array_setstate``) and ``numpy/_core/numeric.py`` (``_frombuffer``) for what NumPy writes.
@@ -176,7 +176,7 @@ class _Machine:
         if found is None:
             shown = printable(f"{_string(module)}.{_string(name)}")
             raise PickleError(
-                f"names {shown}, which is not among the {len(NAMES)} names that arrays need: nothing of it was run"
+                f"names {shown}, which is not among the {len(NAMES)} names that arrays need; nothing in it was run"
             )
         self.push(_Known(found))
 

@@ -1,9 +1,9 @@
 """A trained model in the format of another runtime, checked there after it was written.
 
 Each format is one module in ``exporters/`` with the functions of :class:`Exporter`; ``EXPORTERS`` names them. After the
-file is written, the other side computes the logits of real images from it, and they are compared with ours. Where the
-other side is not installed, the report says that the file was not checked. The figures are also written beside the
-file, as ``FILE.check.json``.
+file is written, the runtime that the format is for (below: the other side) computes the logits of real images from it,
+and they are compared with ours. If the other side is not installed, the report says that the file was not checked. The
+figures are also written beside the file, as ``FILE.check.json``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a weights file of another framework holds, in one form: layers in forward order, and what the file states.
 
-Each reader in this package returns a :class:`ForeignWeights`. It gives tensors in PyTorch's layouts, but it does not
-guess: what the file does not say stays None. ``identify.py`` finds out which network it is, ``convert.py`` builds it.
+Each reader in this package returns a :class:`ForeignWeights`. It gives tensors in PyTorch's layouts, and nothing is
+guessed: what the file does not state is None. ``identify.py`` finds out which network it is, ``convert.py`` builds it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The tensor after every layer for one image, for whoever builds the network again and compares layer by layer.
+"""The tensor after every layer for one image, to compare another implementation layer by layer.
 
 The file is a ``.npz`` that ``numpy.load(FILE, allow_pickle=False)`` opens: ``input`` and one array for each layer,
 fp32, in forward order, and ``golden.json`` with the names, shapes and sha256 of all arrays, the preprocessing, the

@@ -2,7 +2,7 @@
 
 A repository holds the two files of a model folder, and a model card. They are fetched with huggingface_hub, which keeps
 them in its cache, so that a model that was fetched once is found without a network. A revision is a branch, a tag or a
-commit; only a commit never changes. The names are checked before anything is asked of the library.
+commit; only a commit never changes. The names are checked before the library is called.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def fetch_from_hub(name: str) -> Path:
     """The folder with the model files of ``hub:OWNER/NAME[@REVISION]``, from the cache or the network.
 
     If the repository has weights without our description, the path of its ``model.safetensors``. Raises ``UserError``
-    for a name that is none, without the library, without the network, and for a repository that has neither.
+    for an invalid name, without the library, without the network, and for a repository that has neither.
     """
     repository, revision = parse_hub_name(name)
     library = _library()
@@ -76,7 +76,7 @@ def push_to_hub(model: Path | str, name: str, card: str, *, private: bool = Fals
 
     ``model``: a run folder or model folder; it is loaded first, so that no damaged model is uploaded. ``card``: the
     text of the model card (``report/model_card.py``). ``private``: whether a new repository is private. Raises
-    ``UserError`` for a name that is none or has a revision, without the library, and if the upload fails.
+    ``UserError`` for an invalid name or one with a revision, without the library, and if the upload fails.
     """
     repository, revision = parse_hub_name(name)
     if revision is not None:
@@ -133,5 +133,5 @@ def _not_fetched(name: str, error: Exception) -> UserError:
 
 def _not_pushed(name: str, error: Exception) -> UserError:
     if "LocalTokenNotFoundError" in _kinds(error) or _status(error) in (401, 403):
-        return UserError(f"{name} cannot be written by you: {LOGIN}, with a token that may write to it")
+        return UserError(f"you may not write to {name}: {LOGIN}, with a token that may")
     return UserError(f"{name} was not written: {printable(one_line(error))}")

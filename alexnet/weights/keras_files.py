@@ -358,7 +358,7 @@ class _Chain:
         down, up = (window_count(self.size, kernel, stride, ceil=ceil) for ceil in (False, True))
         count = window_count(self.size + sum(pads), kernel, stride)
         if pads[0] or count not in (down, up):
-            _refuse(node, f"is padded by {pads[0]} and {pads[1]} pixels, which is no rounding up: not supported")
+            _refuse(node, f"is padded by {pads[0]} and {pads[1]} pixels: this is not the same as rounding up")
         self.ceilings.append(None if down == up else count == up)
         self.size = count
 

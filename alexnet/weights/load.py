@@ -1,7 +1,7 @@
 """``load_model``: a trained network from whatever a user calls a MODEL.
 
 A MODEL is a run folder or model folder of this program, a weights file (of PyTorch, safetensors, Keras, NumPy,
-MatConvNet or Caffe; ``formats.py`` has the table), the name of published weights (``zoo.py``), or a repository
+MatConvNet, ONNX or Caffe; ``formats.py`` has the table), the name of published weights (``zoo.py``), or a repository
 ``hub:OWNER/NAME`` (``hub.py``).
 """
 

@@ -206,7 +206,7 @@ class _Chain:
         down, up = (window_count(self.size, kernel[0], stride[0], ceil=ceil) for ceil in (False, True))
         count = window_count(self.size + bottom, kernel[0], stride[0])
         if count not in (down, up):
-            _refuse(name, f"is padded by {bottom} pixels, which is no rounding up: not supported")
+            _refuse(name, f"is padded by {bottom} pixels: this is not the same as rounding up")
         self.ceilings.append(None if down == up else count == up)
         self.size = count
 

@@ -60,7 +60,7 @@ def read_mean(path: Path) -> Tensor:
 
 
 def _read_npy(data: bytes) -> npt.NDArray[np.float32]:
-    """The array in a ``.npy`` file, as fp32. Raises ``ValueError`` before memory for a shape that lies is allocated."""
+    """The array in a ``.npy`` file, as fp32. Raises ``ValueError`` before memory for a wrong shape is allocated."""
     file = io.BytesIO(data)
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):

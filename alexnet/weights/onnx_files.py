@@ -130,7 +130,7 @@ def read(path: Path, options: ReadOptions) -> ForeignWeights:
     except UserError:
         raise
     except (ValueError, LookupError, OverflowError, MemoryError) as error:
-        raise UserError(f"{name} is no complete ONNX file", [printable(str(error))]) from error
+        raise UserError(f"{name} is no complete ONNX file: use another copy", [printable(str(error))]) from error
 
 
 def _bytes_of(path: Path) -> tuple[memoryview, Callable[[], None]]:

@@ -35,7 +35,9 @@ def read(path: Path, options: ReadOptions) -> ForeignWeights:
     except OSError as error:
         raise cannot_read(path, error) from error
     except (SafetensorError, ValueError, RuntimeError, MemoryError) as error:
-        raise UserError(f"{printable(str(path))} is no complete safetensors file", [printable(str(error))]) from error
+        raise UserError(
+            f"{printable(str(path))} is no complete safetensors file: use another copy", [printable(str(error))]
+        ) from error
     weights = layers_of(tensors, "safetensors", printable(str(path)))
     stated = parse(_metadata(path), printable(str(path)))
     if stated is None or weights.framework != "alexnet":

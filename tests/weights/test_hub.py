@@ -114,6 +114,8 @@ def test_commands_take_a_model_of_the_cache_without_a_network(cache, tmp_path, m
         assert len(json.loads(capsys.readouterr().out)[0]["predictions"]) == 3
     assert main(["summary", NAME]) == 0
     assert "cifar-relu" in capsys.readouterr().out
+    assert main(["verify", NAME]) in (0, 1)
+    assert "cifar-relu" in capsys.readouterr().out
     assert main(["show", "filters", NAME]) == 0
     assert (tmp_path / "filters-someone-digits.png").is_file()
     capsys.readouterr()
@@ -225,7 +227,7 @@ def test_an_upload_that_is_refused(library, model_folder):
         raise RefusedError("made for this test")
 
     library.create_repo = create_repo
-    with pytest.raises(UserError, match="cannot be written by you: log in with: hf auth login, with a token"):
+    with pytest.raises(UserError, match=r"you may not write to .*: log in with: hf auth login, with a token"):
         push_to_hub(model_folder, NAME, "card")
 
 

@@ -128,7 +128,7 @@ def compile_program(source: Path, program: Path, *options: str) -> Path:
     Raises :class:`NotInstalledError` without a C compiler, and ``UserError`` with the compiler's first message.
     """
     if shutil.which(COMPILER) is None:
-        raise NotInstalledError(f"not checked: there is no C compiler {COMPILER!r}; install one, such as gcc or clang")
+        raise NotInstalledError(f"there is no C compiler {COMPILER!r}: install one, such as gcc or clang")
     _run([COMPILER, *COMPILE, *options, str(source.absolute()), "-lm", "-o", str(program)], source)
     return program
 

@@ -10,7 +10,7 @@ Where Caffe computes otherwise, the same function is written with what it has:
 * Dropout that halves in evaluation: the factor is in the weights of the next layer.
 * α that multiplies the sum of squares: α · size, because Caffe divides by the size.
 * k of response normalization: x · (k + a·s)^−β = k^−β · x · (1 + a/k · s)^−β, a ``Power`` layer has the first factor.
-  Caffe knows k, but OpenCV reads it without a word as 1.
+  Caffe has k, but OpenCV takes it as 1 without a warning.
 * Response normalization in groups: ``Slice``, one layer for each group, ``Concat``.
 * Pools that round down where Caffe's, which round up, would have one window more: ``Slice`` cuts off the pixels that no
   window of ours reaches. (Caffe has ``round_mode`` since 2018; OpenCV and older versions refuse it.)
@@ -54,7 +54,7 @@ from alexnet.weights.protobuf import Chunks, field, message
 SUFFIX = ".caffemodel"
 RUNTIME = "OpenCV"
 DATA, PROBABILITIES = "data", "prob"
-NOT_INSTALLED = "OpenCV below 5 is not installed, the files were not checked: pip install 'opencv-python-headless<5'"
+NOT_INSTALLED = "OpenCV below 5 is not installed (pip install 'opencv-python-headless<5')"
 DIVISION = re.compile(r"^# The weights of \S+ contain a division of the channels by: (.+)$", re.MULTILINE)
 OUTPUT = re.compile(r'^# Outputs: the blob "(\S+)" has the logits', re.MULTILINE)
 CHOICES = {"MAX": 0, "AVE": 1, "WITHIN_CHANNEL": 1}

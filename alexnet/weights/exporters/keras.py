@@ -43,7 +43,7 @@ SUFFIX = ".keras"
 CHILD = "alexnet.weights.exporters.keras_child"
 SECONDS = 900
 ENVIRONMENT = {"KERAS_BACKEND": "torch", "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
-NOT_INSTALLED = "Keras is not installed: run pip install 'alexnet[keras]'"
+NOT_INSTALLED = "Keras is not installed (pip install 'alexnet[keras]')"
 Step = dict[str, Any]
 
 
