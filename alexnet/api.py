@@ -66,6 +66,7 @@ from alexnet.weights.export import (
     check_exportable,
     export_and_report,
     get_exporter,
+    report_path,
 )
 from alexnet.weights.golden import write_golden
 from alexnet.weights.hub import is_hub_name, parse_hub_name, push_to_hub
@@ -475,10 +476,10 @@ def convert(
 
     ``file``: its path, the name of published weights, or ``hub:OWNER/NAME``. ``out``: the folder; if None, the file's
     name without its suffix; for a name, that name with ``-`` for ``/``, in the working directory, such as
-    ``torchvision-imagenet``. An existing model folder is replaced. ``variant``: the name
-    of the network, where the weights alone do not decide it. ``mean``: a file with the mean image that the network
-    subtracts (``.binaryproto`` or ``.npy``). ``weights_root``, ``progress``: as in :func:`evaluate`. Raises
-    ``UserError`` for a file that is no AlexNet, and if the folder cannot be written or holds other files.
+    ``torchvision-imagenet``. A folder with the same weights is written again. ``variant``: the name of the network,
+    where the weights alone do not decide it. ``mean``: a file with the mean image that the network subtracts
+    (``.binaryproto`` or ``.npy``). ``weights_root``, ``progress``: as in :func:`evaluate`. Raises ``UserError`` for a
+    file that is no AlexNet, and if the folder cannot be written or holds another model or other files.
     """
     path = local_path(file, weights_root, make_reporter(progress))
     if path.is_dir():
@@ -488,11 +489,23 @@ def convert(
     if is_name and variant is None and is_published(str(file)):
         variant = get_published(str(file)).variant
     network, report = convert_file(path, variant=variant, mean=None if mean is None else Path(mean))
+    if (folder / "model.json").exists() and not _holds(folder, network):
+        raise UserError(f"{folder} holds another model: give another folder with --out, or remove it")
     try:
         save_model(network, folder)
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror or error}; give another folder with --out") from error
     return folder, report
+
+
+def _holds(folder: Path, network: Classifier) -> bool:
+    """Whether a model folder holds the weights of this network; not if it is damaged."""
+    try:
+        there = load_model(folder).state_dict()
+    except UserError:
+        return False
+    state = network.state_dict()
+    return state.keys() == there.keys() and all(torch.equal(state[key], there[key]) for key in state)
 
 
 def export(
@@ -531,13 +544,13 @@ def export(
         return _export_to_hub(model, format, weights_root, reporter)
     get_exporter(format)  # a wrong name is refused before anything is downloaded
     if path is not None:
-        _check_export_path(Path(path), model)
+        _check_export_path(Path(path), model, format)
     network = _loaded(model, weights_root, reporter)
     options = ExportOptions(int8=int8, pixels=pixels)
     exporter = check_exportable(network, format, options)
     name = (network.variant or "model") if isinstance(model, Classifier) else file_stem(model)
     file = Path(f"{name}{'-int8' if int8 else ''}{exporter.SUFFIX}") if path is None else Path(path)
-    _check_export_path(file, model)
+    _check_export_path(file, model, format)
     if golden is not None:
         options = dataclasses.replace(options, golden=create_transform(network)(golden)[None])
     run = None if isinstance(model, Classifier) or kind_without_run(model) else Path(model)
@@ -586,11 +599,15 @@ def _write_golden(network: Classifier, image: Tensor, given: ImageLike, file: Pa
     return path
 
 
-def _check_export_path(file: Path, model: Model) -> None:
+def _check_export_path(file: Path, model: Model, file_format: str) -> None:
+    """Raise ``UserError`` for a file that an export must not replace: only those of an earlier export may be."""
     if file.is_dir():
         raise UserError(f"{file} is a folder: give a file with --out")
     if not isinstance(model, Classifier) and file.resolve() == Path(model).resolve():
         raise UserError(f"{file} is the model itself: give another file with --out")
+    beside = (file.with_suffix(suffix) for suffix in getattr(get_exporter(file_format), "BESIDE", ()))
+    if not report_path(file).is_file() and (there := next((each for each in (file, *beside) if each.exists()), None)):
+        raise UserError(f"{there} exists and is not of an earlier export: give another file with --out")
 
 
 def verify(

@@ -62,6 +62,7 @@ them, and after a training of a few hundred steps, it cannot be known."""
 COUPLED_JOINTS, COUPLED = 2, 10.0
 """A joint that is not coupled is a fault only in a network with so many other coupled joints, one of them of a
 convolution and this strong: training couples the last layers first."""
+FEWEST_IMAGES = 30  # fewer right answers than by guessing are no fault of the weights below that
 MEAN_DISAGREES = 0.6  # correlation of stored and computed means of batch normalization; healthy networks: 0.95 to 1
 MANY_WEIGHTS = 4096  # a smaller layer may look untouched after a short training: it is not called initial
 MANY_UNITS = 48  # joints with fewer units are not judged by their link
@@ -899,6 +900,9 @@ def with_trials(report: VerifyReport, trials: Trials) -> VerifyReport:
     best, stated, findings = trials.best, trials.stated, []
     if trials.refused:
         findings.append(Finding("unknown", f"{trials.refused} images could not be read"))
+    if not trials.fits and best.images < FEWEST_IMAGES:
+        line = f"which preprocessing fits: {best.images} images are too few to tell, use {FEWEST_IMAGES} or more"
+        return _with(report, [*findings, Finding("unknown", line)], trials)
     if not trials.fits:
         line = (
             f"no preprocessing gives more than guessing ({100 * trials.chance:.1f} %) on {best.images} images: "

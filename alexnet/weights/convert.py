@@ -62,8 +62,9 @@ def convert_file(
     (``.binaryproto`` or ``.npy``). Raises ``UserError`` for a file that is no AlexNet, with both sides listed, and for
     weights that are not finite.
     """
-    weights = read_weights(path, ReadOptions(mean=mean))
-    name = printable(str(path))
+    weights, name = read_weights(path, ReadOptions(mean=mean)), printable(str(path))
+    if mean is not None and weights.mean_image is None:
+        raise UserError(f"{name}: weights in the format {weights.format} take no mean image: leave out --mean")
     return build_network(weights, identify(weights, variant, name), name)
 
 

@@ -62,7 +62,10 @@ class NotInstalledError(UserError):
 
 
 class Exporter(Protocol):
-    """What the module of a format offers. ``RUNTIME``: the name of the other side, for people."""
+    """What the module of a format offers. ``RUNTIME``: the name of the other side, for people.
+
+    A format with several files lists the suffixes of the others in ``BESIDE``.
+    """
 
     SUFFIX: str
     RUNTIME: str
@@ -214,6 +217,11 @@ def export_model(
     return paths, dataclasses.replace(check, failure=_failure(check))
 
 
+def report_path(path: Path) -> Path:
+    """The file with the figures of an export to ``path``."""
+    return path.with_name(f"{path.name}.check.json")
+
+
 def export_and_report(
     model: Classifier, file_format: str, path: Path, options: ExportOptions, images: CheckImages
 ) -> Exported:
@@ -222,7 +230,7 @@ def export_and_report(
     if options.int8 and options.calibration is None:
         chosen = images.pixels if images.calibration is None else images.calibration
         options = dataclasses.replace(options, calibration=chosen if options.pixels else preprocess(model, chosen))
-    report = path.with_name(f"{path.name}.check.json")
+    report = report_path(path)
     report.unlink(missing_ok=True)  # the figures of an earlier file
     inputs = images.pixels if options.pixels else preprocess(model, images.pixels)
     paths, check = export_model(model, file_format, path, options, inputs)

@@ -74,7 +74,7 @@ def _interpret(tensors: Mapping[str, Tensor], variables: Mapping[str, Any]) -> F
     layers = net.get("layers")
     if "params" in net and "vars" in net:
         raise UserError(
-            "it holds a DagNN network; only the simplenn form can be read (see MatConvNet's dagnn.DagNN.fromSimpleNN)"
+            "it holds a DagNN network, which is not read: use a file of the same network in the simplenn form"
         )
     if not isinstance(layers, list) or not layers or not all(isinstance(layer, dict) for layer in layers):
         raise UserError(

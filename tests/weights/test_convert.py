@@ -199,7 +199,7 @@ def test_caffes_conventions_are_bound(narrow_network):
     network, report = build_network(weights, identify(weights), "file")
     assert network.preprocessing.pixel_normalization == "channel"
     assert network.preprocessing.mean == (122.679, 116.669, 104.007)
-    assert any("--mean FILE gives a mean image" in line for line in report.assumptions)
+    assert any("convert FILE --mean MEAN takes a mean image" in line for line in report.assumptions)
 
 
 def test_load_model_takes_a_file(narrow_torchvision, written):

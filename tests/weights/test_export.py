@@ -326,6 +326,21 @@ def test_mistakes_cost_one_line(folder, capsys, words, message):
     assert captured.out == ""
 
 
+@pytest.mark.parametrize(("to", "file", "out"), [
+    ("safetensors", "cat.jpg", "cat.jpg"), ("caffe", "mine.prototxt", "mine.caffemodel"), ("c", "mine.h", "mine.c"),
+])  # fmt: skip
+def test_files_of_the_user_are_not_replaced(folder, capsys, to, file, out):
+    (folder / file).write_text("mine")
+    assert main(["export", "digits", "--to", to, "--out", out]) == 2
+    assert f"{file} exists and is not of an earlier export: give another file with --out" in capsys.readouterr().err
+    assert (folder / file).read_text() == "mine"
+
+
+def test_a_file_of_an_earlier_export_is_replaced(folder):
+    for _ in range(2):
+        assert main(["export", "digits", "--to", "safetensors", "--out", "again.safetensors"]) == 0
+
+
 def test_the_model_itself_is_not_overwritten(folder):
     assert main(["export", "digits", "--to", "safetensors"]) == 0
     before = (folder / "digits.safetensors").read_bytes()

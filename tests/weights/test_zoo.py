@@ -288,6 +288,22 @@ def test_every_command_takes_a_name_and_a_file(published, places, theirs, capsys
         assert (tmp_path / file).is_file()
 
 
+def test_convert_replaces_no_other_model(published, places, capsys, tmp_path):
+    save_model(create_model("cifar-relu", seed=1), tmp_path / "mine")
+    before = (tmp_path / "mine" / "model.safetensors").read_bytes()
+    assert main(["convert", str(published), "--out", "mine"]) == 2
+    assert "mine holds another model: give another folder with --out, or remove it" in capsys.readouterr().err
+    assert (tmp_path / "mine" / "model.safetensors").read_bytes() == before
+    for _ in range(2):  # the same weights are written again
+        assert main(["convert", str(published), "--out", "theirs"]) == 0
+
+
+def test_a_mean_image_for_weights_that_take_none_is_an_error(published, places, capsys, tmp_path):
+    assert main(["convert", str(published), "--mean", "mean.npy", "--out", "new"]) == 2
+    assert "take no mean image: leave out --mean" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

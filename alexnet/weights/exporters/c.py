@@ -39,6 +39,7 @@ from alexnet.weights.golden import golden_outputs, raw_bytes
 from alexnet.weights.layer_table import WITH_FILTERS, LayerRow, layer_table, unknown_layer
 
 SUFFIX = ".c"
+BESIDE = (".h", ".bin", ".golden.bin")  # the suffixes of the other files
 RUNTIME = "cc"
 EMBEDDED = 1_000_000
 """Networks with fewer parameters have their weights in the header."""

@@ -52,6 +52,7 @@ from alexnet.weights.export import ExportOptions, NotInstalledError
 from alexnet.weights.protobuf import Chunks, field, message
 
 SUFFIX = ".caffemodel"
+BESIDE = (".prototxt", ".binaryproto")  # the suffixes of the other files
 RUNTIME = "OpenCV"
 DATA, PROBABILITIES = "data", "prob"
 NOT_INSTALLED = "OpenCV below 5 is not installed (pip install 'opencv-python-headless<5')"
