@@ -483,7 +483,7 @@ def convert(
     """
     path = local_path(file, weights_root, make_reporter(progress))
     if path.is_dir():
-        raise UserError(f"{file} is a folder: give a weights file; a model folder can be used as it is")
+        raise UserError(f"{file or path} is a folder: give a weights file; a model folder can be used as it is")
     is_name = path != Path(file)
     folder = Path(out) if out is not None else Path(file_stem(file)) if is_name else path.with_suffix("")
     if is_name and variant is None and is_published(str(file)):

@@ -27,7 +27,7 @@ def distinct_names(targets: Sequence[str]) -> dict[str, str]:
     A run that is given twice, or once as its model, is one entry: the last target given. What is no path stays as it
     is.
     """
-    if all(not os.path.exists(target) for target in targets):  # noqa: PTH110 – never raises
+    if not any(os.path.exists(target) or os.path.isabs(target) for target in targets):  # noqa: PTH110, PTH117
         return {target: printable(target) for target in targets}
     paths = {target: run_folder(target).resolve() for target in dict.fromkeys(targets)}
     parts = 1
