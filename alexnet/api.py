@@ -22,7 +22,7 @@ from torch import Tensor
 from alexnet.analysis.preprocessing_trials import Payload, Trials, run_trials
 from alexnet.analysis.verify import VerifyReport, verify_weights, with_trials
 from alexnet.config import Recipe
-from alexnet.core.errors import RUNS, UserError
+from alexnet.core.errors import RUNS, UserError, cannot_write
 from alexnet.core.files import sha256_file, write_text
 from alexnet.core.names import is_url
 from alexnet.data.cache import CacheEntry, list_cache, remove_cached
@@ -72,13 +72,13 @@ from alexnet.weights.golden import write_golden
 from alexnet.weights.hub import is_hub_name, parse_hub_name, push_to_hub
 from alexnet.weights.load import (
     file_stem,
-    is_in_model_folder,
+    is_foreign_file,
     is_model,
     kind_without_run,
     load_model,
     local_path,
+    published_variant,
 )
-from alexnet.weights.zoo import get_published, is_published
 
 Model = Path | str | Classifier
 """A trained model: a run folder, a model folder, a weights file, the name of published weights, ``hub:OWNER/NAME``, or
@@ -265,12 +265,11 @@ def evaluate(
     device_config = resolve_device(device, precision, reference=reference)
     if predictions is not None and (Path(predictions).is_dir() or not Path(predictions).parent.is_dir()):
         raise UserError(f"--predictions {predictions}: give a file in a folder that exists")
-    for name, model in named.items():
-        if data is None and not labels:
-            if isinstance(model, Classifier):
-                raise UserError(f"{name} is a loaded model, so its images are unknown: give data=SOURCE")
-            if kind := kind_without_run(model):
-                raise UserError(f"{name} is {kind}, so its images are unknown: give --data SOURCE")
+    for name, model in named.items() if data is None and not labels else ():
+        if isinstance(model, Classifier):
+            raise UserError(f"{name} is a loaded model, so its images are unknown: give data=SOURCE")
+        if kind := kind_without_run(model):
+            raise UserError(f"{name} is {kind}, so its images are unknown: give --data SOURCE")
     networks = [_loaded(model, weights_root, reporter) for model in named.values()]
     for name, network in zip(named, networks, strict=True):
         if views == 10 and network.preprocessing.crop == network.preprocessing.resize_size:
@@ -305,7 +304,7 @@ def _write_predictions(
     try:
         write_text(path, csv_rows([("file", "true", "predicted", "probability"), *rows]))
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; give another file") from error
+        raise cannot_write(path, error, "give another file") from error
 
 
 def _label_files(labels: Labels) -> list[Path]:
@@ -460,7 +459,7 @@ def create_transform(
 def _is_model_not_recipe(target: Path | str) -> bool:
     """Whether a target is a MODEL. A JSON file is a recipe's, unless it is the one in a model folder."""
     path = Path(target)
-    return is_model(target) and not (path.suffix == ".json" and path.is_file() and not is_in_model_folder(path))
+    return is_model(target) and not (path.suffix == ".json" and is_foreign_file(path))
 
 
 def convert(
@@ -484,28 +483,29 @@ def convert(
     path = local_path(file, weights_root, make_reporter(progress))
     if path.is_dir():
         raise UserError(f"{file or path} is a folder: give a weights file; a model folder can be used as it is")
-    is_name = path != Path(file)
-    folder = Path(out) if out is not None else Path(file_stem(file)) if is_name else path.with_suffix("")
-    if is_name and variant is None and is_published(str(file)):
-        variant = get_published(str(file)).variant
+    folder = Path(out) if out is not None else Path(file_stem(file)) if path != Path(file) else path.with_suffix("")
+    variant = variant or published_variant(file)
     network, report = convert_file(path, variant=variant, mean=None if mean is None else Path(mean))
     if (folder / "model.json").exists() and not _holds(folder, network):
         raise UserError(f"{folder} holds another model: give another folder with --out, or remove it")
     try:
         save_model(network, folder)
     except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror or error}; give another folder with --out") from error
+        raise cannot_write(folder, error, "give another folder with --out") from error
     return folder, report
 
 
 def _holds(folder: Path, network: Classifier) -> bool:
     """Whether a model folder holds the weights of this network; not if it is damaged."""
     try:
-        there = load_model(folder).state_dict()
+        return _same_weights(load_model(folder), network)
     except UserError:
         return False
-    state = network.state_dict()
-    return state.keys() == there.keys() and all(torch.equal(state[key], there[key]) for key in state)
+
+
+def _same_weights(one: Classifier, other: Classifier) -> bool:
+    here, there = one.state_dict(), other.state_dict()
+    return here.keys() == there.keys() and all(torch.equal(here[key], there[key]) for key in here)
 
 
 def export(
@@ -523,14 +523,14 @@ def export(
 ) -> Exported:
     """Write a trained model in the format of another runtime and check it there, on real images.
 
-    ``path``: the file; if None, the name of the model, with the suffix of the format, in the working directory. An
-    existing file is replaced. ``format``: a name in :data:`alexnet.weights.export.EXPORTERS`; or ``hub:OWNER/NAME``,
-    which uploads the model folder with a model card and reads it back. ``int8``: int8 weights and activations, with
-    ranges from real images. ``pixels``: the file contains the crop and the normalization, and takes uint8 images ``(N,
-    H, W, C)`` of the prepared size. ``golden``: an image; the tensor after every layer of the fp32 network is written
-    too, to ``FILE.golden.npz``. ``data``: images for the check: a source, an image file or a folder of images; if None,
-    the prepared images of the run if they are still there, else scikit-learn's two photographs. ``weights_root``: as in
-    :func:`evaluate`.
+    ``path``: the file; if None, the name of the model, with the suffix of the format, in the working directory. A file
+    of an earlier export is replaced, no other. ``format``: a name in :data:`alexnet.weights.export.EXPORTERS`; or
+    ``hub:OWNER/NAME``, which uploads the model folder with a model card and reads it back. ``int8``: int8 weights and
+    activations, with ranges from real images. ``pixels``: the file contains the crop and the normalization, and takes
+    uint8 images ``(N, H, W, C)`` of the prepared size. ``golden``: an image; the tensor after every layer of the fp32
+    network is written too, to ``FILE.golden.npz``. ``data``: images for the check: a source, an image file or a folder
+    of images; if None, the prepared images of the run if they are still there, else scikit-learn's two photographs.
+    ``weights_root``: as in :func:`evaluate`.
 
     The figures are returned in ``.check`` and written beside the file, as ``FILE.check.json``. Raises ``UserError`` if
     the format cannot hold the network, if the file cannot be written, and if the check fails: the file is kept then.
@@ -582,9 +582,7 @@ def _export_to_hub(model: Model, name: str, weights_root: Path | str | None, rep
             folder = Path(model)
         address = push_to_hub(folder, name, model_card(folder, name=name))
     reporter.log(f"reading {name} back")
-    again = load_model(name, reporter=reporter).state_dict()
-    state = network.state_dict()
-    if state.keys() != again.keys() or not all(torch.equal(state[key], again[key]) for key in state):
+    if not _same_weights(load_model(name, reporter=reporter), network):
         raise UserError(f"{name} does not hold the weights that were uploaded: somebody else may have changed it")
     return Exported("hub", (), ExportCheck(tables="read back from the hub: every weight is equal"), address=address)
 
@@ -595,7 +593,7 @@ def _write_golden(network: Classifier, image: Tensor, given: ImageLike, file: Pa
         sha256 = sha256_file(Path(given)) if isinstance(given, Path | str) else ""
         write_golden(network, image, path, sha256)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; give another file with --out") from error
+        raise cannot_write(path, error, "give another file with --out") from error
     return path
 
 
@@ -634,8 +632,7 @@ def verify(
     """
     reporter = make_reporter(progress)
     path = local_path(model, weights_root, reporter)
-    if path != Path(model) and variant is None and is_published(str(model)):
-        variant = get_published(str(model)).variant
+    variant = variant or published_variant(model)
     mean_file = None if mean is None else Path(mean)
     other = None if against is None else local_path(against, weights_root, reporter)
     root = None if weights_root is None else Path(weights_root)
@@ -644,8 +641,11 @@ def verify(
         return report
     if "not-finite" in report.faults or "shapes" in report.faults:
         return report  # the network cannot compute anything
-    is_bare = path.is_file() and not is_in_model_folder(path)
-    network = convert_file(path, variant=variant, mean=mean_file)[0] if is_bare else load_model(path, reporter=reporter)
+    network = (
+        convert_file(path, variant=variant, mean=mean_file)[0]
+        if is_foreign_file(path)
+        else load_model(path, reporter=reporter)
+    )
     return with_trials(report, _trials(network, data, _label_files(labels), images, data_root, reporter))
 
 

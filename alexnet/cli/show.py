@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet.cli.console import print_json, print_text
-from alexnet.core.errors import UserError, unknown
+from alexnet.core.errors import UserError, cannot_write, unknown
 from alexnet.core.names import printable_lines
 from alexnet.plots.canvas import Picture, check_format, missing_glyphs_note
 from alexnet.plots.compose import compose
@@ -76,7 +76,7 @@ def _save(picture: Picture, files: Sequence[Path]) -> None:
         try:
             picture.save(path)
         except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror or error}; give another --out") from error
+            raise cannot_write(path, error, "give another --out") from error
     if note := missing_glyphs_note([picture.figure]):
         print(printable_lines(note), file=sys.stderr)
 

@@ -63,6 +63,11 @@ def cannot_read(path: Path | str, error: OSError) -> UnreadableError:
     return UnreadableError(f"cannot read {path}: {error.strerror or error}{advice}")
 
 
+def cannot_write(path: Path | str, error: OSError, advice: str) -> UserError:
+    """The error for a file or folder that cannot be written. ``advice``: what to do."""
+    return UserError(f"cannot write {path}: {error.strerror or error}; {advice}")
+
+
 def no_run(folder: Path, otherwise: str) -> UserError:
     """The error for a folder that is not a run folder.
 

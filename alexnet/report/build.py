@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from alexnet.core.errors import UserError, one_line
+from alexnet.core.errors import UserError, cannot_write, one_line
 from alexnet.core.files import write_text
 from alexnet.data.prepared import PreparedDataset
 from alexnet.inference.predictor import Predictor
@@ -49,7 +49,7 @@ def rebuild(
     try:
         return write(path, run, dataset, device_config, reporter)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; give another --out") from error
+        raise cannot_write(path, error, "give another --out") from error
 
 
 def add(run: Run, dataset: PreparedDataset, device_config: DeviceConfig, reporter: Reporter) -> None:

@@ -17,6 +17,7 @@ from alexnet.data.containers import SUFFIXES
 from alexnet.data.image_file import read_photograph
 from alexnet.data.prepared import PreparedDataset, find_prepared, open_prepared
 from alexnet.data.sources import open_source
+from alexnet.data.splits import evenly_spaced
 from alexnet.models.classifier import Classifier
 from alexnet.runtime.log import Reporter
 from alexnet.training.datasets import choose_test_images, describe_training, prepare
@@ -72,14 +73,14 @@ def _of_dataset(model: Classifier, dataset: PreparedDataset, count: int, calibra
     split, index = choose_test_images([model], dataset)
     if not len(index):
         split, index = "all", np.arange(len(dataset.targets))
-    chosen = _spread(index, count)
+    chosen = evenly_spaced(index, count)  # so that all classes of a sorted set occur
     others = np.setdiff1d(dataset.subset("train") if len(dataset.subset("train")) else index, chosen)
     numbers = _numbers(model, dataset)
     return CheckImages(
         torch.from_numpy(dataset.read(chosen)),
         f"{len(chosen):,} {split} images of {dataset.name}",
         None if numbers is None else torch.from_numpy(numbers[dataset.targets[chosen]]),
-        torch.from_numpy(dataset.read(_spread(others, calibration))) if calibration and len(others) else None,
+        torch.from_numpy(dataset.read(evenly_spaced(others, calibration))) if calibration and len(others) else None,
     )
 
 
@@ -91,13 +92,6 @@ def _numbers(model: Classifier, dataset: PreparedDataset) -> NDArray[np.int64] |
         return np.array(match_classes(model, dataset.classes, dataset.name)[0], np.int64)
     except UserError:
         return None
-
-
-def _spread(index: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """At most ``count`` of the positions, evenly spread, so that all classes of a sorted set occur."""
-    if len(index) <= count:
-        return index
-    return index[np.linspace(0, len(index) - 1, count).astype(np.int64)]
 
 
 def _split(images: Sequence[NDArray[np.uint8]], source: str, count: int, calibration: int) -> CheckImages:

@@ -8,6 +8,7 @@ temporary folder, which are mapped, and all other results as JSON. Nothing is pi
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import json
@@ -15,7 +16,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
@@ -42,6 +43,32 @@ REQUEST, RESULT = "request.json", "result.json"
 NO_LIBRARY, NO_SPACE = 71, 72
 """Exit statuses of a child: a module cannot be imported; there is no space for its result."""
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+
+DAMAGE = (
+    KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, ZeroDivisionError, RuntimeError,
+)  # fmt: skip
+"""What the code that interprets a child's result raises for a damaged file."""
+
+
+@contextlib.contextmanager
+def errors_name(path: Path) -> Iterator[None]:
+    """Put the name of the file before each ``UserError``."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{printable(str(path))}: {error.line}", error.details) from error
+
+
+@contextlib.contextmanager
+def damage_is(line: str) -> Iterator[None]:
+    """Raise ``UserError`` with this line in place of an error of ``DAMAGE``; other ``UserError`` pass."""
+    try:
+        yield
+    except UserError:
+        raise
+    except DAMAGE as error:
+        raise UserError(line, [one_line(error)]) from error
 
 
 @dataclass

@@ -14,7 +14,7 @@ from alexnet.models import registry
 from alexnet.models.classifier import Classifier
 from alexnet.runtime.progress import make_reporter
 from alexnet.weights.hub import is_hub_name
-from alexnet.weights.load import is_in_model_folder, is_local_model, is_weights_file, load_model
+from alexnet.weights.load import is_foreign_file, is_local_model, load_model
 from alexnet.weights.zoo import WEIGHTS
 
 UNTRAINED = "untrained:"
@@ -103,8 +103,8 @@ def _trained(name: str, weights: Path | str, weights_root: Path | str | None, pr
         weights = published or weights
     elif published:
         reporter.log(f"note: {weights} is a path here and is used; the published weights of that name are not")
-    is_bare = is_weights_file(weights) and not is_in_model_folder(Path(weights))
-    network = load_model(weights, variant=name if is_bare else None, weights_root=weights_root, reporter=reporter)
+    stated = name if is_foreign_file(Path(weights)) else None
+    network = load_model(weights, variant=stated, weights_root=weights_root, reporter=reporter)
     if network.variant != name:
         raise UserError(f"{weights} are weights of {network.variant}, not of {name}")
     return network

@@ -18,7 +18,7 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor
 
-from alexnet.core.errors import UserError, unknown
+from alexnet.core.errors import UserError, cannot_write, unknown
 from alexnet.core.files import write_json
 from alexnet.data.augment import views
 from alexnet.models.classifier import Classifier
@@ -201,7 +201,7 @@ def export_model(
     try:
         paths = exporter.write(model, path, options)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; give another file with --out") from error
+        raise cannot_write(path, error, "give another file with --out") from error
     if hasattr(exporter, "check_tables"):
         return paths, ExportCheck(tables=cast("TableExporter", exporter).check_tables(model, paths))
     try:
@@ -246,7 +246,7 @@ def export_and_report(
     try:
         write_json(report, {**described, **dataclasses.asdict(check), **result})
     except OSError as error:
-        raise UserError(f"cannot write {report}: {error.strerror or error}; give another file with --out") from error
+        raise cannot_write(report, error, "give another file with --out") from error
     return Exported(file_format, tuple(paths), check, report)
 
 

@@ -25,10 +25,10 @@ import torch
 from torch import Tensor
 
 from alexnet.config import MAX_SIDE, Preprocessing
-from alexnet.core.errors import UserError, one_line
+from alexnet.core.errors import UserError
 from alexnet.core.names import printable
 from alexnet.models.layers import Padding, padding_amounts, window_count
-from alexnet.weights.child import call
+from alexnet.weights.child import call, damage_is, errors_name
 from alexnet.weights.foreign import FlattenOrder, ForeignLayer, ForeignOp, ForeignWeights, OpKind, one_setting_each
 from alexnet.weights.formats import ReadOptions
 
@@ -44,10 +44,6 @@ CODE = ("Lambda", "TFOpLambda", "SlicingOpLambda")
 ACTIVATIONS = ("relu", "tanh", "sigmoid")
 STEPS_CONV, STEPS_DENSE = ("HWIO to OIHW",), ("transposed",)
 MAX_LAYERS, MAX_DEPTH = 1000, 8
-DAMAGE = (
-    KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, ZeroDivisionError, RuntimeError,
-)  # fmt: skip
-"""What Python and torch raise for a description with other values than Keras's."""
 
 
 def recognises(head: bytes, path: Path) -> bool:
@@ -66,24 +62,13 @@ def read(path: Path, options: ReadOptions) -> ForeignWeights:
     if importlib.util.find_spec("h5py") is None:
         raise UserError(f"{printable(str(path))} is an HDF5 file: to read it, run pip install 'alexnet[h5]'")
     tensors, found = call("alexnet.weights.hdf5_child:read_keras", path)
-    try:
+    with errors_name(path):
         return interpret(tensors, found)
-    except UserError as error:
-        raise UserError(f"{printable(str(path))}: {error.line}", error.details) from error
 
 
+@damage_is("the file is damaged: its description is not Keras's")
 def interpret(tensors: Mapping[str, Tensor], found: Mapping[str, Any]) -> ForeignWeights:
     """The layers and operations from what ``hdf5_child.read_keras`` gives. Raises ``UserError``."""
-    try:
-        return _interpret(tensors, found)
-    except UserError:
-        raise
-    except DAMAGE as error:
-        raise UserError("the file is damaged: its description is not Keras's", [one_line(error)]) from error
-
-
-def _interpret(tensors: Mapping[str, Tensor], found: Mapping[str, Any]) -> ForeignWeights:
-    """As :func:`interpret`; raises ``DAMAGE`` too."""
     for group in found["groups"]:
         if len(set(group["variables"])) != len(group["variables"]):
             _refuse_nested(group["path"])

@@ -44,7 +44,7 @@ def load_model(
     published = WEIGHTS.get(str(model)) if str(path) != str(model) else None
     if published and variant not in (None, published.variant):
         raise UserError(f"{model} are weights of the variant {published.variant}: leave out variant={variant!r}")
-    if path.is_file() and not is_in_model_folder(path):
+    if is_foreign_file(path):
         network, report = convert_file(path, variant=published.variant if published else variant)
         if not published:
             for line in report.assumptions:
@@ -97,26 +97,33 @@ def kind_without_run(model: Path | str) -> str:
         return "a weights file"
     if is_hub_name(model):
         return "a model on the hub"
-    is_name = is_published(str(model)) and not os.path.exists(model)  # noqa: PTH110 – never raises
-    return "the name of published weights" if is_name else ""
+    return "the name of published weights" if published_variant(model) else ""
+
+
+def published_variant(model: Path | str) -> str | None:
+    """The variant of published weights, if a MODEL is their name and no path on this computer; else None."""
+    if not is_published(str(model)) or os.path.exists(model):  # noqa: PTH110 – never raises
+        return None
+    return WEIGHTS[str(model)].variant
 
 
 def file_stem(model: Path | str) -> str:
     """The first part of names of files about a MODEL: ``torchvision-imagenet``, ``OWNER-NAME``, the run, the file."""
     if is_hub_name(model):
         return "-".join(part for part in parse_hub_name(str(model)) if part).replace("/", "-")
-    path = Path(model)
-    if is_published(str(model)) and not os.path.exists(path):  # noqa: PTH110 – never raises
+    if published_variant(model):
         return str(model).replace("/", "-")
+    path = Path(model)
     if is_weights_file(path):
         return path.stem
     folder = path.resolve()
     return folder.parent.name if folder.name == "model" else folder.name
 
 
-def is_in_model_folder(path: Path) -> bool:
-    """Whether a file is ``model.safetensors`` or ``model.json`` of a model folder, which has more than the weights."""
-    return path.name in bundle.FILES and all((path.parent / name).is_file() for name in bundle.FILES)
+def is_foreign_file(path: Path) -> bool:
+    """Whether a path is a file, and not one of the two of a model folder, which has more than the weights."""
+    in_model_folder = path.name in bundle.FILES and all(is_weights_file(path.parent / name) for name in bundle.FILES)
+    return is_weights_file(path) and not in_model_folder
 
 
 def _meant(name: str) -> str:

@@ -23,20 +23,16 @@ import torch
 from torch import Tensor
 
 from alexnet.config import MAX_SIDE, Preprocessing
-from alexnet.core.errors import UserError, one_line
+from alexnet.core.errors import UserError
 from alexnet.core.names import printable
 from alexnet.models.layers import window_count
-from alexnet.weights.child import call
+from alexnet.weights.child import call, damage_is, errors_name
 from alexnet.weights.foreign import ForeignLayer, ForeignOp, ForeignWeights, OpKind, one_setting_each
 from alexnet.weights.formats import ReadOptions
 
 SIGNATURE = b"MATLAB "
 CONV_STEPS, LINEAR_STEPS = ("HWIO to OIHW",), ("HWIO to O, CHW",)
 MAX_LAYERS = 1000
-DAMAGE = (
-    KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, ZeroDivisionError, RuntimeError,
-)  # fmt: skip
-"""What Python and torch raise for structs with other values than MatConvNet's."""
 ROWS_FIRST = "the first index of the filters is taken to be the row, as in MatConvNet's files"
 
 
@@ -50,26 +46,14 @@ def read(path: Path, options: ReadOptions) -> ForeignWeights:
 
     Raises ``UserError``: for a damaged file, and for one that holds something else.
     """
-    shown = printable(str(path))
     tensors, variables = call("alexnet.weights.matlab_child:read_matlab", path)
-    try:
+    with errors_name(path):
         return interpret(tensors, variables)
-    except UserError as error:
-        raise UserError(f"{shown}: {error.line}", error.details) from error
 
 
+@damage_is("the file is damaged: it is no network of MatConvNet")
 def interpret(tensors: Mapping[str, Tensor], variables: Mapping[str, Any]) -> ForeignWeights:
     """The network from what ``matlab_child.read_matlab`` gives. Raises ``UserError``."""
-    try:
-        return _interpret(tensors, variables)
-    except UserError:
-        raise
-    except DAMAGE as error:
-        raise UserError("the file is damaged: it is no network of MatConvNet", [one_line(error)]) from error
-
-
-def _interpret(tensors: Mapping[str, Tensor], variables: Mapping[str, Any]) -> ForeignWeights:
-    """As :func:`interpret`; raises ``DAMAGE`` too."""
     net = variables["net"] if isinstance(variables.get("net"), dict) else variables
     layers = net.get("layers")
     if "params" in net and "vars" in net:

@@ -7,7 +7,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import torch
 import torchvision
+from PIL import Image
+from sklearn.datasets import load_sample_images
 
+from alexnet.api import create_transform
 from alexnet.models.registry import create_model
 
 
@@ -67,6 +70,20 @@ def server(monkeypatch):
     one.shutdown()
     one.server_close()
     thread.join()
+
+
+@pytest.fixture(scope="session")
+def photographs():
+    """Network → four real images as its input ``(4, C, S, S)``."""
+
+    def preprocess(model):
+        mode = "L" if model.in_channels == 1 else "RGB"
+        images = [Image.fromarray(image).convert(mode) for image in load_sample_images().images]
+        images += [image.crop((50, 100, 350, 400)) for image in images]
+        transform = create_transform(model)
+        return torch.stack([transform(image) for image in images])
+
+    return preprocess
 
 
 @pytest.fixture(scope="session")

@@ -44,17 +44,8 @@ def lively(name, **settings):
     return model
 
 
-def photographs(model):
-    """Real images as the network's input."""
-    mode = "L" if model.in_channels == 1 else "RGB"
-    images = [Image.fromarray(image).convert(mode) for image in load_sample_images().images]
-    images += [image.crop((50, 100, 350, 400)) for image in images]
-    transform = create_transform(model)
-    return torch.stack([transform(image) for image in images])
-
-
 @pytest.mark.parametrize("name", [name for name in list_models() if name not in LOCAL])
-def test_opencv_computes_the_same(tmp_path, name):
+def test_opencv_computes_the_same(tmp_path, name, photographs):
     pytest.importorskip("cv2")
     model = lively(name)
     images = photographs(model)
@@ -86,7 +77,7 @@ NORMALIZATIONS = {
 
 
 @pytest.mark.parametrize("kind", NORMALIZATIONS)
-def test_the_input_is_what_the_prototxt_says(tmp_path, kind):
+def test_the_input_is_what_the_prototxt_says(tmp_path, kind, photographs):
     """Someone who knows Caffe only: BGR pixels from 0 to 255 minus the mean in the file, with OpenCV alone."""
     cv2 = pytest.importorskip("cv2")
     model = lively("bvlc-alexnet")
@@ -111,7 +102,7 @@ def test_the_input_is_what_the_prototxt_says(tmp_path, kind):
 
 
 @pytest.mark.parametrize("name", ["bvlc-alexnet", "caffenet"])
-def test_there_and_back_is_the_same(tmp_path, name):
+def test_there_and_back_is_the_same(tmp_path, name, photographs):
     model = lively(name)
     model.info = replace(model.info, preprocessing=NORMALIZATIONS["mean-image"], mean_image=ilsvrc_mean_image())
     export_model(model, "caffe", tmp_path / "net.caffemodel", ExportOptions(), photographs(model))
@@ -122,7 +113,7 @@ def test_there_and_back_is_the_same(tmp_path, name):
     assert all(torch.equal(tensor, back.state_dict()[key]) for key, tensor in model.state_dict().items())
 
 
-def test_a_mean_of_each_channel_comes_back(tmp_path):
+def test_a_mean_of_each_channel_comes_back(tmp_path, photographs):
     """The standard deviation is in the weights of conv1, the mean in the input layer."""
     model = lively("torchvision")
     model.info = replace(model.info, preprocessing=Preprocessing(3, 256, 224, 224, "channel", *IMAGENET))

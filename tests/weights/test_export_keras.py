@@ -4,10 +4,7 @@ import os
 
 import pytest
 import torch
-from PIL import Image
-from sklearn.datasets import load_sample_images
 
-from alexnet.api import create_transform
 from alexnet.core.errors import UserError
 from alexnet.models.registry import create_model, list_models
 from alexnet.weights.child import Exchange
@@ -25,14 +22,6 @@ WITHOUT = {  # variant → why not
     "cifar-13pct": "LocallyConnected", "cifar-11pct": "LocallyConnected",
 }  # fmt: skip
 NAMES = [name for name in list_models() if name not in WITHOUT]
-
-
-def photographs(model):
-    mode = "L" if model.in_channels == 1 else "RGB"
-    pictures = [Image.fromarray(picture).convert(mode) for picture in load_sample_images().images]
-    pictures += [picture.crop((50, 100, 350, 400)) for picture in pictures]
-    transform = create_transform(model)
-    return torch.stack([transform(picture) for picture in pictures])
 
 
 @pytest.fixture
@@ -59,7 +48,7 @@ def assert_same(check):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_keras_computes_the_same(tmp_path, narrow_network, lively, here, name):
+def test_keras_computes_the_same(tmp_path, narrow_network, lively, here, name, photographs):
     model = (
         lively(create_model(name, num_classes=7, seed=0)) if name == "lenet5" else narrow_network(name, in_channels=3)
     )
@@ -78,13 +67,13 @@ def test_keras_computes_the_same(tmp_path, narrow_network, lively, here, name):
         ("torchvision", {"in_channels": 1}),
     ],
 )
-def test_settings(tmp_path, narrow_network, here, name, settings):
+def test_settings(tmp_path, narrow_network, here, name, settings, photographs):
     model = narrow_network(name, **settings)
     assert_same(export_model(model, "keras", tmp_path / "a.keras", ExportOptions(), photographs(model))[1])
 
 
 @pytest.mark.slow
-def test_in_a_process_of_its_own_and_back(tmp_path, narrow_network):
+def test_in_a_process_of_its_own_and_back(tmp_path, narrow_network, photographs):
     model = narrow_network("keras")
     (path,), check = export_model(model, "keras", tmp_path / "a.keras", ExportOptions(), images := photographs(model))
     assert_same(check)

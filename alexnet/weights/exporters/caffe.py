@@ -49,6 +49,7 @@ from alexnet.models.layers import (
 )
 from alexnet.weights.caffe_blobs import blob
 from alexnet.weights.export import ExportOptions, NotInstalledError
+from alexnet.weights.exporters.common import InexpressibleError, why_inexpressible
 from alexnet.weights.protobuf import Chunks, field, message
 
 SUFFIX = ".caffemodel"
@@ -88,22 +89,13 @@ class _Layer:
     blobs: tuple[Tensor, ...] = ()
 
 
-class _InexpressibleError(Exception):
-    """Caffe has no layers for this network; the message is the rest of a sentence."""
-
-
 def why_not(model: Classifier, options: ExportOptions) -> str | None:
     """Why Caffe cannot express this network or these options, as the rest of a sentence; None if it can."""
     if options.int8:
         return "Caffe has no int8 weights"
     if options.pixels:
         return "Caffe has no layer that crops and normalizes an image; the prototxt states the input"
-    try:
-        for _ in _layers(model, ""):
-            pass
-    except _InexpressibleError as error:
-        return str(error)
-    return None
+    return why_inexpressible(_layers(model, ""))
 
 
 def write(model: Classifier, path: Path, options: ExportOptions) -> list[Path]:
@@ -178,11 +170,9 @@ def _first_layer(model: Classifier) -> str:
 
 
 def _layers(model: Classifier, mean_name: str) -> Iterator[_Layer]:
-    """The layers of Caffe, in forward order. Raises ``_InexpressibleError``."""
+    """The layers of Caffe, in forward order. Raises ``InexpressibleError``."""
     if model.in_channels not in (1, 3) or model.preprocessing.channels != model.in_channels:
-        raise _InexpressibleError(
-            f"Caffe's images are grey or BGR, and this network takes {model.in_channels} channels"
-        )
+        raise InexpressibleError(f"Caffe's images are grey or BGR, and this network takes {model.in_channels} channels")
     yield _input(model, mean_name)
     shapes: dict[str, tuple[int, ...]] = {}
     run_on_meta(model, lambda name, module, output: shapes.__setitem__(name, tuple(output.shape[1:])))
@@ -221,7 +211,7 @@ def _input(model: Classifier, mean_name: str) -> _Layer:
 def _for_pixels(weight: Tensor, preprocessing: Preprocessing) -> Tensor:
     """The first weight for the input of the files: BGR, and not divided by the standard deviation."""
     if weight.ndim != 4:
-        raise _InexpressibleError("its first layer is no convolution")
+        raise InexpressibleError("its first layer is no convolution")
     if any(value != 1 for value in preprocessing.std):
         weight = (weight.double() / torch.tensor(preprocessing.std, dtype=torch.float64)[:, None, None]).float()
     return weight.flip(1)
@@ -260,7 +250,7 @@ def _without_weights(name: str, module: nn.Module, bottom: str, shape: Sequence[
             yield from _lrn(name, module, bottom, shape)
         case WithinChannelLRN():
             if module.k != 1:
-                raise _InexpressibleError("Caffe's normalization within a channel has k = 1")
+                raise InexpressibleError("Caffe's normalization within a channel has k = 1")
             settings = {"local_size": module.size, "alpha": module.alpha, "beta": module.beta}
             settings["norm_region"] = "WITHIN_CHANNEL"  # type: ignore[assignment]
             yield _Layer(name, "LRN", (bottom,), (name,), {"lrn_param": settings})
@@ -269,13 +259,13 @@ def _without_weights(name: str, module: nn.Module, bottom: str, shape: Sequence[
         case AdaptiveAvgPool() if tuple(shape[1:]) == (module.side, module.side):
             return
         case AdaptiveAvgPool():
-            raise _InexpressibleError(
+            raise InexpressibleError(
                 f"Caffe has no adaptive pool, and {name} makes {module.side} × {module.side} of {shape[1]} × {shape[2]}"
             )
         case nn.Flatten():
             return  # Caffe's linear layers flatten their input, channel, row, column
         case _:
-            raise _InexpressibleError(f"Caffe has no layer like {name}, a {type(module).__name__}")
+            raise InexpressibleError(f"Caffe has no layer like {name}, a {type(module).__name__}")
 
 
 def _pool(name: str, module: nn.MaxPool2d | nn.AvgPool2d, bottom: str, shape: Sequence[int]) -> Iterator[_Layer]:
@@ -296,7 +286,7 @@ def _pool(name: str, module: nn.MaxPool2d | nn.AvgPool2d, bottom: str, shape: Se
 
 def _lrn(name: str, module: LocalResponseNorm, bottom: str, shape: Sequence[int]) -> Iterator[_Layer]:
     if module.size % 2 == 0:
-        raise _InexpressibleError(f"Caffe's response normalization needs an odd size, and {name} has {module.size}")
+        raise InexpressibleError(f"Caffe's response normalization needs an odd size, and {name} has {module.size}")
     alpha = module.alpha * (module.size if module.convention == "sum" else 1) / module.k
     settings = {"lrn_param": {"local_size": module.size, "alpha": alpha, "beta": module.beta}}
     parts = [f"{name}_part{number}" for number in range(1, module.groups + 1)]
@@ -315,7 +305,7 @@ def _lrn(name: str, module: LocalResponseNorm, bottom: str, shape: Sequence[int]
 def _batch_norm(name: str, module: nn.BatchNorm2d, bottom: str) -> Iterator[_Layer]:
     mean, variance = module.running_mean, module.running_var
     if mean is None or variance is None:
-        raise _InexpressibleError(f"{name} has no running mean and variance")
+        raise InexpressibleError(f"{name} has no running mean and variance")
     statistics = mean.detach(), variance.detach(), torch.ones(1)
     yield _Layer(name, "BatchNorm", (bottom,), (name,), {"batch_norm_param": {"eps": module.eps}}, statistics)
     scales = module.weight.detach(), module.bias.detach()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,20 @@ def weights_only(options: ExportOptions) -> str | None:
     return (
         "it holds no operations, so it cannot contain the preprocessing; leave out --pixels" if options.pixels else None
     )
+
+
+class InexpressibleError(Exception):
+    """A format has no layers for a network; the message is the rest of a sentence."""
+
+
+def why_inexpressible(layers: Iterable[object]) -> str | None:
+    """Why the layers of a network cannot be written, from going through all of them; None if they can."""
+    try:
+        for _ in layers:
+            pass
+    except InexpressibleError as error:
+        return str(error)
+    return None
 
 
 class PixelNetwork(nn.Module):

@@ -38,6 +38,7 @@ from alexnet.models.layers import (
 )
 from alexnet.weights.child import call
 from alexnet.weights.export import ExportOptions, NotInstalledError
+from alexnet.weights.exporters.common import InexpressibleError, why_inexpressible
 
 SUFFIX = ".keras"
 CHILD = "alexnet.weights.exporters.keras_child"
@@ -47,22 +48,13 @@ NOT_INSTALLED = "Keras is not installed (pip install 'alexnet[keras]')"
 Step = dict[str, Any]
 
 
-class _InexpressibleError(Exception):
-    """Keras has no layers for this network; the message is the rest of a sentence."""
-
-
 def why_not(model: Classifier, options: ExportOptions) -> str | None:
     """Why Keras cannot express this network or these options, as the rest of a sentence; None if it can."""
     if options.int8:
         return "Keras files with int8 weights are not written; export to onnx with --int8"
     if options.pixels:
         return "the crop and the normalization are not written into Keras files; the input is preprocessed"
-    try:
-        for _ in _steps(model):
-            pass
-    except _InexpressibleError as error:
-        return str(error)
-    return None
+    return why_inexpressible(_steps(model))
 
 
 def write(model: Classifier, path: Path, options: ExportOptions) -> list[Path]:
@@ -145,7 +137,7 @@ def _steps(model: Classifier) -> Iterator[tuple[Step, dict[str, Tensor]]]:
                 yield _pool(name, module, shape[-1], is_positive), {}
             case AdaptiveAvgPool():
                 if shape[1:] != (module.side, module.side):
-                    raise _InexpressibleError(
+                    raise InexpressibleError(
                         f"Keras has no adaptive pool, and the maps before it have {shape[-1]} pixels"
                     )
             case nn.Flatten():
@@ -155,7 +147,7 @@ def _steps(model: Classifier) -> Iterator[tuple[Step, dict[str, Tensor]]]:
                 factor *= 1 - module.p if module.scaling == "test" else 1.0
                 yield {"op": "dropout", "name": name, "p": module.p}, {}
             case _:
-                raise _InexpressibleError(f"Keras has no layer for {name} ({type(module).__name__})")
+                raise InexpressibleError(f"Keras has no layer for {name} ({type(module).__name__})")
         shape = output
 
 
@@ -214,9 +206,7 @@ def _pool(name: str, module: nn.MaxPool2d | nn.AvgPool2d, side: int, is_positive
     if is_max and is_positive:
         return {**step, "same": False, "pads": list(pads)}
     what = "average pool" if not is_max else "max pool of values that can be negative"
-    raise _InexpressibleError(
-        f"Keras has no {what} with {pads[0]} pixels before and {pads[1]} behind the maps ({name})"
-    )
+    raise InexpressibleError(f"Keras has no {what} with {pads[0]} pixels before and {pads[1]} behind the maps ({name})")
 
 
 def _one(value: Any) -> int:
