@@ -9,7 +9,6 @@ biases nor the running averages of their batch normalization.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from alexnet.config import NO_INIT, Preprocessing
 from alexnet.core.errors import UserError, unknown
 from alexnet.core.files import sha256_json
 from alexnet.core.schema import to_json
+from alexnet.core.tensors import digest_tensors
 from alexnet.models.alexnet import architecture_of
 from alexnet.models.bundle import load_model as load_bundle
 from alexnet.models.bundle import save_model
@@ -85,20 +85,16 @@ def keep_init(init: Classifier, run: Run) -> None:
 
 def weights_digest(network: Classifier) -> str:
     """The sha256 of a network: of every tensor, its name, shape and dtype, and of what else predictions depend on."""
-    digest = hashlib.sha256()
     architecture = architecture_of(network)
-    rest = {
+    tensors = network.state_dict() | ({} if network.mean_image is None else {"mean_image": network.mean_image})
+    identity = {
         "variant": network.variant,
         "architecture": None if architecture is None else to_json(architecture),
         "classes": list(network.classes),
         "preprocessing": to_json(network.preprocessing),
+        "tensors": digest_tensors(tensors),
     }
-    digest.update(sha256_json(rest).encode())
-    tensors = network.state_dict() | ({} if network.mean_image is None else {"mean_image": network.mean_image})
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    return sha256_json(identity)
 
 
 def layers_of(network: Classifier) -> dict[str, list[str]]:
