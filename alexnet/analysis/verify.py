@@ -350,16 +350,15 @@ def _finite_layers(subject: Subject) -> tuple[set[str], list[Finding]]:
             "mean": layer.running_mean,
             "variance": layer.running_var,
         }
-        bad = {}
+        bad, huge = {}, []
         for part, tensor in tensors.items():
-            if tensor is not None and tensor.numel() and not all(end.isfinite() for end in tensor.float().aminmax()):
+            if tensor is None or not tensor.numel():
+                continue
+            ends = torch.stack(tensor.float().aminmax())
+            if not bool(ends.isfinite().all()):
                 bad[part] = int((~tensor.isfinite()).sum())
-        huge = [
-            part
-            for part, tensor in tensors.items()
-            if part not in bad and tensor is not None and tensor.numel()
-            and float(tensor.float().abs().max()) > (HUGE if part in ("weight", "bias") else HUGE**2)
-        ]  # fmt: skip
+            elif float(ends.abs().max()) > (HUGE if part in ("weight", "bias") else HUGE**2):
+                huge.append(part)
         findings += [
             Finding("wrong", f"{name}: its {part} has larger numbers than any trained network", "huge-weights", (name,))
             for part in huge

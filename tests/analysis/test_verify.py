@@ -26,15 +26,8 @@ from alexnet.models.layers import LocalResponseNorm, init_layer
 from alexnet.models.registry import create_model
 from alexnet.weights import zoo
 from alexnet.weights.preprocessing import TORCHVISION_IMAGENET
-from alexnet_lab.sensitivity import (
-    FAULTS,
-    alexnets,
-    count_untrained,
-    sensitivity,
-    verify_state,
-    with_fault,
-    with_other_units,
-)
+from alexnet_lab.verification.faults import FAULTS, sensitivity, verify_state, with_fault, with_other_units
+from alexnet_lab.verification.fresh import alexnets, verify_all_fresh, wrong
 
 NETWORK = Path(__file__).parents[1] / "data_files/colour-network"
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -289,9 +282,9 @@ def test_a_file_that_is_no_weights_file(tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", alexnets())
 def test_fresh_networks_of_every_variant_are_untrained(name):
-    right, total, wrong = count_untrained([name], 20, width=0.0625)
-    assert total == 20
-    assert right == total, wrong
+    rows = verify_all_fresh([name], 20, 0.0625, None)
+    assert len(rows) == 20
+    assert wrong(rows) == []
 
 
 def test_the_baseline_that_is_no_alexnet(tmp_path):

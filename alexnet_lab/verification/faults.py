@@ -1,28 +1,22 @@
-"""Which faults ``alexnet verify`` finds: each fault made on purpose in trained networks, and what the report says.
+"""Faults made on purpose in a trained network: what ``alexnet verify`` says of them.
 
-``python -m alexnet_lab.sensitivity RUN RUN_OF_ANOTHER_SEED …`` prints the table of the documentation for pairs of runs
-of one recipe. ``python -m alexnet_lab.sensitivity --untrained 20`` counts the fresh networks of every variant, in full
-size, that are not called untrained, or of the variants that are named; ``--width 0.125`` makes them narrow.
+The other network of a pair was trained from another seed; some faults take layers from it.
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from alexnet.analysis.verify import VerifyReport, verify_weights
-from alexnet.core.tensors import save_tensors
 from alexnet.models.bundle import save_model
 from alexnet.models.classifier import Classifier
-from alexnet.models.registry import create_model, get_variant, list_models
 from alexnet.report.tables import markdown_table
 from alexnet.weights.load import load_model
 
@@ -163,54 +157,3 @@ def sensitivity(pairs: Mapping[str, tuple[Path, Path]]) -> str:
     healthy = [verify_weights(one) for one, _ in pairs.values()]
     rows.append(("no fault", *(report.summary.partition(":")[0] for report in healthy)))
     return markdown_table(("fault", *pairs), rows)
-
-
-def alexnets() -> list[str]:
-    """The names of all variants that are AlexNets, without the baselines."""
-    return [name for name in list_models() if get_variant(name).architecture is not None]
-
-
-def count_untrained(names: Sequence[str], seeds: int, width: float | None) -> tuple[int, int, list[str]]:
-    """Fresh networks of these variants that are called untrained, all of them, and the names of the others.
-
-    ``width``: of all layers, beside the authors'; None builds them in full size.
-    """
-    right, wrong, total = 0, [], 0
-    for name in names:
-        for seed in range(seeds):
-            narrow: dict[str, Any] = {} if width is None else {"width": width, "num_classes": 50}
-            network = create_model(name, seed=seed, **narrow)
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / "fresh.safetensors"
-                save_tensors(network.state_dict(), path)
-                report = verify_weights(path, variant=name)
-            total += 1
-            right += report.training == "untrained"
-            if report.training != "untrained":
-                wrong.append(f"{name}, seed {seed}: {report.summary}")
-    return right, total, wrong
-
-
-def main() -> None:
-    """Print the table, or the count of fresh networks."""
-    parser = argparse.ArgumentParser(prog="python -m alexnet_lab.sensitivity", description=__doc__)
-    parser.add_argument(
-        "runs", nargs="*", type=Path, help="pairs of runs: one, and one of another seed; with --untrained, variants"
-    )
-    parser.add_argument("--untrained", type=int, metavar="SEEDS")
-    parser.add_argument("--width", type=float)
-    given = parser.parse_args()
-    if given.untrained:
-        right, total = 0, 0
-        for name in given.runs or alexnets():
-            some, seeds, wrong = count_untrained([str(name)], given.untrained, given.width)
-            right, total = right + some, total + seeds
-            print(*wrong, f"{name}: {some} of {seeds}", sep="\n", flush=True)
-        print(f"{right} of {total} fresh networks are called untrained")
-        return
-    pairs = zip(given.runs[::2], given.runs[1::2], strict=True)
-    print(sensitivity({one.name: (one, other) for one, other in pairs}))
-
-
-if __name__ == "__main__":
-    main()
