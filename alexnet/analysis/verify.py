@@ -2,7 +2,7 @@
 
 It also reads what ``load_model`` refuses: weights that are not finite, shapes of no variant, files that were changed.
 A fault is only reported if no healthy network looked like it: the limits below come from networks that were
-trained with this program and from torchvision's published convolutions (``alexnet_lab/sensitivity.py`` measures them).
+trained with this program and from torchvision's published convolutions (``alexnet_lab/verification/`` measures them).
 Where the weights cannot decide, the report says so and gives the reason.
 
 The statistics are in ``layer_statistics.py`` and ``layer_links.py``; trials with images in ``preprocessing_trials.py``.
@@ -32,7 +32,7 @@ from alexnet.analysis.layer_links import (
     stored_mean_agreement,
 )
 from alexnet.analysis.layer_statistics import BIASES, LayerStatistics, constant_value, layer_statistics
-from alexnet.analysis.preprocessing_trials import STATED, Trial, Trials
+from alexnet.analysis.preprocessing_trials import STATED, USUAL_TEMPERATURES, Setting, Trial, Trials
 from alexnet.config import Preprocessing
 from alexnet.core.errors import UserError, cannot_read, no_run
 from alexnet.core.files import read_json, sha256_file, sha256_json
@@ -51,7 +51,7 @@ from alexnet.weights.zoo import WEIGHTS, find, published_file
 Fault = Literal[
     "not-finite", "dead-units", "untrained", "initial-layer", "initial-bias", "foreign-layer", "fc6-order",
     "channel-order", "batch-norm-statistics", "retouched", "changed-file", "shapes", "preprocessing",
-    "huge-weights",
+    "huge-weights", "pixel-normalization", "resize", "dropout-scaling", "lrn-alpha",
 ]  # fmt: skip
 Verdict = Literal["right", "wrong", "unknown"]
 Training = Literal["trained", "untrained", "partly trained", "unknown"]
@@ -912,14 +912,14 @@ def with_trials(report: VerifyReport, trials: Trials) -> VerifyReport:
     figures = {"accuracy": best.accuracy, "stated": stated.accuracy, "behind": stated.behind, "error": stated.error}
     beside = f"{describe_trial(best)}: {_percent(best)}; {describe_trial(stated)}: {_percent(stated)}"
     if trials.stated_is_wrong:
-        exchanged = best.channels == "BGR" and best.pixels == stated.pixels
-        what = (
-            "the channels of conv1 are exchanged"
-            if exchanged
-            else "the stated preprocessing is not the one of these weights"
-        )
+        wrong = trials.wrong_settings
+        fault, what = WRONG_SETTING[wrong[0]] if len(wrong) == 1 else SEVERAL_WRONG
         line = f"{what}: {beside}; the difference is {100 * stated.behind:.1f} ± {100 * stated.error:.1f} points"
-        findings.append(Finding("wrong", line, "channel-order" if exchanged else "preprocessing", figures=figures))
+        findings.append(Finding("wrong", line, fault, figures=figures))
+    elif trials.alpha is not None:
+        findings.append(_alpha_finding(*trials.alpha))
+    elif trials.dropout is not None and trials.dropout_is_wrong:
+        findings.append(_dropout_finding(*trials.dropout))
     elif stated.tie:
         findings.append(
             Finding(
@@ -932,15 +932,61 @@ def with_trials(report: VerifyReport, trials: Trials) -> VerifyReport:
             f"{100 * stated.error:.1f} points"
         )
         findings.append(Finding("unknown", line, figures=figures))
+    if trials.dropout is not None and not any(finding.fault for finding in findings):
+        findings.append(_dropout_remark(*trials.dropout))
     if ties := [describe_trial(trial) for trial in trials.trials if trial.tie and trial != best]:
         line = f"a tie with {describe_trial(best)} on {best.images} images: {'; '.join(ties)}"
         findings.append(Finding("unknown", line))
     for layer, (silent, units) in trials.never_active.items():
         if silent:
             line = f"{layer}: {silent} of {units} units are never active on {best.images} images"
-            fault: Fault | None = "dead-units" if silent > MOST_SILENT * units else None
-            findings.append(Finding("wrong" if fault else "unknown", line, fault, (layer,), {"units": silent}))
+            dead: Fault | None = "dead-units" if silent > MOST_SILENT * units else None
+            findings.append(Finding("wrong" if dead else "unknown", line, dead, (layer,), {"units": silent}))
     return _with(report, findings, trials)
+
+
+WRONG_SETTING: Mapping[Setting, tuple[Fault, str]] = {
+    "channels": ("channel-order", "the channels of conv1 are exchanged"),
+    "pixels": ("pixel-normalization", "the stated mean and scale of the pixels are not those of these weights"),
+    "resize": ("resize", "the stated way to make images square is not that of these weights"),
+    "dropout": ("dropout-scaling", "the outputs of fc6 and fc7 have another scale than these weights need"),
+    "alpha": ("lrn-alpha", "α of LRN multiplies another term than the settings state (the sum or the mean of squares)"),
+}
+"""A setting → the fault if it alone is wrong, and the fault in words."""
+SEVERAL_WRONG: tuple[Fault, str] = ("preprocessing", "the stated preprocessing is not the one of these weights")
+
+
+def _dropout_finding(stated: Trial, scaled: Trial) -> Finding:
+    """The fault if the size of the logits shows that the outputs of fc6 and fc7 have the wrong scale."""
+    line = (
+        "the outputs of fc6 and fc7 have another scale than these weights need, as where dropout is scaled twice or "
+        f"not at all: the loss is lowest with logits divided by {stated.temperature:.2g}, and with {scaled.dropout} by "
+        f"{scaled.temperature:.2g} (about 1 if right); the mean loss is {stated.loss:.2f}, and {scaled.loss:.2f} with "
+        f"{scaled.dropout}"
+    )
+    figures = {"temperature": stated.temperature, "scaled": scaled.temperature}
+    return Finding("wrong", line, "dropout-scaling", figures=figures)
+
+
+def _dropout_remark(stated: Trial, scaled: Trial) -> Finding:
+    """What the size of the logits says of the scaling of dropout if it shows no fault."""
+    low, high = USUAL_TEMPERATURES
+    figures = {"temperature": stated.temperature, "scaled": scaled.temperature}
+    size = f"the loss is lowest with logits divided by {stated.temperature:.2g}"
+    if low < stated.temperature < high:
+        return Finding("right", f"dropout is scaled as stated: {size} (about 1 if right)", figures=figures)
+    line = f"whether dropout is scaled as stated cannot be known: {size}; regularization changes their size too"
+    return Finding("unknown", line, figures=figures)
+
+
+def _alpha_finding(stated: Trial, other: Trial) -> Finding:
+    """The fault if the other convention for α explains the labels better."""
+    line = (
+        f"{WRONG_SETTING['alpha'][1]}: with the other convention {_percent(other)}, mean loss {other.loss:.2f}, "
+        f"as stated {_percent(stated)} and {stated.loss:.2f}; with the best size of the logits for each, the other "
+        "convention explains the labels better beyond doubt"
+    )
+    return Finding("wrong", line, "lrn-alpha", figures={"loss": stated.loss, "other": other.loss})
 
 
 def _with(report: VerifyReport, findings: Sequence[Finding], trials: Trials) -> VerifyReport:
