@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet.analysis.preprocessing_trials import Payload, Trials, run_trials
-from alexnet.analysis.verify import VerifyReport, verify_weights, with_trials
+from alexnet.analysis.verify import verify_weights
+from alexnet.analysis.verify_images import with_trials
+from alexnet.analysis.verify_report import VerifyReport
 from alexnet.config import Recipe
 from alexnet.core.errors import RUNS, UserError, cannot_write
 from alexnet.core.files import sha256_file, write_text

@@ -6,7 +6,8 @@ import argparse
 import dataclasses
 from collections.abc import Iterator
 
-from alexnet.analysis.verify import VerifyReport, describe_trial
+from alexnet.analysis.verify_images import describe_trial
+from alexnet.analysis.verify_report import VerifyReport
 from alexnet.api import verify
 from alexnet.cli.console import print_json, print_text
 from alexnet.report.tables import table

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.analysis.preprocessing_trials import STRONG_DROPOUT
-from alexnet.analysis.verify import VerifyReport
+from alexnet.analysis.verify_report import VerifyReport
 from alexnet.api import verify
 from alexnet.core.files import read_json, write_json
 from alexnet.models.alexnet import AlexNet

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alexnet.analysis.verify import VerifyReport, verify_weights
+from alexnet.analysis.verify import verify_weights
+from alexnet.analysis.verify_report import VerifyReport
 from alexnet.api import train
 from alexnet.core.files import read_json, write_json
 from alexnet.recipes import get_recipe
