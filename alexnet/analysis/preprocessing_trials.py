@@ -42,6 +42,9 @@ Payload = bytes | Path | NDArray[np.uint8]
 Resize = Literal["short-side", "warp"]
 BATCH = 64
 SURE = 3.0  # standard errors by which another preprocessing must be better before the stated one counts as wrong
+FEWEST_IMAGES = (
+    30  # with fewer, no better accuracy than by guessing is no fault of the weights, and losses tell nothing
+)
 HIDDEN = ("fc6", "fc7")
 OTHER_ALPHA = "the other convention"
 HALVED, DOUBLED = "fc6 and fc7 halved", "fc6 and fc7 doubled"
@@ -251,9 +254,12 @@ def _dropout(network: Classifier, results: Mapping[_Settings, _Result]) -> tuple
 
 
 def _gain(losses: Tensor, others: Tensor) -> float:
-    """By how many standard errors the mean of ``losses`` is above that of ``others`` for the same images."""
+    """By how many standard errors the mean of ``losses`` is above that of ``others`` for the same images.
+
+    0 for too few images: their standard error is not known well.
+    """
     gain = losses - others
-    if len(gain) < 2:
+    if len(gain) < FEWEST_IMAGES:
         return 0.0
     return float(gain.mean()) / max(float(gain.std()) / math.sqrt(len(gain)), 1e-12)
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from alexnet.analysis.preprocessing_trials import STATED, USUAL_TEMPERATURES, Setting, Trial, Trials
+from alexnet.analysis.preprocessing_trials import FEWEST_IMAGES, STATED, USUAL_TEMPERATURES, Setting, Trial, Trials
 from alexnet.analysis.verify_report import Fault, Finding, VerifyReport, summarize_report
 
-FEWEST_IMAGES = 30  # fewer right answers than by guessing are no fault of the weights below that
 MOST_SILENT = 0.9  # of the units of a layer; a healthy network had 29 % silent units in fc6
 
 

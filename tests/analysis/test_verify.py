@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from alexnet import load_model, verify
+from alexnet import export, load_model, verify
 from alexnet.analysis.layer_statistics import known_schemes, layer_statistics
 from alexnet.analysis.preprocessing_trials import best_temperature, run_trials
 from alexnet.analysis.verify import verify_weights
@@ -127,6 +127,7 @@ def test_images_decide_what_weights_cannot(network):
     wrong = run_trials(exchange_channels(network, network), images, labels)
     assert wrong.stated_is_wrong
     assert (wrong.best.channels, wrong.best.pixels) == ("BGR", "as stated")
+    assert wrong.wrong_settings == ("channels",)
     assert any(trial.tie and trial.dropout != "as stated" for trial in right.trials)  # a tie is called a tie
 
 
@@ -141,6 +142,7 @@ def test_a_wrong_scale_is_found_with_images(network):
     assert trials.stated_is_wrong
     assert trials.best.channels == "RGB"
     assert trials.best.pixels == "torchvision's mean and std"
+    assert trials.wrong_settings == ("pixels",)
 
 
 def test_warped_images_are_found_with_images(network):
@@ -159,6 +161,7 @@ def test_warped_images_are_found_with_images(network):
     assert trials.best.resize == "warp"
     assert trials.best.accuracy == 1
     assert trials.stated_is_wrong
+    assert trials.wrong_settings == ("resize",)
 
 
 def test_what_alpha_multiplies_is_found_with_images(lively):
@@ -181,6 +184,7 @@ def test_what_alpha_multiplies_is_found_with_images(lively):
     assert trials.best.alpha == "the other convention"
     assert trials.best.accuracy == 1
     assert trials.stated_is_wrong
+    assert trials.wrong_settings == ("alpha",)
 
 
 @pytest.fixture(scope="module")
@@ -241,6 +245,18 @@ def test_a_wrong_setting_has_its_name_with_images_and_cannot_be_known_without(
     assert any(words in finding.sentence for finding in found.findings if bool(finding.fault) == bool(fault))
 
 
+def test_units_that_no_image_activates_are_dead(network_2012, other_digits, tmp_path):
+    changed = with_settings(network_2012)
+    with torch.no_grad():
+        changed.fc7.bias[8:] = -1000
+    save_model(changed, tmp_path / "model")
+    assert verify(tmp_path / "model").faults == ()  # their weights are as they were trained
+    found = verify(tmp_path / "model", data=other_digits, progress=False)
+    assert "dead-units" in found.faults
+    (layers,) = [finding.layers for finding in found.findings if finding.fault == "dead-units"]
+    assert layers == ("relu7",)
+
+
 def test_weak_dropout_is_not_judged_by_the_size_of_logits(network_2012, other_digits):
     weak = with_settings(network_2012, dropout=0.2, dropout_scaling="train")
     images, labels = digits()
@@ -248,6 +264,15 @@ def test_weak_dropout_is_not_judged_by_the_size_of_logits(network_2012, other_di
     assert trials.stated.temperature > 3
     assert trials.dropout is None
     assert not trials.dropout_is_wrong
+
+
+def test_few_images_decide_nothing_by_their_losses(network_2012):
+    images, labels = digits()
+    few = [image.numpy() for image in images[TRAIN : TRAIN + 20]]
+    for changed in (with_settings(network_2012, lrn_convention="mean"), with_weights_times(2)(network_2012)):
+        trials = run_trials(changed, few, labels[TRAIN : TRAIN + 20].tolist())
+        assert trials.alpha is None
+        assert not trials.dropout_is_wrong
 
 
 def test_the_best_temperature():
@@ -355,6 +380,18 @@ def test_a_changed_file_of_a_model_folder(tmp_path):
     tensors["fc8.bias"][3] += 1
     save_file(tensors, tmp_path / "model.safetensors")
     assert verify_weights(tmp_path).faults == ("changed-file",)
+
+
+def test_the_variant_and_whose_conventions_a_file_has(tmp_path):
+    network = create_model("torchvision", width=0.0625, num_classes=50, seed=0)
+    export(network, tmp_path / "network.pth", "torchvision")
+    found = verify_weights(tmp_path / "network.pth", variant="torchvision")
+    assert (found.framework, found.variant, found.faults) == ("torchvision", "torchvision", ("untrained",))
+    assert [row.source for row in found.layers][:2] == ["features.0", "features.3"]
+    caffe = create_model("caffenet", width=0.0625, num_classes=50, seed=0)
+    export(caffe, tmp_path / "network.caffemodel", "caffe")
+    found = verify_weights(tmp_path / "network.caffemodel", variant="caffenet")
+    assert (found.framework, found.variant, found.faults) == ("caffe", "caffenet", ("untrained",))
 
 
 def test_shapes_of_no_variant_are_reported(file):
