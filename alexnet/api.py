@@ -43,6 +43,7 @@ from alexnet.models.registry import build, get_architecture, get_variant
 from alexnet.models.summary import Summary, summarize
 from alexnet.plots.curves import CurvesFile
 from alexnet.recipes import get_recipe
+from alexnet.recipes.photos import for_weights
 from alexnet.report import build as report
 from alexnet.report.markdown import write_report
 from alexnet.report.model_card import model_card
@@ -60,6 +61,7 @@ from alexnet.training.finalize import check_not_lost, finalize, remove_checkpoin
 from alexnet.training.loop import Training
 from alexnet.training.resolve import resolve
 from alexnet.training.sample_images import sample_images
+from alexnet.training.transfer import keep_init, open_init, weights_digest
 from alexnet.weights.convert import ConversionReport, convert_file
 from alexnet.weights.export import (
     ExportCheck,
@@ -99,11 +101,13 @@ def train(
     data: Path | str | None = None,
     labels: Labels = (),
     out: Path | str | None = None,
+    init: Path | str | None = None,
     seed: int = 0,
     overrides: Iterable[str] | Mapping[str, Any] = (),
     device: str | None = None,
     reference: bool = False,
     data_root: Path | str | None = None,
+    weights_root: Path | str | None = None,
     keep_checkpoints: bool = False,
     progress: bool | None = None,
     reporter: Reporter | None = None,
@@ -118,10 +122,13 @@ def train(
     built-in name, ``NAME:PATH``, or the path of a folder of class folders. ``labels``: a file with the classes of the
     images in the folder ``data`` (by default the file's own folder), a CSV ``file,label[,split]`` or a list of lines
     "path label"; or several such files, whose names mean splits. ``out``: the run folder; if None, ``runs/<recipe>``,
-    and ``runs/<recipe>-<folder>`` for images of your own. ``overrides``: changed fields of the recipe,
+    and ``runs/<recipe>-<folder>`` for images of your own. ``init``: the MODEL whose weights the training starts from,
+    in place of the recipe's ``train.init``; ``"none"`` starts from new weights. The layers that fit are copied; the
+    training keeps a copy of the model, so a resumed one does not need it. ``overrides``: changed fields of the recipe,
     ``{"train.epochs": 2}`` or ``["train.epochs=2"]``. ``device``: ``"cpu"``, ``"cuda"``, ``"cuda:1"``; None takes a GPU
     if there is one. ``reference``: use reference PyTorch layers instead of the fast kernels. ``data_root``: the first
-    folder to search for built-in image sets. ``keep_checkpoints``: keep the checkpoints of the finished run, which are
+    folder to search for built-in image sets. ``weights_root``: the first folder to search for published weights.
+    ``keep_checkpoints``: keep the checkpoints of the finished run, which are
     removed otherwise once its model is verified. ``reporter``: receives progress and messages instead of stderr.
 
     Raises ``UserError`` (a ``ValueError``) with one line for a mistake of the user, ``DivergedError`` (a ``UserError``)
@@ -132,25 +139,31 @@ def train(
     root = Path(data_root) if data_root else None
     label_files = _label_files(labels)
     data = label_files[0].parent if label_files and data is None else data
-    source, recipe = resolve(recipe, data, overrides, root, reporter.log, label_files)
+    source, recipe = resolve(recipe, data, overrides, root, reporter.log, label_files, init)
     get_variant(recipe.model.variant)  # an unknown variant is reported before images are decoded, which takes long
     device_config = resolve_device(device, recipe.train.precision, reference=reference)
     if out is not None and not str(out).strip():
         raise UserError("--out is empty: give a folder, or leave it out for runs/RECIPE")
     run = Run(Path(out or RUNS / default_name(recipe, data, source)))
+    initial = open_init(recipe.train.init, run, weights_root, reporter)
+    if initial is not None:
+        recipe = for_weights(recipe, initial.variant)
+    digest = "" if initial is None else weights_digest(initial)
     location = absolute_source(recipe.data.source, source, root)
     recorded = [str(path.resolve()) for path in label_files]
     dataset = _images_to_train_on(run, recipe, source, location, recorded, reporter, keep_checkpoints=keep_checkpoints)
     if not run.finished:
         with lock_run_folder(run.folder):
-            run = start_or_continue(run.folder, recipe, seed, location, dataset.digest, recorded)
+            run = start_or_continue(run.folder, recipe, seed, location, dataset.digest, recorded, digest)
             if not run.finished:
                 check_not_lost(run)
                 prepared_datasets.note_use(dataset, run, reporter)
-                fit_and_finish(recipe, dataset, run, seed, device_config, reporter, keep_checkpoints=keep_checkpoints)
+                fit_and_finish(
+                    recipe, dataset, run, seed, device_config, reporter, initial, keep_checkpoints=keep_checkpoints
+                )
                 report.add(run, dataset, device_config, reporter)
                 return run
-    run = start_or_continue(run.folder, recipe, seed, location, dataset.digest, recorded)
+    run = start_or_continue(run.folder, recipe, seed, location, dataset.digest, recorded, digest)
     if run.result.get("keep_checkpoints") is False:  # a kill after the result was written may have left them
         remove_checkpoints(run, reporter)
     if not (run.folder / "report.html").exists():
@@ -197,13 +210,19 @@ def fit_and_finish(
     seed: int,
     device_config: DeviceConfig,
     reporter: Reporter,
+    initial: Classifier | None = None,
     *,
     keep_checkpoints: bool,
 ) -> None:
-    """Train to the end, from the newest checkpoint if there is one, and write the files of a finished run."""
+    """Train to the end, from the newest checkpoint if there is one, and write the files of a finished run.
+
+    ``initial``: the model whose weights the training starts from.
+    """
+    if initial is not None:
+        keep_init(initial, run)
     with device_config.enough_memory(f"add --set train.batch_size={max(1, recipe.train.batch_size // 2)}"):
         matrix_gflops = matrix_rate(device_config)
-        training = Training(recipe, dataset, run, seed, device_config, reporter)
+        training = Training(recipe, dataset, run, seed, device_config, reporter, initial)
         curves = CurvesFile(recipe)
         finish(training, training.fit(curves), curves, matrix_gflops, keep_checkpoints=keep_checkpoints)
 

@@ -39,7 +39,8 @@ OptimizerName = Literal["sgd", "sgd-2012", "adam", "adamw"]
 Schedule = Literal["constant", "step", "plateau", "one-cycle", "cosine"]
 Precision = Literal["auto", "fp32", "bf16"]
 SECTIONS = ("model", "data", "augment", "optim", "train")  # of a recipe; their fields can be changed by --set
-OTHER_NAMES = {"learning_rate": "optim.lr", "wd": "optim.weight_decay"}
+OTHER_NAMES = {"learning_rate": "optim.lr", "wd": "optim.weight_decay", "from": "train.init"}
+NO_INIT = "none"  # train.init of a training from new weights
 
 MAX_SIDE = 4096  # of prepared images and of a network's input, in pixels
 
@@ -207,14 +208,19 @@ class LayerRule:
     """Settings of one layer, from epoch ``start`` on.
 
     ``lr``: the layer's own learning rate; its biases have ``lr`` times ``bias_lr_mult``, unless ``bias_milestones``
-    gives biases a schedule of their own. 0 freezes the layer, biases too. ``weight_decay``: the layer's own weight
-    decay. None leaves either as it is for all layers.
+    gives biases a schedule of their own. 0 freezes the layer, biases too. ``lr_mult``: a factor for the learning rate
+    that the schedule gives. ``weight_decay``: the layer's own weight decay. None leaves each as it is for all layers.
     """
 
     layer: str
     start: float = 0.0
     lr: float | None = None
     weight_decay: float | None = None
+    lr_mult: NotNegative | None = None
+
+    def __post_init__(self) -> None:
+        if self.lr is not None and self.lr_mult is not None:
+            raise UserError(f"a rule for {self.layer} has lr and lr_mult: give one of them")
 
 
 @spec("optim", RENAMED)
@@ -270,7 +276,8 @@ class TrainSpec:
     ``auto`` does so if the largest class has at least five times as many images as the smallest. ``test_curve``: also
     evaluate the test split after each epoch, for source documents that plot it; no choice uses it. ``keep``: the
     weights of the last step, or those of the best validation accuracy. ``views``: 1 or 10 views of each image in the
-    final evaluation.
+    final evaluation. ``init``: the MODEL whose weights the training starts from; ``none`` starts from new ones.
+    ``freeze``: layers of it that do not train, as names or ranges, ``conv1-conv3``.
     """
 
     batch_size: Positive = 128
@@ -284,6 +291,14 @@ class TrainSpec:
     test_curve: bool = False
     keep: Literal["last", "best-on-val"] = "last"
     views: Annotated[Literal[1, 10], WHOLE] = 1
+    init: str = NO_INIT
+    freeze: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.freeze and self.init == NO_INIT:
+            raise UserError(
+                "train.freeze keeps layers as they are, so they need trained weights: give them with --from MODEL"
+            )
 
 
 @spec("claim")
@@ -417,14 +432,15 @@ def _known_fields() -> dict[str, Any]:
 def differences(one: Recipe, other: Recipe) -> list[tuple[str, object, object]]:
     """Every field in which two recipes train differently, as (``section.field``, value in one, value in the other).
 
-    Claims are ignored, and so is the spelling of the source: the images have a hash of their own.
+    Claims are ignored, and so are the names of the source and of the weights to start from: the images and the weights
+    have hashes of their own.
     """
     a, b = to_json(one), to_json(other)
     return [
         (f"{section}.{name}", value, b[section][name])
         for section in SECTIONS
         for name, value in a[section].items()
-        if value != b[section][name] and (section, name) != ("data", "source")
+        if value != b[section][name] and (section, name) not in (("data", "source"), ("train", "init"))
     ]
 
 

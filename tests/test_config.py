@@ -36,7 +36,7 @@ from alexnet.recipes import RECIPES, get_recipe
 
 ROOT = Path(__file__).parents[1]
 DEEP = "[" * 100_000
-RULES_TAKE = "a JSON list of objects with layer, start, lr, weight_decay"
+RULES_TAKE = "a JSON list of objects with layer, start, lr, weight_decay, lr_mult"
 
 
 def changed(assignment, recipe="small-digits"):
@@ -364,7 +364,7 @@ def test_python_values_are_held_to_the_same_types():
         assert caught.value.line.startswith(line)
     assert OptimSpec(lr=1, milestones=[1, 2.5]) == OptimSpec(lr=1.0, milestones=(1.0, 2.5))
     with pytest.raises(TypeError):
-        LayerRule("conv1", 0.0, 0.1, 0.2, 0.3)
+        LayerRule("conv1", 0.0, 0.1, 0.2, None, 0.3)
     with pytest.raises(dataclasses.FrozenInstanceError):
         OptimSpec().lr = 1.0
 

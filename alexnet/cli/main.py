@@ -51,6 +51,9 @@ def _train(add: Add) -> None:
         "--data", metavar="SOURCE", help=f"images to train on: {SOURCE}; without RECIPE, selects photos or photos-small"
     )
     add_labels(add)
+    start = f"start from trained weights: {MODEL}; 'none' for new weights (default: what the recipe has)"
+    add("--from", dest="init", metavar="MODEL", help=start)
+    add("--freeze", metavar="LAYERS", help="layers of --from that do not train, e.g. conv1-conv3 or conv1,conv2")
     out = "runs/RECIPE, or runs/RECIPE-FOLDER for your own images"
     add("--out", metavar="RUN", help=f"the run folder (default: {out}); an interrupted run there is resumed")
     change = "override a field of the recipe, e.g. train.epochs=3; may be repeated; 'help' lists all fields"
@@ -61,6 +64,7 @@ def _train(add: Add) -> None:
     add_device_and_precision(add)
     add_reference(add)
     add_data_root(add)
+    add_weights_root(add)
 
 
 def _evaluate(add: Add) -> None:

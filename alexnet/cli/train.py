@@ -22,10 +22,12 @@ def main(arguments: argparse.Namespace) -> int:
         default = "photos" if arguments.data or arguments.labels else DEFAULT
         print("\n".join(assignments(get_recipe(arguments.recipe or default))))
         return 0
-    overrides = [*arguments.set, *([f"train.precision={arguments.precision}"] if arguments.precision else [])]
+    shorthands = {"train.precision": arguments.precision, "train.freeze": arguments.freeze}
+    overrides = [*arguments.set, *(f"{field}={value}" for field, value in shorthands.items() if value)]
     run = train(
-        arguments.recipe, data=arguments.data, labels=arguments.labels, out=arguments.out, seed=arguments.seed,
-        overrides=overrides, device=arguments.device, reference=arguments.reference, data_root=arguments.data_root,
+        arguments.recipe, data=arguments.data, labels=arguments.labels, out=arguments.out, init=arguments.init,
+        seed=arguments.seed, overrides=overrides, device=arguments.device, reference=arguments.reference,
+        data_root=arguments.data_root, weights_root=arguments.weights_root,
         keep_checkpoints=arguments.keep_checkpoints,
     )  # fmt: skip
     result = run.result

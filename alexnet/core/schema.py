@@ -157,6 +157,7 @@ def parse_word(hint: Any, text: str, path: str) -> Any:
     if any(typing.get_origin(kind) is tuple for kind, _ in _members(hint)):
         with contextlib.suppress(ValueError):
             candidates.append(tuple(float(item) for item in text.split(",") if item.strip()))
+        candidates.append(tuple(item.strip() for item in text.split(",") if item.strip()))
     for candidate in [*candidates, text]:
         with contextlib.suppress(ValidationError):
             return _adapter(hint).validate_python(candidate)
@@ -193,7 +194,8 @@ def describe(hint: Any) -> str:
         elif inner := _item_spec(kind):
             parts.append(f"a JSON list of objects with {', '.join(field_hints(inner))}")
         elif typing.get_origin(kind) is tuple:
-            count = "numbers" if Ellipsis in inside else f"{len(inside)} numbers"
+            what = "names" if str in inside else "numbers"
+            count = what if Ellipsis in inside else f"{len(inside)} {what}"
             parts.append(f"{count} with commas between them")
         elif kind is not type(None) or "none" not in choices(hint):
             parts.append(TYPE_NAMES.get(kind, str(kind)) + _bounds(notes))

@@ -111,8 +111,11 @@ def get_architecture(name: str, **overrides: Any) -> Architecture | None:
     if architecture is None and overrides:
         unset = " ".join(f"--set model.{field}=default" for field in overrides)
         raise UserError(f"variant {name!r} does not have these fields: add {unset}")
-    if architecture is None:
-        return None
+    return None if architecture is None else change_architecture(architecture, **overrides)
+
+
+def change_architecture(architecture: Architecture, **overrides: Any) -> Architecture:
+    """The architecture with some fields changed; arguments and errors as :func:`get_architecture`."""
     known = [field.name for field in fields(Architecture)]
     for override, value in overrides.items():
         if override in REWRITES:

@@ -1,20 +1,21 @@
 """Recipes for the user's own images: a folder of class folders.
 
-A folder often has few images. So both recipes train for at least 1,000 updates. ``photos-small`` also crops at random
-sizes (Szegedy et al. 2014), which helps most if there are few images. The settings of ``photos-small`` were chosen on
-ten classes of Tiny ImageNet with 40 to 130 images each, and evaluated on ten other classes.
+A folder often has few images. So ``photos`` trains for at least 1,000 updates and ``photos-small``, whose network is
+small, for at least 2,000. ``photos-small`` also crops at random sizes (Szegedy et al. 2014), which helps most if there
+are few images. It keeps the last weights: a few dozen validation images choose no better ones. Its settings were chosen
+on ten classes of Tiny ImageNet with 40 to 130 images each, and evaluated on ten other classes.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from alexnet.config import AugmentSpec, Claim, DataSpec, ModelSpec, OptimSpec, Recipe, TrainSpec
+from alexnet.config import AugmentSpec, Claim, DataSpec, LayerRule, ModelSpec, OptimSpec, Recipe, TrainSpec
 from alexnet.recipes.blocks import SMALL_NET_SGD
 
 MAX_SMALL_SIDE = 64  # pixels: the images that the variant `small` is made for
 
-PHOTOS, PHOTOS_SMALL = RECIPES = (
+PHOTOS, PHOTOS_SMALL, PHOTOS_TRANSFER = RECIPES = (
     Recipe(
         name="photos",
         model=ModelSpec(variant="batchnorm", dropout=0.5),
@@ -52,16 +53,43 @@ PHOTOS, PHOTOS_SMALL = RECIPES = (
         train=TrainSpec(
             batch_size=64,
             epochs=15,
-            min_steps=1000,
-            early_stopping=0.4,
+            min_steps=2000,
             label_smoothing=0.1,
             class_weights="auto",
-            keep="best-on-val",
         ),
         claim=Claim(
             source="this project: a folder of your images, all of one size of at most 64 pixels",
             expects="depends on the images",
             cost="each epoch one second per 3,000 images on two CPU cores with bf16",
+        ),
+    ),
+    Recipe(
+        name="photos-transfer",
+        model=ModelSpec(variant="torchvision"),  # with other weights in train.init, their variant
+        data=DataSpec(source="", channels=3, val_fraction=0.1),
+        augment=AugmentSpec(crop=224, random_resized_crop=(0.35, 1.0), flip=True),
+        optim=OptimSpec(
+            optimizer="adamw",
+            lr=1e-4,
+            weight_decay=0.01,
+            decay_biases=False,
+            schedule="one-cycle",
+            warmup=0.25,
+            rules=(LayerRule("fc8", lr_mult=30.0),),
+        ),
+        train=TrainSpec(
+            batch_size=64,
+            epochs=15,
+            min_steps=200,
+            label_smoothing=0.1,
+            class_weights="auto",
+            keep="best-on-val",
+            init="torchvision/imagenet",
+        ),
+        claim=Claim(
+            source="this project: a folder of your photographs, from trained weights (Yosinski et al. 2014)",
+            expects="depends on the photographs and the weights",
+            cost="each epoch one second per 100 images on two CPU cores with bf16",
         ),
     ),
 )
@@ -73,7 +101,7 @@ def recipe_for(side: int) -> Recipe:
 
 
 def fitted(recipe: Recipe, side: int) -> Recipe:
-    """``photos`` or ``photos-small`` for images that are prepared at ``side`` pixels; any other recipe as it is.
+    """A recipe for your own images, fitted to images that are prepared at ``side`` pixels; any other as it is.
 
     Crops have 7/8 of the side. The network of ``photos-small`` has an input of 3/4 of the side, 28 to 48 pixels.
     """
@@ -89,5 +117,12 @@ def fitted(recipe: Recipe, side: int) -> Recipe:
 
 
 def is_for_own_images(recipe: Recipe) -> bool:
-    """Whether it is ``photos`` or ``photos-small``."""
-    return recipe.name in (PHOTOS.name, PHOTOS_SMALL.name)
+    """Whether it is one of the recipes of this module."""
+    return recipe.name in (known.name for known in RECIPES)
+
+
+def for_weights(recipe: Recipe, variant: str) -> Recipe:
+    """``photos-transfer`` for the network ``variant`` of the weights that it starts from; any other recipe as it is."""
+    if recipe.name != PHOTOS_TRANSFER.name or recipe.model.variant != PHOTOS_TRANSFER.model.variant:
+        return recipe
+    return replace(recipe, model=replace(recipe.model, variant=variant))

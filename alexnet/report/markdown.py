@@ -39,6 +39,8 @@ def _outcome(recipe: Recipe, result: Mapping[str, Any], side: int | None) -> lis
         lines += [f"**{describe_measure(result)}**, seed {result['seed']}.", ""]
     for reading in readings(recipe, result):
         lines += [markdown(reading), ""]
+    if init := result.get("init"):
+        lines += [f"{markdown(started_from(init))}.", ""]
     if expects := expected(recipe):
         lines += [f"Expected: {markdown(expects)}.", ""]
     if changed := described_differences(recipe, result["source"], side):
@@ -72,6 +74,13 @@ def readings(recipe: Recipe, result: Mapping[str, Any], names: Mapping[str, str]
     if is_for_own_images(recipe):
         sentences += advice(result)
     return sentences
+
+
+def started_from(init: Mapping[str, Any]) -> str:
+    """Which weights a training started from, from ``init`` in ``result.json``, as a sentence without its full stop."""
+    layers = [("", init["copied"]), ("new: ", init["new"]), ("frozen: ", init["frozen"])]
+    parts = [f"{word}{', '.join(names)}" for word, names in layers if names]
+    return f"Started from {init['model']}: {'; '.join(parts)}"
 
 
 def advice(result: Mapping[str, Any]) -> list[str]:

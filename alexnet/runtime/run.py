@@ -27,7 +27,7 @@ from alexnet.runtime.log import read_lines
 from alexnet.runtime.run_files import SCHEMA, is_event, is_metrics, read_description, read_result
 
 OWN = ("result.json", "model", "checkpoints", "metrics.jsonl", "events.jsonl")  # besides run.json
-WRITTEN = re.compile(r"lock|model|(run|result)\.json|(events|metrics)\.jsonl|report\.(md|html)|[a-z-]+\.(png|svg)")
+WRITTEN = re.compile(r"lock|model|init|(run|result)\.json|(events|metrics)\.jsonl|report\.(md|html)|[a-z-]+\.(png|svg)")
 CHECKPOINT = re.compile(r"step-\d{8,}", re.ASCII)
 LAYER = re.compile(r"[a-z]+\d*", re.ASCII)
 
@@ -57,10 +57,16 @@ class Run:
         return self.folder / "checkpoints"
 
     @property
+    def init_folder(self) -> Path:
+        """The folder with a copy of the model that the training started from, until the training has finished."""
+        return self.folder / "init"
+
+    @property
     def description(self) -> dict[str, Any]:
         """``run.json``: ``recipe``, ``seed``, ``source`` (where the images are) and ``data`` (their hash).
 
-        Also ``labels``, the files with the classes of the images, if there are such.
+        Also ``labels``, the files with the classes of the images, if there are such; ``init``, the hash of the weights
+        that the training started from, if it did not start from new ones.
         """
         return read_description(self.folder / "run.json")
 
@@ -179,25 +185,27 @@ def _check_files_agree(run: Run) -> None:
 
 
 def start_or_continue(
-    folder: Path, recipe: Recipe, seed: int, location: str, digest: str, labels: Sequence[str] = ()
+    folder: Path, recipe: Recipe, seed: int, location: str, digest: str, labels: Sequence[str] = (), init: str = ""
 ) -> Run:
     """The run at ``folder``: a new one if there is none, else the existing one if it is the same training.
 
-    ``location`` and ``digest``: where the images are, and their hash; ``labels``: the files with their classes. If
-    several processes may use the folder, lock it first, see :func:`lock_run_folder`. Raises ``UserError`` if the
-    existing run differs (the error names the field), if its files are those of two trainings, or if its model is
-    damaged.
+    ``location`` and ``digest``: where the images are, and their hash; ``labels``: the files with their classes;
+    ``init``: the hash of the weights that the training starts from, "" for new ones. If several processes may use the
+    folder, lock it first, see :func:`lock_run_folder`. Raises ``UserError`` if the existing run differs (the error
+    names the field), if its files are those of two trainings, or if its model is damaged.
     """
     run = Run(folder)
     _check_description_is_there(folder)
     if (folder / "run.json").exists() and not (run.description and run.is_empty):
-        _check_same(run, recipe, seed, digest)
+        _check_same(run, recipe, seed, digest, init)
         _check_files_agree(run)
         _check_model(run)
         return run
     description = {"schema": SCHEMA, "recipe": to_json(recipe), "seed": seed, "source": location, "data": digest}
     if labels:
         description["labels"] = list(labels)
+    if init:
+        description["init"] = init
     with _writing(folder):
         write_json(folder / "run.json", {**description, "commit": source_commit()})
     return run
@@ -261,8 +269,8 @@ def source_commit() -> str | None:
     return f"{head}-changed" if changed else head
 
 
-def _check_same(run: Run, recipe: Recipe, seed: int, digest: str) -> None:
-    """Raise ``UserError`` if the run trains another recipe, seed or set of images."""
+def _check_same(run: Run, recipe: Recipe, seed: int, digest: str, init: str) -> None:
+    """Raise ``UserError`` if the run trains another recipe, seed or set of images, or starts from other weights."""
     description, trained = run.description, run.recipe
     if trained.name != recipe.name:
         differs = f"recipe ({trained.name!r}, now {recipe.name!r})"
@@ -272,6 +280,10 @@ def _check_same(run: Run, recipe: Recipe, seed: int, digest: str) -> None:
         differs = field
     elif description["data"] != digest:
         differs = f"the images ({description['source']} has changed since, or other images were given)"
+    elif description.get("init", "") != init:
+        differs = f"the weights that it starts from (--from {trained.train.init}, now {recipe.train.init})"
+        if trained.train.init == recipe.train.init:
+            differs = f"the weights that it starts from ({recipe.train.init} has changed since)"
     else:
         return
     raise UserError(f"{run.folder} holds another training: it differs in {differs}; choose another folder with --out")

@@ -35,7 +35,10 @@ class _Versioned(_Fields):
 
 
 class Description(_Versioned):
-    """``run.json``: ``data`` is the hash of the images, ``source`` their place, ``labels`` the files of labels."""
+    """``run.json``: ``data`` is the hash of the images, ``source`` their place, ``labels`` the files of labels.
+
+    ``init``: the hash of the weights that the training started from.
+    """
 
     recipe: dict[str, Any]
     seed: int
@@ -43,6 +46,7 @@ class Description(_Versioned):
     data: Text
     commit: Text | None = None
     labels: list[Text] | None = None
+    init: Text | None = None
 
 
 class Hardware(_Fields):
@@ -91,6 +95,15 @@ class Epoch(_Fields):
     test_top1: Share = 0.0
 
 
+class Init(_Fields):
+    """The weights that a training started from: the MODEL, and which layers were copied, are new, did not train."""
+
+    model: Text
+    copied: list[Text]
+    new: list[Text]
+    frozen: list[Text]
+
+
 class Result(_Versioned):
     """``result.json`` of a training without images to evaluate on.
 
@@ -112,6 +125,7 @@ class Result(_Versioned):
     hardware: Hardware
     last_epoch: Epoch | None = None
     model_sha256: Text | None = None
+    init: Init | None = None
 
 
 class EvaluatedResult(Result):

@@ -5,6 +5,7 @@ Settings of the recipe that do not fit the dataset raise an error here, before a
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -15,8 +16,10 @@ from alexnet.config import Preprocessing, Recipe
 from alexnet.core.errors import UserError
 from alexnet.data.prepared import PreparedDataset
 from alexnet.data.splits import hold_out
+from alexnet.models.alexnet import architecture_of
 from alexnet.models.classifier import Classifier, ModelInfo
-from alexnet.models.registry import create_model
+from alexnet.models.registry import build, change_architecture, create_model
+from alexnet.training.transfer import check_frozen, transfer_weights, transferred_preprocessing
 
 IMBALANCE = 5  # times as many images in the largest class as in the smallest: from this ratio ``auto`` weights classes
 
@@ -51,12 +54,13 @@ def split_indices(recipe: Recipe, dataset: PreparedDataset) -> tuple[NDArray[np.
     return train, val
 
 
-def build_model(recipe: Recipe, dataset: PreparedDataset, seed: int) -> Classifier:
+def build_model(recipe: Recipe, dataset: PreparedDataset, seed: int, init: Classifier | None = None) -> Classifier:
     """The recipe's network for the classes and pixels of a prepared dataset, with initialized weights and its ``info``.
 
-    ``seed``: random seed of the weights. Raises ``UserError`` if the recipe's settings do not fit the prepared images.
+    ``seed``: random seed of new weights. ``init``: the network that the training starts from, see ``transfer.py``.
+    Raises ``UserError`` if the recipe's settings do not fit the prepared images, or the weights the network.
     """
-    network = build_network(recipe, dataset, seed)
+    network = build_network(recipe, dataset, seed, init)
     trained_on = np.sort(dataset.hashes[np.concatenate(split_indices(recipe, dataset))])
     subtracts_image = recipe.data.pixel_normalization.startswith("mean-image")
     network.info = ModelInfo(
@@ -67,22 +71,37 @@ def build_model(recipe: Recipe, dataset: PreparedDataset, seed: int) -> Classifi
         mean_image=torch.from_numpy(dataset.mean_image) if subtracts_image else None,
         trained_on=torch.from_numpy(trained_on.view(np.int64)),
     )
+    if init is not None:
+        preprocessing = transferred_preprocessing(network.preprocessing, init)
+        network.info = replace(network.info, preprocessing=preprocessing, mean_image=None)
+        check_frozen(recipe.train.freeze, network, transfer_weights(network, init))
     return network
 
 
-def build_network(recipe: Recipe, dataset: PreparedDataset, seed: int) -> Classifier:
+def build_network(recipe: Recipe, dataset: PreparedDataset, seed: int, init: Classifier | None = None) -> Classifier:
     """The recipe's network for the classes and channels of a prepared dataset, with initialized weights.
 
-    ``seed``: random seed of the weights. Raises ``UserError`` if the augmentation does not fit the prepared images.
+    ``seed``: random seed of the weights. ``init``: the network that the training starts from. If it is of the recipe's
+    variant and the recipe changes nothing of it but dropout, it has that network's architecture and image size. Raises
+    ``UserError`` if the augmentation does not fit the prepared images.
     """
     check_augmentation(recipe, dataset)
+    architecture = None if init is None else architecture_of(init)
+    overrides = recipe.model.overrides()
+    same = init is not None and init.variant == recipe.model.variant and overrides.keys() <= {"dropout"}
+    if init is not None and architecture is not None and same:
+        changed = change_architecture(architecture, **overrides)
+        side = recipe.data.image_size or init.image_size
+        network = build(recipe.model.variant, changed, len(dataset.classes), dataset.channels, side)
+        network.init_weights(seed)
+        return network
     return create_model(
         recipe.model.variant,
         num_classes=len(dataset.classes),
         in_channels=dataset.channels,
         image_size=recipe.data.image_size,
         seed=seed,
-        **recipe.model.overrides(),
+        **overrides,
     )
 
 

@@ -42,6 +42,10 @@ def finalize(training: Training, model: Classifier, matrix_gflops: float) -> dic
             counted["one_view"] = {"top1": single.top1, "top5": single.top5}
     seconds = training.state.seconds
     epochs = [line for line in training.run.metrics() if "train_loss" in line]
+    transferred = training.transferred
+    if transferred is not None:
+        layers = {"copied": transferred.copied, "new": transferred.new, "frozen": training.frozen}
+        counted["init"] = {"model": recipe.train.init, **{name: list(value) for name, value in layers.items()}}
     return {
         "recipe": recipe.name,
         "seed": training.seed,
@@ -67,13 +71,18 @@ def finalize(training: Training, model: Classifier, matrix_gflops: float) -> dic
 
 
 def remove_checkpoints(run: Run, reporter: Reporter) -> None:
-    """Remove the checkpoints of a finished run once its model has been read and verified; else warn and keep them."""
-    if not run.checkpoints.exists():
+    """Remove the checkpoints of a finished run once its model has been read and verified; else warn and keep them.
+
+    The copy of the model that it started from is removed too.
+    """
+    folders = [folder for folder in (run.checkpoints, run.init_folder) if folder.exists()]
+    if not folders:
         return
     try:
         load_model(run.model_folder)
-        check_place(run.checkpoints)
-        shutil.rmtree(run.checkpoints)
+        for folder in folders:
+            check_place(folder)
+            shutil.rmtree(folder)
     except MovedError:
         raise
     except (UserError, OSError) as error:

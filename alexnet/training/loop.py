@@ -35,6 +35,7 @@ from alexnet.training.optimizer import build_optimizer, set_lrs
 from alexnet.training.schedule import bias_learning_rate, learning_rate
 from alexnet.training.state import AverageMeter, Identity, State
 from alexnet.training.step import train_step, use_averages
+from alexnet.training.transfer import freeze, frozen_layers, transferred_layers, use_frozen_averages, weights_digest
 
 CHECKPOINT_SECONDS = 300.0
 LINES_PER_EPOCH = 10
@@ -46,7 +47,10 @@ STALL_MARGIN = 0.02
 
 
 class Training:
-    """One training: a recipe, a prepared dataset, a run folder and a device; :meth:`fit` starts or resumes it."""
+    """One training: a recipe, a prepared dataset, a run folder and a device; :meth:`fit` starts or resumes it.
+
+    ``init``: the network whose weights it starts from, None for new weights.
+    """
 
     def __init__(
         self,
@@ -56,12 +60,16 @@ class Training:
         seed: int,
         device_config: DeviceConfig,
         reporter: Reporter,
+        init: Classifier | None = None,
     ) -> None:
         self.recipe, self.dataset, self.run, self.seed = recipe, dataset, run, seed
         self.device_config, self.reporter = device_config, reporter
         self.train_index, self.val_index = split_indices(recipe, dataset)
         self.order = Sampler(self.train_index, recipe.train.batch_size, seed)
-        self.network = device_config.to_device(build_model(recipe, dataset, seed))
+        self.network = device_config.to_device(build_model(recipe, dataset, seed, init))
+        self.frozen = frozen_layers(self.network, recipe.train.freeze)
+        freeze(self.network, self.frozen)
+        self.transferred = None if init is None else transferred_layers(self.network, init)
         self.fast_network = accelerate(self.network, device_config, training=True)  # the same parameters
         mean_image = self.network.mean_image
         self.mean_image = None if mean_image is None else mean_image.to(device_config.device)
@@ -69,7 +77,7 @@ class Training:
         self.class_weights = None if weights is None else weights.to(device_config.device)
         self.optimizer = build_optimizer(self.network, recipe.optim, fused=not device_config.reference)
         self.interval, self.epoch = AverageMeter(device_config.device), AverageMeter(device_config.device)
-        identity = Identity(recipe, seed, dataset.digest)
+        identity = Identity(recipe, seed, dataset.digest, "" if init is None else weights_digest(init))
         self.state = State(identity, self.network, self.optimizer, self.interval, self.epoch)
         self._safe_step = 0  # step of the newest checkpoint
         self._moving_step = 0  # last step at which the loss was not that of guessing
@@ -187,6 +195,7 @@ class Training:
         images = augment(batch.pixels, draws, spec, self.network.preprocessing, self.mean_image)
         masks = draw_masks(self.network.dropout_sites, len(images), self.seed, batch.step, self.device_config.device)
         self.fast_network.train()
+        use_frozen_averages(self.fast_network, self.frozen)
         if len(images) == 1 < recipe.train.batch_size:
             use_averages(self.fast_network)
         lr, epoch = self.lr(batch.step), batch.step / self.order.steps_per_epoch
@@ -377,6 +386,8 @@ class Training:
                 self.warn(log, "checkpoints-lost", lost)
             log.cut(0)
             log.event("start", step=0, seed=self.seed)
+            if self.transferred:
+                self.reporter.log(f"layers {self.transferred.describe(self.frozen)}")
             return
         self.state.restore(found)
         for error in damaged:

@@ -113,6 +113,8 @@ def set_lrs(optimizer: torch.optim.Optimizer, spec: OptimSpec, weights: float, b
             if rule.layer == group["layer"] and epoch >= rule.start:
                 if rule.lr is not None:
                     lr = _bias_lr_of_rule(rule.lr, spec, biases) if group["bias"] else rule.lr
+                if rule.lr_mult is not None:
+                    lr *= rule.lr_mult
                 decay = decay if rule.weight_decay is None else rule.weight_decay
         group["lr"], group["weight_decay"] = lr, 0.0 if group["bias"] and not spec.decay_biases else decay
 

@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from alexnet.config import Recipe, override
+from alexnet.config import NO_INIT, Recipe, override
 from alexnet.core.errors import UserError
 from alexnet.data.prepared import natural_side
 from alexnet.data.sources import BUILTIN_SOURCES, Log, Source, open_source
 from alexnet.recipes import DEFAULT, get_recipe, is_recipe
-from alexnet.recipes.photos import fitted, is_for_own_images, recipe_for
+from alexnet.recipes.photos import PHOTOS_TRANSFER, fitted, is_for_own_images, recipe_for
+from alexnet.training.transfer import absolute_model
 
 
 def resolve(
@@ -22,21 +23,26 @@ def resolve(
     data_root: Path | None,
     log: Log,
     labels: Sequence[Path] = (),
+    init: Path | str | None = None,
 ) -> tuple[Source, Recipe]:
     """The source to train on, and the recipe with its overrides and that source.
 
     ``recipe``: a ``Recipe``, a name, the path of a JSON file, or None. None means the default recipe, or with ``data``
     the recipe for images of this size. ``log`` receives messages about downloads. ``labels``: files with the classes of
-    the images in the folder ``data``. Raises ``UserError`` for an unknown
-    recipe, source or override.
+    the images in the folder ``data``. ``init``: the MODEL to start from, "none" for new weights, None for the recipe's;
+    with it and ``data`` alone, the recipe is ``photos-transfer``. Raises ``UserError`` for an unknown recipe, source or
+    override.
     """
     if isinstance(recipe, str):
         _check_recipe_name(recipe)
     if recipe is None and data is not None:
         source = open_source(str(data), data_root, log, labels)
-        recipe = recipe_for(natural_side(source))
+        side = natural_side(source)
+        recipe = recipe_for(side) if init in (None, NO_INIT) else fitted(PHOTOS_TRANSFER, side)
+        recipe = _starting_from(recipe, init)
     else:
         chosen = recipe if isinstance(recipe, Recipe) else get_recipe(recipe or DEFAULT)
+        chosen = _starting_from(chosen, init)
         changed = override(chosen, overrides)  # a mistake in them is reported before a download
         if not (data or changed.data.source):
             raise UserError(f"recipe {chosen.name!r} trains on your own images: give --data FOLDER")
@@ -46,7 +52,13 @@ def resolve(
     if not source.trainable:
         raise UserError(f"{source.location} has only images to evaluate on: add training images, in a folder train/")
     recipe = override(recipe, overrides)
+    recipe = _starting_from(recipe, absolute_model(recipe.train.init))
     return source, replace(recipe, data=replace(recipe.data, source=str(data or recipe.data.source)))
+
+
+def _starting_from(recipe: Recipe, init: Path | str | None) -> Recipe:
+    """The recipe with the weights ``init`` to start from; None: as it is."""
+    return recipe if init is None else replace(recipe, train=replace(recipe.train, init=str(init)))
 
 
 def _check_recipe_name(name: str) -> None:

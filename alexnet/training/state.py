@@ -42,17 +42,22 @@ class AverageMeter:
 
 @dataclass(frozen=True)
 class Identity:
-    """The training that a state belongs to; ``data``: the digest of the prepared dataset."""
+    """The training that a state belongs to.
+
+    ``data``: the digest of the prepared dataset. ``init``: that of the weights that it starts from, "" for new ones.
+    """
 
     recipe: Recipe
     seed: int
     data: str
+    init: str = ""
 
     def first_difference(self, state: Mapping[str, Any]) -> str | None:
         """The first field in which the training that wrote ``state`` differs from this one; None if it is the same."""
         if differs := first_difference(from_json(Recipe, state["recipe"]), self.recipe):
             return differs
-        return next((name for name in ("seed", "data") if state[name] != getattr(self, name)), None)
+        before = {"init": "", **state}  # earlier versions had no such trainings
+        return next((name for name in ("seed", "data", "init") if before[name] != getattr(self, name)), None)
 
 
 @spec()

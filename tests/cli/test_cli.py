@@ -63,8 +63,8 @@ def test_the_commands_and_their_options_are_these():
     reference = ["--reference", "--plain"]  # the second is hidden: its earlier name
     assert shown == {
         "train": [
-            "recipe", "--data", "--labels", "--out", "--set", "--keep-checkpoints", "--seed", *device, *reference,
-            "--data-root",
+            "recipe", "--data", "--labels", "--from", "--freeze", "--out", "--set", "--keep-checkpoints", "--seed",
+            *device, *reference, *roots,
         ],
         "evaluate": [
             "models", "--data", "--labels", "--views", "--predictions", *device, *reference, *roots,

@@ -108,7 +108,8 @@ def greys_run(tmp_path_factory, make_two_greys):
     make_two_greys(root / "set")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        run = train(data="set", out=root / "run", overrides=["train.epochs=3", "model.width=0.25"])
+        changes = ["train.epochs=3", "model.width=0.25", "train.keep=best-on-val"]
+        run = train(data="set", out=root / "run", overrides=changes)
     return run, root / "set"
 
 
@@ -119,7 +120,8 @@ def test_the_report_names_the_kept_epoch_and_the_overrides(greys_run):
     assert run.result["kept_epoch"] == max(epoch for epoch, error in enumerate(errors, 1) if error == min(errors))
     text = (run.folder / "report.md").read_text(encoding="utf-8")
     assert f"The weights are those of epoch {run.result['kept_epoch']} of 3" in text
-    assert "model.width none → 0.25; train.epochs 15 → 3; train.min_steps 1000 → 0" in text
+    changes = "train.epochs 15 → 3; train.min_steps 2000 → 0; train.keep last → best-on-val"
+    assert f"model.width none → 0.25; {changes}" in text
 
 
 def test_an_image_that_was_trained_on_is_never_evaluated_on(greys_run, tmp_path, monkeypatch, capsys):
