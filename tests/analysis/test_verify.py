@@ -382,13 +382,17 @@ def test_a_changed_file_of_a_model_folder(tmp_path):
     assert verify_weights(tmp_path).faults == ("changed-file",)
 
 
-def test_the_variant_and_whose_conventions_a_file_has(tmp_path):
+def test_the_variant_and_whose_conventions_a_file_has(lively, tmp_path):
     network = create_model("torchvision", width=0.0625, num_classes=50, seed=0)
-    export(network, tmp_path / "network.pth", "torchvision")
+    convs = [f"features.{number}" for number in (0, 3, 6, 8, 10)]
+    theirs = [*convs, *(f"classifier.{number}" for number in (1, 4, 6))]
+    names = dict(zip([*(f"conv{n}" for n in range(1, 6)), "fc6", "fc7", "fc8"], theirs, strict=True))
+    state = {f"{names[key.split('.')[0]]}.{key.split('.')[1]}": value for key, value in network.state_dict().items()}
+    torch.save(state, tmp_path / "network.pth")
     found = verify_weights(tmp_path / "network.pth", variant="torchvision")
     assert (found.framework, found.variant, found.faults) == ("torchvision", "torchvision", ("untrained",))
     assert [row.source for row in found.layers][:2] == ["features.0", "features.3"]
-    caffe = create_model("caffenet", width=0.0625, num_classes=50, seed=0)
+    caffe = lively(create_model("caffenet", width=0.0625, num_classes=50, seed=0))
     export(caffe, tmp_path / "network.caffemodel", "caffe")
     found = verify_weights(tmp_path / "network.caffemodel", variant="caffenet")
     assert (found.framework, found.variant, found.faults) == ("caffe", "caffenet", ("untrained",))
