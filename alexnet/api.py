@@ -24,6 +24,9 @@ from alexnet.analysis.preprocessing_trials import Payload, Trials, run_trials
 from alexnet.analysis.probe import LayerProbe, ProbeResult, make_folds, score
 from alexnet.analysis.similarity import aligned, centred_products, check_images, correlation_distances
 from alexnet.analysis.verify import VerifyReport, verify_weights, with_trials
+from alexnet.analysis.verify import verify_weights
+from alexnet.analysis.verify_images import with_trials
+from alexnet.analysis.verify_report import VerifyReport
 from alexnet.config import Recipe
 from alexnet.core.errors import RUNS, UserError, cannot_write
 from alexnet.core.files import sha256_file, write_bytes, write_text

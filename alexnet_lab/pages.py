@@ -1,9 +1,9 @@
 """Writes all pages and tables of results: run ``python -m alexnet_lab.pages`` in a checkout.
 
 ``docs/claims.md`` and ``docs/paper.md`` are written whole. Tables of ``README.md``, ``docs/results.md``,
-``docs/speed.md`` and ``docs/reliability.md`` are written between two comments, ``<!-- NAME: begin -->`` and ``<!--
-NAME: end -->``. ``alexnet/recipes/measured.json`` is what ``alexnet list`` shows. A test fails if any of them differs
-from the results.
+``docs/speed.md``, ``docs/reliability.md`` and ``docs/verify.md`` are written between two comments, ``<!-- NAME: begin
+-->`` and ``<!-- NAME: end -->``. ``alexnet/recipes/measured.json`` is what ``alexnet list`` shows. A test fails if any
+of them differs from the results.
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ from alexnet_lab.experiments.ablations import ABLATIONS, BASE
 from alexnet_lab.experiments.registry import EXPERIMENTS, LONGER, TIMES_LONGER
 from alexnet_lab.measured import measured_recipes
 from alexnet_lab.results.reader import FAULTS, Results, Runs, divergence, file_name
+from alexnet_lab.verification import kept
 
 README, SPEED, RELIABILITY = Path("README.md"), Path("docs/speed.md"), Path("docs/reliability.md")
+VERIFY = Path("docs/verify.md")
 CLAIMS, PAPER, RESULTS_PAGE = Path("docs/claims.md"), Path("docs/paper.md"), Path("docs/results.md")
 FIGURE_1, MEASURED = Path("docs/figure1.png"), Path("alexnet/recipes/measured.json")
 RESULTS, ABLATIONS_TABLE, TRAININGS, SPEEDS = "results", "ablations", "trainings", "speeds"  # names of tables
@@ -231,6 +233,7 @@ def tables(results: Results) -> dict[Path, dict[str, str]]:
         },
         SPEED: {SPEEDS: speeds},
         RELIABILITY: {FAULTS: faults_table(results)},
+        VERIFY: kept.tables(results),
     }
 
 

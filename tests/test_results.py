@@ -275,6 +275,7 @@ def test_the_pages_are_written_whole(tmp_path):
         "docs/results.md": ["results", "ablations", "trainings"],
         "docs/speed.md": ["speeds"],
         "docs/reliability.md": ["faults"],
+        "docs/verify.md": ["fresh", "trained", "faults"],
     }
     for page, names in places.items():
         marks = "".join(f"<!-- {name}: begin -->\nold\n<!-- {name}: end -->\n" for name in names)

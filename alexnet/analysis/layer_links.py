@@ -86,7 +86,7 @@ def link(first: Part, second: Part) -> Link | None:
         used = used[torch.linspace(0, len(used) - 1, MOST_UNITS).long()]
     if len(used) < 8:
         return None
-    incoming, outgoing = incoming[used].double(), outgoing[used].double()
+    incoming, outgoing = incoming[used], outgoing[used]
     strengths = into[used] if first.norm is None else torch.hypot(first.norm.scale, first.norm.shift)[used].double()
     norms = _rank_correlation(strengths, out[used])
     one, other = _cosines(incoming), _cosines(outgoing)
@@ -139,7 +139,7 @@ def _row_norms(rows: Tensor) -> Tensor:
 def _cosines(rows: Tensor) -> Tensor:
     """The cosines between rows ``(n, n)``, minus their mean, with zeros on the diagonal."""
     unit = rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    cosines = unit @ unit.T
+    cosines = (unit @ unit.T).double()
     outside = ~torch.eye(len(rows), dtype=torch.bool)
     centred: Tensor = (cosines - cosines[outside].mean()) * outside
     return centred

@@ -36,7 +36,8 @@ STANDARD_DEVIATIONS = (0.001, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1)
 others of tutorials."""
 BIASES = (0.0, 0.1, 1.0)
 """The constants with which published AlexNets begin: 0 and 1 (paper §5), 0.1 (Caffe)."""
-POWER_STEPS = 40
+TINY = 1e-6
+LANCZOS_STEPS = 50  # for a layer of independent numbers the value is then less than 0.2 % too low
 Shape = Literal["gaussian", "uniform"]
 State = Literal["initial", "random", "trained", "unknown"]
 
@@ -182,16 +183,40 @@ def _edge(rows: Tensor, groups: int, std: float) -> tuple[float, float]:
 
 
 def largest_singular_value(matrix: Tensor) -> float:
-    """The largest singular value of ``(m, n)``, a lower bound within a percent if it is large."""
+    """The largest singular value of ``(m, n)``, finite; of a large matrix a lower bound, at most 0.2 % too low.
+
+    A large matrix is not multiplied by itself: the Lanczos bidiagonalization of G. Golub and W. Kahan ("Calculating the
+    singular values and pseudo-inverse of a matrix", SIAM J. Numer. Anal. 2, 1965) reads it twice for each step.
+    """
     wide = matrix.float()
     if min(wide.shape) <= 512:
         gram = (wide @ wide.T if wide.shape[0] <= wide.shape[1] else wide.T @ wide).double()
         return math.sqrt(max(0.0, float(torch.linalg.eigvalsh(gram)[-1])))
-    draws = torch.Generator().manual_seed(0)
-    block = torch.randn(wide.shape[1], 4, generator=draws)
-    for _ in range(POWER_STEPS):
-        block = torch.linalg.qr(wide.T @ (wide @ block)).Q
-    return float(torch.linalg.matrix_norm(wide @ block, 2))
+    right = torch.randn(wide.shape[1], generator=torch.Generator().manual_seed(0))
+    lefts, rights = torch.empty(LANCZOS_STEPS, wide.shape[0]), torch.empty(LANCZOS_STEPS, wide.shape[1])
+    bidiagonal = torch.zeros(LANCZOS_STEPS, LANCZOS_STEPS, dtype=torch.float64)
+    length = float(right.norm())
+    for step in range(LANCZOS_STEPS):
+        rights[step] = right / length
+        left = _orthogonal(wide @ rights[step], lefts[:step])
+        length = float(left.norm())
+        bidiagonal[step, step] = length
+        if length <= TINY * float(bidiagonal[0, 0]):
+            break  # the matrix has no more directions
+        lefts[step] = left / length
+        right = _orthogonal(lefts[step] @ wide, rights[: step + 1])
+        length = float(right.norm())
+        if step + 1 == LANCZOS_STEPS or length <= TINY * float(bidiagonal[0, 0]):
+            break
+        bidiagonal[step, step + 1] = length
+    return float(torch.linalg.matrix_norm(bidiagonal, 2))
+
+
+def _orthogonal(vector: Tensor, others: Tensor) -> Tensor:
+    """A vector without its parts along orthonormal ``others`` ``(k, n)``; twice, because fp32 leaves a rest."""
+    for _ in range(2):
+        vector = vector - (others @ vector) @ others
+    return vector
 
 
 def _row_dispersion(rows: Tensor, std: float, kurtosis: float) -> float:

@@ -5,17 +5,22 @@ images are classified under each combination of channel order and scale, then, w
 way to make images square, with scaled dropout, and with the other convention for LRN's α. Two preprocessings are
 compared on the same images: the difference of their accuracies has a 95 % interval from the images that only one of
 them gets right. If it includes 0, they are a tie.
+
+Accuracy hardly depends on the scaling of dropout, but the size of the logits does: without the factors 0.5 after fc6
+and fc7 they are about four times too large. So each trial also has a temperature, the number by which the logits must
+be divided for the lowest loss (C. Guo et al., "On calibration of modern neural networks", ICML 2017); it is near 1 for
+a network as it was trained.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -29,7 +34,7 @@ from alexnet.data.augment import views
 from alexnet.data.decode import ImageRefusedError, decode, fit
 from alexnet.metrics.intervals import accuracy_interval
 from alexnet.models.classifier import Classifier, watch_layers
-from alexnet.models.layers import LocalResponseNorm
+from alexnet.models.layers import Dropout, LocalResponseNorm
 from alexnet.weights.imagenet import CLASSES, ilsvrc_mean_image
 from alexnet.weights.preprocessing import CAFFE_MEAN, TORCHVISION_MEAN, TORCHVISION_STD
 
@@ -37,8 +42,18 @@ Payload = bytes | Path | NDArray[np.uint8]
 Resize = Literal["short-side", "warp"]
 BATCH = 64
 SURE = 3.0  # standard errors by which another preprocessing must be better before the stated one counts as wrong
+FEWEST_IMAGES = (
+    30  # with fewer, no better accuracy than by guessing is no fault of the weights, and losses tell nothing
+)
 HIDDEN = ("fc6", "fc7")
+OTHER_ALPHA = "the other convention"
+HALVED, DOUBLED = "fc6 and fc7 halved", "fc6 and fc7 doubled"
+STRONG_DROPOUT = 0.4  # a weaker dropout changes the logits by less than networks differ
+LOGITS_TOO_LARGE = 2 * math.sqrt(2)  # temperature: nearer to 4 than to 2
+USUAL_TEMPERATURES = 0.5, 2.0
 STATED = "as stated"
+Setting = Literal["channels", "pixels", "resize", "dropout", "alpha"]
+SETTINGS: tuple[Setting, ...] = get_args(Setting)
 
 
 @dataclass(frozen=True)
@@ -46,7 +61,8 @@ class Trial:
     """Accuracy under one preprocessing. ``right`` of ``images``; ``low`` and ``high``: 95 % interval; ``loss``: mean.
 
     ``behind``: by how much its accuracy is below that of the best, ``error``: the half width of the 95 % interval of
-    this difference. ``tie``: whether that interval includes 0.
+    this difference. ``tie``: whether that interval includes 0. ``temperature``: the number by which the logits must be
+    divided for the lowest loss.
     """
 
     channels: Literal["RGB", "BGR", "grey"]
@@ -62,6 +78,7 @@ class Trial:
     behind: float = 0.0
     error: float = 0.0
     tie: bool = True
+    temperature: float = 1.0
 
     @property
     def accuracy(self) -> float:
@@ -74,7 +91,9 @@ class Trials:
     """All trials, the best first; ``stated``: the one with the model's own settings; ``chance``: accuracy of guessing.
 
     ``never_active``: layer → units that are 0 for all images and positions, under the best preprocessing. ``refused``:
-    images that could not be read.
+    images that could not be read. ``dropout``: a trial, and the same with scaled outputs of fc6 and fc7; the second is
+    right if ``dropout_is_wrong``. Of networks with strong dropout only. ``alpha``: the trial with the stated settings
+    and the same with the other convention for α, if the second is right beyond doubt.
     """
 
     trials: tuple[Trial, ...]
@@ -82,6 +101,9 @@ class Trials:
     chance: float
     never_active: dict[str, tuple[int, int]]
     refused: int
+    dropout: tuple[Trial, Trial] | None = None
+    dropout_is_wrong: bool = False
+    alpha: tuple[Trial, Trial] | None = None
 
     @property
     def best(self) -> Trial:
@@ -98,6 +120,20 @@ class Trials:
         """Whether another preprocessing is better than the stated one, beyond doubt."""
         return self.fits and self.stated.behind > SURE / 1.96 * self.stated.error and not self.stated.tie
 
+    @property
+    def wrong_settings(self) -> tuple[Setting, ...]:
+        """The settings of the best trial that are not as stated, without those that make no difference beyond doubt."""
+        best = self.best
+        changed = [name for name in SETTINGS if getattr(best, name) != getattr(self.stated, name)]
+        if len(changed) < 2:
+            return tuple(changed)
+        ties = {tuple(getattr(trial, name) for name in SETTINGS) for trial in self.trials if trial.tie}
+        return tuple(
+            name
+            for name in changed
+            if tuple(getattr(self.stated if other == name else best, other) for other in SETTINGS) not in ties
+        )
+
 
 @dataclass(frozen=True)
 class _Settings:
@@ -112,6 +148,8 @@ class _Settings:
 class _Result:
     correct: Tensor  # (N,) bool
     losses: Tensor  # (N,) float64
+    temperature: float
+    calibrated: Tensor  # (N,) float64: the losses of logits that are divided by the temperature
 
 
 def run_trials(network: Classifier, payloads: Sequence[Payload], targets: Sequence[int]) -> Trials | None:
@@ -149,11 +187,11 @@ def run_trials(network: Classifier, payloads: Sequence[Payload], targets: Sequen
         measure(replace(best, resize="warp" if best.resize == "short-side" else "short-side"))
         best = _best(results)
     if any(hasattr(network, name) for name in HIDDEN):
-        measure(replace(best, dropout="fc6 and fc7 halved"))
-        measure(replace(best, dropout="fc6 and fc7 doubled"))
+        measure(replace(best, dropout=HALVED))
+        measure(replace(best, dropout=DOUBLED))
     if any(isinstance(module, LocalResponseNorm) for module in network.modules()):
         for settings in dict.fromkeys((best, own)):  # α multiplies squares of pixels: another scale may hide it
-            measure(replace(settings, alpha="the other convention"))
+            measure(replace(settings, alpha=OTHER_ALPHA))
     return _report(network, results, own, pixels, readable, len(payloads))
 
 
@@ -172,13 +210,58 @@ def _report(
         low, high = accuracy_interval(right, count)
         trials[settings] = Trial(
             settings.channels, settings.pixels, settings.resize, settings.dropout, settings.alpha, right, count,
-            low, high, float(result.losses.mean()), behind, error, behind <= error,
+            low, high, float(result.losses.mean()), behind, error, behind <= error, result.temperature,
         )  # fmt: skip
     ordered = sorted(trials.values(), key=lambda trial: (-trial.right, trial.loss))
     some = [pixels[best.resize][place] for place in readable]
     images = torch.from_numpy(np.stack([image for image in some if image is not None]))
     silent = _never_active(network, images, best)
-    return Trials(tuple(ordered), trials[own], 1 / network.num_classes, silent, given - len(readable))
+    dropout, dropout_is_wrong = _dropout(network, results)
+    alpha = _alpha(results, own)
+    return Trials(
+        tuple(ordered), trials[own], 1 / network.num_classes, silent, given - len(readable),
+        (trials[replace(dropout, dropout=STATED)], trials[dropout]) if dropout else None, dropout_is_wrong,
+        (trials[own], trials[alpha]) if alpha else None,
+    )  # fmt: skip
+
+
+def _alpha(results: Mapping[_Settings, _Result], own: _Settings) -> _Settings | None:
+    """The stated settings with the other convention for α, if it explains the labels better beyond doubt.
+
+    The losses are compared after a division of the logits by the temperature of each, because α changes their size too.
+    """
+    other = replace(own, alpha=OTHER_ALPHA)
+    return other if other in results and _gain(results[own].calibrated, results[other].calibrated) > SURE else None
+
+
+def _dropout(network: Classifier, results: Mapping[_Settings, _Result]) -> tuple[_Settings | None, bool]:
+    """The settings with scaled outputs of fc6 and fc7 to compare, and whether they are right, not the stated ones.
+
+    They are right if the logits are nearer to four times (or a fourth) of their best size than to twice (or half) of
+    it, the scaled ones have a usual size, and their loss is lower by more than chance. None for a network without
+    strong dropout.
+    """
+    if max((module.p for module in network.modules() if isinstance(module, Dropout)), default=0.0) < STRONG_DROPOUT:
+        return None, False
+    low, high = USUAL_TEMPERATURES
+    scaled = [settings for settings in results if settings.dropout != STATED]
+    for settings in scaled:
+        stated, other = results[replace(settings, dropout=STATED)], results[settings]
+        excess = stated.temperature if settings.dropout == HALVED else 1 / stated.temperature
+        if excess > LOGITS_TOO_LARGE and low < other.temperature < high and _gain(stated.losses, other.losses) > SURE:
+            return settings, True
+    return (scaled[0] if scaled else None), False
+
+
+def _gain(losses: Tensor, others: Tensor) -> float:
+    """By how many standard errors the mean of ``losses`` is above that of ``others`` for the same images.
+
+    0 for too few images: their standard error is not known well.
+    """
+    gain = losses - others
+    if len(gain) < FEWEST_IMAGES:
+        return 0.0
+    return float(gain.mean()) / max(float(gain.std()) / math.sqrt(len(gain)), 1e-12)
 
 
 def _best(results: dict[_Settings, _Result]) -> _Settings:
@@ -262,14 +345,28 @@ def _inputs(network: Classifier, images: Tensor, settings: _Settings) -> Iterato
 
 
 def _classify(network: Classifier, images: Tensor, labels: Tensor, settings: _Settings) -> _Result:
-    correct, losses = [], []
     with torch.inference_mode(), _changed(network, settings) as changed:
-        for number, view in enumerate(_inputs(network, images, settings)):
-            wanted = labels[number * BATCH : number * BATCH + len(view)]
-            output = changed(view).double().log_softmax(dim=1)
-            correct.append(output.argmax(dim=1) == wanted)
-            losses.append(-output.gather(1, wanted[:, None])[:, 0])
-    return _Result(torch.cat(correct), torch.cat(losses))
+        logits = [changed(view).double() for view in _inputs(network, images, settings)]
+    output = torch.cat(logits)
+    temperature = best_temperature(output, labels)
+    losses, calibrated = (
+        -scaled.log_softmax(dim=1).gather(1, labels[:, None])[:, 0] for scaled in (output, output / temperature)
+    )
+    return _Result(output.argmax(dim=1) == labels, losses, temperature, calibrated)
+
+
+def best_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The number by which logits ``(N, classes)`` must be divided for the lowest mean cross entropy; 1/64 to 64.
+
+    ``labels`` ``(N,)`` int64. By bisection: the loss is a convex function of the reciprocal.
+    """
+    right = logits.gather(1, labels[:, None])[:, 0]
+    low, high = -6.0, 6.0  # of the binary logarithm of the reciprocal
+    while high - low > 0.01:
+        middle = (low + high) / 2
+        expected = ((logits * 2**middle).softmax(dim=1) * logits).sum(dim=1)
+        low, high = (low, middle) if float((expected - right).mean()) > 0 else (middle, high)
+    return float(2 ** (-(low + high) / 2))
 
 
 @contextmanager
@@ -281,7 +378,7 @@ def _changed(network: Classifier, settings: _Settings) -> Iterator[Classifier]:
         for module in changed.modules():
             if isinstance(module, LocalResponseNorm):
                 module.convention = "mean" if module.convention == "sum" else "sum"
-    factor = {STATED: 1.0, "fc6 and fc7 halved": 0.5, "fc6 and fc7 doubled": 2.0}[settings.dropout]
+    factor = {STATED: 1.0, HALVED: 0.5, DOUBLED: 2.0}[settings.dropout]
     handles = []
     if factor != 1.0:
         hidden = [layer for name in HIDDEN if isinstance(layer := getattr(changed, name, None), nn.Linear)]

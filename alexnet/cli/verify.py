@@ -6,7 +6,8 @@ import argparse
 import dataclasses
 from collections.abc import Iterator
 
-from alexnet.analysis.verify import VerifyReport, describe_trial
+from alexnet.analysis.verify_images import describe_trial
+from alexnet.analysis.verify_report import VerifyReport
 from alexnet.api import verify
 from alexnet.cli.console import print_json, print_text
 from alexnet.report.tables import table
@@ -50,11 +51,14 @@ def _lines(report: VerifyReport) -> Iterator[str]:
     if report.trials is not None:
         yield ""
         yield table(
-            ("preprocessing", "right", "images", "accuracy %", "interval", "loss", "behind the best", ""),
+            (
+                "preprocessing", "right", "images", "accuracy %", "interval", "loss", "temperature", "behind the best",
+                "",
+            ),
             [
                 (
                     describe_trial(trial), str(trial.right), str(trial.images), f"{100 * trial.accuracy:.1f}",
-                    f"{100 * trial.low:.1f} to {100 * trial.high:.1f}", f"{trial.loss:.3f}",
+                    f"{100 * trial.low:.1f} to {100 * trial.high:.1f}", f"{trial.loss:.3f}", f"{trial.temperature:.2g}",
                     f"{100 * trial.behind:.1f} ± {100 * trial.error:.1f}", "tie" if trial.tie else "",
                 )
                 for trial in report.trials.trials

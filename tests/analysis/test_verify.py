@@ -12,29 +12,34 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from alexnet import load_model, verify
+from alexnet import export, load_model, verify
 from alexnet.analysis.layer_statistics import known_schemes, layer_statistics
-from alexnet.analysis.preprocessing_trials import run_trials
+from alexnet.analysis.preprocessing_trials import best_temperature, run_trials
 from alexnet.analysis.verify import verify_weights
 from alexnet.cli.main import main
 from alexnet.core.errors import UserError
 from alexnet.core.tensors import save_tensors
 from alexnet.data.augment import views
 from alexnet.data.decode import fit
+from alexnet.models.bundle import save_model
 from alexnet.models.classifier import ModelInfo
 from alexnet.models.layers import LocalResponseNorm, init_layer
 from alexnet.models.registry import create_model
 from alexnet.weights import zoo
 from alexnet.weights.preprocessing import TORCHVISION_IMAGENET
-from alexnet_lab.sensitivity import (
+from alexnet_lab.verification.digits_2012 import TRAIN, digits, train_digits_2012, write_test_digits
+from alexnet_lab.verification.faults import (
+    EXCHANGED,
     FAULTS,
-    alexnets,
-    count_untrained,
-    sensitivity,
-    verify_state,
-    with_fault,
+    Column,
+    exchange_channels,
+    in_words,
+    measure_column,
+    verify_network,
     with_other_units,
+    with_settings,
 )
+from alexnet_lab.verification.fresh import alexnets, verify_all_fresh, wrong
 
 NETWORK = Path(__file__).parents[1] / "data_files/colour-network"
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -79,18 +84,20 @@ def test_what_weights_cannot_tell_is_said(report):
         assert words in text
 
 
-@pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault != "RGB and BGR exchanged"])
+FROM_WEIGHTS = [fault for fault in FAULTS if not fault.images and fault.what != EXCHANGED]
+
+
+@pytest.mark.parametrize("fault", FROM_WEIGHTS, ids=lambda fault: fault.title)
 def test_a_fault_has_its_name(network, tmp_path, fault):
-    layer, expected, _ = FAULTS[fault]
-    changed = verify_state(network, with_fault(network, with_other_units(network), fault), tmp_path / "model")
+    changed = verify_network(fault.change(network, with_other_units(network)), tmp_path / "model")
     assert changed.status == 1
-    assert set(changed.faults) & set(expected), (fault, changed.summary)
-    concerned = [name for finding in changed.findings if finding.fault in expected for name in finding.layers]
-    assert layer.split(" ")[-1].replace("norm", "conv") in concerned
+    assert set(changed.faults) & set(fault.names), (fault, changed.summary)
+    concerned = [name for finding in changed.findings if finding.fault in fault.names for name in finding.layers]
+    assert fault.layer.split(" ")[-1].replace("norm", "conv") in concerned
 
 
 def test_exchanged_channels_cannot_be_known_from_the_weights(network, tmp_path):
-    changed = verify_state(network, with_fault(network, network, "RGB and BGR exchanged"), tmp_path / "model")
+    changed = verify_network(exchange_channels(network, network), tmp_path / "model")
     assert changed.faults == ()
 
 
@@ -98,7 +105,15 @@ def test_other_units_are_the_same_function_and_no_fault(network, tmp_path):
     other = with_other_units(network)
     images = torch.randn(2, 3, 40, 40, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(network(images), other(images), rtol=0, atol=1e-4)
-    assert verify_state(network, other.state_dict(), tmp_path / "model").faults == ()
+    assert verify_network(other, tmp_path / "model").faults == ()
+
+
+def test_other_units_stay_in_their_group():
+    network = create_model("small", width=0.25, groups=2, in_channels=3, image_size=32, seed=0).eval()
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    other = with_other_units(network)
+    torch.testing.assert_close(network(images), other(images), rtol=0, atol=1e-5)
+    assert not torch.equal(network.conv2.weight, other.conv2.weight)
 
 
 def test_images_decide_what_weights_cannot(network):
@@ -109,11 +124,10 @@ def test_images_decide_what_weights_cannot(network):
     assert right.stated.accuracy == 1
     assert right.stated.tie
     assert not right.stated_is_wrong
-    exchanged = load_model(NETWORK)
-    exchanged.load_state_dict(with_fault(network, network, "RGB and BGR exchanged"))
-    wrong = run_trials(exchanged, images, labels)
+    wrong = run_trials(exchange_channels(network, network), images, labels)
     assert wrong.stated_is_wrong
     assert (wrong.best.channels, wrong.best.pixels) == ("BGR", "as stated")
+    assert wrong.wrong_settings == ("channels",)
     assert any(trial.tie and trial.dropout != "as stated" for trial in right.trials)  # a tie is called a tie
 
 
@@ -128,6 +142,7 @@ def test_a_wrong_scale_is_found_with_images(network):
     assert trials.stated_is_wrong
     assert trials.best.channels == "RGB"
     assert trials.best.pixels == "torchvision's mean and std"
+    assert trials.wrong_settings == ("pixels",)
 
 
 def test_warped_images_are_found_with_images(network):
@@ -146,6 +161,7 @@ def test_warped_images_are_found_with_images(network):
     assert trials.best.resize == "warp"
     assert trials.best.accuracy == 1
     assert trials.stated_is_wrong
+    assert trials.wrong_settings == ("resize",)
 
 
 def test_what_alpha_multiplies_is_found_with_images(lively):
@@ -168,6 +184,104 @@ def test_what_alpha_multiplies_is_found_with_images(lively):
     assert trials.best.alpha == "the other convention"
     assert trials.best.accuracy == 1
     assert trials.stated_is_wrong
+    assert trials.wrong_settings == ("alpha",)
+
+
+@pytest.fixture(scope="module")
+def network_2012():
+    """A network with LRN, and dropout that is scaled in evaluation, trained on digits."""
+    images, labels = digits()
+    return train_digits_2012(images[:TRAIN], labels[:TRAIN])
+
+
+@pytest.fixture(scope="module")
+def other_digits(tmp_path_factory):
+    """A folder of digits that the network was not trained on."""
+    return write_test_digits(tmp_path_factory.mktemp("digits"))
+
+
+def with_mean_of_zero(network):
+    changed = with_settings(network)
+    preprocessing = dataclasses.replace(network.info.preprocessing, mean=(0.0,), std=(1.0,))
+    changed.info = dataclasses.replace(network.info, preprocessing=preprocessing)
+    return changed
+
+
+def with_weights_times(factor):
+    def change(network):
+        changed = with_settings(network)
+        with torch.no_grad():
+            changed.fc7.weight.mul_(factor)
+            changed.fc8.weight.mul_(factor)
+        return changed
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("fault", "change", "words"),
+    [
+        (None, with_settings, "dropout is scaled as stated"),
+        ("dropout-scaling", lambda network: with_settings(network, dropout_scaling="train"), "scale"),
+        ("dropout-scaling", with_weights_times(2), "scale"),
+        ("dropout-scaling", with_weights_times(0.5), "scale"),
+        ("lrn-alpha", lambda network: with_settings(network, lrn_convention="mean"), "α of LRN multiplies another"),
+        ("pixel-normalization", with_mean_of_zero, "mean and scale of the pixels"),
+    ],
+    ids=["healthy", "not halved", "doubled weights", "halved twice", "alpha", "mean"],
+)
+def test_a_wrong_setting_has_its_name_with_images_and_cannot_be_known_without(
+    network_2012, other_digits, tmp_path, fault, change, words
+):
+    save_model(change(network_2012), tmp_path / "model")
+    alone = verify(tmp_path / "model")
+    assert alone.faults == ()
+    unknown = " ".join(alone.unknown)
+    for line in ("mean and scale of the pixels", "where dropout is scaled", "what α of LRN multiplies"):
+        assert line in unknown
+    found = verify(tmp_path / "model", data=other_digits, progress=False)
+    assert found.faults == ((fault,) if fault else ())
+    assert found.status == int(fault is not None)
+    assert any(words in finding.sentence for finding in found.findings if bool(finding.fault) == bool(fault))
+
+
+def test_units_that_no_image_activates_are_dead(network_2012, other_digits, tmp_path):
+    changed = with_settings(network_2012)
+    with torch.no_grad():
+        changed.fc7.bias[8:] = -1000
+    save_model(changed, tmp_path / "model")
+    assert verify(tmp_path / "model").faults == ()  # their weights are as they were trained
+    found = verify(tmp_path / "model", data=other_digits, progress=False)
+    assert "dead-units" in found.faults
+    (layers,) = [finding.layers for finding in found.findings if finding.fault == "dead-units"]
+    assert layers == ("relu7",)
+
+
+def test_weak_dropout_is_not_judged_by_the_size_of_logits(network_2012, other_digits):
+    weak = with_settings(network_2012, dropout=0.2, dropout_scaling="train")
+    images, labels = digits()
+    trials = run_trials(weak, [image.numpy() for image in images[TRAIN:]], labels[TRAIN:].tolist())
+    assert trials.stated.temperature > 3
+    assert trials.dropout is None
+    assert not trials.dropout_is_wrong
+
+
+def test_few_images_decide_nothing_by_their_losses(network_2012):
+    images, labels = digits()
+    few = [image.numpy() for image in images[TRAIN : TRAIN + 20]]
+    for changed in (with_settings(network_2012, lrn_convention="mean"), with_weights_times(2)(network_2012)):
+        trials = run_trials(changed, few, labels[TRAIN : TRAIN + 20].tolist())
+        assert trials.alpha is None
+        assert not trials.dropout_is_wrong
+
+
+def test_the_best_temperature():
+    draws = torch.Generator().manual_seed(0)
+    logits = torch.randn(20_000, 10, generator=draws, dtype=torch.float64) * 3
+    labels = torch.multinomial(logits.softmax(dim=1), 1, generator=draws)[:, 0]
+    for factor in (0.25, 1, 4):
+        assert best_temperature(logits * factor, labels) == pytest.approx(factor, rel=0.05)
+    assert best_temperature(logits, logits.argmax(dim=1)) < 0.02  # all right: the larger the better
 
 
 def photographs():
@@ -268,6 +382,22 @@ def test_a_changed_file_of_a_model_folder(tmp_path):
     assert verify_weights(tmp_path).faults == ("changed-file",)
 
 
+def test_the_variant_and_whose_conventions_a_file_has(lively, tmp_path):
+    network = create_model("torchvision", width=0.0625, num_classes=50, seed=0)
+    convs = [f"features.{number}" for number in (0, 3, 6, 8, 10)]
+    theirs = [*convs, *(f"classifier.{number}" for number in (1, 4, 6))]
+    names = dict(zip([*(f"conv{n}" for n in range(1, 6)), "fc6", "fc7", "fc8"], theirs, strict=True))
+    state = {f"{names[key.split('.')[0]]}.{key.split('.')[1]}": value for key, value in network.state_dict().items()}
+    torch.save(state, tmp_path / "network.pth")
+    found = verify_weights(tmp_path / "network.pth", variant="torchvision")
+    assert (found.framework, found.variant, found.faults) == ("torchvision", "torchvision", ("untrained",))
+    assert [row.source for row in found.layers][:2] == ["features.0", "features.3"]
+    caffe = lively(create_model("caffenet", width=0.0625, num_classes=50, seed=0))
+    export(caffe, tmp_path / "network.caffemodel", "caffe")
+    found = verify_weights(tmp_path / "network.caffemodel", variant="caffenet")
+    assert (found.framework, found.variant, found.faults) == ("caffe", "caffenet", ("untrained",))
+
+
 def test_shapes_of_no_variant_are_reported(file):
     def change(state):
         state["fc7.weight"] = state["fc7.weight"][:, :100].contiguous()
@@ -289,9 +419,9 @@ def test_a_file_that_is_no_weights_file(tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", alexnets())
 def test_fresh_networks_of_every_variant_are_untrained(name):
-    right, total, wrong = count_untrained([name], 20, width=0.0625)
-    assert total == 20
-    assert right == total, wrong
+    rows = verify_all_fresh([name], 20, 0.0625, None)
+    assert len(rows) == 20
+    assert wrong(rows) == []
 
 
 def test_the_baseline_that_is_no_alexnet(tmp_path):
@@ -323,14 +453,21 @@ def test_each_initialization_is_known(scheme):
     assert layer_statistics(spiked).state == "trained"
 
 
-def test_the_sensitivity_table(tmp_path):
-    from alexnet.models.bundle import save_model
-
-    save_model(with_other_units(load_model(NETWORK)), tmp_path / "other")
-    rows = sensitivity({"colour": (NETWORK, tmp_path / "other")}).splitlines()
-    assert len(rows) == 3 + len(FAULTS)
-    assert rows[-1] == "| no fault | consistent |"
-    assert sum("| found |" in row for row in rows) == len(FAULTS) - 1
+def test_a_column_of_the_sensitivity_table(network, tmp_path):
+    save_model(with_other_units(network), tmp_path / "other")
+    faults = [fault for fault in FAULTS if fault.layer in ("conv1", "conv3", "norm3")]
+    column = measure_column(Column("colour", NETWORK, tmp_path / "other"), faults)
+    cells = {title: in_words(row) for title, row in column["faults"].items()}
+    assert cells == {
+        "no fault": "consistent",
+        "conv3: a weight is NaN": "found",
+        "conv3: from another seed": "found",
+        "norm3: statistics of batch normalization reset": "found",
+        "conv1: RGB and BGR exchanged": "cannot be known",
+        "conv1: RGB and BGR exchanged, with images": "–",
+    }
+    other = {"expected": ["foreign-layer"], "found": ["initial-layer"]}
+    assert in_words(other) == "found as initial-layer"
 
 
 def test_the_command_prints_the_verdict_first():

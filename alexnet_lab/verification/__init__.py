@@ -1,0 +1,1 @@
+"""How far ``alexnet verify`` can be trusted: fresh networks, trained networks, and faults made on purpose."""
