@@ -42,9 +42,9 @@ def keep(kind: str, folder: Path) -> Path:
 
 
 def tables(results: Results) -> dict[str, str]:
-    """Name of a table → the table; empty without results."""
+    """Name of a table → the table, or a sentence if there are no results."""
     made = {"fresh": fresh_table, "trained": trained_table, "faults": faults_table}
-    texts = dict.fromkeys(made, "")
+    texts = dict.fromkeys(made, "Not measured yet.")
     for kind, table in made.items():
         found = results.bench(f"verify-{kind}")
         if found is not None:
