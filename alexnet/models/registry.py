@@ -143,6 +143,8 @@ def build(
         with torch.device("meta"):
             network = new_network(variant, architecture, num_classes, in_channels, image_size)
         network.created_as = variant
+        if device == "meta":
+            return network  # torch's `to_empty` would import SymPy for it, which takes half a second
         return network.to_empty(device=device)
     except ValueError as error:
         raise UserError(f"variant {variant!r}: {error}") from error

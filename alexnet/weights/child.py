@@ -2,8 +2,9 @@
 
 HDF5 and MATLAB files are read by large C libraries. A damaged file may make them crash, hang or ask for all memory. In
 a child process this costs one line: the child ends, and the caller gets a ``UserError``. The child's address space and
-processor time are limited before it opens the file (``setrlimit(2)``). It gives arrays back as ``.npy`` files in a
-temporary folder, which are mapped, and all other results as JSON. Nothing is pickled.
+processor time are limited before it opens the file (``setrlimit(2)``). It gives arrays back in one of two ways: as
+``.npy`` files in a temporary folder, which are mapped, or, if the bytes of an array lie in the file as they are, by
+their place in it, which the caller checks and reads. All other results are JSON. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextlib
 import errno
 import importlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -19,13 +21,13 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.core.errors import UserError, one_line
-from alexnet.core.files import read_json, size_in_words, write_json
+from alexnet.core.errors import UserError, cannot_read, one_line
+from alexnet.core.files import open_regular, read_json, size_in_words, write_json
 from alexnet.core.names import printable
 
 if TYPE_CHECKING:
@@ -76,18 +78,21 @@ class Exchange:
     """What a function in a child receives besides the file, and what it gives back.
 
     ``folder``: for temporary files; it is removed afterwards. ``arguments``: a JSON value from the caller. ``limit``:
-    the most bytes of all arrays that :meth:`add` takes.
+    the most bytes of all arrays that :meth:`add` and :meth:`refer` take. ``start``: the place in the file from which
+    the offsets of :meth:`refer` count; None if the library reads a copy, in which no place is one of the file.
     """
 
     folder: Path
     arguments: Any
     limit: int
+    start: int | None = 0
     names: list[str] = field(default_factory=list)
+    places: list[dict[str, Any]] = field(default_factory=list)
     size: int = 0
 
     def check(self, count: int) -> None:
         """Raise ``UserError`` if ``count`` bytes more are over the limit; to be called before they are read."""
-        if self.size + count > self.limit or len(self.names) >= MAX_ARRAYS:
+        if self.size + count > self.limit or len(self.names) + len(self.places) >= MAX_ARRAYS:
             raise UserError(f"holds arrays of more than {size_in_words(self.limit)}, too much for its size")
 
     def add(self, name: str, array: NDArray[Any]) -> None:
@@ -98,6 +103,22 @@ class Exchange:
         _save(self.folder / f"out-{len(self.names)}.npy", array)
         self.names.append(name)
         self.size += array.nbytes
+
+    def refer(
+        self, name: str, offset: int, dtype: np.dtype[Any], shape: tuple[int, ...], order: Literal["C", "F"] = "C"
+    ) -> None:
+        """Give an array back under ``name`` by the place of its bytes: ``offset`` bytes after ``start``.
+
+        ``dtype``: a number of 1 to 8 bytes. ``order``: whether the last index of ``shape`` changes fastest, or the
+        first. The caller reads the bytes, so they are copied once. Raises ``UserError`` for more than the limit.
+        """
+        count = math.prod(shape) * dtype.itemsize
+        self.check(count)
+        if self.start is None:
+            raise ValueError("what the library reads is not the file itself")
+        place = {"name": name, "offset": self.start + offset, "dtype": dtype.str, "shape": shape, "order": order}
+        self.places.append(place)
+        self.size += count
 
     def inputs(self) -> dict[str, NDArray[Any]]:
         """The caller's tensors by name, mapped."""
@@ -166,7 +187,8 @@ def _call(
         result = read_json(folder / RESULT)
         if "error" in result:
             raise UserError(f"{shown} {result['error']}", result["details"])
-        return _tensors(folder, result["names"]), result["value"]
+        limit = size if memory is None else memory // COPIES
+        return {**_tensors(folder, result["names"]), **_read_places(path, result["places"], limit)}, result["value"]
 
 
 def _no_space(shown: str, why: str) -> str:
@@ -175,17 +197,20 @@ def _no_space(shown: str, why: str) -> str:
     )
 
 
-class _Writer:
-    """A file for NumPy that is none of Python's own: for those it writes past Python, and the error has no number."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.write = file.write
-
-
 def _save(path: Path, array: NDArray[Any]) -> None:
-    """Write a ``.npy`` file. Raises ``OSError`` with its number, also if the disk is full."""
+    """Write a ``.npy`` file. Raises ``OSError`` with its number, also if the disk is full.
+
+    ``numpy.save`` writes past Python, and its error has no number; or it writes to other objects, with two more copies.
+    """
+    if not (array.flags.c_contiguous or array.flags.f_contiguous):
+        array = np.ascontiguousarray(array)
     with path.open("wb") as file:
-        np.lib.format.write_array(cast("Any", _Writer(file)), array, allow_pickle=False)
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        _write(file, array.ravel(order="K"))
+
+
+def _write(file: IO[bytes], flat: NDArray[Any]) -> None:
+    file.write(flat.view(np.uint8).data if flat.size else b"")
 
 
 def _run(folder: Path, seconds: int, environment: Mapping[str, str]) -> int | str:
@@ -217,6 +242,39 @@ def _tensors(folder: Path, names: list[str]) -> dict[str, Tensor]:
         file = folder / f"out-{place}.npy"
         array = np.load(file, mmap_mode=None if file.stat().st_size < 1 << 16 else "c", allow_pickle=False)
         tensors[name] = torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
+    return tensors
+
+
+def _read_places(path: Path, places: list[dict[str, Any]], limit: int) -> dict[str, Tensor]:
+    """The arrays whose places in the file the child named: what it says is checked, then they are read.
+
+    They are read and not mapped: a file that becomes shorter later changes nothing. ``limit``: the most bytes of all.
+    Raises ``UserError``.
+    """
+    if not places:
+        return {}
+    import torch
+
+    tensors = {}
+    try:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            for place in places:
+                kind, shape, offset = np.dtype(place["dtype"]), place["shape"], place["offset"]
+                count = math.prod(shape) * kind.itemsize
+                limit -= count
+                if kind.kind not in "fiu" or min(shape, default=0) < 0 or limit < 0 or not 0 <= offset <= size - count:
+                    raise UserError(
+                        f"{printable(str(path))} is damaged: the bytes of {printable(place['name'])} are not in it"
+                    )
+                flat = np.empty(count, np.uint8)
+                file.seek(offset)
+                if count and file.readinto(flat.data) != count:
+                    raise UserError(f"{printable(str(path))} is damaged: it has become shorter")
+                array: NDArray[Any] = flat.view(kind).reshape(shape, order=place["order"])
+                tensors[place["name"]] = torch.from_numpy(array.astype(kind.newbyteorder("="), copy=False))
+    except OSError as error:
+        raise cannot_read(path, error) from error
     return tensors
 
 
@@ -263,4 +321,4 @@ def _result(function: Any, request: Mapping[str, Any], exchange: Exchange, limit
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             raise
         return {"error": "is damaged, or no file of its format", "details": (one_line(error),)}
-    return {"names": exchange.names, "value": value}
+    return {"names": exchange.names, "places": exchange.places, "value": value}

@@ -2,8 +2,9 @@
 
 Python's unpickler calls what a file names. This reader calls nothing: it interprets the opcodes that a dictionary of
 arrays needs (of protocols 2 to 5, from Python 2 and 3) and knows a few names. An opcode or a name outside these lists
-is a refusal. Arrays are views of the file's bytes: a shape is compared with the number of bytes that are there before
-anything is made of it, so nothing is allocated for a wrong shape. The number of opcodes and of values is limited.
+is a refusal. The bytes of an array are read once, into memory that the array then has: their number is compared with
+what is left of the file before it is allocated, and a shape with the number of bytes before anything is made of it. The
+number of opcodes and of values is limited.
 
 Sources: Python's ``Lib/pickletools.py`` for the opcodes; ``numpy/_core/src/multiarray/methods.c``
 (``array_reduce``, ``array_setstate``) and ``numpy/_core/numeric.py`` (``_frombuffer``) for what NumPy writes.
@@ -15,7 +16,7 @@ import math
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from alexnet.core.names import printable
 
 MAX_OPCODES, MAX_DEPTH, MAX_AXES = 100_000, 8, 8
 MAX_NAME = 1000
+LARGE = 4096  # bytes from which the file is read into the memory of an array
 NAMES = {
     ("numpy", "ndarray"): "ndarray",
     ("numpy", "dtype"): "dtype",
@@ -78,8 +80,9 @@ class _Mark:
 
 @dataclass
 class _Machine:
-    data: memoryview
-    at: int = 0
+    file: BinaryIO
+    left: int  # bytes of the file that are not read yet
+    size: int
     stack: list[Any] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
     copied: int = 0  # bytes that texts were copied into
@@ -102,11 +105,18 @@ class _Machine:
         raise PickleError(f"is a pickle of more than {MAX_OPCODES:,} opcodes")
 
     def take(self, count: int) -> memoryview:
-        """The next bytes of the file, as a view."""
-        if count > len(self.data) - self.at:
+        """The next bytes of the file, in memory of their own."""
+        if count > self.left:
             raise PickleError("is not complete")
-        self.at += count
-        return self.data[self.at - count : self.at]
+        self.left -= count
+        if count < LARGE:
+            data = memoryview(bytearray(self.file.read(count)))
+        else:
+            data = np.empty(count, np.uint8).data
+            data = data[: self.file.readinto(data)]  # type: ignore[attr-defined]
+        if len(data) != count:
+            raise PickleError("has become shorter")
+        return data
 
     def number(self, form: str) -> int:
         value = struct.unpack(form, self.take(struct.calcsize(form)))[0]
@@ -114,12 +124,11 @@ class _Machine:
 
     def line(self) -> str:
         """Bytes up to a line break, a module's or a name's."""
-        raw = bytes(self.data[self.at : self.at + MAX_NAME])
-        end = raw.find(b"\n")
-        if end < 0:
+        raw = self.file.readline(MAX_NAME)
+        self.left -= len(raw)
+        if not raw.endswith(b"\n"):
             raise PickleError("is damaged: it holds a very long name")
-        self.take(end + 1)
-        return raw[:end].decode("utf-8", "backslashreplace")
+        return raw[:-1].decode("utf-8", "backslashreplace")
 
     def pop(self) -> Any:
         if not self.stack:
@@ -154,7 +163,7 @@ class _Machine:
     def encoded(self, text: str) -> memoryview:
         """A text as bytes. Protocol 2 of Python 3 writes bytes so; a text may be encoded once, not again and again."""
         self.copied += len(text)
-        if self.copied > len(self.data):
+        if self.copied > self.size:
             raise PickleError("is damaged: it uses the same bytes many times")
         return memoryview(bytearray(text, "latin-1"))
 
@@ -234,7 +243,7 @@ class _Machine:
 
 
 def _array(shape: Any, dtype: _DType, order: str, value: Any) -> Any:
-    """The array of a shape over bytes, as a view of them; for the type of objects, the list of its values."""
+    """The array of a shape over bytes, which it shares; for the type of objects, the list of its values."""
     if not isinstance(shape, tuple) or len(shape) > MAX_AXES or not all(type(n) is int and n >= 0 for n in shape):
         raise PickleError("is damaged: an array has no shape")
     count = math.prod(shape)
@@ -308,13 +317,14 @@ HANDLERS: dict[int, Callable[[_Machine], object]] = {
 """Opcode → its effect."""
 
 
-def load_arrays(data: memoryview) -> Any:
+def load_arrays(file: BinaryIO, size: int) -> Any:
     """The value of a pickle: dictionaries (with str or int keys), lists and tuples of arrays, numbers and texts.
 
-    ``data``: the file's bytes; arrays are views of them. Raises :class:`PickleError` for anything else.
+    ``file``: it is read from its position on. ``size``: the number of bytes from there to its end. Raises
+    :class:`PickleError` for anything else, and ``OSError``.
     """
     try:
-        return _plain(_Machine(data).run(), 0, [MAX_OPCODES])
+        return _plain(_Machine(file, size, size).run(), 0, [MAX_OPCODES])
     except (struct.error, UnicodeError, OverflowError) as error:
         raise PickleError(f"is damaged ({error})") from error
 

@@ -8,7 +8,7 @@ others. The preprocessing that belongs to the weights is bound to the network (`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -23,6 +23,8 @@ from alexnet.weights.foreign import FlattenOrder, ForeignLayer, ForeignWeights
 from alexnet.weights.formats import ReadOptions, read_weights
 from alexnet.weights.identify import Identity, identify
 from alexnet.weights.preprocessing import bind_preprocessing
+
+ROWS = 64  # of a weight that change at a time; they fit into a processor's cache
 
 
 @dataclass(frozen=True)
@@ -65,18 +67,29 @@ def convert_file(
     weights, name = read_weights(path, ReadOptions(mean=mean)), printable(str(path))
     if mean is not None and weights.mean_image is None:
         raise UserError(f"{name}: weights in the format {weights.format} take no mean image: leave out --mean")
-    return build_network(weights, identify(weights, variant, name), name)
+    identity = identify(weights, variant, name)
+    weights = replace(weights, layers=())  # `identity` has them: see `build_network`
+    return build_network(weights, identity, name, release=True)
 
 
-def build_network(weights: ForeignWeights, identity: Identity, name: str) -> tuple[Classifier, ConversionReport]:
-    """The network with the weights of the file, and the report. ``name``: the file's name in errors."""
+def build_network(
+    weights: ForeignWeights, identity: Identity, name: str, *, release: bool = False
+) -> tuple[Classifier, ConversionReport]:
+    """The network with the weights of the file, and the report. ``name``: the file's name in errors.
+
+    ``release``: remove each layer from ``identity.parts`` when it has been copied. Then there is memory for all weights
+    once and not twice.
+    """
     network = build(
         identity.variant, identity.architecture, identity.num_classes, identity.in_channels, identity.image_size, "meta"
     )
     state: dict[str, Tensor] = {}
     rows = []
-    for ours, layer in identity.parts.items():
-        weight, steps = _weight_of(ours, layer, weights, identity)
+    parts = identity.parts if release else dict(identity.parts)
+    maps = len(parts["conv5"].weight)
+    for ours in list(parts):
+        layer = parts.pop(ours)
+        weight, steps = _weight_of(ours, layer, weights, maps)
         state[f"{ours}.weight"] = weight
         state |= {f"{ours}.{part}": tensor for part, tensor in _other_parts(layer, weight).items()}
         norm = float(torch.linalg.vector_norm(weight))
@@ -89,20 +102,18 @@ def build_network(weights: ForeignWeights, identity: Identity, name: str) -> tup
     network.info = ModelInfo(
         identity.variant, binding.classes, binding.labels, binding.preprocessing, binding.mean_image
     )
-    assumptions = identity.assumptions + binding.assumptions
+    assumptions = identity.assumptions + binding.assumptions + weights.assumptions
     report = ConversionReport(
         weights.format, identity.variant, tuple(rows), identity.reasons, assumptions, weights.notes
     )
     return network.eval(), report
 
 
-def _weight_of(
-    ours: str, layer: ForeignLayer, weights: ForeignWeights, identity: Identity
-) -> tuple[Tensor, tuple[str, ...]]:
-    """The weight of our layer, and the steps from the file's weight to it."""
+def _weight_of(ours: str, layer: ForeignLayer, weights: ForeignWeights, maps: int) -> tuple[Tensor, tuple[str, ...]]:
+    """The weight of our layer, and the steps from the file's weight to it. ``maps``: those before fc6."""
     weight, steps = layer.weight, list(layer.steps)
     if ours == "fc6" and weights.flatten != "CHW":
-        weight = fc6_in_order(weight, len(identity.parts["conv5"].weight), weights.flatten)
+        weight = fc6_in_order(weight, maps, weights.flatten)
         steps.append(f"inputs from {weights.flatten} to CHW")
     if ours == "conv1" and weights.channel_order == "BGR" and weight.shape[1] == 3:
         weight = weight.flip(1)
@@ -111,11 +122,20 @@ def _weight_of(
 
 
 def fc6_in_order(weight: Tensor, maps: int, order: FlattenOrder) -> Tensor:
-    """fc6's weight ``(units, maps · side²)`` with its inputs in the order CHW, from another ``order``."""
+    """fc6's weight ``(units, maps · side²)`` with its inputs in the order CHW, from another ``order``; contiguous.
+
+    A transposed weight is copied once, to be contiguous, and its inputs change places there, some rows at a time: a
+    single copy with both would read each number from another page of memory, which takes three times as long.
+    """
     side = round((weight.shape[1] / maps) ** 0.5)
     sizes = {"C": maps, "H": side, "W": side}
-    apart = weight.reshape(len(weight), *(sizes[axis] for axis in order))
-    return apart.permute(0, *(axis + 1 for axis in map(order.index, "CHW"))).flatten(1)
+    rows = weight.contiguous()
+    result = torch.empty_like(rows) if rows.data_ptr() == weight.data_ptr() else rows
+    for start in range(0, len(rows), ROWS):
+        block = rows[start : start + ROWS]
+        apart = block.reshape(len(block), *(sizes[axis] for axis in order))
+        result[start : start + ROWS] = apart.permute(0, *(axis + 1 for axis in map(order.index, "CHW"))).flatten(1)
+    return result
 
 
 def _other_parts(layer: ForeignLayer, weight: Tensor) -> dict[str, Tensor]:

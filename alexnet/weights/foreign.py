@@ -79,6 +79,7 @@ class ForeignWeights:
     ``preprocessing``: if the file states it. ``classes`` and ``labels``: if the file names them. ``image_size``: the
     side of the input image in pixels, if the file states it. ``architecture``: every setting of the network, if the
     file states them (files that this program exported). ``notes``: remarks for the report, whole sentences.
+    ``assumptions``: what the file does not state and the reader took instead.
     """
 
     format: str
@@ -95,6 +96,7 @@ class ForeignWeights:
     image_size: int | None = None
     architecture: Architecture | None = None
     notes: tuple[str, ...] = ()
+    assumptions: tuple[str, ...] = ()
 
 
 _WHOLE, _ANY = True, False

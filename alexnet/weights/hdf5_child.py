@@ -6,19 +6,23 @@ refused. The caller (``keras_files.py``) makes layers of it. See ``child.py`` fo
 
 from __future__ import annotations
 
+import io
 import shutil
 import zipfile
+import zlib
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import h5py
 
 from alexnet.core.errors import UserError
 from alexnet.core.files import open_regular
 from alexnet.weights.child import Exchange
+from alexnet.weights.hdf5_arrays import give_dataset
 
 CONFIG_LIMIT = 1 << 20  # bytes of a model's description
 MAX_MEMBERS, MAX_DEPTH, MAX_NODES = 1000, 8, 10_000
+CHUNK = 1 << 20
 WEIGHTS = "model.weights.h5"
 ROOTS = ("layers", "_layer_checkpoint_dependencies")
 """The group of the layers: of Keras 3 and of TensorFlow 2.12 and 2.13."""
@@ -50,13 +54,59 @@ def _read_zip(path: Path, exchange: Exchange) -> dict[str, Any]:
             if members[name].file_size > limit:
                 raise UserError(f"is damaged: its {name} has {members[name].file_size:,} bytes")
         config = archive.read("config.json").decode("utf-8")
-        unpacked = exchange.folder / WEIGHTS
-        with archive.open(WEIGHTS) as source, unpacked.open("wb") as target:
-            shutil.copyfileobj(source, target, 1 << 20)
-    with h5py.File(unpacked, "r") as opened:
-        found = _read_h5(opened, exchange)
-    unpacked.unlink()
+        with archive.open(WEIGHTS) as source:
+            if members[WEIGHTS].compress_type == zipfile.ZIP_STORED:
+                part = _stored(file, members[WEIGHTS])
+                exchange.start = part.begin
+                with h5py.File(io.BufferedReader(part), "r") as opened:
+                    found = _read_h5(opened, exchange)
+            else:
+                exchange.start = None
+                unpacked = exchange.folder / WEIGHTS
+                with unpacked.open("wb") as target:
+                    shutil.copyfileobj(source, target, CHUNK)
+                with h5py.File(unpacked, "r") as opened:
+                    found = _read_h5(opened, exchange)
+                unpacked.unlink()
     return {**found, "form": "keras", "config": config}
+
+
+class _Part(io.RawIOBase):
+    """``size`` bytes of a file from ``begin`` on, as a file."""
+
+    def __init__(self, file: IO[bytes], begin: int, size: int) -> None:
+        self.file, self.begin, self.size, self.at = file, begin, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self.at = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.at, io.SEEK_END: self.size}[whence])
+        return self.at
+
+    def readinto(self, buffer: Any) -> int:
+        self.file.seek(self.begin + self.at)
+        data = self.file.read(max(0, min(len(buffer), self.size - self.at)))
+        buffer[: len(data)] = data
+        self.at += len(data)
+        return len(data)
+
+
+def _stored(file: IO[bytes], member: zipfile.ZipInfo) -> _Part:
+    """The bytes of a member that is not compressed. Raises ``UserError`` if they differ from their checksum."""
+    file.seek(member.header_offset)
+    header = file.read(30)  # its last two numbers are the lengths of a name and of more fields, then the bytes follow
+    lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+    part = _Part(file, member.header_offset + 30 + lengths, member.file_size)
+    left, checksum = part.size, 0
+    while data := part.read(min(CHUNK, left)):
+        left, checksum = left - len(data), zlib.crc32(data, checksum)
+    if left or checksum != member.CRC:
+        raise UserError(f"is damaged: its {WEIGHTS} differs from its checksum")
+    return part
 
 
 def _read_h5(file: h5py.File, exchange: Exchange) -> dict[str, Any]:
@@ -134,8 +184,7 @@ def _add(parent: h5py.Group, name: str, key: str, exchange: Exchange) -> None:
         if found.shape is not None and found.dtype.kind in "OSV":
             return  # the state of a random generator, or a text
         raise UserError(f"is damaged: {name!r} holds no array of numbers")
-    exchange.check(found.size * found.dtype.itemsize)
-    exchange.add(key, found[()] if found.shape else found[()].reshape(1))
+    give_dataset(exchange, key, found)
 
 
 def _texts(group: h5py.Group, name: str) -> list[str]:

@@ -58,7 +58,7 @@ class Identity:
     num_classes: int
     in_channels: int
     image_size: int
-    parts: Mapping[str, ForeignLayer]
+    parts: dict[str, ForeignLayer]
     reasons: tuple[str, ...] = ()
     assumptions: tuple[str, ...] = ()
 

@@ -26,9 +26,10 @@ from alexnet.config import MAX_SIDE, Preprocessing
 from alexnet.core.errors import UserError
 from alexnet.core.names import printable
 from alexnet.models.layers import window_count
-from alexnet.weights.child import call, damage_is, errors_name
+from alexnet.weights.child import damage_is, errors_name
 from alexnet.weights.foreign import ForeignLayer, ForeignOp, ForeignWeights, OpKind, one_setting_each
 from alexnet.weights.formats import ReadOptions
+from alexnet.weights.matlab_files import read_matlab
 
 SIGNATURE = b"MATLAB "
 CONV_STEPS, LINEAR_STEPS = ("HWIO to OIHW",), ("HWIO to O, CHW",)
@@ -44,16 +45,17 @@ def recognises(head: bytes, path: Path) -> bool:
 def read(path: Path, options: ReadOptions) -> ForeignWeights:
     """The layers and operations of a simplenn network.
 
-    Raises ``UserError``: for a damaged file, and for one that holds something else.
+    Raises ``UserError``: for a damaged file, for one that holds something else, and for one of version 7.3 if h5py is
+    absent.
     """
-    tensors, variables = call("alexnet.weights.matlab_child:read_matlab", path)
+    tensors, variables = read_matlab(path)
     with errors_name(path):
         return interpret(tensors, variables)
 
 
 @damage_is("the file is damaged: it is no network of MatConvNet")
 def interpret(tensors: Mapping[str, Tensor], variables: Mapping[str, Any]) -> ForeignWeights:
-    """The network from what ``matlab_child.read_matlab`` gives. Raises ``UserError``."""
+    """The network from what ``matlab_files.read_matlab`` gives. Raises ``UserError``."""
     net = variables["net"] if isinstance(variables.get("net"), dict) else variables
     layers = net.get("layers")
     if "params" in net and "vars" in net:

@@ -5,25 +5,25 @@ The best known is ``bvlc_alexnet.npy``, which caffe-tensorflow made of Caffe's w
 convolutions stay whole: conv2 is 5, 5, 48, 256), dense layers in, out. TensorFlow flattens row, column, channel, so
 fc6's inputs are in this order. The images are BGR like Caffe's, 0 to 255, minus a mean.
 
-Pickles are read by ``closed_pickle.py``, which calls nothing. Arrays are mapped from the file.
+Pickles are read by ``closed_pickle.py``, which calls nothing. Each array is read once, into its own memory.
 """
 
 from __future__ import annotations
 
 import errno
 import math
-import mmap
 import os
 import re
 import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from alexnet.core.errors import UserError, cannot_read
 from alexnet.core.files import open_regular
@@ -40,6 +40,8 @@ HEADER = re.compile(
 TORCH_PICKLE = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # the number that begins torch's older files
 CAFFE_NAMES = {*(f"conv{number}" for number in range(1, 6)), "fc6", "fc7", "fc8"}
 MAX_MEMBERS, MAX_LAYERS = 1000, 64
+MAX_HEADER = 10_000  # bytes
+CHUNK = 1 << 20  # bytes of a member that are unpacked at a time
 MEMORY_FACTOR, MEMORY_EXTRA = 4, 64 << 20
 KEY = re.compile(r"(?P<layer>.+?)[/._:-](?P<part>weights?|kernel|w|biases|bias|b)(?::0)?", re.IGNORECASE)
 WEIGHT_NAMES, BIAS_NAMES = ("weights", "weight", "kernel", "w"), ("biases", "bias", "b")
@@ -65,22 +67,22 @@ def read(path: Path, options: ReadOptions) -> ForeignWeights:
                 return layers_of(
                     _nested(_read_npz(file, size)), "NumPy .npz", shown, MEMORY_FACTOR * size + MEMORY_EXTRA
                 )
-            data = memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY))
-        return layers_of(_read_npy(data), "NumPy dictionary", shown, size)
+            return layers_of(_read_npy(file, size), "NumPy dictionary", shown, size)
     except PickleError as error:
         raise UserError(f"{shown} {error}") from error
     except OSError as error:
         raise cannot_read(path, error) from error
 
 
-def _read_npy(data: memoryview) -> Any:
+def _read_npy(file: BinaryIO, size: int) -> Any:
     """The object in a ``.npy`` file, or in a bare pickle."""
-    if bytes(data[:6]) != NPY:
-        return load_arrays(data)
-    header, start = _header(data)
-    if not header["descr"].lstrip(b"|<>=").startswith(b"O"):
-        raise PickleError("holds one array: weights are a dictionary of arrays, written by numpy.save")
-    return load_arrays(data[start:])
+    head, start = file.read(MAX_HEADER + 12), 0
+    if head[:6] == NPY:
+        header, start = _header(memoryview(head))
+        if not header["descr"].lstrip(b"|<>=").startswith(b"O"):
+            raise PickleError("holds one array: weights are a dictionary of arrays, written by numpy.save")
+    file.seek(start)
+    return load_arrays(file, size - start)
 
 
 def _header(data: memoryview) -> tuple[re.Match[bytes], int]:
@@ -90,8 +92,8 @@ def _header(data: memoryview) -> tuple[re.Match[bytes], int]:
         raise PickleError("is no .npy file of the versions 1 to 3")
     width = 2 if major == 1 else 4
     length = int.from_bytes(data[8 : 8 + width], "little")
-    header = HEADER.fullmatch(bytes(data[8 + width : 8 + width + min(length, 10_000)]))
-    if header is None or length > 10_000:
+    header = HEADER.fullmatch(bytes(data[8 + width : 8 + width + min(length, MAX_HEADER)]))
+    if header is None or length > MAX_HEADER:
         raise PickleError("is damaged: its header is not NumPy's")
     return header, 8 + width + length
 
@@ -108,14 +110,23 @@ def _read_npz(file: Any, size: int) -> dict[str, NDArray[Any]]:
                 raise PickleError("is refused: its arrays are too many, or too large for its size")
             for member in members:
                 with archive.open(member) as opened:
-                    data = opened.read(member.file_size)
+                    data = _read_member(cast("BinaryIO", opened), member.file_size)
                 name = member.filename.removesuffix(".npy")
-                arrays[name] = _plain_array(memoryview(bytearray(data)), name)
+                arrays[name] = _plain_array(data, name)
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError, OSError) as error:
         if isinstance(error, PickleError) or (isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)):
             raise  # EINVAL: a member begins before the file
         raise PickleError(f"is damaged ({error})") from error
     return arrays
+
+
+def _read_member(file: BinaryIO, size: int) -> memoryview:
+    """The first ``size`` bytes of a member. ``zipfile`` compares its checksum when its last byte is read."""
+    data, at = np.empty(size, np.uint8).data, 0
+    while chunk := file.read(min(CHUNK, size - at)):
+        data[at : at + len(chunk)] = chunk
+        at += len(chunk)
+    return data[:at]
 
 
 def _check_directory(file: Any, size: int) -> None:
@@ -210,9 +221,15 @@ def _layer(name: str, entry: Any, shown: str) -> ForeignLayer:
             f"{shown}: layer {label!r} has weights of the shape {weight.shape}; expected in, out, or height, "
             f"width, in, out with equal height and width"
         )
-    biases = None if bias is None else torch.from_numpy(np.array(bias.ravel(), np.float32))
-    moved = np.ascontiguousarray(weight.transpose(axes), np.float32)
-    return ForeignLayer(name, kind, torch.from_numpy(moved), biases, original_shape=weight.shape, steps=steps)  # type: ignore[arg-type]
+    biases = None if bias is None else _tensor(bias).flatten()
+    return ForeignLayer(name, kind, _tensor(weight).permute(axes), biases, original_shape=weight.shape, steps=steps)  # type: ignore[arg-type]
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    """The array in fp32. It shares its memory if its numbers are fp32 and where a processor expects them."""
+    with np.errstate(over="ignore"):  # infinite numbers are refused later
+        values = array.astype(np.float32, copy=not array.flags.aligned)
+    return torch.from_numpy(values)
 
 
 def _as_linear(layer: ForeignLayer) -> ForeignLayer:

@@ -61,6 +61,11 @@ def half(path, exchange):
     exchange.add("zeros", np.zeros(exchange.limit // 8))
     return exchange.limit
 
+def place(path, exchange):
+    offset, dtype, shape, order = exchange.arguments
+    exchange.start = 2
+    exchange.refer("a", offset, np.dtype(dtype), tuple(shape), order)
+
 def texts(path, exchange):
     exchange.add("names", np.array(["a"], object))
 """
@@ -72,7 +77,12 @@ def call(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     path = tmp_path / "weights \udcff.bin"
     path.write_bytes(b"12345")
-    return lambda name, **settings: child.call(f"work_of_a_child:{name}", path, **settings)
+
+    def call(name, **settings):
+        return child.call(f"work_of_a_child:{name}", path, **settings)
+
+    call.path = path
+    return call
 
 
 def test_results_come_back(call):
@@ -112,6 +122,32 @@ def test_arrays_may_use_half_of_the_memory(call):
     tensors, limit = call("half")
     assert limit == (4 * 5 + (64 << 20)) // 2
     assert tensors["zeros"].numel() == limit // 8
+
+
+@pytest.mark.parametrize(
+    ("dtype", "order", "values"), [("<i2", "C", [[0x3333, 0x3434]]), (">u1", "F", [[0x33, 0x34], [0x33, 0x34]])]
+)
+def test_arrays_in_the_file_are_read_by_their_place(call, dtype, order, values):
+    shape = [len(values), len(values[0])]
+    (path := call.path).write_bytes(b"..." + b"\x33\x33\x34\x34")
+    tensors, _ = call("place", arguments=[1, dtype, shape, order])
+    assert tensors["a"].tolist() == values
+    path.write_bytes(b"")
+    assert tensors["a"].tolist() == values  # they are read, and not mapped
+
+
+@pytest.mark.parametrize(
+    ("offset", "dtype", "shape"),
+    [(2, "<i2", [1]), (-3, "u1", [1]), (0, "<f4", [1 << 40]), (0, "u1", [-1]), (0, "u1", [4]), (1 << 62, "u1", [0, 1])],
+)
+def test_a_place_outside_the_file_is_refused(call, offset, dtype, shape):
+    with pytest.raises(UserError, match=r"the bytes of a are not in it|too much for its size"):
+        call("place", arguments=[offset, dtype, shape, "C"])
+
+
+def test_a_place_with_objects_is_refused(call):
+    with pytest.raises(UserError, match="the bytes of a are not in it"):
+        call("place", arguments=[0, "O", [0], "C"])
 
 
 def test_a_module_that_cannot_be_imported(tmp_path):

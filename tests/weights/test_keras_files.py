@@ -447,6 +447,58 @@ def test_changed_files_are_refused_or_give_a_network(tmp_path, saved):
             assert network.num_classes == CLASSES
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_arrays_that_lie_in_the_file_as_they_are_are_not_copied(tmp_path, saved, form):
+    exchange = child.Exchange(tmp_path, None, 1 << 40)
+    hdf5_child.read_keras(saved["tutorial"][1][form], exchange)
+    assert len(exchange.places) >= 36
+    assert exchange.names == []
+
+
+def stored_otherwise(path, target, **settings):
+    """A copy of a ``.weights.h5`` file whose arrays are stored in another way."""
+    with h5py.File(path) as source, h5py.File(target, "w", userblock_size=1024) as file:
+
+        def put(name, value):
+            if isinstance(value, h5py.Dataset) and value.shape:
+                dtype = settings.get("dtype", value.dtype)
+                more = {key: item for key, item in settings.items() if key != "dtype"}
+                file.create_dataset(name, data=value[()].astype(dtype), **more)
+            else:
+                file.require_group(name)
+
+        source.visititems(put)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"compression": "gzip"}, {"chunks": True}, {"dtype": ">f4"}, {"dtype": "<f8"}],
+    ids=["behind a block of the user", "gzip", "chunks", "big-endian", "fp64"],
+)
+def test_arrays_that_are_stored_otherwise(tmp_path, saved, settings):
+    path = saved["tutorial"][1][".weights.h5"]
+    stored_otherwise(path, other := tmp_path / "a.weights.h5", **settings)
+    wanted, found = (convert_file(each)[0].state_dict() for each in (path, other))
+    assert all(torch.equal(tensor, found[name]) for name, tensor in wanted.items())
+
+
+def test_the_zip_of_a_keras_file(tmp_path, saved):
+    """A damaged number is found by the checksum; a member may be compressed."""
+    path = saved["without norms"][1][".keras"]
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(packed := tmp_path / "packed.keras", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    wanted, found = (convert_file(each)[0].state_dict() for each in (path, packed))
+    assert all(torch.equal(tensor, found[name]) for name, tensor in wanted.items())
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    (damaged := tmp_path / "damaged.keras").write_bytes(data)
+    with pytest.raises(UserError, match=r"its model\.weights\.h5 differs from its checksum"):
+        convert_file(damaged)
+
+
 def test_child_errors_name_the_file(tmp_path):
     path = tmp_path / "x.h5"
     path.write_bytes(keras_files.HDF5 + bytes(100))

@@ -1,19 +1,21 @@
 """Files in MatConvNet's form, written by SciPy and, for version 7.3, by h5py; SciPy computes the first layers."""
 
 import random
+import struct
 
 import numpy as np
 import pytest
 import scipy.io
 import scipy.signal
+import scipy.sparse
 import torch
 
 from alexnet.core.errors import UserError
 from alexnet.models.classifier import Classifier
-from alexnet.weights import matconvnet, matlab_child
-from alexnet.weights.child import call
+from alexnet.weights import matconvnet
 from alexnet.weights.convert import build_network, convert_file
 from alexnet.weights.identify import identify
+from alexnet.weights.matlab_files import read_matlab
 
 CLASSES = 7
 
@@ -215,9 +217,68 @@ def test_a_mean_that_is_not_finite_is_refused(tmp_path, network, average, messag
         convert_file(path)
 
 
-def test_scipy_is_imported_before_memory_is_limited():
-    """The child imports the module of the function, limits its memory, and then calls it."""
-    assert "scipy" in vars(matlab_child)
+def plain(value):
+    """What SciPy reads, in our form; arrays of numbers as lists."""
+    if hasattr(value, "_fieldnames"):
+        return {name: plain(getattr(value, name)) for name in value._fieldnames}
+    if not isinstance(value, np.ndarray) or value.dtype.kind == "c":
+        return None
+    match value.dtype.kind:
+        case "U":
+            return value.tolist()[0] if value.size == 1 else value.tolist() or ""
+        case "O":
+            items = [plain(item) for item in value.ravel(order="F")]
+            return items[0] if value.size == 1 and hasattr(value.ravel()[0], "_fieldnames") else items
+        case _:
+            return value.tolist()
+
+
+def with_lists(value, tensors):
+    match value:
+        case {"array": key, "shape": shape}:
+            assert list(tensors[key].shape) == shape
+            return tensors[key].tolist()
+        case dict():
+            return {name: with_lists(item, tensors) for name, item in value.items()}
+        case list():
+            return [with_lists(item, tensors) for item in value]
+    return value
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_variables_are_those_that_scipy_reads(tmp_path, compressed):
+    many = np.zeros((1, 2), [("a", object), ("name", object)])
+    many[0] = [(np.arange(3.0), "one"), (np.zeros((0, 2)), "")]
+    variables = {
+        "small": numbers(1, 2), "one": 5.0, "text": "abc", "rows": np.array(["ab", "cd"]), "wide": "é€",
+        "cells": cell([np.arange(24, dtype="f4").reshape(2, 3, 4), "x", cell(["y", numbers(3)])]), "many": many,
+        "deep": {"a": {"b": {"c": np.array([[True, False]])}}}, "imaginary": np.array([[1 + 2j]]),
+        "sparse": scipy.sparse.csc_array(np.eye(3)), "after": numbers(7), "long_name": np.arange(2000.0),
+        **{f"n{code}": np.array([[3, 100]], code) for code in ("i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4")},
+    }  # fmt: skip
+    scipy.io.savemat(path := tmp_path / "a.mat", variables, do_compression=compressed, long_field_names=True)
+    theirs = scipy.io.loadmat(path, struct_as_record=False)
+    tensors, ours = read_matlab(path)
+    assert with_lists(ours, tensors) == {name: plain(value) for name, value in theirs.items() if name[:2] != "__"}
+
+
+def test_numbers_in_a_smaller_type_and_the_other_byte_order(tmp_path):
+    """MATLAB stores whole numbers of a double array in as few bytes as they need."""
+    flags, shape = struct.pack(">IIII", 6, 8, 6, 0), struct.pack(">IIii", 5, 8, 1, 3)
+    body = flags + shape + struct.pack(">HH4s", 1, 1, b"x") + struct.pack(">HH4s", 3, 2, b"\7\x08\x09")
+    (path := tmp_path / "a.mat").write_bytes(
+        b"MATLAB 5.0 MAT-file".ljust(124) + b"\1\0MI" + struct.pack(">II", 14, len(body)) + body
+    )
+    tensors, variables = read_matlab(path)
+    assert variables == {"x": {"array": "1:x", "shape": [1, 3]}}
+    assert tensors["1:x"].dtype == torch.float64
+    assert tensors["1:x"].tolist() == scipy.io.loadmat(path)["x"].tolist() == [[7, 8, 9]]
+
+
+def test_a_compressed_file_that_unpacks_to_far_more_is_refused(tmp_path):
+    scipy.io.savemat(path := tmp_path / "a.mat", {"x": np.zeros(5 << 20)}, do_compression=True)
+    with pytest.raises(UserError, match="too much for its size"):
+        read_matlab(path)
 
 
 @pytest.mark.parametrize(
@@ -234,9 +295,9 @@ def test_other_files_are_refused(tmp_path, variables, message):
 
 
 def test_changed_values_are_refused_or_give_a_network(tmp_path, network):
-    """What the child gives, changed: the pure Python part."""
+    """What is read of the file, changed."""
     scipy.io.savemat(path := tmp_path / "a.mat", net(network, AVERAGE))
-    tensors, variables = call("alexnet.weights.matlab_child:read_matlab", path)
+    tensors, variables = read_matlab(path)
     draws, networks = random.Random(0), 0
     others = [None, [], {}, "", "relu", 3, "conv", {"array": "?", "shape": []}]
     for _ in range(300):

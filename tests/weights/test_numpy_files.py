@@ -11,9 +11,10 @@ import torch
 
 from alexnet.core.errors import UserError
 from alexnet.models.classifier import Classifier
-from alexnet.weights.convert import convert_file
+from alexnet.weights.convert import build_network, convert_file, fc6_in_order
 from alexnet.weights.foreign import ForeignWeights
 from alexnet.weights.formats import read_weights
+from alexnet.weights.identify import identify
 
 CONVS = [f"conv{number}" for number in range(1, 6)]
 FCS = ["fc6", "fc7", "fc8"]
@@ -178,6 +179,30 @@ def test_other_files_are_refused(tmp_path, data, message):
     with pytest.raises(UserError, match=message) as caught:
         convert_file(path)
     assert "x.npy" in caught.value.line
+
+
+def test_layers_of_the_file_are_released_when_they_are_copied(tmp_path, network):
+    save_npy(path := tmp_path / "a.npy", dictionary(network))
+    weights = read_weights(path)
+    identity = identify(weights, "bvlc-alexnet")
+    build_network(weights, identity, "it")
+    assert len(identity.parts) == 8
+    build_network(weights, identity, "it", release=True)
+    assert identity.parts == {}
+
+
+@pytest.mark.parametrize("rows", [1, 64, 65])
+@pytest.mark.parametrize("order", ["HWC", "WHC"])
+def test_the_inputs_of_fc6_in_another_order(rows, order):
+    maps, side = 3, 2
+    weight = torch.arange(rows * maps * side * side, dtype=torch.float32).reshape(rows, -1)
+    original, sizes = weight.clone(), {"C": maps, "H": side, "W": side}
+    apart = original.unflatten(1, [sizes[axis] for axis in order])
+    wanted = torch.stack([apart.select(order.index("C") + 1, c) for c in range(maps)], 1)
+    wanted = (wanted if order == "HWC" else wanted.transpose(2, 3)).flatten(1)
+    for given in (weight, weight.T.contiguous().T):
+        assert torch.equal(fc6_in_order(given, maps, order), wanted)
+        assert torch.equal(given, original)
 
 
 def test_one_array_many_times_is_refused(tmp_path):
