@@ -28,10 +28,12 @@ from alexnet.config import MAX_SIDE, Preprocessing
 from alexnet.core.errors import UserError, cannot_read
 from alexnet.core.files import open_regular
 from alexnet.core.names import printable
-from alexnet.weights.caffe_blobs import DIM, read_blob
+from alexnet.models.alexnet import Architecture
+from alexnet.weights.caffe_blobs import DESCRIPTION, DIM, LAYER, read_blob
 from alexnet.weights.foreign import ForeignLayer, ForeignOp, ForeignWeights
 from alexnet.weights.formats import ReadOptions
 from alexnet.weights.mean_file import read_mean
+from alexnet.weights.metadata import Description, parse
 from alexnet.weights.preprocessing import stored_size
 from alexnet.weights.protobuf import (
     BYTES,
@@ -46,10 +48,11 @@ from alexnet.weights.protobuf import (
     varints,
 )
 
-NAME, V1_LAYER, INPUT_DIM, INPUT_SHAPE, LAYER = 1, 2, 4, 8, 100  # fields of NetParameter
+NAME, V1_LAYER, INPUT_DIM, INPUT_SHAPE = 1, 2, 4, 8  # fields of NetParameter, besides LAYER
 MAX_TEXT_FIELD = 4  # in a layer, of both formats: names, bottom and top
 MAX_LAYERS, MAX_LAYER_FIELDS = 2000, 2000
 MAX_LRN_SIZE = 99
+WARPED = "preprocessing: images are warped to a square, Caffe's convention; the file states the mean and the crop only"
 WITHIN_CHANNEL_LRN = {"size": 5, "alpha": 1e-3, "beta": 0.75}  # the only one that a published AlexNet has
 V1_TYPES = {
     1: "Accuracy", 4: "Convolution", 5: "Data", 6: "Dropout", 8: "Flatten", 9: "HDF5Data", 12: "ImageData",
@@ -98,12 +101,13 @@ class _Layer:
 
 @dataclass(frozen=True)
 class _Input:
-    """What the file states of the input. ``mean``: ``mean_value``, in the file's order of channels."""
+    """What the file states of the input. ``mean``: ``mean_value``, in the file's order of channels, as ``std``."""
 
     size: int | None = None
     scale: float = 1.0
     mean: tuple[float, ...] = ()
     mean_file: str = ""
+    std: tuple[float, ...] = ()
 
 
 def recognises(head: bytes, path: Path) -> bool:
@@ -136,7 +140,9 @@ def read(path: Path, options: ReadOptions) -> ForeignWeights:
     mean_image = None if options.mean is None else read_mean(options.mean)
     try:
         with open_regular(path) as file:
-            layers, stated = _read_layers(file_fields(file, os.fstat(file.fileno()).st_size, MAX_LAYERS))
+            layers, stated, entries = _read_layers(file_fields(file, os.fstat(file.fileno()).st_size, MAX_LAYERS))
+        if (description := parse(entries, "the file")) is not None:
+            return _own_weights(layers, description, mean_image)
         return _weights(layers, stated, mean_image)
     except OSError as error:
         raise cannot_read(path, error) from error
@@ -146,9 +152,10 @@ def read(path: Path, options: ReadOptions) -> ForeignWeights:
         raise UserError(f"{name} is no complete Caffe model: use another copy", [printable(str(error))]) from error
 
 
-def _read_layers(found: Iterator[tuple[int, int, Value]]) -> tuple[list[_Layer], _Input]:
-    """The layers of a ``NetParameter``, and what it states of the input. Raises ``ValueError``."""
+def _read_layers(found: Iterator[tuple[int, int, Value]]) -> tuple[list[_Layer], _Input, dict[str, str]]:
+    """The layers of a ``NetParameter``, what it states of the input, and our description. Raises ``ValueError``."""
     layers: list[_Layer] = []
+    entries: dict[str, str] = {}
     dims: list[int] = []
     formats: set[int] = set()
     for number, wire_type, value in found:
@@ -159,10 +166,14 @@ def _read_layers(found: Iterator[tuple[int, int, Value]]) -> tuple[list[_Layer],
             dims += varints(as_bytes(value)) if wire_type == BYTES else [as_int(value)]
         elif number == INPUT_SHAPE and not dims:
             dims = _ints(_settings(as_bytes(value)), DIM)
+        elif number == DESCRIPTION:
+            entry = _settings(as_bytes(value))
+            if 1 in entry and 2 in entry:
+                entries[text(entry[1][0])] = text(entry[2][0])
         del value  # a field may be most of the file: the next one is read when this one is gone
     if len(formats) > 1:
         raise ValueError("it has layers of both formats")
-    return layers, _input_of(layers, dims)
+    return layers, _input_of(layers, dims), entries
 
 
 def _read_layer(view: memoryview, numbers: _Fields) -> _Layer:
@@ -240,6 +251,7 @@ def _weights(layers: list[_Layer], stated: _Input, mean_image: Tensor | None) ->
     if not any(op.kind in ("activation", "pool", "lrn") for op in ops):
         ops = []
         notes.append("the file holds weights only: it does not say which operations are between them")
+    stated = replace(stated, std=_input_std(layers))
     if stated.scale != 1 and ours:
         conv1 = ours[0]
         ours[0] = replace(
@@ -248,10 +260,65 @@ def _weights(layers: list[_Layer], stated: _Input, mean_image: Tensor | None) ->
     if stated.mean_file and mean_image is None:
         notes.append(f"it was trained with the mean image {printable(stated.mean_file)}: give that file with --mean")
     preprocessing = None if mean_image is not None else _preprocessing(stated, ours)
+    if stated.std and preprocessing is None and ours and ours[0].weight.shape[1] in (len(stated.std), 3):
+        divisors = torch.tensor(stated.std).reshape(-1, 1, 1)  # the mean image has none
+        ours[0] = replace(ours[0], weight=ours[0].weight / divisors, steps=(*ours[0].steps, "divided by the scales"))
+    assumptions = () if preprocessing is None else (WARPED,)
     return ForeignWeights(
         "Caffe", "caffe", tuple(ours), tuple(ops), channel_order="BGR", mean_image=mean_image,
-        preprocessing=preprocessing, image_size=stated.size, notes=tuple(notes),
+        preprocessing=preprocessing, image_size=stated.size, notes=tuple(notes), assumptions=assumptions,
     )  # fmt: skip
+
+
+def _input_std(layers: list[_Layer]) -> tuple[float, ...]:
+    """The divisors of the channels, if a ``Scale`` layer comes before the first convolution; else none."""
+    first = next((layer for layer in layers if layer.type not in WITHOUT_EFFECT), None)
+    if first is None or first.type != "Scale":
+        return ()
+    values = first.blobs[0].reshape(-1) if len(first.blobs) == 1 else np.zeros(0, np.float32)
+    if len(values) not in (1, 3) or not np.isfinite(values).all() or not values.all():
+        raise UserError(f"layer {printable(first.name)!r}: it does not hold one scale for each channel of the image")
+    return tuple(float(f"{1 / float(value):.6g}") for value in values)
+
+
+def _own_weights(layers: list[_Layer], stated: Description, mean_image: Tensor | None) -> ForeignWeights:
+    """A file of this program: the weights as they were before the export, everything else as it is stated.
+
+    ``mean_image``: the user's, which replaces the preprocessing of the file. Raises ``UserError``.
+    """
+    architecture = stated.architecture
+    if architecture is None:
+        raise UserError(f"{stated.variant} is no AlexNet: its weights can only be read from a folder of this program")
+    ours: list[ForeignLayer] = []
+    ops: list[ForeignOp] = []
+    factor = 1.0  # by which the exporter multiplied the next weight: that of dropout in evaluation
+    for layer in layers:
+        before = len(ours)
+        if layer.type in ("BatchNorm", "Convolution", "Dropout", "InnerProduct") or (layer.type == "Scale" and ours):
+            _add(layer, ours, ops)
+        if layer.type == "Dropout" and architecture.dropout_scaling == "test":
+            factor = 1 - ops[-1].settings["p"]
+        elif len(ours) > before and layer.type in ("Convolution", "InnerProduct"):
+            weight = _without_zeros(ours, architecture)
+            ours[-1] = replace(ours[-1], weight=weight if factor == 1 else weight / factor)
+            factor = 1.0
+    return ForeignWeights(
+        "Caffe", "alexnet", tuple(ours), channel_order="BGR", variant=stated.variant, architecture=architecture,
+        mean_image=stated.mean_image if mean_image is None else mean_image, image_size=stated.image_size,
+        preprocessing=stated.preprocessing if mean_image is None else None, classes=stated.classes,
+        labels=stated.labels, notes=("exported by this program",),
+    )  # fmt: skip
+
+
+def _without_zeros(layers: list[ForeignLayer], architecture: Architecture) -> Tensor:
+    """The last layer's weight without the zeros that the exporter put before it, if its padding is not symmetric."""
+    layer, number = layers[-1], sum(each.kind == "conv" for each in layers)
+    if layer.kind != "conv" or number > len(architecture.convs):
+        return layer.weight
+    more = max(0, layer.weight.shape[-1] - architecture.convs[number - 1].kernel)
+    if bool(layer.weight[..., :more, :].any()) or bool(layer.weight[..., :more].any()):
+        raise UserError(f"layer {printable(layer.name)!r}: its kernel is larger than the network's")
+    return layer.weight[..., more:, more:]
 
 
 def _preprocessing(stated: _Input, layers: list[ForeignLayer]) -> Preprocessing | None:
@@ -262,7 +329,8 @@ def _preprocessing(stated: _Input, layers: list[ForeignLayer]) -> Preprocessing 
     mean = stated.mean[::-1] if len(stated.mean) == channels else stated.mean * channels
     kind: Literal[1, 3] = 1 if channels == 1 else 3
     size = stated.size
-    return Preprocessing(kind, stored_size(size), size, size, "channel", mean, (1.0,) * channels, "warp")
+    std = stated.std[::-1] or (1.0,) * channels
+    return Preprocessing(kind, stored_size(size), size, size, "channel", mean, std, "warp")
 
 
 def _add(layer: _Layer, ours: list[ForeignLayer], ops: list[ForeignOp]) -> None:
@@ -279,6 +347,8 @@ def _add(layer: _Layer, ours: list[ForeignLayer], ops: list[ForeignOp]) -> None:
             case "BatchNorm":
                 ours.append(_batch_norm(layer))
                 ops.append(ForeignOp("batch-norm", layer.name, {"eps": _float(layer.settings or {}, 3, 1e-5)}))
+            case "Scale" if not ours and not ops:
+                pass  # of the input: see `_input_std`
             case "Scale":
                 ours[-1] = _scaled(layer, ours, ops)
             case "LRN":

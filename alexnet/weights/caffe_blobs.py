@@ -28,6 +28,8 @@ from alexnet.weights.protobuf import (
 
 NUM, WIDTH, DATA, SHAPE, DOUBLE_DATA, DIM = 1, 4, 5, 7, 8, 1
 MAX_AXES = 32  # blob.hpp
+LAYER, DESCRIPTION = 100, 20_000
+"""Fields of ``NetParameter``: a layer; an entry of our description (key 1, text 2), which Caffe does not know."""
 
 
 def read_blob(view: memoryview) -> npt.NDArray[np.float32]:

@@ -82,14 +82,14 @@ def _caffe_preprocessing(
     if mean_image is None and channels == 3 and identity.num_classes == CLASSES and size <= STORED:
         mean_image = ilsvrc_mean_image()
         assumptions.append(
-            "preprocessing: the mean image of ILSVRC-2012, because there are 1000 classes; "
+            "preprocessing: warped images minus the mean image of ILSVRC-2012, because there are 1000 classes; "
             "alexnet convert FILE --mean MEAN takes another"
         )
     if mean_image is not None:
         side = len(mean_image)
         return replace(CAFFE_IMAGENET, channels=channels, resize_size=side, crop=size, image_size=size), mean_image
     mean = CAFFE_MEAN if channels == 3 else (0.0,)
-    what = "the mean colour of ILSVRC-2012" if channels == 3 else "grey pixels from 0 to 255"
+    what = "warped images minus the mean colour of ILSVRC-2012" if channels == 3 else "warped grey images, 0 to 255"
     assumptions.append(f"preprocessing: {what}; alexnet convert FILE --mean MEAN takes a mean image")
     return Preprocessing(channels, stored_size(size), size, size, "channel", mean, (1.0,) * channels, "warp"), None
 

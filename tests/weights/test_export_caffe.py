@@ -13,12 +13,15 @@ from torch import nn
 from alexnet.api import create_transform
 from alexnet.config import Preprocessing
 from alexnet.core.errors import UserError
-from alexnet.models.registry import create_model, list_models
-from alexnet.weights.caffe_blobs import read_blob
+from alexnet.models.alexnet import architecture_of
+from alexnet.models.registry import create_model, get_architecture, list_models
+from alexnet.weights import caffe as caffe_in
+from alexnet.weights.caffe_blobs import DESCRIPTION, read_blob
 from alexnet.weights.convert import convert_file
 from alexnet.weights.export import ExportOptions, NotInstalledError, export_model, logits
 from alexnet.weights.exporters import caffe
 from alexnet.weights.imagenet import ilsvrc_mean_image
+from alexnet.weights.protobuf import field, fields, message
 
 CLASSES = 20
 LOCAL = ("cifar-13pct", "cifar-11pct")  # with locally connected layers
@@ -101,29 +104,83 @@ def test_the_input_is_what_the_prototxt_says(tmp_path, kind, photographs):
     assert np.abs(net.forward("fc8")[0] - wanted).max() <= 1e-5 * np.abs(wanted).max()
 
 
-@pytest.mark.parametrize("name", ["bvlc-alexnet", "caffenet"])
+def without_description(path, target):
+    """The file as Caffe writes it when it trains on: without the field that it does not know."""
+    kept = [field(number, value) for number, _, value in fields(memoryview(path.read_bytes())) if number != DESCRIPTION]
+    target.write_bytes(b"".join(message(kept)))
+    return target
+
+
+def export(model, path):
+    caffe.write(model, path, ExportOptions())
+    return path
+
+
+@pytest.mark.parametrize("name", [name for name in list_models() if get_architecture(name) is not None])
 def test_there_and_back_is_the_same(tmp_path, name, photographs):
     model = lively(name)
-    model.info = replace(model.info, preprocessing=NORMALIZATIONS["mean-image"], mean_image=ilsvrc_mean_image())
-    export_model(model, "caffe", tmp_path / "net.caffemodel", ExportOptions(), photographs(model))
-    back, _ = convert_file(tmp_path / "net.caffemodel", mean=tmp_path / "net.binaryproto")
+    model.info = replace(model.info, labels=tuple(f"label {number}" for number in range(CLASSES)))
+    back, report = convert_file(export(model, tmp_path / "net.caffemodel"))
     assert back.variant == name
+    assert architecture_of(back) == architecture_of(model)
     assert back.preprocessing == model.preprocessing
-    assert torch.equal(back.mean_image, model.mean_image)
+    assert (back.classes, back.labels) == (model.classes, model.labels)
+    assert report.assumptions == ()
+    assert back.state_dict().keys() == model.state_dict().keys()
     assert all(torch.equal(tensor, back.state_dict()[key]) for key, tensor in model.state_dict().items())
+    images = photographs(model)[:2]
+    assert torch.equal(logits(back, images), logits(model, images))
 
 
-def test_a_mean_of_each_channel_comes_back(tmp_path, photographs):
-    """The standard deviation is in the weights of conv1, the mean in the input layer."""
-    model = lively("torchvision")
-    model.info = replace(model.info, preprocessing=Preprocessing(3, 256, 224, 224, "channel", *IMAGENET))
+OTHERS = [name for name in list_models() if get_architecture(name) is None and name not in LOCAL]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_networks_that_are_no_alexnet_are_refused_when_read(tmp_path, name):
+    with pytest.raises(UserError, match=f"{name} is no AlexNet: its weights can only be read from a folder"):
+        convert_file(export(lively(name), tmp_path / "net.caffemodel"))
+
+
+@pytest.mark.parametrize("kind", NORMALIZATIONS)
+@pytest.mark.parametrize("has_description", [True, False])
+def test_the_preprocessing_comes_back(tmp_path, kind, has_description, photographs):
+    """From the description, or from the layers as far as they state it; what is assumed is said."""
+    model = lively("bvlc-alexnet")
+    mean_image = ilsvrc_mean_image() if kind == "mean-image" else None
+    stated = replace(NORMALIZATIONS[kind], resize="warp" if kind == "mean-image" else "short-side")
+    model.info = replace(model.info, preprocessing=stated, mean_image=mean_image)
+    path = export(model, tmp_path / "net.caffemodel")
+    if has_description:
+        back, report = convert_file(path)
+        assert back.preprocessing == stated
+        assert report.assumptions == ()
+        assert mean_image is None or torch.equal(back.mean_image, mean_image)
+        return
+    mean = None if mean_image is None else tmp_path / "net.binaryproto"
+    back, report = convert_file(without_description(path, tmp_path / "other.caffemodel"), mean=mean)
+    assert back.variant == "bvlc-alexnet"
+    assert back.preprocessing.resize == "warp"
+    assert [line for line in report.assumptions if "images are warped" in line] == [] if mean else [caffe_in.WARPED]
+    assert back.preprocessing.mean == pytest.approx(stated.mean)
+    assert back.preprocessing.std == pytest.approx(stated.std, rel=1e-6)
     images = photographs(model)
-    export_model(model, "caffe", tmp_path / "net.caffemodel", ExportOptions(), images)
-    back, _ = convert_file(tmp_path / "net.caffemodel")
-    assert back.variant == "torchvision"
-    assert back.preprocessing == Preprocessing(3, 256, 224, 224, "channel", IMAGENET[0], (1.0, 1.0, 1.0), "warp")
-    pixels = images * torch.tensor(IMAGENET[1])[:, None, None]
-    torch.testing.assert_close(logits(back, pixels), logits(model, images), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits(back, images), logits(model, images), rtol=0, atol=0)
+
+
+def test_the_users_mean_image_wins(tmp_path):
+    model = lively("bvlc-alexnet")
+    path = export(model, tmp_path / "net.caffemodel")
+    np.save(mean := tmp_path / "mean.npy", np.full((3, 256, 256), 100.0, "f4"))
+    back, _ = convert_file(path, mean=mean)
+    assert back.preprocessing == NORMALIZATIONS["mean-image"]
+    assert back.mean_image.unique().tolist() == [100]
+
+
+def test_a_damaged_description_is_refused(tmp_path):
+    path = export(lively("bvlc-alexnet"), tmp_path / "net.caffemodel")
+    path.write_bytes(path.read_bytes().replace(b'"resize_size"', b'"resize_sizf"'))
+    with pytest.raises(UserError, match="what it states about the network is damaged"):
+        convert_file(path)
 
 
 def test_without_opencv_the_files_are_not_checked(tmp_path, monkeypatch):

@@ -2,8 +2,12 @@
 subtracts a mean image, ``NAME.binaryproto``.
 
 The input that the files expect is Caffe's: BGR pixels (or grey ones) from 0 to 255 minus a mean. The comment at the top
-of the prototxt states it. So RGB becomes BGR in the weights of conv1, and a standard deviation is divided out there.
-The blob ``fc8`` (the last linear layer) has the logits, ``prob`` the probabilities.
+of the prototxt states it. So RGB becomes BGR in the weights of conv1, and a ``Scale`` layer before it divides by the
+standard deviation. The blob ``fc8`` (the last linear layer) has the logits, ``prob`` the probabilities.
+
+The ``.caffemodel`` also has the network's description (``metadata.py``), in a field that Caffe does not know and passes
+over. Our reader finds the variant, the preprocessing, the mean image and the classes in it; the weights that it reads
+are equal to those that were exported.
 
 Where Caffe computes otherwise, the same function is written with what it has:
 
@@ -33,7 +37,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet.config import Preprocessing
 from alexnet.core.errors import UserError
 from alexnet.core.files import write_bytes, write_text
 from alexnet.core.names import printable
@@ -47,9 +50,10 @@ from alexnet.models.layers import (
     padding_amounts,
     window_count,
 )
-from alexnet.weights.caffe_blobs import blob
+from alexnet.weights.caffe_blobs import DESCRIPTION, LAYER, blob
 from alexnet.weights.export import ExportOptions, NotInstalledError
 from alexnet.weights.exporters.common import InexpressibleError, why_inexpressible
+from alexnet.weights.metadata import describe
 from alexnet.weights.protobuf import Chunks, field, message
 
 SUFFIX = ".caffemodel"
@@ -57,7 +61,8 @@ BESIDE = (".prototxt", ".binaryproto")  # the suffixes of the other files
 RUNTIME = "OpenCV"
 DATA, PROBABILITIES = "data", "prob"
 NOT_INSTALLED = "OpenCV below 5 is not installed (pip install 'opencv-python-headless<5')"
-DIVISION = re.compile(r"^# The weights of \S+ contain a division of the channels by: (.+)$", re.MULTILINE)
+SCALED = "data_scaled"
+DIVISION = re.compile(rf"^# The layer {SCALED} divides the channels by: (.+)$", re.MULTILINE)
 OUTPUT = re.compile(r'^# Outputs: the blob "(\S+)" has the logits', re.MULTILINE)
 CHOICES = {"MAX": 0, "AVE": 1, "WITHIN_CHANNEL": 1}
 """The names of choices in the text, and their numbers."""
@@ -102,8 +107,9 @@ def write(model: Classifier, path: Path, options: ExportOptions) -> list[Path]:
     """Write the ``.caffemodel`` at ``path``, and the other files beside it under the same name. Raises ``OSError``."""
     mean_path = path.with_suffix(".binaryproto")
     layers = list(_layers(model, mean_path.name))
-    network = [field(1, printable(model.variant))]
-    write_bytes(path, b"".join(message([*network, *(field(100, _encoded(layer)) for layer in layers)])))
+    parts = [field(1, printable(model.variant)), *(field(LAYER, _encoded(layer)) for layer in layers)]
+    parts += [field(DESCRIPTION, message([field(1, key), field(2, text)])) for key, text in describe(model).items()]
+    write_bytes(path, b"".join(message(parts)))
     description = path.with_suffix(".prototxt")
     text = "".join(map(_text, layers))
     write_text(description, f'{_comment(model, mean_path.name)}name: "{printable(model.variant)}"\n{text}')
@@ -161,7 +167,7 @@ def _comment(model: Classifier, mean_name: str) -> str:
     ]
     if any(value != 1 for value in p.std):
         values = " ".join(repr(value) for value in p.std[::-1])
-        lines.append(f"The weights of {_first_layer(model)} contain a division of the channels by: {values}")
+        lines.append(f"The layer {SCALED} divides the channels by: {values}")
     return "".join(f"# {line}\n" for line in lines)
 
 
@@ -178,13 +184,17 @@ def _layers(model: Classifier, mean_name: str) -> Iterator[_Layer]:
     run_on_meta(model, lambda name, module, output: shapes.__setitem__(name, tuple(output.shape[1:])))
     shape: tuple[int, ...] = (model.in_channels, model.image_size, model.image_size)
     bottom, factor = DATA, 1.0
+    if any(value != 1 for value in model.preprocessing.std):
+        scales = torch.tensor([1 / value for value in model.preprocessing.std[::-1]])
+        yield _Layer(SCALED, "Scale", (DATA,), (SCALED,), {"scale_param": {"bias_term": False}}, (scales,))
+        bottom = SCALED
     first = _first_layer(model)
     for name, module in model.named_children():
         if isinstance(module, nn.Conv2d | nn.Linear):
             weight = module.weight.detach() * factor if factor != 1 else module.weight.detach()
             factor = 1.0
             if name == first:
-                weight = _for_pixels(weight, model.preprocessing)
+                weight = _for_bgr(weight)
             parts = [_parametric(name, module, weight, bottom, shape)]
         elif isinstance(module, Dropout):
             factor = 1 - module.p if module.scaling == "test" else 1.0
@@ -208,12 +218,9 @@ def _input(model: Classifier, mean_name: str) -> _Layer:
     return _Layer(DATA, "Input", (), (DATA,), settings)
 
 
-def _for_pixels(weight: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """The first weight for the input of the files: BGR, and not divided by the standard deviation."""
+def _for_bgr(weight: Tensor) -> Tensor:
     if weight.ndim != 4:
         raise InexpressibleError("its first layer is no convolution")
-    if any(value != 1 for value in preprocessing.std):
-        weight = (weight.double() / torch.tensor(preprocessing.std, dtype=torch.float64)[:, None, None]).float()
     return weight.flip(1)
 
 
