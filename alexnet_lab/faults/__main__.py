@@ -1,7 +1,8 @@
 """``python -m alexnet_lab.faults`` runs fault injection: kills, power cuts, failing calls, damaged files.
 
 Without options it runs a few trials of each kind, with ``--full`` as many as ``docs/reliability.md`` reports. Random
-command lines can be run in parts: ``commands --first 3000 --count 500``.
+command lines can be run in parts: ``commands --first 3000 --count 500``. So can changed weights files; with ``--out``
+they are continued where they ended: ``weights --format onnx --count 10000 --out FILE``.
 ``--keep`` writes the outcome to ``alexnet_lab/results/``, in a checkout. The exit status is 1 if there was a failure,
 and with ``--full`` also if a kind of fault could not be injected here.
 """
@@ -37,6 +38,7 @@ from alexnet_lab.faults.power import cut_power
 from alexnet_lab.faults.resuming import kill_command, kill_while_training, resume_after_each_step, stop_by_signals
 from alexnet_lab.faults.saving import kill_while_saving
 from alexnet_lab.faults.trial import FaultResult
+from alexnet_lab.faults.weights import FORMATS, damage_weights
 from alexnet_lab.results.reader import FAULTS
 from alexnet_lab.results.records import check_clean, circumstances, code_commit, keep_bench
 
@@ -59,17 +61,33 @@ class Scale:
     calls: int  # every so many system calls one fails
     inputs: int  # of each parser
     lines: int  # command lines
+    weights: int  # changed weights files of each format
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Which trials of a kind that can be run in parts. ``count``: None for as many as the scale has. ``format``: of
+    weights files, None for all. ``out``: where their figures are.
+    """
+
+    first: int = 0
+    count: int | None = None
+    format: str | None = None
+    out: Path | None = None
+
+    def numbers(self, count: int) -> range:
+        return range(self.first, self.first + (count if self.count is None else self.count))
 
 
 QUICK = Scale(
     saves=40, cuts=10, kills=8, commands=0, seeds=1, signals=4, every=7, damages=120, images=1000, calls=47, inputs=50,
-    lines=120,
+    lines=120, weights=25,
 )  # fmt: skip
 FULL = Scale(
     saves=1000, cuts=300, kills=60, commands=20, seeds=3, signals=20, every=1, damages=1200, images=10_000, calls=1,
-    inputs=5000, lines=10_000,
+    inputs=5000, lines=10_000, weights=10_000,
 )  # fmt: skip
-ALONE = ("calls", "commands", "parsers")
+ALONE = ("calls", "commands", "parsers", "weights")
 
 
 def trials(folder: Path, scale: Scale, seed: int) -> Iterator[FaultResult]:
@@ -98,15 +116,17 @@ def trials(folder: Path, scale: Scale, seed: int) -> Iterator[FaultResult]:
         yield from trials_alone(name, subfolder(name), scale, seed)
 
 
-def trials_alone(
-    name: str, folder: Path, scale: Scale, seed: int, numbers: range | None = None
-) -> Iterable[FaultResult]:
-    """The trials of a kind in ``ALONE``. ``numbers``: of the command lines, None for the first ones."""
+def trials_alone(name: str, folder: Path, scale: Scale, seed: int, part: Part | None = None) -> Iterable[FaultResult]:
+    """The trials of a kind in ``ALONE``. ``part``: which of them; None for the first ones."""
+    part = part or Part()
     if name == "calls":
         return trials_with_library(folder, scale.calls) if library_is_loaded() else fail_every_call(folder, scale.calls)
     if name == "parsers":
         return [fuzz_parsers(folder, scale.inputs, seed)]
-    return [fuzz_commands(folder, range(scale.lines) if numbers is None else numbers, seed, _log_failure)]
+    if name == "weights":
+        formats = FORMATS if part.format is None else (part.format,)
+        return (damage_weights(folder, each, part.numbers(scale.weights), seed, part.out) for each in formats)
+    return [fuzz_commands(folder, part.numbers(scale.lines), seed, _log_failure)]
 
 
 def _log_failure(line: Line, outcome: Outcome) -> None:
@@ -149,17 +169,20 @@ def main(words: Sequence[str] | None = None) -> int:
         "--full", action="store_true", help="as many trials as docs/reliability.md reports; half an hour"
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed of times and kinds of damage (default: 0)")
-    parser.add_argument("--first", type=int, default=0, help="number of the first command line (default: 0)")
-    parser.add_argument("--count", type=int, help="how many command lines")
+    parser.add_argument("--first", type=int, default=0, help="number of the first line or file (default: 0)")
+    parser.add_argument("--count", type=int, help="how many command lines, or weights files of each format")
+    parser.add_argument("--format", choices=FORMATS, help="of weights files (default: all)")
+    parser.add_argument("--out", type=Path, help="a JSON file with the figures of one format, continued if it exists")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--keep", action="store_true", help="write the outcome to alexnet_lab/results/, in a checkout")
     arguments = parser.parse_args(words)
     try:
         if arguments.keep:
             check_clean(code_commit(), "--keep")
-        count = (FULL if arguments.full else QUICK).lines if arguments.count is None else arguments.count
-        numbers = range(arguments.first, arguments.first + count)
-        results = run(arguments.name, arguments.folder, full=arguments.full, seed=arguments.seed, numbers=numbers)
+        if arguments.out and not (arguments.name == "weights" and arguments.format):
+            raise UserError("--out holds the figures of one format: give weights --format FORMAT with it")
+        part = Part(arguments.first, arguments.count, arguments.format, arguments.out)
+        results = run(arguments.name, arguments.folder, full=arguments.full, seed=arguments.seed, part=part)
         value = to_document(results, full=arguments.full, seed=arguments.seed)
         print(json_text(value) if arguments.json else describe(results))
         if arguments.keep:
@@ -170,10 +193,8 @@ def main(words: Sequence[str] | None = None) -> int:
     return int(any(result.failures or (arguments.full and not result.trials) for result in results))
 
 
-def run(
-    name: str | None, folder: Path | None, *, full: bool, seed: int, numbers: range | None = None
-) -> list[FaultResult]:
-    """All trials, or those of ``name``, below ``folder`` (None: a temporary folder). ``numbers``: of command lines.
+def run(name: str | None, folder: Path | None, *, full: bool, seed: int, part: Part | None = None) -> list[FaultResult]:
+    """All trials, or those of ``name``, below ``folder`` (None: a temporary folder). ``part``: which of them.
 
     Uses one thread, because a forked process has no other threads. Raises ``UserError`` for a small disk without a
     folder.
@@ -186,7 +207,7 @@ def run(
         return [SMALL_DISK[name](folder)]
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         if name:
-            return list(trials_alone(name, Path(temporary), scale, seed, numbers))
+            return list(trials_alone(name, Path(temporary), scale, seed, part))
         return list(trials(Path(temporary), scale, seed))
 
 

@@ -23,9 +23,9 @@ from alexnet.inference.predictor import Predictor
 from alexnet.weights.convert import convert_file
 from alexnet.weights.formats import read_weights
 from alexnet.weights.load import load_model
+from alexnet_lab.faults.mutations import mutations
 
 sys.path.insert(0, str(Path(__file__).parent))
-from mutations import mutations
 from narrow import narrow_torchvision, photographs
 
 HERE = Path(__file__).parent
