@@ -22,7 +22,7 @@ from torch import Tensor
 from alexnet.analysis.preprocessing_trials import Payload, Trials, run_trials
 from alexnet.analysis.verify import VerifyReport, verify_weights, with_trials
 from alexnet.config import Recipe
-from alexnet.core.errors import RUNS, UserError, cannot_write
+from alexnet.core.errors import RUNS, UnreadableError, UserError, cannot_read, cannot_write
 from alexnet.core.files import sha256_file, write_text
 from alexnet.core.names import is_url
 from alexnet.data.cache import CacheEntry, list_cache, remove_cached
@@ -38,10 +38,10 @@ from alexnet.kernels import accelerate as kernels
 from alexnet.metrics.counts import Metrics
 from alexnet.models.bundle import model_folder, save_model
 from alexnet.models.classifier import Classifier
-from alexnet.models.registry import build, get_architecture, get_variant
+from alexnet.models.registry import build, get_architecture, get_variant, list_models
 from alexnet.models.summary import Summary, summarize
 from alexnet.plots.curves import CurvesFile
-from alexnet.recipes import get_recipe
+from alexnet.recipes import get_recipe, is_recipe
 from alexnet.recipes.photos import for_weights
 from alexnet.report import build as report
 from alexnet.report.markdown import write_report
@@ -69,13 +69,16 @@ from alexnet.weights.export import (
     check_exportable,
     export_and_report,
     get_exporter,
+    golden_path,
     report_path,
 )
 from alexnet.weights.golden import write_golden
 from alexnet.weights.hub import is_hub_name, parse_hub_name, push_to_hub
 from alexnet.weights.load import (
+    check_exists,
     file_stem,
     is_foreign_file,
+    is_meant_as_path,
     is_model,
     kind_without_run,
     load_model,
@@ -349,7 +352,11 @@ def _named_models(models: Model | Sequence[Model]) -> dict[str, Model]:
 
 
 def _place(model: Path | str) -> Path:
-    """The file or folder with the weights of a MODEL; published weights are not looked for."""
+    """The file or folder with the weights of a MODEL; published weights are not looked for.
+
+    Raises ``UserError`` if there is no such MODEL.
+    """
+    check_exists(model)
     return (Path(model) if kind_without_run(model) else model_folder(model)).resolve()
 
 
@@ -488,6 +495,8 @@ def create_transform(
                 raise UserError("create_transform(training=True) needs a recipe: a model has no augmentation settings")
             model = _loaded(model_or_recipe, weights_root, make_reporter(progress))
             return ImageTransform(model.preprocessing, model.mean_image)
+        if not is_recipe(str(model_or_recipe)) and is_meant_as_path(model_or_recipe):
+            check_exists(model_or_recipe)
         model_or_recipe = get_recipe(str(model_or_recipe))
     reporter, root = make_reporter(progress), Path(data_root) if data_root else None
     source, recipe = resolve(model_or_recipe, data, (), root, reporter.log)
@@ -546,9 +555,14 @@ def convert(
 
 
 def _holds(folder: Path, network: Classifier) -> bool:
-    """Whether a model folder holds the weights of this network; not if it is damaged."""
+    """Whether a model folder holds the weights of this network; not if it is damaged.
+
+    Raises ``UserError`` if it cannot be read: then it may hold them.
+    """
     try:
         return _same_weights(load_model(folder), network)
+    except UnreadableError:
+        raise
     except UserError:
         return False
 
@@ -603,15 +617,15 @@ def export(
     _check_export_path(file, model, format)
     if golden is not None:
         options = dataclasses.replace(options, golden=create_transform(network)(golden)[None])
+        golden_sha256 = _sha256_of(golden)
     run = None if isinstance(model, Classifier) or kind_without_run(model) else Path(model)
     counts = (INT8_CHECKED, INT8_CALIBRATION) if int8 else (EXPORT_CHECKED, 0)
     root = Path(data_root) if data_root else None
     images = sample_images(network, run, None if data is None else str(data), *counts, root, reporter)
     exported = export_and_report(network, format, file, options, images)
-    if options.golden is not None and golden is not None:
-        exported = dataclasses.replace(
-            exported, files=(*exported.files, _write_golden(network, options.golden, golden, file))
-        )
+    if options.golden is not None:
+        written = _write_golden(network, options.golden, golden_sha256, file)
+        exported = dataclasses.replace(exported, files=(*exported.files, written))
     if failure := exported.check.failure:
         raise UserError(
             f"{file} does not agree with the model: {failure}; the file is kept, but do not use it",
@@ -627,7 +641,10 @@ def _export_to_hub(model: Model, name: str, weights_root: Path | str | None, rep
     with tempfile.TemporaryDirectory() as scratch:
         if isinstance(model, Classifier) or kind_without_run(model):
             folder = Path(scratch) / "model"
-            save_model(network, folder)
+            try:
+                save_model(network, folder)
+            except OSError as error:
+                raise cannot_write(folder, error, "free space, or set TMPDIR to another folder") from error
         else:
             folder = Path(model)
         address = push_to_hub(folder, name, model_card(folder, name=name))
@@ -637,10 +654,17 @@ def _export_to_hub(model: Model, name: str, weights_root: Path | str | None, rep
     return Exported("hub", (), ExportCheck(tables="read back from the hub: every weight is equal"), address=address)
 
 
-def _write_golden(network: Classifier, image: Tensor, given: ImageLike, file: Path) -> Path:
-    path = file.with_name(f"{file.name}.golden.npz")
+def _sha256_of(image: ImageLike) -> str:
+    """The sha256 of an image file; "" for an image that is no file."""
     try:
-        sha256 = sha256_file(Path(given)) if isinstance(given, Path | str) else ""
+        return sha256_file(Path(image)) if isinstance(image, Path | str) else ""
+    except OSError as error:
+        raise cannot_read(str(image), error) from error
+
+
+def _write_golden(network: Classifier, image: Tensor, sha256: str, file: Path) -> Path:
+    path = golden_path(file)
+    try:
         write_golden(network, image, path, sha256)
     except OSError as error:
         raise cannot_write(path, error, "give another file with --out") from error
@@ -783,7 +807,8 @@ def summary(
     :func:`evaluate`. ``num_classes``, ``in_channels``,
     ``image_size``: None for what the variant's authors used; a trained model has its own. Raises ``UserError``.
     """
-    if is_model(target):
+    if is_model(target) or (target not in list_models() and is_meant_as_path(target)):
+        check_exists(target)
         if (num_classes, in_channels, image_size) != (None, None, None):
             raise UserError(f"{target} is a trained model: leave out the numbers of classes, channels and pixels")
         model = load_model(target, weights_root=weights_root, progress=progress)

@@ -63,8 +63,8 @@ def test_d2l_has_what_its_authors_gave_it():
 @pytest.mark.parametrize(
     ("name", "suggestion"),
     [
-        ("alexnet", "did you mean 'paper' or 'torchvision'?"),
-        ("AlexNet", "did you mean 'paper' or 'torchvision'?"),
+        ("alexnet", "did you mean 'paper', 'torchvision' or 'bvlc-alexnet'?"),
+        ("AlexNet", "did you mean 'paper', 'torchvision' or 'bvlc-alexnet'?"),
         ("torchvision_alexnet", "did you mean 'torchvision'?"),
         ("TorchVision", "did you mean 'torchvision'?"),
         ("bvlc_alexnet", "did you mean 'bvlc-alexnet'?"),

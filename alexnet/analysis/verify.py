@@ -40,7 +40,7 @@ from alexnet.core.names import printable
 from alexnet.core.schema import from_json
 from alexnet.models.alexnet import Architecture
 from alexnet.models.bundle import DAMAGE, architecture_from_json, model_folder
-from alexnet.weights import safetensors_files
+from alexnet.weights.child import errors_name
 from alexnet.weights.convert import fc6_in_order
 from alexnet.weights.foreign import ForeignLayer, ForeignWeights
 from alexnet.weights.formats import ReadOptions, read_weights
@@ -235,18 +235,19 @@ def read_subject(model: Path | str, variant: str | None, mean: Path | None) -> S
     description: dict[str, Any] = {}
     findings: list[Finding] = []
     if path.is_file():
-        weights = read_weights(path, ReadOptions(mean=mean))
+        with errors_name(path, mean):
+            weights = read_weights(path, ReadOptions(mean=mean))
     else:
         if not path.exists():
             raise no_run(path, "")
         folder = model_folder(path)
-        weights = safetensors_files.read(folder / "model.safetensors", ReadOptions())
+        weights = read_weights(folder / "model.safetensors")
         description, findings = _description(folder)
     identity, architecture = None, _architecture(description)
     parts = _by_order(weights.layers)
     named = str(description.get("variant", "")) or None
     try:
-        identity = identify(weights, variant or (named if architecture else None))
+        identity = identify(weights, variant or (named if architecture else None), printable(str(model)))
     except UserError as error:
         if architecture is None and not description:
             findings.append(Finding("wrong", f"{error.line}{_details(error)}", "shapes"))

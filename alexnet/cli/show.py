@@ -19,7 +19,7 @@ from alexnet.report.build import REPORT, rebuild
 from alexnet.runtime.device import resolve_device
 from alexnet.runtime.progress import make_reporter
 from alexnet.runtime.run_names import run_folder
-from alexnet.weights.load import file_stem
+from alexnet.weights.load import check_is_run, file_stem
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -50,6 +50,7 @@ def _report(arguments: argparse.Namespace) -> int:
         class_name=arguments.class_name, data=arguments.data,
     )  # fmt: skip
     (target,) = arguments.targets
+    check_is_run(target)
     path = Path(arguments.out) if arguments.out else run_folder(target) / "report.html"
     if path.suffix != ".html":
         raise UserError(f"--out {path}: a report is an HTML page, so the name must end in .html")

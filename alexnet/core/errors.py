@@ -6,14 +6,14 @@ package from Python can catch it without importing this module.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from alexnet.core.names import printable, printable_lines
+from alexnet.core.names import NO_ALIASES, either, nearest, printable, printable_lines
 
 RUNS = Path("runs")  # the folder of runs that were given no --out
 MAX_NAMES = 100  # more names than this are not listed
+SIMILAR_FILE = 0.8  # of the name of a file beside a wrong path, which is then suggested
 
 
 class UserError(ValueError):
@@ -69,42 +69,49 @@ def cannot_write(path: Path | str, error: OSError, advice: str) -> UserError:
 
 
 def no_run(folder: Path, otherwise: str) -> UserError:
-    """The error for a folder that is not a run folder.
+    """The error for a path that is no run folder, and no MODEL where a command takes one.
 
-    ``otherwise``: the message if the folder exists. If it does not, the error suggests ``runs/<name>``, or the run
-    beside it with the most similar name.
+    ``otherwise``: the message if there is something at the path. If there is nothing, the error suggests
+    ``runs/<name>``, or the run or file beside it with the most similar name.
     """
-    if folder.exists():
+    if not is_absent(folder):
         return UserError(otherwise)
-    default = RUNS / folder.name
-    if len(folder.parts) == 1 and default.is_dir():
-        nearest: Path | None = default
-    else:
-        beside = {path.parent.name: path.parent for path in folder.parent.glob("*/run.json")}
-        names = difflib.get_close_matches(folder.name, beside, n=1, cutoff=0.5)
-        nearest = beside[names[0]] if names else None
-    return UserError(f"{folder} is not a run: {f'did you mean {nearest}?' if nearest else 'there is no such folder'}")
+    meant = _path_meant(folder)
+    return UserError(f"there is no file or folder {folder}{f': did you mean {meant}?' if meant else ''}")
 
 
-def unknown(kind: str, name: str, known: Iterable[str], meant: Sequence[str] = ()) -> UserError:
+def is_absent(path: Path | str) -> bool:
+    """Whether nothing is at a path; False if that cannot be known, such as in a folder that cannot be read."""
+    try:
+        Path(path).stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a name that no path can have
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _path_meant(path: Path) -> Path | None:
+    """The run or file that a wrong path may mean."""
+    try:
+        if len(path.parts) == 1 and (RUNS / path.name).is_dir():
+            return RUNS / path.name
+        beside = [each for each in path.parent.iterdir() if not each.name.startswith(".")]
+        runs = {each.name: each for each in beside if (each / "run.json").is_file()}
+        files = {each.name: each for each in beside if each.is_file()}
+    except (OSError, ValueError):
+        return None
+    found = nearest(path.name, runs) or nearest(path.name, files, cutoff=SIMILAR_FILE)
+    return {**files, **runs}[found[0]] if found else None
+
+
+def unknown(kind: str, name: str, known: Iterable[str], aliases: Mapping[str, Sequence[str]] = NO_ALIASES) -> UserError:
     """The error for a name that is not in a table: it suggests the nearest name, or lists all names if none is similar.
 
-    Names are compared without regard to case, and to ``-``, ``_``, ``.`` and spaces. ``meant``: suggestions for this
-    name in place of the nearest.
+    ``aliases``: other spellings → the names of the table that they mean, see :func:`~alexnet.core.names.nearest`.
     """
     names = sorted(known)
-    nearest = list(meant) or difflib.get_close_matches(name, names, n=1, cutoff=0.5) or _nearest_simplified(name, names)
-    if nearest:
-        return UserError(f"unknown {kind} {name!r}: did you mean {' or '.join(map(repr, nearest))}?")
+    if meant := nearest(name, names, aliases):
+        return UserError(f"unknown {kind} {name!r}: did you mean {either([*map(repr, meant)])}?")
     more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
     return UserError(f"unknown {kind} {name!r}: choose one of {', '.join(names[:MAX_NAMES])}{more}")
-
-
-def _nearest_simplified(name: str, names: Sequence[str]) -> list[str]:
-    simplified = {simplify(each): each for each in names}
-    return [simplified[key] for key in difflib.get_close_matches(simplify(name), simplified, n=1, cutoff=0.5)]
-
-
-def simplify(name: str) -> str:
-    """The name in small letters, without ``-``, ``_``, ``.`` and spaces."""
-    return name.lower().translate(dict.fromkeys(map(ord, "-_. ")))

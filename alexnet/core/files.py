@@ -20,7 +20,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -244,10 +244,12 @@ def publish_folder(path: Path, replaces: Collection[str] | None = None) -> Itera
     """Build a folder under a temporary name in the same parent folder, and rename it to ``path`` when it is complete.
 
     Yields the folder to fill. Its files are synced before the rename, so whoever finds ``path`` finds all of it; if the
-    body raises, nothing is left. A folder that is already at ``path`` is replaced (renamed first, then removed).
+    body raises, nothing is left, and what a killed process left is removed by the next one. A folder that is already at
+    ``path`` is replaced (renamed first, then removed).
     ``replaces``: the names of the files that such a folder may hold; one that holds anything else is kept, and
     ``FileExistsError`` is raised. Raises ``OSError``.
     """
+    remove_leftovers(path.parent, re.compile(re.escape(path.name)))
     _check_replaceable(path, replaces)
     with scratch_folder(path) as temporary:
         yield temporary
@@ -257,6 +259,22 @@ def publish_folder(path: Path, replaces: Collection[str] | None = None) -> Itera
         _check_replaceable(path, replaces)
         check_place(path)
         _replace(temporary, path)
+
+
+def put_in_place(files: Sequence[Path], folder: Path) -> list[Path]:
+    """Move complete files, which are on the same file system, into ``folder``: their new paths. Raises ``OSError``.
+
+    Files of these names are replaced. Of several files the first is put in its place last, and the one that it replaces
+    is removed before: if the process ends in between, it is absent, and nobody takes files of two writes for one.
+    """
+    main, *others = files
+    if others:
+        (folder / main.name).unlink(missing_ok=True)
+    for file in (*others, main):
+        check_place(folder / file.name)
+        file.replace(folder / file.name)
+    sync(folder)
+    return [folder / file.name for file in files]
 
 
 @contextlib.contextmanager

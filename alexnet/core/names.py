@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import html
 import re
+from collections.abc import Iterable, Mapping, Sequence
 
 # What Markdown reads as formatting. An underscore between letters is not formatting, so names like golden_retriever
 # stay readable.
@@ -35,3 +37,35 @@ def markdown(text: str) -> str:
 def is_url(text: str) -> bool:
     """Whether a text is the address of something on a network, such as "https://example.org/cat.jpg"."""
     return re.match(r"(?i)[a-z][a-z0-9+.-]*://", text) is not None
+
+
+NO_ALIASES: Mapping[str, Sequence[str]] = {}
+
+
+def nearest(
+    name: str, known: Iterable[str], aliases: Mapping[str, Sequence[str]] = NO_ALIASES, *, cutoff: float = 0.5
+) -> list[str]:
+    """The names of ``known`` that a wrong name may mean, for "did you mean …?"; none if no name is similar.
+
+    That is the one with the nearest spelling. ``aliases``: other spellings → the names that they mean; if an alias is
+    nearest, its names are the answer. Names are also compared without regard to case, and to ``-``, ``_``, ``.`` and
+    spaces. ``cutoff``: the least similarity, 0 … 1 (``difflib.SequenceMatcher.ratio``).
+    """
+    meant = {**aliases, **{each: (each,) for each in known}}
+    scores = {each: max(_similarity(name, each), _similarity(simplify(name), simplify(each))) for each in meant}
+    best = max(scores, key=lambda each: (scores[each], each), default=None)
+    return [] if best is None or scores[best] < cutoff else list(meant[best])
+
+
+def either(names: Sequence[str]) -> str:
+    """Names as a choice: "a", "a or b", "a, b or c"."""
+    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _similarity(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, other, one).ratio()  # in this order, as get_close_matches compares
+
+
+def simplify(name: str) -> str:
+    """The name in small letters, without ``-``, ``_``, ``.`` and spaces."""
+    return name.lower().translate(dict.fromkeys(map(ord, "-_. ")))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import functools
 import json
 import reprlib
@@ -25,6 +24,7 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 from pydantic_core import PydanticCustomError
 
 from alexnet.core.errors import UserError, unknown
+from alexnet.core.names import nearest
 
 Spec = TypeVar("Spec")
 Reader = Callable[[Any, Any, str], Any]  # (type hint, value, path of the field) → the value as that type
@@ -252,7 +252,7 @@ def _one_line(error: ValidationError, kind: Any, where: str) -> UserError:
 def _misfit(path: str, value: object, hint: Any) -> UserError:
     """The error for a value that the field does not take, with the nearest of its choices."""
     words = [item for item in choices(hint) if isinstance(item, str)]
-    near = difflib.get_close_matches(value, words, n=1) if isinstance(value, str) else []
+    near = nearest(value, words, cutoff=0.6) if isinstance(value, str) else []
     meant = f": did you mean {near[0]!r}?" if near else ""
     return UserError(f"{path or _name(hint)} = {_SHORT.repr(value)} is not {describe(hint)}{meant}")
 

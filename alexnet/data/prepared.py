@@ -117,22 +117,32 @@ class PreparedDataset:
 
         They are read, not memory-mapped: mapped pages count as memory of this process, which would grow to the size of
         the dataset, and mapping images in random order from a disk is several times slower. Raises ``UserError`` if the
-        file has become shorter.
+        file has become shorter or cannot be read: a caller that writes files need not tell the two apart.
         """
         pixels = np.empty((len(index), *self.images.shape[1:]), np.uint8)
         size = self.images[0].nbytes
         for image, number in zip(pixels, index.tolist(), strict=True):
-            if os.preadv(self.descriptor, [image], HEADER_BYTES + number * size) != size:
+            try:
+                count = os.preadv(self.descriptor, [image], HEADER_BYTES + number * size)
+            except OSError as error:
+                raise cannot_read(self.path / "images.npy", error) from error
+            if count != size:
                 raise UserError(
                     f"the prepared dataset {self.path} has become shorter: remove that folder and run the command again"
                 )
         return pixels
 
     def names(self, index: NDArray[np.int64]) -> list[str]:
-        """The names of the images ``index`` in their source: a path inside it, or "train/00017" in a set of arrays."""
+        """The names of the images ``index`` in their source: a path inside it, or "train/00017" in a set of arrays.
+
+        Raises ``UserError`` if they cannot be read.
+        """
         wanted = set(index.tolist())
-        with io.TextIOWrapper(open_regular(self.path / NAMES), encoding="utf-8") as file:
-            found = {number: line.rstrip("\n") for number, line in enumerate(file) if number in wanted}
+        try:
+            with io.TextIOWrapper(open_regular(self.path / NAMES), encoding="utf-8") as file:
+                found = {number: line.rstrip("\n") for number, line in enumerate(file) if number in wanted}
+        except OSError as error:
+            raise cannot_read(self.path / NAMES, error) from error
         return [found[number] for number in index.tolist()]
 
     def with_classes(self, classes: Sequence[str], labels: Sequence[str], numbers: Sequence[int]) -> PreparedDataset:

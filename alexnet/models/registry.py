@@ -15,14 +15,15 @@ from typing import Any
 
 import torch
 
-from alexnet.core.errors import UserError, simplify, unknown
+from alexnet.core.errors import UserError, unknown
 from alexnet.core.plugins import EntryPoints, entry_points_of
 from alexnet.models.alexnet import AlexNet, Architecture, ConvLayer, LayerOp
 from alexnet.models.classifier import Classifier
 from alexnet.models.variants import VARIANTS, Variant
 
 ENTRY_POINTS = "alexnet.variants"
-MEANT = {"alexnet": ("paper", "torchvision")}  # a name in other libraries → the variants to suggest
+MEANT = {"alexnet": ("paper", "torchvision", "bvlc-alexnet")}
+"""A name in other libraries → the variants that are suggested for it."""
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -48,7 +49,7 @@ def get_variant(name: str) -> Variant:
     installed = installed_variants()
     if name in installed:
         return installed[name]
-    raise unknown("variant", name, [*VARIANTS, *installed], MEANT.get(simplify(name), ()))
+    raise unknown("variant", name, [*VARIANTS, *installed], MEANT)
 
 
 def with_norm_layer(architecture: Architecture, kind: str) -> Architecture:

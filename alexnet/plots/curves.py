@@ -33,6 +33,7 @@ from alexnet.plots.options import Plot, ReportFigure
 from alexnet.recipes import differences_from_named
 from alexnet.runtime.run import Run
 from alexnet.runtime.run_names import distinct_names, run_folder
+from alexnet.weights.load import check_is_run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -303,6 +304,7 @@ def training_errors(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
 def _compose(inputs: PlotInputs) -> Picture:
     histories = []
     for target, name in distinct_names(inputs.targets).items():
+        check_is_run(target)
         run = Run(run_folder(target))
         final = run.result if run.finished and run.result["split"] else None
         histories.append(read_history(run, run.recipe, final, name))

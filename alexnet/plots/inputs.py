@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.core.errors import RUNS, UserError, no_run, unknown
+from alexnet.core.errors import UserError, unknown
 from alexnet.core.names import printable
 from alexnet.data.prepared import PreparedDataset
 from alexnet.inference.predictor import Predictor
@@ -20,7 +20,7 @@ from alexnet.runtime.log import Reporter
 from alexnet.runtime.run import Run
 from alexnet.runtime.run_names import short_name
 from alexnet.training.datasets import choose_test_images, open_dataset_for
-from alexnet.weights.load import is_model, kind_without_run, load_model
+from alexnet.weights.load import check_exists, is_meant_as_path, kind_without_run, load_model
 
 NamedImage = tuple[str, NDArray[np.uint8]]
 """A name for people, and pixels ``(S, S, C)`` uint8 as a prepared dataset keeps them."""
@@ -61,10 +61,9 @@ class PlotInputs:
 
         Raises ``UserError`` for a run whose folder was left out, and for images of a run that a name does not have.
         """
-        if self.target not in self.names and (Path(self.target).is_dir() or is_model(self.target)):
+        if self.target not in self.names and is_meant_as_path(self.target):
+            check_exists(self.target)
             return False
-        if self.target not in self.names and (RUNS / self.target).is_dir():
-            raise no_run(Path(self.target), "")
         if self.data:
             raise UserError(
                 f"{self.target} is not a run, and --data gives a run other images: leave it out, or use --image"

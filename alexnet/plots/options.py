@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from alexnet.core.errors import UserError
+from alexnet.core.names import nearest
 from alexnet.models.registry import list_models
 from alexnet.plots.registry import PLOTS, get_plot
 from alexnet.recipes import RECIPES, installed_recipes
@@ -109,8 +109,7 @@ def _suggestion(path: Path) -> str:
     """What an error adds for a missing file: the nearest name in its folder, or some of the names there."""
     files = sorted(other.name for other in path.parent.glob("*") if other.is_file())
     beside = [name for name in files if Path(name).suffix.lower() in IMAGE_SUFFIXES] or files
-    near = difflib.get_close_matches(path.name, beside, n=1)
-    if near:
+    if near := nearest(path.name, beside, cutoff=0.6):
         return f"; did you mean {path.with_name(near[0])}?"
     if not beside:
         return f", and {path.parent} has no files"

@@ -46,10 +46,12 @@ def rebuild(
         raise UserError(f"{target} has not finished: repeat the command that started it, then make its report")
     model = load_model(run.folder)
     dataset = open_dataset_for(run.folder, model, data, data_root, reporter)
+    sections, text = make_page(run, dataset, device_config, reporter)
     try:
-        return write(path, run, dataset, device_config, reporter)
+        write_text(path, text)
     except OSError as error:
         raise cannot_write(path, error, "give another --out") from error
+    return sections
 
 
 def add(run: Run, dataset: PreparedDataset, device_config: DeviceConfig, reporter: Reporter) -> None:
@@ -58,25 +60,23 @@ def add(run: Run, dataset: PreparedDataset, device_config: DeviceConfig, reporte
     Raises ``MovedError`` if the run's folder is no longer at its path.
     """
     try:
-        write(run.folder / "report.html", run, dataset, device_config, reporter)
+        write_text(run.folder / "report.html", make_page(run, dataset, device_config, reporter)[1])
     except MovedError:
         raise
     except Exception as error:
         reporter.log(f"warning: no report.html: {one_line(error)}; try again with: alexnet show report {run.folder}")
 
 
-def write(
-    path: Path, run: Run, dataset: PreparedDataset, device_config: DeviceConfig, reporter: Reporter
-) -> list[page.Section]:
-    """Write the page, and return its sections. Raises ``OSError`` if the file cannot be written."""
+def make_page(
+    run: Run, dataset: PreparedDataset, device_config: DeviceConfig, reporter: Reporter
+) -> tuple[list[page.Section], str]:
+    """The sections of a report, and the whole page as HTML. Raises ``UserError`` if the model cannot be read."""
     predictor = Predictor(run.folder, device_config)
     sections = make_sections(FinishedRun(run, predictor, dataset), reporter)
     if note := missing_glyphs_note([each.picture.figure for each in sections if each.picture]):
         reporter.log(note)
     names = dict(zip(predictor.model.classes, predictor.model.labels, strict=True))
-    text = page.render(run.recipe, run.result, sections, remarks(dataset), names, run.name, dataset.side)
-    write_text(path, text)
-    return sections
+    return sections, page.render(run.recipe, run.result, sections, remarks(dataset), names, run.name, dataset.side)
 
 
 def report_figures() -> list[ReportFigure]:

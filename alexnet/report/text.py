@@ -48,6 +48,7 @@ def commonest_class(result: Mapping[str, Any]) -> tuple[str, float]:
 def describe_counts(rows: Sequence[Mapping[str, Any]]) -> str:
     """Tables of the metrics of one or several runs on the same images: all images, each class, frequent confusions.
 
+    Classes without images have no row: a line below says how many there are.
     ``rows``: as ``alexnet.evaluate`` returns them; the confusions are those of the last row.
     """
     last = rows[-1]
@@ -58,6 +59,7 @@ def describe_counts(rows: Sequence[Mapping[str, Any]]) -> str:
         table(WHOLE if _has_top5(last) else [name for name in WHOLE if name != TOP5], [_whole(row) for row in rows]),
         "",
         table(("class", *runs, "images"), _classes(rows)),
+        *_without_images(rows[0]),
     ]
     of_which = f" (of the {last['run']})" if len(rows) > 1 else ""
     if confusions := last["confusions"][:CONFUSIONS_SHOWN]:
@@ -91,11 +93,20 @@ def _has_top5(row: Mapping[str, Any]) -> bool:
 
 
 def _classes(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """A row for each class: its name, its accuracy in each run, and its number of images."""
+    """A row for each class with images: its name, its accuracy in each run, and its number of images."""
     return [
         (name, *(_share(row["per_class"][name]["top1"]) for row in rows), f"{value['images']:,}")
         for name, value in rows[0]["per_class"].items()
+        if value["images"]
     ]
+
+
+def _without_images(row: Mapping[str, Any]) -> list[str]:
+    """A line on the classes that no image has; none if all have images."""
+    count = sum(not counted["images"] for counted in row["per_class"].values())
+    if not count:
+        return []
+    return [f"{count:,} other class{' has' if count == 1 else 'es have'} no images here and no row above"]
 
 
 def _share(value: float | None) -> str:

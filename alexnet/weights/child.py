@@ -13,6 +13,7 @@ import errno
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -52,12 +53,16 @@ DAMAGE = (
 
 
 @contextlib.contextmanager
-def errors_name(path: Path) -> Iterator[None]:
-    """Put the name of the file before each ``UserError``."""
+def errors_name(path: Path, mean: Path | None = None) -> Iterator[None]:
+    """Put the name of the file before each ``UserError`` that names neither it nor the file of its mean image."""
+    shown = printable(str(path))
     try:
         yield
     except UserError as error:
-        raise UserError(f"{printable(str(path))}: {error.line}", error.details) from error
+        files = [re.escape(printable(str(file))) for file in (path, mean) if file is not None]
+        if re.search(rf"(?<!\S)(?:{'|'.join(files)})(?![^\s:;,])", error.line):
+            raise
+        raise type(error)(f"{shown}: {error.line}", error.details) from error
 
 
 @contextlib.contextmanager

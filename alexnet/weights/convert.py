@@ -18,7 +18,8 @@ from alexnet.core.errors import UserError
 from alexnet.core.names import printable
 from alexnet.models.bundle import not_finite
 from alexnet.models.classifier import Classifier, ModelInfo
-from alexnet.models.registry import build
+from alexnet.models.registry import build, get_variant
+from alexnet.weights.child import errors_name
 from alexnet.weights.foreign import FlattenOrder, ForeignLayer, ForeignWeights
 from alexnet.weights.formats import ReadOptions, read_weights
 from alexnet.weights.identify import Identity, identify
@@ -59,13 +60,17 @@ def convert_file(
     """The network in a weights file, in evaluation mode on the CPU, and the report.
 
     ``variant``: the network's name, where the weights alone do not decide. ``mean``: a file with the mean image
-    (``.binaryproto`` or ``.npy``). Raises ``UserError`` for a file that is no AlexNet, with both sides listed, and for
-    weights that are not finite.
+    (``.binaryproto`` or ``.npy``). Raises ``UserError``, whose line names the file: for one that is no AlexNet
+    (``NoAlexNetError``, with both sides listed), and for weights that are not finite.
     """
-    weights, name = read_weights(path, ReadOptions(mean=mean)), printable(str(path))
-    if mean is not None and weights.mean_image is None:
-        raise UserError(f"{name}: weights in the format {weights.format} take no mean image: leave out --mean")
-    return build_network(weights, identify(weights, variant, name), name)
+    name = printable(str(path))
+    if variant is not None:
+        get_variant(variant)  # an unknown name is reported before a large file is read
+    with errors_name(path, mean):
+        weights = read_weights(path, ReadOptions(mean=mean))
+        if mean is not None and weights.mean_image is None:
+            raise UserError(f"weights in the format {weights.format} take no mean image: leave out --mean")
+        return build_network(weights, identify(weights, variant, name), name)
 
 
 def build_network(weights: ForeignWeights, identity: Identity, name: str) -> tuple[Classifier, ConversionReport]:

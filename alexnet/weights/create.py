@@ -14,7 +14,7 @@ from alexnet.models import registry
 from alexnet.models.classifier import Classifier
 from alexnet.runtime.progress import make_reporter
 from alexnet.weights.hub import is_hub_name
-from alexnet.weights.load import is_foreign_file, is_local_model, load_model
+from alexnet.weights.load import check_exists, is_foreign_file, is_local_model, is_meant_as_path, load_model
 from alexnet.weights.zoo import WEIGHTS
 
 UNTRAINED = "untrained:"
@@ -94,6 +94,8 @@ def _trained(name: str, weights: Path | str, weights_root: Path | str | None, pr
     reporter = make_reporter(progress)
     if not is_local_model(weights) and not is_hub_name(weights):
         if published is None and not os.path.exists(weights):  # noqa: PTH110 – never raises
+            if is_meant_as_path(weights):
+                check_exists(weights)
             known = [each.rpartition("/")[2] for each, row in WEIGHTS.items() if row.variant == name]
             if known:
                 raise unknown("weights", str(weights), known)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from alexnet.core.errors import UserError, cannot_write, unknown
-from alexnet.core.files import write_json
+from alexnet.core.files import put_in_place, remove_leftovers, scratch_folder, write_json
 from alexnet.data.augment import views
 from alexnet.models.classifier import Classifier
 
@@ -38,6 +39,8 @@ EXPORTERS: Mapping[str, str] = {
 MAX_DIFFERENCE = 1e-5  # of a logit in fp32, over the largest logit
 MIN_SAME_TOP1 = 0.99  # of an int8 file, or
 MAX_ACCURACY_LOSS = 0.01  # if the classes of the images are known
+UNFINISHED = {"finished": False, "checked": False, "passed": False}
+"""In the report while the files are put in their places and are checked."""
 BATCHES = (1, 2, 7)  # the batch sizes that a file is checked with
 
 
@@ -188,18 +191,23 @@ def check_exportable(model: Classifier, file_format: str, options: ExportOptions
 
 
 def export_model(
-    model: Classifier, file_format: str, path: Path, options: ExportOptions, images: Tensor
+    model: Classifier, file_format: str, path: Path, options: ExportOptions, images: Tensor, report: Path | None = None
 ) -> tuple[list[Path], ExportCheck]:
     """Write a model in a format and let the other side check it: (the files, the comparison).
 
-    ``images``: real preprocessed images ``(N, C, S, S)`` fp32, or with ``options.pixels`` stored images
-    ``(N, H, W, C)`` uint8. Raises ``UserError`` if the format cannot hold this network, and if the files cannot be
-    written. A check that fails is no exception here: see ``ExportCheck.failure``. The network must have reference
-    layers and be on the CPU.
+    The files are written in a scratch folder and put in their places when they are complete. ``report``: a JSON file
+    that says from then on that the export has not finished. ``images``: real preprocessed images ``(N, C, S, S)`` fp32,
+    or with ``options.pixels`` stored images ``(N, H, W, C)`` uint8. Raises ``UserError`` if the format cannot hold this
+    network, and if the files cannot be written. A check that fails is no exception here: see ``ExportCheck.failure``.
+    The network must have reference layers and be on the CPU.
     """
     exporter = check_exportable(model, file_format, options)
     try:
-        paths = exporter.write(model, path, options)
+        with scratch_folder(path) as folder:
+            written = exporter.write(model, folder / path.name, options)
+            if report is not None:
+                write_json(report, _described(model, file_format, written) | UNFINISHED)
+            paths = put_in_place(written, path.parent)
     except OSError as error:
         raise cannot_write(path, error, "give another file with --out") from error
     if hasattr(exporter, "check_tables"):
@@ -217,23 +225,35 @@ def export_model(
     return paths, dataclasses.replace(check, failure=_failure(check))
 
 
+def _described(model: Classifier, file_format: str, files: Sequence[Path]) -> dict[str, object]:
+    return {"format": file_format, "variant": model.variant, "files": [file.name for file in files]}
+
+
 def report_path(path: Path) -> Path:
     """The file with the figures of an export to ``path``."""
     return path.with_name(f"{path.name}.check.json")
 
 
+def golden_path(path: Path) -> Path:
+    """The golden file of an export to ``path``."""
+    return path.with_name(f"{path.name}.golden.npz")
+
+
 def export_and_report(
     model: Classifier, file_format: str, path: Path, options: ExportOptions, images: CheckImages
 ) -> Exported:
-    """As :func:`export_model`, and write the figures to ``PATH.check.json``, with the accuracy if classes are known."""
+    """As :func:`export_model`, and write the figures to ``PATH.check.json``, with the accuracy if classes are known.
+
+    What a killed process left of an export to ``path`` is removed.
+    """
     check_exportable(model, file_format, options)
     if options.int8 and options.calibration is None:
         chosen = images.pixels if images.calibration is None else images.calibration
         options = dataclasses.replace(options, calibration=chosen if options.pixels else preprocess(model, chosen))
     report = report_path(path)
-    report.unlink(missing_ok=True)  # the figures of an earlier file
+    remove_leftovers(path.parent, re.compile("|".join(re.escape(file.name) for file in (report, golden_path(path)))))
     inputs = images.pixels if options.pixels else preprocess(model, images.pixels)
-    paths, check = export_model(model, file_format, path, options, inputs)
+    paths, check = export_model(model, file_format, path, options, inputs, report)
     if check.answers is not None:
         here, there = check.answers
         if images.targets is not None:
@@ -242,9 +262,10 @@ def export_and_report(
         check = dataclasses.replace(check, source=images.source, answers=None)
         check = dataclasses.replace(check, failure=_failure(check))
     result = {"checked": not check.not_checked, "passed": not check.failure and not check.not_checked}
-    described = {"format": file_format, "variant": model.variant, "files": [file.name for file in paths]}
     try:
-        write_json(report, {**described, **dataclasses.asdict(check), **result})
+        write_json(
+            report, _described(model, file_format, paths) | dataclasses.asdict(check) | {"finished": True, **result}
+        )
     except OSError as error:
         raise cannot_write(report, error, "give another file with --out") from error
     return Exported(file_format, tuple(paths), check, report)

@@ -27,6 +27,13 @@ FlattenOrder = Literal["CHW", "HWC", "WHC"]
 MATLAB's: columns of a map first."""
 
 
+class NoAlexNetError(UserError):
+    """A file was read, and its weights are of no AlexNet of this program. ``details``: where they differ, or "".
+
+    ``convert`` and ``verify`` show the details; other commands show the line only.
+    """
+
+
 def shape_in_words(shape: Sequence[int]) -> str:
     """A shape for people: ``96 × 3 × 11 × 11``."""
     return " × ".join(map(str, shape)) or "one number"

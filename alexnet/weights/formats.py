@@ -57,13 +57,16 @@ REFUSED: dict[str, str] = {
 def read_weights(path: Path, options: ReadOptions | None = None) -> ForeignWeights:
     """The contents of a weights file in any format of ``FORMATS``.
 
-    Raises ``UserError`` for a file that cannot be read, whose format is not known, or that its reader refuses.
+    Raises ``UserError`` for a file that cannot be read, that is empty, whose format is not known, or that its reader
+    refuses.
     """
     try:
         with open_regular(path) as file:
             head = file.read(HEAD)
     except OSError as error:
         raise cannot_read(path, error) from error
+    if not head:
+        raise UserError(f"{printable(str(path))} is empty")
     for module in (*REFUSED.values(), *FORMATS.values()):
         reader = cast("Reader", importlib.import_module(module))
         if reader.recognises(head, path):

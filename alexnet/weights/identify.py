@@ -25,6 +25,7 @@ from alexnet.weights.foreign import (
     ForeignOp,
     ForeignWeights,
     Framework,
+    NoAlexNetError,
     OpKind,
     check_settings,
     shape_in_words,
@@ -32,6 +33,7 @@ from alexnet.weights.foreign import (
 
 CONVS, LINEARS = 5, 3
 LAST_CONV = f"conv{CONVS}"
+MAX_LISTED = 20  # layers or differences in an error: an AlexNet has at most 13 layers
 MAX_SETTING = 64  # the largest kernel, stride, padding or window of a file that is read
 FIRST_CHOICE: Mapping[Framework, tuple[str, ...]] = {
     "torchvision": ("torchvision",),
@@ -86,11 +88,11 @@ class _Match:
 def identify(weights: ForeignWeights, variant: str | None = None, name: str = "FILE") -> Identity:
     """The network that the file holds. ``variant``: its name, if the user gives one; ``name``: the file's, for errors.
 
-    Raises ``UserError``: for settings without a meaning, for another number of layers, for shapes of no variant (with
-    both sides listed), and if several variants fit.
+    Raises ``UserError``: for settings without a meaning, for another number of layers (:class:`NoAlexNetError`), for
+    shapes of no variant (the same, with both sides listed), and if several variants fit.
     """
     check_settings(weights)
-    parts = name_layers(weights)
+    parts = name_layers(weights, name)
     names = [variant] if variant else list(_alexnets())
     if weights.architecture is not None and weights.variant and variant in (None, weights.variant):
         names = [weights.variant]
@@ -101,7 +103,7 @@ def identify(weights: ForeignWeights, variant: str | None = None, name: str = "F
         fitting = [match for match in matches if not match.shape_differences]
         assumptions += [f"{line}; --variant {variant} decided" for match in fitting for line in match.order_differences]
     if not fitting:
-        raise _no_variant(weights, matches)
+        raise _no_variant(name, matches)
     nearest = min(match.rank for match in fitting)
     fitting = [match for match in fitting if match.rank == nearest]
     reasons = [f"the shapes of {len(parts)} layers are those of {', '.join(match.variant for match in fitting)}"]
@@ -128,17 +130,17 @@ def identify(weights: ForeignWeights, variant: str | None = None, name: str = "F
     )  # fmt: skip
 
 
-def name_layers(weights: ForeignWeights) -> dict[str, ForeignLayer]:
-    """Our names → the file's layers, by their order. Raises ``UserError`` for other numbers of layers."""
+def name_layers(weights: ForeignWeights, name: str = "FILE") -> dict[str, ForeignLayer]:
+    """Our names → the file's layers, by their order. ``name``: the file's. Raises ``UserError`` for other numbers."""
     convs = [layer for layer in weights.layers if layer.kind == "conv"]
     linears = [layer for layer in weights.layers if layer.kind == "linear"]
     norms = [layer for layer in weights.layers if layer.kind == "batch-norm"]
     if (len(convs), len(linears)) != (CONVS, LINEARS) or len(norms) not in (0, CONVS):
         found = [f"{layer.name}: {layer.kind} {shape_in_words(layer.weight.shape)}" for layer in weights.layers]
-        raise UserError(
-            f"this is not an AlexNet: the file has {len(convs)} convolutions, {len(linears)} linear layers and "
-            f"{len(norms)} batch normalizations, an AlexNet has 5, 3, and 5 or none",
-            [printable(line) for line in found[:50]],
+        raise NoAlexNetError(
+            f"{name} holds no AlexNet: it has {_count(convs, 'convolution')}, {_count(linears, 'linear layer')} and "
+            f"{_count(norms, 'batch normalization')}; an AlexNet has 5, 3, and 5 or none",
+            [printable(line) for line in found] if len(found) <= MAX_LISTED else (),
         )
     parts = {f"conv{number}": layer for number, layer in enumerate(convs, 1)}
     parts |= {f"norm{number}": layer for number, layer in enumerate(norms, 1)}
@@ -420,10 +422,16 @@ def _normal_order(ops: Sequence[str]) -> list[str]:
     return ordered
 
 
-def _no_variant(weights: ForeignWeights, matches: Sequence[_Match]) -> UserError:
+def _count(layers: Sequence[ForeignLayer], what: str) -> str:
+    return f"{len(layers)} {what}" if len(layers) == 1 else f"{len(layers)} {what}s"
+
+
+def _no_variant(name: str, matches: Sequence[_Match]) -> NoAlexNetError:
     nearest = min(matches, key=lambda match: (len(match.shape_differences), len(match.order_differences)))
     lines = nearest.shape_differences + nearest.order_differences
     count = f"{len(lines)} difference{'s' if len(lines) > 1 else ''}"
     if len(matches) == 1:
-        return UserError(f"these are not the weights of {nearest.variant}: {count}", lines[:50])
-    return UserError(f"no variant has weights of these shapes; the nearest is {nearest.variant}: {count}", lines[:50])
+        line = f"{name} does not hold the weights of {nearest.variant}: {count}"
+    else:
+        line = f"{name} holds the weights of no variant; the nearest is {nearest.variant}: {count}"
+    return NoAlexNetError(line, lines[:MAX_LISTED])

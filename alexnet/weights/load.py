@@ -7,19 +7,25 @@ MatConvNet, ONNX or Caffe; ``formats.py`` has the table), the name of published 
 
 from __future__ import annotations
 
-import difflib
 import os
+import re
 from pathlib import Path
 
-from alexnet.core.errors import UserError
+from alexnet.core.errors import RUNS, UserError, is_absent, no_run
+from alexnet.core.names import either, is_url, nearest
 from alexnet.models import bundle
 from alexnet.models.classifier import Classifier
+from alexnet.models.registry import MEANT
 from alexnet.runtime.log import Reporter
 from alexnet.runtime.progress import make_reporter
 from alexnet.weights import cuda_convnet
 from alexnet.weights.convert import convert_file
+from alexnet.weights.foreign import NoAlexNetError
 from alexnet.weights.hub import fetch_from_hub, is_hub_name, parse_hub_name
 from alexnet.weights.zoo import WEIGHTS, fetch, is_published
+
+SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]*$")  # of a file, not a version number
+SIMILAR = 0.75  # of a name to that of published weights, which are then suggested
 
 
 def load_model(
@@ -45,15 +51,16 @@ def load_model(
     if published and variant not in (None, published.variant):
         raise UserError(f"{model} are weights of the variant {published.variant}: leave out variant={variant!r}")
     if is_foreign_file(path):
-        network, report = convert_file(path, variant=published.variant if published else variant)
+        try:
+            network, report = convert_file(path, variant=published.variant if published else variant)
+        except NoAlexNetError as error:
+            raise UserError(error.line + _hint(error, path)) from error
         if not published:
             for line in report.assumptions:
                 reporter.log(f"note: {line}")
         return network
     if variant is not None:
         raise UserError(f"{model} is a model folder and names its own variant: leave out variant={variant!r}")
-    if not path.exists() and (meant := _meant(str(model))):
-        raise UserError(f"{model} is neither a file nor a folder: did you mean the published weights {meant}?")
     cuda_convnet.check_folder(path)
     return bundle.load_model(path.parent if path.is_file() else path)
 
@@ -61,18 +68,41 @@ def load_model(
 def local_path(model: Path | str, weights_root: Path | str | None = None, reporter: Reporter | None = None) -> Path:
     """The file or folder of a MODEL on this computer; what is absent and has a name is downloaded first.
 
-    The arguments are those of :func:`load_model`. A path that is no file or folder is returned as it is. Raises
-    ``UserError``.
+    The arguments are those of :func:`load_model`. Raises ``UserError`` if there is no such file or folder, and if it
+    cannot be downloaded.
     """
     path, reporter = Path(model), reporter or make_reporter()
     if is_hub_name(model):
-        return fetch_from_hub(str(model))
+        return fetch_from_hub(str(model), reporter)
     if not is_published(str(model)):
+        check_exists(model)
         return path
     if os.path.exists(path):  # noqa: PTH110 – never raises
         reporter.log(f"note: {model} is a path here and is used; the published weights of that name are not")
         return path
     return fetch(str(model), None if weights_root is None else Path(weights_root), reporter)
+
+
+def check_exists(model: Path | str) -> None:
+    """Raise ``UserError`` for a MODEL that is a path at which there is nothing; it suggests what may be meant."""
+    name = str(model)
+    if is_hub_name(model) or is_published(name) or not is_absent(model):
+        return
+    if is_url(name):
+        raise UserError(f"{name} is an address, and addresses are not fetched: download the file and give its path")
+    if meant := _weights_meant(name):
+        raise UserError(f"there is no file or folder {name}: did you mean the published weights {either(meant)}?")
+    raise no_run(Path(model), "")
+
+
+def is_meant_as_path(target: Path | str) -> bool:
+    """Whether a name that is none in a table must be a MODEL: something is at this path, or it is written as a path.
+
+    A run of this name in ``runs/`` counts, so that the error can suggest it.
+    """
+    name = str(target)
+    is_written_as_path = os.sep in name or SUFFIX.search(name) is not None
+    return is_written_as_path or is_model(name) or not is_absent(name) or not is_absent(RUNS / name)
 
 
 def is_model(model: Path | str) -> bool:
@@ -98,6 +128,12 @@ def kind_without_run(model: Path | str) -> str:
     if is_hub_name(model):
         return "a model on the hub"
     return "the name of published weights" if published_variant(model) else ""
+
+
+def check_is_run(target: Path | str) -> None:
+    """Raise ``UserError`` for a MODEL that belongs to no run, where a run folder is needed."""
+    if kind := kind_without_run(target):
+        raise UserError(f"{target} is not a run folder: it is {kind}; give a folder that alexnet train wrote")
 
 
 def published_variant(model: Path | str) -> str | None:
@@ -126,7 +162,19 @@ def is_foreign_file(path: Path) -> bool:
     return is_weights_file(path) and not in_model_folder
 
 
-def _meant(name: str) -> str:
-    """The published weights that a wrong name may mean, "" if none is similar."""
-    of_variant = [known for known, weights in WEIGHTS.items() if weights.variant == name]
-    return next(iter(of_variant or difflib.get_close_matches(name, WEIGHTS, n=1, cutoff=0.75)), "")
+def _hint(error: NoAlexNetError, path: Path) -> str:
+    """Where the details are shown, as the end of a sentence: a command that uses weights prints one line."""
+    if len(error.details) > 1:
+        return f"; 'alexnet convert {path}' lists them"
+    return f" ({error.details[0]})" if error.details else ""
+
+
+def _weights_meant(name: str) -> list[str]:
+    """The published weights that a wrong name may mean: by a name like theirs, their variant's or their file's."""
+    of_variant = {row.variant: (known,) for known, row in WEIGHTS.items()}
+    others = {
+        alias: [known for variant in variants for known in of_variant.get(variant, ())]
+        for alias, variants in MEANT.items()
+    }
+    files = {row.file: (known,) for known, row in WEIGHTS.items()}
+    return nearest(name, WEIGHTS, {**others, **of_variant, **files}, cutoff=SIMILAR)

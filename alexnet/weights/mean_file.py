@@ -42,6 +42,8 @@ def read_mean(path: Path) -> Tensor:
         data = read_bytes(path)
     except OSError as error:
         raise cannot_read(path, error) from error
+    if not data:
+        raise UserError(f"{name} is empty")
     try:
         mean = _read_npy(data) if data.startswith(NPY) else read_blob(memoryview(data))
     except (ValueError, EOFError) as error:

@@ -59,8 +59,6 @@ def read(path: Path, options: ReadOptions) -> ForeignWeights:
     try:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
-            if size == 0:
-                raise UserError(f"{shown} is empty")
             if file.peek(4)[:4] == b"PK\x03\x04":
                 return layers_of(
                     _nested(_read_npz(file, size)), "NumPy .npz", shown, MEMORY_FACTOR * size + MEMORY_EXTRA

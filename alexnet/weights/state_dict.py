@@ -14,7 +14,7 @@ from torch import Tensor
 
 from alexnet.core.errors import UserError
 from alexnet.core.names import printable
-from alexnet.weights.foreign import ForeignLayer, ForeignWeights, Framework, LayerKind
+from alexnet.weights.foreign import ForeignLayer, ForeignWeights, Framework, LayerKind, NoAlexNetError
 from alexnet.weights.torchvision import LAYERS
 
 PARTS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
@@ -23,6 +23,7 @@ WRAPPERS = ("module", "_orig_mod")
 """Parts of names that ``DataParallel`` and ``torch.compile`` insert, at the start or, as pytorch/examples trains an
 AlexNet (``features.module.0.weight``), in the middle."""
 OF_THIS_PROGRAM = ("preprocessing.", "training.")  # in our own model.safetensors, besides the weights
+MAX_LISTED = 20  # tensors in an error
 NUMBER = re.compile(r"([0-9]+)")
 KINDS: Mapping[int, LayerKind] = {4: "conv", 2: "linear", 1: "batch-norm"}
 
@@ -47,7 +48,10 @@ def layers_of(
         else:
             strange.append(f"{printable(key)}: {tuple(tensor.shape)}")
     if strange or not groups:
-        raise UserError(f"{name} holds no state dict of an AlexNet: {len(strange)} other tensors", strange[:50])
+        count = "1 tensor that belongs" if len(strange) == 1 else f"{len(strange):,} tensors that belong"
+        such = f", such as {strange[0]}" if strange else ""
+        others = strange[:MAX_LISTED] if len(strange) > 1 else ()
+        raise NoAlexNetError(f"{name} holds no AlexNet: it has {count} to no layer of one{such}", others)
     framework = _framework(groups)
     layers = _in_order([_layer(layer, parts, name) for layer, parts in groups.items()], ordered)
     variant = "torchvision" if framework == "torchvision" else None

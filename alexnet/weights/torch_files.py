@@ -43,6 +43,8 @@ MAX_MEMBERS: Final = 10_000
 WEIGHTS: Final = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params")
 """The keys under which checkpoints hold the state dict, in the order in which they are looked for."""
 DEPTH: Final = 3
+OUR_PROGRAM: Final = "extra/alexnet.json"
+"""The member that only programs of ``alexnet export --to torch`` have (``exporters/torch_export.py``)."""
 INSTEAD: Final = "save model.state_dict() instead"
 
 
@@ -68,11 +70,11 @@ class _NotReadError(ValueError):
 
 
 def recognises(head: bytes, path: Path) -> bool:
-    """A zip with a ``data.pkl``, or the magic number of the old format."""
+    """A zip with a ``data.pkl``, the magic number of the old format, or a program of ``torch.export``, to refuse it."""
     if not head.startswith(ZIP):
         return MAGIC in head[:32]
     name = head[30 : 30 + int.from_bytes(head[26:28], "little")]
-    return _is_pickle(name.decode("latin-1")) or any(map(_is_pickle, _names(path)))
+    return _is_pickle(name.decode("latin-1")) or any(_is_pickle(name) or _is_program(name) for name in _names(path))
 
 
 def read(path: Path, options: ReadOptions) -> ForeignWeights:
@@ -112,6 +114,11 @@ def _is_pickle(name: str) -> bool:
     return name == "data.pkl" or (name.count("/") == 1 and name.endswith("/data.pkl"))
 
 
+def _is_program(name: str) -> bool:
+    """Whether a zip with a member of this name is a ``.pt2`` of ``torch.export``, of today's layout or the first."""
+    return name.rpartition("/")[2] in ("archive_format", "serialized_exported_program.json")
+
+
 def _names(path: Path) -> list[str]:
     try:
         with open_regular(path) as file:
@@ -131,6 +138,8 @@ def _refused(shown: str, name: str) -> str:
 def _zip_contents(file: io.BufferedReader) -> _Contents:
     try:
         names = member_names(file, MAX_MEMBERS)
+        if any(map(_is_program, names)):
+            raise _NotReadError(_about_program(names))
         folder = next((name.removesuffix("data.pkl") for name in names if _is_pickle(name)), "")
         if f"{folder}constants.pkl" in names:
             raise _NotReadError(
@@ -157,6 +166,15 @@ def _zip_contents(file: io.BufferedReader) -> _Contents:
         if name.startswith(start)
     }
     return _Contents(read_pickle(io.BytesIO(data)), places)
+
+
+def _about_program(names: list[str]) -> str:
+    if any(name.endswith(OUR_PROGRAM) for name in names):
+        return (
+            "is a torch.export program that 'alexnet export --to torch' wrote, for use in PyTorch: give the MODEL that "
+            "was exported, or export that with --to safetensors"
+        )
+    return "is a torch.export program, not a state dict: save torch.export.load(FILE).state_dict with torch.save"
 
 
 def _bytes(file: io.BufferedReader, member: StoredMember, limit: int) -> bytes:

@@ -211,9 +211,9 @@ def test_a_report_can_be_made_anew(here, capsys, monkeypatch):
 
 MISTAKES = [
     (["curvs", "run0"], "unknown plot 'curvs': did you mean 'curves'?"),
-    (["curves", "nowhere"], "nowhere is not a run: there is no such folder"),
+    (["curves", "nowhere"], "there is no file or folder nowhere"),
     (["curves", "colours"], "colours is not a run folder: run.json is missing"),
-    (["filters", "nowhere"], "nowhere is not a run: there is no such folder"),
+    (["filters", "nowhere"], "there is no file or folder nowhere"),
     (["filters", "colours"], "colours is not a model: give a run folder that alexnet train wrote"),
     (["confusion", "run0", "run1"], "confusion is of one run: leave out run1"),
     (["receptive-field", "paper", "--data", "colours"], "paper is not a run, and --data gives a run other images"),
@@ -261,7 +261,7 @@ MISTAKES = [
     (["curves", "run0", "--out", "/proc/none/a.png"], "cannot write /proc/none/a.png"),
     (["confusion", "run0/model"], "run0/model is a model without its run"),
     (["embedding", "run0"], "t-SNE needs at least 8 images, not 6"),
-    (["report", "nowhere"], "nowhere is not a run: there is no such folder"),
+    (["report", "nowhere"], "there is no file or folder nowhere"),
 ]
 
 
@@ -282,7 +282,7 @@ def test_a_run_in_the_usual_place_is_the_one_meant(what, place, tmp_path, monkey
     (tmp_path / "runs" / "mine").symlink_to(place / "run0")
     monkeypatch.chdir(tmp_path)
     assert cli.main(["show", what, "mine"]) == 2
-    assert "mine is not a run: did you mean runs/mine?" in capsys.readouterr().err
+    assert "there is no file or folder mine: did you mean runs/mine?" in capsys.readouterr().err
     (tmp_path / "mine").mkdir()  # it is there, and is something else
     assert cli.main(["show", what, "mine"]) == 2
     assert "did you mean" not in capsys.readouterr().err
@@ -293,9 +293,9 @@ def test_a_run_with_a_similar_name_is_suggested(place, tmp_path, monkeypatch, ca
     (tmp_path / "runs" / "photos-small").symlink_to(place / "run0")
     monkeypatch.chdir(tmp_path)
     assert cli.main(["evaluate", "runs/photos"]) == 2
-    assert "runs/photos is not a run: did you mean runs/photos-small?" in capsys.readouterr().err
+    assert "there is no file or folder runs/photos: did you mean runs/photos-small?" in capsys.readouterr().err
     assert cli.main(["evaluate", "runs/mine"]) == 2
-    assert "runs/mine is not a run: there is no such folder" in capsys.readouterr().err
+    assert "alexnet: there is no file or folder runs/mine\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 
 from alexnet.cli.console import print_text
 from alexnet.core.errors import StoppedError, UserError, one_line
-from alexnet.core.names import markdown, printable, printable_lines
+from alexnet.core.names import either, markdown, nearest, printable, printable_lines
 from alexnet.report.tables import csv_rows, table
 from alexnet.runtime.progress import BarReporter, LineReporter
 
@@ -66,3 +66,33 @@ def test_a_title_is_no_markup_of_the_progress_bar(capsys):
 )
 def test_markdown_shows_a_name_as_it_is(text, escaped):
     assert markdown(text) == escaped
+
+
+VARIANTS = ["paper", "cuda-convnet", "bvlc-alexnet", "caffenet", "torchvision", "lenet5", "cifar-18pct"]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("alexnt", ["paper", "torchvision"]),  # not lenet5, which has the letters of "alexnt" in another order
+        ("AlexNet", ["paper", "torchvision"]),
+        ("alexnet2", ["paper", "torchvision"]),
+        ("bvlc_alexnet", ["bvlc-alexnet"]),
+        ("bvlcalexnt", ["bvlc-alexnet"]),
+        ("lenet", ["lenet5"]),
+        ("LeNet 5", ["lenet5"]),
+        ("CIFAR 18pct", ["cifar-18pct"]),
+        ("papr", ["paper"]),
+        ("zzzz", []),
+        ("", []),
+    ],
+)
+def test_the_name_with_the_nearest_spelling(name, meant):
+    assert nearest(name, VARIANTS, {"alexnet": ("paper", "torchvision")}) == meant
+
+
+def test_a_name_is_nearest_to_itself_and_nothing_is_near_nothing():
+    assert all(nearest(name, VARIANTS, {"paper": ("lenet5",)}) == [name] for name in VARIANTS)
+    assert nearest("paper", []) == []
+    assert nearest("abcd", ["abxy"], cutoff=0.6) == []
+    assert [either(["a"]), either(["a", "b"]), either(["a", "b", "c"])] == ["a", "a or b", "a, b or c"]

@@ -88,7 +88,7 @@ def test_saving_again_replaces_and_leaves_nothing_else(tmp_path):
 
 
 def test_model_folder_says_what_it_found_instead(tmp_path):
-    with pytest.raises(UserError, match="is not a run"):
+    with pytest.raises(UserError, match=r"there is no file or folder .*nowhere"):
         model_folder(tmp_path / "nowhere")
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(UserError, match="has not finished"):

@@ -35,7 +35,8 @@ def test_counts_of_one_run():
     assert lines[0] == "on 40 test images"
     assert lines[3].split() == ["a", "75.00%", "59.8%", "–", "85.8%", "90.00%", "0.5000", "3.21%"]
     assert lines[5].split() == ["class", "top-1", "images"]
-    assert lines[16].split() == ["9", "–", "0"]
+    assert lines[15].split() == ["8", "75.00%", "4"]
+    assert lines[16] == "1 other class has no images here and no row above"
     assert lines[18] == "the most frequent mistakes"
     assert [line.split() for line in lines[21:23]] == [["3", "8", "2"], ["1", "7", "1"]]
     assert lines[24] == "confusion matrix: a row for each true class"
@@ -47,6 +48,17 @@ def test_counts_of_one_run():
 def test_a_matrix_of_many_classes_is_not_for_a_terminal():
     many = {str(number): {"images": 1, "top1": 1.0} for number in range(21)}
     assert "confusion matrix" not in describe_counts([{**RESULT, "per_class": many}])
+
+
+def test_classes_without_images_have_no_row():
+    """As for 400 photographs of 400 of the 1,000 classes of ILSVRC."""
+    per_class = {f"n{number:08}": {"images": int(number % 5 < 2), "top1": 1.0} for number in range(1000)}
+    lines = describe_counts([{**RESULT, "per_class": per_class}, {**RESULT, "per_class": per_class}]).splitlines()
+    assert sum(line.startswith("n0") for line in lines) == 400
+    assert "600 other classes have no images here and no row above" in lines
+    assert len(lines) < 430
+    everywhere = {name: {"images": 1, "top1": 1.0} for name in per_class}
+    assert "no images here" not in describe_counts([{**RESULT, "per_class": everywhere}])
 
 
 def test_counts_of_several_runs_stand_side_by_side():

@@ -15,7 +15,7 @@ from alexnet.inference.transform import ImageTransform
 from alexnet.models.registry import create_model
 from alexnet.models.variants import VARIANTS
 from alexnet.weights.convert import build_network, convert_file
-from alexnet.weights.foreign import ForeignLayer, ForeignWeights
+from alexnet.weights.foreign import ForeignLayer, ForeignWeights, NoAlexNetError
 from alexnet.weights.formats import FORMATS
 from alexnet.weights.identify import identify
 from alexnet.weights.load import load_model
@@ -106,20 +106,52 @@ def test_equal_shapes_ask_for_the_variant(narrow_network, written):
         "the weights fit several networks with equal shapes: paper, cuda-convnet, bvlc-alexnet, caffenet; "
         f"name the right one: alexnet convert {path} --variant paper"
     )
-    with pytest.raises(UserError, match="these are not the weights of torchvision: 3 differences") as caught:
+    with pytest.raises(UserError, match="does not hold the weights of torchvision: 3 differences") as caught:
         convert_file(path, variant="torchvision")
     assert caught.value.details[0] == "conv2 (conv2): found 32 × 8 × 5 × 5, expected 32 × 16 × 5 × 5"
 
 
 def test_a_network_that_is_no_alexnet(written):
     state = {f"layers.{n}.weight": torch.zeros(8, 8, 3, 3) for n in range(6)}
-    with pytest.raises(
-        UserError, match="this is not an AlexNet: the file has 6 convolutions, 0 linear layers"
-    ) as caught:
-        convert_file(written(state))
+    path = written(state)
+    with pytest.raises(NoAlexNetError) as caught:
+        convert_file(path)
+    assert caught.value.line == (
+        f"{path} holds no AlexNet: it has 6 convolutions, 0 linear layers and 0 batch normalizations; an AlexNet has "
+        "5, 3, and 5 or none"
+    )
     assert caught.value.details[0] == "0: conv 8 × 8 × 3 × 3"
-    with pytest.raises(UserError, match="holds no state dict of an AlexNet: 1 other tensor"):
-        convert_file(written({"latent": torch.zeros(4)}))
+    with pytest.raises(NoAlexNetError) as caught:
+        convert_file(path := written({"latent": torch.zeros(4)}))
+    assert str(caught.value) == (
+        f"{path} holds no AlexNet: it has 1 tensor that belongs to no layer of one, such as latent: (4,)"
+    )
+
+
+def test_a_command_that_uses_weights_prints_one_line_for_another_network(tmp_path, monkeypatch, capsys):
+    """``convert`` lists the differences of a near network; no command lists the layers of a far one."""
+    monkeypatch.chdir(tmp_path)
+    torch.save(torchvision.models.squeezenet1_0(num_classes=3).state_dict(), "squeezenet.pth")
+    near = create_model("torchvision", num_classes=3, width=0.05, seed=0).state_dict()
+    near["fc7.weight"], near["fc7.bias"] = torch.zeros(300, near["fc7.weight"].shape[1]), torch.zeros(300)
+    torch.save(near, "near.pth")
+    for command in (["predict", "squeezenet.pth", "cat.jpg"], ["evaluate", "squeezenet.pth", "--data", "digits"],
+                    ["export", "squeezenet.pth", "--to", "onnx"], ["summary", "squeezenet.pth"],
+                    ["show", "filters", "squeezenet.pth"], ["convert", "squeezenet.pth"]):  # fmt: skip
+        assert main(command) == 2
+        assert capsys.readouterr().err == (
+            "alexnet: squeezenet.pth holds no AlexNet: it has 26 convolutions, 0 linear layers and 0 batch "
+            "normalizations; an AlexNet has 5, 3, and 5 or none\n"
+        )
+    assert main(["predict", "near.pth", "cat.jpg"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("alexnet: near.pth holds the weights of no variant; the nearest is ")
+    assert line.endswith("; 'alexnet convert near.pth' lists them")
+    assert main(["convert", "near.pth"]) == 2
+    first, *others = capsys.readouterr().err.splitlines()
+    assert first.startswith("alexnet: near.pth holds the weights of no variant; the nearest is ")
+    assert any(other.startswith("  fc7") for other in others)
+    assert len(others) <= 20
 
 
 def test_numbers_that_are_not_finite_are_refused(narrow_torchvision, written):

@@ -284,6 +284,54 @@ def test_golden_tensors_are_written_beside(folder, capsys):
     assert main(["export", "digits", "--to", "safetensors", "--golden", "missing.png"]) == 2
 
 
+def test_an_image_that_cannot_be_read_is_not_called_a_file_that_cannot_be_written(folder, capsys, monkeypatch):
+    from PIL import Image
+
+    Image.new("RGB", (8, 8)).save(folder / "photo.png")
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("alexnet.api.sha256_file", refuse)
+        assert main(["export", "digits", "--to", "safetensors", "--golden", "photo.png"]) == 2
+        assert capsys.readouterr().err.startswith("alexnet: cannot read photo.png: Permission denied")
+    assert not (folder / "digits.safetensors").exists()  # it was read before anything was written
+    monkeypatch.setattr("alexnet.api.write_golden", lambda *given: refuse("x"))
+    assert main(["export", "digits", "--to", "safetensors", "--golden", "photo.png"]) == 2
+    assert "cannot write digits.safetensors.golden.npz: Permission denied; give" in capsys.readouterr().err
+
+
+def test_a_write_that_fails_keeps_the_earlier_export_and_the_next_one_replaces_it(folder, capsys, monkeypatch):
+    assert main(["export", "digits", "--to", "c", "--out", "net.c"]) == 0
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+    def refuse(*given):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("alexnet.weights.exporters.c.write_text", refuse)
+        assert main(["export", "digits", "--to", "c", "--out", "net.c"]) == 2
+    assert "cannot write net.c: No space left on device; give another file with --out" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+    assert main(["export", "digits", "--to", "c", "--out", "net.c"]) == 0
+    assert json.loads(before["net.c.check.json"])["finished"] is True
+
+
+def test_an_export_whose_check_could_not_run_is_replaced_by_the_next_one(folder, capsys, monkeypatch):
+    exporter = get_exporter("safetensors")
+
+    def fail(paths, images):
+        raise UserError("the other side fails")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(exporter, "outputs", fail)
+        assert main(["export", "digits", "--to", "safetensors"]) == 2
+    report = json.loads((folder / "digits.safetensors.check.json").read_text())
+    assert (report["finished"], report["passed"]) == (False, False)
+    assert main(["export", "digits", "--to", "safetensors"]) == 0
+
+
 def test_a_check_that_fails_is_an_error_and_the_file_is_kept(folder, capsys, monkeypatch):
     exporter = get_exporter("safetensors")
     real = exporter.outputs

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,6 +40,7 @@ def library(monkeypatch):
     calls = []
     stub = SimpleNamespace(calls=calls)
     monkeypatch.setitem(sys.modules, "huggingface_hub", stub)
+    monkeypatch.setattr(hub, "is_reachable", lambda: True)
     return stub
 
 
@@ -92,7 +94,7 @@ def test_a_model_is_fetched_by_name_and_revision(library, model_folder):
 @pytest.fixture
 def cache(tmp_path, monkeypatch, model_folder):
     """The cache of huggingface_hub with our repository, as the library lays it out, and no network."""
-    monkeypatch.setattr(hub_constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(hub, "is_reachable", lambda: False)
     monkeypatch.setattr(hub_constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     repository = tmp_path / "cache" / "models--someone--digits"
     snapshot = repository / "snapshots" / COMMIT
@@ -124,7 +126,39 @@ def test_commands_take_a_model_of_the_cache_without_a_network(cache, tmp_path, m
     assert main(["convert", NAME]) == 2
     assert f"{NAME} is a folder" in capsys.readouterr().err
     assert main(["predict", "hub:someone/other", "china.png"]) == 2
-    assert capsys.readouterr().err.startswith("alexnet: hub:someone/other is not in the cache of the hub")
+    assert capsys.readouterr().err == (
+        "alexnet: hub:someone/other was not found: it is not in the cache of the hub on this computer, and "
+        "huggingface.co cannot be reached; connect to the network, or give a file or folder\n"
+    )
+
+
+def test_without_a_network_the_copy_in_the_cache_is_used_with_a_note(cache, notes):
+    load_model(NAME, reporter=notes)
+    assert notes.lines == [f"note: huggingface.co cannot be reached: the copy of {NAME} in the cache is used"]
+
+
+def test_whether_the_hub_can_be_reached(monkeypatch):
+    """A listening port, a closed one, a proxy, and the library's own setting."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("no_proxy", "")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        assert hub.is_reachable()
+    assert not hub.is_reachable()
+    assert hub.host() == "127.0.0.1"
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    assert hub.is_reachable()
+    monkeypatch.delenv("http_proxy")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert hub.is_reachable()
+
+
+def test_an_upload_without_a_network_is_one_line(library, model_folder, monkeypatch):
+    monkeypatch.setattr(hub, "is_reachable", lambda: False)
+    with pytest.raises(UserError, match=f"^{NAME} was not written: huggingface.co cannot be reached; connect"):
+        push_to_hub(model_folder, NAME, "card")
+    assert library.calls == []
 
 
 def test_weights_without_our_description(cache):
@@ -141,7 +175,7 @@ def test_weights_without_our_description(cache):
         ("GatedRepoError", "is only for users whom its owner accepts: ask for access on its page, then log in"),
         ("RepositoryNotFoundError", "there is no hub:someone/digits, or it is private: check the name, or log in"),
         ("RevisionNotFoundError", "there is no such revision; leave out @REVISION for the newest"),
-        ("LocalEntryNotFoundError", "is not in the cache of the hub, and there is no connection"),
+        ("LocalEntryNotFoundError", "it is not in the cache of the hub on this computer, and huggingface.co cannot be"),
         ("HfHubHTTPError", "cannot be fetched: try again later"),
     ],
 )

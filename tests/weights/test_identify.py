@@ -153,7 +153,7 @@ def test_both_sides_are_listed():
     ]
     with pytest.raises(UserError) as caught:
         identify(replace(weights, layers=tuple(layers)))
-    assert caught.value.line == "no variant has weights of these shapes; the nearest is torchvision: 1 difference"
+    assert caught.value.line == "FILE holds the weights of no variant; the nearest is torchvision: 1 difference"
     assert caught.value.details == ("conv2 (conv2): found 100 × 64 × 5 × 5, expected 192 × 64 × 5 × 5",)
 
 

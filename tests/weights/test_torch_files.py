@@ -20,6 +20,7 @@ from torchvision.models import AlexNet_Weights
 import alexnet
 from alexnet.core.errors import UserError
 from alexnet.inference.predictor import Predictor
+from alexnet.models.registry import create_model
 from alexnet.weights.convert import convert_file
 from alexnet.weights.formats import read_weights
 from alexnet.weights.load import load_model
@@ -221,7 +222,22 @@ def test_torchscript_and_exported_programs(tmp_path):
         torch.jit.script(nn.Linear(2, 2)).save(tmp_path / "script.pt")
     assert "is a TorchScript program" in refusal(tmp_path / "script.pt")
     torch.export.save(torch.export.export(nn.Linear(2, 2), (torch.zeros(1, 2),)), tmp_path / "program.pt2")
-    assert "is not a weights file that this version reads" in refusal(tmp_path / "program.pt2")
+    shown = f"{tmp_path / 'program.pt2'} is a torch.export program"
+    assert refusal(tmp_path / "program.pt2") == (
+        f"{shown}, not a state dict: save torch.export.load(FILE).state_dict with torch.save"
+    )
+
+
+def test_a_program_that_this_program_wrote_and_its_state_dict(tmp_path):
+    """What the errors advise works: the state dict of the program, saved, is a MODEL."""
+    ours = create_model("small", num_classes=3, in_channels=3, width=0.1, seed=0).eval()
+    alexnet.export(ours, tmp_path / "net.pt2", "torch", progress=False)
+    assert refusal(tmp_path / "net.pt2") == (
+        f"{tmp_path / 'net.pt2'} is a torch.export program that 'alexnet export --to torch' wrote, for use in PyTorch: "
+        "give the MODEL that was exported, or export that with --to safetensors"
+    )
+    torch.save(torch.export.load(tmp_path / "net.pt2").state_dict, tmp_path / "net.pth")
+    assert torch.equal(alexnet.load_model(tmp_path / "net.pth", progress=False).fc8.weight, ours.fc8.weight)
 
 
 def test_other_zips_are_not_taken(tmp_path):

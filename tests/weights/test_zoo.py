@@ -172,7 +172,7 @@ def test_an_existing_path_wins_and_a_note_says_so(published, places, narrow_netw
 def test_a_name_that_is_nearly_one(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
-        UserError, match=f"{name} is neither a file nor a folder: did you mean the published weights {NAME}"
+        UserError, match=f"^there is no file or folder {name}: did you mean the published weights {NAME}"
     ):
         load_model(name)
 
@@ -312,7 +312,8 @@ def test_a_mean_image_for_weights_that_take_none_is_an_error(published, places, 
         (["show", "confusion", NAME], "is the name of published weights, so it has no images of its own: give --data"),
         (["show", "neighbours", NAME, "--data", "digits"], "neighbours keeps features beside a model folder"),
         (["show", "curves", "FILE"], "is not a run folder"),
-        (["show", "report", NAME], "is not a run"),
+        (["show", "report", NAME], "is not a run folder: it is the name of published weights; give"),
+        (["show", "curves", NAME], "is not a run folder: it is the name of published weights; give"),
         (["evaluate", "FILE"], "is a weights file, so its images are unknown: give --data SOURCE"),
         (["evaluate", NAME], "is the name of published weights, so its images are unknown: give --data SOURCE"),
     ],

@@ -10,7 +10,6 @@ to ``BUILTIN_SOURCES``: ``alexnet list``, the command line and error messages re
 
 from __future__ import annotations
 
-import difflib
 import os
 import stat
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alexnet.core.errors import UserError
-from alexnet.core.names import is_url
+from alexnet.core.names import is_url, nearest
 from alexnet.data.home import data_home
 from alexnet.data.sources.cifar import CIFAR10, CIFAR100, open_cifar10, open_cifar100
 from alexnet.data.sources.digits import open_digits
@@ -161,8 +160,7 @@ def _unknown(text: str) -> UserError:
     path = rest if colon and name in BUILTIN_SOURCES else text
     if path != text or any(char in path for char in (os.sep, "~")) or path.startswith("."):
         return UserError(f"there is no folder or file {path}", [f"source {text!r}"] if path != text else [])
-    nearest = difflib.get_close_matches(text, BUILTIN_SOURCES, n=1, cutoff=0.5)
-    suggestion = [f"did you mean {nearest[0]!r}?"] if nearest else []
+    suggestion = [f"did you mean {meant!r}?" for meant in nearest(text, BUILTIN_SOURCES)]
     return UserError(
         f"unknown source {text!r}: neither a built-in name nor an existing path",
         [*suggestion, f"built-in: {', '.join(BUILTIN_SOURCES)}"],

@@ -92,8 +92,8 @@ def write(model: Classifier, path: Path, options: ExportOptions) -> list[Path]:
     """
     if not _NAME.fullmatch(path.name) or path.suffix != SUFFIX:
         raise UserError(
-            f"{path}: the C files need a name that ends in {SUFFIX} and has only letters, digits, '.', '_', '+', '-'; "
-            "give another with --out"
+            f"{path.name}: the C files need a name that ends in {SUFFIX} and has only letters, digits, '.', '_', '+', "
+            "'-'; give another with --out"
         )
     header, binary, golden = path.with_suffix(".h"), path.with_suffix(".bin"), path.with_suffix(".golden.bin")
     tensors, layers = _store(layer_table(model), options.int8)

@@ -102,7 +102,7 @@ def _call(function: str, path: Path, arguments: object, tensors: dict[str, Tenso
     try:
         return call(f"{CHILD}:{function}", path, arguments, tensors, ENVIRONMENT, memory=None, seconds=SECONDS)
     except UserError as error:
-        raise UserError(f"Keras failed to {function} {path}", [error.line, *error.details]) from error
+        raise UserError(f"Keras failed to {function} {path.name}", [error.line, *error.details]) from error
 
 
 def _steps(model: Classifier) -> Iterator[tuple[Step, dict[str, Tensor]]]:
