@@ -161,7 +161,7 @@ def train(
     run = Run(Path(out or RUNS / default_name(recipe, data, source)))
     initial = open_init(recipe.train.init, run, weights_root, reporter)
     if initial is not None:
-        recipe = for_weights(recipe, initial.variant)
+        recipe = for_weights(recipe, initial.variant, initial.last_layer)
     digest = "" if initial is None else weights_digest(initial)
     location = absolute_source(recipe.data.source, source, root)
     recorded = [str(path.resolve()) for path in label_files]
@@ -423,26 +423,29 @@ def distance(
     matrix: bool = False,
     resize: bool = False,
     heads: Path | str | None = None,
+    device: str | None = None,
     weights_root: Path | str | None = None,
     progress: bool | None = None,
 ) -> Distances:
     """The perceptual distances of image files, see :func:`~alexnet.inference.distance.perceptual_distance`.
 
     ``first``, ``second``: two images, or two folders, of which images with the same relative path are compared.
-    ``matrix``: each image of ``first`` with each of ``second``; without ``second``, each two images of ``first``.
-    ``resize``: compare at the model's size instead of the images' own. A pair that cannot be compared has an ``error``.
+    ``matrix``: each image of ``first`` with each of ``second``; without ``second``, every pair of images of ``first``.
+    ``resize``: use the model's preprocessing, with its resizing and crop, instead of the images' own size. A pair that
+    cannot be compared has an ``error``.
 
     Raises ``UserError`` for a model or heads that cannot be used, and if there is no pair.
     """
     pairs = pairs_of_names(first, second, matrix=matrix)
     reporter = make_reporter(progress)
-    measure = perceptual_distance(_loaded(model, weights_root, reporter), heads)
+    device_config = resolve_device(device, "fp32")
+    measure = perceptual_distance(_loaded(model, weights_root, reporter), heads).to(device_config.device)
     measured = []
-    with stage(reporter, "comparing", len(pairs)):
+    with device_config.enough_memory("give smaller images or --resize"), stage(reporter, "comparing", len(pairs)):
         for pair in distances_of_pairs(measure, pairs, resize=resize):
             measured.append(pair)
             reporter.advance(len(measured))
-    return Distances(tuple(measured), measure.heads_name)
+    return Distances(tuple(measured), measure.heads_name, measure.is_lpips)
 
 
 def extract_features(
@@ -473,7 +476,7 @@ def extract_features(
     sequence of images as :class:`~alexnet.inference.predictor.Predictor` takes them. ``layers``: names of the paper
     (``conv5`` before, ``relu5`` after the ReLU), for the ``torchvision`` variant also torchvision's
     (``features.10``); a text with commas, or a sequence. ``out``: a folder, or a file that ends in ``.npz`` (up to
-    1 GB), ``.h5`` or ``.parquet``. ``pool``: ``"mean"`` or ``"max"`` over the places of feature maps, which gives
+    1 GB), ``.h5`` or ``.parquet``. ``pool``: ``"mean"`` or ``"max"`` over the positions of feature maps, which gives
     ``(rows, C)``; ``"none"`` keeps them whole. ``untrained``: the number of untrained twins, of random seeds 0, 1, …,
     whose features are also computed: ``untrained-0/relu5``. ``rdm``: also write ``rdm-LAYER.npy``, the correlation
     distances ``(rows, rows)`` float64 of all pairs of images, and a picture of them. ``batch``: images that are read at
@@ -591,7 +594,7 @@ def probe(
 ) -> ProbeResult:
     """How well a linear classifier on each layer tells the classes of ``data`` apart, by cross-validation.
 
-    ``probe("torchvision/imagenet", "pets").layers[0].trained.accuracy``. The features are means over the places of
+    ``probe("torchvision/imagenet", "pets").layers[0].trained.accuracy``. The features are means over the positions of
     feature maps; they are standardised, and classified by logistic regression with C = 0.01. The control is the same
     layer of an untrained network of the same architecture, random seed 0, on the same folds. The test images of a
     source that has others too are left out, so that they can be counted later.

@@ -276,7 +276,7 @@ class TrainSpec:
     ``auto`` does so if the largest class has at least five times as many images as the smallest. ``test_curve``: also
     evaluate the test split after each epoch, for source documents that plot it; no choice uses it. ``keep``: the
     weights of the last step, or those of the best validation accuracy. ``views``: 1 or 10 views of each image in the
-    final evaluation. ``init``: the MODEL whose weights the training starts from; ``none`` starts from new ones.
+    final evaluation. ``init``: the MODEL whose weights the training starts from; ``none`` starts from random ones.
     ``freeze``: layers of it that do not train, as names or ranges, ``conv1-conv3``.
     """
 

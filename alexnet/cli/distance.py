@@ -1,4 +1,4 @@
-"""``alexnet distance``: the perceptual distance of two images, of pairs in two folders, or of all with all."""
+"""``alexnet distance``: the perceptual distance of two images, of pairs in two folders, or of all pairs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def main(arguments: argparse.Namespace) -> int:
         raise UserError("--csv and --json are two forms of the same result: give one of them")
     measured = distance(
         arguments.model, arguments.first, arguments.second, matrix=arguments.matrix, resize=arguments.resize,
-        heads=arguments.heads, weights_root=arguments.weights_root,
+        heads=arguments.heads, device=arguments.device, weights_root=arguments.weights_root,
     )  # fmt: skip
     refused = [pair for pair in measured.pairs if pair.error]
     if arguments.json:
@@ -27,6 +27,7 @@ def main(arguments: argparse.Namespace) -> int:
         values = ["" if pair.distance is None else f"{pair.distance:.6f}" for pair in measured.pairs]
         rows = [(pair.first, pair.second, value) for pair, value in zip(measured.pairs, values, strict=True)]
         print(csv_rows([("first", "second", "distance"), *rows]), end="")
+        print(measured.about_heads, file=sys.stderr)
     else:
         print_text(*(f"{pair.distance:.6f}  {pair.first}  {pair.second}" for pair in measured.pairs if not pair.error))
         if measured.mean is not None and len(measured.pairs) > 1:

@@ -50,10 +50,12 @@ def _train(add: Add) -> None:
         "recipe", nargs="?", metavar="RECIPE", help="a name from 'alexnet list', or a JSON file (default: small-digits)"
     )
     add(
-        "--data", metavar="SOURCE", help=f"images to train on: {SOURCE}; without RECIPE, selects photos or photos-small"
+        "--data",
+        metavar="SOURCE",
+        help=f"images to train on: {SOURCE}; without RECIPE: photos, photos-small, or with --from photos-transfer",
     )
     add_labels(add)
-    start = f"start from trained weights: {MODEL}; 'none' for new weights (default: what the recipe has)"
+    start = f"start from trained weights: {MODEL}; 'none' starts from random weights (default: as the recipe says)"
     add("--from", dest="init", metavar="MODEL", help=start)
     add("--freeze", metavar="LAYERS", help="layers of --from that do not train, e.g. conv1-conv3 or conv1,conv2")
     out = "runs/RECIPE, or runs/RECIPE-FOLDER for your own images"
@@ -98,22 +100,27 @@ def _distance(add: Add) -> None:
     add("model", metavar="MODEL", help=f"an AlexNet: {MODEL}")
     add("first", metavar="A", help="an image, or a folder of images")
     add("second", nargs="?", metavar="B", help="an image; of two folders, images with the same name are compared")
-    add("--matrix", action="store_true", help="each image of A with each of B; without B, each two images of A")
-    add("--resize", action="store_true", help="compare at the model's size, for images of different sizes")
+    add("--matrix", action="store_true", help="each image of A with each of B; without B, every pair of images of A")
+    resize = "use the model's preprocessing, with its resizing and crop (default: compare whole images of one size)"
+    add("--resize", action="store_true", help=resize)
     heads = "LPIPS's alex.pth, or 'uniform' (default: the file in the package lpips, for torchvision's weights)"
     add("--heads", metavar="FILE", help=heads)
     add("--csv", action="store_true", help="print CSV: first, second, distance")
+    add_device(add)
     add_weights_root(add)
 
 
 def _features(add: Add) -> None:
     add("model", metavar="MODEL", help=MODEL)
     add("images", metavar="IMAGES", help=IMAGES)
-    layers = "names with commas: conv5 is before the ReLU, relu5 after it; torchvision's names for its variant"
+    layers = (
+        "layer names separated by commas (see alexnet summary MODEL): conv5 is before the ReLU, relu5 after it; for "
+        "the variant torchvision also torchvision's names"
+    )
     add("--layers", required=True, metavar="LAYERS", help=layers)
     out = "the folder to write, with an .npy file for each layer, or a file that ends in .npz, .h5 or .parquet"
     add("--out", required=True, metavar="FEATURES", help=f"{out}; an interrupted extraction there is continued")
-    pool = "mean or max over the places of feature maps (default: none)"
+    pool = "mean or max over the positions of feature maps (default: none)"
     add("--pool", choices=("none", "mean", "max"), default="none", help=pool)
     twins = "also the features of N untrained networks of the same architecture, random seeds 0 to N - 1"
     add("--untrained", type=int, default=0, metavar="N", help=twins)
@@ -133,7 +140,12 @@ def _features(add: Add) -> None:
 def _probe(add: Add) -> None:
     add("model", metavar="MODEL", help=MODEL)
     add("--data", metavar="SOURCE", help=f"images with classes: {SOURCE}")
-    add("--layers", default="", metavar="LAYERS", help="names with commas, e.g. relu5,fc6 (default: all activations)")
+    add(
+        "--layers",
+        default="",
+        metavar="LAYERS",
+        help="layer names separated by commas, e.g. relu5,fc6 (default: all activations)",
+    )
     add_labels(add)
     add("--images", type=count, metavar="N", help="the most images to use, evenly spaced (default: all)")
     add_seed(add)
@@ -264,14 +276,14 @@ COMMANDS: dict[str, Command] = {
         "classify image files with a trained model", _predict, "alexnet.cli.predict:main", computes=True
     ),
     "distance": Command(
-        "perceptual distance of images (the form of LPIPS) with a model's convolutions",
+        "measure the perceptual distance between images (LPIPS's formula)",
         _distance, "alexnet.cli.distance:main", computes=True,
     ),
     "features": Command(
         "write the outputs of layers for many images", _features, "alexnet.cli.features:main", computes=True
     ),
     "probe": Command(
-        "how well a linear classifier on each layer tells classes apart, by cross-validation",
+        "linear probes: the cross-validated accuracy of a linear classifier on the features of each layer",
         _probe, "alexnet.cli.probe:main", computes=True,
     ),
     "convert": Command(

@@ -1,9 +1,9 @@
-"""The perceptual distance between two images: how different a network finds them.
+"""The perceptual distance between two images, from the feature maps of a network.
 
 The form is that of LPIPS (Zhang et al. 2018, "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric",
 CVPR, equation 1). After each of the five activations of the convolutions, the maps of both images are divided by their
 norm over the channels. The squared differences are weighted for each channel, summed over the channels and averaged
-over the places. The distance is the sum over the five layers.
+over the positions. The distance is the sum over the five layers.
 
 The weights are the authors' linear heads, version 0.1, if the network is torchvision's with its published weights and
 the package ``lpips`` is installed, which brings the file. Otherwise all weights are 1, as in the authors' baseline.
@@ -30,8 +30,9 @@ from torch import Tensor, nn
 from alexnet.core.errors import UserError, cannot_read
 from alexnet.core.files import read_bytes
 from alexnet.core.names import printable
-from alexnet.data.image_file import ImageLike, read_photograph, read_whole_photograph
+from alexnet.data.image_file import ImageLike, read_whole_photograph
 from alexnet.inference.predictor import expand_folders
+from alexnet.inference.transform import ImageTransform
 from alexnet.models.alexnet import architecture_of
 from alexnet.models.classifier import Classifier
 from alexnet.weights.layer_hashes import PUBLISHED, layer_sha256
@@ -56,7 +57,8 @@ class PerceptualDistance(nn.Module):
         super().__init__()
         architecture = architecture_of(model)
         if architecture is None:
-            raise UserError(f"{model.variant or 'the model'} is no AlexNet: the distance needs its five convolutions")
+            name = model.variant or "the model"
+            raise UserError(f"{name} is not an AlexNet: the distance needs a network with five convolutions")
         self.layers = tuple(f"{architecture.activation}{number}" for number in range(1, 6))
         self.trunk = nn.Sequential()
         for name, layer in model.named_children():
@@ -64,12 +66,15 @@ class PerceptualDistance(nn.Module):
             if name == self.layers[-1]:
                 break
         self.trunk.eval().requires_grad_(False)
-        self.preprocessing, self.image_size = model.preprocessing, model.image_size
-        self.mean_image = model.mean_image
+        self.transform = ImageTransform(model.preprocessing, model.mean_image)
+        self.smallest = architecture.smallest_image()  # pixels
+        self.is_lpips = heads is not None and has_published_trunk(model)
         channels = [layer.filters for layer in architecture.convs]
         if heads is not None and [tuple(head.shape) for head in heads] != [(count,) for count in channels]:
             sizes = ", ".join(map(str, channels))
-            raise UserError(f"the heads do not fit {model.variant}: give one of each size {sizes}")
+            raise UserError(
+                f"the heads do not fit {model.variant}, whose convolutions have {sizes} channels: give --heads uniform"
+            )
         if heads is not None and not all(bool((head >= 0).all()) for head in heads):
             raise UserError("the heads have weights that are negative or not numbers")
         self.heads_name: Heads = "uniform" if heads is None else "lpips"
@@ -81,7 +86,7 @@ class PerceptualDistance(nn.Module):
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """The distances ``(N,)``, from 0, of images ``(N, C, H, W)`` that are normalized as the model's input.
 
-        Images may have any size that the convolutions take. Gradients with respect to the images are finite, also
+        Images may have any size from ``smallest`` pixels on. Gradients with respect to the images are finite, also
         where all maps are 0. Raises ``ValueError`` for two shapes.
         """
         if first.shape != second.shape:
@@ -105,17 +110,16 @@ class PerceptualDistance(nn.Module):
     def pixels(self, image: ImageLike, *, resize: bool = False, name: str | None = None) -> Tensor:
         """An image as the input ``(1, C, H, W)``, float32, normalized as the model's, at its own size.
 
-        ``resize``: at the model's size instead: short side resized, centre square. Raises ``UserError``.
+        ``resize``: the model's whole preprocessing instead, with its resizing and crop. Raises ``UserError``.
         """
-        settings = self.preprocessing
         if resize:
-            stored = read_photograph(image, self.image_size, settings.channels, name)
-        else:
-            stored = read_whole_photograph(image, settings.channels, name)
+            return self.transform(image)[None]
+        settings, mean_image = self.transform.preprocessing, self.transform.mean_image
+        stored = read_whole_photograph(image, settings.channels, name)
         images = torch.from_numpy(stored).permute(2, 0, 1)[None].float()
         mean, std = settings.mean, settings.std
-        if self.mean_image is not None:  # its size is another one, so its average is subtracted
-            mean, std = tuple(self.mean_image.double().mean(dim=(0, 1)).tolist()), (1.0,) * settings.channels
+        if mean_image is not None:  # its size is another one, so its average is subtracted
+            mean, std = tuple(mean_image.double().mean(dim=(0, 1)).tolist()), (1.0,) * settings.channels
         centre, scale = (torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1) for values in (mean, std))
         return (images - centre) / scale
 
@@ -125,19 +129,29 @@ class PerceptualDistance(nn.Module):
 
         Raises ``UserError`` for an image that is refused, and for images of two sizes unless ``resize``.
         """
-        return float(self.tensors(self.pixels(first, resize=resize), self.pixels(second, resize=resize))[0])
+        pixels = [self.pixels(image, resize=resize) for image in (first, second)]
+        return self.measure(pixels[0], pixels[1], ("the first image", "the second image"))
 
-    def tensors(self, first: Tensor, second: Tensor) -> Tensor:
-        """:meth:`forward`, with errors as one line for images of two sizes, or of a size that is too small."""
+    @torch.no_grad()
+    def measure(self, first: Tensor, second: Tensor, names: tuple[str, str]) -> float:
+        """The distance of two images of :meth:`pixels`; ``names`` are theirs in errors.
+
+        Raises ``UserError`` for images of two sizes, and of a size that is too small.
+        """
+        sizes = [f"{image.shape[3]} × {image.shape[2]}" for image in (first, second)]
+        one, other = map(printable, names)
         if first.shape != second.shape:
-            sizes = " and ".join(f"{image.shape[3]} × {image.shape[2]}" for image in (first, second))
-            raise UserError(f"images of {sizes} pixels are not compared: resize them, or give --resize (resize=True)")
-        try:
-            distances: Tensor = self(first, second)
-        except RuntimeError as error:
-            size = f"{first.shape[3]} × {first.shape[2]}"
-            raise UserError(f"images of {size} pixels are too small for this network: give --resize") from error
-        return distances
+            raise UserError(
+                f"{one} and {other} have different sizes, {sizes[0]} and {sizes[1]} pixels: resize one of them, or "
+                "give --resize (resize=True)"
+            )
+        if min(first.shape[2:]) < self.smallest:
+            raise UserError(
+                f"{one} and {other} have {sizes[0]} pixels, and this network needs {self.smallest}: give --resize "
+                "(resize=True)"
+            )
+        device = self.heads[0].device
+        return float(self(first.to(device), second.to(device))[0])
 
 
 def unit_maps(maps: Tensor) -> Tensor:
@@ -160,10 +174,14 @@ class Pair:
 
 @dataclass(frozen=True)
 class Distances:
-    """The distances of some pairs; ``heads``: the weights of the channels that they were measured with."""
+    """The distances of some pairs; ``heads``: the weights of the channels that they were measured with.
+
+    ``is_lpips``: whether these are LPIPS's distances, so that also the convolutions are torchvision's published ones.
+    """
 
     pairs: tuple[Pair, ...]
     heads: Heads
+    is_lpips: bool
 
     @property
     def mean(self) -> float | None:
@@ -174,21 +192,28 @@ class Distances:
     @property
     def about_heads(self) -> str:
         """One line: which weights of the channels were used."""
+        if self.is_lpips:
+            return "heads: LPIPS 0.1, with torchvision's published weights: these are LPIPS distances"
         if self.heads == "lpips":
-            return "heads: LPIPS 0.1, so these are LPIPS distances"
-        return "heads: uniform, a weight of 1 for each channel, so these are not LPIPS's own distances"
+            return "heads: LPIPS 0.1, with other convolutions: these are not LPIPS distances"
+        return "heads: uniform, a weight of 1 for each channel: these are not LPIPS distances"
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON has them."""
-        return {"heads": self.heads, "mean": self.mean, "pairs": [dataclasses.asdict(pair) for pair in self.pairs]}
+        return {
+            "heads": self.heads,
+            "is_lpips": self.is_lpips,
+            "mean": self.mean,
+            "pairs": [dataclasses.asdict(pair) for pair in self.pairs],
+        }
 
 
 def pairs_of_names(first: str, second: str | None, *, matrix: bool) -> list[tuple[str, str]]:
     """The pairs of files that two paths mean.
 
     Two files are one pair. Of two folders, files with the same relative path are a pair. ``matrix``: each image of
-    ``first`` with each of ``second``; without ``second``, each two images of ``first``. Raises ``UserError`` if there
-    is no pair, or for a file and a folder.
+    ``first`` with each of ``second``; without ``second``, every pair of images of ``first``. Raises ``UserError`` if
+    there is no pair, or for a file and a folder.
     """
     names = {path: list(expand_folders([path])) for path in (first, second) if path is not None}
     if matrix:
@@ -229,8 +254,7 @@ def distances_of_pairs(
         try:
             if last is None or last[0] != first:
                 last = first, measure.pixels(first, resize=resize)
-            with torch.no_grad():
-                value = float(measure.tensors(last[1], measure.pixels(second, resize=resize))[0])
+            value = measure.measure(last[1], measure.pixels(second, resize=resize), (first, second))
             yield Pair(first, second, value)
         except UserError as error:
             yield Pair(first, second, None, error.line)
@@ -279,6 +303,9 @@ def read_heads(file: Path) -> list[Tensor]:
     except OSError as error:
         raise cannot_read(file, error) from error
     if hashlib.sha256(content).hexdigest() != HEADS_SHA256:
-        raise UserError(f"{printable(str(file))} is not LPIPS's heads for AlexNet, version 0.1 (its sha256 differs)")
+        raise UserError(
+            f"{printable(str(file))} is not LPIPS's heads for AlexNet, version 0.1 (its sha256 differs): install lpips "
+            "0.1.4 (pip install 'alexnet[perceptual]'), or give --heads uniform"
+        )
     tensors = read_state_dict(file)
     return [tensors[f"lin{number}.model.1.weight"].reshape(-1) for number in range(5)]

@@ -77,7 +77,7 @@ WORDS = {  # for an error: a field of the identity → what differs
 class LayerExtractor:
     """The outputs of some layers for chunks of images: ``extractor(pixels)["relu5"]`` is ``(n, 256, 13, 13)`` float32.
 
-    ``layers``: name in the result → module. ``pool``: ``"mean"`` or ``"max"`` over the places of feature maps gives
+    ``layers``: name in the result → module. ``pool``: ``"mean"`` or ``"max"`` over the positions of feature maps gives
     ``(n, C)``; ``"none"`` keeps ``(n, C, H, W)``. ``chunk``: the number of images that the network computes at a time.
     """
 

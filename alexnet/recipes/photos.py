@@ -121,8 +121,14 @@ def is_for_own_images(recipe: Recipe) -> bool:
     return recipe.name in (known.name for known in RECIPES)
 
 
-def for_weights(recipe: Recipe, variant: str) -> Recipe:
-    """``photos-transfer`` for the network ``variant`` of the weights that it starts from; any other recipe as it is."""
+def for_weights(recipe: Recipe, variant: str, last_layer: str) -> Recipe:
+    """``photos-transfer`` for the network ``variant`` of the weights that it starts from; any other recipe as it is.
+
+    ``last_layer``: the name of the layer that gives the logits, which has a rule of its own.
+    """
     if recipe.name != PHOTOS_TRANSFER.name or recipe.model.variant != PHOTOS_TRANSFER.model.variant:
         return recipe
-    return replace(recipe, model=replace(recipe.model, variant=variant))
+    optim = recipe.optim
+    if optim.rules == PHOTOS_TRANSFER.optim.rules:
+        optim = replace(optim, rules=tuple(replace(rule, layer=last_layer) for rule in optim.rules))
+    return replace(recipe, model=replace(recipe.model, variant=variant), optim=optim)

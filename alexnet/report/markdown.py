@@ -14,6 +14,7 @@ from alexnet.recipes import differences_from_named, get_recipe
 from alexnet.recipes.photos import is_for_own_images
 from alexnet.report.text import commonest_class, describe_measure
 from alexnet.runtime.device import hardware_name
+from alexnet.training.transfer import started_from
 
 WORST = 10
 GAP = 0.1  # between the accuracies on training and on other images: with a larger gap, more images help most
@@ -40,7 +41,8 @@ def _outcome(recipe: Recipe, result: Mapping[str, Any], side: int | None) -> lis
     for reading in readings(recipe, result):
         lines += [markdown(reading), ""]
     if init := result.get("init"):
-        lines += [f"{markdown(started_from(init))}.", ""]
+        started = started_from(init["model"], init["copied"], init["new"], init["frozen"])
+        lines += [f"Layers {markdown(started)}.", ""]
     if expects := expected(recipe):
         lines += [f"Expected: {markdown(expects)}.", ""]
     if changed := described_differences(recipe, result["source"], side):
@@ -74,13 +76,6 @@ def readings(recipe: Recipe, result: Mapping[str, Any], names: Mapping[str, str]
     if is_for_own_images(recipe):
         sentences += advice(result)
     return sentences
-
-
-def started_from(init: Mapping[str, Any]) -> str:
-    """Which weights a training started from, from ``init`` in ``result.json``, as a sentence without its full stop."""
-    layers = [("", init["copied"]), ("new: ", init["new"]), ("frozen: ", init["frozen"])]
-    parts = [f"{word}{', '.join(names)}" for word, names in layers if names]
-    return f"Started from {init['model']}: {'; '.join(parts)}"
 
 
 def advice(result: Mapping[str, Any]) -> list[str]:

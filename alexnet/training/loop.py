@@ -35,7 +35,14 @@ from alexnet.training.optimizer import build_optimizer, set_lrs
 from alexnet.training.schedule import bias_learning_rate, learning_rate
 from alexnet.training.state import AverageMeter, Identity, State
 from alexnet.training.step import train_step, use_averages
-from alexnet.training.transfer import freeze, frozen_layers, transferred_layers, use_frozen_averages, weights_digest
+from alexnet.training.transfer import (
+    freeze,
+    frozen_layers,
+    started_from,
+    transferred_layers,
+    use_frozen_averages,
+    weights_digest,
+)
 
 CHECKPOINT_SECONDS = 300.0
 LINES_PER_EPOCH = 10
@@ -387,7 +394,8 @@ class Training:
             log.cut(0)
             log.event("start", step=0, seed=self.seed)
             if self.transferred:
-                self.reporter.log(f"layers {self.transferred.describe(self.frozen)}")
+                copied, new = self.transferred.copied, self.transferred.new
+                self.reporter.log(started_from(self.recipe.train.init, copied, new, self.frozen))
             return
         self.state.restore(found)
         for error in damaged:

@@ -40,13 +40,6 @@ class Transferred:
     copied: tuple[str, ...]
     new: tuple[str, ...]
 
-    def describe(self, frozen: Sequence[str]) -> str:
-        """One line: which layers come from the given weights, which of them are frozen, and which are new."""
-        parts = [f"from the given weights: {', '.join(self.copied)}"]
-        parts += [f"frozen: {', '.join(frozen)}"] if frozen else []
-        parts += [f"new: {', '.join(self.new)}"] if self.new else []
-        return "; ".join(parts)
-
 
 def absolute_model(model: Path | str) -> str:
     """A MODEL as ``train.init`` holds it: a path as an absolute path, a name as it is; "none" for none."""
@@ -151,8 +144,9 @@ def fitting_tensors(network: Classifier, init: Classifier) -> dict[str, dict[str
     if not fitting:
         shapes = [_shape(tensors.get(f"{first}.weight")) for tensors in (ours, theirs)]
         raise UserError(
-            f"the weights of {init.variant} do not fit {network.variant}: {first} has the weights {shapes[0]} here and "
-            f"{shapes[1]} there; choose --set model.variant={init.variant}, or other weights with --from"
+            f"the weights do not fit: {first} of {network.variant} has weights of shape {shapes[0]}, {first} of the "
+            f"given {init.variant} has shape {shapes[1]}; choose --set model.variant={init.variant}, or other weights "
+            "with --from"
         )
     return fitting
 
@@ -193,6 +187,12 @@ def transferred_preprocessing(preprocessing: Preprocessing, init: Classifier) ->
     return dataclasses.replace(preprocessing, pixel_normalization=kind, mean=mean, std=std)
 
 
+def started_from(model: str, copied: Sequence[str], new: Sequence[str], frozen: Sequence[str]) -> str:
+    """Where the layers of a training come from, as one line."""
+    layers = [(f"copied from {model}: ", copied), ("frozen: ", frozen), ("new, with random weights: ", new)]
+    return "; ".join(f"{words}{', '.join(names)}" for words, names in layers if names)
+
+
 def frozen_layers(network: Classifier, names: Sequence[str]) -> tuple[str, ...]:
     """The layers that ``train.freeze`` names, in forward order, each with the normalization after it.
 
@@ -223,8 +223,8 @@ def check_frozen(names: Sequence[str], network: Classifier, transferred: Transfe
     """Raise ``UserError`` if ``train.freeze`` names a layer that is new, so that its weights are random."""
     if new := [layer for layer in frozen_layers(network, names) if layer in transferred.new]:
         raise UserError(
-            f"train.freeze names {new[0]}, which is new: the given weights have only {', '.join(transferred.copied)} "
-            "of this network; freeze some of these"
+            f"train.freeze: {new[0]} cannot be frozen, because it is new and has random weights; layers that can be "
+            f"frozen: {', '.join(transferred.copied)}"
         )
 
 

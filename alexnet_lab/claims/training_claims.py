@@ -392,4 +392,4 @@ def four_layer_networks(results: Results) -> ClaimResult:
 
 def transfer_learning(results: Results) -> ClaimResult:
     """C23: transfer learning is faster and overfits less than training from random weights."""
-    return pending("`alexnet train --from MODEL` does it; what it brings has not been measured yet.", evidence="–")
+    return pending("`alexnet train --from MODEL` supports it; its effect has not been measured yet.", evidence="–")

@@ -72,7 +72,9 @@ def test_the_commands_and_their_options_are_these():
         "predict": [
             "model", "images", "--top-k", "--threshold", "--sort-into", "--csv", *device, *reference, "--weights-root",
         ],
-        "distance": ["model", "first", "second", "--matrix", "--resize", "--heads", "--csv", "--weights-root"],
+        "distance": [
+            "model", "first", "second", "--matrix", "--resize", "--heads", "--csv", "--device", "--weights-root",
+        ],
         "features": [
             "model", "images", "--layers", "--out", "--pool", "--untrained", "--rdm", "--cka", "--batch", *device,
             *reference, *roots,

@@ -145,7 +145,9 @@ def test_every_alexnet_has_a_distance(variant):
 
 
 def test_a_network_that_is_no_alexnet_has_none():
-    with pytest.raises(UserError, match="lenet5 is no AlexNet: the distance needs its five convolutions"):
+    with pytest.raises(
+        UserError, match="lenet5 is not an AlexNet: the distance needs a network with five convolutions"
+    ):
         perceptual_distance(create_model("lenet5", seed=0))
 
 
@@ -162,8 +164,10 @@ def test_heads_are_used_only_with_the_weights_that_they_were_made_for(network, m
     }
     monkeypatch.setitem(layer_hashes.PUBLISHED, TRUNK, hashes)
     assert has_published_trunk(network)
+    assert perceptual_distance(network).is_lpips == (installed_heads() is not None)
     assert perceptual_distance(network).heads_name == ("lpips" if installed_heads() else "uniform")
     assert perceptual_distance(network, "uniform").heads_name == "uniform"
+    assert not perceptual_distance(network, "uniform").is_lpips
     monkeypatch.setattr("alexnet.inference.distance.installed_heads", lambda: None)
     assert perceptual_distance(network).heads_name == "uniform"
 
@@ -188,7 +192,7 @@ def test_the_published_heads_have_the_sizes_of_the_convolutions(network):
     ("heads", "message"),
     [
         ([torch.ones(64)], "the heads do not fit torchvision"),
-        ([torch.ones(n) for n in (64, 192, 384, 256, 255)], "give one of each size 64, 192, 384, 256, 256"),
+        ([torch.ones(n) for n in (64, 192, 384, 256, 255)], "have 64, 192, 384, 256, 256 channels"),
         ([-torch.ones(n) for n in (64, 192, 384, 256, 256)], "negative"),
         ([torch.full((n,), torch.nan) for n in (64, 192, 384, 256, 256)], "not numbers"),
     ],
@@ -216,14 +220,14 @@ def test_two_photographs_as_path_bytes_image_and_array_have_one_distance(network
 def test_images_of_two_sizes_need_resizing(network, photographs):
     measure = PerceptualDistance(network)
     smaller = photographs[0].resize((100, 90))
-    with pytest.raises(UserError, match=r"images of 128 × 96 and 100 × 90 pixels are not compared: .*--resize"):
+    with pytest.raises(UserError, match=r"have different sizes, 128 × 96 and 100 × 90 pixels: .*--resize"):
         measure.between(photographs[0], smaller)
     assert 0 < measure.between(photographs[0], smaller, resize=True) < measure.between(*photographs, resize=True)
 
 
 def test_an_image_that_is_too_small_is_one_line(network):
     tiny = np.zeros((8, 8, 3), np.uint8)
-    with pytest.raises(UserError, match=r"images of 8 × 8 pixels are too small for this network: give --resize"):
+    with pytest.raises(UserError, match=r"have 8 × 8 pixels, and this network needs \d+: give --resize"):
         PerceptualDistance(network).between(tiny, tiny)
 
 
