@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from alexnet.api import verify as verify
     from alexnet.config import Recipe as Recipe
     from alexnet.core.errors import UserError as UserError
+    from alexnet.inference.distance import perceptual_distance as perceptual_distance
     from alexnet.inference.predictor import Prediction as Prediction
     from alexnet.inference.predictor import Predictor as Predictor
     from alexnet.metrics.counts import Metrics as Metrics
@@ -46,6 +47,7 @@ _MODULES = {
     "get_recipe": "alexnet.recipes",
     "list_models": "alexnet.weights.create",
     "load_model": "alexnet.weights.load",
+    "perceptual_distance": "alexnet.inference.distance",
     "plot": "alexnet.plots.compose",
     "save_model": "alexnet.models.bundle",
     "train": "alexnet.api",
@@ -68,6 +70,7 @@ __all__ = [
     "get_recipe",
     "list_models",
     "load_model",
+    "perceptual_distance",
     "plot",
     "save_model",
     "train",

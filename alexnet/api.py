@@ -32,6 +32,7 @@ from alexnet.data.image_file import ImageLike, photographs_by_id
 from alexnet.data.prepared import PreparedDataset, prepared_path, verify_prepared
 from alexnet.data.sources import Source, absolute_source, is_builtin, open_source
 from alexnet.data.splits import evenly_spaced
+from alexnet.inference.distance import Distances, distances_of_pairs, pairs_of_names, perceptual_distance
 from alexnet.inference.predictor import Predictor, predict_files
 from alexnet.inference.sort_into import SortedFolder
 from alexnet.inference.transform import ImageTransform
@@ -49,7 +50,7 @@ from alexnet.report.markdown import write_report
 from alexnet.report.model_card import model_card
 from alexnet.report.tables import csv_rows
 from alexnet.runtime.device import DeviceConfig, matrix_rate, resolve_device
-from alexnet.runtime.log import Reporter
+from alexnet.runtime.log import Reporter, stage
 from alexnet.runtime.progress import make_reporter
 from alexnet.runtime.run import Run, lock_run_folder, start_or_continue
 from alexnet.training import datasets as prepared_datasets
@@ -395,6 +396,36 @@ def predict(
     if folder:
         folder.check_inputs(images)
     return predict_files(predictor, images, top_k, stdin, threshold=threshold, sort_into=folder, reporter=reporter)
+
+
+def distance(
+    model: Model,
+    first: str,
+    second: str | None = None,
+    *,
+    matrix: bool = False,
+    resize: bool = False,
+    heads: Path | str | None = None,
+    weights_root: Path | str | None = None,
+    progress: bool | None = None,
+) -> Distances:
+    """The perceptual distances of image files, see :func:`~alexnet.inference.distance.perceptual_distance`.
+
+    ``first``, ``second``: two images, or two folders, of which images with the same relative path are compared.
+    ``matrix``: each image of ``first`` with each of ``second``; without ``second``, each two images of ``first``.
+    ``resize``: compare at the model's size instead of the images' own. A pair that cannot be compared has an ``error``.
+
+    Raises ``UserError`` for a model or heads that cannot be used, and if there is no pair.
+    """
+    pairs = pairs_of_names(first, second, matrix=matrix)
+    reporter = make_reporter(progress)
+    measure = perceptual_distance(_loaded(model, weights_root, reporter), heads)
+    measured = []
+    with stage(reporter, "comparing", len(pairs)):
+        for pair in distances_of_pairs(measure, pairs, resize=resize):
+            measured.append(pair)
+            reporter.advance(len(measured))
+    return Distances(tuple(measured), measure.heads_name)
 
 
 def accelerate(

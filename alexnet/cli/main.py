@@ -92,6 +92,18 @@ def _predict(add: Add) -> None:
     add_weights_root(add)
 
 
+def _distance(add: Add) -> None:
+    add("model", metavar="MODEL", help=f"an AlexNet: {MODEL}")
+    add("first", metavar="A", help="an image, or a folder of images")
+    add("second", nargs="?", metavar="B", help="an image; of two folders, images with the same name are compared")
+    add("--matrix", action="store_true", help="each image of A with each of B; without B, each two images of A")
+    add("--resize", action="store_true", help="compare at the model's size, for images of different sizes")
+    heads = "LPIPS's alex.pth, or 'uniform' (default: the file in the package lpips, for torchvision's weights)"
+    add("--heads", metavar="FILE", help=heads)
+    add("--csv", action="store_true", help="print CSV: first, second, distance")
+    add_weights_root(add)
+
+
 def _convert(add: Add) -> None:
     add("file", metavar="FILE", help="a weights file: PyTorch, safetensors, Keras, NumPy, MatConvNet, ONNX or Caffe")
     add("--variant", metavar="VARIANT", help=f"{VARIANT} (default: found from shapes and names)")
@@ -210,6 +222,10 @@ COMMANDS: dict[str, Command] = {
     ),
     "predict": Command(
         "classify image files with a trained model", _predict, "alexnet.cli.predict:main", computes=True
+    ),
+    "distance": Command(
+        "perceptual distance of images (the form of LPIPS) with a model's convolutions",
+        _distance, "alexnet.cli.distance:main", computes=True,
     ),
     "convert": Command(
         "turn a weights file of another framework into a model folder", _convert, "alexnet.cli.convert:main"

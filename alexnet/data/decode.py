@@ -222,15 +222,28 @@ def decode(data: bytes, *, target: int | None = None, notes: list[str] | None = 
 def pixels_of_image(image: Image.Image, side: int, channels: int, resize: Resize = "short-side") -> NDArray[np.uint8]:
     """The ``(side, side, channels)`` pixels of an image in memory: those of a lossless file that holds the same image.
 
-    Its EXIF orientation is applied if it has one. ``resize`` as in :func:`fit`. Raises ``ImageRefusedError``.
+    ``resize`` as in :func:`fit`. Raises ``ImageRefusedError``.
+    """
+    return fit(upright_image(image), side, channels, resize)
+
+
+def upright_image(image: Image.Image) -> Image.Image:
+    """An image in memory as :func:`decode` returns it, with its EXIF orientation applied if it has one.
+
+    Raises ``ImageRefusedError``.
     """
     limit = max_pixels()
     with _refusing(image.format or "image"):
         _check_header(image, limit)
         image.load()
         upright = ImageOps.exif_transpose(image)
-        flat = _flatten(b"", "", upright, [])
-    return fit(flat, side, channels, resize)
+        return _flatten(b"", "", upright, [])
+
+
+def whole_pixels(image: Image.Image, channels: int) -> NDArray[np.uint8]:
+    """The ``(H, W, channels)`` uint8 pixels of a decoded image, without resizing. ``channels``: 1 or 3."""
+    converted = image if image.mode == _MODES[channels] else image.convert(_MODES[channels])
+    return np.array(converted).reshape(image.height, image.width, channels)
 
 
 def image_size(data: bytes) -> tuple[int, int]:

@@ -14,7 +14,14 @@ from alexnet.config import Resize
 from alexnet.core.errors import UserError
 from alexnet.core.files import FILE_LIMIT, NOT_REGULAR, read_bytes, too_large
 from alexnet.core.names import is_url, printable
-from alexnet.data.decode import ImageRefusedError, pixels_of_image, read_pixels
+from alexnet.data.decode import (
+    ImageRefusedError,
+    decode,
+    pixels_of_image,
+    read_pixels,
+    upright_image,
+    whole_pixels,
+)
 
 ImageLike = Path | str | bytes | Image.Image | NDArray[np.uint8]
 """The path of an image file; its bytes; a PIL image; an array ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` or ``(H, W, 4)``
@@ -43,6 +50,27 @@ def read_photograph(
                 raise ImageRefusedError("URLs are not fetched: download the image and give its path")
             return read_pixels(_read(Path(image)), side, channels, resize=resize)
         return pixels_of_image(_from_array(image), side, channels, resize)
+    except ImageRefusedError as error:
+        raise UserError(f"{name or 'the image'}: {error}") from error
+
+
+def read_whole_photograph(image: ImageLike, channels: int, name: str | None = None) -> NDArray[np.uint8]:
+    """The ``(H, W, channels)`` uint8 pixels of an image at its own size, upright; arguments as above.
+
+    Raises ``UserError`` if the image is refused.
+    """
+    try:
+        if isinstance(image, Path | str):
+            name = name or printable(str(image))
+            if is_url(str(image)):
+                raise ImageRefusedError("URLs are not fetched: download the image and give its path")
+            image = _read(Path(image))
+        if isinstance(image, bytes):
+            if len(image) > FILE_LIMIT:
+                raise ImageRefusedError(too_large(FILE_LIMIT))
+            return whole_pixels(decode(image), channels)
+        picture = image if isinstance(image, Image.Image) else _from_array(image)
+        return whole_pixels(upright_image(picture), channels)
     except ImageRefusedError as error:
         raise UserError(f"{name or 'the image'}: {error}") from error
 

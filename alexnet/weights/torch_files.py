@@ -77,6 +77,17 @@ def recognises(head: bytes, path: Path) -> bool:
 
 def read(path: Path, options: ReadOptions) -> ForeignWeights:
     """The layers of the file's state dict, see :func:`~alexnet.weights.state_dict.layers_of`. Raises ``UserError``."""
+    tensors, notes = _read_file(path)
+    return layers_of(tensors, "PyTorch", printable(str(path)), ordered=True, notes=notes)
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Name → tensor of the state dict in a file of ``torch.save``. Nothing is unpickled. Raises ``UserError``."""
+    return _read_file(path)[0]
+
+
+def _read_file(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The tensors of the file's state dict, and notes on where it was and what is left out. Raises ``UserError``."""
     shown = printable(str(path))
     try:
         with open_regular(path) as file:
@@ -84,7 +95,7 @@ def read(path: Path, options: ReadOptions) -> ForeignWeights:
                 raise _NotReadError(f"is larger than {size_in_words(MAX_FILE)}, the limit for such a file")
             contents = _zip_contents(file) if file.peek(4)[:4] == ZIP else _legacy_contents(file, size)
             chosen, notes = _state_dict(contents.value)
-            tensors = _read_tensors(file, chosen, contents.places)
+            return _read_tensors(file, chosen, contents.places), notes
     except OSError as error:
         raise cannot_read(path, error) from error
     except RefusedObjectError as error:
@@ -95,7 +106,6 @@ def read(path: Path, options: ReadOptions) -> ForeignWeights:
         raise UserError(f"there is too little memory to read {shown}: end other programs") from error
     except DAMAGE as error:
         raise UserError(f"{shown} is damaged or no file of torch.save: use another copy", [str(error)[:200]]) from error
-    return layers_of(tensors, "PyTorch", shown, ordered=True, notes=notes)
 
 
 def _is_pickle(name: str) -> bool:

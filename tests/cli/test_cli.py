@@ -72,6 +72,7 @@ def test_the_commands_and_their_options_are_these():
         "predict": [
             "model", "images", "--top-k", "--threshold", "--sort-into", "--csv", *device, *reference, "--weights-root",
         ],
+        "distance": ["model", "first", "second", "--matrix", "--resize", "--heads", "--csv", "--weights-root"],
         "convert": ["file", "--variant", "--mean", "--out", "--weights-root"],
         "export": ["model", "--to", "--out", "--int8", "--pixels", "--golden", "--data", *roots],
         "verify": [
