@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from alexnet.api import create_transform as create_transform
     from alexnet.api import evaluate as evaluate
     from alexnet.api import export as export
+    from alexnet.api import extract_features as extract_features
     from alexnet.api import train as train
     from alexnet.api import verify as verify
     from alexnet.config import Recipe as Recipe
@@ -44,6 +45,7 @@ _MODULES = {
     "create_transform": "alexnet.api",
     "evaluate": "alexnet.api",
     "export": "alexnet.api",
+    "extract_features": "alexnet.api",
     "get_recipe": "alexnet.recipes",
     "list_models": "alexnet.weights.create",
     "load_model": "alexnet.weights.load",
@@ -67,6 +69,7 @@ __all__ = [
     "create_transform",
     "evaluate",
     "export",
+    "extract_features",
     "get_recipe",
     "list_models",
     "load_model",

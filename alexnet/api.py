@@ -27,10 +27,14 @@ from alexnet.core.files import sha256_file, write_text
 from alexnet.core.names import is_url
 from alexnet.data.cache import CacheEntry, list_cache, remove_cached
 from alexnet.data.image_file import ImageLike, photographs_by_id
+from alexnet.data.image_lists import open_images
 from alexnet.data.prepared import PreparedDataset, prepared_path, verify_prepared
 from alexnet.data.sources import Source, absolute_source, is_builtin, open_source
 from alexnet.data.splits import evenly_spaced
 from alexnet.inference.distance import Distances, distances_of_pairs, pairs_of_names, perceptual_distance
+from alexnet.inference.feature_files import Features, file_format, twin_folder
+from alexnet.inference.features import BATCH, Pool, Request, extract
+from alexnet.inference.layer_names import rectified_in_place, resolve_layers
 from alexnet.inference.predictor import Predictor, predict_files
 from alexnet.inference.sort_into import SortedFolder
 from alexnet.inference.transform import ImageTransform
@@ -38,7 +42,7 @@ from alexnet.kernels import accelerate as kernels
 from alexnet.metrics.counts import Metrics
 from alexnet.models.bundle import model_folder, save_model
 from alexnet.models.classifier import Classifier
-from alexnet.models.registry import build, get_architecture, get_variant
+from alexnet.models.registry import build, get_architecture, get_variant, untrained_twin
 from alexnet.models.summary import Summary, summarize
 from alexnet.plots.curves import CurvesFile
 from alexnet.recipes import get_recipe
@@ -424,6 +428,70 @@ def distance(
             measured.append(pair)
             reporter.advance(len(measured))
     return Distances(tuple(measured), measure.heads_name)
+
+
+def extract_features(
+    model: Model,
+    images: Path | str | Sequence[ImageLike],
+    layers: str | Sequence[str],
+    out: Path | str,
+    *,
+    pool: Pool = "none",
+    untrained: int = 0,
+    batch: int = BATCH,
+    device: str | None = None,
+    precision: str = "fp32",
+    reference: bool = False,
+    data_root: Path | str | None = None,
+    weights_root: Path | str | None = None,
+    progress: bool | None = None,
+) -> Features:
+    """Write the outputs of layers for many images: ``extract_features("runs/a", "photos", "relu5,fc6", "out")["fc6"]``.
+
+    The result gives each layer as an array ``(rows, C, H, W)`` or ``(rows, units)`` float32, memory-mapped if ``out``
+    is a folder. An image that cannot be read keeps its row, of NaN; ``table()`` has the reason. An interrupted
+    extraction is continued by the same call. On one machine, with one number of threads, the bits are the same for any
+    ``batch`` and after any interruption.
+
+    ``images``: a folder, a tar or zip, a text file with paths, the folder of a prepared dataset or a source; or a
+    sequence of images as :class:`~alexnet.inference.predictor.Predictor` takes them. ``layers``: names of the paper
+    (``conv5`` before, ``relu5`` after the ReLU), for the ``torchvision`` variant also torchvision's
+    (``features.10``); a text with commas, or a sequence. ``out``: a folder, or a file that ends in ``.npz`` (up to
+    1 GB), ``.h5`` or ``.parquet``. ``pool``: ``"mean"`` or ``"max"`` over the places of feature maps, which gives
+    ``(rows, C)``; ``"none"`` keeps them whole. ``untrained``: the number of untrained twins, of random seeds 0, 1, …,
+    whose features are also computed: ``untrained-0/relu5``. ``batch``: images that are read at a time. The other
+    arguments are those of :func:`evaluate`, but the default precision is fp32.
+
+    Raises ``UserError`` for a model, images, layers or files that cannot be used.
+    """
+    reporter = make_reporter(progress)
+    if not str(out).strip():
+        raise UserError("--out is empty: give a folder, or a file that ends in .npz, .h5 or .parquet")
+    if untrained < 0:
+        raise UserError(f"--untrained {untrained}: give 0 or more")
+    if batch < 1:
+        raise UserError(f"--batch {batch}: give 1 or more")
+    if precision == "int8":
+        raise UserError("--precision int8: features are computed in fp32 or bf16")
+    file_format(Path(out))  # a wrong name is refused before anything is loaded
+    device_config = resolve_device(device, precision, reference=reference)
+    network = _loaded(model, weights_root, reporter)
+    names = resolve_layers(network, layers)
+    for name, seen in rectified_in_place(network, names).items():
+        reporter.log(
+            f"note: {name} is {names[name]}, before the ReLU; a hook on torchvision's own network sees {seen} there, "
+            "because its ReLU works in place"
+        )
+    found = open_images(images, Path(data_root) if data_root else None, reporter.log)
+    for line in found.warnings:
+        reporter.log(f"note: {line}")
+    twins = {twin_folder(seed): functools.partial(untrained_twin, network, seed) for seed in range(untrained)}
+    request = Request(network, {"": lambda: network, **twins}, found, names, pool, device_config, batch)
+    with device_config.enough_memory("give fewer layers, --pool mean, or --device cpu"):
+        features = extract(request, Path(out), reporter)
+    if bad := features.description["unreadable"]:
+        reporter.log(f"note: {bad:,} of {features.rows:,} images could not be read: their rows are NaN")
+    return features
 
 
 def accelerate(

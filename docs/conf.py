@@ -96,4 +96,4 @@ def setup(app: Sphinx) -> None:
     app.connect("source-read", fill_page)
 
 
-autodoc_mock_imports = ["keras", "h5py"]  # extras: the pages are built without them
+autodoc_mock_imports = ["keras", "h5py", "pyarrow"]  # extras: the pages are built without them

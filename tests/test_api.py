@@ -24,8 +24,8 @@ from alexnet.training.optimizer import build_optimizer
 ROOT = Path(__file__).parents[1]
 NAMES = [
     "Metrics", "Prediction", "Predictor", "Recipe", "Run", "UserError", "accelerate", "convert", "create_model",
-    "create_transform", "evaluate", "export", "get_recipe", "list_models", "load_model", "perceptual_distance", "plot",
-    "save_model", "train", "verify",
+    "create_transform", "evaluate", "export", "extract_features", "get_recipe", "list_models", "load_model",
+    "perceptual_distance", "plot", "save_model", "train", "verify",
 ]  # fmt: skip
 
 

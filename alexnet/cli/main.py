@@ -27,6 +27,7 @@ from alexnet.cli.shared_options import (
     SOURCE,
     Add,
     add_data_root,
+    add_device,
     add_device_and_precision,
     add_labels,
     add_reference,
@@ -41,6 +42,7 @@ from alexnet.plots.registry import PLOTS
 
 MODEL = "a run folder, its model/ folder, a weights file, a name from 'alexnet list weights', or hub:OWNER/NAME"
 VARIANT = "a name from 'alexnet list'"
+IMAGES = "a folder of images, a tar or zip, a .txt or .csv file with their paths, or a source such as digits"
 
 
 def _train(add: Add) -> None:
@@ -101,6 +103,26 @@ def _distance(add: Add) -> None:
     heads = "LPIPS's alex.pth, or 'uniform' (default: the file in the package lpips, for torchvision's weights)"
     add("--heads", metavar="FILE", help=heads)
     add("--csv", action="store_true", help="print CSV: first, second, distance")
+    add_weights_root(add)
+
+
+def _features(add: Add) -> None:
+    add("model", metavar="MODEL", help=MODEL)
+    add("images", metavar="IMAGES", help=IMAGES)
+    layers = "names with commas: conv5 is before the ReLU, relu5 after it; torchvision's names for its variant"
+    add("--layers", required=True, metavar="LAYERS", help=layers)
+    out = "the folder to write, with an .npy file for each layer, or a file that ends in .npz, .h5 or .parquet"
+    add("--out", required=True, metavar="FEATURES", help=f"{out}; an interrupted extraction there is continued")
+    pool = "mean or max over the places of feature maps (default: none)"
+    add("--pool", choices=("none", "mean", "max"), default="none", help=pool)
+    twins = "also the features of N untrained networks of the same architecture, random seeds 0 to N - 1"
+    add("--untrained", type=int, default=0, metavar="N", help=twins)
+    batch = "images that are read at a time (default: 256); the features do not depend on it"
+    add("--batch", type=count, default=256, metavar="N", help=batch)
+    add_device(add)
+    add("--precision", choices=("fp32", "bf16"), default="fp32", help="of the computation (default: fp32)")
+    add_reference(add)
+    add_data_root(add)
     add_weights_root(add)
 
 
@@ -226,6 +248,9 @@ COMMANDS: dict[str, Command] = {
     "distance": Command(
         "perceptual distance of images (the form of LPIPS) with a model's convolutions",
         _distance, "alexnet.cli.distance:main", computes=True,
+    ),
+    "features": Command(
+        "write the outputs of layers for many images", _features, "alexnet.cli.features:main", computes=True
     ),
     "convert": Command(
         "turn a weights file of another framework into a model folder", _convert, "alexnet.cli.convert:main"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save_file
 from torch import Tensor
@@ -35,3 +37,11 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     except UnicodeEncodeError:
         return load(path.read_bytes())
     return load_file(path)
+
+
+def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """The sha256 of named tensors on the CPU, in the order of their names, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode() + tensors[name].reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

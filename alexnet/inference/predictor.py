@@ -7,7 +7,7 @@ An image takes the same path as in training: it is decoded by ``data/decode.py``
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast, overload
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from alexnet.core.errors import UserError
+from alexnet.core.errors import UserError, unknown
 from alexnet.core.names import printable
 from alexnet.data.augment import views
 from alexnet.data.image_file import ImageLike, read_photograph
@@ -107,9 +107,30 @@ class Predictor:
 
         ``layer``: a name from ``model.layer_shapes()``. Raises ``UserError`` for any other.
         """
+        return self.outputs(pixels, (layer,))[layer].flatten(1).float().cpu().numpy()
+
+    def outputs(
+        self, pixels: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], layers: Collection[str]
+    ) -> dict[str, Tensor]:
+        """Layer → its output ``(N, C, H, W)`` or ``(N, units)`` on the device, for N images from :meth:`read`.
+
+        ``layers``: names from ``model.layer_shapes()``. The network runs up to the last of them. Raises ``UserError``
+        for any other name.
+        """
+        children = dict(self._network.named_children())
+        for name in layers:
+            if name not in children:
+                raise unknown("layer", name, children)
+        outputs: dict[str, Tensor] = {}
         with torch.inference_mode(), self.device_config.autocast():
-            outputs = self._network.layer_outputs(self.view(pixels), (layer,))
-        return outputs[layer].flatten(1).float().cpu().numpy()
+            x = self.view(pixels)
+            for name, layer in children.items():  # in evaluation mode this is the forward pass
+                if len(outputs) == len(set(layers)):
+                    break
+                x = layer(x)
+                if name in layers:
+                    outputs[name] = x
+        return outputs
 
     def view(self, pixels: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> Tensor:
         """The network's input for N images from :meth:`read`: centre views ``(N, C, S, S)``, fp32 on the device."""

@@ -7,6 +7,7 @@ occurs in both, the variant in ``variants.py`` is used.
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ import torch
 
 from alexnet.core.errors import UserError, simplify, unknown
 from alexnet.core.plugins import EntryPoints, entry_points_of
-from alexnet.models.alexnet import AlexNet, Architecture, ConvLayer, LayerOp
+from alexnet.models.alexnet import AlexNet, Architecture, ConvLayer, LayerOp, architecture_of
 from alexnet.models.classifier import Classifier
 from alexnet.models.variants import VARIANTS, Variant
 
@@ -188,3 +189,16 @@ def create_model(
     network = build(name, get_architecture(name, **overrides), classes, channels, image_size)
     network.init_weights(int(torch.randint(2**62, ()).item()) if seed is None else seed)
     return network
+
+
+def untrained_twin(network: Classifier, seed: int) -> Classifier:
+    """A new network with the architecture, classes and preprocessing of ``network``, initialized with a random seed.
+
+    The weights are those of ``create_model(..., weights="untrained:SEED")`` for the same architecture. In evaluation
+    mode, on the CPU.
+    """
+    sizes = (network.num_classes, network.in_channels, network.image_size)
+    twin = build(network.variant, architecture_of(network), *sizes)
+    twin.init_weights(seed)
+    twin.info = dataclasses.replace(network.info, trained_on=torch.zeros(0, dtype=torch.int64))
+    return twin.eval()

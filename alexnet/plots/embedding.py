@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from alexnet.core.errors import UserError
 from alexnet.data.prepared import PreparedDataset
 from alexnet.data.splits import evenly_spaced
-from alexnet.inference.features import compute_features
+from alexnet.inference.feature_index import compute_features
 from alexnet.inference.predictor import Predictor
 from alexnet.plots.canvas import MARKERS, NARROW_WIDTH, Picture, class_markers, count_of, hide_axes, new_figure, shorten
 from alexnet.plots.inputs import FinishedRun, PlotInputs

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from alexnet.core.errors import UserError
 from alexnet.data.prepared import PreparedDataset
 from alexnet.data.splits import evenly_spaced
-from alexnet.inference.features import FeatureIndex, compute_features, open_index
+from alexnet.inference.feature_index import FeatureIndex, compute_features, open_index
 from alexnet.inference.predictor import Predictor
 from alexnet.models.bundle import model_folder
 from alexnet.plots.canvas import Picture, add_frame, count_of, in_two_lines, new_figure, plot_image, shorten

@@ -73,6 +73,9 @@ def test_the_commands_and_their_options_are_these():
             "model", "images", "--top-k", "--threshold", "--sort-into", "--csv", *device, *reference, "--weights-root",
         ],
         "distance": ["model", "first", "second", "--matrix", "--resize", "--heads", "--csv", "--weights-root"],
+        "features": [
+            "model", "images", "--layers", "--out", "--pool", "--untrained", "--batch", *device, *reference, *roots,
+        ],
         "convert": ["file", "--variant", "--mean", "--out", "--weights-root"],
         "export": ["model", "--to", "--out", "--int8", "--pixels", "--golden", "--data", *roots],
         "verify": [

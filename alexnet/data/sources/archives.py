@@ -114,7 +114,58 @@ def open_archive(path: Path, form: ArchiveFormat) -> Source:
         raise UserError(error.line, [*error.details, *listing.ignored.warnings()]) from error
 
 
+def labels_of_folders(path: Path, form: ArchiveFormat) -> tuple[tuple[str, ...], Callable[[Parts], int]]:
+    """The classes of an archive of class folders, and a function: the label of the files in a folder.
+
+    It is -1 for files outside the class folders. Raises ``UserError`` as :func:`open_archive`.
+    """
+    classes = _classes(path, form, _list(path, form))
+    depths = {len(parts) for parts in classes.targets}
+
+    def label(folder: Parts) -> int:
+        target = _place(folder, classes.targets, depths)
+        return -1 if target is None else target[1]
+
+    return classes.names, label
+
+
+@dataclass(frozen=True)
+class _Classes:
+    """The class folders of an archive: ``targets`` has (split, label) for each of them, ``trains`` if one is no test.
+
+    ``prefix``: the folder that contains all others. ``count``: the number of files in the class folders.
+    """
+
+    names: tuple[str, ...]
+    prefix: Parts
+    targets: dict[Parts, tuple[str | None, int]]
+    count: int
+    trains: bool
+    warnings: tuple[str, ...]
+
+
 def _source(path: Path, form: ArchiveFormat, listing: _Listing, before: str) -> Source:
+    found = _classes(path, form, listing)
+
+    def read() -> Iterator[Record]:
+        if fingerprint_paths([path]) != before:
+            raise UserError(f"{path} changed while it was in use: start again")
+        return _read(path, form, found.targets)
+
+    return Source(
+        name=slug(form.suffix.sub("", path.name)),
+        location=str(path),
+        classes=tuple(printable(name) for name in found.names),
+        fingerprint=before,
+        read=read,
+        count=found.count,
+        descriptions=describe(found.names, _readable_names(listing, found.prefix)),
+        warnings=(*listing.ignored.warnings(), *found.warnings),
+        trainable=found.trains,
+    )
+
+
+def _classes(path: Path, form: ArchiveFormat, listing: _Listing) -> _Classes:
     prefix = _common_top(listing)
     top = _tree(listing, prefix)
     if not top.folders:
@@ -138,23 +189,13 @@ def _source(path: Path, form: ArchiveFormat, listing: _Listing, before: str) -> 
         raise UserError(f"{path}: none of the files in its class folders can be used")
     classes, warnings = choose_classes(counts, str(path))
     label = {name: index for index, name in enumerate(classes)}
-    targets = {prefix + folder.parts: (folder.split, label[folder.label]) for folder in folders if counts[folder]}
-
-    def read() -> Iterator[Record]:
-        if fingerprint_paths([path]) != before:
-            raise UserError(f"{path} changed while it was in use: start again")
-        return _read(path, form, targets)
-
-    return Source(
-        name=slug(form.suffix.sub("", path.name)),
-        location=str(path),
-        classes=tuple(printable(name) for name in classes),
-        fingerprint=before,
-        read=read,
+    return _Classes(
+        names=tuple(classes),
+        prefix=prefix,
+        targets={prefix + folder.parts: (folder.split, label[folder.label]) for folder in folders if counts[folder]},
         count=sum(counts.values()),
-        descriptions=describe(classes, _readable_names(listing, prefix)),
-        warnings=(*listing.ignored.warnings(), *warnings),
-        trainable=any(folder.trains for folder in counts if counts[folder]),
+        trains=any(folder.trains for folder in counts if counts[folder]),
+        warnings=tuple(warnings),
     )
 
 

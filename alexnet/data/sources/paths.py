@@ -29,19 +29,23 @@ def open_path(path: Path) -> Source:
         return open_folder(path)
     try:
         with open_regular(path) as file:
-            form = _archive_format(path, file)
+            form = archive_format(file)
+            file.seek(0)
+            start = file.read(4)
     except OSError as error:
         raise unreadable(path, error) from error
-    return open_archive(path, form)
-
-
-def _archive_format(path: Path, file: io.BufferedReader) -> ArchiveFormat:
-    start = file.read(4)
-    for form, matches in ((TAR, is_tar), (ZIP, is_zip)):
-        file.seek(0)
-        if matches(file):
-            return form
+    if form is not None:
+        return open_archive(path, form)
     shown = printable(str(path))
     if start in _OTHER_ARCHIVES:
         raise UserError(f"{shown} is a {_OTHER_ARCHIVES[start]} file, which is not read: unpack it first")
     raise UserError(f"{shown} is a file but not a tar or zip: expected a folder of class folders, or an archive of one")
+
+
+def archive_format(file: io.BufferedReader) -> ArchiveFormat | None:
+    """The format of an archive that is read, by its content; None for any other file. Raises ``OSError``."""
+    for form, matches in ((TAR, is_tar), (ZIP, is_zip)):
+        file.seek(0)
+        if matches(file):
+            return form
+    return None
