@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,21 +21,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet.analysis.preprocessing_trials import Payload, Trials, run_trials
+from alexnet.analysis.probe import LayerProbe, ProbeResult, make_folds, score
+from alexnet.analysis.similarity import aligned, centred_products, check_images, correlation_distances
 from alexnet.analysis.verify import VerifyReport, verify_weights, with_trials
 from alexnet.config import Recipe
 from alexnet.core.errors import RUNS, UserError, cannot_write
-from alexnet.core.files import sha256_file, write_text
+from alexnet.core.files import sha256_file, write_bytes, write_text
 from alexnet.core.names import is_url
 from alexnet.data.cache import CacheEntry, list_cache, remove_cached
 from alexnet.data.image_file import ImageLike, photographs_by_id
-from alexnet.data.image_lists import open_images
+from alexnet.data.image_lists import ImageList, Row, list_of_source, open_images
 from alexnet.data.prepared import PreparedDataset, prepared_path, verify_prepared
-from alexnet.data.sources import Source, absolute_source, is_builtin, open_source
+from alexnet.data.sources import Record, Source, absolute_source, is_builtin, open_source
 from alexnet.data.splits import evenly_spaced
+from alexnet.data.writer import array_header
 from alexnet.inference.distance import Distances, distances_of_pairs, pairs_of_names, perceptual_distance
-from alexnet.inference.feature_files import Features, file_format, twin_folder
-from alexnet.inference.features import BATCH, Pool, Request, extract
-from alexnet.inference.layer_names import rectified_in_place, resolve_layers
+from alexnet.inference.feature_files import Features, NpyFolder, file_format, open_features, twin_folder
+from alexnet.inference.features import BATCH, LayerExtractor, Pool, Request, computed_chunks, extract
+from alexnet.inference.layer_names import activation_layers, rectified_in_place, resolve_layers
 from alexnet.inference.predictor import Predictor, predict_files
 from alexnet.inference.sort_into import SortedFolder
 from alexnet.inference.transform import ImageTransform
@@ -45,6 +49,7 @@ from alexnet.models.classifier import Classifier
 from alexnet.models.registry import build, get_architecture, get_variant, untrained_twin
 from alexnet.models.summary import Summary, summarize
 from alexnet.plots.curves import CurvesFile
+from alexnet.plots.rdm import plot_rdm
 from alexnet.recipes import get_recipe
 from alexnet.recipes.photos import for_weights
 from alexnet.report import build as report
@@ -93,6 +98,7 @@ a loaded model."""
 
 EXPORT_CHECKED = 64  # images on which an exported file is checked
 INT8_CHECKED, INT8_CALIBRATION = 1000, 200
+MOST_BYTES = 4 << 30  # of all matrices that CKA compares
 
 Labels = Path | str | Sequence[Path | str]
 """One or several files with the classes of images."""
@@ -438,6 +444,7 @@ def extract_features(
     *,
     pool: Pool = "none",
     untrained: int = 0,
+    rdm: bool = False,
     batch: int = BATCH,
     device: str | None = None,
     precision: str = "fp32",
@@ -459,8 +466,9 @@ def extract_features(
     (``features.10``); a text with commas, or a sequence. ``out``: a folder, or a file that ends in ``.npz`` (up to
     1 GB), ``.h5`` or ``.parquet``. ``pool``: ``"mean"`` or ``"max"`` over the places of feature maps, which gives
     ``(rows, C)``; ``"none"`` keeps them whole. ``untrained``: the number of untrained twins, of random seeds 0, 1, …,
-    whose features are also computed: ``untrained-0/relu5``. ``batch``: images that are read at a time. The other
-    arguments are those of :func:`evaluate`, but the default precision is fp32.
+    whose features are also computed: ``untrained-0/relu5``. ``rdm``: also write ``rdm-LAYER.npy``, the correlation
+    distances ``(rows, rows)`` float64 of all pairs of images, and a picture of them. ``batch``: images that are read at
+    a time. The other arguments are those of :func:`evaluate`, but the default precision is fp32.
 
     Raises ``UserError`` for a model, images, layers or files that cannot be used.
     """
@@ -473,7 +481,9 @@ def extract_features(
         raise UserError(f"--batch {batch}: give 1 or more")
     if precision == "int8":
         raise UserError("--precision int8: features are computed in fp32 or bf16")
-    file_format(Path(out))  # a wrong name is refused before anything is loaded
+    is_folder = isinstance(file_format(Path(out)), NpyFolder)  # a wrong name is refused before anything is loaded
+    if rdm and not is_folder:
+        raise UserError(f"--rdm writes files beside the features: give a folder with --out instead of {out}")
     device_config = resolve_device(device, precision, reference=reference)
     network = _loaded(model, weights_root, reporter)
     names = resolve_layers(network, layers)
@@ -485,13 +495,179 @@ def extract_features(
     found = open_images(images, Path(data_root) if data_root else None, reporter.log)
     for line in found.warnings:
         reporter.log(f"note: {line}")
+    if rdm:
+        check_images(found.count)
     twins = {twin_folder(seed): functools.partial(untrained_twin, network, seed) for seed in range(untrained)}
     request = Request(network, {"": lambda: network, **twins}, found, names, pool, device_config, batch)
     with device_config.enough_memory("give fewer layers, --pool mean, or --device cpu"):
         features = extract(request, Path(out), reporter)
     if bad := features.description["unreadable"]:
         reporter.log(f"note: {bad:,} of {features.rows:,} images could not be read: their rows are NaN")
+    if rdm:
+        _write_rdms(features, reporter)
     return features
+
+
+def _write_rdms(features: Features, reporter: Reporter) -> None:
+    """Write the RDM of each array and its picture, but those that are there already."""
+    classes = [class_name for _, class_name, _ in features.table()]
+    keys = features.layers
+    with stage(reporter, "dissimilarity matrices", len(keys)):
+        for done, key in enumerate(keys, 1):
+            matrix, picture = rdm_path(features, key), rdm_path(features, key).with_suffix(".png")
+            if not (matrix.is_file() and picture.is_file()):
+                distances = correlation_distances(features[key])
+                header = array_header(distances.dtype, distances.shape)
+                try:
+                    write_bytes(matrix, header + distances.tobytes())
+                    plot_rdm(distances, classes, f"dissimilarity of {key}, {features.rows:,} images").save(picture)
+                except OSError as error:
+                    raise cannot_write(matrix, error, "free disk space and repeat the command") from error
+            reporter.advance(done)
+
+
+def rdm_path(features: Features, key: str) -> Path:
+    """The file of the dissimilarity matrix of an array; its picture has the same name with ``.png``."""
+    folder, _, name = key.rpartition("/")
+    return features.path / folder / f"rdm-{name}.npy"
+
+
+def compare_features(features: Features, others: Sequence[Path | str] = ()) -> list[dict[str, Any]]:
+    """CKA between all arrays of ``features``; with ``others``, between them and the arrays of these folders or files.
+
+    A dict for each pair: ``a``, ``b``, ``cka`` (Kornblith et al. 2019, linear kernel) and ``cka_unbiased``, which is
+    near 0 for unrelated features also if there are few images. Images that could not be read are left out. Raises
+    ``UserError`` for features of other images, and if there is nothing to compare.
+    """
+    opened = {str(path): open_features(path) for path in others}
+    table = features.table()
+    kept = np.array([not error for _, _, error in table])
+    for path, other in opened.items():
+        theirs = other.table()
+        if [file for file, _, _ in theirs] != [file for file, _, _ in table]:
+            raise UserError(f"{path} has features of other images than {features.path}: CKA needs the same")
+        kept &= [not error for _, _, error in theirs]
+    arrays = [(key, features, key) for key in features.layers]
+    compared = [(f"{path}/{key}", other, key) for path, other in opened.items() for key in other.layers]
+    if len(arrays) < 2 and not compared:
+        raise UserError("CKA compares two arrays: give several --layers, or --cka FEATURES of another model")
+    if 8 * len(kept) ** 2 * len(arrays + compared) > MOST_BYTES:
+        raise UserError(f"CKA of {len(arrays + compared)} arrays of {len(kept):,} images is too large: give fewer")
+    products = {name: centred_products(found[key], kept) for name, found, key in arrays + compared}
+    names = [name for name, _, _ in arrays]
+    pairs = [(a, b) for a in names for b, _, _ in compared] if compared else list(itertools.combinations(names, 2))
+    return [
+        {
+            "a": a, "b": b, "cka": aligned(products[a], products[b]),
+            "cka_unbiased": aligned(products[a], products[b], unbiased=True),
+        }
+        for a, b in pairs
+    ]  # fmt: skip
+
+
+def probe(
+    model: Model,
+    data: Path | str | None = None,
+    layers: str | Sequence[str] = (),
+    *,
+    labels: Labels = (),
+    images: int | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    precision: str = "fp32",
+    reference: bool = False,
+    data_root: Path | str | None = None,
+    weights_root: Path | str | None = None,
+    progress: bool | None = None,
+) -> ProbeResult:
+    """How well a linear classifier on each layer tells the classes of ``data`` apart, by cross-validation.
+
+    ``probe("torchvision/imagenet", "pets").layers[0].trained.accuracy``. The features are means over the places of
+    feature maps; they are standardised, and classified by logistic regression with C = 0.01. The control is the same
+    layer of an untrained network of the same architecture, random seed 0, on the same folds. The test images of a
+    source that has others too are left out, so that they can be counted later.
+
+    ``layers``: as in :func:`extract_features`; none for all activations. ``images``: at most this many images, evenly
+    spaced over the classes. ``seed``: of the folds. ``labels``: as in :func:`train`. The other arguments are those of
+    :func:`extract_features`. Raises ``UserError`` for a model, layers or images that cannot be used, and for a class of
+    one image.
+    """
+    reporter = make_reporter(progress)
+    if images is not None and images < 1:
+        raise UserError(f"--images {images}: give 1 or more")
+    files = _label_files(labels)
+    if data is None and not files:
+        raise UserError("a probe needs images: give --data SOURCE")
+    device_config = resolve_device(device, precision, reference=reference)
+    network = _loaded(model, weights_root, reporter)
+    names = resolve_layers(network, layers or activation_layers(network))
+    root = Path(data_root) if data_root else None
+    source = open_source(str(files[0].parent if data is None else data), root, reporter.log, files)
+    chosen, splits = _probe_images(source, images)
+    listed = list_of_source(chosen)
+    rows, features = _mean_features(network, listed, names, device_config, "features", reporter)
+    if not rows:
+        raise UserError(f"{source.location}: none of its images can be read")
+    twin = untrained_twin(network, 0)
+    _, control = _mean_features(twin, listed, names, device_config, "features of an untrained network", reporter)
+    numbers = {name: number for number, name in enumerate(source.classes)}
+    targets = np.array([numbers[row.class_name] for row in rows], np.int64)
+    hashes = np.array([row.digest for row in rows], np.uint64)
+    folds = make_folds(targets, hashes, source.classes, seed)
+    scores = []
+    with stage(reporter, "fitting", len(names)):
+        for done, name in enumerate(names, 1):
+            pair = (score(found[name], targets, folds) for found in (features, control))
+            scores.append(LayerProbe(name, features[name].shape[1], *pair))
+            reporter.advance(done)
+    return ProbeResult(
+        images=len(rows), classes=len(np.unique(targets)), folds=len(folds),
+        largest_class=float(np.bincount(targets).max() / len(targets)), splits=splits,
+        copies=len(rows) - len(np.unique(hashes)),
+        trained_on=int(np.isin(hashes, network.trained_on.numpy().view(np.uint64)).sum()),
+        unreadable=listed.count - len(rows), layers=tuple(scores),
+    )  # fmt: skip
+
+
+def _probe_images(source: Source, most: int | None) -> tuple[Source, tuple[str, ...]]:
+    """The images of a source that a probe uses, and the names of their splits: not those of test if there are others.
+
+    ``most``: at most this many, evenly spaced over the classes.
+    """
+    pairs = [(record.label, record.split) for record in source.records()]
+    index = np.array([number for number, (_, split) in enumerate(pairs) if split != "test"], np.int64)
+    if not len(index):
+        index = np.arange(len(pairs))
+    if most is not None:
+        by_class = index[np.argsort([pairs[number][0] for number in index.tolist()], kind="stable")]
+        index = np.sort(evenly_spaced(by_class, most))
+    kept = set(index.tolist())
+
+    def read() -> Iterator[Record]:
+        return (record for number, record in enumerate(source.records()) if number in kept)
+
+    splits = tuple(sorted({split for number in kept if (split := pairs[number][1])}))
+    return dataclasses.replace(source, read=read, count=len(kept)), splits
+
+
+def _mean_features(
+    network: Classifier, images: ImageList, layers: Mapping[str, str], device: DeviceConfig, title: str,
+    reporter: Reporter,
+) -> tuple[list[Row], dict[str, NDArray[np.float32]]]:  # fmt: skip
+    """The rows that can be read, without pixels, and name → features ``(rows, channels or units)``."""
+    extractor = LayerExtractor(network, layers, "mean", device)
+    rows: list[Row] = []
+    blocks: dict[str, list[NDArray[np.float32]]] = {name: [] for name in layers}
+    done = 0
+    with stage(reporter, title, images.count):
+        for some, outputs in computed_chunks(extractor, images, network):
+            good = [place for place, row in enumerate(some) if row.pixels is not None]
+            rows += [dataclasses.replace(some[place], pixels=None) for place in good]
+            for name, output in outputs.items():
+                blocks[name].append(output[good])
+            done += len(some)
+            reporter.advance(done)
+    return rows, {name: np.concatenate(parts) for name, parts in blocks.items()}
 
 
 def accelerate(

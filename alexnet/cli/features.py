@@ -1,10 +1,10 @@
-"""``alexnet features``: the outputs of layers for many images, in files."""
+"""``alexnet features``: the outputs of layers for many images, in files; with ``--rdm`` and ``--cka``, compared."""
 
 from __future__ import annotations
 
 import argparse
 
-from alexnet.api import extract_features
+from alexnet.api import compare_features, extract_features, rdm_path
 from alexnet.cli.console import print_json, print_text
 from alexnet.core.files import size_in_words
 from alexnet.report.tables import dimensions, table
@@ -14,17 +14,24 @@ def main(arguments: argparse.Namespace) -> int:
     """Extract the features and print which array has which shape; returns the exit status."""
     features = extract_features(
         arguments.model, arguments.images, arguments.layers, arguments.out, pool=arguments.pool,
-        untrained=arguments.untrained, batch=arguments.batch, device=arguments.device, precision=arguments.precision,
-        reference=arguments.reference, data_root=arguments.data_root, weights_root=arguments.weights_root,
+        untrained=arguments.untrained, rdm=arguments.rdm, batch=arguments.batch, device=arguments.device,
+        precision=arguments.precision, reference=arguments.reference, data_root=arguments.data_root,
+        weights_root=arguments.weights_root,
     )  # fmt: skip
+    pairs = None if arguments.cka is None else compare_features(features, arguments.cka)
+    matrices = {key: str(rdm_path(features, key)) for key in features.layers} if arguments.rdm else {}
     described = features.description
     if arguments.json:
-        print_json({"path": str(features.path), **described})
+        more = ({"rdm": matrices} if arguments.rdm else {}) | ({} if pairs is None else {"cka": pairs})
+        print_json({"path": str(features.path), **described, **more})
         return 0
     rows = []
     for key in features.layers:
         layer = described["layers"][key.rpartition("/")[2]]
         shape = (features.rows, *layer["shape"])
         rows.append((key, layer["layer"], dimensions(shape), size_in_words(features.bytes_of(key))))
-    print_text(table(("array", "layer", "shape", "size"), rows), f"\nwritten to {features.path}")
+    print_text(table(("array", "layer", "shape", "size"), rows), f"\nwritten to {features.path}", *matrices.values())
+    if pairs is not None:
+        cells = [(pair["a"], pair["b"], f"{pair['cka']:.3f}", f"{pair['cka_unbiased']:.3f}") for pair in pairs]
+        print_text("", table(("layer", "and", "CKA", "unbiased CKA"), cells))
     return 0

@@ -117,10 +117,28 @@ def _features(add: Add) -> None:
     add("--pool", choices=("none", "mean", "max"), default="none", help=pool)
     twins = "also the features of N untrained networks of the same architecture, random seeds 0 to N - 1"
     add("--untrained", type=int, default=0, metavar="N", help=twins)
+    rdm = "also write the correlation distances of all pairs of images, a matrix and a picture for each layer"
+    add("--rdm", action="store_true", help=rdm)
+    cka = "print CKA between the layers; with folders of features of the same images, between these and the layers"
+    add("--cka", nargs="*", metavar="FEATURES", help=cka)
     batch = "images that are read at a time (default: 256); the features do not depend on it"
     add("--batch", type=count, default=256, metavar="N", help=batch)
     add_device(add)
     add("--precision", choices=("fp32", "bf16"), default="fp32", help="of the computation (default: fp32)")
+    add_reference(add)
+    add_data_root(add)
+    add_weights_root(add)
+
+
+def _probe(add: Add) -> None:
+    add("model", metavar="MODEL", help=MODEL)
+    add("--data", metavar="SOURCE", help=f"images with classes: {SOURCE}")
+    add("--layers", default="", metavar="LAYERS", help="names with commas, e.g. relu5,fc6 (default: all activations)")
+    add_labels(add)
+    add("--images", type=count, metavar="N", help="the most images to use, evenly spaced (default: all)")
+    add_seed(add)
+    add_device(add)
+    add("--precision", choices=("fp32", "bf16"), default="fp32", help="of the features (default: fp32)")
     add_reference(add)
     add_data_root(add)
     add_weights_root(add)
@@ -251,6 +269,10 @@ COMMANDS: dict[str, Command] = {
     ),
     "features": Command(
         "write the outputs of layers for many images", _features, "alexnet.cli.features:main", computes=True
+    ),
+    "probe": Command(
+        "how well a linear classifier on each layer tells classes apart, by cross-validation",
+        _probe, "alexnet.cli.probe:main", computes=True,
     ),
     "convert": Command(
         "turn a weights file of another framework into a model folder", _convert, "alexnet.cli.convert:main"

@@ -111,13 +111,13 @@ def _open(images: Path | str, data_root: Path | None, log: Log) -> ImageList:
     text = str(images)
     path = Path(os.path.expanduser(text))  # noqa: PTH111 – never raises
     if is_builtin(text) or is_url(text) or not text.strip():
-        return _of_source(open_source(text, data_root, log))  # which has the errors for the last two
+        return list_of_source(open_source(text, data_root, log))  # which has the errors for the last two
     try:
         if path.is_dir():
             path = path.resolve()
             return _of_prepared(open_prepared(path)) if (path / "store.json").is_file() else _of_folder(path)
         if not path.exists():
-            return _of_source(open_source(text, data_root, log))  # its error suggests the nearest name
+            return list_of_source(open_source(text, data_root, log))  # its error suggests the nearest name
         with open_regular(path) as file:
             form = archive_format(file)
             file.seek(0)
@@ -146,7 +146,8 @@ def _decoded(classes: Sequence[str], records: Iterator[Record], settings: Prepro
             yield Row(record.name, name, record.split, item.pixels, printable(item.reason), item.digest)
 
 
-def _of_source(source: Source) -> ImageList:
+def list_of_source(source: Source) -> ImageList:
+    """The images of a source, in its order."""
     count = sum(1 for _ in source.records()) if source.count is None else source.count
 
     def rows(settings: Preprocessing, start: int) -> Iterator[Row]:

@@ -17,6 +17,7 @@ from alexnet.models.classifier import FLATTEN, Classifier
 from alexnet.models.layers import AdaptiveAvgPool, Dropout
 
 TORCHVISION = "torchvision"
+ACTIVATIONS = (nn.ReLU, nn.Tanh, nn.Sigmoid)
 CLASSIFIER = tuple(f"classifier.{place}" for place in range(1, 7))
 """fc6, relu6, dropout (relu6 again), fc7, relu7, fc8."""
 
@@ -37,6 +38,11 @@ def resolve_layers(network: Classifier, names: str | Sequence[str]) -> dict[str,
         if name not in known:
             raise unknown("layer", name, known)
     return {name: known[name] for name in given}
+
+
+def activation_layers(network: Classifier) -> list[str]:
+    """The activations of a network, in forward order: ``relu1`` … ``relu7`` of an AlexNet."""
+    return [name for name, layer in network.named_children() if isinstance(layer, ACTIVATIONS)]
 
 
 def torchvision_names(network: Classifier) -> dict[str, str]:

@@ -24,6 +24,7 @@ PLOTS = {
     "predictions": "images with their five most probable classes; mistakes",
     "confusion": "confusion matrix and accuracy of each class",
     "embedding": "t-SNE of a layer's output for many images",
+    "rdm": "how unlike a layer's features are for each pair of images",
     "neighbours": "the training images whose features are nearest to an image's",
     "activations": "the output of each layer for one image; active units",
     "attributions": "the pixels that matter for a class: Grad-CAM, saliency, occlusion",

@@ -74,8 +74,10 @@ def test_the_commands_and_their_options_are_these():
         ],
         "distance": ["model", "first", "second", "--matrix", "--resize", "--heads", "--csv", "--weights-root"],
         "features": [
-            "model", "images", "--layers", "--out", "--pool", "--untrained", "--batch", *device, *reference, *roots,
+            "model", "images", "--layers", "--out", "--pool", "--untrained", "--rdm", "--cka", "--batch", *device,
+            *reference, *roots,
         ],
+        "probe": ["model", "--data", "--layers", "--labels", "--images", "--seed", *device, *reference, *roots],
         "convert": ["file", "--variant", "--mean", "--out", "--weights-root"],
         "export": ["model", "--to", "--out", "--int8", "--pixels", "--golden", "--data", *roots],
         "verify": [

@@ -65,6 +65,7 @@ RUNS = [
     ["neighbours", "run0"],
     ["neighbours", "run0", "--image", "photo.png", "--image", "colours/red/0.png"],
     ["embedding", "run0", "--data", "more"],
+    ["rdm", "run0", "--layer", "relu5"],
     ["receptive-field", "small"],
     ["receptive-field", "small", "--image", "photo.png"],
     ["receptive-field", "run0"],

@@ -41,6 +41,7 @@ from alexnet.plots.predictions import (
     choose_examples,
     plot_predictions,
 )
+from alexnet.plots.rdm import plot_rdm
 from alexnet.plots.receptive_field import compose_receptive_fields
 from alexnet.recipes import RECIPES
 
@@ -495,3 +496,17 @@ def test_a_bad_image_costs_a_line(tmp_path):
         stored_pixels(get_recipe("photos"), written(tmp_path, b"no image"))
     with pytest.raises(UserError, match=r"image\.png: "):
         compose_receptive_fields("small", written(tmp_path, b"no image"))
+
+
+def test_a_dissimilarity_matrix_is_sorted_by_class():
+    """Images 0, 2 of "b" and 1, 3 of "a": distances are 0.1 within and 1 between classes."""
+    distances = np.array([[0, 1, 0.1, 1], [1, 0, 1, 0.1], [0.1, 1, 0, 1], [1, 0.1, 1, 0]])
+    picture = plot_rdm(distances, ["b", "a", "b", "a"], "map")
+    (image,) = picture.figure.axes[0].images
+    np.testing.assert_array_equal(np.asarray(image.get_array())[0], [0, 0.1, 1, 1])
+    assert [label.get_text() for label in picture.figure.axes[0].get_yticklabels()] == ["a", "b"]
+    assert picture.values == {"within_classes": pytest.approx(0.1), "between_classes": 1.0}
+    assert "within classes 0.100, between classes 1.000" in picture.caption
+    distances[0] = distances[:, 0] = np.nan
+    assert plot_rdm(distances, [""] * 4, "map").values == {}
+    assert plot_rdm(distances, ["b", "a", "b", "a"], "map").values["within_classes"] == pytest.approx(0.1)
