@@ -98,6 +98,7 @@ a loaded model."""
 
 EXPORT_CHECKED = 64  # images on which an exported file is checked
 INT8_CHECKED, INT8_CALIBRATION = 1000, 200
+MOST_TWINS = 1000
 MOST_BYTES = 4 << 30  # of all matrices that CKA compares
 
 Labels = Path | str | Sequence[Path | str]
@@ -475,8 +476,8 @@ def extract_features(
     reporter = make_reporter(progress)
     if not str(out).strip():
         raise UserError("--out is empty: give a folder, or a file that ends in .npz, .h5 or .parquet")
-    if untrained < 0:
-        raise UserError(f"--untrained {untrained}: give 0 or more")
+    if not 0 <= untrained <= MOST_TWINS:
+        raise UserError(f"--untrained {untrained}: give a number from 0 to {MOST_TWINS:,}")
     if batch < 1:
         raise UserError(f"--batch {batch}: give 1 or more")
     if precision == "int8":

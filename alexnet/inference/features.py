@@ -120,7 +120,7 @@ def computed_chunks(
     """
     settings, chunk = model.preprocessing, extractor.chunk
     black = np.zeros((settings.resize_size, settings.resize_size, settings.channels), np.uint8)
-    at_once = -(-batch // chunk) * chunk
+    at_once = -(-min(batch, images.count) // chunk) * chunk
     with closing(images.rows(settings, start)) as rows:
         while read := list(itertools.islice(rows, at_once)):
             for first in range(0, len(read), chunk):

@@ -493,6 +493,7 @@ def _outputs(line: Line) -> Iterable[str]:
             path = os.path.normpath(f"work/{target}")
             yield path
             yield os.path.splitext(path)[0] + ".svg"  # noqa: PTH122
+            yield f"{path}.partial"  # of an unfinished extraction of features
 
 
 def fuzz_commands(

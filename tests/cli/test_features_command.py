@@ -69,7 +69,10 @@ def test_the_command_writes_and_prints(place, tmp_path, monkeypatch, capsys):
         (["model", "photos", "--layers", "conv1", "--out", " "], "--out is empty"),
         (["model", "photos", "--layers", "conv1", "--out", "photos"], "photos exists and holds no features"),
         (["model", "photos", "--layers", "conv1", "--out", "model/model.json/F"], "cannot write the features to"),
-        (["model", "photos", "--layers", "conv1", "--out", "F", "--untrained", "-1"], "--untrained -1: give 0 or more"),
+        (
+            ["model", "photos", "--layers", "conv1", "--out", "F", "--untrained", "-1"],
+            "--untrained -1: give a number from 0",
+        ),
         (["model", "photos", "--layers", "conv1", "--out", "F", "--batch", "0"], "'0' is not a whole number of 1 or"),
         (["model", "photos", "--layers", "conv1", "--out", "F", "--device", "meta"], "device 'meta' cannot be used"),
     ],
