@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from alexnet.core.errors import StoppedError, UserError
@@ -39,9 +39,12 @@ def main(words: Sequence[str] | None = None) -> int:
     add = commands.add_parser("keep", help="write what a folder holds to alexnet_lab/results/").add_argument
     add("kind", choices=kept.KINDS)
     add("folder", type=Path, metavar="FOLDER", help="the folder of --out")
-    given = parser.parse_args(words)
+    given = vars(parser.parse_args(words))
+    functions: Mapping[str, Callable[..., int]] = {
+        "fresh": _fresh, "trained": _trained, "faults": _faults, "keep": _keep,
+    }  # fmt: skip
     try:
-        return {"fresh": _fresh, "trained": _trained, "faults": _faults, "keep": _keep}[given.command](given)
+        return functions[given.pop("command")](**given)
     except StoppedError as error:  # by a signal, after a checkpoint
         print(error, file=sys.stderr)
         return error.status
@@ -50,40 +53,41 @@ def main(words: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _fresh(given: argparse.Namespace) -> int:
-    rows = fresh.verify_all_fresh(given.variants or fresh.alexnets(), given.seeds, given.width, given.out)
+def _fresh(variants: Sequence[str], seeds: int, width: float | None, out: Path | None) -> int:
+    rows = fresh.verify_all_fresh(variants or fresh.alexnets(), seeds, width, out)
     wrong = fresh.wrong(rows)
     print(*wrong, f"{len(rows) - len(wrong)} of {len(rows)} fresh networks are called untrained", sep="\n")
     return int(bool(wrong))
 
 
-def _trained(given: argparse.Namespace) -> int:
-    sources = _pairs(given.data)
-    names = given.recipes or trained.short_recipes()
+def _trained(recipes: Sequence[str], seed: int, out: Path, data: Sequence[str], data_root: Path | None) -> int:
+    names, sources = recipes or trained.short_recipes(), _pairs(data)
     whole = []
-    for row in trained.verify_trained(names, given.out, seed=given.seed, sources=sources, data_root=given.data_root):
+    for row in trained.verify_trained(names, out, seed=seed, sources=sources, data_root=data_root):
         print(f"{row['recipe']}, seed {row['seed']}, top-1 {row['top1']:.1%}: {row['summary']}", flush=True)
         whole.append(trained.is_whole(row))
     print(f"{sum(whole)} of {len(whole)} trained networks are called trained and whole")
     return int(not all(whole))
 
 
-def _faults(given: argparse.Namespace) -> int:
-    donors, data = _pairs(given.donor), _pairs(given.data)
+def _faults(
+    networks: Sequence[str], donor: Sequence[str], data: Sequence[str], data_root: Path | None, out: Path
+) -> int:
+    donors, sources = _pairs(donor), _pairs(data)
     columns = [
-        faults.Column(name, Path(model), Path(donors[name]) if name in donors else None, data.get(name))
-        for name, model in _pairs(given.networks).items()
+        faults.Column(name, Path(model), Path(donors[name]) if name in donors else None, sources.get(name))
+        for name, model in _pairs(networks).items()
     ]
     healthy = True
-    for column in faults.measure_faults(columns, given.out, data_root=given.data_root):
+    for column in faults.measure_faults(columns, out, data_root=data_root):
         cells = {title: faults.in_words(row) for title, row in column["faults"].items()}
         print(column["name"], *(f"  {title}: {cell}" for title, cell in cells.items()), sep="\n", flush=True)
         healthy = healthy and cells[faults.NO_FAULT] == "consistent"
     return int(not healthy)
 
 
-def _keep(given: argparse.Namespace) -> int:
-    print(kept.keep(given.kind, given.folder))
+def _keep(kind: str, folder: Path) -> int:
+    print(kept.keep(kind, folder))
     return 0
 
 
