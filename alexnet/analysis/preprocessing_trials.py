@@ -93,7 +93,7 @@ class Trials:
     ``never_active``: layer → units that are 0 for all images and positions, under the best preprocessing. ``refused``:
     images that could not be read. ``dropout``: a trial, and the same with scaled outputs of fc6 and fc7; the second is
     right if ``dropout_is_wrong``. Of networks with strong dropout only. ``alpha``: the trial with the stated settings
-    and the same with the other convention for α, if the second is right beyond doubt.
+    and the same with the other convention for α, if the second is clearly right (see ``SURE``).
     """
 
     trials: tuple[Trial, ...]
@@ -117,12 +117,12 @@ class Trials:
 
     @property
     def stated_is_wrong(self) -> bool:
-        """Whether another preprocessing is better than the stated one, beyond doubt."""
+        """Whether another preprocessing is clearly better than the stated one (see ``SURE``)."""
         return self.fits and self.stated.behind > SURE / 1.96 * self.stated.error and not self.stated.tie
 
     @property
     def wrong_settings(self) -> tuple[Setting, ...]:
-        """The settings of the best trial that are not as stated, without those that make no difference beyond doubt."""
+        """The settings of the best trial that are not as stated, without those that make no clear difference."""
         best = self.best
         changed = [name for name in SETTINGS if getattr(best, name) != getattr(self.stated, name)]
         if len(changed) < 2:
@@ -226,7 +226,7 @@ def _report(
 
 
 def _alpha(results: Mapping[_Settings, _Result], own: _Settings) -> _Settings | None:
-    """The stated settings with the other convention for α, if it explains the labels better beyond doubt.
+    """The stated settings with the other convention for α, if its loss is clearly lower (see ``SURE``).
 
     The losses are compared after a division of the logits by the temperature of each, because α changes their size too.
     """

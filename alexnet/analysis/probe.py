@@ -61,7 +61,7 @@ class ProbeResult:
     """Linear probes of several layers on the same folds of the same images.
 
     ``largest_class``: the share of the largest class, which is the accuracy of always predicting it. ``splits``: the
-    splits of the source that were used. ``copies``: images whose content occurs more than once. ``trained_on``: images
+    splits of the source that were used. ``copies``: images that repeat an earlier one. ``trained_on``: images
     that the model was trained on. ``unreadable``: images that were left out.
     """
 

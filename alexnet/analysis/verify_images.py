@@ -100,8 +100,8 @@ def _alpha_finding(stated: Trial, other: Trial) -> Finding:
     """The fault if the other convention for α explains the labels better."""
     line = (
         f"{WRONG_SETTING['alpha'][1]}: with the other convention {_percent(other)}, mean loss {other.loss:.2f}, "
-        f"as stated {_percent(stated)} and {stated.loss:.2f}; with the best size of the logits for each, the other "
-        "convention explains the labels better beyond doubt"
+        f"as stated {_percent(stated)} and {stated.loss:.2f}; after a division of the logits by the temperature "
+        "of each, the loss with the other convention is lower by more than 3 standard errors"
     )
     return Finding("wrong", line, "lrn-alpha", figures={"loss": stated.loss, "other": other.loss})
 

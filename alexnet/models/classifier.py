@@ -280,6 +280,17 @@ def watch_layers(network: nn.Module, record: Record, names: Collection[str] | No
             handle.remove()
 
 
+@contextmanager
+def evaluation_mode(network: nn.Module) -> Iterator[None]:
+    """A context in which a network is in evaluation mode; afterwards it is in the mode in which it was."""
+    training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(training)
+
+
 def run_on_meta(network: Classifier, record: Record) -> None:
     """Run the network once on torch's "meta" device, where tensors have shapes but no values; see `watch_layers`.
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from alexnet.core.errors import UserError, cannot_write, unknown
 from alexnet.core.files import put_in_place, remove_leftovers, scratch_folder, write_json
 from alexnet.data.augment import views
-from alexnet.models.classifier import Classifier
+from alexnet.models.classifier import Classifier, evaluation_mode
 
 EXPORTERS: Mapping[str, str] = {
     "onnx": "alexnet.weights.exporters.onnx",
@@ -291,8 +291,8 @@ def preprocess(model: Classifier, pixels: Tensor) -> Tensor:
 
 
 def logits(model: Classifier, images: Tensor) -> Tensor:
-    """Our logits ``(N, classes)`` fp32, with reference layers on the CPU."""
-    with torch.inference_mode():
+    """Our logits ``(N, classes)`` fp32, with reference layers on the CPU, in evaluation mode."""
+    with torch.inference_mode(), evaluation_mode(model):
         return torch.cat([model(image[None]) for image in images.float()])
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from alexnet.core.errors import UserError, cannot_read
 from alexnet.core.files import open_regular, write_bytes
 from alexnet.core.schema import to_json
-from alexnet.models.classifier import Classifier
+from alexnet.models.classifier import Classifier, evaluation_mode
 from alexnet.weights.layer_table import table_layers
 
 INPUT, DESCRIPTION = "input", "golden.json"
@@ -52,13 +52,8 @@ def golden_outputs(model: Classifier, image: Tensor) -> dict[str, np.ndarray]:
     if tuple(image.shape) != expected:
         raise UserError(f"a golden image is {expected}, not {tuple(image.shape)}")
     image = image.detach().cpu().float()
-    training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            outputs = model.layer_outputs(image, table_layers(model))
-    finally:
-        model.train(training)
+    with torch.inference_mode(), evaluation_mode(model):
+        outputs = model.layer_outputs(image, table_layers(model))
     return {
         name: np.ascontiguousarray(tensor.float().numpy(), "<f4") for name, tensor in ((INPUT, image), *outputs.items())
     }

@@ -236,6 +236,15 @@ def test_an_exported_file_can_be_converted_back(name, suffix, narrow, tmp_path):
             torch.testing.assert_close(found.state_dict()[key], tensor, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("file_format", ["safetensors", "c"])
+def test_a_network_in_training_mode_is_exported_as_in_evaluation(file_format, narrow, tmp_path, one_thread):
+    model = narrow("small", dropout=0.5).train()
+    check = alexnet.export(model, tmp_path / f"net{get_exporter(file_format).SUFFIX}", file_format).check
+    assert check.difference <= 1e-5
+    assert check.images >= 8
+    assert model.training
+
+
 def test_a_mean_image_travels_with_the_file(narrow, tmp_path):
     from dataclasses import replace
 
