@@ -277,7 +277,8 @@ class TrainSpec:
     evaluate the test split after each epoch, for source documents that plot it; no choice uses it. ``keep``: the
     weights of the last step, or those of the best validation accuracy. ``views``: 1 or 10 views of each image in the
     final evaluation. ``init``: the MODEL whose weights the training starts from; ``none`` starts from random ones.
-    ``freeze``: layers of it that do not train, as names or ranges, ``conv1-conv3``.
+    ``freeze``: layers of it that do not train, as names or ranges, ``conv1-conv3``. ``head``: how a new last layer
+    begins if all other layers are from ``init``: ``random``, or with the weights of a linear ``probe`` on its inputs.
     """
 
     batch_size: Positive = 128
@@ -293,6 +294,7 @@ class TrainSpec:
     views: Annotated[Literal[1, 10], WHOLE] = 1
     init: str = NO_INIT
     freeze: tuple[str, ...] = ()
+    head: Literal["random", "probe"] = "random"
 
     def __post_init__(self) -> None:
         if self.freeze and self.init == NO_INIT:

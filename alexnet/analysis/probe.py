@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,16 +124,44 @@ def fit_and_predict(
     Also returns whether the fit converged. The scaler is fitted on ``train`` only. Labels of one class are returned as
     they are.
     """
+    if len(np.unique(labels)) < 2:
+        return np.full(len(test), labels[0]), True
+    classifier, converged = _fit(train, labels)
+    predicted: NDArray[np.int64] = classifier.predict(test.astype(np.float64))
+    return predicted, converged
+
+
+def linear_layer(
+    features: NDArray[np.float32], labels: NDArray[np.int64], num_classes: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The probe that is fitted on all features ``(n, units)``, as one linear layer: weight ``(classes, units)``, bias.
+
+    The scaler is part of it: with means m and standard deviations s, w · (x − m)/s + b = (w/s) · x + (b − w · m/s). The
+    softmax of its outputs has the probabilities of the probe. Classes without images get the lowest bias of all.
+    Raises ``ValueError`` for labels of one class.
+    """
+    pipeline, _ = _fit(features, labels)
+    scaler, logistic = pipeline[0], pipeline[1]
+    coefficients, intercepts = logistic.coef_, logistic.intercept_
+    if len(logistic.classes_) == 2:  # scikit-learn has one row, the logit of the second class
+        coefficients = np.concatenate([-coefficients, coefficients]) / 2
+        intercepts = np.concatenate([-intercepts, intercepts]) / 2
+    weight = np.zeros((num_classes, features.shape[1]))
+    weight[logistic.classes_] = coefficients / scaler.scale_
+    bias = np.full(num_classes, (intercepts - coefficients @ (scaler.mean_ / scaler.scale_)).min())
+    bias[logistic.classes_] = intercepts - coefficients @ (scaler.mean_ / scaler.scale_)
+    return weight, bias
+
+
+def _fit(features: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[Any, bool]:
+    """A scaler and a logistic regression, fitted; and whether the fit converged."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    if len(np.unique(labels)) < 2:
-        return np.full(len(test), labels[0]), True
     classifier = make_pipeline(StandardScaler(), LogisticRegression(C=REGULARIZATION, max_iter=ITERATIONS))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
-        classifier.fit(train.astype(np.float64), labels)
-    predicted: NDArray[np.int64] = classifier.predict(test.astype(np.float64))
-    return predicted, not any(issubclass(each.category, ConvergenceWarning) for each in caught)
+        classifier.fit(features.astype(np.float64), labels)
+    return classifier, not any(issubclass(each.category, ConvergenceWarning) for each in caught)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import html
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -31,6 +29,8 @@ def printable_lines(text: str) -> str:
 
 def markdown(text: str) -> str:
     """Text that Markdown shows as it is: neither formatting, nor links, nor HTML, nor the end of a table's cell."""
+    import html  # not above: every command imports this module
+
     return html.escape(_MARKDOWN.sub(lambda found: "\\" + found[0], printable(text)), quote=False)
 
 
@@ -63,6 +63,8 @@ def either(names: Sequence[str]) -> str:
 
 
 def _similarity(one: str, other: str) -> float:
+    import difflib  # as html above
+
     return difflib.SequenceMatcher(None, other, one).ratio()  # in this order, as get_close_matches compares
 
 

@@ -85,6 +85,7 @@ PHOTOS, PHOTOS_SMALL, PHOTOS_TRANSFER = RECIPES = (
             class_weights="auto",
             keep="best-on-val",
             init="torchvision/imagenet",
+            head="probe",
         ),
         claim=Claim(
             source="this project: a folder of your photographs, from trained weights (Yosinski et al. 2014)",

@@ -31,6 +31,7 @@ from alexnet.runtime.run import Run, source_commit
 from alexnet.runtime.signals import StopSignals
 from alexnet.training.build import build_model, class_weights, split_indices
 from alexnet.training.evaluate import log_probabilities
+from alexnet.training.linear_probe import LinearProbes
 from alexnet.training.optimizer import build_optimizer, set_lrs
 from alexnet.training.schedule import bias_learning_rate, learning_rate
 from alexnet.training.state import AverageMeter, Identity, State
@@ -378,6 +379,20 @@ class Training:
             renamed = f"it cannot be renamed ({error.strerror or error})"
         self.warn(log, "damaged-checkpoint", f"{damaged}; {renamed}; the checkpoint of step {step} is used")
 
+    def start_from_probe(self, log: RunLog) -> None:
+        """Cross-validate linear probes on the layers from trained weights, log them, and begin the last layer with one.
+
+        Only with ``train.head`` = "probe".
+        """
+        if self.recipe.train.head != "probe" or self.transferred is None:
+            return
+        probes = LinearProbes(self.network, self.dataset, self.train_index, self.val_index, self.device_config)
+        for score in probes.cross_validate(self.transferred.copied, self.seed, self.reporter):
+            log.event("probe", step=0, **score.to_json())
+            self.reporter.log(str(score))
+        if self.transferred.new == (self.network.last_layer,):
+            probes.start_last_layer()
+
     def restore(self, log: RunLog) -> None:
         """Load the newest undamaged checkpoint, if there is one, and remove the metrics of later steps."""
         found, damaged = load_newest(self.run.checkpoints)
@@ -396,6 +411,7 @@ class Training:
             if self.transferred:
                 copied, new = self.transferred.copied, self.transferred.new
                 self.reporter.log(started_from(self.recipe.train.init, copied, new, self.frozen))
+                self.start_from_probe(log)
             return
         self.state.restore(found)
         for error in damaged:
