@@ -32,11 +32,14 @@ class ProbeScore:
     """The images that were predicted correctly. ``interval``: of the accuracy, 95 %, (lowest, highest), each 0 … 1.
 
     The interval is that of as many independent images (Wilson); the folds share training images, so it is a little
-    too narrow. ``folds``: the accuracy in each fold. ``converged``: whether every fit did within ``ITERATIONS``.
+    too narrow. ``balanced``: the mean of the accuracies of the classes, 0 … 1, which is what to expect of other images
+    if all classes are equally frequent among them. ``folds``: the accuracy in each fold. ``converged``: whether every
+    fit did within ``ITERATIONS``.
     """
 
     correct: int
     images: int
+    balanced: float
     interval: tuple[float, float]
     folds: tuple[float, ...]
     converged: bool
@@ -110,8 +113,9 @@ def score(features: NDArray[np.float32], labels: NDArray[np.int64], folds: Seque
         right[test] = predicted == labels[test]
         converged = converged and good
     correct = int(right.sum())
+    balanced = float(np.mean([right[labels == label].mean() for label in np.unique(labels)]))
     return ProbeScore(
-        correct, len(labels), accuracy_interval(correct, len(labels)),
+        correct, len(labels), balanced, accuracy_interval(correct, len(labels)),
         tuple(float(right[test].mean()) for _, test in folds), converged,
     )  # fmt: skip
 

@@ -40,18 +40,20 @@ class Expectation:
     folds: int
 
     def to_json(self) -> dict[str, Any]:
-        """Layer, images, folds, and both accuracies with their 95 % intervals, 0 … 1."""
+        """Layer, images, folds, and the accuracies, 0 … 1, with the 95 % interval of the first."""
         return {
             "layer": self.probe.layer, "images": self.probe.trained.images, "folds": self.folds,
             "accuracy": self.probe.trained.accuracy, "interval": list(self.probe.trained.interval),
-            "untrained_accuracy": self.probe.untrained.accuracy,
+            "balanced_accuracy": self.probe.trained.balanced, "untrained_accuracy": self.probe.untrained.accuracy,
         }  # fmt: skip
 
     def __str__(self) -> str:
         trained, (low, high) = self.probe.trained, self.probe.trained.interval
         about = PERCENT * (high - low) / 2
+        differs = abs(trained.balanced - trained.accuracy) >= 1 / PERCENT
+        balanced = f", {trained.balanced:.0%} if all classes are equally frequent" if differs else ""
         return (
-            f"linear probe on {self.probe.layer}: expected accuracy {trained.accuracy:.0%} ± {about:.0f} "
+            f"linear probe on {self.probe.layer}: expected accuracy {trained.accuracy:.0%} ± {about:.0f}{balanced} "
             f"({self.folds} folds of {trained.images // self.folds} images); "
             f"the same with random weights: {self.probe.untrained.accuracy:.0%}"
         )

@@ -189,7 +189,7 @@ def transferred_preprocessing(preprocessing: Preprocessing, init: Classifier) ->
 
 def started_from(model: str, copied: Sequence[str], new: Sequence[str], frozen: Sequence[str]) -> str:
     """Where the layers of a training come from, as one line."""
-    layers = [(f"copied from {model}: ", copied), ("frozen: ", frozen), ("new, with random weights: ", new)]
+    layers = [(f"copied from {model}: ", copied), ("frozen: ", frozen), ("new: ", new)]
     return "; ".join(f"{words}{', '.join(names)}" for words, names in layers if names)
 
 

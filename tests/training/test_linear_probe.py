@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -94,9 +95,13 @@ def test_the_accuracies_are_those_of_scikit_learn(probes, dataset, notes):
         judge = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500))
         predicted = cross_val_predict(judge, features.double().numpy(), labels, cv=folds)
         assert each.probe.trained.accuracy == pytest.approx((predicted == labels).mean(), abs=1e-9)
+        assert each.probe.trained.balanced == pytest.approx(balanced_accuracy_score(labels, predicted), abs=1e-9)
     assert found[0].to_json()["images"] == 150
     assert str(found[0]).startswith("linear probe on pool5: expected accuracy ")
     assert "(5 folds of 30 images); the same with random weights: " in str(found[0])
+    trained = replace(found[0].probe.trained, correct=75, images=150, interval=(0.42, 0.58), balanced=0.4)
+    text = str(replace(found[0], probe=replace(found[0].probe, trained=trained)))
+    assert "expected accuracy 50% ± 8, 40% if all classes are equally frequent (5 folds" in text
 
 
 def test_of_many_images_some_of_each_class_are_used(dataset, init, cpu, monkeypatch):

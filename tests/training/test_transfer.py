@@ -269,7 +269,7 @@ def test_a_finished_run_names_its_weights_and_keeps_no_copy(whole, init_folder):
         "model": str(init_folder), "copied": ALL[:-1], "new": ["fc8"], "frozen": ALL[:4],
     }  # fmt: skip
     report = (whole.folder / "report.md").read_text(encoding="utf-8")
-    assert "norm5, fc6, fc7; frozen: conv1, norm1, conv2, norm2; new, with random weights: fc8." in report
+    assert "norm5, fc6, fc7; frozen: conv1, norm1, conv2, norm2; new: fc8." in report
     assert digits_from(init_folder, whole.folder).result == whole.result
 
 
