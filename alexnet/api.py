@@ -53,7 +53,6 @@ from alexnet.models.summary import Summary, summarize
 from alexnet.plots.curves import CurvesFile
 from alexnet.plots.rdm import plot_rdm
 from alexnet.recipes import get_recipe, is_recipe
-from alexnet.recipes.photos import for_weights
 from alexnet.report import build as report
 from alexnet.report.markdown import write_report
 from alexnet.report.model_card import model_card
@@ -71,7 +70,7 @@ from alexnet.training.finalize import check_not_lost, finalize, remove_checkpoin
 from alexnet.training.loop import Training
 from alexnet.training.resolve import resolve
 from alexnet.training.sample_images import sample_images
-from alexnet.training.transfer import keep_init, open_init, weights_digest
+from alexnet.training.transfer import keep_init, open_init
 from alexnet.weights.convert import ConversionReport, convert_file
 from alexnet.weights.export import (
     ExportCheck,
@@ -160,10 +159,8 @@ def train(
     if out is not None and not str(out).strip():
         raise UserError("--out is empty: give a folder, or leave it out for runs/RECIPE")
     run = Run(Path(out or RUNS / default_name(recipe, data, source)))
-    initial = open_init(recipe.train.init, run, weights_root, reporter)
-    if initial is not None:
-        recipe = for_weights(recipe, initial.variant, initial.last_layer)
-    digest = "" if initial is None else weights_digest(initial)
+    init_weights = open_init(recipe.train.init, run, weights_root, reporter)
+    recipe, digest = init_weights.fit_recipe(recipe, run), init_weights.digest
     location = absolute_source(recipe.data.source, source, root)
     recorded = [str(path.resolve()) for path in label_files]
     dataset = _images_to_train_on(run, recipe, source, location, recorded, reporter, keep_checkpoints=keep_checkpoints)
@@ -174,8 +171,9 @@ def train(
                 check_not_lost(run)
                 prepared_datasets.note_use(dataset, run, reporter)
                 fit_and_finish(
-                    recipe, dataset, run, seed, device_config, reporter, initial, keep_checkpoints=keep_checkpoints
-                )
+                    recipe, dataset, run, seed, device_config, reporter, init_weights.network,
+                    keep_checkpoints=keep_checkpoints,
+                )  # fmt: skip
                 report.add(run, dataset, device_config, reporter)
                 return run
     run = start_or_continue(run.folder, recipe, seed, location, dataset.digest, recorded, digest)

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from alexnet.config import NO_INIT, Preprocessing
+from alexnet.config import NO_INIT, Preprocessing, Recipe
 from alexnet.core.errors import UserError, unknown
 from alexnet.core.files import sha256_json
 from alexnet.core.schema import to_json
@@ -26,6 +26,7 @@ from alexnet.models.alexnet import architecture_of
 from alexnet.models.bundle import load_model as load_bundle
 from alexnet.models.bundle import save_model
 from alexnet.models.classifier import Classifier
+from alexnet.recipes.photos import for_weights
 from alexnet.runtime.log import Reporter
 from alexnet.runtime.run import Run
 from alexnet.weights.hub import is_hub_name
@@ -49,18 +50,43 @@ def absolute_model(model: Path | str) -> str:
     return str(Path(text).expanduser().absolute())
 
 
-def open_init(model: str, run: Run, weights_root: Path | str | None, reporter: Reporter) -> Classifier | None:
-    """The network that a training starts from, in evaluation mode on the CPU; None for ``train.init`` = "none".
+@dataclass(frozen=True)
+class Init:
+    """The weights that a training starts from.
 
-    A run that began with the same MODEL has a copy of it, which is used if the MODEL is gone. Raises ``UserError``.
+    ``network``: in evaluation mode on the CPU; None if there are none, and if the run has finished and the MODEL is
+    gone. ``digest``: see :func:`weights_digest`, "" if there are none.
+    """
+
+    network: Classifier | None = None
+    digest: str = ""
+
+    def fit_recipe(self, recipe: Recipe, run: Run) -> Recipe:
+        """The recipe for the network of these weights, see ``for_weights``."""
+        if self.network is not None:
+            return for_weights(recipe, self.network.variant, self.network.last_layer)
+        if self.digest:
+            begun = run.recipe
+            return for_weights(recipe, begun.model.variant, next((rule.layer for rule in begun.optim.rules), ""))
+        return recipe
+
+
+def open_init(model: str, run: Run, weights_root: Path | str | None, reporter: Reporter) -> Init:
+    """The weights of ``train.init``, also of the same MODEL that is gone since ``run`` began with it.
+
+    An unfinished run has a copy of it, and of a finished one only the digest is needed. Raises ``UserError``.
     """
     if model == NO_INIT:
-        return None
-    kept = run.init_folder
+        return Init()
     gone = not (is_published(model) or is_hub_name(model) or is_local_model(model))
-    if gone and (kept / "model.json").is_file() and run.recipe.train.init == model:
-        return load_bundle(kept)
-    return load_model(model, weights_root=weights_root, reporter=reporter)
+    if gone and (run.folder / "run.json").is_file() and run.recipe.train.init == model:
+        if run.finished:
+            return Init(None, str(run.description.get("init", "")))
+        if (run.init_folder / "model.json").is_file():
+            network = load_bundle(run.init_folder)
+            return Init(network, weights_digest(network))
+    network = load_model(model, weights_root=weights_root, reporter=reporter)
+    return Init(network, weights_digest(network))
 
 
 def keep_init(init: Classifier, run: Run) -> None:

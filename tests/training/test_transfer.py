@@ -322,6 +322,18 @@ def test_a_missing_model_is_one_line(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_finished_run_needs_the_model_no_more(init_folder, tmp_path):
+    moved = tmp_path / "moved"
+    save_model(load_model(init_folder), moved)
+    first = digits_from(moved, tmp_path / "run")
+    for file in moved.iterdir():
+        file.unlink()
+    moved.rmdir()
+    assert digits_from(moved, tmp_path / "run").result == first.result
+    with pytest.raises(UserError, match=r"there is no file or folder .*moved"):
+        digits_from(moved, tmp_path / "other")
+
+
 def test_a_run_from_trained_weights_is_not_one_from_new_weights(init_folder, tmp_path):
     digits_from(init_folder, tmp_path / "run", **{"train.freeze": ()})
     with pytest.raises(UserError, match=r"it differs in the weights that it starts from \(--from .*, now none\)"):
