@@ -26,7 +26,9 @@ from alexnet.models.classifier import ModelInfo
 from alexnet.models.layers import LocalResponseNorm, init_layer
 from alexnet.models.registry import create_model
 from alexnet.weights import zoo
+from alexnet.weights.caffe_blobs import DESCRIPTION
 from alexnet.weights.preprocessing import TORCHVISION_IMAGENET
+from alexnet.weights.protobuf import field, fields, message
 from alexnet_lab.verification.digits_2012 import TRAIN, digits, train_digits_2012, write_test_digits
 from alexnet_lab.verification.faults import (
     EXCHANGED,
@@ -394,7 +396,12 @@ def test_the_variant_and_whose_conventions_a_file_has(lively, tmp_path):
     assert [row.source for row in found.layers][:2] == ["features.0", "features.3"]
     caffe = lively(create_model("caffenet", width=0.0625, num_classes=50, seed=0))
     export(caffe, tmp_path / "network.caffemodel", "caffe")
-    found = verify_weights(tmp_path / "network.caffemodel", variant="caffenet")
+    found = verify_weights(tmp_path / "network.caffemodel")
+    assert (found.framework, found.variant, found.faults) == ("alexnet", "caffenet", ("untrained",))
+    content = memoryview((tmp_path / "network.caffemodel").read_bytes())
+    of_caffe = [field(number, value) for number, _, value in fields(content) if number != DESCRIPTION]
+    (tmp_path / "of-caffe.caffemodel").write_bytes(b"".join(message(of_caffe)))
+    found = verify_weights(tmp_path / "of-caffe.caffemodel", variant="caffenet")
     assert (found.framework, found.variant, found.faults) == ("caffe", "caffenet", ("untrained",))
 
 
