@@ -556,14 +556,18 @@ def compare_features(features: Features, others: Sequence[Path | str] = ()) -> l
     for path, other in opened.items():
         theirs = other.table()
         if [file for file, _, _ in theirs] != [file for file, _, _ in table]:
-            raise UserError(f"{path} has features of other images than {features.path}: CKA needs the same")
+            raise UserError(
+                f"{path} and {features.path} are features of different images: CKA needs the same images in one order"
+            )
         kept &= [not error for _, _, error in theirs]
     arrays = [(key, features, key) for key in features.layers]
     compared = [(f"{path}/{key}", other, key) for path, other in opened.items() for key in other.layers]
     if len(arrays) < 2 and not compared:
         raise UserError("CKA compares two arrays: give several --layers, or --cka FEATURES of another model")
     if 8 * len(kept) ** 2 * len(arrays + compared) > MOST_BYTES:
-        raise UserError(f"CKA of {len(arrays + compared)} arrays of {len(kept):,} images is too large: give fewer")
+        raise UserError(
+            f"CKA of {len(arrays + compared)} arrays of {len(kept):,} images needs too much memory: give fewer"
+        )
     products = {name: centred_products(found[key], kept) for name, found, key in arrays + compared}
     names = [name for name, _, _ in arrays]
     pairs = [(a, b) for a in names for b, _, _ in compared] if compared else list(itertools.combinations(names, 2))

@@ -92,7 +92,7 @@ def make_folds(
 
     present = np.unique(labels)
     if len(present) < 2:
-        raise UserError("a probe needs images of two or more classes")
+        raise UserError("the images are of one class only: a probe needs two or more classes")
     different = {label: len(np.unique(groups[labels == label])) for label in present.tolist()}
     smallest = min(different, key=lambda label: different[label])
     if different[smallest] < 2:

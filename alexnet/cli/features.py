@@ -33,5 +33,5 @@ def main(arguments: argparse.Namespace) -> int:
     print_text(table(("array", "layer", "shape", "size"), rows), f"\nwritten to {features.path}", *matrices.values())
     if pairs is not None:
         cells = [(pair["a"], pair["b"], f"{pair['cka']:.3f}", f"{pair['cka_unbiased']:.3f}") for pair in pairs]
-        print_text("", table(("layer", "and", "CKA", "unbiased CKA"), cells))
+        print_text("", table(("array", "compared with", "CKA", "unbiased CKA"), cells))
     return 0

@@ -52,5 +52,5 @@ def _lines(result: ProbeResult) -> list[str]:
         lines.append(f"note: {result.unreadable:,} images could not be read and were left out")
     scores = [score for layer in result.layers for score in (layer.trained, layer.untrained)]
     if not all(score.converged for score in scores):
-        lines.append("note: some fits did not converge, so their figures may be too low")
+        lines.append("note: the logistic regression did not converge for some layers: their accuracies may be too low")
     return lines

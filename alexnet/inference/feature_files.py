@@ -143,8 +143,8 @@ class Npz:
         """Refuse large arrays."""
         if size > NPZ_LIMIT:
             raise UserError(
-                f"--out {out}: an .npz file cannot be memory-mapped, so it may have {size_in_words(NPZ_LIMIT)}; these "
-                f"features have {size_in_words(size)}: give a folder, or --pool mean"
+                f"--out {out}: an .npz file cannot be memory-mapped, so it may have at most "
+                f"{size_in_words(NPZ_LIMIT)}; these features have {size_in_words(size)}: give a folder, or --pool mean"
             )
 
     def publish(self, folder: Path, out: Path, description: Description) -> None:
@@ -300,7 +300,7 @@ def open_features(path: Path | str) -> Features:
     try:
         return Features(path, file_format(path).describe(path))
     except FileNotFoundError as error:
-        raise UserError(f"{path} holds no features: give what alexnet features wrote to --out") from error
+        raise UserError(f"{path} was not written by alexnet features: give a folder or file of its --out") from error
     except (OSError, ValueError, LookupError) as error:
         if isinstance(error, UserError):
             raise

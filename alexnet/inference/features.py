@@ -66,11 +66,13 @@ PARTIAL = ".partial"  # the suffix of the folder of an unfinished extraction
 SAVE_SECONDS = 10.0  # between two states from which an extraction can be resumed
 ROW_BYTES = 128  # of a row in the CSV file, an estimate
 BLOCK_BYTES = 16 << 20  # read at a time when rows are hashed again
-WORDS = {  # for an error: a field of the identity → what differs
-    "schema": "of another version", "model": "of another model", "layers": "of other layers",
-    "pool": "with another --pool", "images": "of other or changed images", "rows": "of other or changed images",
-    "untrained": "with another --untrained", "device": "from another --device", "chunk": "from another --device",
-    "precision": "in another --precision", "reference": "with other kernels", "preprocessing": "of another model",
+WORDS = {  # for an error: a field of the identity → how the features differ
+    "schema": "were written by another version", "model": "are of another model", "layers": "are of other layers",
+    "pool": "have another --pool", "images": "are of other images, or the images have changed",
+    "rows": "are of other images, or the images have changed", "untrained": "have another --untrained",
+    "device": "were computed on another --device", "chunk": "were computed on another --device",
+    "precision": "have another --precision", "reference": "were computed with another setting of --reference",
+    "preprocessing": "are of another model",
 }  # fmt: skip
 
 
@@ -192,7 +194,7 @@ def extract(request: Request, out: Path, reporter: Reporter) -> Features:
             if partial.exists():  # left by a kill after the file was renamed
                 with contextlib.suppress(UserError), _locked_folder(partial):
                     shutil.rmtree(partial)
-            reporter.log(f"{out} is already finished, {identity['rows']:,} images")
+            reporter.log(f"{out} is already finished, {identity['rows']:,} images: nothing is computed")
             return open_features(out)
         out.parent.mkdir(parents=True, exist_ok=True)
         _check_disk(partial, out, form.copies * size + ROW_BYTES * identity["rows"])
@@ -246,7 +248,7 @@ def _is_finished(out: Path, form: Format, identity: Mapping[str, Any]) -> bool:
     except (OSError, ValueError, LookupError) as error:
         raise UserError(f"{out} exists and holds no features: give another --out") from error
     if different := _difference(found, identity):
-        raise UserError(f"{out} holds other features, {different}: give another --out")
+        raise UserError(f"the features in {out} {different}: give another --out")
     return True
 
 
@@ -304,8 +306,8 @@ def _begin(partial: Path, identity: dict[str, Any], machine: dict[str, object]) 
         raise UserError(f"{path} is damaged: remove {partial}") from error
     if different:
         raise UserError(
-            f"{partial} holds an unfinished extraction, {different}: repeat its command, remove that folder, or give "
-            "another --out"
+            f"{partial} holds an unfinished extraction, whose features {different}: repeat its command, remove that "
+            "folder, or give another --out"
         )
     for key, now in machine.items():
         if before.get(key) != now:
@@ -361,7 +363,7 @@ def _compute(
         for rows, outputs in computed_chunks(extractor, request.images, request.model, start, request.batch):
             bad = {writer.rows + place for place, row in enumerate(rows) if row.pixels is None}
             if unreadable is not None and bad != unreadable & set(range(writer.rows, writer.rows + len(rows))):
-                raise UserError(f"{request.images.location} changed while it was read: remove the .partial folder")
+                raise UserError(f"{request.images.location} changed while it was read: start again with another --out")
             writer.append(rows, outputs)
             now = time.monotonic()
             reporter.advance(writer.rows, images_per_second=(writer.rows - start) / max(1e-9, now - begun))

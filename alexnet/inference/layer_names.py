@@ -32,7 +32,7 @@ def resolve_layers(network: Classifier, names: str | Sequence[str]) -> dict[str,
     given = [name for name in dict.fromkeys(given) if name]
     shapes = network.layer_shapes()
     if not given:
-        raise UserError(f"there is no layer: give one or several of {', '.join(shapes)}")
+        raise UserError(f"no layer is named: give one or several of {', '.join(shapes)}")
     known = {name: name for name in shapes} | torchvision_names(network)
     for name in given:
         if name not in known:

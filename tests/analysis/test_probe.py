@@ -90,7 +90,7 @@ def test_the_scaler_sees_the_training_images_only():
     [
         ((5, 1), 0, "class 'dog' has only one image: cross-validation needs two or more"),
         ((5, 3), 3, r"class 'dog' has only one image \(the others are copies of it\)"),
-        ((5,), 0, "a probe needs images of two or more classes"),
+        ((5,), 0, "a probe needs two or more classes"),
     ],
 )
 def test_too_few_images_are_refused_by_name(per_class, copies, message):

@@ -126,7 +126,7 @@ def test_rdm_and_cka(place, tmp_path, monkeypatch, capsys):
     [
         (["--out", "F.npz", "--rdm"], "--rdm writes files beside the features: give a folder with --out"),
         (["--out", "F", "--cka"], "CKA compares two arrays: give several --layers, or --cka FEATURES of another model"),
-        (["--out", "F", "--cka", "photos"], "photos holds no features"),
+        (["--out", "F", "--cka", "photos"], "photos was not written by alexnet features"),
         (["--out", "F", "--cka", "OTHER"], "OTHER has features of other images than F"),
     ],
 )

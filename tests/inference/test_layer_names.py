@@ -74,7 +74,7 @@ def test_names_are_resolved_in_their_order(network, names, expected):
         ("conv6", "unknown layer 'conv6': did you mean 'conv5'?"),
         ("features.13", "unknown layer 'features.13': did you mean 'features."),
         ("Conv5", "unknown layer 'Conv5': did you mean 'conv5'?"),
-        (" , ", "there is no layer: give one or several of conv1, relu1"),
+        (" , ", "no layer is named: give one or several of conv1, relu1"),
         ("flatten", "unknown layer 'flatten'"),
     ],
 )
