@@ -64,7 +64,7 @@ def test_the_command_writes_and_prints(place, tmp_path, monkeypatch, capsys):
         (["model", "photos", "--layers", "conv1"], "the following arguments are required: --out"),
         (["model", "photos", "--out", "F"], "the following arguments are required: --layers"),
         (["model", "nosuch", "--layers", "conv1", "--out", "F"], "unknown source 'nosuch'"),
-        (["nosuch", "photos", "--layers", "conv1", "--out", "F"], "nosuch is not a run"),
+        (["nosuch", "photos", "--layers", "conv1", "--out", "F"], "there is no file or folder nosuch"),
         (["model", "photos", "--layers", "conv1", "--out", "F.npy"], "--out F.npy: features are written to a folder"),
         (["model", "photos", "--layers", "conv1", "--out", " "], "--out is empty"),
         (["model", "photos", "--layers", "conv1", "--out", "photos"], "photos exists and holds no features"),
@@ -127,7 +127,7 @@ def test_rdm_and_cka(place, tmp_path, monkeypatch, capsys):
         (["--out", "F.npz", "--rdm"], "--rdm writes files beside the features: give a folder with --out"),
         (["--out", "F", "--cka"], "CKA compares two arrays: give several --layers, or --cka FEATURES of another model"),
         (["--out", "F", "--cka", "photos"], "photos was not written by alexnet features"),
-        (["--out", "F", "--cka", "OTHER"], "OTHER has features of other images than F"),
+        (["--out", "F", "--cka", "OTHER"], "OTHER and F are features of different images"),
     ],
 )
 def test_a_mistake_in_a_comparison_costs_one_line(place, tmp_path, monkeypatch, capsys, words, line):
