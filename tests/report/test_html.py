@@ -195,7 +195,7 @@ def test_a_report_that_fails_is_a_warning(tmp_path, monkeypatch):
     def fail(*given):
         raise MemoryError("no room for pictures")
 
-    monkeypatch.setattr(report, "write", fail)
+    monkeypatch.setattr(report, "make_page", fail)
     listener = Listener()
     trained = train(
         "small-digits", out=tmp_path / "run", overrides=["train.epochs=1", "model.width=0.25"], reporter=listener
