@@ -26,6 +26,7 @@ from torch import Tensor
 
 from alexnet.config import MAX_SIDE, Preprocessing
 from alexnet.core.errors import UserError
+from alexnet.core.files import open_regular
 from alexnet.core.names import printable
 from alexnet.models.layers import Padding, padding_amounts, window_count
 from alexnet.weights.child import call, damage_is, errors_name
@@ -33,6 +34,8 @@ from alexnet.weights.foreign import FlattenOrder, ForeignLayer, ForeignOp, Forei
 from alexnet.weights.formats import ReadOptions
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
+HDF5_SUFFIXES = (".h5", ".hdf5")
+USER_BLOCKS = tuple(512 << power for power in range(8))  # where the signature may stand, to 64 KiB
 MEMBERS = (b"metadata.json", b"config.json", b"model.weights.h5")
 FORMS = {"keras": "Keras .keras", "weights": "Keras .weights.h5", "legacy": "Keras .h5"}
 CONTAINERS = ("Sequential", "Functional", "Model")
@@ -48,10 +51,20 @@ MAX_LAYERS, MAX_DEPTH = 1000, 8
 
 def recognises(head: bytes, path: Path) -> bool:
     """The signature of HDF5, or a zip whose first member is one of a ``.keras`` file."""
-    if head[:8] == HDF5:
+    if head[:8] == HDF5 or (path.suffix in HDF5_SUFFIXES and _has_user_block(path)):
         return True
     length = int.from_bytes(head[26:28], "little")
     return head[:4] == b"PK\x03\x04" and (head[30 : 30 + length] in MEMBERS or path.suffix == ".keras")
+
+
+def _has_user_block(path: Path) -> bool:
+    """Whether an HDF5 file begins behind a block of the user's: at 512 bytes, or twice, four times, … as many."""
+    with open_regular(path) as file:
+        for place in USER_BLOCKS:
+            file.seek(place)
+            if file.read(len(HDF5)) == HDF5:
+                return True
+    return False
 
 
 def read(path: Path, options: ReadOptions) -> ForeignWeights:

@@ -301,7 +301,7 @@ def test_files_are_recognised_by_their_beginning(tmp_path):
     assert read_weights(other).format == "ONNX"
     for junk in (b"", b"x", b"\x08", b"\x08\x07\x12", b"{}", b"\x7fELF"):
         (tmp_path / "junk.onnx").write_bytes(junk)
-        with pytest.raises(UserError, match="is no complete ONNX file"):
+        with pytest.raises(UserError, match="is no complete ONNX file" if junk else "is empty"):
             convert_file(tmp_path / "junk.onnx")
 
 

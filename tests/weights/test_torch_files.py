@@ -230,7 +230,7 @@ def test_torchscript_and_exported_programs(tmp_path):
 
 def test_a_program_that_this_program_wrote_and_its_state_dict(tmp_path):
     """What the errors advise works: the state dict of the program, saved, is a MODEL."""
-    ours = create_model("small", num_classes=3, in_channels=3, width=0.1, seed=0).eval()
+    ours = create_model("small", num_classes=3, in_channels=3, seed=0).eval()
     alexnet.export(ours, tmp_path / "net.pt2", "torch", progress=False)
     assert refusal(tmp_path / "net.pt2") == (
         f"{tmp_path / 'net.pt2'} is a torch.export program that 'alexnet export --to torch' wrote, for use in PyTorch: "

@@ -1,6 +1,7 @@
 """Changed weights files in the laboratory: what is written is read, figures are continued, and faults are found."""
 
 import json
+import mmap
 
 import pytest
 
@@ -32,7 +33,7 @@ def test_figures_are_continued(tmp_path):
     [
         ("raise RuntimeError('no refusal')", "file 3: RuntimeError: no refusal"),
         ("while True: pass", "file 3: more than 1 s"),
-        ("self.held = bytearray(200 << 20)", "bytes of memory for a file of"),
+        ("self.held = mmap.mmap(-1, 200 << 20); self.held.write(bytes(200 << 20))", "bytes of memory for a file of"),
     ],
 )
 def test_faults_are_found(tmp_path, monkeypatch, fault, message):
@@ -44,7 +45,7 @@ def test_faults_are_found(tmp_path, monkeypatch, fault, message):
         def __call__(self, path):
             self.calls += 1
             if self.calls == 4:
-                exec(fault, {"self": self})
+                exec(fault, {"self": self, "mmap": mmap})
             return real(path)
 
     monkeypatch.setattr(weights, "_outcome", Reader())
