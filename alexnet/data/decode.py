@@ -219,14 +219,6 @@ def decode(data: bytes, *, target: int | None = None, notes: list[str] | None = 
         return flat if turn is None else flat.transpose(turn)
 
 
-def pixels_of_image(image: Image.Image, side: int, channels: int, resize: Resize = "short-side") -> NDArray[np.uint8]:
-    """The ``(side, side, channels)`` pixels of an image in memory: those of a lossless file that holds the same image.
-
-    ``resize`` as in :func:`fit`. Raises ``ImageRefusedError``.
-    """
-    return fit(upright_image(image), side, channels, resize)
-
-
 def upright_image(image: Image.Image) -> Image.Image:
     """An image in memory as :func:`decode` returns it, with its EXIF orientation applied if it has one.
 

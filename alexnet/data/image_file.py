@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,7 @@ from alexnet.core.names import is_url, printable
 from alexnet.data.decode import (
     ImageRefusedError,
     decode,
-    pixels_of_image,
-    read_pixels,
+    fit,
     upright_image,
     whole_pixels,
 )
@@ -37,21 +38,9 @@ def read_photograph(
     resized. ``channels``: 1 or 3; ``name``: the name of the image in errors. Raises ``UserError`` if the image is
     refused.
     """
-    try:
-        if isinstance(image, Image.Image):
-            return pixels_of_image(image, side, channels, resize)
-        if isinstance(image, bytes):
-            if len(image) > FILE_LIMIT:
-                raise ImageRefusedError(too_large(FILE_LIMIT))
-            return read_pixels(image, side, channels, resize=resize)
-        if isinstance(image, Path | str):
-            name = name or printable(str(image))
-            if is_url(str(image)):
-                raise ImageRefusedError("URLs are not fetched: download the image and give its path")
-            return read_pixels(_read(Path(image)), side, channels, resize=resize)
-        return pixels_of_image(_from_array(image), side, channels, resize)
-    except ImageRefusedError as error:
-        raise UserError(f"{name or 'the image'}: {error}") from error
+    with _refused_by_name(image, name):
+        target = side if resize == "short-side" else None
+        return fit(_decoded(image, target), side, channels, resize)
 
 
 def read_whole_photograph(image: ImageLike, channels: int, name: str | None = None) -> NDArray[np.uint8]:
@@ -59,20 +48,36 @@ def read_whole_photograph(image: ImageLike, channels: int, name: str | None = No
 
     Raises ``UserError`` if the image is refused.
     """
+    with _refused_by_name(image, name):
+        return whole_pixels(_decoded(image), channels)
+
+
+def _decoded(image: ImageLike, target: int | None = None) -> Image.Image:
+    """The upright image in whatever a user gives; ``target`` as in ``decode``.
+
+    Raises ``ImageRefusedError``, and ``UserError`` for a file that cannot be read.
+    """
+    if isinstance(image, Image.Image):
+        return upright_image(image)
+    if isinstance(image, bytes):
+        if len(image) > FILE_LIMIT:
+            raise ImageRefusedError(too_large(FILE_LIMIT))
+        return decode(image, target=target)
+    if isinstance(image, Path | str):
+        if is_url(str(image)):
+            raise ImageRefusedError("URLs are not fetched: download the image and give its path")
+        return decode(_read(Path(image)), target=target)
+    return upright_image(_from_array(image))
+
+
+@contextlib.contextmanager
+def _refused_by_name(image: ImageLike, name: str | None) -> Iterator[None]:
+    """Turn ``ImageRefusedError`` into a ``UserError`` that names the image."""
     try:
-        if isinstance(image, Path | str):
-            name = name or printable(str(image))
-            if is_url(str(image)):
-                raise ImageRefusedError("URLs are not fetched: download the image and give its path")
-            image = _read(Path(image))
-        if isinstance(image, bytes):
-            if len(image) > FILE_LIMIT:
-                raise ImageRefusedError(too_large(FILE_LIMIT))
-            return whole_pixels(decode(image), channels)
-        picture = image if isinstance(image, Image.Image) else _from_array(image)
-        return whole_pixels(upright_image(picture), channels)
+        yield
     except ImageRefusedError as error:
-        raise UserError(f"{name or 'the image'}: {error}") from error
+        name = name or (printable(str(image)) if isinstance(image, Path | str) else "the image")
+        raise UserError(f"{name}: {error}") from error
 
 
 WORDNET_ID = re.compile(r"n[0-9]{8}(?=[_.])")

@@ -67,6 +67,7 @@ class PerceptualDistance(nn.Module):
                 break
         self.trunk.eval().requires_grad_(False)
         self.transform = ImageTransform(model.preprocessing, model.mean_image)
+        self.normalization = model.channel_normalization
         self.smallest = architecture.smallest_image()  # pixels
         self.is_lpips = heads is not None and has_published_trunk(model)
         channels = [layer.filters for layer in architecture.convs]
@@ -114,13 +115,10 @@ class PerceptualDistance(nn.Module):
         """
         if resize:
             return self.transform(image)[None]
-        settings, mean_image = self.transform.preprocessing, self.transform.mean_image
-        stored = read_whole_photograph(image, settings.channels, name)
+        stored = read_whole_photograph(image, self.transform.preprocessing.channels, name)
         images = torch.from_numpy(stored).permute(2, 0, 1)[None].float()
-        mean, std = settings.mean, settings.std
-        if mean_image is not None:  # its size is another one, so its average is subtracted
-            mean, std = tuple(mean_image.double().mean(dim=(0, 1)).tolist()), (1.0,) * settings.channels
-        centre, scale = (torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1) for values in (mean, std))
+        # a mean image has another size, so its average is subtracted
+        centre, scale = (torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1) for values in self.normalization)
         return (images - centre) / scale
 
     @torch.no_grad()

@@ -189,6 +189,14 @@ class Classifier(nn.Module):
         return self.info.mean_image
 
     @property
+    def channel_normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """The mean and the standard deviation of each channel, 0 … 255; of a mean image, its average and 1."""
+        if self.mean_image is None:
+            return self.preprocessing.mean, self.preprocessing.std
+        mean = tuple(self.mean_image.double().mean(dim=(0, 1)).tolist())
+        return mean, (1.0,) * len(mean)
+
+    @property
     def trained_on(self) -> Tensor:
         """``(n,)`` int64: content hashes of the training and validation images."""
         return self.info.trained_on

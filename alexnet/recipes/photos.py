@@ -15,20 +15,15 @@ from alexnet.recipes.blocks import SMALL_NET_SGD
 
 MAX_SMALL_SIDE = 64  # pixels: the images that the variant `small` is made for
 
+ADAMW = OptimSpec(optimizer="adamw", lr=1e-4, weight_decay=0.01, decay_biases=False, schedule="one-cycle", warmup=0.25)
+
 PHOTOS, PHOTOS_SMALL, PHOTOS_TRANSFER = RECIPES = (
     Recipe(
         name="photos",
         model=ModelSpec(variant="batchnorm", dropout=0.5),
         data=DataSpec(source="", channels=3, image_size=224, pixel_normalization="channel", val_fraction=0.1),
         augment=AugmentSpec(crop=224, flip=True),
-        optim=OptimSpec(
-            optimizer="adamw",
-            lr=1e-4,
-            weight_decay=0.01,
-            decay_biases=False,
-            schedule="one-cycle",
-            warmup=0.25,
-        ),
+        optim=ADAMW,
         train=TrainSpec(
             batch_size=64,
             epochs=30,
@@ -68,15 +63,7 @@ PHOTOS, PHOTOS_SMALL, PHOTOS_TRANSFER = RECIPES = (
         model=ModelSpec(variant="torchvision"),  # with other weights in train.init, their variant
         data=DataSpec(source="", channels=3, val_fraction=0.1),
         augment=AugmentSpec(crop=224, random_resized_crop=(0.35, 1.0), flip=True),
-        optim=OptimSpec(
-            optimizer="adamw",
-            lr=1e-4,
-            weight_decay=0.01,
-            decay_biases=False,
-            schedule="one-cycle",
-            warmup=0.25,
-            rules=(LayerRule("fc8", lr_mult=30.0),),
-        ),
+        optim=replace(ADAMW, rules=(LayerRule("fc8", lr_mult=30.0),)),
         train=TrainSpec(
             batch_size=64,
             epochs=15,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,12 +135,15 @@ def transfer_weights(network: Classifier, init: Classifier) -> Transferred:
         for tensors in fitting.values():
             for name, value in tensors.items():
                 state[name].copy_(value)
-    return transferred_layers(network, init)
+    return _transferred(network, fitting)
 
 
 def transferred_layers(network: Classifier, init: Classifier) -> Transferred:
     """Which layers of ``network`` come from ``init``. Raises ``UserError`` if the first layer does not fit."""
-    fitting = fitting_tensors(network, init)
+    return _transferred(network, fitting_tensors(network, init))
+
+
+def _transferred(network: Classifier, fitting: Mapping[str, object]) -> Transferred:
     return Transferred(tuple(fitting), tuple(layer for layer in layers_of(network) if layer not in fitting))
 
 
@@ -202,10 +205,7 @@ def transferred_preprocessing(preprocessing: Preprocessing, init: Classifier) ->
     with another number of channels, means and standard deviations are averaged.
     """
     source = init.preprocessing
-    mean, std = source.mean, source.std
-    if init.mean_image is not None:
-        mean = tuple(init.mean_image.double().mean(dim=(0, 1)).tolist())
-        std = (1.0,) * len(mean)
+    mean, std = init.channel_normalization
     if len(mean) != preprocessing.channels:
         mean = (sum(mean) / len(mean),) * preprocessing.channels
         std = (sum(std) / len(std),) * preprocessing.channels
