@@ -172,6 +172,19 @@ ABOUT: Mapping[str, About] = {
             "notebook](../log.md) explain how its sizes were chosen.",
         ),
     ),
+    "trunk": About(
+        "this project",
+        {
+            "batch norm": "Ioffe and Szegedy 2015, arXiv:1502.03167, §3.2: before the non-linearity",
+            "initial weights": "He, Zhang, Ren and Sun 2015, arXiv:1502.01852; that of fc8: this project",
+            "before fc6": "Lin, Chen and Yan 2014, *Network in network*, arXiv:1312.4400, §3.2: an average of each map",
+        },
+        (
+            "It is not a published network. It has AlexNet's structure in sizes for small photographs. Its last maps "
+            "are averaged over all positions, so its layers fit images of any size. Its trained weights are included "
+            "in this package, to start other trainings from: see [Start from trained weights](../transfer.md).",
+        ),
+    ),
     "lenet5": About(
         "*Dive into Deep Learning* §7.6, after LeCun, Bottou, Bengio and Haffner 1998",
         {},

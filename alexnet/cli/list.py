@@ -17,7 +17,7 @@ from alexnet.data.sources import BUILTIN_SOURCES
 from alexnet.models.variants import VARIANTS
 from alexnet.recipes import RECIPES
 from alexnet.report.tables import table
-from alexnet.weights.zoo import WEIGHTS, find
+from alexnet.weights.zoo import IncludedWeights, find, list_weights
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -44,22 +44,27 @@ def _sources() -> dict[str, str]:
 
 def _weights(weights_root: Path | None) -> dict[str, dict[str, object]]:
     rows = {}
-    for name, row in WEIGHTS.items():
+    for name, row in list_weights().items():
         found = find(name, weights_root)
-        rows[name] = {**dataclasses.asdict(row), "file": row.file, "found": None if found is None else str(found)}
+        file = {} if isinstance(row, IncludedWeights) else {"file": row.file}
+        rows[name] = {**dataclasses.asdict(row), **file, "found": None if found is None else str(found)}
     return rows
 
 
 def _weights_text(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    lines = ["weights (a MODEL for every command; downloaded when first used)"]
+    lines = ["weights (a MODEL for every command; published files are downloaded when first used)"]
     for name, row in rows.items():
+        top5 = f", top-5 {row['top5']:.1f} %" if "top5" in row else ""
         lines += [
             f"  {name}",
-            f"      accuracy  top-1 {row['top1']:.1f} %, top-5 {row['top5']:.1f} %: {row['measured']}",
+            f"      accuracy  top-1 {row['top1']:.1f} %{top5}: {row['measured']}",
             f"      licence   {row['licence']}",
-            f"      address   {row['address']}",
-            f"      file      {row['found'] or 'not on this computer'}, {size_in_words(row['bytes'])}",
         ]
+        if "address" in row:
+            lines.append(f"      address   {row['address']}")
+            lines.append(f"      file      {row['found'] or 'not on this computer'}, {size_in_words(row['bytes'])}")
+        else:
+            lines.append(f"      file      included in this package; trained by the recipe {row['recipe']}")
     return printable_lines("\n".join(lines))
 
 

@@ -42,14 +42,18 @@ class LaterVersionError(UserError):
     """The model was written by a later version of this package, and this version cannot read it."""
 
 
-def save_model(model: Classifier, folder: Path | str) -> None:
+def save_model(model: Classifier, folder: Path | str, *, bf16: bool = False) -> None:
     """Write a model folder; an existing one is replaced. If writing fails, it is left unchanged.
 
-    The tensors are written in their own dtype, contiguous. :func:`load_model` returns an equal model. Raises
-    ``OSError`` if the files cannot be written; ``FileExistsError`` if the folder holds other files, which are kept.
+    The tensors are written in their own dtype, contiguous, and :func:`load_model` returns an equal model. With
+    ``bf16=True`` the weights of convolutions and linear layers are rounded to bfloat16, which halves the file;
+    ``load_model`` returns the rounded numbers in fp32. Raises ``OSError`` if the files cannot be written;
+    ``FileExistsError`` if the folder holds other files, which are kept.
     """
     info = model.info
     tensors = dict(model.state_dict())
+    if bf16:
+        tensors = {name: tensor.bfloat16() if tensor.ndim > 1 else tensor for name, tensor in tensors.items()}
     if info.mean_image is not None:
         tensors[MEAN_IMAGE] = info.mean_image
     tensors[TRAINED_ON] = info.trained_on
@@ -178,6 +182,9 @@ def _build(description: dict[str, Any], tensors: dict[str, Tensor]) -> Classifie
             side = preprocessing.resize_size
             expected[MEAN_IMAGE] = torch.empty(side, side, preprocessing.channels)
         expected[TRAINED_ON] = torch.empty(tensors[TRAINED_ON].shape[:1], dtype=torch.int64)
+    for name, tensor in tensors.items():
+        if tensor.dtype == torch.bfloat16:
+            tensors[name] = tensor.float()
     for name in sorted(tensors.keys() | expected.keys()):
         if (found := _kind(tensors.get(name))) != (wanted := _kind(expected.get(name))):
             raise ValueError(f"{name}: found {found}, expected {wanted}")

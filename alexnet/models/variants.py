@@ -183,6 +183,20 @@ SMALL = replace(
     image_size=28,
 )
 
+TRUNK = replace(
+    BATCHNORM,
+    convs=(
+        ConvLayer(64, 5, stride=2, padding=2, ops=BN_POOL),
+        ConvLayer(128, 5, padding=2, ops=BN_POOL),
+        ConvLayer(256, 3, padding=1, ops=BN),
+        ConvLayer(256, 3, padding=1, ops=BN),
+        ConvLayer(256, 3, padding=1, ops=BN_POOL),
+    ),
+    hidden=(LinearLayer(512), LinearLayer(512)),
+    image_size=64,
+    adaptive_pool=1,
+)
+
 VARIANTS: Mapping[str, Variant] = {
     "paper": Variant(PAPER, "Krizhevsky, Sutskever and Hinton, NIPS 2012, as the text describes it"),
     "cuda-convnet": Variant(
@@ -199,6 +213,7 @@ VARIANTS: Mapping[str, Variant] = {
         BATCHNORM, "recommended for new trainings: one column, conv → batch norm → ReLU (Ioffe and Szegedy 2015)"
     ),
     "small": Variant(SMALL, "this project's own network for images of 28 to 64 pixels", num_classes=10, in_channels=1),
+    "trunk": Variant(TRUNK, "this project's own network to start other trainings from: photographs of 64 to 96 pixels"),
     "lenet5": Variant(
         None, "LeNet-5 as in Dive into Deep Learning §7.6 (baseline)", num_classes=10, in_channels=1, network=LeNet5
     ),

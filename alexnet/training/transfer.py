@@ -31,7 +31,7 @@ from alexnet.runtime.log import Reporter
 from alexnet.runtime.run import Run
 from alexnet.weights.hub import is_hub_name
 from alexnet.weights.load import is_local_model, load_model
-from alexnet.weights.zoo import is_published
+from alexnet.weights.zoo import is_weights_name
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Transferred:
 def absolute_model(model: Path | str) -> str:
     """A MODEL as ``train.init`` holds it: a path as an absolute path, a name as it is; "none" for none."""
     text = str(model)
-    if text == NO_INIT or ((is_published(text) or is_hub_name(text)) and not Path(text).exists()):
+    if text == NO_INIT or ((is_weights_name(text) or is_hub_name(text)) and not Path(text).exists()):
         return text
     return str(Path(text).expanduser().absolute())
 
@@ -78,7 +78,7 @@ def open_init(model: str, run: Run, weights_root: Path | str | None, reporter: R
     """
     if model == NO_INIT:
         return Init()
-    gone = not (is_published(model) or is_hub_name(model) or is_local_model(model))
+    gone = not (is_weights_name(model) or is_hub_name(model) or is_local_model(model))
     if gone and (run.folder / "run.json").is_file() and run.recipe.train.init == model:
         if run.finished:
             return Init(None, str(run.description.get("init", "")))

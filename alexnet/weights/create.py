@@ -15,7 +15,7 @@ from alexnet.models.classifier import Classifier
 from alexnet.runtime.progress import make_reporter
 from alexnet.weights.hub import is_hub_name
 from alexnet.weights.load import check_exists, is_foreign_file, is_local_model, is_meant_as_path, load_model
-from alexnet.weights.zoo import WEIGHTS
+from alexnet.weights.zoo import list_weights
 
 UNTRAINED = "untrained:"
 
@@ -69,14 +69,14 @@ def create_model(
 def list_models(pattern: str = "*", *, with_weights: bool = False) -> list[str]:
     """The names of all variants that match a shell pattern such as ``"cifar-*"``, in the order of the table.
 
-    ``with_weights``: the names of published weights instead, such as ``"torchvision/imagenet"``: each is a MODEL for
+    ``with_weights``: the names of trained weights instead, such as ``"torchvision/imagenet"``: each is a MODEL for
     ``load_model`` and for the commands. The pattern may then match the name or its variant.
     """
     if not with_weights:
         return registry.list_models(pattern)
     return [
         name
-        for name, weights in WEIGHTS.items()
+        for name, weights in list_weights().items()
         if fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(weights.variant, pattern)
     ]
 
@@ -90,21 +90,22 @@ def _seed(weights: str) -> int:
 
 def _trained(name: str, weights: Path | str, weights_root: Path | str | None, progress: bool | None) -> Classifier:
     """The network with trained weights. Raises ``UserError`` if it is not of the variant ``name``."""
-    published = next((known for known in (f"{name}/{weights}", str(weights)) if known in WEIGHTS), None)
+    named = list_weights()
+    published = next((known for known in (f"{name}/{weights}", str(weights)) if known in named), None)
     reporter = make_reporter(progress)
     if not is_local_model(weights) and not is_hub_name(weights):
         if published is None and not os.path.exists(weights):  # noqa: PTH110 – never raises
             if is_meant_as_path(weights):
                 check_exists(weights)
-            known = [each.rpartition("/")[2] for each, row in WEIGHTS.items() if row.variant == name]
+            known = [each.rpartition("/")[2] for each, row in named.items() if row.variant == name]
             if known:
                 raise unknown("weights", str(weights), known)
-            raise UserError(f"weights={str(weights)!r} is no path, and there are no published weights of {name}")
-        if published and (other := WEIGHTS[published].variant) != name:
+            raise UserError(f"weights={str(weights)!r} is no path, and there are no trained weights of {name}")
+        if published and (other := named[published].variant) != name:
             raise UserError(f"{published} are weights of {other}, not of {name}")
         weights = published or weights
     elif published:
-        reporter.log(f"note: {weights} is a path here and is used; the published weights of that name are not")
+        reporter.log(f"note: {weights} is a path here and is used; the weights of that name are not")
     stated = name if is_foreign_file(Path(weights)) else None
     network = load_model(weights, variant=stated, weights_root=weights_root, reporter=reporter)
     if network.variant != name:

@@ -1,7 +1,7 @@
 """``load_model``: a trained network from whatever a user calls a MODEL.
 
 A MODEL is a run folder or model folder of this program, a weights file (of PyTorch, safetensors, Keras, NumPy,
-MatConvNet, ONNX or Caffe; ``formats.py`` has the table), the name of published weights (``zoo.py``), or a repository
+MatConvNet, ONNX or Caffe; ``formats.py`` has the table), the name of trained weights (``zoo.py``), or a repository
 ``hub:OWNER/NAME`` (``hub.py``).
 """
 
@@ -22,7 +22,7 @@ from alexnet.weights import cuda_convnet
 from alexnet.weights.convert import convert_file
 from alexnet.weights.foreign import NoAlexNetError
 from alexnet.weights.hub import fetch_from_hub, is_hub_name, parse_hub_name
-from alexnet.weights.zoo import WEIGHTS, fetch, is_published
+from alexnet.weights.zoo import WEIGHTS, fetch, included_weights, is_weights_name, list_weights
 
 SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]*$")  # of a file, not a version number
 SIMILAR = 0.75  # of a name to that of published weights, which are then suggested
@@ -74,11 +74,11 @@ def local_path(model: Path | str, weights_root: Path | str | None = None, report
     path, reporter = Path(model), reporter or make_reporter()
     if is_hub_name(model):
         return fetch_from_hub(str(model), reporter)
-    if not is_published(str(model)):
+    if not is_weights_name(str(model)):
         check_exists(model)
         return path
     if os.path.exists(path):  # noqa: PTH110 – never raises
-        reporter.log(f"note: {model} is a path here and is used; the published weights of that name are not")
+        reporter.log(f"note: {model} is a path here and is used; the weights of that name are not")
         return path
     return fetch(str(model), None if weights_root is None else Path(weights_root), reporter)
 
@@ -86,12 +86,12 @@ def local_path(model: Path | str, weights_root: Path | str | None = None, report
 def check_exists(model: Path | str) -> None:
     """Raise ``UserError`` for a MODEL that is a path at which there is nothing; it suggests what may be meant."""
     name = str(model)
-    if is_hub_name(model) or is_published(name) or not is_absent(model):
+    if is_hub_name(model) or is_weights_name(name) or not is_absent(model):
         return
     if is_url(name):
         raise UserError(f"{name} is an address, and addresses are not fetched: download the file and give its path")
     if meant := _weights_meant(name):
-        raise UserError(f"there is no file or folder {name}: did you mean the published weights {either(meant)}?")
+        raise UserError(f"there is no file or folder {name}: did you mean the weights {either(meant)}?")
     raise no_run(Path(model), "")
 
 
@@ -106,8 +106,8 @@ def is_meant_as_path(target: Path | str) -> bool:
 
 
 def is_model(model: Path | str) -> bool:
-    """Whether something is a MODEL: a run folder, a model folder, a file, or a name of published weights or the hub."""
-    return is_published(str(model)) or is_hub_name(model) or is_local_model(model)
+    """Whether something is a MODEL: a run folder, a model folder, a file, a name of weights, or one of the hub."""
+    return is_weights_name(str(model)) or is_hub_name(model) or is_local_model(model)
 
 
 def is_local_model(model: Path | str) -> bool:
@@ -127,7 +127,8 @@ def kind_without_run(model: Path | str) -> str:
         return "a weights file"
     if is_hub_name(model):
         return "a model on the hub"
-    return "the name of published weights" if published_variant(model) else ""
+    name = is_weights_name(str(model)) and not os.path.exists(model)  # noqa: PTH110 – never raises
+    return f"the name of {'included' if str(model) in included_weights() else 'published'} weights" if name else ""
 
 
 def check_is_run(target: Path | str) -> None:
@@ -138,7 +139,7 @@ def check_is_run(target: Path | str) -> None:
 
 def published_variant(model: Path | str) -> str | None:
     """The variant of published weights, if a MODEL is their name and no path on this computer; else None."""
-    if not is_published(str(model)) or os.path.exists(model):  # noqa: PTH110 – never raises
+    if str(model) not in WEIGHTS or os.path.exists(model):  # noqa: PTH110 – never raises
         return None
     return WEIGHTS[str(model)].variant
 
@@ -147,7 +148,7 @@ def file_stem(model: Path | str) -> str:
     """The first part of names of files about a MODEL: ``torchvision-imagenet``, ``OWNER-NAME``, the run, the file."""
     if is_hub_name(model):
         return "-".join(part for part in parse_hub_name(str(model)) if part).replace("/", "-")
-    if published_variant(model):
+    if kind_without_run(model).endswith("weights"):
         return str(model).replace("/", "-")
     path = Path(model)
     if is_weights_file(path):
@@ -170,11 +171,11 @@ def _hint(error: NoAlexNetError, path: Path) -> str:
 
 
 def _weights_meant(name: str) -> list[str]:
-    """The published weights that a wrong name may mean: by a name like theirs, their variant's or their file's."""
-    of_variant = {row.variant: (known,) for known, row in WEIGHTS.items()}
+    """The weights that a wrong name may mean: by a name like theirs, their variant's or their file's."""
+    of_variant = {row.variant: (known,) for known, row in list_weights().items()}
     others = {
         alias: [known for variant in variants for known in of_variant.get(variant, ())]
         for alias, variants in MEANT.items()
     }
     files = {row.file: (known,) for known, row in WEIGHTS.items()}
-    return nearest(name, WEIGHTS, {**others, **of_variant, **files}, cutoff=SIMILAR)
+    return nearest(name, list_weights(), {**others, **of_variant, **files}, cutoff=SIMILAR)

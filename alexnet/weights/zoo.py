@@ -1,9 +1,13 @@
-"""Published weights by name: where they are found, what they are, and how accurate their authors measured them.
+"""Trained weights by name: where they are found, what they are, and how accurate they are.
 
-A name is ``<variant>/<training set>``, such as ``torchvision/imagenet``. A file is looked for by its own name, first in
-``--weights-root``, then in ``weights`` in the folder of downloads (``$ALEXNET_HOME``), then where torch.hub keeps its
-files. It is used if its hash is the published one, whoever downloaded it. Otherwise it is downloaded
-(``download.py``). A file with another hash is refused by name, and never changed or removed.
+A name is ``<variant>/<training set>``, such as ``torchvision/imagenet``. There are two kinds:
+
+* **Published weights** of other people are one file each. A file is looked for by its own name, first in
+  ``--weights-root``, then in ``weights`` in the folder of downloads (``$ALEXNET_HOME``), then where torch.hub keeps its
+  files. It is used if its hash is the published one, whoever downloaded it. Otherwise it is downloaded
+  (``download.py``). A file with another hash is refused by name, and never changed or removed.
+* **Included weights** are model folders in this package, so they need no network. ``python -m alexnet_lab.trunks``
+  writes them from a run.
 
 Sources: torchvision's table of weights (``torchvision/models/alexnet.py``), and the readme files of Caffe's
 ``models/bvlc_alexnet`` and ``models/bvlc_reference_caffenet`` (BVLC/caffe).
@@ -11,6 +15,7 @@ Sources: torchvision's table of weights (``torchvision/models/alexnet.py``), and
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from dataclasses import dataclass
@@ -18,7 +23,7 @@ from pathlib import Path
 
 from alexnet.config import Preprocessing
 from alexnet.core.errors import UserError, cannot_read, unknown
-from alexnet.core.files import open_regular
+from alexnet.core.files import open_regular, read_json
 from alexnet.core.names import printable
 from alexnet.data.home import data_home
 from alexnet.runtime.log import Reporter
@@ -52,6 +57,25 @@ class PublishedWeights:
     def file(self) -> str:
         """The name of the file."""
         return self.address.rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class IncludedWeights:
+    """Weights that this project trained, in a model folder of this package with a ``card.json``.
+
+    ``recipe``, ``seed``, ``commit``: the training, and the version of this project that ran it. ``licence``: also a
+    note about the images that the weights derive from. ``top1``: accuracy in percent; ``measured``: how it was
+    measured.
+    """
+
+    name: str
+    variant: str
+    recipe: str
+    seed: int
+    commit: str
+    licence: str
+    top1: float
+    measured: str
 
 
 WEIGHTS: dict[str, PublishedWeights] = {
@@ -91,16 +115,36 @@ WEIGHTS: dict[str, PublishedWeights] = {
 }
 """Name → published weights. To add a file, add a row."""
 
+INCLUDED = Path(__file__).parent / "included"
+CARD = "card.json"
 
-def is_published(name: str) -> bool:
-    """Whether a MODEL is the name of published weights."""
-    return name in WEIGHTS
+
+@functools.cache
+def included_weights() -> dict[str, IncludedWeights]:
+    """Name → weights in this package. To add some: ``python -m alexnet_lab.trunks RUN``."""
+    cards = (IncludedWeights(**read_json(path)) for path in sorted(INCLUDED.glob(f"*/{CARD}")))
+    return {card.name: card for card in cards}
+
+
+def list_weights() -> dict[str, PublishedWeights | IncludedWeights]:
+    """Name → all weights that have a name."""
+    return {**included_weights(), **WEIGHTS}
+
+
+def is_weights_name(name: str) -> bool:
+    """Whether a MODEL is the name of published or included weights."""
+    return name in WEIGHTS or name in included_weights()
+
+
+def included_folder(name: str) -> Path:
+    """The model folder of included weights."""
+    return INCLUDED / name.replace("/", "-")
 
 
 def get_published(name: str) -> PublishedWeights:
     """The published weights of this name. Raises ``UserError`` that suggests the nearest."""
     if name not in WEIGHTS:
-        raise unknown("name of weights", name, WEIGHTS)
+        raise unknown("name of weights", name, list_weights())
     return WEIGHTS[name]
 
 
@@ -130,7 +174,12 @@ def torch_hub_folder() -> Path:
 
 
 def find(name: str, weights_root: Path | None = None) -> Path | None:
-    """The file of published weights, found in one of the :func:`folders`; its hash is not checked. None if absent."""
+    """The file of published weights in one of the :func:`folders`, or the folder of included weights; None if absent.
+
+    The hash of a file is not checked.
+    """
+    if name in included_weights():
+        return included_folder(name)
     file = get_published(name).file
     places = (folder / file for folder in folders(weights_root))
     return next((place for place in places if os.path.isfile(place)), None)  # noqa: PTH113 – never raises
@@ -139,8 +188,11 @@ def find(name: str, weights_root: Path | None = None) -> Path | None:
 def fetch(name: str, weights_root: Path | None, reporter: Reporter) -> Path:
     """The file of published weights with the published hash, downloaded if it is in none of the :func:`folders`.
 
-    Raises ``UserError``: if a file of that name has another hash, and if the file is absent and cannot be downloaded.
+    For included weights their folder. Raises ``UserError``: if a file of that name has another hash, and if the file is
+    absent and cannot be downloaded.
     """
+    if name in included_weights():
+        return included_folder(name)
     weights = get_published(name)
     if path := find(name, weights_root):
         _check(name, weights, path)

@@ -23,7 +23,7 @@ from alexnet.report.tables import dimensions, table
 from alexnet_lab.claims.claim_result import CORRECTED, NOT_SUPPORTED, SUPPORTED, ClaimResult, Verdict
 from alexnet_lab.results.reader import Results
 
-ALEXNETS = [name for name, row in VARIANTS.items() if row.architecture is not None and name != "small"]
+ALEXNETS = [name for name, row in VARIANTS.items() if row.architecture is not None and name not in ("small", "trunk")]
 MILLION, MIB = 1e6, 2**20
 BATCH = 128  # paper §5
 

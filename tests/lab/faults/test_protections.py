@@ -70,8 +70,8 @@ REMOVED = {  # what is removed: the change of the code, and the test that must f
         "tests/data/test_sampler.py::test_each_image_comes_once_an_epoch",
     ),
     "predict prepares images its own way": (
-        "real = alexnet.data.image_file.read_pixels\n"
-        "patch('alexnet.data.image_file.read_pixels', lambda data, *rest: real(data, *rest)[:, ::-1])",
+        "real = alexnet.data.image_file.read_photograph\n"
+        "patch('alexnet.inference.predictor.read_photograph', lambda data, *rest: real(data, *rest)[:, ::-1])",
         "tests/inference/test_predictor.py::test_a_photograph_is_prepared_as_the_store_prepared_it",
     ),
     "images may have any size": (
@@ -105,7 +105,7 @@ REMOVED = {  # what is removed: the change of the code, and the test that must f
     ),
 }
 RUN = """
-import json, os, sys, tempfile
+import json, os, sys, tempfile, traceback
 from unittest import mock
 import pytest
 import alexnet.data.containers, alexnet.data.decode, alexnet.data.png, alexnet.data.prepared, alexnet.data.sampler
@@ -134,6 +134,8 @@ for what, (change, node) in json.load(sys.stdin).items():
                 os.dup2(shown.fileno(), 2)
                 status = run(change, node)
                 sys.stdout.flush()
+            except BaseException:
+                traceback.print_exc()  # the name of a function that is gone, for example
             finally:
                 os._exit(status)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -1,0 +1,79 @@
+"""``python -m alexnet_lab.trunks RUN``: put the weights of a finished run into the package, to start from.
+
+The weights of convolutions and linear layers are rounded to bfloat16, which halves the file. The accuracy on the card
+is that of the rounded weights, on the test images of the run. Needs a checkout, and a run that was trained in a clean
+one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from alexnet import evaluate
+from alexnet.core.errors import UserError
+from alexnet.core.files import write_bytes, write_json
+from alexnet.models.bundle import load_model, save_model
+from alexnet.report.model_card import model_card
+from alexnet.runtime.run import Run
+from alexnet.weights.zoo import CARD, IncludedWeights, included_folder
+from alexnet_lab.results.records import check_clean, code_commit
+
+LIMIT = 8 * 10**6  # bytes of the weights
+LICENCE = "BSD-3-Clause, as this project; derived from ImageNet photographs, which may be used for research"
+NOTE = """
+## Note
+
+These weights derive from photographs of ImageNet. They are made to start a training from, and to compute features with.
+Do not quote an accuracy of a network that started from them on any of the classes above: it has seen them.
+"""
+
+
+def include(run: Run, name: str, data: str | None = None) -> IncludedWeights:
+    """Write the model of a finished run to the package as the MODEL ``name``, such as ``trunk/tiny-imagenet-a``.
+
+    ``data``: the source whose test images give the accuracy, None for that of the run. Raises ``UserError`` if the run
+    has not finished or comes from a changed checkout, and if the file is too large.
+    """
+    commit = check_clean(run.description.get("commit"), "including weights")
+    check_clean(code_commit(), "including weights")
+    result = run.result
+    model = load_model(run.folder)
+    card = model_card(run.folder, name=name, license_name="bsd-3-clause")
+    with tempfile.TemporaryDirectory() as scratch:
+        save_model(model, Path(scratch) / "model", bf16=True)
+        (metrics,) = evaluate(Path(scratch) / "model", data=data or str(result["source"]))
+    weights = IncludedWeights(
+        name, model.variant, run.recipe.name, int(result["seed"]), commit, LICENCE, round(100 * metrics.top1, 2),
+        f"the centre of each of {metrics.images:,} {metrics.split} images, {model.num_classes} classes",
+    )  # fmt: skip
+    folder = included_folder(name)
+    save_model(model, folder, bf16=True)
+    if (size := (folder / "model.safetensors").stat().st_size) > LIMIT:
+        raise UserError(f"{folder}: {size:,} bytes, which is more than {LIMIT:,}")
+    write_json(folder / CARD, dataclasses.asdict(weights))
+    write_bytes(folder / "README.md", (card + NOTE).encode())
+    return weights
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m alexnet_lab.trunks", description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="the run folder")
+    parser.add_argument("--name", required=True, help="the name of the weights, such as trunk/tiny-imagenet-a")
+    parser.add_argument("--data", help="SOURCE whose test images are used (default: that of the run)")
+    arguments = parser.parse_args(words)
+    try:
+        print(include(Run(arguments.run), arguments.name, arguments.data))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""Weights that come with the package: found without a network, and the same in every command."""
+
+import json
+import socket
+
+import pytest
+import torch
+from PIL import Image
+
+from alexnet import create_model, create_transform, list_models, load_model, predict
+from alexnet.cli.main import main
+from alexnet.core.errors import UserError
+from alexnet.models.bundle import save_model
+from alexnet.recipes import get_recipe
+from alexnet.weights import zoo
+
+NAMES = [*zoo.included_weights()]
+FILES = {"model.json", "model.safetensors", "card.json", "README.md"}
+MOST_BYTES = 8 * 10**6
+
+
+@pytest.fixture
+def offline(monkeypatch, home):
+    """Every connection fails."""
+
+    def refuse(*given):
+        raise OSError("Network is unreachable")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+def test_weights_are_included():
+    assert "trunk/tiny-imagenet-a" in NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_included_weights_are_whole_and_small(name, offline):
+    card, folder = zoo.included_weights()[name], zoo.included_folder(name)
+    assert {path.name for path in folder.iterdir()} == FILES
+    assert (folder / "model.safetensors").stat().st_size <= MOST_BYTES
+    network = load_model(name)
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+    assert network.variant == card.variant == get_recipe(card.recipe).model.variant
+    assert 30 < card.top1 < 100
+    assert len(card.commit) >= 7
+    assert "ImageNet" in card.licence
+    assert f"seed {card.seed}" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_name_is_a_model_in_every_command(offline, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (64, 64), "orange").save("orange.png")
+    (name, *_) = NAMES
+    assert main(["predict", name, "orange.png", "--json"]) == 0
+    first = json.loads(capsys.readouterr().out)[0]["predictions"][0]
+    network = load_model(name)
+    with torch.inference_mode():
+        probabilities = network(create_transform(network)(Image.open("orange.png"))[None]).softmax(dim=1)[0]
+    assert network.labels[int(probabilities.argmax())] == first["label"]
+    assert first["probability"] == pytest.approx(float(probabilities.max()), abs=1e-4)
+    assert predict(name, "orange.png")[0].label == first["label"]
+    assert main(["summary", name]) == 0
+    assert main(["features", name, "orange.png", "--layers", "pool5", "--out", "features"]) == 0
+    assert main(["evaluate", name]) == 2
+    assert f"{name} is the name of included weights, so its images are unknown" in capsys.readouterr().err
+
+
+def test_the_list_shows_included_weights(capsys):
+    assert main(["list", "weights"]) == 0
+    shown = capsys.readouterr().out
+    for name, card in zoo.included_weights().items():
+        assert f"  {name}\n      accuracy  top-1 {card.top1:.1f} %: {card.measured}\n" in shown
+    assert main(["list", "weights", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["weights"]
+    assert rows[NAMES[0]]["found"] == str(zoo.included_folder(NAMES[0]))
+    assert list_models("trunk*", with_weights=True) == NAMES
+
+
+def test_create_model_with_included_weights(offline):
+    ours, loaded = create_model("trunk", weights="tiny-imagenet-a", num_classes=3), load_model("trunk/tiny-imagenet-a")
+    assert ours.fc8.weight.shape == (3, 512)
+    assert torch.equal(ours.conv1.weight, loaded.conv1.weight)
+    with pytest.raises(UserError, match="trunk/tiny-imagenet-a are weights of trunk, not of small"):
+        create_model("small", weights="trunk/tiny-imagenet-a")
+
+
+def test_a_path_of_that_name_is_used_and_a_wrong_name_is_helped(tmp_path, monkeypatch, notes):
+    monkeypatch.chdir(tmp_path)
+    (name, *_) = NAMES
+    with pytest.raises(UserError, match=f"there is no file or folder trunk/tiny: did you mean the weights {name}"):
+        load_model("trunk/tiny")
+    save_model(load_model(name), tmp_path / name)
+    load_model(name, reporter=notes)
+    assert notes.lines == [f"note: {name} is a path here and is used; the weights of that name are not"]
+
+
+def test_rounding_to_bf16_halves_the_file_and_is_read_as_fp32(narrow, tmp_path):
+    model = narrow("trunk")
+    for name, rounded in (("whole", False), ("rounded", True)):
+        save_model(model, tmp_path / name, bf16=rounded)
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("whole", "rounded")]
+    assert sizes[1] < 0.6 * sizes[0]
+    whole, rounded = (load_model(tmp_path / name) for name in ("whole", "rounded"))
+    for name, tensor in rounded.state_dict().items():
+        ours = whole.state_dict()[name]
+        assert tensor.dtype == ours.dtype
+        assert torch.equal(tensor, ours.bfloat16().float() if ours.ndim > 1 else ours)
