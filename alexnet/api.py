@@ -65,8 +65,8 @@ from alexnet.training import datasets as prepared_datasets
 from alexnet.training.build import build_preprocessing, check_augmentation
 from alexnet.training.datasets import choose_test_images, open_dataset_for, remarks
 from alexnet.training.disk import disk_need
-from alexnet.training.evaluate import evaluate_models, match_classes, most_probable
-from alexnet.training.finalize import check_not_lost, finalize, remove_checkpoints
+from alexnet.training.evaluate import evaluate_models, match_classes, most_probable, prediction_rows
+from alexnet.training.finalize import check_not_lost, finalize, predictions_in_folds, remove_checkpoints
 from alexnet.training.loop import Training
 from alexnet.training.resolve import resolve
 from alexnet.training.sample_images import sample_images
@@ -97,12 +97,13 @@ from alexnet.weights.load import (
 )
 
 Model = Path | str | Classifier
-"""A trained model: a run folder, a model folder, a weights file, the name of published weights, ``hub:OWNER/NAME``, or
+"""A trained model: a run folder, a model folder, a weights file, the name of trained weights, ``hub:OWNER/NAME``, or
 a loaded model."""
 
 EXPORT_CHECKED = 64  # images on which an exported file is checked
 INT8_CHECKED, INT8_CALIBRATION = 1000, 200
 MOST_TWINS = 1000
+PREDICTIONS = "predictions.csv"  # in the run folder of a cross-validated model
 MOST_BYTES = 4 << 30  # of all matrices that CKA compares
 
 Labels = Path | str | Sequence[Path | str]
@@ -245,12 +246,17 @@ def finish(
 ) -> None:
     """Write the model, the curves, the report and the result of a training, then remove its checkpoints.
 
+    Of a cross-validated model also ``predictions.csv``: what was predicted for each image by a probe without it.
+
     Raises ``UserError`` if a file cannot be written.
     """
     run, recipe = training.run, training.recipe
     try:
         result = {**finalize(training, model, matrix_gflops), "keep_checkpoints": keep_checkpoints}
-        curves.write(run, result if result["split"] else None)
+        if found := training.cross_validation:
+            write_text(run.folder / PREDICTIONS, csv_rows(predictions_in_folds(training.dataset, found)))
+        if result["steps"]:
+            curves.write(run, result if result["split"] else None)
         text = write_report(recipe, result, remarks(training.dataset), training.dataset.side)
         write_text(run.folder / "report.md", text)
         run.write_result(result)  # last: it shows that the run is complete
@@ -283,7 +289,7 @@ def evaluate(
 
     The ensemble, last in the list, averages the probabilities of its models. A model given twice counts once.
 
-    ``models``: one or several run folders, model folders, weights files, names of published weights or loaded models.
+    ``models``: one or several run folders, model folders, weights files, names of trained weights or loaded models.
     ``data``: a source in place of the images of the models' own runs; models without a run need it. Of a source without
     its own splits, only images are used that no model was trained on. Classes are matched by name: a note names the
     model's classes that the images do not have, and a class that the model does not have is an error. ``views``: 1 is
@@ -314,6 +320,11 @@ def evaluate(
         open_dataset_for(name, net, data, root, reporter, files) for name, net in zip(named, networks, strict=True)
     ]
     split, index = choose_test_images(networks, datasets[0])
+    if split == "training":
+        raise UserError(
+            f"every image of {datasets[0].name} was used for training, so there is none to evaluate on: give other "
+            "images with --data (the cross-validated accuracy of a training on few images is in its report.md)"
+        )
     best: list[tuple[int, float] | None] = []
     with device_config.enough_memory("give fewer models at a time, or --device cpu"):
         measured = evaluate_models(
@@ -330,13 +341,8 @@ def _write_predictions(
     path: Path, dataset: PreparedDataset, index: NDArray[np.int64], best: Sequence[tuple[int, float] | None]
 ) -> None:
     """Write a CSV file with a row for each image; one whose output is not finite has no prediction."""
-    classes = dataset.classes
-    rows = [
-        (file, classes[true], *(("", "") if found is None else (classes[found[0]], f"{found[1]:.6f}")))
-        for file, true, found in zip(dataset.names(index), dataset.targets[index].tolist(), best, strict=True)
-    ]
     try:
-        write_text(path, csv_rows([("file", "true", "predicted", "probability"), *rows]))
+        write_text(path, csv_rows(prediction_rows(dataset, index, best)))
     except OSError as error:
         raise cannot_write(path, error, "give another file") from error
 
@@ -736,7 +742,7 @@ def create_transform(
     augmented view in each call, drawn from ``generator``, or from torch's global generator if None. With worker
     processes leave ``generator`` out: PyTorch seeds the global one in each worker.
 
-    ``model_or_recipe``: a loaded model, a run or model folder, a weights file, the name of published weights, a recipe,
+    ``model_or_recipe``: a loaded model, a run or model folder, a weights file, the name of trained weights, a recipe,
     its name, or its JSON file. If a name is both a model folder and a recipe, the model is used. ``weights_root``: as
     in :func:`evaluate`. Pixel statistics of a recipe come from its image set, or ``data``,
     which is prepared if needed (``data_root`` and ``progress`` as in :func:`train`). Raises ``UserError``.
@@ -784,7 +790,7 @@ def convert(
 ) -> tuple[Path, ConversionReport]:
     """A weights file of another framework as a model folder: (the folder, what was done).
 
-    ``file``: its path, the name of published weights, or ``hub:OWNER/NAME``. ``out``: the folder; if None, the file's
+    ``file``: its path, the name of trained weights, or ``hub:OWNER/NAME``. ``out``: the folder; if None, the file's
     name without its suffix; for a name, that name with ``-`` for ``/``, in the working directory, such as
     ``torchvision-imagenet``. A folder with the same weights is written again. ``variant``: the name of the network,
     where the weights alone do not decide it. ``mean``: a file with the mean image that the network subtracts

@@ -278,7 +278,10 @@ class TrainSpec:
     weights of the last step, or those of the best validation accuracy. ``views``: 1 or 10 views of each image in the
     final evaluation. ``init``: the MODEL whose weights the training starts from; ``none`` starts from random ones.
     ``freeze``: layers of it that do not train, as names or ranges, ``conv1-conv3``. ``head``: how a new last layer
-    begins if all other layers are from ``init``: ``random``, or with the weights of a linear ``probe`` on its inputs.
+    begins: ``random``, or as a linear ``probe`` on the layer of ``init`` with the best cross-validated accuracy.
+    ``few_images``: what to do with fewer than 50 training images a class, on average: ``split`` them as any other, or
+    ``cross-validate``: the probe is the model, fitted on all images, and nested cross-validation gives its accuracy, or
+    the test split if the source has one; only with ``head`` = ``probe``.
     """
 
     batch_size: Positive = 128
@@ -295,6 +298,7 @@ class TrainSpec:
     init: str = NO_INIT
     freeze: tuple[str, ...] = ()
     head: Literal["random", "probe"] = "random"
+    few_images: Literal["split", "cross-validate"] = "split"
 
     def __post_init__(self) -> None:
         if self.freeze and self.init == NO_INIT:

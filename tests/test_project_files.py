@@ -1,4 +1,4 @@
-"""Files beside the code: the notebook, ``hubconf.py``, the workflows, the hooks, the citation."""
+"""Files beside the code: the notebooks, ``hubconf.py``, the workflows, the hooks, the citation."""
 
 import ast
 import json
@@ -14,7 +14,7 @@ from alexnet.models.variants import VARIANTS
 from alexnet_lab.faults.parsers import PARSERS
 
 ROOT = Path(__file__).parents[1]
-NOTEBOOK = ROOT / "examples" / "quickstart.ipynb"
+NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 
 
 def run_python(code: str, folder: Path) -> str:
@@ -26,16 +26,17 @@ def run_python(code: str, folder: Path) -> str:
     return done.stdout
 
 
-def code_cells() -> list[str]:
-    return ["".join(cell["source"]) for cell in notebook()["cells"] if cell["cell_type"] == "code"]
+def read_notebook(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
-def notebook() -> dict:
-    return json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+def code_of(path: Path) -> list[str]:
+    return ["".join(cell["source"]) for cell in read_notebook(path)["cells"] if cell["cell_type"] == "code"]
 
 
-def test_the_notebook_has_the_form_of_a_notebook():
-    value = notebook()
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_has_the_form_of_a_notebook(path):
+    value = read_notebook(path)
     assert (value["nbformat"], value["nbformat_minor"]) == (4, 5)
     assert set(value) == {"cells", "metadata", "nbformat", "nbformat_minor"}
     ids = [cell["id"] for cell in value["cells"]]
@@ -46,18 +47,26 @@ def test_the_notebook_has_the_form_of_a_notebook():
         assert set(cell) == (wanted | {"execution_count", "outputs"} if cell["cell_type"] == "code" else wanted)
         assert all(line.endswith("\n") for line in cell["source"][:-1])
         assert not cell.get("outputs"), "clear the outputs before you commit"
-    for code in code_cells():
+    for code in code_of(path):
         ast.parse(code)
 
 
 @pytest.mark.slow
-def test_the_notebook_runs(tmp_path):
-    code = "\n".join(code_cells())
+def test_the_quickstart_runs(tmp_path):
+    code = "\n".join(code_of(ROOT / "examples" / "quickstart.ipynb"))
     assert '"train.epochs": 8' in code
     output = run_python(code.replace('"train.epochs": 8', '"train.epochs": 2'), tmp_path)
     assert "60,965,224 parameters" in output
     assert "of 360 test images are right" in output
     assert (tmp_path / "runs" / "quickstart" / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_the_notebook_on_few_photographs_runs(tmp_path):
+    output = run_python("\n".join(code_of(ROOT / "examples" / "few_photos.ipynb")), tmp_path)
+    assert "20 test images; the layers from the given weights: conv1, norm1, " in output
+    assert "fc7" in output
+    assert (tmp_path / "runs" / "few-photos" / "report.html").is_file()
 
 
 def test_torch_hub_builds_the_variants(tmp_path):

@@ -23,8 +23,6 @@ LIMIT = 8192  # bytes: what can be read in two minutes
 IN_CI = {"pip install . && alexnet train", "pip install '.[dev]' && pytest"}
 SHORTER = {  # options that make a command's test short, and nothing else
     "alexnet train small-fashion-mnist-quick": "--data-root . --set model.width=0.25 --set train.epochs=1",
-    "alexnet train --data pets": "--set model.width=0.05 --set data.image_size=64 --set augment.crop=64 "
-    "--set train.epochs=2",
 }
 
 

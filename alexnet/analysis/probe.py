@@ -3,12 +3,16 @@
 Each fold standardises the features and fits multinomial logistic regression (scikit-learn's ``StandardScaler`` and
 ``LogisticRegression``, C = 0.01) on the other folds, then predicts its own images. So every image is predicted once, by
 a classifier that has not seen it. Images of equal content are in one fold: a copy would be predicted by memory.
+
+Where a layer and C are chosen too, the choice is made anew inside each fold, on the other folds only (nested
+cross-validation: Varma and Simon, "Bias in error estimation when using cross-validation for model selection", BMC
+Bioinformatics 2006). The accuracy of the best of several choices would be too high on the images it was chosen on.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +25,7 @@ from alexnet.metrics.intervals import accuracy_interval
 
 FOLDS = 5
 REGULARIZATION = 0.01  # C of the logistic regression
+CHOICES = (0.001, 0.01, 0.1)  # of C, where it is chosen
 ITERATIONS = 500
 
 Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -48,6 +53,31 @@ class ProbeScore:
     def accuracy(self) -> float:
         """The share of all images, 0 … 1."""
         return self.correct / self.images
+
+
+@dataclass(frozen=True)
+class ProbeChoice:
+    """A layer and the C of a logistic regression on its features.
+
+    ``accuracy``: cross-validated, 0 … 1, on the images on which they were chosen, so a little too high.
+    """
+
+    layer: str
+    regularization: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class NestedScore:
+    """Predictions of every image by a probe that was chosen and fitted without it.
+
+    ``log_probabilities`` ``(n, classes)`` float64. ``choices``: that of each fold. ``fold`` ``(n,)``: the fold of each
+    image.
+    """
+
+    log_probabilities: NDArray[np.float64]
+    choices: tuple[ProbeChoice, ...]
+    fold: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -120,23 +150,92 @@ def score(features: NDArray[np.float32], labels: NDArray[np.int64], folds: Seque
     )  # fmt: skip
 
 
+def choose_probe(
+    features: Mapping[str, NDArray[np.float32]], labels: NDArray[np.int64], folds: Sequence[Fold]
+) -> ProbeChoice:
+    """The layer and the C with the best cross-validated accuracy; of equal ones the first layer and the smallest C.
+
+    ``features``: layer → ``(n, units)``; ``labels`` ``(n,)``. Without folds, the first layer and ``REGULARIZATION``.
+    Raises ``ValueError`` if there is no layer.
+    """
+    best = None if folds else ProbeChoice(next(iter(features)), REGULARIZATION, 0.0)
+    for layer, values in features.items() if folds else ():
+        right = np.zeros(len(CHOICES), np.int64)
+        for train, test in folds:
+            for number, regularization in enumerate(CHOICES):
+                predicted, _ = fit_and_predict(values[train], labels[train], values[test], regularization)
+                right[number] += (predicted == labels[test]).sum()
+        for number, regularization in enumerate(CHOICES):
+            accuracy = float(right[number] / len(labels))
+            if best is None or accuracy > best.accuracy:
+                best = ProbeChoice(layer, regularization, accuracy)
+    if best is None:
+        raise ValueError("there is no layer to choose")
+    return best
+
+
+def nested_score(
+    features: Mapping[str, NDArray[np.float32]],
+    labels: NDArray[np.int64],
+    groups: NDArray[np.uint64],
+    classes: Sequence[str],
+    seed: int = 0,
+) -> NestedScore:
+    """Predict each image by a probe whose layer and C were chosen, and which was fitted, on the other folds only.
+
+    ``features``: layer → ``(n, units)``; other arguments and errors as :func:`make_folds`. A class that has only one
+    image in the other folds takes no part in the choice.
+    """
+    log_probabilities = np.full((len(labels), len(classes)), -np.inf)
+    fold, choices = np.zeros(len(labels), np.int64), []
+    for number, (train, test) in enumerate(make_folds(labels, groups, classes, seed)):
+        inner = _inner_folds(labels[train], groups[train], classes, seed)
+        within = {layer: values[train] for layer, values in features.items()}
+        choice = choose_probe(within, labels[train], inner)
+        choices.append(choice)
+        values = features[choice.layer]
+        weight, bias = linear_layer(values[train], labels[train], len(classes), choice.regularization)
+        logits = values[test].astype(np.float64) @ weight.T + bias
+        log_probabilities[test] = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+        fold[test] = number
+    return NestedScore(log_probabilities, tuple(choices), fold)
+
+
+def _inner_folds(
+    labels: NDArray[np.int64], groups: NDArray[np.uint64], classes: Sequence[str], seed: int
+) -> list[Fold]:
+    """The folds inside a fold, of the classes that have two or more different images there."""
+    several = [label for label in np.unique(labels) if len(np.unique(groups[labels == label])) > 1]
+    index = np.flatnonzero(np.isin(labels, several))
+    if len(several) < 2:
+        return []
+    folds = make_folds(labels[index], groups[index], classes, seed)
+    return [(index[train], index[test]) for train, test in folds]
+
+
 def fit_and_predict(
-    train: NDArray[np.float32], labels: NDArray[np.int64], test: NDArray[np.float32]
+    train: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    test: NDArray[np.float32],
+    regularization: float = REGULARIZATION,
 ) -> tuple[NDArray[np.int64], bool]:
     """The labels ``(m,)`` that a classifier fitted on ``train`` ``(n, units)`` predicts for ``test`` ``(m, units)``.
 
-    Also returns whether the fit converged. The scaler is fitted on ``train`` only. Labels of one class are returned as
-    they are.
+    ``regularization``: C of the logistic regression. Also returns whether the fit converged. The scaler is fitted on
+    ``train`` only. Labels of one class are returned as they are.
     """
     if len(np.unique(labels)) < 2:
         return np.full(len(test), labels[0]), True
-    classifier, converged = _fit(train, labels)
+    classifier, converged = _fit(train, labels, regularization)
     predicted: NDArray[np.int64] = classifier.predict(test.astype(np.float64))
     return predicted, converged
 
 
 def linear_layer(
-    features: NDArray[np.float32], labels: NDArray[np.int64], num_classes: int
+    features: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    num_classes: int,
+    regularization: float = REGULARIZATION,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The probe that is fitted on all features ``(n, units)``, as one linear layer: weight ``(classes, units)``, bias.
 
@@ -144,7 +243,7 @@ def linear_layer(
     softmax of its outputs has the probabilities of the probe. Classes without images get the lowest bias of all.
     Raises ``ValueError`` for labels of one class.
     """
-    pipeline, _ = _fit(features, labels)
+    pipeline, _ = _fit(features, labels, regularization)
     scaler, logistic = pipeline[0], pipeline[1]
     coefficients, intercepts = logistic.coef_, logistic.intercept_
     if len(logistic.classes_) == 2:  # scikit-learn has one row, the logit of the second class
@@ -157,14 +256,14 @@ def linear_layer(
     return weight, bias
 
 
-def _fit(features: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[Any, bool]:
+def _fit(features: NDArray[np.float32], labels: NDArray[np.int64], regularization: float) -> tuple[Any, bool]:
     """A scaler and a logistic regression, fitted; and whether the fit converged."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=REGULARIZATION, max_iter=ITERATIONS))
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=regularization, max_iter=ITERATIONS))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         classifier.fit(features.astype(np.float64), labels)

@@ -52,7 +52,7 @@ def _train(add: Add) -> None:
     add(
         "--data",
         metavar="SOURCE",
-        help=f"images to train on: {SOURCE}; without RECIPE: photos, photos-small, or with --from photos-transfer",
+        help=f"images to train on: {SOURCE}; without RECIPE: photos-transfer (with --from none: photos, photos-small)",
     )
     add_labels(add)
     start = f"start from trained weights: {MODEL}; 'none' starts from random weights (default: as the recipe says)"
@@ -301,7 +301,7 @@ COMMANDS: dict[str, Command] = {
         "layer table of a network: shapes, parameters, multiply-adds, receptive fields",
         _summary, "alexnet.cli.summary:main",
     ),
-    "list": Command("list the variants, recipes, image sets and published weights", _list, "alexnet.cli.list:main"),
+    "list": Command("list the variants, recipes, image sets and trained weights", _list, "alexnet.cli.list:main"),
     "prepare": Command(
         "decode the images of a source once and cache them; list refused files",
         _prepare, "alexnet.cli.prepare:main",

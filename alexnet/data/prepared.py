@@ -33,6 +33,7 @@ from alexnet.data.sources import Record, Source
 from alexnet.data.splits import SPLITS
 from alexnet.data.uses import has_all_notes, hold, remove_unused, start_notes
 from alexnet.data.writer import (
+    GROUPS,
     HEADER_BYTES,
     NAMES,
     SCHEMA,
@@ -56,6 +57,9 @@ class PreparedDataset:
     images: NDArray[np.uint8]  # (N, S, S, C), memory-mapped
     targets: NDArray[np.int64]  # (N,)
     hashes: NDArray[np.uint64]  # (N,)
+    groups: NDArray[
+        np.uint64
+    ]  # (N,) equal for images that stay together in splits and folds; the hashes without groups
     splits: NDArray[np.int8]  # (N,) indices into SPLITS
     mean_image: NDArray[np.float32]  # (S, S, C), the mean of each pixel over train, 0 … 255
     descriptor: int  # of images.npy, open and locked as long as this object exists, so that nobody removes the dataset
@@ -111,6 +115,11 @@ class PreparedDataset:
     def auto_split(self) -> bool:
         """Whether the source had no splits and was split 80/10/10 when it was prepared."""
         return bool(self.meta["dealt"])
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether the source names groups of images that stay together."""
+        return GROUPS in self.meta["files"]
 
     def read(self, index: NDArray[np.int64]) -> NDArray[np.uint8]:
         """New pixels ``(len(index), S, S, C)`` uint8 of the images ``index``.
@@ -345,6 +354,7 @@ def open_prepared(path: Path) -> PreparedDataset:
         images = read_array(path / "images.npy", np.uint8, (count, *shape), mapped=True)
         targets = read_array(path / "labels.npy", np.int64, (count,))
         hashes = read_array(path / "hashes.npy", np.uint64, (count,))
+        groups = read_array(path / GROUPS, np.uint64, (count,)) if GROUPS in meta["files"] else hashes
         splits = read_array(path / "splits.npy", np.int8, (count,))
         mean_image = read_array(path / "mean.npy", np.float32, shape)
         if targets.min() < 0 or targets.max() >= len(meta["classes"]):
@@ -357,7 +367,7 @@ def open_prepared(path: Path) -> PreparedDataset:
         if isinstance(error, OSError | ValueError):
             raise _unusable(path, error) from error
         raise
-    return _closing(PreparedDataset(path, meta, images, targets, hashes, splits, mean_image, descriptor))
+    return _closing(PreparedDataset(path, meta, images, targets, hashes, groups, splits, mean_image, descriptor))
 
 
 def _unusable(path: Path, error: OSError | ValueError) -> UserError:

@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import math
 from collections import Counter
+from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -29,12 +30,39 @@ def content_hash(data: bytes | NDArray[np.uint8]) -> int:
     return int.from_bytes(hashlib.sha256(content).digest()[:8], "big")
 
 
-def hold_out(targets: ArrayLike, hashes: NDArray[np.uint64], fraction: float) -> NDArray[np.bool_]:
+def join_groups(hashes: NDArray[np.uint64], groups: Sequence[str]) -> NDArray[np.uint64]:
+    """For each of ``n`` images the group that it must stay with, ``(n,)`` uint64, independent of their order.
+
+    Images of equal ``hashes`` ``(n,)`` belong together, and so do images of the same name in ``groups`` ("": of no
+    group), also by way of others. A group is named by the lowest hash in it.
+    """
+    parent: dict[object, object] = {}
+
+    def root(item: object) -> object:
+        while parent.setdefault(item, item) != item:
+            parent[item] = item = parent[parent[item]]
+        return item
+
+    numbers = hashes.tolist()
+    for number, group in zip(numbers, groups, strict=True):
+        if group:
+            parent[root(number)] = root(group)
+    lowest: dict[object, int] = {}
+    for number in numbers:
+        lowest[root(number)] = min(number, lowest.get(root(number), number))
+    return np.array([lowest[root(number)] for number in numbers], np.uint64)
+
+
+def hold_out(
+    targets: ArrayLike, hashes: NDArray[np.uint64], fraction: float, *, large_groups: bool = False
+) -> NDArray[np.bool_]:
     """Which of ``n`` items to hold out, ``(n,)`` bool: of each class its share, the items with the lowest hashes.
 
-    ``targets``: ``(n,)`` integers ≥ 0; ``hashes``: ``(n,)`` uint64, equal for equal content; ``fraction``: in [0, 1).
+    ``targets``: ``(n,)`` integers ≥ 0; ``hashes``: ``(n,)`` uint64, equal for equal content (or see
+    :func:`join_groups`); ``fraction``: in [0, 1).
     In total ⌈fraction · n⌉ items are held out, where ``n`` counts classes with three or more items. It is fewer if a
-    group of equal hashes is larger than the remaining share of its class, which is never exceeded. Raises
+    group of equal hashes is larger than the remaining share of its class, which is not exceeded. With ``large_groups``
+    it may be exceeded by half a group, because otherwise no group of several images might fit. Raises
     ``ValueError`` for a fraction outside its range.
     """
     targets = np.asarray(targets, dtype=np.int64)
@@ -47,20 +75,20 @@ def hold_out(targets: ArrayLike, hashes: NDArray[np.uint64], fraction: float) ->
     ordered = targets[order].tolist()
     for start, stop in itertools.pairwise([0, *changes.tolist(), len(ordered)]):
         group = Counter(ordered[start:stop])
-        if all(quota[label] >= count for label, count in group.items()):
+        if all(quota[label] * (2 if large_groups else 1) >= count for label, count in group.items()):
             held[order[start:stop]] = True
             for label, count in group.items():
                 quota[label] -= count
     return held
 
 
-def split_by_hash(targets: ArrayLike, hashes: NDArray[np.uint64]) -> NDArray[np.int8]:
+def split_by_hash(targets: ArrayLike, hashes: NDArray[np.uint64], *, large_groups: bool = False) -> NDArray[np.int8]:
     """80 % train, 10 % val, 10 % test, as ``(n,)`` int8 indices into ``SPLITS``. Arguments: :func:`hold_out`."""
     targets = np.asarray(targets, dtype=np.int64)
     split = np.full(len(targets), SPLITS.index("train"), dtype=np.int8)
-    split[hold_out(targets, hashes, 1 / 10)] = SPLITS.index("test")
+    split[hold_out(targets, hashes, 1 / 10, large_groups=large_groups)] = SPLITS.index("test")
     rest = np.flatnonzero(split == SPLITS.index("train"))
-    split[rest[hold_out(targets[rest], hashes[rest], 1 / 9)]] = SPLITS.index("val")
+    split[rest[hold_out(targets[rest], hashes[rest], 1 / 9, large_groups=large_groups)]] = SPLITS.index("val")
     return split
 
 

@@ -31,7 +31,7 @@ from alexnet.core.names import printable
 from alexnet.data.containers import SUFFIXES, kind_of
 from alexnet.data.decode import ImageRefusedError, accepted, fit, preprocessing, read_pixels
 from alexnet.data.sources import Record, Source
-from alexnet.data.splits import SMALLEST_CLASS, SPLITS, content_hash, split_by_hash
+from alexnet.data.splits import SMALLEST_CLASS, SPLITS, content_hash, join_groups, split_by_hash
 
 SCHEMA = 3
 NAMES = "names.txt"  # a line for each image
@@ -39,6 +39,7 @@ CHUNK = 64  # records that a thread decodes at a time
 CHUNK_BYTES = 16 << 20  # of files in memory in one chunk, which limits the memory for an archive with large members
 HEADER_BYTES = 128  # of an .npy file, for any number of images
 PAIRS_SHOWN = 3  # of duplicates in a warning
+GROUPS = "groups.npy"  # only if the source has groups
 IN_TEST_AND_TRAIN, IN_TWO_CLASSES = "test image in train", "image in two classes"
 STATISTICS_VALUES = 1 << 24  # pixel values summed at a time; the sums of their squares are far below float64's 2⁵³
 
@@ -73,7 +74,7 @@ def write_dataset(
     image. Raises ``OSError`` if the disk cannot be written.
     """
     _check_disk_space(source, side, channels, folder)
-    labelled, hashes, codes = [], [], []
+    labelled, hashes, codes, groups = [], [], [], []
     refused: list[dict[str, str]] = []
     notes: collections.Counter[str] = collections.Counter()
     decoded = decode_all(source.records(), side, channels, workers, resize)
@@ -93,6 +94,7 @@ def write_dataset(
                 names.write(printable(item.record.name) + "\n")
                 labelled.append(item.record.label)
                 hashes.append(item.digest)
+                groups.append(item.record.group)
                 codes.append(SPLITS.index(item.record.split) if item.record.split else -1)
                 notes.update(item.notes)
             progress(done, source.count)
@@ -102,8 +104,11 @@ def write_dataset(
         file.write(array_header(np.uint8, (len(labelled), side, side, channels)))
     targets, digests, splits = np.array(labelled, np.int64), np.array(hashes, np.uint64), np.array(codes, np.int8)
     source, targets = _without_empty_classes(source, targets, refused)
+    together = join_groups(digests, groups) if any(groups) else digests
     if auto_split := bool((splits < 0).any()):
-        splits = split_by_hash(targets, digests)
+        splits = split_by_hash(targets, together, large_groups=any(groups))
+    if any(groups):
+        write_array(folder / GROUPS, together)
     for name, array in (("labels", targets), ("hashes", digests), ("splits", splits)):
         write_array(folder / f"{name}.npy", array)
     pairs = duplicates(targets, splits, digests, folder / NAMES)

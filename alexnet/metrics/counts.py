@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 TOP = 5
+CROSS_VALIDATED = "folds"  # in place of a split: each image was predicted by a model that had not seen it
 CALIBRATION_BINS = 15  # of equal width, as in Guo et al.
 DENSE_CLASSES = 2000  # with more classes, the list of confused pairs replaces the confusion matrix
 
@@ -26,9 +27,9 @@ DENSE_CLASSES = 2000  # with more classes, the list of confused pairs replaces t
 class Metrics:
     """Counts of the predictions for ``num_classes`` classes, and the measures that follow from them.
 
-    ``name``: the model, or ``"ensemble"``. ``split``: the images: ``"test"``, ``"val"``, or ``"unseen"`` for images
-    that no model was trained on. ``views``: views of each image, 1 or 10. ``class_names``: by output; "0", "1", … if
-    empty.
+    ``name``: the model, or ``"ensemble"``. ``split``: the images: ``"test"``, ``"val"``, ``"unseen"`` for images that
+    no model was trained on, or ``CROSS_VALIDATED``. ``views``: views of each image, 1 or 10. ``class_names``: by
+    output; "0", "1", … if empty.
 
     ``images``: images counted. ``correct`` and ``correct_top5``: images whose class is the most probable one, and among
     the five most probable ones. ``loss_sum``: the sum of the negative log-likelihoods (natural logarithm). ``pairs``:
@@ -162,8 +163,13 @@ class Metrics:
 
 
 def describe_images(result: Mapping[str, Any]) -> str:
-    """The evaluated images of a result: "10,000 test images", "42 unseen images", "1 val image, ten views"."""
+    """The evaluated images of a result: "10,000 test images", "42 unseen images", "1 val image, ten views".
+
+    For a cross-validated model "90 images, each predicted without it (5 folds)".
+    """
     noun = "image" if result["images"] == 1 else "images"
+    if result["split"] == CROSS_VALIDATED:
+        return f"{result['images']:,} {noun}, each predicted without it ({result['cross_validation']['folds']} folds)"
     return f"{result['images']:,} {result['split']} {noun}" + (", ten views" if result["views"] == 10 else "")
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alexnet.config import Recipe
+from alexnet.core.errors import UserError
 from alexnet.core.files import write_bytes
 from alexnet.plots.canvas import (
     BLUE,
@@ -226,7 +227,8 @@ def _plot_final(axes: Axes, run: History, colour: str) -> None:
     """A star for the final evaluation, at the epoch whose weights were kept; hollow, so that a point under it shows."""
     assert run.final is not None
     split, share, epoch = run.final["split"], run.final["top1"], run.final["kept_epoch"]
-    step = next((line["step"] for line in run.epochs if line["epoch"] == epoch), run.epochs[-1]["step"])
+    last = run.epochs[-1]["step"] if epoch else 0
+    step = next((line["step"] for line in run.epochs if line["epoch"] == epoch), last)
     label = f"{split}, {_kept_weights(run)}: {share:.2%}"
     axes.plot(step, share, color=colour or SPLIT_COLOURS[split], label=label, zorder=3, linestyle="", **STAR)
 
@@ -235,6 +237,8 @@ def _kept_weights(run: History) -> str:
     """Which weights the final evaluation used."""
     assert run.final is not None
     epoch = run.final["kept_epoch"]
+    if not epoch:
+        return "weights before the first epoch"
     return "final" if epoch == run.epochs[-1]["epoch"] else f"weights of epoch {epoch}"
 
 
@@ -301,11 +305,19 @@ def training_errors(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     )
 
 
+def _check_trained(run: Run) -> None:
+    """Raise ``UserError`` for a finished run without a training step."""
+    if not run.result["steps"]:
+        raise UserError(f"{run.name} is a linear probe on given layers, without a training step, so it has no curves")
+
+
 def _compose(inputs: PlotInputs) -> Picture:
     histories = []
     for target, name in distinct_names(inputs.targets).items():
         check_is_run(target)
         run = Run(run_folder(target))
+        if run.finished:
+            _check_trained(run)
         final = run.result if run.finished and run.result["split"] else None
         histories.append(read_history(run, run.recipe, final, name))
     return plot_curves(histories)
@@ -313,6 +325,7 @@ def _compose(inputs: PlotInputs) -> Picture:
 
 def _compose_for_report(finished: FinishedRun) -> Picture:
     run, result = finished.run, finished.run.result
+    _check_trained(run)
     return plot_curves([read_history(run, run.recipe, result if result["split"] else None)])
 
 

@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Any
 from alexnet.config import Recipe, assignments
 from alexnet.metrics.counts import describe_images
 from alexnet.plots.canvas import DOTS_PER_INCH, Picture, encode_figure
-from alexnet.report.markdown import described_differences, expected, facts, readings
+from alexnet.report.markdown import (
+    MOST_MISTAKES,
+    described_differences,
+    expected,
+    facts,
+    mistakes,
+    readings,
+)
 from alexnet.report.text import describe_measure
 
 if TYPE_CHECKING:
@@ -114,6 +121,8 @@ def render(
         sections=sections,
         classes=counted[:HARDEST],
         all_classes=len(counted),
+        mistakes=mistakes(result)[:MOST_MISTAKES],
+        all_mistakes=len(mistakes(result)),
         counted=describe_images(result) if result["split"] else "",
         fields=assignments(recipe),
         longest=LONGEST_CAPTION,

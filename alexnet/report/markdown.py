@@ -16,6 +16,7 @@ from alexnet.report.text import commonest_class, describe_measure
 from alexnet.runtime.device import hardware_name
 from alexnet.training.transfer import started_from
 
+MOST_MISTAKES = 100  # in the report; predictions.csv has all
 WORST = 10
 GAP = 0.1  # between the accuracies on training and on other images: with a larger gap, more images help most
 ALMOST_ALL = 0.95  # accuracy on the training images: above it, a longer training helps little
@@ -27,7 +28,14 @@ def write_report(recipe: Recipe, result: Mapping[str, Any], remarks: Sequence[st
     ``remarks``: lines on refused files and other properties of the images; ``side``: of the prepared images, in pixels.
     """
     return "\n".join(
-        [*_outcome(recipe, result, side), *_data(result, remarks), *_classes(result), *_recipe(recipe), ""]
+        [
+            *_outcome(recipe, result, side),
+            *_data(result, remarks),
+            *_classes(result),
+            *_mistakes(result),
+            *_recipe(recipe),
+            "",
+        ]
     )
 
 
@@ -48,7 +56,7 @@ def _outcome(recipe: Recipe, result: Mapping[str, Any], side: int | None) -> lis
     if changed := described_differences(recipe, result["source"], side):
         differences = markdown("; ".join(changed))
         lines += [f"This training differs from the recipe of that name: {differences}.", ""]
-    return [*lines, "![loss, accuracy and learning rate](curves.png)", ""]
+    return [*lines, *(["![loss, accuracy and learning rate](curves.png)", ""] if result["steps"] else [])]
 
 
 def readings(recipe: Recipe, result: Mapping[str, Any], names: Mapping[str, str] = MappingProxyType({})) -> list[str]:
@@ -59,14 +67,24 @@ def readings(recipe: Recipe, result: Mapping[str, Any], names: Mapping[str, str]
     if result["split"] is None:
         return []
     sentences = []
-    if recipe.train.keep == "best-on-val" and result["split"] == "val":
+    if found := result.get("cross_validation"):
+        sentences.append(
+            f"The model is a linear probe on {found['layer']} (C = {found['regularization']:g}), fitted on "
+            f"{found['images']:,} images. In {found['folds']} folds, {found['top1']:.1%} of these images are right: "
+            "for each fold, the probe was chosen and fitted without the images of the fold and without copies of them."
+        )
+    elif recipe.train.keep == "best-on-val" and result["split"] == "val":
         sentences.append(
             "There are no test images: the result is on the validation images, which were also used to choose the "
             "weights."
         )
     elif recipe.train.keep == "best-on-val":
         epoch, of = result["kept_epoch"], result.get("epochs", recipe.train.epochs)
-        sentences.append(f"The weights are those of epoch {epoch} of {of}, the best on the validation images.")
+        sentences.append(
+            f"The weights are those of epoch {epoch} of {of}, the best on the validation images."
+            if epoch
+            else f"The weights are those before the first of {of} epochs: no epoch was better on the validation images."
+        )
     name, share = commonest_class(result)
     lowest, _ = accuracy_interval(round(result["top1"] * result["images"]), result["images"])
     if len(result["per_class"]) > 1 and lowest <= share:
@@ -84,6 +102,9 @@ def advice(result: Mapping[str, Any]) -> list[str]:
     It compares the accuracy on the training images in the last epoch, with augmentation, with that on other images.
     """
     last = result.get("last_epoch") or {}
+    if result.get("cross_validation"):
+        per_class = result["cross_validation"]["images"] / len(result["per_class"])
+        return [f"More photographs would help most: it has {per_class:,.0f} of each class."]
     if "train_top1" not in last:
         return []
     train, other = last["train_top1"], result["top1"]
@@ -119,12 +140,14 @@ def described_differences(recipe: Recipe, source: str, side: int | None = None) 
 def facts(result: Mapping[str, Any]) -> list[str]:
     """Lines on the data, the duration, the hardware and the software of a training."""
     splits = ", ".join(f"{count:,} {name}" for name, count in result["splits"].items())
-    speed = f"{result['images_per_second']:,.0f} images/s over {result['seconds']:,.0f} s"
-    hardware = result["hardware"]
+    seconds = f"{result['seconds']:,.0f} s"
     steps = "1 step" if result["steps"] == 1 else f"{result['steps']:,} steps"
+    speed = f"{steps} at {result['images_per_second']:,.0f} images/s over {seconds}"
+    hardware = result["hardware"]
     return [
         f"images: {result['source']} ({splits})",
-        f"{steps} at {speed} on {hardware_name(hardware)}, {hardware['precision']}, "
+        f"{speed if result['steps'] else f'{seconds}, without a training step,'} on {hardware_name(hardware)}, "
+        f"{hardware['precision']}, "
         f"where a matrix product ran at {result['matrix_gflops']:,.0f} GFLOP/s",
         f"torch {hardware['torch']}, Python {hardware['python']}",
     ]
@@ -148,6 +171,26 @@ def _classes(result: Mapping[str, Any]) -> list[str]:
     )
     rows = [f"| {markdown(name)} | {top1:.1%} | {images:,} |" for name, top1, images in worst]
     return [f"## {title}", "", "| class | top-1 | images |", "|---|---|---|", *rows, ""]
+
+
+def mistakes(result: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """(file, true class, predicted class, probability) of the mistakes in the folds, the most confident ones first."""
+    found = result.get("cross_validation") or {"mistakes": []}
+    rows = [(row["file"], row["true"], row["predicted"], row["probability"]) for row in found["mistakes"]]
+    return [
+        (file, true, predicted, f"{float(probability):.0%}" if probability else "")
+        for file, true, predicted, probability in sorted(rows, key=lambda row: -float(row[3] or 0))
+    ]
+
+
+def _mistakes(result: Mapping[str, Any]) -> list[str]:
+    found = mistakes(result)
+    if not found:
+        return []
+    rows = ["| " + " | ".join(markdown(text) for text in row) + " |" for row in found[:MOST_MISTAKES]]
+    more = [f"{len(found) - MOST_MISTAKES:,} more are in predictions.csv.", ""] if len(found) > MOST_MISTAKES else []
+    titles = ["| file | true class | predicted | probability |", "|---|---|---|---|"]
+    return ["## Mistakes", "", "Each image was predicted without it.", "", *titles, *rows, "", *more]
 
 
 def _recipe(recipe: Recipe) -> list[str]:

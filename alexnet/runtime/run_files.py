@@ -104,6 +104,17 @@ class Init(_Fields):
     frozen: list[Text]
 
 
+class CrossValidation(_Fields):
+    """How the accuracy of a model on few images was measured, the probe that it is, and the mistakes by file."""
+
+    folds: Count
+    images: Count
+    top1: Share
+    layer: Text
+    regularization: Number
+    mistakes: list[dict[str, Text]]
+
+
 class Result(_Versioned):
     """``result.json`` of a training without images to evaluate on.
 
@@ -115,7 +126,7 @@ class Result(_Versioned):
     source: Text
     data: Text
     splits: dict[str, Count]
-    split: Literal["test", "val"] | None
+    split: Literal["test", "val", "folds"] | None
     views: Literal[1, 10]
     kept_epoch: Count
     steps: Count
@@ -126,6 +137,7 @@ class Result(_Versioned):
     last_epoch: Epoch | None = None
     model_sha256: Text | None = None
     init: Init | None = None
+    cross_validation: CrossValidation | None = None
 
 
 class EvaluatedResult(Result):

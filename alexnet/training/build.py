@@ -12,15 +12,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from alexnet.config import Preprocessing, Recipe
+from alexnet.config import NO_INIT, Preprocessing, Recipe
 from alexnet.core.errors import UserError
 from alexnet.data.prepared import PreparedDataset
 from alexnet.data.splits import hold_out
 from alexnet.models.alexnet import architecture_of
 from alexnet.models.classifier import Classifier, ModelInfo
 from alexnet.models.registry import build, change_architecture, create_model
+from alexnet.training.linear_probe import MOST_IMAGES
 from alexnet.training.transfer import check_frozen, transfer_weights, transferred_preprocessing
 
+FEW_IMAGES = 50  # training images a class on average: with fewer, ``train.few_images`` decides
 IMBALANCE = 5  # times as many images in the largest class as in the smallest: from this ratio ``auto`` weights classes
 
 
@@ -28,11 +30,16 @@ def split_indices(recipe: Recipe, dataset: PreparedDataset) -> tuple[NDArray[np.
     """Positions of the training and of the validation images in the prepared dataset, ``(n,)`` each.
 
     Validation images are the val split of the dataset. If it is empty, the recipe's ``data.val_fraction`` of train is
-    held out. Raises ``UserError`` if a split that the recipe needs is empty.
+    held out. If a probe is the model, all images but those of a test split of the source are training images. Raises
+    ``UserError`` if a split that the recipe needs is empty.
     """
     train, val = dataset.subset("train"), dataset.subset("val")
+    if fits_probe_only(recipe, dataset):
+        own = has_own_test_images(dataset)
+        return (np.sort(np.concatenate([train, val])) if own else np.arange(len(dataset.targets))), np.arange(0)
     if not len(val) and recipe.data.val_fraction > 0:
-        held = hold_out(dataset.targets[train], dataset.hashes[train], recipe.data.val_fraction)
+        fraction, named = recipe.data.val_fraction, dataset.has_groups
+        held = hold_out(dataset.targets[train], dataset.groups[train], fraction, large_groups=named)
         train, val = train[~held], train[held]
     if not len(train):
         raise UserError(f"{dataset.name} has no images left to train on: set data.val_fraction to a smaller share")
@@ -52,6 +59,19 @@ def split_indices(recipe: Recipe, dataset: PreparedDataset) -> tuple[NDArray[np.
             "add --set train.test_curve=false"
         )
     return train, val
+
+
+def fits_probe_only(recipe: Recipe, dataset: PreparedDataset) -> bool:
+    """Whether the images are so few that a linear probe is the model: see ``train.few_images``."""
+    wanted = recipe.train.few_images == "cross-validate" and recipe.train.head == "probe"
+    images = len(dataset.subset("train"))
+    few = images < FEW_IMAGES * len(dataset.classes) and len(dataset.targets) <= MOST_IMAGES
+    return wanted and recipe.train.init != NO_INIT and few
+
+
+def has_own_test_images(dataset: PreparedDataset) -> bool:
+    """Whether the source itself has a test split."""
+    return not dataset.auto_split and len(dataset.subset("test")) > 0
 
 
 def build_model(recipe: Recipe, dataset: PreparedDataset, seed: int, init: Classifier | None = None) -> Classifier:

@@ -162,10 +162,13 @@ def choose_test_images(models: Sequence[Classifier], dataset: PreparedDataset) -
 
     A source with its own splits: its test images, or the val images if it has no test split. A source that was split by
     this package: every image that was not a training or validation image of any of the models, in whatever split it is
-    now. The name is then ``"test"`` if these are the images of the test split, otherwise ``"unseen"``.
+    now. The name is then ``"test"`` if these are the images of the test split, otherwise ``"unseen"``. If
+    there is no such image, as for a cross-validated model, all images, and the name ``"training"``.
     """
     split = final_split(dataset)
     index = not_trained_on(models, dataset)
+    if dataset.auto_split and split == "test" and not len(index):
+        return "training", np.arange(len(dataset.targets))
     if not dataset.auto_split or not len(index):
         return split or "test", dataset.subset(split or "test")
     own = split == "test" and np.array_equal(index, dataset.subset("test"))

@@ -122,6 +122,23 @@ def most_probable(log_probabilities: Tensor) -> list[tuple[int, float] | None]:
     return [(number, probability) if usable else None for usable, number, probability in found]
 
 
+def prediction_rows(
+    dataset: PreparedDataset, index: NDArray[np.int64], best: Sequence[tuple[int, float] | None]
+) -> list[tuple[str, str, str, str]]:
+    """The rows (file, true class, predicted class, probability) of the images ``index``, below a row of titles.
+
+    ``best``: see :func:`most_probable`; an image whose output is not finite has no prediction.
+    """
+    classes = dataset.classes
+    return [
+        ("file", "true", "predicted", "probability"),
+        *(
+            (file, classes[true], *(("", "") if found is None else (classes[found[0]], f"{found[1]:.6f}")))
+            for file, true, found in zip(dataset.names(index), dataset.targets[index].tolist(), best, strict=True)
+        ),
+    ]
+
+
 def not_trained_on(models: Sequence[Classifier], dataset: PreparedDataset) -> NDArray[np.int64]:
     """Positions ``(n,)``, ascending, of the images that were no training or validation images of any of the models.
 

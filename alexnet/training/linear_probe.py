@@ -1,28 +1,45 @@
-"""Linear probes before a fine-tuning: what to expect of the given weights, and where the last layer begins.
+"""Linear probes on given weights: what to expect of them, where a fine-tuning begins, and a model for few images.
 
 A linear classifier on the features of a layer, by cross-validation on the images to train on, shows within seconds how
-good the given weights are for these classes. Fine-tuning then begins with the probe's weights in the last layer,
-because a random last layer distorts good features in the first steps (Kumar et al. 2022, "Fine-Tuning can Distort
-Pretrained Features and Underperform Out-of-Distribution", ICLR: linear probing, then fine-tuning).
+good the given weights are for these classes. Fine-tuning then begins with the best probe, because random last layers
+distort good features in the first steps (Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features and
+Underperform Out-of-Distribution", ICLR: linear probing, then fine-tuning).
+
+Of few images none can be spared for validation and test. Then the probe is the model: it is fitted on all images, and
+its accuracy is that of nested cross-validation (``analysis/probe.py``).
+
+A probe on an earlier layer than the last hidden one becomes part of the network too: the linear layers between pass
+its features on unchanged (:func:`put_probe`).
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
-from alexnet.analysis.probe import LayerProbe, linear_layer, make_folds, score
+from alexnet.analysis.probe import (
+    LayerProbe,
+    NestedScore,
+    ProbeChoice,
+    choose_probe,
+    linear_layer,
+    make_folds,
+    nested_score,
+    score,
+)
 from alexnet.core.errors import UserError
 from alexnet.data.prepared import PreparedDataset
 from alexnet.data.splits import evenly_spaced
 from alexnet.kernels.accelerate import accelerate
 from alexnet.models.classifier import FLATTEN, Classifier, evaluation_mode
+from alexnet.models.layers import AdaptiveAvgPool, Dropout
 from alexnet.models.registry import untrained_twin
 from alexnet.runtime.device import DeviceConfig
 from alexnet.runtime.log import Reporter, stage
@@ -30,6 +47,23 @@ from alexnet.training.evaluate import inputs
 
 PERCENT = 100
 MOST_IMAGES = 5000  # a probe on more takes longer than it tells more
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """The accuracy of a model that was fitted on all images, by nested cross-validation.
+
+    ``index`` ``(n,)``: positions of the images in the prepared dataset. ``choice``: the probe that the model is.
+    """
+
+    index: NDArray[np.int64]
+    nested: NestedScore
+    choice: ProbeChoice
+
+    @property
+    def folds(self) -> int:
+        """The number of folds."""
+        return len(self.nested.choices)
 
 
 @dataclass(frozen=True)
@@ -62,9 +96,8 @@ class Expectation:
 class LinearProbes:
     """Linear probes on the layers of a network that a training starts with.
 
-    ``train``, ``val``: positions ``(n,)`` in the prepared dataset. Probes are cross-validated on both, and the last
-    layer is fitted on ``train``; test images are never used. Of more than ``MOST_IMAGES``, so many are used, evenly
-    spaced over the classes.
+    ``train``, ``val``: positions ``(n,)`` in the prepared dataset. Probes are cross-validated on both; test images are
+    never used. Of more than ``MOST_IMAGES``, so many are used, evenly spaced over the classes.
     """
 
     def __init__(
@@ -87,8 +120,8 @@ class LinearProbes:
         ``copied``: the layers from trained weights. ``seed``: of the folds.
         """
         layers = probed_layers(self.network, copied)
-        inside = [name for name in (layer_before_last(self.network),) if layers and name not in layers]
-        labels, groups = self.dataset.targets[self.index], self.dataset.hashes[self.index]
+        inside = [name for name in (scaled_dropout_before_last(self.network),) if layers and name]
+        labels, groups = self.dataset.targets[self.index], self.dataset.groups[self.index]
         try:
             folds = make_folds(labels, groups, self.dataset.classes, seed)
         except UserError as error:
@@ -102,21 +135,58 @@ class LinearProbes:
             pair = (score(found[layer], labels, folds) for found in (self.features, control))
             yield Expectation(LayerProbe(layer, self.features[layer].shape[1], *pair), len(folds))
 
-    def start_last_layer(self) -> None:
-        """Give the last layer the weights of a probe on its inputs, fitted on the training images, in place.
+    def start_from_best(self, seed: int, reporter: Reporter, frozen: Sequence[str]) -> None:
+        """Give the network the probe with the best cross-validated accuracy, fitted on the training images, in place.
 
-        It stays as it is if there are no features, because a class has too few images.
+        ``frozen``: layers that stay as they are. Nothing happens if there are no features, because a class has too few
+        images.
         """
-        features = self.features.get(layer_before_last(self.network))
-        if features is None:
-            return
         rows = np.isin(self.index, self.train)
-        features, labels = features[rows], self.dataset.targets[self.index][rows]
-        weight, bias = linear_layer(features, labels, len(self.dataset.classes))
-        head = self.network.classifier
-        with torch.no_grad():
-            head.weight.copy_(torch.from_numpy(weight))
-            head.bias.copy_(torch.from_numpy(bias))
+        labels, groups = self.dataset.targets[self.index][rows], self.dataset.groups[self.index][rows]
+        features = {layer: values[rows] for layer, values in self.carried(frozen).items()}
+        if not features:
+            return
+        try:
+            folds = make_folds(labels, groups, self.dataset.classes, seed)
+        except UserError:  # without validation images a class is too small
+            folds = []
+        self._fit(choose_probe(features, labels, folds), features, labels, reporter)
+
+    def fit_all(self, seed: int, reporter: Reporter, frozen: Sequence[str]) -> CrossValidation:
+        """Give the network the best probe, fitted on all images, in place; returns its nested cross-validation.
+
+        Raises ``UserError`` if a class has only one image, and if no layer with features is from trained weights.
+        """
+        labels, groups = self.dataset.targets[self.index], self.dataset.groups[self.index]
+        classes = self.dataset.classes
+        folds = make_folds(labels, groups, classes, seed)
+        features = self.carried(frozen)
+        if not features:
+            raise UserError(
+                "no layer of the given weights can be the input of a probe: add --set train.few_images=split to train "
+                "the network on these images"
+            )
+        nested = nested_score(features, labels, groups, classes, seed)
+        choice = choose_probe(features, labels, folds)
+        self._fit(choice, features, labels, reporter)
+        return CrossValidation(self.index, nested, choice)
+
+    def carried(self, frozen: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """The features of the layers whose probe can be put into the network; empty if there are none."""
+        return {
+            layer: values for layer, values in self.features.items() if can_carry(self.network, layer, frozen)
+        }  # fmt: skip
+
+    def _fit(
+        self,
+        choice: ProbeChoice,
+        features: Mapping[str, NDArray[np.float32]],
+        labels: NDArray[np.int64],
+        reporter: Reporter,
+    ) -> None:
+        weight, bias = linear_layer(features[choice.layer], labels, len(self.dataset.classes), choice.regularization)
+        put_probe(self.network, choice.layer, weight, bias)
+        reporter.log(f"the network is now the probe on {choice.layer}, with C = {choice.regularization:g}")
 
     def mean_features(
         self, network: Classifier, layers: Sequence[str], reporter: Reporter, done: int
@@ -154,10 +224,69 @@ def probed_layers(network: Classifier, copied: Sequence[str]) -> list[str]:
     return found
 
 
-def layer_before_last(network: Classifier) -> str:
-    """The module whose output is the input of the last layer, such as ``relu7`` or ``dropout7``."""
+def put_probe(
+    network: Classifier, layer: str, weight: NDArray[np.float64], bias: NDArray[np.float64]
+) -> None:  # fmt: skip
+    """Make the logits those of a linear classifier on the features of ``layer``, in place.
+
+    ``weight`` ``(classes, units)``, ``bias`` ``(classes,)``. The last layer gets them. Each linear layer between
+    ``layer`` and the last one gets a row for each feature that selects it (of the first one after feature maps: that
+    averages its map over all positions), so that it passes the features on. ReLU does not change them, because they are
+    not negative.
+    """
+    units = weight.shape[1]
+    with torch.no_grad():
+        for number, linear in enumerate(_linear_between(network, layer)):
+            positions = linear.in_features // units if number == 0 and _is_map(network, layer) else 1
+            linear.weight.zero_()
+            linear.bias.zero_()
+            for unit in range(units):
+                linear.weight[unit, unit * positions : (unit + 1) * positions] = 1 / positions
+        head = network.classifier
+        head.weight.zero_()
+        head.weight[:, :units].copy_(torch.from_numpy(weight))
+        head.bias.copy_(torch.from_numpy(bias))
+
+
+def can_carry(network: Classifier, layer: str, frozen: Sequence[str] = ()) -> bool:
+    """Whether :func:`put_probe` can put a probe on ``layer`` into the network without changing a ``frozen`` layer."""
+    children = dict(network.named_children())
+    names = [*children]
+    place = names.index(layer)
+    between, after = _linear_between(network, layer), [children[name] for name in names[place + 1 :]]
+    if network.last_layer in frozen or any(isinstance(each, Dropout) and each.scaling != "train" for each in after):
+        return False
+    if not between:
+        return True
+    averaging = (nn.MaxPool2d, nn.AvgPool2d, AdaptiveAvgPool, Dropout)
+    before = next(child for name in reversed(names[: place + 1]) if not isinstance(child := children[name], averaging))
+    units = network.layer_shapes()[layer][0]
+    return (
+        isinstance(before, nn.ReLU)
+        and all(linear.out_features >= units for linear in between)
+        and not any(children[name] in between for name in frozen)
+        and all(isinstance(each, nn.Linear | nn.ReLU | nn.Flatten | AdaptiveAvgPool | Dropout) for each in after)
+    )
+
+
+def _linear_between(network: Classifier, layer: str) -> list[nn.Linear]:
+    """The linear layers after ``layer`` and before the last one."""
     names = [name for name, _ in network.named_children()]
-    return names[names.index(network.last_layer) - 1]
+    between = names[names.index(layer) + 1 : names.index(network.last_layer)]
+    found = (network.get_submodule(name) for name in between)
+    return [child for child in found if isinstance(child, nn.Linear)]
+
+
+def _is_map(network: Classifier, layer: str) -> bool:
+    names = [name for name, _ in network.named_children()]
+    return names.index(layer) < names.index(FLATTEN)
+
+
+def scaled_dropout_before_last(network: Classifier) -> str:
+    """The dropout before the last layer, if it scales its units in evaluation mode; "" if none does."""
+    children = [*network.named_children()]
+    name, before = children[[name for name, _ in children].index(network.last_layer) - 1]
+    return name if isinstance(before, Dropout) and before.scaling == "test" else ""
 
 
 def _with_parameters(network: Classifier, names: Sequence[str]) -> list[str]:

@@ -29,9 +29,9 @@ from alexnet.runtime.device import DeviceConfig, describe_hardware
 from alexnet.runtime.log import Clock, Reporter, RunLog, stage
 from alexnet.runtime.run import Run, source_commit
 from alexnet.runtime.signals import StopSignals
-from alexnet.training.build import build_model, class_weights, split_indices
+from alexnet.training.build import build_model, class_weights, fits_probe_only, split_indices
 from alexnet.training.evaluate import log_probabilities
-from alexnet.training.linear_probe import LinearProbes
+from alexnet.training.linear_probe import CrossValidation, LinearProbes
 from alexnet.training.optimizer import build_optimizer, set_lrs
 from alexnet.training.schedule import bias_learning_rate, learning_rate
 from alexnet.training.state import AverageMeter, Identity, State
@@ -78,6 +78,8 @@ class Training:
         self.frozen = frozen_layers(self.network, recipe.train.freeze)
         freeze(self.network, self.frozen)
         self.transferred = None if init is None else transferred_layers(self.network, init)
+        self.only_fits_probe = fits_probe_only(recipe, dataset)
+        self.cross_validation: CrossValidation | None = None
         self.fast_network = accelerate(self.network, device_config, training=True)  # the same parameters
         mean_image = self.network.mean_image
         self.mean_image = None if mean_image is None else mean_image.to(device_config.device)
@@ -103,8 +105,8 @@ class Training:
 
     @property
     def planned_steps(self) -> int:
-        """The number of steps after which the training ends if it does not stop early."""
-        return min(self.total_steps, self.recipe.train.steps or self.total_steps)
+        """The number of steps after which the training ends if it does not stop early; 0 if the probe is the model."""
+        return 0 if self.only_fits_probe else min(self.total_steps, self.recipe.train.steps or self.total_steps)
 
     @property
     def last_step(self) -> int:
@@ -162,7 +164,7 @@ class Training:
                         break
             if interrupts.status:
                 raise StoppedError(self.stop_message, interrupts.status)
-        if self.recipe.train.keep == "best-on-val":
+        if self.recipe.train.keep == "best-on-val" and not self.only_fits_probe:
             self.network.load_state_dict(self.state.best)
         return self.network
 
@@ -181,9 +183,11 @@ class Training:
     def kept_epoch(self) -> int:
         """The epoch, from 1, whose weights the model has: the last one, or the one of lowest validation error.
 
-        If several epochs have the lowest error, it is the last of them.
+        If several epochs have the lowest error, it is the last of them. It is 0 if no epoch was as good as the start.
         """
         errors = self.state.errors
+        if self.state.best and errors and self.state.best_error < min(errors):
+            return 0
         if not (self.recipe.train.keep == "best-on-val" and errors):
             return self.epochs_begun
         return min(best_evaluation(errors) * self.evaluation_epochs, self.epochs_begun)
@@ -380,18 +384,29 @@ class Training:
         self.warn(log, "damaged-checkpoint", f"{damaged}; {renamed}; the checkpoint of step {step} is used")
 
     def start_from_probe(self, log: RunLog) -> None:
-        """Cross-validate linear probes on the layers from trained weights, log them, and begin the last layer with one.
+        """Cross-validate linear probes on the layers from trained weights, log them, and begin with the best one.
 
-        Only with ``train.head`` = "probe".
+        Only with ``train.head`` = "probe". Of few images, the best probe is the model. Raises ``UserError`` then if a
+        class has one image.
         """
         if self.recipe.train.head != "probe" or self.transferred is None:
             return
+        clock = Clock(self.state.seconds)
         probes = LinearProbes(self.network, self.dataset, self.train_index, self.val_index, self.device_config)
         for score in probes.cross_validate(self.transferred.copied, self.seed, self.reporter):
             log.event("probe", step=0, **score.to_json())
             self.reporter.log(str(score))
-        if self.transferred.new == (self.network.last_layer,):
-            probes.start_last_layer()
+        if self.only_fits_probe:
+            self.cross_validation = probes.fit_all(self.seed, self.reporter, self.frozen)
+        elif self.network.last_layer in self.transferred.new:
+            probes.start_from_best(self.seed, self.reporter, self.frozen)
+            self.measure_start()
+        self.state.seconds = clock.total
+
+    def measure_start(self) -> None:
+        """Keep the weights before the first step too, if the recipe keeps those that are best on val."""
+        if self.recipe.train.keep == "best-on-val" and len(self.val_index):
+            self.state.keep_best(1 - self.measure("val", self.val_index)["val_top1"])
 
     def restore(self, log: RunLog) -> None:
         """Load the newest undamaged checkpoint, if there is one, and remove the metrics of later steps."""

@@ -28,18 +28,17 @@ def resolve(
     """The source to train on, and the recipe with its overrides and that source.
 
     ``recipe``: a ``Recipe``, a name, the path of a JSON file, or None. None means the default recipe, or with ``data``
-    the recipe for images of this size. ``log`` receives messages about downloads. ``labels``: files with the classes of
-    the images in the folder ``data``. ``init``: the MODEL to start from, "none" for new weights, None for the recipe's;
-    with it and ``data`` alone, the recipe is ``photos-transfer``. Raises ``UserError`` for an unknown recipe, source or
-    override.
+    ``photos-transfer``; with ``init`` "none" the recipe from random weights for images of this size. ``log`` receives
+    messages about downloads. ``labels``: files with the classes of the images in the folder ``data``. ``init``: the
+    MODEL to start from, "none" for new weights, None for the recipe's. Raises ``UserError`` for an unknown recipe,
+    source or override.
     """
     if isinstance(recipe, str):
         _check_recipe_name(recipe)
     if recipe is None and data is not None:
         source = open_source(str(data), data_root, log, labels)
         side = natural_side(source)
-        recipe = recipe_for(side) if init in (None, NO_INIT) else fitted(PHOTOS_TRANSFER, side)
-        recipe = _starting_from(recipe, init)
+        recipe = recipe_for(side) if init == NO_INIT else fitted(_starting_from(PHOTOS_TRANSFER, init), side)
     else:
         chosen = recipe if isinstance(recipe, Recipe) else get_recipe(recipe or DEFAULT)
         chosen = _starting_from(chosen, init)

@@ -117,7 +117,12 @@ class State:
         later weights were trained longer and with a lower learning rate.
         """
         self.errors.append(error)
-        if keep_best and error <= self.best_error:
+        if keep_best:
+            self.keep_best(error)
+
+    def keep_best(self, error: float) -> None:
+        """Keep the weights if their validation error is the lowest so far."""
+        if error <= self.best_error:
             self.best_error = error
             self.best = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
 

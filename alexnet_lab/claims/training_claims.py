@@ -34,7 +34,7 @@ from alexnet_lab.experiments.registry import (
     STEPS_NORMALIZED,
     WHOLE_NORMALIZED,
 )
-from alexnet_lab.results.reader import Results, file_name
+from alexnet_lab.results.reader import TRANSFER, Results, file_name
 
 Run = Mapping[str, Any]
 SIGNIFICANT = 0.05
@@ -391,5 +391,32 @@ def four_layer_networks(results: Results) -> ClaimResult:
 
 
 def transfer_learning(results: Results) -> ClaimResult:
-    """C23: transfer learning is faster and overfits less than training from random weights."""
-    return pending("`alexnet train --from MODEL` supports it; its effect has not been measured yet.", evidence="–")
+    """C23: transfer learning is faster and overfits less than training from random weights.
+
+    Both are trained on the same draws of images. Overfitting is the difference between the accuracies on training and
+    on test images. The claim is supported if both hold for every draw, and not supported if one holds for none.
+    """
+    found = results.bench(TRANSFER)
+    rows = [] if found is None else found[1]["trainings"]
+    given, random = (
+        {(row["draw"], row["seed"]): row for row in rows if row["method"] == method}
+        for method in ("default", "random weights")
+    )
+    pairs = [(given[key], random[key]) for key in sorted(given.keys() & random.keys())]
+    if found is None or not pairs:
+        return pending("`python -m alexnet_lab.transfer` has not been run yet.", evidence="–")
+    gaps = [tuple(row["train_top1"] - row["top1"] for row in pair) for pair in pairs]
+    faster = sum(one["seconds"] < other["seconds"] for one, other in pairs)
+    closer = sum(one < other for one, other in gaps)
+    better = statistics.mean(one["top1"] - other["top1"] for one, other in pairs)
+    ratio = statistics.median(other["seconds"] / one["seconds"] for one, other in pairs)
+    mean_gaps = [100 * statistics.mean(each) for each in zip(*gaps, strict=True)]
+    figure = f"faster in {faster} and less overfitting in {closer} of {len(pairs)} pairs of trainings"
+    measured = (
+        f"{figure}; {ratio:.1f} × as fast (median); train − test accuracy {mean_gaps[0]:.1f} points, from random "
+        f"weights {mean_gaps[1]:.1f}; test accuracy {100 * better:+.1f} points"
+    )
+    all_hold = faster == closer == len(pairs)
+    verdict = SUPPORTED if all_hold else INCONCLUSIVE if faster and closer else NOT_SUPPORTED
+    reason = "" if verdict != INCONCLUSIVE else "It holds for some draws of images, not for all."
+    return ClaimResult(verdict, measured, f"`{file_name(found[0])}`", figure, reason)

@@ -105,7 +105,7 @@ def make_workspace(root: Path, run: Callable[[Sequence[str]], int], seed: int) -
     changes = [word for change in SMALL for word in ("--set", change)]
     for command in (
         ["train", "small-digits", "--out", "runs/small-digits", *changes],
-        ["train", "--data", "../given/photos", "--out", "../given/run", *changes],
+        ["train", "--data", "../given/photos", "--from", "none", "--out", "../given/run", *changes],
     ):
         if status := run(command):
             raise RuntimeError(f"status {status} of alexnet {' '.join(command)}")

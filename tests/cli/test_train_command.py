@@ -109,7 +109,7 @@ def greys_run(tmp_path_factory, make_two_greys):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         changes = ["train.epochs=3", "model.width=0.25", "train.keep=best-on-val"]
-        run = train(data="set", out=root / "run", overrides=changes)
+        run = train(data="set", init="none", out=root / "run", overrides=changes)
     return run, root / "set"
 
 
@@ -163,7 +163,8 @@ def test_images_between_small_and_large_are_resized(tmp_path):
         for number in range(10):
             pixels = draws.integers(low, low + 128, (96, 96, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / "set" / name / f"{number}.png")
-    run = train(data=tmp_path / "set", out=tmp_path / "run", overrides={"train.epochs": 1, "model.width": 0.125})
+    changes = {"train.epochs": 1, "model.width": 0.125}
+    run = train(data=tmp_path / "set", init="none", out=tmp_path / "run", overrides=changes)
     assert run.recipe.name == "photos"
     preprocessing = load_model(run.folder).preprocessing
     assert (preprocessing.resize_size, preprocessing.crop, preprocessing.image_size) == (96, 84, 224)
@@ -456,5 +457,6 @@ def test_two_folders_have_two_runs(make_two_greys, tmp_path, monkeypatch):
     folders = []
     for name in ("cats and dogs", "birds"):
         make_two_greys(tmp_path / name)
-        folders.append(train(data=name, overrides={"train.epochs": 1, "model.width": 0.25}).folder)
+        folders.append(train(data=name, init="none", overrides={"train.epochs": 1, "model.width": 0.25}).folder)
     assert folders == [Path("runs/photos-small-cats-and-dogs"), Path("runs/photos-small-birds")]
+    assert train(data="birds").folder == Path("runs/photos-transfer-birds")

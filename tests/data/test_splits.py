@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alexnet.data.splits import SPLITS, content_hash, hold_out, split_by_hash
+from alexnet.data.splits import SPLITS, content_hash, hold_out, join_groups, split_by_hash
 
 
 def hashes(count: int, seed: int = 0):
@@ -77,3 +77,28 @@ def test_deal_is_eighty_ten_ten():
 def test_pairs_of_duplicates_still_reach_the_total():
     marks = np.repeat(hashes(500), 2)
     assert hold_out(np.zeros(1000, dtype=int), marks, 0.1).sum() == 100
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 6), st.sampled_from(["", "a", "b", "c", "d"])), min_size=1, max_size=30),
+    st.randoms(use_true_random=False),
+)
+def test_groups_are_joined_by_content_and_by_name(items, order):
+    """Judged by spreading labels until nothing changes; the order of the items has no influence."""
+    numbers = np.array([number for number, _ in items], np.uint64)
+    names = [name for _, name in items]
+    found = join_groups(numbers, names)
+    expected = list(numbers)
+    for _ in items:
+        for i in range(len(items)):
+            alike = [j for j in range(len(items)) if numbers[i] == numbers[j] or (names[i] and names[i] == names[j])]
+            expected[i] = min(expected[j] for j in alike)
+    assert found.tolist() == [int(number) for number in expected]
+    place = [*range(len(items))]
+    order.shuffle(place)
+    assert join_groups(numbers[place], [names[i] for i in place]).tolist() == found[place].tolist()
+
+
+def test_without_names_each_content_is_its_own_group():
+    numbers = hashes(50)
+    assert np.array_equal(join_groups(numbers, [""] * 50), numbers)

@@ -12,7 +12,7 @@ from alexnet.models.variants import VARIANTS
 PARAMETERS = {  # 1000 classes and 3 channels, except where the second line says 10 and 1
     "paper": 60_965_224, "cuda-convnet": 60_965_224, "paper-half": 59_798_312, "bvlc-alexnet": 60_965_224,
     "caffenet": 60_965_224, "one-tower": 62_378_344, "torchvision": 61_100_840, "keras": 62_381_096,
-    "batchnorm": 62_381_096,
+    "batchnorm": 62_381_096, "trunk": 2_594_280,
     "d2l": 46_764_746, "small": 919_754, "lenet5": 61_706,
     "cifar-18pct": 89_578, "cifar-13pct": 1_116_490, "cifar-11pct": 2_112_970, "cifar-relu": 89_578,
     "cifar-tanh": 89_578,
@@ -21,7 +21,7 @@ GREY = ("d2l", "small", "lenet5")
 CIFAR = ("cifar-18pct", "cifar-13pct", "cifar-11pct", "cifar-relu", "cifar-tanh")
 SMALLEST = {
     "paper": 64, "cuda-convnet": 52, "paper-half": 64, "bvlc-alexnet": 55, "caffenet": 55, "one-tower": 63,
-    "torchvision": 63, "d2l": 65, "keras": 57, "batchnorm": 63, "small": 15, "lenet5": 12,
+    "torchvision": 63, "d2l": 65, "keras": 57, "batchnorm": 63, "small": 15, "trunk": 29, "lenet5": 12,
     "cifar-18pct": 12, "cifar-13pct": 6, "cifar-11pct": 6, "cifar-relu": 12, "cifar-tanh": 12,
 }  # fmt: skip
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
@@ -39,7 +39,7 @@ def test_parameter_counts(name):
     network = build(name, row.architecture, classes, channels, None, device="meta")
     assert sum(parameter.numel() for parameter in network.parameters()) == PARAMETERS[name]
     floating = sum(buffer.numel() for buffer in network.buffers() if buffer.is_floating_point())
-    assert floating == {"keras": 2752, "batchnorm": 2752, "small": 2 * (32 + 64 + 3 * 128)}.get(name, 0)
+    assert floating == {"keras": 2752, "batchnorm": 2752, "small": 960, "trunk": 1920}.get(name, 0)
 
 
 @pytest.mark.parametrize("name", [name for name, row in VARIANTS.items() if row.architecture])
@@ -49,7 +49,7 @@ def test_state_keys_are_the_papers_names(name):
         f"{layer}.{part}" for layer in LAYERS for part in ("weight", "bias")
     ]
     norms = {key.split(".")[0] for key in keys if key.startswith("norm")}
-    assert norms == ({f"norm{n}" for n in range(1, 6)} if name in ("keras", "batchnorm", "small") else set())
+    assert norms == ({f"norm{n}" for n in range(1, 6)} if name in ("keras", "batchnorm", "small", "trunk") else set())
 
 
 @pytest.mark.parametrize("channels", [1, 3])

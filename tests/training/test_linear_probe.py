@@ -1,5 +1,7 @@
 """Linear probes before a fine-tuning: the accuracies are scikit-learn's, and the last layer begins as the probe."""
 
+import csv
+import io
 from dataclasses import replace
 
 import numpy as np
@@ -11,14 +13,20 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from alexnet.analysis.probe import linear_layer, make_folds
+from alexnet.analysis.probe import choose_probe, linear_layer, make_folds
+from alexnet.api import finish
 from alexnet.config import DataSpec, ModelSpec, OptimSpec, Recipe, TrainSpec, override
+from alexnet.core.errors import UserError
 from alexnet.data.augment import views
+from alexnet.models.alexnet import LinearLayer
+from alexnet.models.bundle import load_model
 from alexnet.models.registry import create_model
+from alexnet.plots.curves import CurvesFile
 from alexnet.runtime.run import start_or_continue
-from alexnet.training.build import build_model, split_indices
+from alexnet.training.build import build_model, fits_probe_only, has_own_test_images, split_indices
+from alexnet.training.datasets import choose_test_images
 from alexnet.training.evaluate import log_probabilities
-from alexnet.training.linear_probe import LinearProbes, layer_before_last, probed_layers
+from alexnet.training.linear_probe import LinearProbes, can_carry, probed_layers, put_probe
 from alexnet.training.loop import Training
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -50,9 +58,10 @@ def probes(dataset, init, cpu):
     return LinearProbes(network, dataset, *split_indices(RECIPE, dataset), cpu)
 
 
-def judge_of(features, labels):
+def judge_of(features, labels, c=0.01):
     """scikit-learn's own probe, fitted."""
-    return make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500)).fit(features, labels)
+    judge = make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=500))
+    return judge.fit(np.asarray(features, float), labels)
 
 
 # ---------------------------------------------- layers ----------------------------------------------
@@ -70,11 +79,6 @@ def judge_of(features, labels):
 )
 def test_probes_are_of_layers_from_trained_weights(copied, layers):
     assert probed_layers(create_model("small", width=0.1, seed=0), copied) == layers
-
-
-def test_the_layer_before_the_last_is_its_input():
-    assert layer_before_last(create_model("small", width=0.1, dropout=0.5, seed=0)) == "dropout7"
-    assert layer_before_last(create_model("small", width=0.1, dropout=0, seed=0)) == "relu7"
 
 
 # -------------------------------------------- accuracies --------------------------------------------
@@ -121,7 +125,7 @@ def test_a_class_of_one_image_has_no_probe_and_the_training_goes_on(make_store, 
     probes = LinearProbes(network, dataset, dataset.subset("train"), dataset.subset("val"), cpu)
     assert list(probes.cross_validate(COPIED, 0, notes)) == []
     assert notes.lines[-1].startswith("note: no linear probe: class 'b' has only one image")
-    probes.start_last_layer()
+    probes.start_from_best(0, notes, ())
     assert torch.equal(network.classifier.weight, before)
 
 
@@ -149,22 +153,189 @@ def test_a_class_without_images_is_never_the_answer():
     assert set((features @ weight.T + bias).argmax(axis=1)) <= {0, 2}
 
 
+@pytest.mark.parametrize("variant", ["small", "trunk", "torchvision", "bvlc-alexnet", "batchnorm", "paper-half"])
+@pytest.mark.parametrize("layer", ["maps", "relu6", "relu7"])
+def test_a_probe_on_any_layer_becomes_part_of_the_network(variant, layer):
+    """The logits are those of the probe on the layer's features, averaged over positions."""
+    given = {"dropout_scaling": "train"} if variant == "paper-half" else {}
+    network = create_model(variant, num_classes=4, in_channels=3, image_size=80, width=0.125, seed=0, **given).eval()
+    names = [name for name, _ in network.named_children()]
+    layer = names[names.index("flatten") - 1] if layer == "maps" else layer
+    images = torch.rand(6, 3, 80, 80)
+    output = network.layer_outputs(images, [layer])[layer]
+    features = (output.mean(dim=(2, 3)) if output.ndim == 4 else output).double().detach().numpy()
+    draws = np.random.default_rng(0)
+    weight, bias = draws.normal(size=(4, features.shape[1])), draws.normal(size=4)
+    assert can_carry(network, layer)
+    put_probe(network, layer, weight, bias)
+    expected = features @ weight.T + bias
+    np.testing.assert_allclose(network(images).detach().numpy(), expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("variant", "settings", "layer", "frozen"),
+    [
+        ("keras", {}, "pool5", ()),  # its batch norm after ReLU makes negative features
+        ("paper", {}, "pool5", ()),  # its dropout scales in evaluation mode
+        ("paper", {}, "relu7", ()),
+        ("small", {"activation": "tanh"}, "relu5", ()),
+        ("small", {}, "pool5", ("fc6",)),
+        ("small", {}, "relu6", ("conv1", "fc7")),
+        ("small", {}, "relu7", ("fc8",)),
+        ("small", {"hidden": (LinearLayer(8), LinearLayer(64))}, "pool5", ()),  # fewer units than features
+    ],
+)
+def test_other_probes_do_not(variant, settings, layer, frozen):
+    network = create_model(variant, num_classes=4, in_channels=3, image_size=80, seed=0, **settings)
+    layer = layer if layer in dict(network.named_children()) else "pool5"
+    assert not can_carry(network, layer, frozen)
+
+
+def test_a_frozen_layer_before_the_probe_does_no_harm():
+    network = create_model("small", num_classes=4, in_channels=3, image_size=80, seed=0)
+    assert can_carry(network, "pool5", ("conv1", "norm1", "conv5"))
+    assert can_carry(network, "relu7", ("fc6", "fc7"))
+
+
 @pytest.mark.parametrize("scaling", ["train", "test"])
-def test_the_last_layer_begins_as_the_probe(scaling, dataset, init, cpu, notes):
+def test_a_fine_tuning_begins_as_the_best_probe(scaling, dataset, init, cpu, notes):
     changed = create_model("small", num_classes=4, image_size=16, width=0.25, seed=5, dropout_scaling=scaling).eval()
     recipe = override(RECIPE, {"model.width": None, "data.image_size": None, "model.dropout": 0.5})
     network = build_model(recipe, dataset, 0, changed)
-    assert next(module for name, module in network.named_children() if name == "dropout7").scaling == scaling
     train, val = split_indices(recipe, dataset)
     probes = LinearProbes(network, dataset, train, val, cpu)
     list(probes.cross_validate(COPIED, 0, notes))
-    probes.start_last_layer()
+    assert list(probes.carried(())) == (["dropout7"] if scaling == "test" else ["pool5", "relu6", "relu7"])
     rows = np.isin(probes.index, train)
-    features = probes.features["dropout7"][rows].astype(float)
     labels = dataset.targets[probes.index][rows]
-    judge = judge_of(features, labels)
+    of_train = {layer: values[rows] for layer, values in probes.carried(()).items()}
+    folds = make_folds(labels, dataset.hashes[probes.index][rows], dataset.classes, 0)
+    choice = choose_probe(of_train, labels, folds)
+    probes.start_from_best(0, notes, ())
+    assert notes.lines[-1] == f"the network is now the probe on {choice.layer}, with C = {choice.regularization:g}"
+    judge = judge_of(of_train[choice.layer].astype(float), labels, choice.regularization)
     found = torch.cat([output for output, _ in log_probabilities(network, dataset, probes.index[rows], cpu)])
-    np.testing.assert_allclose(found.exp().numpy(), judge.predict_proba(features), atol=1e-4)
+    np.testing.assert_allclose(
+        found.exp().numpy(), judge.predict_proba(of_train[choice.layer].astype(float)), atol=1e-4
+    )
+
+
+# -------------------------------------------- few images --------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def few(make_store, digits):
+    """Forty images of two classes, which the package splits; one image occurs twice."""
+    chosen = np.flatnonzero(digits[1] < 2)[:40]
+    pixels = digits[0][chosen]
+    pixels[7] = pixels[3]
+    labels = digits[1][chosen]
+    labels[7] = labels[3]
+    return make_store(pixels, labels.tolist(), [None] * 40, classes=("zero", "one"), name="few")
+
+
+FEW = replace(RECIPE, train=replace(RECIPE.train, few_images="cross-validate", keep="best-on-val"))
+
+
+def test_the_probe_on_few_images_is_the_model_and_its_accuracy_is_that_of_the_folds(few, init, cpu, tmp_path, notes):
+    run = start_or_continue(tmp_path / "run", FEW, 0, "few", few.digest)
+    training = Training(FEW, few, run, 0, cpu, notes, init)
+    assert len(training.train_index) == 40
+    assert not len(training.val_index)
+    finish(training, training.fit(lambda run: None), CurvesFile(FEW), 1.0, keep_checkpoints=False)
+    found = training.cross_validation
+    probes = LinearProbes(build_model(FEW, few, 0, init), few, np.arange(40), np.arange(0), cpu)
+    list(probes.cross_validate(COPIED, 0, notes))
+    labels = few.targets
+    predicted = np.zeros(40, np.int64)
+    for train, test in make_folds(labels, few.hashes, few.classes, 0):
+        inner = make_folds(labels[train], few.hashes[train], few.classes, 0)
+        scores = {
+            (layer, c): sum(
+                (judge_of(values[train][a], labels[train][a], c).predict(values[train][b]) == labels[train][b]).sum()
+                for a, b in inner
+            )
+            for layer, values in probes.features.items()
+            for c in (0.001, 0.01, 0.1)
+        }
+        layer, c = max(scores, key=lambda key: scores[key])
+        values = probes.features[layer]
+        predicted[test] = judge_of(values[train], labels[train], c).predict(values[test])
+    assert np.array_equal(found.nested.log_probabilities.argmax(axis=1), predicted)
+    assert found.nested.fold[3] == found.nested.fold[7]  # a copy is in the same fold
+    result = run.result
+    assert (result["split"], result["steps"], result["images"]) == ("folds", 0, 40)
+    assert result["splits"] == {"train": 40, "val": 0, "test": 0}
+    assert result["top1"] == pytest.approx((predicted == labels).mean())
+    rows = list(csv.DictReader(io.StringIO((run.folder / "predictions.csv").read_text(encoding="utf-8"))))
+    assert [few.classes.index(row["predicted"]) for row in rows] == predicted.tolist()
+    wrong = [row["file"] for row in rows if row["true"] != row["predicted"]]
+    assert [row["file"] for row in result["cross_validation"]["mistakes"]] == wrong
+    report = (run.folder / "report.md").read_text(encoding="utf-8")
+    assert "on 40 images, each predicted without it (5 folds)" in report
+    assert "curves.png" not in report
+    model = load_model(run.folder)
+    output = torch.cat([rows for rows, _ in log_probabilities(model, few, np.arange(40), cpu)])
+    judge = judge_of(probes.features[found.choice.layer], labels, found.choice.regularization)
+    np.testing.assert_allclose(
+        output.exp().numpy(), judge.predict_proba(probes.features[found.choice.layer]), atol=1e-4
+    )
+
+
+def test_when_images_are_few(few, make_store, digits):
+    own = make_store(digits[0][:40], [n % 2 for n in range(40)], ["train"] * 30 + ["test"] * 10, classes=("a", "b"))
+    many = make_store(digits[0][:400], [n % 2 for n in range(400)], [None] * 400, classes=("a", "b"))
+    assert fits_probe_only(FEW, few)
+    assert fits_probe_only(FEW, own)
+    assert [len(each) for each in split_indices(FEW, own)] == [30, 0]  # never the test images
+    assert (has_own_test_images(few), has_own_test_images(own)) == (False, True)
+    assert not fits_probe_only(FEW, many)
+    assert not fits_probe_only(override(FEW, {"train.head": "random"}), few)
+    assert not fits_probe_only(override(FEW, {"train.init": "none"}), few)
+    assert not fits_probe_only(RECIPE, few)
+
+
+def test_a_given_test_split_is_evaluated_once(make_store, digits, init, cpu, tmp_path, notes):
+    chosen = np.flatnonzero(digits[1] < 2)[:60]
+    splits = ["train"] * 30 + ["val"] * 10 + ["test"] * 20
+    dataset = make_store(digits[0][chosen], digits[1][chosen].tolist(), splits, classes=("zero", "one"))
+    run = start_or_continue(tmp_path / "run", FEW, 0, "few", dataset.digest)
+    training = Training(FEW, dataset, run, 0, cpu, notes, init)
+    finish(training, training.fit(lambda run: None), CurvesFile(FEW), 1.0, keep_checkpoints=False)
+    result = run.result
+    assert (result["split"], result["images"], result["cross_validation"]["images"]) == ("test", 20, 40)
+    assert result["splits"] == {"train": 40, "val": 0, "test": 20}
+    output = torch.cat(
+        [rows for rows, _ in log_probabilities(load_model(run.folder), dataset, dataset.subset("test"), cpu)]
+    )
+    right = (output.argmax(dim=1).numpy() == dataset.targets[dataset.subset("test")]).mean()
+    assert result["top1"] == pytest.approx(right)
+    assert "In 5 folds, " in (run.folder / "report.md").read_text(encoding="utf-8")
+
+
+def test_a_class_of_one_image_is_refused_by_name(make_store, digits, init, cpu, tmp_path, notes):
+    dataset = make_store(digits[0][:9], [0] * 8 + [1], [None] * 9, classes=("many", "single"))
+    run = start_or_continue(tmp_path / "run", FEW, 0, "few", dataset.digest)
+    with pytest.raises(UserError, match="class 'single' has only one image: cross-validation needs two or more"):
+        Training(FEW, dataset, run, 0, cpu, notes, init).fit(lambda run: None)
+
+
+def test_there_is_nothing_to_evaluate_on_after_it(few, init, cpu, tmp_path, notes, monkeypatch):
+    model = build_model(FEW, few, 0, init)
+    assert choose_test_images([model], few)[0] == "training"
+
+
+def test_the_start_is_kept_if_no_epoch_is_better(dataset, init, cpu, tmp_path, notes):
+    recipe = override(RECIPE, {"train.keep": "best-on-val", "optim.lr": 0.3, "optim.optimizer": "sgd"})
+    run = start_or_continue(tmp_path / "run", recipe, 0, "digits", dataset.digest)
+    training = Training(recipe, dataset, run, 0, cpu, notes, init)
+    training.measure = lambda name, index: {f"{name}_loss": 1.0, f"{name}_top1": 0.5 if training.state.step else 0.6}
+    before = {}
+    real = training.state.keep_best
+    training.state.keep_best = lambda error: (real(error), before.update(training.state.best))
+    kept = training.fit(lambda run: None)
+    assert training.kept_epoch == 0
+    assert all(torch.equal(value, before[name]) for name, value in kept.state_dict().items())
 
 
 # --------------------------------------------- training ---------------------------------------------

@@ -48,7 +48,7 @@ def test_nothing_at_the_path(words, here, capsys):
         ("bvlc_alexnet.caffemodel", "bvlc-alexnet/imagenet"),
         ("alexnet-owt-7be5be79.pth", "torchvision/imagenet"),
     ):
-        line = f"there is no file or folder {model}: did you mean the published weights {meant}?"
+        line = f"there is no file or folder {model}: did you mean the weights {meant}?"
         assert error(with_model(words, model), capsys) == f"alexnet: {line}\n"
     (here / "mine.pth").touch()
     line = "there is no file or folder mime.pth: did you mean mine.pth?"

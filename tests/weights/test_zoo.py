@@ -164,16 +164,14 @@ def test_an_existing_path_wins_and_a_note_says_so(published, places, narrow_netw
     ours = narrow_network("small", in_channels=1)
     save_model(ours, NAME)
     assert load_model(NAME, reporter=notes).variant == "small"
-    assert notes.lines == [f"note: {NAME} is a path here and is used; the published weights of that name are not"]
+    assert notes.lines == [f"note: {NAME} is a path here and is used; the weights of that name are not"]
     assert not server.requests
 
 
 @pytest.mark.parametrize("name", ["torchvision", "torchvision/imagenet1k", "tochvision/imagenet"])
 def test_a_name_that_is_nearly_one(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(
-        UserError, match=f"^there is no file or folder {name}: did you mean the published weights {NAME}"
-    ):
+    with pytest.raises(UserError, match=f"^there is no file or folder {name}: did you mean the weights {NAME}"):
         load_model(name)
 
 
@@ -213,7 +211,7 @@ def test_create_model_without_trained_weights():
         ({"weights": "imagenet", "in_channels": 1}, "in_channels=1: the weights are for 3; leave it out"),
         ({"weights": "untrained:3", "seed": 3}, "weights='untrained:3' has a seed: leave out seed=3"),
         ({"weights": "untrained:x"}, "give a whole number after the colon, as in untrained:3"),
-        ({"weights": "imagenet", "name": "small"}, "is no path, and there are no published weights of small"),
+        ({"weights": "imagenet", "name": "small"}, "is no path, and there are no trained weights of small"),
         ({"weights": "imagenet", "name": "torchvison"}, "unknown variant 'torchvison'"),
     ],
 )
@@ -223,7 +221,7 @@ def test_what_create_model_refuses(published, places, settings, message):
 
 
 def test_list_models():
-    assert list_models(with_weights=True) == [*zoo.WEIGHTS]
+    assert list_models(with_weights=True) == [*zoo.list_weights()]
     assert list_models("caffe*", with_weights=True) == ["caffenet/imagenet"]
     assert list_models("torchvision", with_weights=True) == [NAME]
     assert list_models() == [*VARIANTS]
@@ -235,7 +233,7 @@ def test_the_list_of_weights(published, places, capsys):
     shutil.copy(published, places["root"])
     assert main(["list", "weights", "--json", "--weights-root", str(places["root"])]) == 0
     rows = json.loads(capsys.readouterr().out)["weights"]
-    assert list(rows) == [*zoo.WEIGHTS]
+    assert list(rows) == [*zoo.list_weights()]
     assert rows[NAME]["found"] == str(places["root"] / "weights.bin")
     assert rows[NAME]["top1"] == 56.522
     assert rows["caffenet/imagenet"]["found"] is None

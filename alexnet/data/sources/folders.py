@@ -13,6 +13,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 
 from alexnet.core.errors import UserError
 from alexnet.core.files import read_text
@@ -133,10 +134,12 @@ def folder_source(
     names: Mapping[str, str],
     ignored: Ignored,
     key: Callable[[str], int] | None = None,
+    groups: Mapping[str, str] = MappingProxyType({}),
 ) -> Source:
     """The source of listed files, ordered by split, class and path.
 
     ``names``: folder name → readable class name. ``key``: for the order of the classes, that of their names if None.
+    ``groups``: path → the name of its group, see ``Record.group``.
     """
     counts = {folder: len(listed) for folder, listed in files.items()}
     classes, warnings = choose_classes(counts, str(root), key)
@@ -147,13 +150,14 @@ def folder_source(
         for folder, paths in kept.items():
             for path in paths:
                 relative = "/".join((*folder.parts, path))
-                yield Record(folder.split, label[folder.label], printable(relative), root / relative)
+                group = groups.get(relative, "")
+                yield Record(folder.split, label[folder.label], printable(relative), root / relative, group=group)
 
     return Source(
         name=name,
         location=str(root),
         classes=tuple(printable(name) for name in classes),
-        fingerprint=fingerprint(_labelled_files(files)),
+        fingerprint=fingerprint(_labelled_files(files, groups)),
         read=read,
         count=sum(counts.values()),
         descriptions=describe(classes, names),
@@ -162,11 +166,13 @@ def folder_source(
     )
 
 
-def _labelled_files(files: Mapping[ClassFolder, Sequence[File]]) -> Iterator[File]:
-    """Each file with its split and class before its path, because the path need not contain them."""
+def _labelled_files(files: Mapping[ClassFolder, Sequence[File]], groups: Mapping[str, str]) -> Iterator[File]:
+    """Each file with its split and class before its path, because the path need not contain them, and its group."""
     for folder, listed in files.items():
         for path, size, mtime in listed:
-            yield f"{folder.split}:{folder.label}:{folder.path}/{path}", size, mtime
+            group = groups.get("/".join((*folder.parts, path)))
+            end = "" if group is None else f"\0{group}"
+            yield f"{folder.split}:{folder.label}:{folder.path}/{path}{end}", size, mtime
 
 
 def subfolders(folder: Path, ignored: Ignored) -> list[str]:

@@ -58,6 +58,7 @@ LABEL_COLUMNS = (
 )
 SPLIT_COLUMNS = ("split", "set", "subset", "partition", "dataset", "usage", "phase")
 """Names of columns in lower case without spaces, the best first."""
+GROUP_COLUMN = "group"
 
 _NEEDS = "a first line file,label names the columns"
 
@@ -67,6 +68,7 @@ class _Row(NamedTuple):
     file: str
     label: str
     split: str | None
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,17 +80,20 @@ class _Columns:
     split: int | None
     header: tuple[str, ...] | None
     one_hot: Mapping[int, str]
+    group: int | None = None
 
 
 def open_labelled(root: Path, labels: Sequence[Path]) -> Source:
     """The images in the folder ``root`` with the classes, and splits, that the files ``labels`` state.
 
     Splits are those of a column ``split``; of several files, those of their names (``train.txt``, ``val.txt``); else
-    those of the folders in ``root`` in which the images are. Raises ``UserError``.
+    those of the folders in ``root`` in which the images are. Images with the same name in a column ``group`` stay in
+    one split and in one fold. Raises ``UserError``.
     """
     ignored = Ignored()
     finder = _Finder(root, list_tree(root, ignored)[0])
     chosen: dict[str, tuple[str, str | None, str]] = {}  # file → class, split, place of the row
+    groups: dict[str, str] = {}
     for path in labels:
         split = _split_of_file(path) if len(labels) > 1 else None
         for row in _rows(path, finder, ignored):
@@ -102,6 +107,8 @@ def open_labelled(root: Path, labels: Sequence[Path]) -> Source:
                 ignored.add("image of an unlabelled split", f"{row.file} ({place})")
             else:
                 _add(chosen, found, row.label, row.split or split, place, ignored)
+                if row.group and groups.setdefault(found, row.group) != row.group:
+                    raise UserError(f"{printable(found)} is in two groups ({chosen[found][2]}; {place})")
     shown = " and ".join(str(path) for path in labels)
     if not chosen:
         raise UserError(f"{shown}: no row names an image in {root}", ignored.warnings())
@@ -111,7 +118,7 @@ def open_labelled(root: Path, labels: Sequence[Path]) -> Source:
     files = _class_files(chosen, finder.files, ignored)
     names = read_names([root, *(path.parent for path in labels)], ignored, NAMES_OF_NUMBERS)
     numbers = all(_whole(folder.label) is not None for folder in files)
-    source = folder_source(root, slug(root.name), files, names, ignored, key=int if numbers else None)
+    source = folder_source(root, slug(root.name), files, names, ignored, int if numbers else None, groups)
     return replace(source, location=f"{root} with the labels of {shown}")
 
 
@@ -272,7 +279,7 @@ def _rows(path: Path, finder: _Finder, ignored: Ignored) -> Iterator[_Row]:
 
 
 def _row(path: Path, line: int, cells: Sequence[str], columns: _Columns) -> _Row:
-    needed = max(columns.file, columns.label or 0, columns.split or 0, *columns.one_hot)
+    needed = max(columns.file, columns.label or 0, columns.split or 0, columns.group or 0, *columns.one_hot)
     if len(cells) <= needed:
         raise UserError(f"{path}, line {line}: {len(cells)} column(s) instead of {needed + 1} or more")
     if not cells[columns.file]:
@@ -283,7 +290,8 @@ def _row(path: Path, line: int, cells: Sequence[str], columns: _Columns) -> _Row
         raise UserError(
             f"{path}, line {line}: {printable(cells[columns.split])!r} is not a split: write train, val or test"
         )
-    return _Row(line, cells[columns.file], printable(label), split)
+    group = "" if columns.group is None else cells[columns.group].strip()
+    return _Row(line, cells[columns.file], printable(label), split, group)
 
 
 def _one_hot(path: Path, line: int, cells: Sequence[str], classes: Mapping[int, str]) -> str:
@@ -392,7 +400,7 @@ def _without_header(path: Path, sample: Sequence[Sequence[str]], scores: Counter
 
 def _with_header(path: Path, header: Sequence[str], sample: Sequence[Sequence[str]], scores: Counter[int]) -> _Columns:
     names = [_plain(name) for name in header]
-    for name in ("file", "label", "split"):
+    for name in ("file", "label", "split", GROUP_COLUMN):
         if names.count(name) > 1:
             raise UserError(f"{path} has two columns {name!r}: rename one")
     named = [names.index(name) for name in FILE_COLUMNS if name in names and scores[names.index(name)]]
@@ -401,15 +409,16 @@ def _with_header(path: Path, header: Sequence[str], sample: Sequence[Sequence[st
         raise UserError(f"{path}: no column holds the names of the images: {_NEEDS}", [f"columns: {', '.join(header)}"])
     file = named[0] if named else max(unnamed, key=lambda column: scores[column])
     split = _split_column(names, sample)
-    others = [column for column in range(len(names)) if column not in (file, split)]
+    group = names.index(GROUP_COLUMN) if GROUP_COLUMN in names and names.index(GROUP_COLUMN) != file else None
+    others = [column for column in range(len(names)) if column not in (file, split, group)]
     label = next((names.index(name) for name in LABEL_COLUMNS if name in names and names.index(name) in others), None)
     if label is None and len(others) == 1:
         label = others[0]
     if label is not None:
-        return _Columns(file, label, split, tuple(header), {})
+        return _Columns(file, label, split, tuple(header), {}, group)
     filled = [cells for cells in sample if len(cells) == len(names)]
     if len(others) > 1 and all(_whole(cells[column]) in (0, 1) for cells in filled for column in others):
-        return _Columns(file, None, split, tuple(header), {column: header[column] for column in others})
+        return _Columns(file, None, split, tuple(header), {column: header[column] for column in others}, group)
     raise UserError(f"{path}: it is not clear which column is the class: {_NEEDS}", [f"columns: {', '.join(header)}"])
 
 

@@ -43,6 +43,7 @@ class Record:
     name: str  # for messages: the path inside the source, or "train/00017" for arrays
     payload: bytes | Path | NDArray[np.uint8]  # the bytes of an image file, its path, or (H, W, C) pixels
     fault: str = ""  # why the file of an archive cannot be used: the predicate of a sentence; its payload is empty
+    group: str = ""  # images of one group are alike, such as those of one patient, and stay together
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 
 from alexnet import api
+from alexnet.analysis.probe import make_folds
 from alexnet.cli.main import main
 from alexnet.core.errors import UserError
+from alexnet.data.prepared import open_or_prepare
 from alexnet.data.sources import label_files, open_source
 from alexnet.runtime.log import NullReporter
 from alexnet.training.datasets import open_dataset_for
@@ -212,7 +214,7 @@ def test_the_command_prepares_trains_and_evaluates(tmp_path, capsys, monkeypatch
     facts = json.loads(capsys.readouterr().out)
     assert (facts["classes"], facts["images"]) == (["dark", "light"], 40)
     small = ["model.width=0.05", "train.epochs=1", "train.precision=fp32"]
-    words = ["train", "--labels", "labels.csv", "--out", "run", "--device", "cpu"]
+    words = ["train", "--labels", "labels.csv", "--from", "none", "--out", "run", "--device", "cpu"]
     assert main([*words, *(word for change in small for word in ("--set", change))]) == 0
     run = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (run["source"], run["labels"]) == (str(tmp_path), [str(tmp_path / "labels.csv")])
@@ -226,3 +228,39 @@ def test_the_command_prepares_trains_and_evaluates(tmp_path, capsys, monkeypatch
     (tmp_path / "labels.csv").unlink()
     with pytest.raises(UserError, match=r"are no longer at .*labels\.csv: give their new path with --labels"):
         open_dataset_for(tmp_path / "run", api.load_model(tmp_path / "run"), None, None, NullReporter())
+
+
+def test_images_of_one_group_stay_in_one_split_and_one_fold(tmp_path):
+    """Sixty images of twelve animals: without the column their images would be in all splits."""
+    names = [f"{number}.png" for number in range(60)]
+    rows = "".join(f"{number}.png,{'cat' if number < 30 else 'dog'},animal {number // 5}\n" for number in range(60))
+    source = opened(tmp_path / "set", names, {"labels.csv": f"file,label,group\n{rows}"})
+    dataset = open_or_prepare(source, home=tmp_path / "home")
+    animal = np.array([int(Path(name).stem) // 5 for name in dataset.names(np.arange(60))])
+    assert all(len(set(dataset.groups[animal == each])) == 1 for each in range(12))
+    assert len(set(dataset.groups)) == 12
+    assert all(len(set(dataset.splits[animal == each])) == 1 for each in range(12))
+    assert set(dataset.splits) == {0, 1, 2}
+    for train, test in make_folds(dataset.targets, dataset.groups, dataset.classes):
+        assert not set(animal[train]) & set(animal[test])
+    apart = open_or_prepare(
+        opened(tmp_path / "set", (), {"labels.csv": f"file,label,animal\n{rows}"}), home=tmp_path / "home"
+    )
+    assert np.array_equal(apart.groups, apart.hashes)
+    assert any(len(set(apart.splits[animal == each])) > 1 for each in range(12))
+
+
+def test_another_group_is_another_source(tmp_path):
+    one = opened(tmp_path, IMAGES, {"l.csv": "file,label,group\n1.png,cat,a\n2.png,dog,b\n"})
+    other = opened(tmp_path, (), {"l.csv": "file,label,group\n1.png,cat,a\n2.png,dog,a\n"})
+    none = opened(tmp_path, (), {"l.csv": "file,label,group\n1.png,cat,\n2.png,dog,\n"})
+    without = opened(tmp_path, (), {"l.csv": "file,label\n1.png,cat\n2.png,dog\n"})
+    assert len({source.fingerprint for source in (one, other, none)}) == 3
+    assert none.fingerprint == without.fingerprint
+
+
+def test_an_image_in_two_groups_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"1\.png is in two groups \(l\.csv, line 2; l\.csv, line 4\)"):
+        opened(
+            tmp_path, IMAGES, {"l.csv": "file,label,group\n1.png,cat,a\n2.png,dog,b\n1.png,cat,b\n"}
+        )  # fmt: skip

@@ -1,0 +1,210 @@
+"""``python -m alexnet_lab.transfer``: how accurate trainings on few images are, from trained and from random weights.
+
+``run`` draws classes and images at random from a source, trains on each draw, and evaluates on all test images of these
+classes. Each training is a run folder, so the command can be interrupted and repeated. ``keep`` writes the figures to
+the results, from which ``docs/transfer.md`` has its table. The test images decide nothing. The given weights must not
+have been trained on the drawn classes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from alexnet import Predictor, Run, train
+from alexnet.core.errors import StoppedError, UserError
+from alexnet.core.files import publish_folder, read_json, write_json
+from alexnet.data.sources import Record, Source, open_source
+from alexnet.metrics.intervals import accuracy_interval
+from alexnet.report.tables import markdown_table
+from alexnet.runtime.device import hardware_name, resolve_device
+from alexnet_lab.results.reader import TRANSFER, Results, file_name
+from alexnet_lab.results.records import check_clean, circumstances, keep_bench
+
+BATCH = 256
+METHODS: Mapping[str, Mapping[str, Any]] = {
+    "default": {},
+    "fine-tuning": {"overrides": {"train.few_images": "split"}},
+    "random weights": {"init": "none"},
+}
+"""Method → the arguments of ``train``. ``default`` is what the command ``alexnet train --data FOLDER`` does."""
+
+
+def draw(source: Source, folder: Path, classes: int, images: int, seed: int) -> None:
+    """Write ``classes`` random classes with ``images`` random training images each, and all their test images.
+
+    ``folder`` gets ``train/<class>/`` and ``test/<class>/``. Nothing is done if it is there. Raises ``UserError`` if a
+    class has too few images.
+    """
+    if folder.is_dir():
+        return
+    draws = np.random.default_rng(seed)
+    chosen = sorted(draws.choice(len(source.classes), classes, replace=False).tolist())
+    by_class: dict[tuple[str | None, int], list[Record]] = defaultdict(list)
+    for record in source.records():
+        if record.label in chosen and record.split in ("train", "test"):
+            by_class[record.split, record.label].append(record)
+    with publish_folder(folder) as place:
+        for label in chosen:
+            name, training = source.classes[label], by_class["train", label]
+            if len(training) < images or not by_class["test", label]:
+                raise UserError(f"{source.name}: class {name} has {len(training)} training images, {images} are needed")
+            numbers = sorted(draws.choice(len(training), images, replace=False).tolist())
+            _write([training[number] for number in numbers], place / "train" / name)
+            _write(by_class["test", label], place / "test" / name)
+
+
+def _write(records: Sequence[Record], folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for number, record in enumerate(records):
+        if isinstance(record.payload, Path):
+            shutil.copy(record.payload, folder / f"{number:05d}{record.payload.suffix}")
+        elif isinstance(record.payload, bytes):
+            (folder / f"{number:05d}{Path(record.name).suffix}").write_bytes(record.payload)
+        else:
+            Image.fromarray(record.payload.squeeze()).save(folder / f"{number:05d}.png")
+
+
+def measure(folder: Path, method: str, seed: int, init: str, out: Path) -> dict[str, Any]:
+    """Train on a drawn folder and return the figures; those of a finished training are read from ``out``."""
+    figures = out / f"{folder.name}-{method.replace(' ', '-')}-{seed}.json"
+    if figures.is_file():
+        found: dict[str, Any] = read_json(figures)
+        return found
+    arguments = {"init": init, **METHODS[method]}
+    began = time.monotonic()
+    run = train(data=folder, out=out / figures.stem, seed=seed, **arguments)
+    seconds, result = time.monotonic() - began, run.result
+    folds = result.get("cross_validation") or {}
+    value = {
+        "draw": folder.name, "method": method, "seed": seed, "init": arguments["init"], "recipe": result["recipe"],
+        "top1": result["top1"], "images": result["images"],
+        "train_top1": accuracy_on(run, folder / "train"), "folds_top1": folds.get("top1"),
+        "kept_epoch": result["kept_epoch"], "steps": result["steps"],
+        "seconds": round(seconds, 1), "matrix_gflops": result["matrix_gflops"],
+        **circumstances(resolve_device()),
+    }  # fmt: skip
+    write_json(figures, value)
+    return value
+
+
+def accuracy_on(run: Run, folder: Path) -> float:
+    """The share, 0 … 1, of the images in class folders that the model of a run predicts correctly, one view each."""
+    predict = Predictor(run.folder)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    numbers = {name: number for number, name in enumerate(predict.model.classes)}
+    right = sum(
+        int(row.argmax()) == numbers[file.parent.name]
+        for start in range(0, len(files), BATCH)
+        for some in [files[start : start + BATCH]]
+        for file, row in zip(some, predict.probabilities([predict.read(file) for file in some]), strict=True)
+    )
+    return right / len(files)
+
+
+def keep(out: Path) -> Path:
+    """Write the figures in a folder of ``run`` to one results file; returns its path. Raises ``UserError``."""
+    rows = [read_json(path) for path in sorted(out.glob("*.json"))]
+    if not rows:
+        raise UserError(f"{out} has no figures: run python -m alexnet_lab.transfer run first")
+    for row in rows:
+        check_clean(row["commit"], f"keeping {out}")
+    newest = max(rows, key=lambda row: str(row["date"]))
+    known = ("date", "commit", "hardware", "versions")
+    trainings = [{name: value for name, value in row.items() if name not in known} for row in rows]
+    return keep_bench({"what": TRANSFER, **{name: newest[name] for name in known}, "trainings": trainings})
+
+
+def table(results: Results) -> str:
+    """The table of ``docs/transfer.md``: for each set and number of images the accuracy of each method."""
+    found = results.bench(TRANSFER)
+    if found is None:
+        return "Not measured yet."
+    path, value = found
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
+    for row in value["trainings"]:
+        groups[row["draw"].rpartition("-")[0], row["method"]].append(row)
+    rows = [(draws, method, *_cells(some)) for (draws, method), some in sorted(groups.items(), key=_order)]
+    titles = (
+        "draws",
+        "method",
+        "trainings",
+        "test top-1, mean (lowest – highest)",
+        "train top-1",
+        "in folds",
+        "seconds",
+    )
+    return f"{markdown_table(titles, rows)}\n\nFrom `{file_name(path)}`, on {hardware_name(value['hardware'])}."
+
+
+def _order(group: tuple[tuple[str, str], object]) -> tuple[str, int, str]:
+    (draws, method), _ = group
+    name, _, images = draws.rpartition("-")
+    return name, int(images), method
+
+
+def _cells(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    top1 = [row["top1"] for row in rows]
+    folds = [row["folds_top1"] for row in rows if row["folds_top1"] is not None]
+    means = [
+        f"{statistics.mean(row['train_top1'] for row in rows):.1%}", f"{statistics.mean(folds):.1%}" if folds else "–"
+    ]  # fmt: skip
+    spread = f"{statistics.mean(top1):.1%} ({min(top1):.1%} – {max(top1):.1%})"
+    return str(len(rows)), spread, *means, f"{statistics.median(row['seconds'] for row in rows):,.0f}"
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m alexnet_lab.transfer", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    add = commands.add_parser("run", help="draw images and train on them").add_argument
+    add("source", metavar="SOURCE", help="images with the splits train and test")
+    add("--name", required=True, help="of the draws, for example tiny-imagenet-100-b")
+    add("--classes", type=int, default=10, metavar="N", help="of each draw (default: 10)")
+    add("--images", type=int, default=30, metavar="N", help="training images of each class (default: 30)")
+    add("--draws", type=int, default=3, metavar="N", help="random draws of classes and images (default: 3)")
+    add("--seeds", type=int, default=1, metavar="N", help="trainings on each draw (default: 1)")
+    add("--methods", nargs="+", choices=METHODS, default=["default", "random weights"])
+    add("--from", dest="init", metavar="MODEL", default="trunk/tiny-imagenet-a", help="(default: %(default)s)")
+    add("--data-root", type=Path, metavar="FOLDER", help="where built-in image sets are")
+    add("--out", type=Path, required=True, metavar="FOLDER", help="draws, runs and figures; can be resumed")
+    commands.add_parser("keep", help="write what a folder holds to alexnet_lab/results/").add_argument(
+        "out", type=Path, metavar="FOLDER"
+    )
+    given = parser.parse_args(words)
+    try:
+        if given.command == "keep":
+            print(keep(given.out))
+            return 0
+        source = open_source(given.source, given.data_root)
+        for number in range(given.draws):
+            folder = given.out / "draws" / f"{given.name}-{given.images}-{number}"
+            draw(source, folder, given.classes, given.images, number)
+            for method in given.methods:
+                for seed in range(given.seeds):
+                    row = measure(folder, method, seed, given.init, given.out)
+                    low, high = accuracy_interval(round(row["top1"] * row["images"]), row["images"])
+                    print(
+                        f"{folder.name}, {method}, seed {seed}: {row['top1']:.1%} ({low:.1%} – {high:.1%})", flush=True
+                    )
+    except StoppedError as error:
+        print(error, file=sys.stderr)
+        return error.status
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
