@@ -19,7 +19,7 @@ from alexnet.recipes.blocks import SMALL_NET_SGD
 MAX_SMALL_SIDE = 64  # pixels: the images that the variant `small` is made for
 
 TRUNK = "trunk/tiny-imagenet-a"  # the MODEL that a training on photographs starts from unless told otherwise
-TRUNK_SIDE = 96  # pixels: prepared photographs for it, if they are larger
+TRUNK_SIDE = 80  # pixels: its input here, and the prepared images if they are larger
 
 ADAMW = OptimSpec(optimizer="adamw", lr=1e-4, weight_decay=0.01, decay_biases=False, schedule="one-cycle", warmup=0.25)
 
@@ -67,8 +67,8 @@ PHOTOS, PHOTOS_SMALL, PHOTOS_TRANSFER = RECIPES = (
     Recipe(
         name="photos-transfer",
         model=ModelSpec(variant="trunk"),  # with other weights in train.init, their variant
-        data=DataSpec(source="", channels=3, val_fraction=0.1),
-        augment=AugmentSpec(crop=84, random_resized_crop=(0.35, 1.0), flip=True),
+        data=DataSpec(source="", channels=3, image_size=TRUNK_SIDE, val_fraction=0.1),
+        augment=AugmentSpec(random_resized_crop=(0.35, 1.0), flip=True),
         optim=replace(ADAMW, rules=(LayerRule("fc8", lr_mult=30.0),)),
         train=TrainSpec(
             batch_size=64,
@@ -98,15 +98,17 @@ def recipe_for(side: int) -> Recipe:
 def fitted(recipe: Recipe, side: int) -> Recipe:
     """A recipe for your own images, fitted to images that are prepared at ``side`` pixels; any other as it is.
 
-    Crops have 7/8 of the side. The network of ``photos-small`` has an input of 3/4 of the side, 28 to 48 pixels. For
-    the weights that come with this package, larger images are prepared at ``TRUNK_SIDE`` pixels.
+    Crops have 7/8 of the side. The network of ``photos-small`` has an input of 3/4 of the side, 28 to 48 pixels. With
+    the weights that come with this package, whole images are used, prepared at ``TRUNK_SIDE`` pixels if they are
+    larger; with other weights, the input has the size that they were trained with.
     """
     if not is_for_own_images(recipe):
         return recipe
-    if recipe.train.init == TRUNK and side > TRUNK_SIDE:
-        recipe, side = replace(recipe, data=replace(recipe.data, resize_size=TRUNK_SIDE)), TRUNK_SIDE
+    if recipe.name == PHOTOS_TRANSFER.name and recipe.train.init == TRUNK:
+        return replace(recipe, data=replace(recipe.data, resize_size=TRUNK_SIDE if side > TRUNK_SIDE else None))
     small = min(max(28, side * 3 // 4), 48)
-    image_size = small if recipe.name == PHOTOS_SMALL.name else recipe.data.image_size
+    sizes = {PHOTOS_SMALL.name: small, PHOTOS_TRANSFER.name: None}
+    image_size = sizes.get(recipe.name, recipe.data.image_size)
     return replace(
         recipe,
         data=replace(recipe.data, image_size=image_size),

@@ -15,7 +15,7 @@ its features on unchanged (:func:`put_probe`).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from alexnet.analysis.probe import (
+    REGULARIZATION,
     LayerProbe,
     NestedScore,
     ProbeChoice,
@@ -113,6 +114,7 @@ class LinearProbes:
         by_class = everything[np.argsort(dataset.targets[everything], kind="stable")]
         self.index = np.sort(evenly_spaced(by_class, MOST_IMAGES))
         self.features: dict[str, NDArray[np.float32]] = {}
+        self.accuracies: dict[str, float] = {}
 
     def cross_validate(self, copied: Sequence[str], seed: int, reporter: Reporter) -> Iterator[Expectation]:
         """The probes of :func:`probed_layers`, one after another; none if a class has too few images.
@@ -132,25 +134,23 @@ class LinearProbes:
             twin = self.device_config.to_device(untrained_twin(self.network, seed=0))
             control = self.mean_features(twin, layers, reporter, len(self.index))
         for layer in layers:
-            pair = (score(found[layer], labels, folds) for found in (self.features, control))
-            yield Expectation(LayerProbe(layer, self.features[layer].shape[1], *pair), len(folds))
+            trained, untrained = (score(found[layer], labels, folds) for found in (self.features, control))
+            self.accuracies[layer] = trained.accuracy
+            yield Expectation(LayerProbe(layer, self.features[layer].shape[1], trained, untrained), len(folds))
 
-    def start_from_best(self, seed: int, reporter: Reporter, frozen: Sequence[str]) -> None:
+    def start_from_best(self, reporter: Reporter, frozen: Sequence[str]) -> None:
         """Give the network the probe with the best cross-validated accuracy, fitted on the training images, in place.
 
         ``frozen``: layers that stay as they are. Nothing happens if there are no features, because a class has too few
         images.
         """
-        rows = np.isin(self.index, self.train)
-        labels, groups = self.dataset.targets[self.index][rows], self.dataset.groups[self.index][rows]
-        features = {layer: values[rows] for layer, values in self.carried(frozen).items()}
+        features = self.carried(frozen)
         if not features:
             return
-        try:
-            folds = make_folds(labels, groups, self.dataset.classes, seed)
-        except UserError:  # without validation images a class is too small
-            folds = []
-        self._fit(choose_probe(features, labels, folds), features, labels, reporter)
+        best = max(features, key=lambda layer: self.accuracies.get(layer, 0.0))
+        choice = ProbeChoice(best, REGULARIZATION, self.accuracies.get(best, 0.0))
+        rows = np.isin(self.index, self.train)
+        self._fit(choice, features[best][rows], self.dataset.targets[self.index][rows], reporter)
 
     def fit_all(self, seed: int, reporter: Reporter, frozen: Sequence[str]) -> CrossValidation:
         """Give the network the best probe, fitted on all images, in place; returns its nested cross-validation.
@@ -168,7 +168,7 @@ class LinearProbes:
             )
         nested = nested_score(features, labels, groups, classes, seed)
         choice = choose_probe(features, labels, folds)
-        self._fit(choice, features, labels, reporter)
+        self._fit(choice, features[choice.layer], labels, reporter)
         return CrossValidation(self.index, nested, choice)
 
     def carried(self, frozen: Sequence[str]) -> dict[str, NDArray[np.float32]]:
@@ -178,13 +178,9 @@ class LinearProbes:
         }  # fmt: skip
 
     def _fit(
-        self,
-        choice: ProbeChoice,
-        features: Mapping[str, NDArray[np.float32]],
-        labels: NDArray[np.int64],
-        reporter: Reporter,
+        self, choice: ProbeChoice, features: NDArray[np.float32], labels: NDArray[np.int64], reporter: Reporter
     ) -> None:
-        weight, bias = linear_layer(features[choice.layer], labels, len(self.dataset.classes), choice.regularization)
+        weight, bias = linear_layer(features, labels, len(self.dataset.classes), choice.regularization)
         put_probe(self.network, choice.layer, weight, bias)
         reporter.log(f"the network is now the probe on {choice.layer}, with C = {choice.regularization:g}")
 

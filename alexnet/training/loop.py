@@ -399,14 +399,15 @@ class Training:
         if self.only_fits_probe:
             self.cross_validation = probes.fit_all(self.seed, self.reporter, self.frozen)
         elif self.network.last_layer in self.transferred.new:
-            probes.start_from_best(self.seed, self.reporter, self.frozen)
+            probes.start_from_best(self.reporter, self.frozen)
             self.measure_start()
         self.state.seconds = clock.total
 
     def measure_start(self) -> None:
         """Keep the weights before the first step too, if the recipe keeps those that are best on val."""
         if self.recipe.train.keep == "best-on-val" and len(self.val_index):
-            self.state.keep_best(1 - self.measure("val", self.val_index)["val_top1"])
+            with stage(self.reporter, "evaluating the probe", len(self.val_index)):
+                self.state.keep_best(1 - self.measure("val", self.val_index)["val_top1"])
 
     def restore(self, log: RunLog) -> None:
         """Load the newest undamaged checkpoint, if there is one, and remove the metrics of later steps."""

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from alexnet import create_model, create_transform, list_models, load_model, predict
+from alexnet import Predictor, create_model, create_transform, list_models, load_model
 from alexnet.cli.main import main
 from alexnet.core.errors import UserError
 from alexnet.models.bundle import save_model
@@ -51,14 +51,14 @@ def test_a_name_is_a_model_in_every_command(offline, capsys, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (64, 64), "orange").save("orange.png")
     (name, *_) = NAMES
-    assert main(["predict", name, "orange.png", "--json"]) == 0
+    assert main(["predict", name, "orange.png", "--precision", "fp32", "--json"]) == 0
     first = json.loads(capsys.readouterr().out)[0]["predictions"][0]
     network = load_model(name)
     with torch.inference_mode():
         probabilities = network(create_transform(network)(Image.open("orange.png"))[None]).softmax(dim=1)[0]
     assert network.labels[int(probabilities.argmax())] == first["label"]
     assert first["probability"] == pytest.approx(float(probabilities.max()), abs=1e-4)
-    assert predict(name, "orange.png")[0].label == first["label"]
+    assert Predictor(network)("orange.png")[0].label == first["label"]
     assert main(["summary", name]) == 0
     assert main(["features", name, "orange.png", "--layers", "pool5", "--out", "features"]) == 0
     assert main(["evaluate", name]) == 2
@@ -87,15 +87,15 @@ def test_create_model_with_included_weights(offline):
 def test_a_path_of_that_name_is_used_and_a_wrong_name_is_helped(tmp_path, monkeypatch, notes):
     monkeypatch.chdir(tmp_path)
     (name, *_) = NAMES
-    with pytest.raises(UserError, match=f"there is no file or folder trunk/tiny: did you mean the weights {name}"):
-        load_model("trunk/tiny")
+    with pytest.raises(UserError, match=f"folder trunk/tiny-imagenet-b: did you mean the weights {name}"):
+        load_model("trunk/tiny-imagenet-b")
     save_model(load_model(name), tmp_path / name)
     load_model(name, reporter=notes)
     assert notes.lines == [f"note: {name} is a path here and is used; the weights of that name are not"]
 
 
-def test_rounding_to_bf16_halves_the_file_and_is_read_as_fp32(narrow, tmp_path):
-    model = narrow("trunk")
+def test_rounding_to_bf16_halves_the_file_and_is_read_as_fp32(narrow_network, tmp_path):
+    model = narrow_network("trunk")
     for name, rounded in (("whole", False), ("rounded", True)):
         save_model(model, tmp_path / name, bf16=rounded)
     sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("whole", "rounded")]
