@@ -11,6 +11,7 @@ Bioinformatics 2006). The accuracy of the best of several choices would be too h
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -153,25 +154,31 @@ def score(features: NDArray[np.float32], labels: NDArray[np.int64], folds: Seque
 def choose_probe(
     features: Mapping[str, NDArray[np.float32]], labels: NDArray[np.int64], folds: Sequence[Fold]
 ) -> ProbeChoice:
-    """The layer and the C with the best cross-validated accuracy; of equal ones the first layer and the smallest C.
+    """The layer and the C of a probe, by cross-validation: the first layer and ``REGULARIZATION``, or a better choice.
 
-    ``features``: layer → ``(n, units)``; ``labels`` ``(n,)``. Without folds, the first layer and ``REGULARIZATION``.
-    Raises ``ValueError`` if there is no layer.
+    Another choice must be better by more than one standard error of the accuracy (the rule of Breiman, Friedman, Olshen
+    and Stone, "Classification and Regression Trees", 1984, §3.4.3): with few images the best of several is best by
+    chance. ``features``: layer → ``(n, units)``, the preferred layer first; ``labels`` ``(n,)``. Raises ``ValueError``
+    if there is no layer.
     """
-    best = None if folds else ProbeChoice(next(iter(features)), REGULARIZATION, 0.0)
-    for layer, values in features.items() if folds else ():
-        right = np.zeros(len(CHOICES), np.int64)
-        for train, test in folds:
-            for number, regularization in enumerate(CHOICES):
-                predicted, _ = fit_and_predict(values[train], labels[train], values[test], regularization)
-                right[number] += (predicted == labels[test]).sum()
-        for number, regularization in enumerate(CHOICES):
-            accuracy = float(right[number] / len(labels))
-            if best is None or accuracy > best.accuracy:
-                best = ProbeChoice(layer, regularization, accuracy)
-    if best is None:
+    if not features:
         raise ValueError("there is no layer to choose")
-    return best
+    first = next(iter(features))
+    right = {(layer, regularization): 0 for layer in features for regularization in CHOICES}
+    for train, test in folds:
+        for layer, regularization in right:
+            values = features[layer]
+            predicted, _ = fit_and_predict(values[train], labels[train], values[test], regularization)
+            right[layer, regularization] += int((predicted == labels[test]).sum())
+    count = sum(len(test) for _, test in folds)
+    if not count:
+        return ProbeChoice(first, REGULARIZATION, 0.0)
+    shares = {choice: correct / count for choice, correct in right.items()}
+    preferred = shares[first, REGULARIZATION]
+    margin = math.sqrt(preferred * (1 - preferred) / count)
+    best = max(shares, key=lambda choice: shares[choice])
+    chosen = best if shares[best] > preferred + margin else (first, REGULARIZATION)
+    return ProbeChoice(*chosen, shares[chosen])
 
 
 def nested_score(

@@ -7,7 +7,7 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from alexnet.analysis.probe import fit_and_predict, make_folds, score
+from alexnet.analysis.probe import choose_probe, fit_and_predict, make_folds, nested_score, score
 from alexnet.core.errors import UserError
 from alexnet.metrics.intervals import accuracy_interval
 
@@ -104,3 +104,29 @@ def test_a_fit_without_convergence_is_stated(monkeypatch):
     monkeypatch.setattr("alexnet.analysis.probe.ITERATIONS", 1)
     features, labels, groups = draw()
     assert not score(features, labels, make_folds(labels, groups, CLASSES)).converged
+
+
+def test_another_layer_is_chosen_only_if_it_is_clearly_better():
+    """By more than one standard error: of layers that are alike the first one, of a much better one that one."""
+    draws, labels = np.random.default_rng(0), np.arange(60) % 3
+    good = (draws.normal(size=(60, 8)) + 3 * np.eye(3, 8)[labels]).astype(np.float32)
+    nearly = good + draws.normal(size=good.shape).astype(np.float32) / 10
+    noise = draws.normal(size=(60, 8)).astype(np.float32)
+    folds = make_folds(labels, np.arange(60).astype(np.uint64), CLASSES[:3])
+    chosen = choose_probe({"first": nearly, "second": good}, labels, folds)
+    assert (chosen.layer, chosen.regularization) == ("first", 0.01)
+    assert choose_probe({"first": noise, "second": good}, labels, folds).layer == "second"
+    assert choose_probe({"first": noise}, labels, []).accuracy == 0
+    with pytest.raises(ValueError, match="no layer"):
+        choose_probe({}, labels, folds)
+
+
+def test_nested_predictions_know_nothing_of_their_image():
+    """With features of pure noise the accuracy is that of guessing, although the best of many layers is chosen."""
+    draws, labels = np.random.default_rng(1), np.arange(120) % 2
+    features = {f"layer {n}": draws.normal(size=(120, 4)).astype(np.float32) for n in range(6)}
+    found = nested_score(features, labels, np.arange(120).astype(np.uint64), ("a", "b"))
+    assert abs((found.log_probabilities.argmax(axis=1) == labels).mean() - 0.5) < 0.15
+    np.testing.assert_allclose(np.exp(found.log_probabilities).sum(axis=1), 1)
+    assert len(found.choices) == 5
+    assert np.bincount(found.fold).tolist() == [24] * 5
