@@ -265,6 +265,8 @@ def _without_weights(name: str, module: nn.Module, bottom: str, shape: Sequence[
             yield from _batch_norm(name, module, bottom)
         case AdaptiveAvgPool() if tuple(shape[1:]) == (module.side, module.side):
             return
+        case AdaptiveAvgPool() if shape[1] % module.side == 0:
+            yield from _pool(name, nn.AvgPool2d(shape[1] // module.side), bottom, shape)
         case AdaptiveAvgPool():
             raise InexpressibleError(
                 f"Caffe has no adaptive pool, and {name} makes {module.side} × {module.side} of {shape[1]} × {shape[2]}"

@@ -136,7 +136,9 @@ def _steps(model: Classifier) -> Iterator[tuple[Step, dict[str, Tensor]]]:
             case nn.MaxPool2d() | nn.AvgPool2d():
                 yield _pool(name, module, shape[-1], is_positive), {}
             case AdaptiveAvgPool():
-                if shape[1:] != (module.side, module.side):
+                if shape[-1] != module.side and shape[-1] % module.side == 0:
+                    yield _pool(name, nn.AvgPool2d(shape[-1] // module.side), shape[-1], is_positive), {}
+                elif shape[1:] != (module.side, module.side):
                     raise InexpressibleError(
                         f"Keras has no adaptive pool, and the maps before it have {shape[-1]} pixels"
                     )
