@@ -276,6 +276,7 @@ def test_the_pages_are_written_whole(tmp_path):
         "docs/speed.md": ["speeds"],
         "docs/reliability.md": ["faults"],
         "docs/verify.md": ["fresh", "trained", "faults"],
+        "docs/transfer.md": ["transfer"],
     }
     for page, names in places.items():
         marks = "".join(f"<!-- {name}: begin -->\nold\n<!-- {name}: end -->\n" for name in names)
