@@ -45,7 +45,7 @@ from alexnet.inference.predictor import Predictor, predict_files
 from alexnet.inference.sort_into import SortedFolder
 from alexnet.inference.transform import ImageTransform
 from alexnet.kernels import accelerate as kernels
-from alexnet.metrics.counts import Metrics
+from alexnet.metrics.counts import CROSS_VALIDATED, Metrics
 from alexnet.models.bundle import model_folder, save_model
 from alexnet.models.classifier import Classifier
 from alexnet.models.registry import build, get_architecture, get_variant, list_models, untrained_twin
@@ -61,8 +61,9 @@ from alexnet.runtime.device import DeviceConfig, matrix_rate, resolve_device
 from alexnet.runtime.log import Reporter, stage
 from alexnet.runtime.progress import make_reporter
 from alexnet.runtime.run import Run, lock_run_folder, start_or_continue
+from alexnet.runtime.run_names import run_folder
 from alexnet.training import datasets as prepared_datasets
-from alexnet.training.build import build_preprocessing, check_augmentation
+from alexnet.training.build import build_preprocessing, check_augmentation, fits_probe_only
 from alexnet.training.datasets import choose_test_images, open_dataset_for, remarks
 from alexnet.training.disk import disk_need
 from alexnet.training.evaluate import evaluate_models, match_classes, most_probable, prediction_rows
@@ -169,7 +170,8 @@ def train(
         with lock_run_folder(run.folder):
             run = start_or_continue(run.folder, recipe, seed, location, dataset.digest, recorded, digest)
             if not run.finished:
-                check_not_lost(run)
+                if not fits_probe_only(recipe, dataset):  # such a training has no checkpoints, and takes seconds
+                    check_not_lost(run)
                 prepared_datasets.note_use(dataset, run, reporter)
                 fit_and_finish(
                     recipe, dataset, run, seed, device_config, reporter, init_weights.network,
@@ -246,7 +248,8 @@ def finish(
 ) -> None:
     """Write the model, the curves, the report and the result of a training, then remove its checkpoints.
 
-    Of a cross-validated model also ``predictions.csv``: what was predicted for each image by a probe without it.
+    Of a cross-validated model also ``predictions.csv``: the prediction for each image by a probe that was not fitted on
+    it.
 
     Raises ``UserError`` if a file cannot be written.
     """
@@ -262,10 +265,10 @@ def finish(
         run.write_result(result)  # last: it shows that the run is complete
     except OSError as error:
         kept = "the training itself is done" if training.safe else "its last checkpoint could not be written either"
-        raise UserError(
-            f"cannot write the result to {run.folder}: {error.strerror or error}; {kept}: free disk space and repeat "
-            "the command, which resumes from the last checkpoint"
-        ) from error
+        again = f"{kept}: free disk space and repeat the command, which resumes from the last checkpoint"
+        if training.only_fits_probe:
+            again = "free disk space and repeat the command"
+        raise UserError(f"cannot write the result to {run.folder}: {error.strerror or error}; {again}") from error
     if not keep_checkpoints:
         remove_checkpoints(run, training.reporter)
 
@@ -319,6 +322,8 @@ def evaluate(
     datasets = [
         open_dataset_for(name, net, data, root, reporter, files) for name, net in zip(named, networks, strict=True)
     ]
+    if data is None and not labels:
+        _check_test_images(named.values())
     split, index = choose_test_images(networks, datasets[0])
     if split == "training":
         raise UserError(
@@ -335,6 +340,17 @@ def evaluate(
     for metrics, name in zip(measured, [*named, "ensemble"], strict=False):
         metrics.name, metrics.split = name, split
     return measured
+
+
+def _check_test_images(models: Iterable[Model]) -> None:
+    """Raise ``UserError`` for a run whose model was fitted on all of its images: its own images are no test images."""
+    for model in models:
+        run = None if isinstance(model, Classifier) else Run(run_folder(str(model)))
+        if run is not None and run.finished and run.result["split"] == CROSS_VALIDATED:
+            raise UserError(
+                f"the model of {run.folder} was fitted on all of its images: give other images with --data (its "
+                "report.md has the cross-validated accuracy)"
+            )
 
 
 def _write_predictions(
@@ -790,7 +806,7 @@ def convert(
 ) -> tuple[Path, ConversionReport]:
     """A weights file of another framework as a model folder: (the folder, what was done).
 
-    ``file``: its path, the name of trained weights, or ``hub:OWNER/NAME``. ``out``: the folder; if None, the file's
+    ``file``: its path, the name of published weights, or ``hub:OWNER/NAME``. ``out``: the folder; if None, the file's
     name without its suffix; for a name, that name with ``-`` for ``/``, in the working directory, such as
     ``torchvision-imagenet``. A folder with the same weights is written again. ``variant``: the name of the network,
     where the weights alone do not decide it. ``mean``: a file with the mean image that the network subtracts

@@ -12,7 +12,6 @@ import argparse
 import shutil
 import statistics
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -48,6 +47,8 @@ def draw(source: Source, folder: Path, classes: int, images: int, seed: int) -> 
     """
     if folder.is_dir():
         return
+    if classes > len(source.classes):
+        raise UserError(f"{source.name} has {len(source.classes)} classes, {classes} are needed")
     draws = np.random.default_rng(seed)
     chosen = sorted(draws.choice(len(source.classes), classes, replace=False).tolist())
     by_class: dict[tuple[str | None, int], list[Record]] = defaultdict(list)
@@ -57,7 +58,9 @@ def draw(source: Source, folder: Path, classes: int, images: int, seed: int) -> 
     with publish_folder(folder) as place:
         for label in chosen:
             name, training = source.classes[label], by_class["train", label]
-            if len(training) < images or not by_class["test", label]:
+            if not by_class["test", label]:
+                raise UserError(f"{source.name}: class {name} has no test images")
+            if len(training) < images:
                 raise UserError(f"{source.name}: class {name} has {len(training)} training images, {images} are needed")
             numbers = sorted(draws.choice(len(training), images, replace=False).tolist())
             _write([training[number] for number in numbers], place / "train" / name)
@@ -78,20 +81,21 @@ def _write(records: Sequence[Record], folder: Path) -> None:
 def measure(folder: Path, method: str, seed: int, init: str, out: Path) -> dict[str, Any]:
     """Train on a drawn folder and return the figures; those of a finished training are read from ``out``."""
     figures = out / f"{folder.name}-{method.replace(' ', '-')}-{seed}.json"
+    arguments = {"init": init, **METHODS[method]}
     if figures.is_file():
         found: dict[str, Any] = read_json(figures)
+        if found["init"] != arguments["init"]:
+            raise UserError(f"{figures} was measured with --from {found['init']}: give another --out")
         return found
-    arguments = {"init": init, **METHODS[method]}
-    began = time.monotonic()
     run = train(data=folder, out=out / figures.stem, seed=seed, **arguments)
-    seconds, result = time.monotonic() - began, run.result
+    result = run.result
     folds = result.get("cross_validation") or {}
     value = {
         "draw": folder.name, "method": method, "seed": seed, "init": arguments["init"], "recipe": result["recipe"],
         "top1": result["top1"], "images": result["images"],
         "train_top1": accuracy_on(run, folder / "train"), "folds_top1": folds.get("top1"),
         "kept_epoch": result["kept_epoch"], "steps": result["steps"],
-        "seconds": round(seconds, 1), "matrix_gflops": result["matrix_gflops"],
+        "seconds": round(result["seconds"], 1), "matrix_gflops": result["matrix_gflops"],
         **circumstances(resolve_device()),
     }  # fmt: skip
     write_json(figures, value)
@@ -120,6 +124,8 @@ def keep(out: Path) -> Path:
     for row in rows:
         check_clean(row["commit"], f"keeping {out}")
     newest = max(rows, key=lambda row: str(row["date"]))
+    if any(hardware_name(row["hardware"]) != hardware_name(newest["hardware"]) for row in rows):
+        raise UserError(f"{out} has figures of several machines: measure all of them on one")
     known = ("date", "commit", "hardware", "versions")
     trainings = [{name: value for name, value in row.items() if name not in known} for row in rows]
     return keep_bench({"what": TRANSFER, **{name: newest[name] for name in known}, "trainings": trainings})
@@ -188,7 +194,7 @@ def main(words: Sequence[str] | None = None) -> int:
             return 0
         source = open_source(given.source, given.data_root)
         for number in range(given.draws):
-            folder = given.out / "draws" / f"{given.name}-{given.images}-{number}"
+            folder = given.out / "draws" / f"{given.name}-{given.classes}-classes-{given.images}-{number}"
             draw(source, folder, given.classes, given.images, number)
             for method in given.methods:
                 for seed in range(given.seeds):
@@ -200,7 +206,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except StoppedError as error:
         print(error, file=sys.stderr)
         return error.status
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     return 0

@@ -10,14 +10,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from alexnet import evaluate
 from alexnet.core.errors import UserError
-from alexnet.core.files import write_bytes, write_json
-from alexnet.models.bundle import load_model, save_model
+from alexnet.core.files import publish_folder, write_bytes, write_json
+from alexnet.models.bundle import FILES, load_model, save_model
 from alexnet.report.model_card import model_card
 from alexnet.runtime.run import Run
 from alexnet.weights.zoo import CARD, IncludedWeights, included_folder
@@ -41,22 +40,23 @@ def include(run: Run, name: str, data: str | None = None) -> IncludedWeights:
     """
     commit = check_clean(run.description.get("commit"), "including weights")
     check_clean(code_commit(), "including weights")
-    result = run.result
+    result, folder = run.result, included_folder(name)
     model = load_model(run.folder)
-    card = model_card(run.folder, name=name, license_name="bsd-3-clause")
-    with tempfile.TemporaryDirectory() as scratch:
-        save_model(model, Path(scratch) / "model", bf16=True)
-        (metrics,) = evaluate(Path(scratch) / "model", data=data or str(result["source"]))
-    weights = IncludedWeights(
-        name, model.variant, run.recipe.name, int(result["seed"]), commit, LICENCE, round(100 * metrics.top1, 2),
-        f"the centre of each of {metrics.images:,} {metrics.split} images, {model.num_classes} classes",
-    )  # fmt: skip
-    folder = included_folder(name)
-    save_model(model, folder, bf16=True)
-    if (size := (folder / "model.safetensors").stat().st_size) > LIMIT:
-        raise UserError(f"{folder}: {size:,} bytes, which is more than {LIMIT:,}")
-    write_json(folder / CARD, dataclasses.asdict(weights))
-    write_bytes(folder / "README.md", (card + NOTE).encode())
+    with publish_folder(folder, replaces=(*FILES, CARD, "README.md")) as place:
+        save_model(model, place / "model", bf16=True)
+        (metrics,) = evaluate(place / "model", data=data or str(run.description["source"]))
+        for file in FILES:
+            (place / "model" / file).rename(place / file)
+        (place / "model").rmdir()
+        if (size := (place / "model.safetensors").stat().st_size) > LIMIT:
+            raise UserError(f"{name}: {size:,} bytes, which is more than {LIMIT:,}")
+        weights = IncludedWeights(
+            name, model.variant, run.recipe.name, int(result["seed"]), commit, LICENCE, round(100 * metrics.top1, 2),
+            f"the centre of each of {metrics.images:,} {metrics.split} images, {model.num_classes} classes",
+        )  # fmt: skip
+        write_json(place / CARD, dataclasses.asdict(weights))
+        card = model_card(run.folder, name=name, license_name="bsd-3-clause")
+        write_bytes(place / "README.md", (card + NOTE).encode())
     return weights
 
 
@@ -69,7 +69,7 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(words)
     try:
         print(include(Run(arguments.run), arguments.name, arguments.data))
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     return 0

@@ -127,7 +127,7 @@ def make_folds(
     different = {label: len(np.unique(groups[labels == label])) for label in present.tolist()}
     smallest = min(different, key=lambda label: different[label])
     if different[smallest] < 2:
-        copies = " (the others are copies of it)" if (labels == smallest).sum() > 1 else ""
+        copies = " (the others are copies of it, or in one group with it)" if (labels == smallest).sum() > 1 else ""
         raise UserError(
             f"class {printable(classes[smallest])!r} has only one image{copies}: cross-validation needs two or more"
         )
@@ -188,7 +188,7 @@ def nested_score(
     classes: Sequence[str],
     seed: int = 0,
 ) -> NestedScore:
-    """Predict each image by a probe whose layer and C were chosen, and which was fitted, on the other folds only.
+    """Predict each image by a probe; its layer and C were chosen, and it was fitted, on the other folds only.
 
     ``features``: layer → ``(n, units)``; other arguments and errors as :func:`make_folds`. A class that has only one
     image in the other folds takes no part in the choice.
@@ -201,10 +201,13 @@ def nested_score(
         choice = choose_probe(within, labels[train], inner)
         choices.append(choice)
         values = features[choice.layer]
+        fold[test] = number
+        if len(np.unique(labels[train])) < 2:  # large groups can leave one class: it is predicted for every image
+            log_probabilities[test, labels[train][0]] = 0.0
+            continue
         weight, bias = linear_layer(values[train], labels[train], len(classes), choice.regularization)
         logits = values[test].astype(np.float64) @ weight.T + bias
         log_probabilities[test] = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
-        fold[test] = number
     return NestedScore(log_probabilities, tuple(choices), fold)
 
 

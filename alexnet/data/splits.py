@@ -33,8 +33,8 @@ def content_hash(data: bytes | NDArray[np.uint8]) -> int:
 def join_groups(hashes: NDArray[np.uint64], groups: Sequence[str]) -> NDArray[np.uint64]:
     """For each of ``n`` images the group that it must stay with, ``(n,)`` uint64, independent of their order.
 
-    Images of equal ``hashes`` ``(n,)`` belong together, and so do images of the same name in ``groups`` ("": of no
-    group), also by way of others. A group is named by the lowest hash in it.
+    Images of equal ``hashes`` ``(n,)`` belong together, and so do images with the same name in ``groups`` ("" means no
+    group). If A belongs with B and B with C, all three are one group. It is named by the lowest hash in it.
     """
     parent: dict[object, object] = {}
 

@@ -165,11 +165,12 @@ class Metrics:
 def describe_images(result: Mapping[str, Any]) -> str:
     """The evaluated images of a result: "10,000 test images", "42 unseen images", "1 val image, ten views".
 
-    For a cross-validated model "90 images, each predicted without it (5 folds)".
+    For a cross-validated model "90 images, each predicted by a probe that was not fitted on it (5 folds)".
     """
     noun = "image" if result["images"] == 1 else "images"
     if result["split"] == CROSS_VALIDATED:
-        return f"{result['images']:,} {noun}, each predicted without it ({result['cross_validation']['folds']} folds)"
+        folds = result["cross_validation"]["folds"]
+        return f"{result['images']:,} {noun}, each predicted by a probe that was not fitted on it ({folds} folds)"
     return f"{result['images']:,} {result['split']} {noun}" + (", ten views" if result["views"] == 10 else "")
 
 

@@ -308,7 +308,7 @@ def training_errors(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
 def _check_trained(run: Run) -> None:
     """Raise ``UserError`` for a finished run without a training step."""
     if not run.result["steps"]:
-        raise UserError(f"{run.name} is a linear probe on given layers, without a training step, so it has no curves")
+        raise UserError(f"{run.name} was fitted as a linear probe, without training steps, so there are no curves")
 
 
 def _compose(inputs: PlotInputs) -> Picture:

@@ -46,7 +46,7 @@ RECIPES = (
         TRUNK,
         name="trunk-tiny-imagenet-a",
         claim=Claim(
-            source="this project: the same for 50 of these classes; the others are new to it and can be measured on",
+            source="this project: the same, trained on 50 of these 100 classes; the other 50 can be used for tests",
             expects="depends on the classes",
             cost="about an hour on two CPU cores with bf16",
         ),

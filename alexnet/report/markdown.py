@@ -104,7 +104,7 @@ def advice(result: Mapping[str, Any]) -> list[str]:
     last = result.get("last_epoch") or {}
     if result.get("cross_validation"):
         per_class = result["cross_validation"]["images"] / len(result["per_class"])
-        return [f"More photographs would help most: it has {per_class:,.0f} of each class."]
+        return [f"More photographs would help most: there are about {per_class:,.0f} of each class."]
     if "train_top1" not in last:
         return []
     train, other = last["train_top1"], result["top1"]
@@ -190,7 +190,16 @@ def _mistakes(result: Mapping[str, Any]) -> list[str]:
     rows = ["| " + " | ".join(markdown(text) for text in row) + " |" for row in found[:MOST_MISTAKES]]
     more = [f"{len(found) - MOST_MISTAKES:,} more are in predictions.csv.", ""] if len(found) > MOST_MISTAKES else []
     titles = ["| file | true class | predicted | probability |", "|---|---|---|---|"]
-    return ["## Mistakes", "", "Each image was predicted without it.", "", *titles, *rows, "", *more]
+    return [
+        "## Mistakes",
+        "",
+        "Each image was predicted by a probe that was not fitted on it.",
+        "",
+        *titles,
+        *rows,
+        "",
+        *more,
+    ]
 
 
 def _recipe(recipe: Recipe) -> list[str]:

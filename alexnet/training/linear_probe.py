@@ -5,7 +5,7 @@ good the given weights are for these classes. Fine-tuning then begins with the b
 distort good features in the first steps (Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features and
 Underperform Out-of-Distribution", ICLR: linear probing, then fine-tuning).
 
-Of few images none can be spared for validation and test. Then the probe is the model: it is fitted on all images, and
+Of few images, all are needed to fit the model. Then the probe is the model: it is fitted on all images, and
 its accuracy is that of nested cross-validation (``analysis/probe.py``).
 
 A probe on an earlier layer than the last hidden one becomes part of the network too: the linear layers between pass
@@ -47,7 +47,7 @@ from alexnet.runtime.log import Reporter, stage
 from alexnet.training.evaluate import inputs
 
 PERCENT = 100
-MOST_IMAGES = 5000  # a probe on more takes longer than it tells more
+MOST_IMAGES = 5000  # more images take longer and hardly change the accuracy
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ def put_probe(
     ``weight`` ``(classes, units)``, ``bias`` ``(classes,)``. The last layer gets them. Each linear layer between
     ``layer`` and the last one gets a row for each feature that selects it (of the first one after feature maps: that
     averages its map over all positions), so that it passes the features on. ReLU does not change them, because they are
-    not negative.
+    not negative. Without such layers, the last layer itself averages each map.
     """
     units = weight.shape[1]
     with torch.no_grad():
@@ -238,9 +238,12 @@ def put_probe(
             linear.bias.zero_()
             for unit in range(units):
                 linear.weight[unit, unit * positions : (unit + 1) * positions] = 1 / positions
-        head = network.classifier
+        head, last = network.classifier, torch.from_numpy(weight)
+        if not _linear_between(network, layer) and _is_map(network, layer):  # a network without hidden linear layers
+            positions = head.in_features // units
+            last = last.repeat_interleave(positions, dim=1) / positions
         head.weight.zero_()
-        head.weight[:, :units].copy_(torch.from_numpy(weight))
+        head.weight[:, : last.shape[1]].copy_(last)
         head.bias.copy_(torch.from_numpy(bias))
 
 

@@ -78,6 +78,8 @@ class Training:
         self.frozen = frozen_layers(self.network, recipe.train.freeze)
         freeze(self.network, self.frozen)
         self.transferred = None if init is None else transferred_layers(self.network, init)
+        seen = () if init is None else init.trained_on.numpy().view(np.uint64)
+        self.seen_before = int(np.isin(dataset.hashes[self.train_index], seen).sum())
         self.only_fits_probe = fits_probe_only(recipe, dataset)
         self.cross_validation: CrossValidation | None = None
         self.fast_network = accelerate(self.network, device_config, training=True)  # the same parameters
@@ -392,6 +394,11 @@ class Training:
         if self.recipe.train.head != "probe" or self.transferred is None:
             return
         clock = Clock(self.state.seconds)
+        if self.seen_before:
+            self.warn(
+                log, "seen-before", f"{self.recipe.train.init} was trained on {self.seen_before:,} of these images, so "
+                "the cross-validated accuracies are too high",
+            )  # fmt: skip
         probes = LinearProbes(self.network, self.dataset, self.train_index, self.val_index, self.device_config)
         for score in probes.cross_validate(self.transferred.copied, self.seed, self.reporter):
             log.event("probe", step=0, **score.to_json())

@@ -35,6 +35,10 @@ def resolve(
     """
     if isinstance(recipe, str):
         _check_recipe_name(recipe)
+    if not isinstance(overrides, Mapping):
+        overrides = list(overrides)
+    given = overrides if isinstance(overrides, Mapping) else dict(each.partition("=")[::2] for each in overrides)
+    init = given.get("train.init", init)  # the recipe for photographs depends on it
     if recipe is None and data is not None:
         source = open_source(str(data), data_root, log, labels)
         side = natural_side(source)

@@ -89,7 +89,7 @@ def test_the_scaler_sees_the_training_images_only():
     ("per_class", "copies", "message"),
     [
         ((5, 1), 0, "class 'dog' has only one image: cross-validation needs two or more"),
-        ((5, 3), 3, r"class 'dog' has only one image \(the others are copies of it\)"),
+        ((5, 3), 3, r"class 'dog' has only one image \(the others are copies of it, or in one group with it\)"),
         ((5,), 0, "a probe needs two or more classes"),
     ],
 )
@@ -119,6 +119,14 @@ def test_another_layer_is_chosen_only_if_it_is_clearly_better():
     assert choose_probe({"first": noise}, labels, []).accuracy == 0
     with pytest.raises(ValueError, match="no layer"):
         choose_probe({}, labels, folds)
+
+
+def test_a_fold_that_leaves_one_class_predicts_that_class():
+    """Large groups can do that; the log-probability of the other class is minus infinity."""
+    labels, groups = np.array([1] * 51 + [0] * 30), np.array([1] * 50 + [2] * 11 + [3] * 20, np.uint64)
+    features = {"layer": np.random.default_rng(0).normal(size=(81, 3)).astype(np.float32)}
+    found = nested_score(features, labels, groups, ("a", "b"))
+    assert all(np.isclose(np.exp(row).sum(), 1) for row in found.log_probabilities)
 
 
 def test_nested_predictions_know_nothing_of_their_image():

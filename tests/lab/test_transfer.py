@@ -53,7 +53,7 @@ def test_the_command_measures_and_its_figures_are_read_again(source_folder, tmp_
     words += ["--methods", "default", "--from", str(NETWORK), "--out", str(tmp_path)]
     assert transfer.main(words) == 0
     shown = capsys.readouterr().out
-    assert shown.startswith("colours-6-0, default, seed 0: ")
+    assert shown.startswith("colours-2-classes-6-0, default, seed 0: ")
     (row,) = [read_json(path) for path in tmp_path.glob("*.json")]
     assert (row["recipe"], row["images"], row["steps"]) == ("photos-transfer", 4, 0)
     assert 0 <= row["folds_top1"] <= 1

@@ -1,5 +1,6 @@
 """Linear probes before a fine-tuning: the accuracies are scikit-learn's, and the last layer begins as the probe."""
 
+import copy
 import csv
 import io
 from dataclasses import replace
@@ -7,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import cross_val_predict
@@ -14,17 +16,16 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from alexnet.analysis.probe import linear_layer, make_folds
-from alexnet.api import finish
+from alexnet.api import evaluate, finish, train
 from alexnet.config import DataSpec, ModelSpec, OptimSpec, Recipe, TrainSpec, override
 from alexnet.core.errors import UserError
 from alexnet.data.augment import views
 from alexnet.models.alexnet import LinearLayer
-from alexnet.models.bundle import load_model
+from alexnet.models.bundle import load_model, save_model
 from alexnet.models.registry import create_model
 from alexnet.plots.curves import CurvesFile
-from alexnet.runtime.run import start_or_continue
+from alexnet.runtime.run import Run, start_or_continue
 from alexnet.training.build import build_model, fits_probe_only, has_own_test_images, split_indices
-from alexnet.training.datasets import choose_test_images
 from alexnet.training.evaluate import log_probabilities
 from alexnet.training.linear_probe import LinearProbes, can_carry, probed_layers, put_probe
 from alexnet.training.loop import Training
@@ -153,6 +154,19 @@ def test_a_class_without_images_is_never_the_answer():
     assert set((features @ weight.T + bias).argmax(axis=1)) <= {0, 2}
 
 
+def test_a_network_without_hidden_linear_layers_averages_the_maps_in_its_last_layer():
+    network = create_model("cifar-18pct", num_classes=4, seed=0).eval()
+    names = [name for name, _ in network.named_children()]
+    layer = names[names.index("flatten") - 1]
+    images = torch.rand(5, 3, network.image_size, network.image_size)
+    features = network.layer_outputs(images, [layer])[layer].mean(dim=(2, 3)).double().detach().numpy()
+    draws = np.random.default_rng(0)
+    weight, bias = draws.normal(size=(4, features.shape[1])), draws.normal(size=4)
+    assert can_carry(network, layer)
+    put_probe(network, layer, weight, bias)
+    np.testing.assert_allclose(network(images).detach().numpy(), features @ weight.T + bias, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("variant", ["small", "trunk", "torchvision", "bvlc-alexnet", "batchnorm", "paper-half"])
 @pytest.mark.parametrize("layer", ["maps", "relu6", "relu7"])
 def test_a_probe_on_any_layer_becomes_part_of_the_network(variant, layer):
@@ -245,11 +259,11 @@ def test_the_probe_on_few_images_is_the_model_and_its_accuracy_is_that_of_the_fo
     list(probes.cross_validate(COPIED, 0, notes))
     labels = few.targets
     predicted = np.zeros(40, np.int64)
-    for train, test in make_folds(labels, few.hashes, few.classes, 0):
-        inner = make_folds(labels[train], few.hashes[train], few.classes, 0)
+    for rest, test in make_folds(labels, few.hashes, few.classes, 0):
+        inner = make_folds(labels[rest], few.hashes[rest], few.classes, 0)
         scores = {
             (layer, c): sum(
-                (judge_of(values[train][a], labels[train][a], c).predict(values[train][b]) == labels[train][b]).sum()
+                (judge_of(values[rest][a], labels[rest][a], c).predict(values[rest][b]) == labels[rest][b]).sum()
                 for a, b in inner
             )
             for layer, values in probes.features.items()
@@ -261,7 +275,7 @@ def test_the_probe_on_few_images_is_the_model_and_its_accuracy_is_that_of_the_fo
         better = scores[best] / count > share + (share * (1 - share) / count) ** 0.5
         layer, c = best if better else ("pool5", 0.01)
         values = probes.features[layer]
-        predicted[test] = judge_of(values[train], labels[train], c).predict(values[test])
+        predicted[test] = judge_of(values[rest], labels[rest], c).predict(values[test])
     assert np.array_equal(found.nested.log_probabilities.argmax(axis=1), predicted)
     assert found.nested.fold[3] == found.nested.fold[7]  # a copy is in the same fold
     result = run.result
@@ -273,7 +287,7 @@ def test_the_probe_on_few_images_is_the_model_and_its_accuracy_is_that_of_the_fo
     wrong = [row["file"] for row in rows if row["true"] != row["predicted"]]
     assert [row["file"] for row in result["cross_validation"]["mistakes"]] == wrong
     report = (run.folder / "report.md").read_text(encoding="utf-8")
-    assert "on 40 images, each predicted without it (5 folds)" in report
+    assert "on 40 images, each predicted by a probe that was not fitted on it (5 folds)" in report
     assert "curves.png" not in report
     model = load_model(run.folder)
     output = torch.cat([rows for rows, _ in log_probabilities(model, few, np.arange(40), cpu)])
@@ -321,9 +335,42 @@ def test_a_class_of_one_image_is_refused_by_name(make_store, digits, init, cpu, 
         Training(FEW, dataset, run, 0, cpu, notes, init).fit(lambda run: None)
 
 
-def test_there_is_nothing_to_evaluate_on_after_it(few, init, cpu, tmp_path, notes, monkeypatch):
-    model = build_model(FEW, few, 0, init)
-    assert choose_test_images([model], few)[0] == "training"
+def test_weights_that_have_seen_the_images_are_a_warning(few, init, cpu, tmp_path, notes):
+    hashes = torch.from_numpy(np.sort(few.hashes[:12]).view(np.int64))
+    seen = copy.deepcopy(init)
+    seen.info = replace(seen.info, trained_on=hashes)
+    run = start_or_continue(tmp_path / "run", FEW, 0, "few", few.digest)
+    Training(FEW, few, run, 0, cpu, notes, seen).fit(lambda run: None)
+    assert "warning: x was trained on 12 of these images, so the cross-validated accuracies are too high" in notes.lines
+
+
+def test_a_training_on_few_images_from_the_command(tmp_path, monkeypatch, capsys, init):
+    """Its own images are no test images, and a write that fails at the end is repeated by the same command."""
+    monkeypatch.setenv("ALEXNET_HOME", str(tmp_path / "home"))
+    draws = np.random.default_rng(0)
+    for label, name in enumerate(("dark", "light")):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for number in range(8):
+            pixels = draws.integers(0, 80, (20, 20, 3), np.uint8) + 120 * label
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "set" / name / f"{number}.png")
+    save_model(
+        create_model("small", num_classes=3, image_size=16, in_channels=3, width=0.25, seed=5), tmp_path / "init"
+    )
+    words = {"data": tmp_path / "set", "init": tmp_path / "init", "out": tmp_path / "run", "progress": False}
+
+    def refuse(self, result):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(Run, "write_result", refuse)
+        with pytest.raises(UserError, match=r"No space left on device; free disk space and repeat the command$"):
+            train(**words)
+    run = train(**words)
+    assert (run.result["split"], run.result["steps"], run.result["images"]) == ("folds", 0, 16)
+    with pytest.raises(UserError, match="was fitted on all of its images"):
+        evaluate(run.folder)
+    with pytest.raises(UserError, match="every image of set was used for training"):
+        evaluate(run.folder, data=tmp_path / "set")
 
 
 def test_the_start_is_kept_if_no_epoch_is_better(dataset, init, cpu, tmp_path, notes):

@@ -410,6 +410,8 @@ def _with_header(path: Path, header: Sequence[str], sample: Sequence[Sequence[st
     file = named[0] if named else max(unnamed, key=lambda column: scores[column])
     split = _split_column(names, sample)
     group = names.index(GROUP_COLUMN) if GROUP_COLUMN in names and names.index(GROUP_COLUMN) != file else None
+    if group is not None and len({*range(len(names))} - {file, split, group}) == 0:
+        group = None  # the only other column is that of the classes
     others = [column for column in range(len(names)) if column not in (file, split, group)]
     label = next((names.index(name) for name in LABEL_COLUMNS if name in names and names.index(name) in others), None)
     if label is None and len(others) == 1:
