@@ -5,6 +5,7 @@ compared in float64 only. In bf16 a gradient may be as far from the one in float
 """
 
 import copy
+import statistics
 
 import pytest
 import torch
@@ -24,8 +25,8 @@ SMALL = 80  # pixels: an eighth of the work, with every layer and every kernel
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
-def images_for(network, images):
-    draws = torch.Generator().manual_seed(2)
+def images_for(network, images, seed=2):
+    draws = torch.Generator().manual_seed(seed)
     shape = (images, network.in_channels, network.image_size, network.image_size)
     labels = torch.randint(0, network.num_classes, (images,), generator=draws)
     return torch.randn(shape, generator=draws, dtype=torch.float64), labels
@@ -54,17 +55,21 @@ def test_in_float64_both_are_one_function(name, randomised):
 def test_in_short_precisions_ours_is_as_near_to_float64_as_stock(name, randomised):
     side = min(SMALL, 2 * get_architecture(name).image_size)
     exact = randomised(name, image_size=side)
-    x, y = images_for(exact, 24)  # so many that one tie at a pool does not decide
-    reference, slope = exact(x), gradients(exact, x, y)
     short = randomised(name, image_size=side).float()
     stock = stock_network(short)
-    assert distance(short(x.float()), reference) < 1e-5
     device_config = DeviceConfig(CPU, bf16=True)
-    ours = accelerate(device_config.to_device(short), device_config, training=True)
-    with device_config.autocast():
-        assert distance(ours(x.float()), reference) < 2e-2
-        mine, theirs = gradients(ours, x.float(), y), gradients(stock, x.float(), y)
-    assert 0 < distance(mine, slope) <= FURTHER * distance(theirs, slope)
+    ours = accelerate(device_config.to_device(copy.deepcopy(short)), device_config, training=True)
+    ratios = []
+    for seed in range(3):  # in a single batch, one tie at a pool can decide
+        x, y = images_for(exact, 16, seed)
+        reference, slope = exact(x), gradients(exact, x, y)
+        assert distance(short(x.float()), reference) < 1e-5
+        with device_config.autocast():
+            assert distance(ours(x.float()), reference) < 2e-2
+            mine, theirs = gradients(ours, x.float(), y), gradients(stock, x.float(), y)
+        assert distance(mine, slope) > 0
+        ratios.append(distance(mine, slope) / distance(theirs, slope))
+    assert statistics.median(ratios) <= FURTHER
 
 
 def test_stock_keeps_the_mode_it_is_given(randomised):
