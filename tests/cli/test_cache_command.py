@@ -17,7 +17,7 @@ from alexnet.cli.main import main as cli
 from alexnet.core.errors import UserError
 from alexnet.core.files import scratch_folder
 
-LONG = ["--set", "model.width=0.25", "--set", "train.epochs=100000"]
+LONG = ["--from", "none", "--set", "model.width=0.25", "--set", "train.epochs=100000"]
 
 
 @pytest.fixture
@@ -128,7 +128,11 @@ def test_a_download_from_which_a_dataset_is_being_prepared_is_not_removed(home):
 
 def test_an_earlier_state_and_a_damaged_dataset_are_shown_as_such(home, pictures):
     run = train(
-        data=pictures, out=home.parent / "run", overrides=["model.width=0.25", "train.epochs=1"], progress=False
+        data=pictures,
+        init="none",
+        out=home.parent / "run",
+        overrides=["model.width=0.25", "train.epochs=1"],
+        progress=False,
     )
     assert run.finished
     (first,) = (home / "stores").iterdir()

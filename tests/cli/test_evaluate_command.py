@@ -11,7 +11,7 @@ from alexnet.cli.main import main as cli
 
 
 def test_evaluate_repeats_the_final_evaluation_of_the_training(narrow_run):
-    (metrics,) = evaluate(narrow_run.folder)
+    (metrics,) = evaluate(narrow_run.folder, precision=narrow_run.recipe.train.precision)
     result = narrow_run.result
     assert (metrics.top1, metrics.top5, metrics.images) == (result["top1"], result["top5"], result["images"])
     assert (metrics.split, metrics.views, metrics.name) == ("test", 1, str(narrow_run.folder))
