@@ -174,8 +174,8 @@ def fitting_tensors(network: Classifier, init: Classifier) -> dict[str, dict[str
         shapes = [_shape(tensors.get(f"{first}.weight")) for tensors in (ours, theirs)]
         raise UserError(
             f"the weights do not fit: {first} of {network.variant} has weights of shape {shapes[0]}, {first} of the "
-            f"given {init.variant} has shape {shapes[1]}; choose --set model.variant={init.variant}, or other weights "
-            "with --from"
+            f"given {init.variant} has shape {shapes[1]}; choose --set model.variant={init.variant}, other weights "
+            "with --from, or --from none"
         )
     return fitting
 

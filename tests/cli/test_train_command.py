@@ -353,7 +353,10 @@ def interrupted_greys(tmp_path, make_two_greys, monkeypatch):
 
     def go_on(folder=tmp_path / "run", **changes):
         overrides = ["train.epochs=4", "model.width=0.25"]
-        return train(**{"data": tmp_path / "set", "out": folder, "overrides": overrides, "progress": False, **changes})
+        return train(
+            init="none",
+            **{"data": tmp_path / "set", "out": folder, "overrides": overrides, "progress": False, **changes},
+        )
 
     whole = go_on(tmp_path / "whole")
 
