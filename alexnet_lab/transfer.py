@@ -25,10 +25,11 @@ from alexnet.core.errors import StoppedError, UserError
 from alexnet.core.files import publish_folder, read_json, write_json
 from alexnet.data.sources import Record, Source, open_source
 from alexnet.metrics.intervals import accuracy_interval
+from alexnet.recipes.photos import TRUNK
 from alexnet.report.tables import markdown_table
 from alexnet.runtime.device import hardware_name, resolve_device
 from alexnet_lab.results.reader import TRANSFER, Results, file_name
-from alexnet_lab.results.records import check_clean, circumstances, keep_bench
+from alexnet_lab.results.records import circumstances, keep_figures
 
 BATCH = 256
 METHODS: Mapping[str, Mapping[str, Any]] = {
@@ -118,17 +119,9 @@ def accuracy_on(run: Run, folder: Path) -> float:
 
 def keep(out: Path) -> Path:
     """Write the figures in a folder of ``run`` to one results file; returns its path. Raises ``UserError``."""
-    rows = [read_json(path) for path in sorted(out.glob("*.json"))]
-    if not rows:
-        raise UserError(f"{out} has no figures: run python -m alexnet_lab.transfer run first")
-    for row in rows:
-        check_clean(row["commit"], f"keeping {out}")
-    newest = max(rows, key=lambda row: str(row["date"]))
-    if any(hardware_name(row["hardware"]) != hardware_name(newest["hardware"]) for row in rows):
-        raise UserError(f"{out} has figures of several machines: measure all of them on one")
-    known = ("date", "commit", "hardware", "versions")
-    trainings = [{name: value for name, value in row.items() if name not in known} for row in rows]
-    return keep_bench({"what": TRANSFER, **{name: newest[name] for name in known}, "trainings": trainings})
+    if len(machines := {hardware_name(read_json(path)["hardware"]) for path in out.glob("*.json")}) > 1:
+        raise UserError(f"{out} has figures of several machines ({', '.join(sorted(machines))}): measure all on one")
+    return keep_figures(TRANSFER, out, "trainings", "python -m alexnet_lab.transfer run")
 
 
 def table(results: Results) -> str:
@@ -181,7 +174,7 @@ def main(words: Sequence[str] | None = None) -> int:
     add("--draws", type=int, default=3, metavar="N", help="random draws of classes and images (default: 3)")
     add("--seeds", type=int, default=1, metavar="N", help="trainings on each draw (default: 1)")
     add("--methods", nargs="+", choices=METHODS, default=["default", "random weights"])
-    add("--from", dest="init", metavar="MODEL", default="trunk/tiny-imagenet-a", help="(default: %(default)s)")
+    add("--from", dest="init", metavar="MODEL", default=TRUNK, help="(default: %(default)s)")
     add("--data-root", type=Path, metavar="FOLDER", help="where built-in image sets are")
     add("--out", type=Path, required=True, metavar="FOLDER", help="draws, runs and figures; can be resumed")
     commands.add_parser("keep", help="write what a folder holds to alexnet_lab/results/").add_argument(

@@ -37,8 +37,9 @@ def finalize(training: Training, model: Classifier, matrix_gflops: float) -> dic
     recipe, dataset, device_config = training.recipe, training.dataset, training.device_config
     save_model(model, training.run.model_folder)
     folds, split, counted = training.cross_validation, final_split(dataset), dict[str, Any]()
-    if folds and not has_own_test_images(dataset):
-        split, counted = CROSS_VALIDATED, metrics_in_folds(dataset, folds).summary(dataset.classes)
+    in_folds = metrics_in_folds(dataset, folds) if folds else None
+    if in_folds and not has_own_test_images(dataset):
+        split, counted = CROSS_VALIDATED, in_folds.summary(dataset.classes)
     elif split:
         views = recipe.train.views
         (counts,) = evaluate_models([model], [dataset], dataset.subset(split), device_config, views, training.reporter)
@@ -48,8 +49,8 @@ def finalize(training: Training, model: Classifier, matrix_gflops: float) -> dic
         if views == 10:  # also one view, to compare (paper §4.1)
             (single,) = evaluate_models([model], [dataset], dataset.subset(split), device_config, 1, training.reporter)
             counted["one_view"] = {"top1": single.top1, "top5": single.top5}
-    if folds:
-        counted["cross_validation"] = _describe_folds(dataset, folds)
+    if folds and in_folds:
+        counted["cross_validation"] = _describe_folds(dataset, folds, in_folds)
     seconds = training.state.seconds
     epochs = [line for line in training.run.metrics() if "train_loss" in line]
     transferred = training.transferred
@@ -87,10 +88,9 @@ def metrics_in_folds(dataset: PreparedDataset, found: CrossValidation) -> Metric
     return metrics
 
 
-def _describe_folds(dataset: PreparedDataset, found: CrossValidation) -> dict[str, Any]:
+def _describe_folds(dataset: PreparedDataset, found: CrossValidation, metrics: Metrics) -> dict[str, Any]:
     """The accuracy in the folds, the probe that is the model, and the mistakes in the folds by file."""
     titles, *rows = predictions_in_folds(dataset, found)
-    metrics = metrics_in_folds(dataset, found)
     return {
         "folds": found.folds,
         "images": metrics.images,

@@ -127,8 +127,14 @@ def kind_without_run(model: Path | str) -> str:
         return "a weights file"
     if is_hub_name(model):
         return "a model on the hub"
-    name = is_weights_name(str(model)) and not os.path.exists(model)  # noqa: PTH110 – never raises
-    return f"the name of {'included' if str(model) in included_weights() else 'published'} weights" if name else ""
+    if _is_name(model):
+        return f"the name of {'included' if str(model) in included_weights() else 'published'} weights"
+    return ""
+
+
+def _is_name(model: Path | str) -> bool:
+    """Whether a MODEL is a name of weights and no path on this computer."""
+    return is_weights_name(str(model)) and not os.path.exists(model)  # noqa: PTH110 – never raises
 
 
 def check_is_run(target: Path | str) -> None:
@@ -139,16 +145,15 @@ def check_is_run(target: Path | str) -> None:
 
 def published_variant(model: Path | str) -> str | None:
     """The variant of published weights, if a MODEL is their name and no path on this computer; else None."""
-    if str(model) not in WEIGHTS or os.path.exists(model):  # noqa: PTH110 – never raises
-        return None
-    return WEIGHTS[str(model)].variant
+    row = WEIGHTS.get(str(model))
+    return row.variant if row and _is_name(model) else None
 
 
 def file_stem(model: Path | str) -> str:
     """The first part of names of files about a MODEL: ``torchvision-imagenet``, ``OWNER-NAME``, the run, the file."""
     if is_hub_name(model):
         return "-".join(part for part in parse_hub_name(str(model)) if part).replace("/", "-")
-    if kind_without_run(model).endswith("weights"):
+    if _is_name(model):
         return str(model).replace("/", "-")
     path = Path(model)
     if is_weights_file(path):

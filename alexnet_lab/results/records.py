@@ -20,7 +20,7 @@ from typing import Any
 
 from alexnet.config import differences
 from alexnet.core.errors import UserError
-from alexnet.core.files import write_json
+from alexnet.core.files import read_json, write_json
 from alexnet.core.schema import to_json
 from alexnet.data.sources import BUILTIN_SOURCES
 from alexnet.runtime.device import DeviceConfig, describe_hardware, hardware_name
@@ -28,6 +28,7 @@ from alexnet.runtime.run import Run, source_commit
 from alexnet_lab.results import reader
 
 CHANGED = "-changed"
+CIRCUMSTANCES = ("date", "commit", "hardware", "versions")  # the keys of :func:`circumstances`
 LIBRARIES = ("torchvision", "numpy", "pillow", "safetensors", "scikit-learn")
 ENSEMBLE = ("split", "views", "images", "top1", "top5", "loss")
 PER_RUN = (
@@ -100,6 +101,30 @@ def keep_bench(value: Mapping[str, Any]) -> Path:
     path = reader.results_folder() / name
     write_json(path, value)
     return path
+
+
+def keep_figures(what: str, folder: Path, key: str, command: str) -> Path:
+    """Write the JSON files in ``folder``, one for each measurement, to one results file; returns its path.
+
+    Each file has ``CIRCUMSTANCES`` beside its figures; the newest are kept. ``key``: the name of the list of figures.
+    ``command``: what writes such files, for the error. Raises ``UserError`` if there are none, and if one was not
+    measured in a clean checkout.
+    """
+    rows = [read_json(path) for path in sorted(folder.glob("*.json"))]
+    if not rows:
+        raise UserError(f"{folder} has no figures: run {command} first")
+    for row in rows:
+        check_clean(row["commit"], f"keeping {folder}")
+    newest = max(rows, key=lambda row: str(row["date"]))
+    figures = [{name: value for name, value in row.items() if name not in CIRCUMSTANCES} for row in rows]
+    return keep_bench(
+        {
+            "what": what,
+            **{name: newest[name] for name in CIRCUMSTANCES},
+            "commits": sorted({row["commit"] for row in rows}),
+            key: figures,
+        }
+    )
 
 
 def circumstances(device_config: DeviceConfig) -> dict[str, Any]:

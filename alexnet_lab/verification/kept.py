@@ -6,17 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alexnet.core.errors import UserError
-from alexnet.core.files import read_json
 from alexnet.report.tables import markdown_table
 from alexnet.runtime.device import hardware_name
 from alexnet_lab.results.reader import Results, file_name
-from alexnet_lab.results.records import check_clean, keep_bench
+from alexnet_lab.results.records import keep_figures
 from alexnet_lab.verification.faults import FAULTS, NO_FAULT, in_words
 from alexnet_lab.verification.trained import is_whole
 
 KINDS = ("fresh", "trained", "faults")
-CIRCUMSTANCES = ("date", "commit", "hardware", "versions")
 
 
 def keep(kind: str, folder: Path) -> Path:
@@ -24,21 +21,7 @@ def keep(kind: str, folder: Path) -> Path:
 
     Returns its path. Raises ``UserError`` if the folder has none, or if one was not verified in a clean checkout.
     """
-    networks = [read_json(path) for path in sorted(folder.glob("*.json"))]
-    if not networks:
-        raise UserError(f"{folder} has no verified networks: run python -m alexnet_lab.verification {kind} first")
-    for network in networks:
-        check_clean(network["commit"], f"keeping {folder}")
-    newest = max(networks, key=lambda network: str(network["date"]))
-    rows = [{name: value for name, value in network.items() if name not in CIRCUMSTANCES} for network in networks]
-    return keep_bench(
-        {
-            "what": f"verify-{kind}",
-            **{name: newest[name] for name in CIRCUMSTANCES},
-            "commits": sorted({network["commit"] for network in networks}),
-            "networks": rows,
-        }
-    )
+    return keep_figures(f"verify-{kind}", folder, "networks", f"python -m alexnet_lab.verification {kind}")
 
 
 def tables(results: Results) -> dict[str, str]:
