@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,12 +44,15 @@ def include(run: Run, name: str, data: str | None = None) -> IncludedWeights:
     check_clean(code_commit(), "including weights")
     result, folder = run.result, included_folder(name)
     model = load_model(run.folder)
-    with publish_folder(folder, replaces=(*FILES, CARD, "README.md")) as place:
-        save_model(model, place / "model", bf16=True)
-        (metrics,) = evaluate(place / "model", data=data or str(run.description["source"]))
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        publish_folder(folder, replaces=(*FILES, CARD, "README.md")) as place,
+    ):
+        rounded = Path(scratch) / "model"  # not in ``place``: writing a model folder waits for the folder it is in
+        save_model(model, rounded, bf16=True)
+        (metrics,) = evaluate(rounded, data=data or str(run.description["source"]))
         for file in FILES:
-            (place / "model" / file).rename(place / file)
-        (place / "model").rmdir()
+            shutil.copyfile(rounded / file, place / file)
         if (size := (place / "model.safetensors").stat().st_size) > LIMIT:
             raise UserError(f"{name}: {size:,} bytes, which is more than {LIMIT:,}")
         weights = IncludedWeights(
