@@ -89,6 +89,7 @@ from alexnet.weights.load import (
     check_exists,
     file_stem,
     is_foreign_file,
+    is_local_model,
     is_meant_as_path,
     is_model,
     kind_without_run,
@@ -1081,7 +1082,7 @@ def summary(
     :func:`evaluate`. ``num_classes``, ``in_channels``,
     ``image_size``: None for what the variant's authors used; a trained model has its own. Raises ``UserError``.
     """
-    if is_model(target) or (target not in list_models() and is_meant_as_path(target)):
+    if is_local_model(target) if target in list_models() else is_meant_as_path(target):
         check_exists(target)
         if (num_classes, in_channels, image_size) != (None, None, None):
             raise UserError(f"{target} is a trained model: leave out the numbers of classes, channels and pixels")

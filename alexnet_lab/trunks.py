@@ -1,8 +1,8 @@
 """``python -m alexnet_lab.trunks RUN``: put the weights of a finished run into the package, to start from.
 
-The weights of convolutions and linear layers are rounded to bfloat16, which halves the file. The accuracy on the card
-is that of the rounded weights, on the test images of the run. Needs a checkout, and a run that was trained in a clean
-one.
+The weights of convolutions and linear layers are rounded to bfloat16, which halves the file, or to integers of 8 bits.
+The accuracy on the card is that of the rounded weights, on the test images of the run. Needs a checkout, and a run that
+was trained in a clean one.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from alexnet import evaluate
 from alexnet.core.errors import UserError
 from alexnet.core.files import publish_folder, write_bytes, write_json
-from alexnet.models.bundle import FILES, load_model, save_model
+from alexnet.models.bundle import FILES, Storage, load_model, save_model
 from alexnet.report.model_card import model_card
 from alexnet.runtime.run import Run
 from alexnet.weights.zoo import CARD, IncludedWeights, included_folder
@@ -34,10 +35,11 @@ Do not quote an accuracy of a network that started from them on any of the class
 """
 
 
-def include(run: Run, name: str, data: str | None = None) -> IncludedWeights:
+def include(run: Run, name: str, data: str | None = None, storage: Storage = "bf16") -> IncludedWeights:
     """Write the model of a finished run to the package as the MODEL ``name``, such as ``trunk/tiny-imagenet-a``.
 
-    ``data``: the source whose test images give the accuracy, None for that of the run. Raises ``UserError`` if the run
+    ``data``: the source whose test images give the accuracy, None for that of the run. ``storage``: see
+    :func:`~alexnet.models.bundle.save_model`. Raises ``UserError`` if the run
     has not finished or comes from a changed checkout, and if the file is too large.
     """
     commit = check_clean(run.description.get("commit"), "including weights")
@@ -49,7 +51,7 @@ def include(run: Run, name: str, data: str | None = None) -> IncludedWeights:
         publish_folder(folder, replaces=(*FILES, CARD, "README.md")) as place,
     ):
         rounded = Path(scratch) / "model"  # not in ``place``: writing a model folder waits for the folder it is in
-        save_model(model, rounded, bf16=True)
+        save_model(model, rounded, storage=storage)
         (metrics,) = evaluate(rounded, data=data or str(run.description["source"]))
         for file in FILES:
             shutil.copyfile(rounded / file, place / file)
@@ -71,9 +73,12 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("run", type=Path, help="the run folder")
     parser.add_argument("--name", required=True, help="the name of the weights, such as trunk/tiny-imagenet-a")
     parser.add_argument("--data", help="SOURCE whose test images are used (default: that of the run)")
+    parser.add_argument(
+        "--storage", choices=get_args(Storage), default="bf16", help="of the weights (default: %(default)s)"
+    )
     arguments = parser.parse_args(words)
     try:
-        print(include(Run(arguments.run), arguments.name, arguments.data))
+        print(include(Run(arguments.run), arguments.name, arguments.data, arguments.storage))
     except (UserError, OSError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -277,6 +277,7 @@ def test_the_pages_are_written_whole(tmp_path):
         "docs/reliability.md": ["faults"],
         "docs/verify.md": ["fresh", "trained", "faults"],
         "docs/transfer.md": ["transfer"],
+        "docs/instances.md": ["accuracies", "shared-variance", "probes"],
     }
     for page, names in places.items():
         marks = "".join(f"<!-- {name}: begin -->\nold\n<!-- {name}: end -->\n" for name in names)

@@ -17,7 +17,7 @@ from alexnet.data.sources import BUILTIN_SOURCES
 from alexnet.models.variants import VARIANTS
 from alexnet.recipes import RECIPES
 from alexnet.report.tables import table
-from alexnet.weights.zoo import IncludedWeights, find, list_weights
+from alexnet.weights.zoo import SHORT, IncludedWeights, find, list_weights
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -53,10 +53,11 @@ def _weights(weights_root: Path | None) -> dict[str, dict[str, object]]:
 
 def _weights_text(rows: Mapping[str, Mapping[str, Any]]) -> str:
     lines = ["weights (a MODEL for every command; published files are downloaded when first used)"]
+    short = {name: f" (short: {alias})" for alias, name in SHORT.items()}
     for name, row in rows.items():
         top5 = f", top-5 {row['top5']:.1f} %" if "top5" in row else ""
         lines += [
-            f"  {name}",
+            f"  {name}{short.get(name, '')}",
             f"      accuracy  top-1 {row['top1']:.1f} %{top5}: {row['measured']}",
             f"      licence   {row['licence']}",
         ]

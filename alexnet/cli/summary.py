@@ -13,13 +13,13 @@ from alexnet.models.classifier import Classifier
 from alexnet.models.registry import get_variant, list_models
 from alexnet.models.summary import Layer, Summary
 from alexnet.report.tables import dimensions, table
-from alexnet.weights.load import is_model
+from alexnet.weights.load import is_local_model
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Print one layer table, or the table of variants; returns the exit status."""
     target = arguments.target
-    if target in list_models() and is_model(target):
+    if target in list_models() and is_local_model(target):
         print(f"alexnet: note: {target} is a trained model here, not the variant of that name", file=sys.stderr)
     found = {
         name: summary(

@@ -1,4 +1,4 @@
-"""Tensors in safetensors files: written with the permissions of other files, and read from any path."""
+"""Tensors: in safetensors files, by their hash, and rounded to integers of 8 bits."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save_file
 from torch import Tensor
+
+LARGEST_INT8 = 127
+SMALLEST_SCALE = 1e-30  # for filters of zeros
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -46,3 +49,22 @@ def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def to_int8(weight: Tensor, largest: int = LARGEST_INT8) -> tuple[Tensor, Tensor]:
+    """A weight ``(filters, …)`` as int8 integers of the same shape, and the fp32 scale of each filter ``(filters,)``.
+
+    The largest absolute value of a filter becomes ``largest``, 1 … 127.
+    """
+    weight = weight.detach().float()
+    scales = (weight.flatten(1).abs().amax(dim=1) / largest).clamp_min(SMALLEST_SCALE)
+    return (weight / _column(scales, weight)).round().to(torch.int8), scales
+
+
+def from_int8(integers: Tensor, scales: Tensor) -> Tensor:
+    """The fp32 weight that :func:`to_int8` rounded: each integer times the scale of its filter."""
+    return integers.float() * _column(scales, integers)
+
+
+def _column(scales: Tensor, weight: Tensor) -> Tensor:
+    return scales.view(-1, *[1] * (weight.dim() - 1))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from alexnet.core.tensors import from_int8, to_int8
 from alexnet.kernels.prepacked import Packed
 from alexnet.models.layers import Conv2d, pad
 
@@ -47,7 +48,7 @@ class Int8Conv2d(nn.Module):
         self.geometry = layer.stride, layer.padding, layer.dilation, layer.groups
         self.rule = layer.pad_rule if isinstance(layer, Conv2d) else 0
         self.kernel, self.zero = layer.kernel_size[0], MIDDLE if signed else 0
-        self.weight, self.scales = _rounded(layer.weight)
+        self.weight, self.scales = to_int8(layer.weight, largest_weight())
         self.zeros = torch.zeros(len(self.scales), dtype=torch.int32)
         self.bias = None if layer.bias is None else layer.bias.detach().float()[:, None, None]
         self.packed: Packed | None = None  # for the shape of the last input
@@ -87,7 +88,7 @@ class Int8Product:
     """Products with a matrix ``(units, F)``, which is rounded and packed once."""
 
     def __init__(self, weight: Tensor) -> None:
-        rounded, self._scales = _rounded(weight)
+        rounded, self._scales = to_int8(weight, largest_weight())
         self._zeros = torch.zeros(len(rounded), dtype=torch.int32)
         self._packed = torch.ops.onednn.qlinear_prepack(rounded, None)
 
@@ -97,13 +98,6 @@ class Int8Product:
             levels, 1.0, zero, self._packed, self._scales, self._zeros, None, 1.0, 0, torch.float32, "none", [], ""
         )
         return y
-
-
-def _rounded(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """The weight as int8 integers, and the scale of each filter ``(filters,)``."""
-    weight, largest = weight.detach().float(), largest_weight()
-    scales = (weight.flatten(1).abs().amax(dim=1) / largest).clamp_min(EPS)
-    return (weight / scales.view(-1, *[1] * (weight.dim() - 1))).round().to(torch.int8), scales
 
 
 def _levels(x: Tensor, zero: int) -> tuple[Tensor, Tensor]:
@@ -128,8 +122,7 @@ def _dtype(x: Tensor) -> torch.dtype:
 
 def rounded_weight(weight: Tensor) -> Tensor:
     """The weight after rounding to int8, in fp32, as reference for the integer arithmetic; same shape."""
-    integers, scales = _rounded(weight)
-    return integers.float() * scales.view(-1, *[1] * (weight.dim() - 1))
+    return from_int8(*to_int8(weight, largest_weight()))
 
 
 def rounded_input(x: Tensor, *, signed: bool) -> Tensor:

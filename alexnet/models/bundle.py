@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -23,7 +23,7 @@ from alexnet.core.errors import UserError, cannot_read, no_run
 from alexnet.core.files import publish_folder, read_json, sha256_file, sha256_json, write_json
 from alexnet.core.names import printable
 from alexnet.core.schema import from_json, to_json
-from alexnet.core.tensors import load_tensors, save_tensors
+from alexnet.core.tensors import from_int8, load_tensors, save_tensors, to_int8
 from alexnet.models.alexnet import Architecture, ConvLayer, LinearLayer, architecture_of
 from alexnet.models.classifier import Classifier, ModelInfo
 from alexnet.models.registry import new_network
@@ -32,6 +32,8 @@ SCHEMA = 2  # schema 1 had the field names used before version 0.1
 FILES = ("model.safetensors", "model.json")
 MEAN_IMAGE = "preprocessing.mean_image"
 TRAINED_ON = "training.seen"
+SCALES = ".scales"  # after the name of a weight that is stored as integers
+Storage = Literal["fp32", "bf16", "int8"]
 # The exceptions that a damaged or unexpected file can raise while it is read and the network is built from it.
 DAMAGE = (
     ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, MemoryError, SafetensorError,
@@ -42,18 +44,17 @@ class LaterVersionError(UserError):
     """The model was written by a later version of this package, and this version cannot read it."""
 
 
-def save_model(model: Classifier, folder: Path | str, *, bf16: bool = False) -> None:
+def save_model(model: Classifier, folder: Path | str, *, storage: Storage = "fp32") -> None:
     """Write a model folder; an existing one is replaced. If writing fails, it is left unchanged.
 
-    The tensors are written in their own dtype, contiguous, and :func:`load_model` returns an equal model. With
-    ``bf16=True`` the weights of convolutions and linear layers are rounded to bfloat16, which halves the file;
-    ``load_model`` returns the rounded numbers in fp32. Raises ``OSError`` if the files cannot be written;
-    ``FileExistsError`` if the folder holds other files, which are kept.
+    The tensors are written in their own dtype, contiguous, and :func:`load_model` returns an equal model. The weights
+    of convolutions and linear layers can be rounded, which makes the file smaller: with ``storage="bf16"`` to bfloat16,
+    with ``"int8"`` to integers of 8 bits times a scale for each filter. ``load_model`` then returns the rounded numbers
+    in fp32. Raises ``OSError`` if the files cannot be written; ``FileExistsError`` if the folder holds other files,
+    which are kept.
     """
     info = model.info
-    tensors = dict(model.state_dict())
-    if bf16:
-        tensors = {name: tensor.bfloat16() if tensor.ndim > 1 else tensor for name, tensor in tensors.items()}
+    tensors = _stored(model.state_dict(), storage)
     if info.mean_image is not None:
         tensors[MEAN_IMAGE] = info.mean_image
     tensors[TRAINED_ON] = info.trained_on
@@ -73,6 +74,31 @@ def save_model(model: Classifier, folder: Path | str, *, bf16: bool = False) -> 
             "sha256": sha256_file(beside / "model.safetensors"),
         }
         write_json(beside / "model.json", {**description, "sha256_of_the_rest": sha256_json(description)})
+
+
+def _stored(tensors: Mapping[str, Tensor], storage: Storage) -> dict[str, Tensor]:
+    """The tensors of a state dict as they are written. :func:`_in_fp32` is the inverse."""
+    stored = {}
+    for name, tensor in tensors.items():
+        if storage == "fp32" or tensor.ndim < 2:
+            stored[name] = tensor
+        elif storage == "bf16":
+            stored[name] = tensor.bfloat16()
+        else:
+            stored[name], stored[name + SCALES] = to_int8(tensor)
+    return stored
+
+
+def _in_fp32(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a file, with those that were rounded in fp32. Raises ``KeyError`` if their scales are absent."""
+    scales = {name + SCALES for name, tensor in tensors.items() if tensor.dtype == torch.int8}
+    found = {}
+    for name in tensors.keys() - scales:
+        tensor = tensors[name]
+        if tensor.dtype == torch.int8:
+            tensor = from_int8(tensor, tensors[name + SCALES])
+        found[name] = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+    return found
 
 
 def model_folder(run: Path | str) -> Path:
@@ -182,9 +208,7 @@ def _build(description: dict[str, Any], tensors: dict[str, Tensor]) -> Classifie
             side = preprocessing.resize_size
             expected[MEAN_IMAGE] = torch.empty(side, side, preprocessing.channels)
         expected[TRAINED_ON] = torch.empty(tensors[TRAINED_ON].shape[:1], dtype=torch.int64)
-    for name, tensor in tensors.items():
-        if tensor.dtype == torch.bfloat16:
-            tensors[name] = tensor.float()
+    tensors = _in_fp32(tensors)
     for name in sorted(tensors.keys() | expected.keys()):
         if (found := _kind(tensors.get(name))) != (wanted := _kind(expected.get(name))):
             raise ValueError(f"{name}: found {found}, expected {wanted}")

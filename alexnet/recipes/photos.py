@@ -104,7 +104,7 @@ def fitted(recipe: Recipe, side: int) -> Recipe:
     """
     if not is_for_own_images(recipe):
         return recipe
-    if recipe.name == PHOTOS_TRANSFER.name and recipe.train.init == TRUNK:
+    if recipe.name == PHOTOS_TRANSFER.name and recipe.train.init.split("/")[0] == PHOTOS_TRANSFER.model.variant:
         return replace(recipe, data=replace(recipe.data, resize_size=TRUNK_SIDE if side > TRUNK_SIDE else None))
     small = min(max(28, side * 3 // 4), 48)
     sizes = {PHOTOS_SMALL.name: small, PHOTOS_TRANSFER.name: None}

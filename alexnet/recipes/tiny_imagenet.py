@@ -1,8 +1,9 @@
 """Recipes for Tiny ImageNet: 64×64 photographs of up to 200 classes.
 
 Two of them train weights to start other trainings from. Both have the same settings, but other classes: see
-``docs/transfer.md``. No validation images are set aside, because nothing is chosen during these trainings; the settings
-were chosen on images of 40 of the classes, by linear classifiers for ten other ones.
+``docs/transfer.md``. A third trains a smaller network, whose weights for ten random seeds are included: see
+``docs/instances.md``. No validation images are set aside, because nothing is chosen during these trainings; the
+settings were chosen on images of 40 of the classes, by linear classifiers for ten other ones.
 """
 
 from __future__ import annotations
@@ -49,6 +50,17 @@ RECIPES = (
             source="this project: the same, trained on 50 of these 100 classes; the other 50 can be used for tests",
             expects="depends on the classes",
             cost="about an hour on two CPU cores with bf16",
+        ),
+    ),
+    replace(
+        TRUNK,
+        name="trunk-seeds-tiny-imagenet-a",
+        model=replace(TRUNK.model, width=0.65),
+        train=replace(TRUNK.train, epochs=8),
+        claim=Claim(
+            source="this project: a smaller network, trained with ten random seeds to compare (Mehrer et al. 2020)",
+            expects="depends on the classes",
+            cost="about four minutes on two CPU cores with bf16",
         ),
     ),
 )

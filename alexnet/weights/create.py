@@ -15,7 +15,7 @@ from alexnet.models.classifier import Classifier
 from alexnet.runtime.progress import make_reporter
 from alexnet.weights.hub import is_hub_name
 from alexnet.weights.load import check_exists, is_foreign_file, is_local_model, is_meant_as_path, load_model
-from alexnet.weights.zoo import list_weights
+from alexnet.weights.zoo import full_name, list_weights
 
 UNTRAINED = "untrained:"
 
@@ -91,7 +91,8 @@ def _seed(weights: str) -> int:
 def _trained(name: str, weights: Path | str, weights_root: Path | str | None, progress: bool | None) -> Classifier:
     """The network with trained weights. Raises ``UserError`` if it is not of the variant ``name``."""
     named = list_weights()
-    published = next((known for known in (f"{name}/{weights}", str(weights)) if known in named), None)
+    meant = (f"{name}/{weights}", full_name(str(weights)))
+    published = next((known for known in meant if known in named), None)
     reporter = make_reporter(progress)
     if not is_local_model(weights) and not is_hub_name(weights):
         if published is None and not os.path.exists(weights):  # noqa: PTH110 – never raises

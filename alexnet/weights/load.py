@@ -22,7 +22,7 @@ from alexnet.weights import cuda_convnet
 from alexnet.weights.convert import convert_file
 from alexnet.weights.foreign import NoAlexNetError
 from alexnet.weights.hub import fetch_from_hub, is_hub_name, parse_hub_name
-from alexnet.weights.zoo import WEIGHTS, fetch, included_weights, is_weights_name, list_weights
+from alexnet.weights.zoo import WEIGHTS, fetch, full_name, is_included, is_weights_name, list_weights
 
 SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]*$")  # of a file, not a version number
 SIMILAR = 0.75  # of a name to that of published weights, which are then suggested
@@ -128,7 +128,7 @@ def kind_without_run(model: Path | str) -> str:
     if is_hub_name(model):
         return "a model on the hub"
     if _is_name(model):
-        return f"the name of {'included' if str(model) in included_weights() else 'published'} weights"
+        return f"the name of {'included' if is_included(str(model)) else 'published'} weights"
     return ""
 
 
@@ -154,7 +154,7 @@ def file_stem(model: Path | str) -> str:
     if is_hub_name(model):
         return "-".join(part for part in parse_hub_name(str(model)) if part).replace("/", "-")
     if _is_name(model):
-        return str(model).replace("/", "-")
+        return full_name(str(model)).replace("/", "-")
     path = Path(model)
     if is_weights_file(path):
         return path.stem

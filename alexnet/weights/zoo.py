@@ -117,6 +117,8 @@ WEIGHTS: dict[str, PublishedWeights] = {
 
 INCLUDED = Path(__file__).parent / "included"
 CARD = "card.json"
+SHORT = {"trunk": "trunk/tiny-imagenet"}
+"""Short name → name of included weights."""
 
 
 @functools.cache
@@ -132,13 +134,23 @@ def list_weights() -> dict[str, PublishedWeights | IncludedWeights]:
 
 
 def is_weights_name(name: str) -> bool:
-    """Whether a MODEL is the name of published or included weights."""
-    return name in WEIGHTS or name in included_weights()
+    """Whether a MODEL is the name of published or included weights, or a short name."""
+    return name in WEIGHTS or is_included(name)
+
+
+def is_included(name: str) -> bool:
+    """Whether a MODEL is the name of included weights, or a short name."""
+    return full_name(name) in included_weights()
+
+
+def full_name(name: str) -> str:
+    """The name that a short name stands for; any other name as it is."""
+    return SHORT.get(name, name)
 
 
 def included_folder(name: str) -> Path:
     """The model folder of included weights."""
-    return INCLUDED / name.replace("/", "-")
+    return INCLUDED / full_name(name).replace("/", "-")
 
 
 def get_published(name: str) -> PublishedWeights:
@@ -178,7 +190,7 @@ def find(name: str, weights_root: Path | None = None) -> Path | None:
 
     The hash of a file is not checked.
     """
-    if name in included_weights():
+    if is_included(name):
         return included_folder(name)
     file = get_published(name).file
     places = (folder / file for folder in folders(weights_root))
@@ -191,7 +203,7 @@ def fetch(name: str, weights_root: Path | None, reporter: Reporter) -> Path:
     For included weights their folder. Raises ``UserError``: if a file of that name has another hash, and if the file is
     absent and cannot be downloaded.
     """
-    if name in included_weights():
+    if is_included(name):
         return included_folder(name)
     weights = get_published(name)
     if path := find(name, weights_root):

@@ -10,6 +10,8 @@ from PIL import Image
 from alexnet import Predictor, create_model, create_transform, list_models, load_model
 from alexnet.cli.main import main
 from alexnet.core.errors import UserError
+from alexnet.core.files import read_json, sha256_file, sha256_json, write_json
+from alexnet.core.tensors import load_tensors, save_tensors
 from alexnet.models.bundle import save_model
 from alexnet.recipes import get_recipe
 from alexnet.weights import zoo
@@ -94,14 +96,35 @@ def test_a_path_of_that_name_is_used_and_a_wrong_name_is_helped(tmp_path, monkey
     assert notes.lines == [f"note: {name} is a path here and is used; the weights of that name are not"]
 
 
-def test_rounding_to_bf16_halves_the_file_and_is_read_as_fp32(narrow_network, tmp_path):
+@pytest.mark.parametrize(("storage", "share"), [("bf16", 0.6), ("int8", 0.4)])
+def test_rounded_weights_are_smaller_and_are_read_as_fp32(narrow_network, tmp_path, storage, share):
     model = narrow_network("trunk")
-    for name, rounded in (("whole", False), ("rounded", True)):
-        save_model(model, tmp_path / name, bf16=rounded)
+    save_model(model, tmp_path / "whole")
+    save_model(model, tmp_path / "rounded", storage=storage)
     sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("whole", "rounded")]
-    assert sizes[1] < 0.6 * sizes[0]
-    whole, rounded = (load_model(tmp_path / name) for name in ("whole", "rounded"))
-    for name, tensor in rounded.state_dict().items():
-        ours = whole.state_dict()[name]
-        assert tensor.dtype == ours.dtype
-        assert torch.equal(tensor, ours.bfloat16().float() if ours.ndim > 1 else ours)
+    assert sizes[1] < share * sizes[0]
+    ours = load_model(tmp_path / "whole").state_dict()
+    for name, tensor in load_model(tmp_path / "rounded").state_dict().items():
+        assert tensor.dtype == ours[name].dtype
+        if ours[name].ndim < 2:
+            assert torch.equal(tensor, ours[name])
+        elif storage == "bf16":
+            assert torch.equal(tensor, ours[name].bfloat16().float())
+        else:  # half a step, which is 1/127 of the largest weight of the filter
+            step = ours[name].flatten(1).abs().amax(dim=1).view(-1, *[1] * (tensor.ndim - 1)) / 127
+            assert ((tensor - ours[name]).abs() <= 0.5001 * step).all()
+            assert not torch.equal(tensor, ours[name])
+
+
+def test_integers_without_their_scales_are_damage(narrow_network, tmp_path):
+    save_model(narrow_network("trunk"), tmp_path / "model", storage="int8")
+    tensors = load_tensors(tmp_path / "model" / "model.safetensors")
+    del tensors["conv2.weight.scales"]
+    save_tensors(tensors, tmp_path / "model" / "model.safetensors")
+    path = tmp_path / "model" / "model.json"
+    description = read_json(path)
+    del description["sha256_of_the_rest"]
+    description["sha256"] = sha256_file(tmp_path / "model" / "model.safetensors")
+    write_json(path, {**description, "sha256_of_the_rest": sha256_json(description)})
+    with pytest.raises(UserError, match="is damaged"):
+        load_model(tmp_path / "model")
