@@ -236,7 +236,7 @@ def tables(results: Results) -> dict[Path, dict[str, str]]:
         SPEED: {SPEEDS: speeds},
         RELIABILITY: {FAULTS: faults_table(results)},
         VERIFY: kept.tables(results),
-        TRANSFER: {"transfer": transfer.table(results)},
+        TRANSFER: transfer.tables(results),
         INSTANCES: instances.tables(results),
     }
 
@@ -261,6 +261,7 @@ def write_pages(root: Path) -> None:
     write_bytes(root / PAPER, paper_page(results).encode())
     write_bytes(root / MEASURED, measured_json(results).encode())
     instances.draw_picture(results, root / instances.PICTURE)
+    transfer.draw_picture(results, root / transfer.PICTURE)
     if all((runs := figure_1_runs(results)).values()):
         plot_training_errors(runs, root / FIGURE_1)
 

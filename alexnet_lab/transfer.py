@@ -1,9 +1,9 @@
 """``python -m alexnet_lab.transfer``: how accurate trainings on few images are, from trained and from random weights.
 
 ``run`` draws classes and images at random from a source, trains on each draw, and evaluates on all test images of these
-classes. Each training is a run folder, so the command can be interrupted and repeated. ``keep`` writes the figures to
-the results, from which ``docs/transfer.md`` has its table. The test images decide nothing. The given weights must not
-have been trained on the drawn classes.
+classes. Each training is a run folder, so the command can be interrupted and repeated. ``layers`` fits a linear probe
+on each layer of the weights. ``keep`` writes the figures to the results, from which ``docs/transfer.md`` has its tables
+and its picture. The test images decide nothing. The given weights must not have been trained on the drawn classes.
 """
 
 from __future__ import annotations
@@ -21,23 +21,35 @@ import numpy as np
 from PIL import Image
 
 from alexnet import Predictor, Run, train
+from alexnet.api import probe
 from alexnet.core.errors import StoppedError, UserError
-from alexnet.core.files import publish_folder, read_json, write_json
+from alexnet.core.files import publish_folder, read_json, write_bytes, write_json
 from alexnet.data.sources import Record, Source, open_source
 from alexnet.metrics.intervals import accuracy_interval
-from alexnet.recipes.photos import TRUNK
+from alexnet.plots.canvas import BLUE, ORANGE, encode_figure, new_figure
 from alexnet.report.tables import markdown_table
 from alexnet.runtime.device import hardware_name, resolve_device
-from alexnet_lab.results.reader import TRANSFER, Results, file_name
+from alexnet_lab.results.reader import TRANSFER, TRANSFER_LAYERS, Results, file_name
 from alexnet_lab.results.records import circumstances, keep_figures
 
 BATCH = 256
+TWIN = "trunk/tiny-imagenet-a"  # of the included weights, those that have not seen half of Tiny ImageNet's classes
+LAYERS = ("relu1", "relu2", "relu3", "relu4", "relu5", "avgpool5", "relu6", "relu7")
+SPLIT = {"train.few_images": "split"}
+ONE_UPDATE = {"train.epochs": 1, "train.min_steps": 1, "optim.lr": 1e-12, "train.freeze": "conv1-conv5"}
 METHODS: Mapping[str, Mapping[str, Any]] = {
     "default": {},
-    "fine-tuning": {"overrides": {"train.few_images": "split"}},
+    "probe": {"overrides": {**SPLIT, **ONE_UPDATE}},
+    "fine-tuning": {"overrides": SPLIT},
     "random weights": {"init": "none"},
 }
-"""Method → the arguments of ``train``. ``default`` is what the command ``alexnet train --data FOLDER`` does."""
+"""Method → the arguments of ``train``.
+
+``default`` is what the command ``alexnet train --data FOLDER`` does: below 50 images a class a probe that is fitted on
+all images, otherwise fine-tuning. ``probe`` is where that fine-tuning begins.
+"""
+COLOURS = {"default": BLUE, "random weights": ORANGE}
+PICTURE = Path("docs/transfer.png")
 
 
 def draw(source: Source, folder: Path, classes: int, images: int, seed: int) -> None:
@@ -117,11 +129,69 @@ def accuracy_on(run: Run, folder: Path) -> float:
     return right / len(files)
 
 
-def keep(out: Path) -> Path:
-    """Write the figures in a folder of ``run`` to one results file; returns its path. Raises ``UserError``."""
+def measure_layers(source: str, data_root: Path | None, images: int, init: str, out: Path) -> None:
+    """Fit a probe on each of ``LAYERS``, by cross-validation, and write the figures to ``out``/layers."""
+    result = probe(init, source, LAYERS, images=images, data_root=data_root)
+    rows = [
+        {
+            "layer": layer.layer, "units": layer.units,
+            **{kind: {"accuracy": score.accuracy, "interval": list(score.interval)}
+               for kind, score in (("trained", layer.trained), ("untrained", layer.untrained))},
+        }
+        for layer in result.layers
+    ]  # fmt: skip
+    (out / "layers").mkdir(parents=True, exist_ok=True)
+    write_json(
+        out / "layers" / "layers.json",
+        {
+            "init": init, "images": result.images, "classes": result.classes, "splits": list(result.splits),
+            "layers": rows, **circumstances(resolve_device(precision="fp32")),
+        },
+    )  # fmt: skip
+
+
+def keep(out: Path) -> list[Path]:
+    """Write the figures in a folder of ``run`` and ``layers`` to results files; returns their paths.
+
+    Raises ``UserError`` if there are none, and for those of several machines.
+    """
     if len(machines := {hardware_name(read_json(path)["hardware"]) for path in out.glob("*.json")}) > 1:
         raise UserError(f"{out} has figures of several machines ({', '.join(sorted(machines))}): measure all on one")
-    return keep_figures(TRANSFER, out, "trainings", "python -m alexnet_lab.transfer run")
+    command = "python -m alexnet_lab.transfer"
+    found = []
+    if [*out.glob("*.json")] or not (out / "layers").is_dir():
+        found.append(keep_figures(TRANSFER, out, "trainings", f"{command} run"))
+    if (out / "layers").is_dir():
+        found.append(keep_figures(TRANSFER_LAYERS, out / "layers", "probes", f"{command} layers"))
+    return found
+
+
+def tables(results: Results) -> dict[str, str]:
+    """The tables of ``docs/transfer.md``."""
+    return {"transfer": table(results), "layers": layers_table(results)}
+
+
+def layers_table(results: Results) -> str:
+    """Layer → accuracy of a linear probe on it, trained and untrained."""
+    found = results.bench(TRANSFER_LAYERS)
+    if found is None:
+        return "Not measured yet."
+    path, value = found
+    (probes,) = value["probes"]
+    rows = [
+        (
+            f"`{row['layer']}`", f"{row['units']:,}",
+            *(f"{row[kind]['accuracy']:.1%} ({row[kind]['interval'][0]:.1%} – {row[kind]['interval'][1]:.1%})"
+              for kind in ("trained", "untrained")),
+        )
+        for row in probes["layers"]
+    ]  # fmt: skip
+    titles = ("layer", "features", "accuracy, 95 % interval", "random weights")
+    about = (
+        f"`{probes['init']}`, {probes['images']:,} training images of {probes['classes']} classes, five folds. From "
+        f"`{file_name(path)}`."
+    )
+    return f"{markdown_table(titles, rows)}\n\n{about}"
 
 
 def table(results: Results) -> str:
@@ -135,15 +205,12 @@ def table(results: Results) -> str:
         groups[row["draw"].rpartition("-")[0], row["method"]].append(row)
     rows = [(draws, method, *_cells(some)) for (draws, method), some in sorted(groups.items(), key=_order)]
     titles = (
-        "draws",
-        "method",
-        "trainings",
-        "test top-1, mean (lowest – highest)",
-        "train top-1",
-        "in folds",
-        "seconds",
-    )
-    return f"{markdown_table(titles, rows)}\n\nFrom `{file_name(path)}`, on {hardware_name(value['hardware'])}."
+        "draws", "method", "trainings", "test top-1, mean (lowest – highest)", "train top-1", "in folds",
+        "difference of folds and test", "seconds",
+    )  # fmt: skip
+    threads = value["hardware"].get("threads", 1)
+    about = f"From `{file_name(path)}`, on {hardware_name(value['hardware'])}; {threads} thread{'s' * (threads > 1)}."
+    return f"{markdown_table(titles, rows)}\n\n{about}"
 
 
 def _order(group: tuple[tuple[str, str], object]) -> tuple[str, int, str]:
@@ -153,13 +220,44 @@ def _order(group: tuple[tuple[str, str], object]) -> tuple[str, int, str]:
 
 
 def _cells(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Means over trainings; the difference of folds and test is the mean of absolute values, in points."""
     top1 = [row["top1"] for row in rows]
-    folds = [row["folds_top1"] for row in rows if row["folds_top1"] is not None]
-    means = [
-        f"{statistics.mean(row['train_top1'] for row in rows):.1%}", f"{statistics.mean(folds):.1%}" if folds else "–"
-    ]  # fmt: skip
-    spread = f"{statistics.mean(top1):.1%} ({min(top1):.1%} – {max(top1):.1%})"
-    return str(len(rows)), spread, *means, f"{statistics.median(row['seconds'] for row in rows):,.0f}"
+    measured = [row for row in rows if row["folds_top1"] is not None]
+    folds = f"{statistics.mean(row['folds_top1'] for row in measured):.1%}" if measured else "–"
+    differs = (
+        f"{100 * statistics.mean(abs(row['folds_top1'] - row['top1']) for row in measured):.1f}" if measured else "–"
+    )
+    return (
+        str(len(rows)), f"{statistics.mean(top1):.1%} ({min(top1):.1%} – {max(top1):.1%})",
+        f"{statistics.mean(row['train_top1'] for row in rows):.1%}", folds, differs,
+        f"{statistics.median(row['seconds'] for row in rows):,.0f}",
+    )  # fmt: skip
+
+
+def draw_picture(results: Results, path: Path) -> None:
+    """Write the picture of ``docs/transfer.md``: test accuracy by images of a class; nothing without results."""
+    found = results.bench(TRANSFER)
+    if found is None:
+        return
+    by_set: dict[str, dict[str, dict[int, list[float]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    for row in found[1]["trainings"]:
+        name, _, images = row["draw"].rpartition("-")[0].rpartition("-")
+        by_set[name][row["method"]][int(images)].append(row["top1"])
+    figure = new_figure(3.2 * max(2, len(by_set)), 3.4, "Test accuracy by training images of each class")
+    for axes, (name, methods) in zip(figure.subplots(1, len(by_set), squeeze=False)[0], by_set.items(), strict=True):
+        for method, colour in COLOURS.items():
+            points = sorted(methods[method].items())
+            counts = [images for images, _ in points]
+            label = "trained weights" if method == "default" else method
+            axes.plot(counts, [statistics.mean(each) for _, each in points], color=colour, marker="o", label=label)
+            low, high = ([end(each) for _, each in points] for end in (min, max))
+            axes.fill_between(counts, low, high, color=colour, alpha=0.2)
+        axes.set(xscale="log", ylim=(0, 1), xlabel="training images of each class", title=name, ylabel="test accuracy")
+        axes.set_xticks(counts, [str(count) for count in counts], minor=False)
+        axes.minorticks_off()
+        axes.legend(frameon=False)
+    caption = "Test accuracy by training images of each class, from trained and from random weights: mean and range"
+    write_bytes(path, encode_figure(figure, caption))
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -171,22 +269,32 @@ def main(words: Sequence[str] | None = None) -> int:
     add("--name", required=True, help="of the draws, for example tiny-imagenet-100-b")
     add("--classes", type=int, default=10, metavar="N", help="of each draw (default: 10)")
     add("--images", type=int, default=30, metavar="N", help="training images of each class (default: 30)")
+    add("--first", type=int, default=0, metavar="N", help="number, and random seed, of the first draw (default: 0)")
     add("--draws", type=int, default=3, metavar="N", help="random draws of classes and images (default: 3)")
     add("--seeds", type=int, default=1, metavar="N", help="trainings on each draw (default: 1)")
     add("--methods", nargs="+", choices=METHODS, default=["default", "random weights"])
-    add("--from", dest="init", metavar="MODEL", default=TRUNK, help="(default: %(default)s)")
+    add("--from", dest="init", metavar="MODEL", default=TWIN, help="(default: %(default)s)")
     add("--data-root", type=Path, metavar="FOLDER", help="where built-in image sets are")
     add("--out", type=Path, required=True, metavar="FOLDER", help="draws, runs and figures; can be resumed")
+    add = commands.add_parser("layers", help="probe each layer").add_argument
+    add("source", metavar="SOURCE", help="images; a test split is left out")
+    add("--images", type=int, default=2000, metavar="N", help="at most so many (default: 2000)")
+    add("--from", dest="init", metavar="MODEL", default=TWIN, help="(default: %(default)s)")
+    add("--data-root", type=Path, metavar="FOLDER", help="where built-in image sets are")
+    add("--out", type=Path, required=True, metavar="FOLDER", help="that of the command run")
     commands.add_parser("keep", help="write what a folder holds to alexnet_lab/results/").add_argument(
         "out", type=Path, metavar="FOLDER"
     )
     given = parser.parse_args(words)
     try:
         if given.command == "keep":
-            print(keep(given.out))
+            print(*keep(given.out), sep="\n")
+            return 0
+        if given.command == "layers":
+            measure_layers(given.source, given.data_root, given.images, given.init, given.out)
             return 0
         source = open_source(given.source, given.data_root)
-        for number in range(given.draws):
+        for number in range(given.first, given.first + given.draws):
             folder = given.out / "draws" / f"{given.name}-{given.classes}-classes-{given.images}-{number}"
             draw(source, folder, given.classes, given.images, number)
             for method in given.methods:

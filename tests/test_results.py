@@ -276,7 +276,7 @@ def test_the_pages_are_written_whole(tmp_path):
         "docs/speed.md": ["speeds"],
         "docs/reliability.md": ["faults"],
         "docs/verify.md": ["fresh", "trained", "faults"],
-        "docs/transfer.md": ["transfer"],
+        "docs/transfer.md": ["transfer", "layers"],
         "docs/instances.md": ["accuracies", "shared-variance", "probes"],
     }
     for page, names in places.items():

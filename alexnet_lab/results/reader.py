@@ -21,6 +21,7 @@ from alexnet_lab.experiments.registry import recipe_named
 Runs = Sequence[Mapping[str, Any]]
 FAULTS = "faults"  # the kind of a file with the outcome of fault injection
 TRANSFER = "transfer"  # what a file with trainings on few images holds
+TRANSFER_LAYERS = "transfer-layers"  # … with probes of each layer
 INSTANCES = "instances"  # … with networks that differ in their random seed
 IMAGE_SETS = {"cifar10": "CIFAR-10", "fashion-mnist": "Fashion-MNIST", "tiny-imagenet": "Tiny ImageNet, 100 classes"}
 EARLIER_KINDS = {"endurance": FAULTS}

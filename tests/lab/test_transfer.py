@@ -1,6 +1,5 @@
 """Trainings on few images: the draws, the figures, and the table of them."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -75,9 +74,30 @@ def test_the_table(tmp_path):
     value = {"what": "transfer", "trainings": trainings, "hardware": hardware, "date": "2026-11-29", "commit": "abc"}
     write_json(tmp_path / "bench_transfer_machine_2026-11-29.json", value)
     text = transfer.table(Results(tmp_path))
-    assert "| set-30 | default | 2 | 60.0% (50.0% – 70.0%) | 75.0% | 55.0% | 9 |" in text
-    assert "| set-30 | random weights | 1 | 40.0% (40.0% – 40.0%) | 90.0% | – | 9 |" in text
+    assert "| set-30 | default | 2 | 60.0% (50.0% – 70.0%) | 75.0% | 55.0% | 15.0 | 9 |" in text
+    assert "| set-30 | random weights | 1 | 40.0% (40.0% – 40.0%) | 90.0% | – | – | 9 |" in text
     assert text.index("set-30") < text.index("set-100")
     (tmp_path / "empty").mkdir()
     assert transfer.table(Results(tmp_path / "empty")) == "Not measured yet."
-    assert json.dumps(value)
+    transfer.draw_picture(Results(tmp_path), tmp_path / "picture.png")
+    with Image.open(tmp_path / "picture.png") as picture:
+        assert picture.width > 500
+
+
+def test_the_layers_are_probed_and_kept(source_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(transfer, "LAYERS", ("relu1", "relu5"))
+    words = ["layers", str(source_folder), "--from", str(NETWORK), "--out", str(tmp_path)]
+    assert transfer.main(words) == 0
+    found = read_json(tmp_path / "layers" / "layers.json")
+    assert found["images"] == 24
+    assert [row["layer"] for row in found["layers"]] == ["relu1", "relu5"]
+    assert found["layers"][0]["trained"]["accuracy"] > 0.8
+    write_json(tmp_path / "layers" / "layers.json", {**found, "commit": "abc"})
+    monkeypatch.setattr("alexnet_lab.results.records.check_clean", lambda commit, what: str(commit))
+    monkeypatch.setattr("alexnet_lab.results.reader.results_folder", lambda: tmp_path / "results")
+    (tmp_path / "results").mkdir()
+    (path,) = transfer.keep(tmp_path)
+    assert path.name.startswith("bench_transfer-layers_")
+    text = transfer.layers_table(Results(tmp_path / "results"))
+    assert "| `relu5` |" in text
+    assert "24 training images of 3 classes" in text
