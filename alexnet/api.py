@@ -9,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,16 +29,18 @@ from alexnet.analysis.verify import verify_weights
 from alexnet.analysis.verify_images import with_trials
 from alexnet.analysis.verify_report import VerifyReport
 from alexnet.config import Recipe
-from alexnet.core.errors import RUNS, UnreadableError, UserError, cannot_read, cannot_write
+from alexnet.core.errors import RUNS, ConnectionLostError, UnreadableError, UserError, cannot_read, cannot_write
 from alexnet.core.files import sha256_file, write_bytes, write_text
 from alexnet.core.names import is_url
+from alexnet.core.schema import from_json, to_json
 from alexnet.data.cache import CacheEntry, list_cache, remove_cached
 from alexnet.data.image_file import ImageLike, photographs_by_id
 from alexnet.data.image_lists import ImageList, Row, list_of_source, open_images
-from alexnet.data.prepared import PreparedDataset, prepared_path, verify_prepared
+from alexnet.data.prepared import PreparedDataset, open_prepared, prepared_path, verify_prepared
 from alexnet.data.sources import Record, Source, absolute_source, is_builtin, open_source
 from alexnet.data.splits import evenly_spaced
 from alexnet.data.writer import array_header
+from alexnet.distributed.process_group import open_group
 from alexnet.inference.distance import Distances, distances_of_pairs, pairs_of_names, perceptual_distance
 from alexnet.inference.feature_files import Features, NpyFolder, file_format, open_features, twin_folder
 from alexnet.inference.features import BATCH, LayerExtractor, Pool, Request, computed_chunks, extract
@@ -46,6 +50,7 @@ from alexnet.inference.sort_into import SortedFolder
 from alexnet.inference.transform import ImageTransform
 from alexnet.kernels import accelerate as kernels
 from alexnet.metrics.counts import CROSS_VALIDATED, Metrics
+from alexnet.models.bundle import load_model as load_bundle
 from alexnet.models.bundle import model_folder, save_model
 from alexnet.models.classifier import Classifier
 from alexnet.models.registry import build, get_architecture, get_variant, list_models, untrained_twin
@@ -58,7 +63,8 @@ from alexnet.report.markdown import write_report
 from alexnet.report.model_card import model_card
 from alexnet.report.tables import csv_rows
 from alexnet.runtime.device import DeviceConfig, matrix_rate, resolve_device
-from alexnet.runtime.log import Reporter, stage
+from alexnet.runtime.group import ONE, Group
+from alexnet.runtime.log import NullReporter, Reporter, stage
 from alexnet.runtime.progress import make_reporter
 from alexnet.runtime.run import Run, lock_run_folder, start_or_continue
 from alexnet.runtime.run_names import run_folder
@@ -71,7 +77,7 @@ from alexnet.training.finalize import check_not_lost, finalize, predictions_in_f
 from alexnet.training.loop import Training
 from alexnet.training.resolve import resolve
 from alexnet.training.sample_images import sample_images
-from alexnet.training.transfer import keep_init, open_init
+from alexnet.training.transfer import Init, keep_init, open_init
 from alexnet.weights.convert import ConversionReport, convert_file
 from alexnet.weights.export import (
     ExportCheck,
@@ -152,7 +158,57 @@ def train(
     if the loss or a weight is no longer finite, and ``StoppedError`` after a checkpoint if a signal stopped the
     training.
     """
-    reporter = reporter or make_reporter(progress)
+    with open_group(device) as group:
+        if not group.is_first:
+            return _join_training(group)
+        plan = plan_training(
+            recipe, data=data, labels=labels, out=out, init=init, overrides=overrides, device=group.device or device,
+            reference=reference, data_root=data_root, weights_root=weights_root, keep_checkpoints=keep_checkpoints,
+            reporter=reporter or make_reporter(progress),
+        )  # fmt: skip
+        return _train(plan, seed, group)
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """A training whose arguments were checked and whose images are prepared; nothing is in its run folder yet.
+
+    ``location``, ``labels``: where the images and their classes are. ``init``: the weights that it starts from.
+    """
+
+    recipe: Recipe
+    dataset: PreparedDataset
+    run: Run
+    location: str
+    labels: Sequence[str]
+    init: Init
+    device_config: DeviceConfig
+    reporter: Reporter
+    keep_checkpoints: bool
+
+    def start_or_continue(self, seed: int) -> Run:
+        """See :func:`~alexnet.runtime.run.start_or_continue`."""
+        return start_or_continue(
+            self.run.folder, self.recipe, seed, self.location, self.dataset.digest, self.labels, self.init.digest
+        )
+
+
+def plan_training(
+    recipe: Recipe | str | None,
+    *,
+    data: Path | str | None,
+    labels: Labels,
+    out: Path | str | None,
+    init: Path | str | None,
+    overrides: Iterable[str] | Mapping[str, Any],
+    device: str | None,
+    reference: bool,
+    data_root: Path | str | None,
+    weights_root: Path | str | None,
+    keep_checkpoints: bool,
+    reporter: Reporter,
+) -> TrainingPlan:
+    """Check the arguments of :func:`train` and prepare the images. Raises ``UserError``."""
     root = Path(data_root) if data_root else None
     label_files = _label_files(labels)
     data = label_files[0].parent if label_files and data is None else data
@@ -162,29 +218,35 @@ def train(
     if out is not None and not str(out).strip():
         raise UserError("--out is empty: give a folder, or leave it out for runs/RECIPE")
     run = Run(Path(out or RUNS / default_name(recipe, data, source)))
-    init_weights = open_init(recipe.train.init, run, weights_root, reporter)
-    recipe, digest = init_weights.fit_recipe(recipe, run), init_weights.digest
+    weights = open_init(recipe.train.init, run, weights_root, reporter)
+    recipe = weights.fit_recipe(recipe, run)
     location = absolute_source(recipe.data.source, source, root)
     recorded = [str(path.resolve()) for path in label_files]
     dataset = _images_to_train_on(run, recipe, source, location, recorded, reporter, keep_checkpoints=keep_checkpoints)
+    return TrainingPlan(recipe, dataset, run, location, recorded, weights, device_config, reporter, keep_checkpoints)
+
+
+def _train(plan: TrainingPlan, seed: int, group: Group) -> Run:
+    """Train as planned, in the only process or in the first one of a group."""
+    run, dataset, reporter = plan.run, plan.dataset, plan.reporter
     if not run.finished:
         with lock_run_folder(run.folder):
-            run = start_or_continue(run.folder, recipe, seed, location, dataset.digest, recorded, digest)
+            run = plan.start_or_continue(seed)
             if not run.finished:
-                if not fits_probe_only(recipe, dataset):  # such a training has no checkpoints, and takes seconds
+                if not fits_probe_only(plan.recipe, dataset):  # such a training has no checkpoints, and takes seconds
                     check_not_lost(run)
                 prepared_datasets.note_use(dataset, run, reporter)
                 fit_and_finish(
-                    recipe, dataset, run, seed, device_config, reporter, init_weights.network,
-                    keep_checkpoints=keep_checkpoints,
+                    plan.recipe, dataset, run, seed, plan.device_config, reporter, plan.init.network,
+                    keep_checkpoints=plan.keep_checkpoints, group=group,
                 )  # fmt: skip
-                report.add(run, dataset, device_config, reporter)
+                report.add(run, dataset, plan.device_config, reporter)
                 return run
-    run = start_or_continue(run.folder, recipe, seed, location, dataset.digest, recorded, digest)
+    run = plan.start_or_continue(seed)
     if run.result.get("keep_checkpoints") is False:  # a kill after the result was written may have left them
         remove_checkpoints(run, reporter)
     if not (run.folder / "report.html").exists():
-        report.add(run, dataset, device_config, reporter)
+        report.add(run, dataset, plan.device_config, reporter)
     finished = f"{run.folder} is already finished, {run.result['steps']:,} steps"
     reporter.log(f"{finished}; to train again, choose another run folder")
     return run
@@ -230,18 +292,39 @@ def fit_and_finish(
     initial: Classifier | None = None,
     *,
     keep_checkpoints: bool,
+    group: Group = ONE,
 ) -> None:
     """Train to the end, from the newest checkpoint if there is one, and write the files of a finished run.
 
-    ``initial``: the model whose weights the training starts from.
+    ``initial``: the model whose weights the training starts from. ``group``: the processes that train together; the
+    others call :func:`_join_training`.
     """
     if initial is not None:
         keep_init(initial, run)
+    plan = {
+        "recipe": to_json(recipe), "dataset": str(dataset.path.resolve()), "run": str(run.folder.resolve()),
+        "seed": seed, "bf16": device_config.bf16, "reference": device_config.reference, "init": initial is not None,
+    }  # fmt: skip
+    group.from_first(lambda: json.dumps(plan).encode())
     with device_config.enough_memory(f"add --set train.batch_size={max(1, recipe.train.batch_size // 2)}"):
         matrix_gflops = matrix_rate(device_config)
-        training = Training(recipe, dataset, run, seed, device_config, reporter, initial)
+        training = Training(recipe, dataset, run, seed, device_config, reporter, initial, group)
         curves = CurvesFile(recipe)
         finish(training, training.fit(curves), curves, matrix_gflops, keep_checkpoints=keep_checkpoints)
+
+
+def _join_training(group: Group) -> Run:
+    """Train in a process that is not the first of its group; returns the run, which the first process completes."""
+    try:
+        plan = json.loads(group.from_first(bytes))
+    except ConnectionLostError:  # there is nothing to train; the first process has printed why
+        return Run(Path())
+    run, recipe = Run(Path(plan["run"])), from_json(Recipe, plan["recipe"])
+    device_config = resolve_device(group.device, "bf16" if plan["bf16"] else "fp32", reference=plan["reference"])
+    initial = load_bundle(run.init_folder) if plan["init"] else None
+    dataset = open_prepared(Path(plan["dataset"]))
+    Training(recipe, dataset, run, plan["seed"], device_config, NullReporter(), initial, group).fit(lambda run: None)
+    return run
 
 
 def finish(

@@ -12,7 +12,7 @@ MODULES = sorted([*LIBRARY.rglob("*.py"), *LABORATORY.rglob("*.py")])
 
 # The packages of alexnet in the order of their imports: each may import those before it, but for EXCEPT.
 ORDER = (
-    *("core", "config", "recipes", "models", "data", "runtime", "kernels", "weights", "metrics"),
+    *("core", "config", "recipes", "models", "data", "runtime", "distributed", "kernels", "weights", "metrics"),
     *("inference", "analysis", "training", "plots", "report", "api", "cli"),
 )
 EXCEPT = {  # models, data and runtime never meet

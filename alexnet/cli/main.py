@@ -36,11 +36,12 @@ from alexnet.cli.shared_options import (
     count,
     share,
 )
-from alexnet.core.errors import StoppedError, UserError, unknown
+from alexnet.core.errors import ConnectionLostError, StoppedError, UserError, unknown
 from alexnet.core.names import printable
 from alexnet.plots.registry import PLOTS
 
 MODEL = "a run folder, its model/ folder, a weights file, a name from 'alexnet list weights', or hub:OWNER/NAME"
+LOST = 1  # exit status of a process that trains with others, after one of them has ended
 VARIANT = "a name from 'alexnet list'"
 IMAGES = "a folder of images, a tar or zip, a .txt or .csv file with their paths, or a source such as digits"
 
@@ -62,6 +63,10 @@ def _train(add: Add) -> None:
     add("--out", metavar="RUN", help=f"the run folder (default: {out}); an interrupted run there is resumed")
     change = "override a field of the recipe, e.g. train.epochs=3; may be repeated; 'help' lists all fields"
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help=change)
+    several = "train in N processes on this computer, each with its part of every batch (default: 1); see docs/devices"
+    add("--nproc", type=count, default=1, metavar="N", help=several)
+    restarts = "with --nproc, start all processes again after one has died, at most N times (default: 3)"
+    add("--max-restarts", type=count, default=3, metavar="N", help=restarts)
     keep = "keep the checkpoints of the finished run (default: they are removed once its model is verified)"
     add("--keep-checkpoints", action="store_true", help=keep)
     add_seed(add)
@@ -413,7 +418,17 @@ def main(words: Sequence[str] | None = None) -> int:
     """
     _open_closed_streams()
     with _process_settings():
-        return _run(sys.argv[1:] if words is None else words)
+        status = _run(sys.argv[1:] if words is None else words)
+    return _status_of_process(status) if "WORLD_SIZE" in os.environ else status
+
+
+def _status_of_process(status: int) -> int:
+    """The exit status of one of several processes that train together, see ``distributed/launch.py``."""
+    from alexnet.distributed.launch import has_reported, report_status
+
+    if status == LOST:
+        return 0 if has_reported() else LOST
+    return report_status(status, first=os.environ.get("RANK", "0") == "0")
 
 
 def _run(words: Sequence[str]) -> int:
@@ -430,6 +445,7 @@ def _run(words: Sequence[str]) -> int:
         if arguments.command is None:
             build_parser().print_help()
             return 0
+        arguments.words = list(words)
         command = COMMANDS[arguments.command]
         if command.computes:
             wait_politely()
@@ -441,6 +457,10 @@ def _run(words: Sequence[str]) -> int:
     except StoppedError as stopped:
         print(f"alexnet: {stopped}", file=sys.stderr)
         return stopped.status
+    except ConnectionLostError as lost:
+        if "WORLD_SIZE" not in os.environ or os.environ.get("RANK") == "0":
+            print(f"alexnet: another process of this training has ended: {lost}", file=sys.stderr)
+        return LOST
     except KeyboardInterrupt:
         print("alexnet: interrupted", file=sys.stderr)
         return 130

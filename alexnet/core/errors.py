@@ -52,6 +52,10 @@ class StoppedError(Exception):
         self.status = status
 
 
+class ConnectionLostError(Exception):
+    """Another process of the same training has ended, or does not answer."""
+
+
 def one_line(error: BaseException) -> str:
     """Any error as one line: its type and the first line of its message."""
     return printable(f"{type(error).__name__}: {error}".splitlines()[0])

@@ -26,18 +26,25 @@ Read = Callable[[NDArray[np.int64]], NDArray[np.uint8] | Tensor]
 
 @dataclass(frozen=True)
 class Batch:
-    """The images of one step.
+    """The images of one step, or the part of them that one of several processes has.
 
-    ``index`` ``(N,)`` int64: the numbers of the images in the prepared dataset; ``position`` ``(N,)`` int64: their
-    positions in the epoch. ``pixels`` ``(N, H, W, C)`` uint8 and ``targets`` ``(N,)`` int64 are on the device.
+    ``all_index`` ``(B,)`` int64: the numbers of all images of the step in the prepared dataset; ``part``: those of this
+    process among them. ``index`` ``(N,)`` int64: their numbers; ``position`` ``(N,)`` int64: their positions in the
+    epoch. ``pixels`` ``(N, H, W, C)`` uint8 and ``targets`` ``(N,)`` int64 are on the device.
     """
 
     step: int
     epoch: int
-    index: NDArray[np.int64]
+    all_index: NDArray[np.int64]
+    part: slice
     position: NDArray[np.int64]
     pixels: Tensor
     targets: Tensor
+
+    @property
+    def index(self) -> NDArray[np.int64]:
+        """The numbers of the images of this process in the prepared dataset, ``(N,)``."""
+        return self.all_index[self.part]
 
 
 class Loader:
@@ -45,7 +52,8 @@ class Loader:
 
     ``read``: returns the pixels of a batch, on the CPU or on the device; it is called in the thread. ``targets``:
     ``(N,)`` int64, the labels of all images; ``sampler``: chooses the images of each step. ``depth``: the number of
-    batches that are read ahead; with 0 there is no thread, and a batch is read when it is requested.
+    batches that are read ahead; with 0 there is no thread, and a batch is read when it is requested. ``part``: from the
+    number of images of a step to those that this process reads; all by default.
     """
 
     def __init__(
@@ -57,8 +65,9 @@ class Loader:
         start: int,
         stop: int,
         depth: int = DEPTH,
+        part: Callable[[int], slice] = slice,
     ) -> None:
-        self._read, self._targets, self._sampler = read, targets, sampler
+        self._read, self._targets, self._sampler, self._part = read, targets, sampler, part
         self._device, self._steps = device, range(start, stop)
         self._left, self._depth = len(self._steps), depth
         self._ready: queue.Queue[tuple[Batch, torch.cuda.Event | None] | BaseException] = queue.Queue(depth)
@@ -123,11 +132,13 @@ class Loader:
         return False
 
     def _batch(self, step: int) -> Batch:
-        epoch, index, position = self._sampler.at(step)
+        epoch, all_index, position = self._sampler.at(step)
+        part = self._part(len(all_index))
+        index = all_index[part]
         pixels = self._read(index)
         pixels = pixels if isinstance(pixels, Tensor) else to_device(pixels, self._device)
         targets = to_device(self._targets[index], self._device)
-        return Batch(step, epoch, index, position, pixels, targets)
+        return Batch(step, epoch, all_index, part, position[part], pixels, targets)
 
 
 def pixels_of(images: NDArray[np.uint8], read: Read, device: torch.device) -> Read:

@@ -142,6 +142,27 @@ class RunLog:
         return self._metrics.cut(mark)
 
 
+class NullLog(RunLog):
+    """Logs of a process that writes none; its methods do nothing."""
+
+    def __init__(self) -> None:
+        self._opened = contextlib.ExitStack()
+
+    def metrics(self, **values: Any) -> None:
+        """Write nothing."""
+
+    def event(self, kind: str, **values: Any) -> None:
+        """Write nothing."""
+
+    def mark(self) -> int:
+        """Return 0."""
+        return 0
+
+    def cut(self, mark: int) -> bool:
+        """Return True."""
+        return True
+
+
 class _Lines:
     """A file to which lines are appended. A line that cannot be written is kept and written with the next one."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Any
 
@@ -19,11 +20,13 @@ class StopSignals:
 
     The earlier handlers are restored at the first signal and at the end of the context, also after an exception. A
     handler that was not installed from Python cannot be restored, so its signal is not caught. Outside the main thread,
-    where Python cannot install handlers, the context changes nothing and ``status`` stays None.
+    where Python cannot install handlers, the context changes nothing and ``status`` stays None. Signals within
+    ``repeated`` seconds after the first count as the same: one Ctrl-C can reach a process of several twice.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, repeated: float = 0.0) -> None:
         self.status: int | None = None
+        self._repeated, self._first = repeated, 0.0
         self._handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -38,8 +41,13 @@ class StopSignals:
         self._restore()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.status = 128 + number
-        self._restore()
+        if self.status is None:
+            self.status, self._first = 128 + number, time.monotonic()
+            if not self._repeated:
+                self._restore()
+        elif time.monotonic() - self._first > self._repeated:
+            self._restore()
+            signal.raise_signal(number)
 
     def _restore(self) -> None:
         for number, handler in self._handlers.items():

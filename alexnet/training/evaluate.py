@@ -27,6 +27,7 @@ from alexnet.kernels.fallback import warn_once
 from alexnet.metrics.counts import Metrics
 from alexnet.models.classifier import Classifier
 from alexnet.runtime.device import DeviceConfig
+from alexnet.runtime.group import ONE, Group
 from alexnet.runtime.log import NullReporter, Reporter, stage
 
 BATCH = 256
@@ -40,17 +41,28 @@ def log_probabilities(
     view_count: Literal[1, 10] = 1,
     batch_size: int = BATCH,
     log: Log = warn_once,
+    group: Group = ONE,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of (log-probabilities ``(N, classes)`` fp32, targets ``(N,)`` int64) of the images ``index``, in order.
 
     ``index``: ``(n,)`` positions in the prepared dataset. ``log`` receives one line for each fast kernel that cannot be
-    used here.
+    used here. In a ``group``, whole batches are divided among the processes, and each process gets all of them in
+    order: the bits are those of one process.
     """
     network = accelerate(model, device_config, log=log)
-    for positions, batch_views in inputs(model, dataset, index, device_config, view_count, batch_size):
-        with torch.inference_mode(), device_config.autocast():
-            outputs = [network(device_config.to_memory_format(view)).float().log_softmax(dim=1) for view in batch_views]
-        yield average(outputs), to_device(dataset.targets[positions], device_config.device)
+    batches = [index[start : start + batch_size] for start in range(0, len(index), batch_size)]
+    own = np.concatenate([np.arange(0), *batches[group.rank :: group.size]])
+    computed = inputs(model, dataset, own, device_config, view_count, batch_size)
+    for first in range(0, len(batches), group.size):
+        together, output = batches[first : first + group.size], None
+        if group.rank < len(together):
+            _, views_of_batch = next(computed)
+            views_of_batch = map(device_config.to_memory_format, views_of_batch)
+            with torch.inference_mode(), device_config.autocast():
+                output = average([network(view).float().log_softmax(dim=1) for view in views_of_batch])
+        counts = [len(positions) for positions in together] + [0] * (group.size - len(together))
+        for positions, rows in zip(together, group.rows(output, counts), strict=True):
+            yield rows, to_device(dataset.targets[positions], device_config.device)
 
 
 def inputs(

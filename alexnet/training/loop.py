@@ -26,7 +26,8 @@ from alexnet.models.classifier import Classifier
 from alexnet.models.layers import draw_masks
 from alexnet.runtime.checkpoint import DamagedError, load_newest, set_aside
 from alexnet.runtime.device import DeviceConfig, describe_hardware
-from alexnet.runtime.log import Clock, Reporter, RunLog, stage
+from alexnet.runtime.group import ONE, Group
+from alexnet.runtime.log import Clock, NullLog, Reporter, RunLog, stage
 from alexnet.runtime.run import Run, source_commit
 from alexnet.runtime.signals import StopSignals
 from alexnet.training.build import build_model, class_weights, fits_probe_only, split_indices
@@ -49,6 +50,7 @@ CHECKPOINT_SECONDS = 300.0
 LINES_PER_EPOCH = 10
 LOOK_STEPS = 20  # after at most this many steps, a loss or gradient that is not finite is detected
 NAMED_IMAGES = 8
+REPEATED_SIGNALS = 2.0  # seconds: in a group, the launcher passes on signals that a terminal has sent to all
 EVALUATIONS = 100  # of a training whose epochs have few steps
 STALL_STEPS = 100  # a warning is given if the loss stays at ln(classes) for this many steps
 STALL_MARGIN = 0.02
@@ -57,7 +59,8 @@ STALL_MARGIN = 0.02
 class Training:
     """One training: a recipe, a prepared dataset, a run folder and a device; :meth:`fit` starts or resumes it.
 
-    ``init``: the network whose weights it starts from, None for new weights.
+    ``init``: the network whose weights it starts from, None for new weights. ``group``: the processes that train it
+    together; only the first of them writes files and shows progress.
     """
 
     def __init__(
@@ -69,7 +72,9 @@ class Training:
         device_config: DeviceConfig,
         reporter: Reporter,
         init: Classifier | None = None,
+        group: Group = ONE,
     ) -> None:
+        self.group = group
         self.recipe, self.dataset, self.run, self.seed = recipe, dataset, run, seed
         self.device_config, self.reporter = device_config, reporter
         self.train_index, self.val_index = split_indices(recipe, dataset)
@@ -83,6 +88,8 @@ class Training:
         self.only_fits_probe = fits_probe_only(recipe, dataset)
         self.cross_validation: CrossValidation | None = None
         self.fast_network = accelerate(self.network, device_config, training=True)  # the same parameters
+        for network in (self.network, self.fast_network):
+            group.use_global_statistics(network)
         mean_image = self.network.mean_image
         self.mean_image = None if mean_image is None else mean_image.to(device_config.device)
         weights = class_weights(recipe.train.class_weights, dataset.targets[self.train_index], len(dataset.classes))
@@ -139,16 +146,18 @@ class Training:
         ``on_evaluation`` is called after each evaluation. Raises ``StoppedError`` if a signal stopped the training,
         after writing a checkpoint, and ``DivergedError`` if the loss, a gradient or a weight is not finite.
         """
-        with self.log() as log, StopSignals() as interrupts, self.device_config.deterministic():
-            self.restore(log)
+        repeated = REPEATED_SIGNALS if self.group.size > 1 else 0.0
+        with self.log() as log, StopSignals(repeated) as interrupts, self.device_config.deterministic():
+            self.begin(log)
             clock = Clock(self.state.seconds)
             title = f"training {self.recipe.name}"
             with stage(self.reporter, title, self.last_step, self.state.step), self.loader() as batches:
                 for batch in batches:
                     self.step(batch)
-                    clock.count(len(batch.index))
-                    late = clock.total - self.state.seconds > CHECKPOINT_SECONDS
-                    stopping = interrupts.status  # read once: a later signal is handled after the next step
+                    clock.count(len(batch.all_index))
+                    # Read once: a later signal is handled after the next step. The clock of the first process decides.
+                    due = self.group.is_first and clock.total - self.state.seconds > CHECKPOINT_SECONDS
+                    stopping, late = map(int, self.group.largest(interrupts.status or 0, due))
                     if self.line_is_due or late or stopping or self.state.step % LOOK_STEPS == 0:
                         self.check_finite_steps()
                     if self.line_is_due:
@@ -164,16 +173,19 @@ class Training:
                         self.reporter.log(f"stopped early: the validation accuracy did not improve for {waited} epochs")
                     if stopping or self.stops_early:
                         break
-            if interrupts.status:
-                raise StoppedError(self.stop_message, interrupts.status)
+            if status := int(self.group.largest(interrupts.status or 0)[0]):  # perhaps in the last evaluation
+                raise StoppedError(self.stop_message, status)
         if self.recipe.train.keep == "best-on-val" and not self.only_fits_probe:
             self.network.load_state_dict(self.state.best)
         return self.network
 
     @contextlib.contextmanager
     def log(self) -> Iterator[RunLog]:
-        """The logs of the run. If the training diverges, the last event is ``diverged``, see ``Run.divergence``."""
-        with RunLog(self.run.folder) as log:
+        """The logs of the run. If the training diverges, the last event is ``diverged``, see ``Run.divergence``.
+
+        Only the first process of a group has logs.
+        """
+        with RunLog(self.run.folder) if self.group.is_first else NullLog() as log:
             try:
                 yield log
             except DivergedError as error:
@@ -198,7 +210,9 @@ class Training:
         """The remaining batches; ``depth``: how many are read ahead."""
         dataset, device = self.dataset, self.device_config.device
         read = pixels_of(dataset.images, dataset.read, device)
-        return Loader(read, dataset.targets, self.order, device, self.state.step, self.last_step, depth)
+        return Loader(
+            read, dataset.targets, self.order, device, self.state.step, self.last_step, depth, self.group.part
+        )  # fmt: skip
 
     def step(self, batch: Batch) -> None:
         """Do one training step: augment the batch, draw dropout masks, update the weights, count the loss."""
@@ -207,27 +221,38 @@ class Training:
         colours = dataset.colours if spec.color_noise != "none" else None
         draws = draw(spec, dataset.side, self.seed, batch.epoch, batch.index, batch.position, colours)
         images = augment(batch.pixels, draws, spec, self.network.preprocessing, self.mean_image)
-        masks = draw_masks(self.network.dropout_sites, len(images), self.seed, batch.step, self.device_config.device)
-        self.fast_network.train()
-        use_frozen_averages(self.fast_network, self.frozen)
-        if len(images) == 1 < recipe.train.batch_size:
-            use_averages(self.fast_network)
+        count = len(batch.all_index)
+        masks = draw_masks(self.network.dropout_sites, count, self.seed, batch.step, self.device_config.device)
+        network = self.fast_network if len(images) else self.network  # kernels need an image
+        network.train()
+        use_frozen_averages(network, self.frozen)
+        if count == 1 < recipe.train.batch_size:
+            use_averages(network)
         lr, epoch = self.lr(batch.step), batch.step / self.order.steps_per_epoch
         set_lrs(self.optimizer, recipe.optim, lr, bias_learning_rate(recipe.optim, lr, epoch), epoch)
         outcome = train_step(
-            self.fast_network,
+            network,
             self.optimizer,
             images,
             batch.targets,
-            masks,
+            {site: mask[batch.part] for site, mask in masks.items()},
             recipe.train.label_smoothing,
             self.device_config,
             self.class_weights,
+            self.share(batch),
+            self.group,
         )
         for meter in (self.interval, self.epoch):
-            meter.add(outcome.loss, outcome.right, len(images), outcome.finite)
+            meter.add(outcome.loss, outcome.right, count, outcome.finite)
         self.state.step += 1
         self.state.note(outcome.finite)
+
+    def share(self, batch: Batch) -> float:
+        """The part of the weight of all images of a step that the images of this process have, 0 … 1."""
+        if self.class_weights is None:
+            return len(batch.index) / len(batch.all_index)
+        weights = self.class_weights.cpu().double().numpy()[self.dataset.targets[batch.all_index]]
+        return float(weights[batch.part].sum() / weights.sum())
 
     def lr(self, step: int) -> float:
         """The learning rate of a step of this epoch."""
@@ -320,10 +345,10 @@ class Training:
         step, epoch = self.state.step, self.epochs_begun
         figures = {"train_loss": loss, "train_top1": accuracy}
         if len(self.val_index):
-            figures |= self.measure("val", self.val_index)
+            figures |= self.measure("val", self.val_index, self.group)
             self.state.update_best(1 - figures["val_top1"], self.recipe.train.keep == "best-on-val")
         if self.recipe.train.test_curve:
-            figures |= self.measure("test", self.dataset.subset("test"))
+            figures |= self.measure("test", self.dataset.subset("test"), self.group)
         log.metrics(step=step, epoch=epoch, **figures)
         text = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in figures.items())
         self.reporter.log(f"epoch {epoch}/{self.epochs}: {text}")
@@ -332,10 +357,14 @@ class Training:
         except OSError as error:  # e.g. a full disk: the training continues without the curves of this epoch
             self.warn(log, "curves-failed", f"cannot write the curves of epoch {epoch}: {error}; training continues")
 
-    def measure(self, name: str, index: NDArray[np.int64]) -> dict[str, float]:
-        """Loss and top-1 accuracy, with one view, on the images ``index`` of the prepared dataset."""
+    def measure(self, name: str, index: NDArray[np.int64], group: Group) -> dict[str, float]:
+        """Loss and top-1 accuracy, with one view, on the images ``index`` of the prepared dataset.
+
+        ``group``: the processes that call this method, and share the work.
+        """
         counts = Metrics(self.network.num_classes)
-        for output, targets in log_probabilities(self.network, self.dataset, index, self.device_config):
+        batches = log_probabilities(self.network, self.dataset, index, self.device_config, group=group)
+        for output, targets in batches:
             counts.add(output, targets)
             self.reporter.advance(self.state.step, measured=counts.images)
         self.check_finite(not counts.not_finite, f"the {name} loss is nan")
@@ -351,6 +380,8 @@ class Training:
         state = self.state
         self.check_finite(state.is_finite(), "a weight is infinite or not a number")
         state.seconds = clock.total
+        if not self.group.is_first:
+            return
         try:
             state.save(self.run.checkpoints, {"metrics_bytes": log.mark(), **self.arithmetic})
             self._safe_step = state.step
@@ -375,7 +406,8 @@ class Training:
         about = describe_hardware(self.device_config)
         names = ("torch", "hardware", "instructions", "threads", "device", "precision")
         versions = {"commit": source_commit(), "numpy": np.__version__, "plain": self.device_config.reference}
-        return {**versions, **{name: about[name] for name in names}}
+        several = {"processes": self.group.size} if self.group.size > 1 else {}
+        return {**versions, **{name: about[name] for name in names}, **several}
 
     def pass_over(self, log: RunLog, damaged: DamagedError, step: int) -> None:
         """Rename a damaged checkpoint and warn; the older checkpoint of ``step`` is used instead."""
@@ -414,7 +446,18 @@ class Training:
         """Keep the weights before the first step too, if the recipe keeps those that are best on val."""
         if self.recipe.train.keep == "best-on-val" and len(self.val_index):
             with stage(self.reporter, "evaluating the probe", len(self.val_index)):
-                self.state.keep_best(1 - self.measure("val", self.val_index)["val_top1"])
+                self.state.keep_best(1 - self.measure("val", self.val_index, ONE)["val_top1"])
+
+    def begin(self, log: RunLog) -> None:
+        """Start anew, or from the newest checkpoint. The first process reads it, and the others take its state."""
+        if self.group.is_first:
+            self.group.from_first(lambda: self._begin_first(log))
+        else:
+            self.state.from_bytes(self.group.from_first(bytes))
+
+    def _begin_first(self, log: RunLog) -> bytes:
+        self.restore(log)
+        return self.state.to_bytes() if self.group.size > 1 else b""
 
     def restore(self, log: RunLog) -> None:
         """Load the newest undamaged checkpoint, if there is one, and remove the metrics of later steps."""
@@ -442,8 +485,8 @@ class Training:
         self._safe_step = self._moving_step = found.step
         if not log.cut(found.state["metrics_bytes"]):
             self.warn(log, "metrics-lost", "metrics.jsonl is shorter than it was; its earlier lines are lost")
-        for name, value in self.arithmetic.items():
-            if (before := found.state.get(name)) != value:
+        for name, value in {"processes": 1, **self.arithmetic}.items():
+            if (before := found.state.get(name, 1 if name == "processes" else None)) != value:
                 self.warn(log, "other-arithmetic", f"{name} was {before}, now {value}: the last bits may differ")
         log.event("resume", step=found.step, seed=self.seed)
         if found.step < self.last_step:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -132,6 +134,31 @@ class State:
 
     def save(self, root: Path, facts: Mapping[str, Any]) -> None:
         """Write a checkpoint; ``facts``: further values for its ``state.json``. Raises ``OSError``."""
+        tensors, numbers = self._contents()
+        save_checkpoint(root, self.step, tensors, {**facts, **numbers})
+
+    def to_bytes(self) -> bytes:
+        """The whole state, for the other processes of a group; :meth:`from_bytes` reads it."""
+        tensors, numbers = self._contents()
+        header = json.dumps({"step": self.step, "state": {**numbers, "metrics_bytes": 0}}).encode()
+        flat = {
+            f"{group} {name}": value.detach().cpu().contiguous()
+            for group, named in tensors.items()
+            for name, value in named.items()
+        }
+        return len(header).to_bytes(8, "little") + header + safetensors.torch.save(flat)
+
+    def from_bytes(self, data: bytes) -> None:
+        """Take the state of another process, see :meth:`to_bytes`."""
+        size = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + size])
+        tensors: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}}
+        for name, value in safetensors.torch.load(data[8 + size :]).items():
+            group, _, key = name.partition(" ")
+            tensors.setdefault(group, {})[key] = value
+        self._take(Checkpoint(header["step"], tensors, header["state"]))
+
+    def _contents(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
         tensors = {
             "model": self.network.state_dict(),
             "optimizer": optimizer_tensors(self.network, self.optimizer),
@@ -145,7 +172,7 @@ class State:
             "epoch": self.epoch.sums.tolist(),
             "seconds": self.seconds,
         }
-        save_checkpoint(root, self.step, tensors, {**facts, **numbers})
+        return tensors, numbers
 
     def restore(self, found: Checkpoint) -> None:
         """Restore the state of a checkpoint. Raises ``UserError`` if the checkpoint is from another training."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from alexnet.models.classifier import Classifier
 from alexnet.models.layers import Masks
 from alexnet.runtime.device import DeviceConfig
+from alexnet.runtime.group import ONE, Group
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Outcome:
     """The result of one step, computed before the update; each field is a 0-d tensor on the device.
 
     ``loss``: the mean loss of the batch. ``right``: the number of correct predictions. ``finite``: whether the loss and
-    all gradients are finite; if not, the step changed nothing.
+    all gradients are finite; if not, the step changed nothing. All are those of the whole batch, in every process.
     """
 
     loss: Tensor
@@ -40,25 +41,35 @@ def train_step(
     label_smoothing: float,
     device_config: DeviceConfig,
     class_weights: Tensor | None = None,
+    share: float = 1.0,
+    group: Group = ONE,
 ) -> Outcome:
     """One update of the weights, with the learning rates of the optimizer.
 
     ``images``: ``(N, C, S, S)`` float32; ``targets``: ``(N,)`` int64; ``masks``: dropout masks, layer → ``(N, units)``
     bool; ``label_smoothing``: 0 … 1. ``class_weights``: the weight of each class in the loss, ``(classes,)``
-    float32, None for equal weights.
+    float32, None for equal weights. ``group``: the processes that have the other images of the batch; ``share``: the
+    part of the weight of all its images that these images have, 0 … 1. N may be 0 in a group.
     """
     averages = running_averages(model)
     before = [average.clone() for average in averages]
     with device_config.autocast():
         logits = model(device_config.to_memory_format(images), masks)
-    loss = F.cross_entropy(logits.float(), targets, class_weights, label_smoothing=label_smoothing)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if len(images):
+        loss = F.cross_entropy(logits, targets, class_weights, label_smoothing=label_smoothing) * share
+    else:
+        loss = logits.sum()  # 0, but connected to all parameters: their gradients are 0
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    finite = all_finite(loss.detach(), [p.grad for p in model.parameters() if p.grad is not None])
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    group.add(gradients)
+    loss, right = group.totals(loss.detach(), (logits.argmax(dim=1) == targets).sum())
+    finite = all_finite(loss, gradients)
     update(optimizer, finite)
     for average, old in zip(averages, before, strict=True):
         average.copy_(torch.where(finite, average, old))
-    return Outcome(loss.detach(), (logits.argmax(dim=1) == targets).sum(), finite)
+    return Outcome(loss, right, finite)
 
 
 def all_finite(loss: Tensor, gradients: list[Tensor]) -> Tensor:
@@ -67,7 +78,7 @@ def all_finite(loss: Tensor, gradients: list[Tensor]) -> Tensor:
     The sum of each gradient is checked: it is not finite if any of its elements is not finite. A sum is limited only by
     memory speed; computing a norm would take a fifth of a step.
     """
-    return torch.stack([loss, *(gradient.sum() for gradient in gradients)]).isfinite().all()
+    return torch.stack([loss.float(), *(gradient.sum() for gradient in gradients)]).isfinite().all()
 
 
 def update(optimizer: torch.optim.Optimizer, finite: Tensor) -> None:

@@ -70,7 +70,7 @@ def our_steps(variant: str, batch: int, precision: str, device: str) -> tuple[De
     side = stored_side(network)
     pixels, targets = some_pixels(batch, side, network.in_channels, network.num_classes, device_config.device)
     index = np.arange(batch)
-    same = (Batch(step, 0, index, index, pixels, targets) for step in itertools.count())
+    same = (Batch(step, 0, index, slice(None), index, pixels, targets) for step in itertools.count())
     return device_config, deterministic_steps(network, same, side, device_config)
 
 

@@ -377,7 +377,9 @@ def test_the_start_is_kept_if_no_epoch_is_better(dataset, init, cpu, tmp_path, n
     recipe = override(RECIPE, {"train.keep": "best-on-val", "optim.lr": 0.3, "optim.optimizer": "sgd"})
     run = start_or_continue(tmp_path / "run", recipe, 0, "digits", dataset.digest)
     training = Training(recipe, dataset, run, 0, cpu, notes, init)
-    training.measure = lambda name, index: {f"{name}_loss": 1.0, f"{name}_top1": 0.5 if training.state.step else 0.6}
+    training.measure = lambda name, index, group: {
+        f"{name}_loss": 1.0, f"{name}_top1": 0.5 if training.state.step else 0.6
+    }  # fmt: skip
     before = {}
     real = training.state.keep_best
     training.state.keep_best = lambda error: (real(error), before.update(training.state.best))

@@ -702,7 +702,7 @@ def test_a_training_that_no_longer_improves_stops_early_also_if_it_was_interrupt
     assert training.stops_early
     training.state.errors = []
     worse = iter([0.5, *[0.6] * 20])
-    training.measure = lambda name, index: {"val_loss": 1.0, "val_top1": 1 - next(worse)}
+    training.measure = lambda name, index, group: {"val_loss": 1.0, "val_top1": 1 - next(worse)}
     training.fit(nothing)
     assert training.state.step == 5 * steps
     assert "stopped early: the validation accuracy did not improve for 4 epochs" in notes.lines

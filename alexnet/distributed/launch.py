@@ -1,0 +1,105 @@
+"""Start several processes of this program on one computer: ``alexnet train RECIPE --nproc N``.
+
+PyTorch's own agent, the one of torchrun, starts the processes, watches them, and starts all of them again if one dies.
+It knows success and failure only. So the first process writes the exit status that a user expects into a file, and ends
+with 0: a mistake of the user is not repeated, and a training that a signal has stopped is not started again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import logging
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from alexnet.core.errors import UserError
+
+STATUS_FILE = "ALEXNET_STATUS_FILE"  # environment variable: where the first process writes the exit status
+SIGNALS = "SIGTERM,SIGINT,SIGUSR1"  # passed on to the processes; others would leave them running
+SHUTDOWN_SECONDS = 300  # for the last step and its checkpoint, before the processes are killed
+FAILURE = 1
+PR_SET_PDEATHSIG = 1  # of prctl(2)
+
+
+def launch(words: Sequence[str], processes: int, max_restarts: int) -> int:
+    """Run ``python -m alexnet WORDS`` in several processes that train together; returns the exit status.
+
+    ``max_restarts``: how often all processes are started again after one was killed or has crashed. Raises
+    ``UserError`` if they cannot be started.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # it writes pages about one failure
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
+    with tempfile.TemporaryDirectory() as folder:
+        status_file = Path(folder) / "status"
+        os.environ[STATUS_FILE] = str(status_file)
+        settings = {
+            "min_nodes": 1, "max_nodes": 1, "nproc_per_node": processes, "rdzv_backend": "c10d",
+            "rdzv_endpoint": "localhost:0", "run_id": Path(folder).name, "max_restarts": max_restarts,
+            "signals_to_handle": SIGNALS, "shutdown_timeout": SHUTDOWN_SECONDS, "monitor_interval": 0.1,
+        }  # fmt: skip
+        known = {field.name for field in dataclasses.fields(LaunchConfig)}
+        config = LaunchConfig(**{name: value for name, value in settings.items() if name in known})  # type: ignore[arg-type]
+        try:
+            elastic_launch(config, sys.executable)("-m", "alexnet", *words)
+        except SignalException as error:
+            return read_status(status_file, 128 + int(error.sigval))
+        except ChildFailedError:
+            return read_status(status_file, FAILURE)
+        except (RuntimeError, OSError) as error:
+            raise UserError(f"cannot start {processes} processes: {str(error).splitlines()[0]}") from error
+        finally:
+            del os.environ[STATUS_FILE]
+        return read_status(status_file, 0)
+
+
+def read_status(path: Path, otherwise: int) -> int:
+    """The exit status in a file of :func:`report_status`."""
+    try:
+        return int(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return otherwise
+
+
+def is_launched() -> bool:
+    """Whether :func:`launch` has started this process."""
+    return STATUS_FILE in os.environ
+
+
+def report_status(status: int, *, first: bool) -> int:
+    """The status with which this process ends: 0 if :func:`launch` has started it and reads the real one in a file.
+
+    ``first``: whether this is the first process, which writes the file.
+    """
+    if not is_launched():
+        return status
+    if first:
+        with contextlib.suppress(OSError):
+            Path(os.environ[STATUS_FILE]).write_text(str(status), encoding="utf-8")
+    return 0
+
+
+def end_with_parent() -> None:
+    """Let the system send SIGTERM to this process when the process that has started it dies, also after SIGKILL.
+
+    The training then writes a checkpoint and ends, and does not go on without anybody who watches it. Linux only.
+    """
+    if not is_launched() or sys.platform != "linux":
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def has_reported() -> bool:
+    """Whether the first process has ended as it should, so that the others end too."""
+    return is_launched() and Path(os.environ[STATUS_FILE]).is_file()

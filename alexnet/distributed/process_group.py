@@ -1,0 +1,243 @@
+"""A group of several processes, each with its part of every batch (data parallel), on ``torch.distributed``.
+
+torchrun, or ``alexnet train --nproc N``, starts the processes and sets the environment variables RANK, WORLD_SIZE and
+LOCAL_RANK. The gradients of all parameters are summed by one all-reduce, in the order of the parameters: unlike the
+buckets of ``DistributedDataParallel``, which are arranged anew after a restart, this gives the same bits after it
+(docs/devices.md). On CPUs gloo communicates, on NVIDIA GPUs NCCL.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
+
+from alexnet.core.errors import ConnectionLostError, UserError
+from alexnet.runtime.group import ONE, Group
+
+TIMEOUT = datetime.timedelta(seconds=120)  # of one exchange: a process that hangs longer ends the others
+PATIENCE = datetime.timedelta(days=7)  # for work that only the first process does, such as preparing images
+FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Place:
+    """The place of this process among those that were started together: the values of torchrun's variables."""
+
+    rank: int
+    size: int
+    local_rank: int
+
+
+def place_in_group() -> Place | None:
+    """The place of this process; None if it was started alone. Raises ``UserError`` for variables that do not fit."""
+    if "WORLD_SIZE" not in os.environ or "RANK" not in os.environ:
+        return None
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    values = [os.environ.get(name, "0") for name in names]
+    if not all(value.isdigit() for value in values) or not int(values[0]) < int(values[1]):
+        found = ", ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
+        raise UserError(f"the environment variables of torchrun do not fit: {found}")
+    place = Place(*map(int, values))
+    return place if place.size > 1 else None
+
+
+@contextlib.contextmanager
+def open_group(device: str | None) -> Iterator[Group]:
+    """The group that this process belongs to: a context. Of a process that was started alone, the group of one.
+
+    ``device``: as ``resolve_device`` takes it. Raises ``UserError`` if there are more processes than GPUs, and
+    ``ConnectionLostError`` if the others cannot be reached.
+    """
+    place = place_in_group()
+    if place is None:
+        yield ONE
+        return
+    with _one_error():
+        group = ProcessGroup(place, local_device(device, place))
+    try:
+        yield group
+    finally:
+        group.close()
+
+
+def local_device(device: str | None, place: Place) -> torch.device:
+    """The device of this process: a GPU of its own, or the CPU. Raises ``UserError`` if there are too few GPUs."""
+    if device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    if device not in (None, "cuda"):
+        raise UserError(f"--device {device} is one GPU, and {place.size} processes need one each: give --device cuda")
+    if place.local_rank >= torch.cuda.device_count():
+        raise UserError(
+            f"there are more processes than GPUs ({torch.cuda.device_count()}): give --nproc "
+            f"{torch.cuda.device_count()}, or --device cpu"
+        )
+    return torch.device("cuda", place.local_rank)
+
+
+class ProcessGroup(Group):
+    """Several processes. Each exchange waits for all of them, so all must call the same methods in the same order.
+
+    Any method raises ``ConnectionLostError`` if another process has ended or does not answer within ``TIMEOUT``.
+    """
+
+    def __init__(self, place: Place, device: torch.device) -> None:
+        self.rank, self.size, self.device, self._device = place.rank, place.size, str(device), device
+        self._calls, self._owned = 0, not dist.is_initialized()
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        store, _, _ = next(iter(rendezvous("env://")))
+        # A restarted attempt needs names of its own: the store outlives the processes and holds their old addresses.
+        self._store = PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        if self._owned:
+            backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+            dist.init_process_group(backend, store=self._store, rank=self.rank, world_size=self.size, timeout=TIMEOUT)
+
+    def close(self) -> None:
+        """Leave the group. Processes that wait for the first one are told that it has ended."""
+        if self.is_first:
+            with contextlib.suppress(RuntimeError):
+                self._store.set(f"call-{self._calls + 1}", FAILED)
+        if self._owned and dist.is_initialized():
+            dist.destroy_process_group()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ProcessGroup:
+        return self  # copies of a network belong to the same group
+
+    def add(self, tensors: Sequence[Tensor]) -> None:
+        """See :class:`Group`."""
+        if not tensors:
+            return
+        flat = _flatten_dense_tensors(tensors)  # type: ignore[no-untyped-call]
+        self.reduce(flat)
+        for tensor, total in zip(tensors, _unflatten_dense_tensors(flat, tensors), strict=True):  # type: ignore[no-untyped-call]
+            tensor.copy_(total)
+
+    def reduce(self, tensor: Tensor) -> Tensor:
+        """Replace a tensor by its sum over all processes, in place; returns it."""
+        with _one_error():
+            dist.all_reduce(tensor)
+        return tensor
+
+    def totals(self, *numbers: Tensor) -> tuple[Tensor, ...]:
+        """See :class:`Group`; the sums are float64."""
+        return tuple(self.reduce(torch.stack([number.double() for number in numbers])))
+
+    def largest(self, *numbers: float) -> tuple[float, ...]:
+        """See :class:`Group`."""
+        values = torch.tensor(numbers, dtype=torch.float64)
+        with _one_error():
+            dist.all_reduce(values, dist.ReduceOp.MAX)
+        return tuple(values.tolist())
+
+    def rows(self, own: Tensor | None, counts: Sequence[int]) -> list[Tensor]:
+        """See :class:`Group`; the rows of this process are fp32 ``(counts[rank], columns)``."""
+        columns = int(self.largest(0 if own is None else own.shape[1])[0])
+        padded = torch.zeros((max(counts), columns), device=self._device)
+        if own is not None:
+            padded[: len(own)] = own
+        found = [torch.empty_like(padded) for _ in range(self.size)]
+        with _one_error():
+            dist.all_gather(found, padded)
+        return [rows[:count] for rows, count in zip(found, counts, strict=True) if count]
+
+    def from_first(self, make: Callable[[], bytes]) -> bytes:
+        """See :class:`Group`. If ``make`` fails in the first process, the others raise ``ConnectionLostError``."""
+        self._calls += 1
+        name = f"call-{self._calls}"
+        if self.is_first:
+            try:
+                data = make()
+            except BaseException:
+                with contextlib.suppress(RuntimeError):
+                    self._store.set(name, FAILED)
+                raise
+            with _one_error():
+                self._store.set(name, str(len(data)))
+        else:
+            with _one_error():
+                self._store.wait([name], PATIENCE)
+                found = self._store.get(name)
+            if found.decode() == FAILED:
+                raise ConnectionLostError("the first process has ended")
+            data = bytes(int(found))
+        tensor = torch.from_numpy(np.frombuffer(bytearray(data), np.uint8))
+        with _one_error():
+            dist.broadcast(tensor, 0)
+        return tensor.numpy().tobytes()
+
+    def use_global_statistics(self, network: nn.Module) -> None:
+        """See :class:`Group`."""
+        for module in network.modules():
+            if type(module) is nn.BatchNorm2d:
+                module.__class__ = GlobalBatchNorm2d
+                setattr(module, "group", self)  # noqa: B010 – modules accept tensors only, for the type checker
+
+
+class GlobalBatchNorm2d(nn.BatchNorm2d):
+    """``nn.BatchNorm2d`` whose training statistics are those of the images of all processes. ``(N, C, H, W)``.
+
+    ``torch.nn.SyncBatchNorm`` does not run on CPUs. The parameters and buffers are those of ``nn.BatchNorm2d``, and in
+    evaluation mode it is one.
+    """
+
+    group: ProcessGroup
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        y = x if x.dtype == torch.float64 else x.float()
+        channels, axes = x.shape[1], (0, 2, 3)
+        count = torch.full((1,), y.numel() // channels, dtype=y.dtype, device=y.device)
+        sums: Tensor = _Sum.apply(torch.cat([y.sum(axes), (y * y).sum(axes), count]), self.group)
+        total = sums[-1].detach()
+        mean = sums[:channels] / total
+        var = (sums[channels : 2 * channels] / total - mean * mean).clamp_min(0)
+        with torch.no_grad():
+            self._update_averages(mean, var, total)
+        scale = torch.rsqrt(var + self.eps) * self.weight
+        normalized = (y - mean[:, None, None]) * scale[:, None, None] + self.bias[:, None, None]
+        return normalized.to(x.dtype)
+
+    def _update_averages(self, mean: Tensor, var: Tensor, total: Tensor) -> None:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        self.num_batches_tracked += 1
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+        self.running_var.lerp_((var * total / (total - 1)).to(self.running_var.dtype), self.momentum)
+
+
+class _Sum(torch.autograd.Function):
+    """The sum of a tensor over the processes; its gradient is the sum of their gradients."""
+
+    @staticmethod
+    def forward(context: Any, own: Tensor, group: ProcessGroup) -> Tensor:
+        context.group = group
+        return group.reduce(own.clone())
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        total: Tensor = context.group.reduce(gradient.clone())
+        return total, None
+
+
+@contextlib.contextmanager
+def _one_error() -> Iterator[None]:
+    """Turn the errors of an exchange, which have many types and long messages, into ``ConnectionLostError``."""
+    try:
+        yield
+    except RuntimeError as error:  # also DistError and those of gloo
+        raise ConnectionLostError(str(error).splitlines()[0]) from error

@@ -1,0 +1,132 @@
+"""Trainings in several processes: the same as in one, after kills and signals too, and errors in one line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from alexnet.runtime.run import Run
+
+WORKER = Path(__file__).with_name("worker.py")
+LIMITS = {"float64": 1e-12, "fp32": 2e-5}
+WORDS = ["train", "small-digits", "--device", "cpu", "--set", "model.width=0.125", "--set", "train.epochs=24"]
+WORDS += ["--set", "train.precision=fp32", "--set", "train.batch_size=128"]
+PATIENCE = 120
+
+
+@pytest.fixture
+def environment(home):
+    return {**os.environ, "OMP_NUM_THREADS": "1", "ALEXNET_HOME": str(home)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 3, 4])
+def test_several_processes_train_as_one_does(processes, tmp_path, environment):
+    agent = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    done = subprocess.run([*agent, WORKER, tmp_path], env=environment, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    assert len(found) == 20
+    for name, figures in found.items():
+        limit = LIMITS[name.rpartition(", ")[2]]
+        assert figures["weights"] <= limit, (name, figures)
+        assert figures["metrics"] <= limit, (name, figures)
+        assert figures["ranks agree"], name
+
+
+def start(tmp_path, environment, *more, processes=3):
+    words = [*WORDS, "--out", "run", "--nproc", str(processes), *more]
+    command = [sys.executable, "-m", "alexnet", *words]
+    return subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def ranks(parent):
+    """Rank → process number of the processes that train."""
+    found = {}
+    for number in Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split():
+        variables = Path(f"/proc/{number}/environ").read_bytes().split(b"\0")
+        found |= {int(each[5:]): int(number) for each in variables if each.startswith(b"RANK=")}
+    return found
+
+
+def wait_for(condition, process):
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "it takes too long"
+        time.sleep(0.02)
+
+
+def checkpoints(tmp_path):
+    return [*(tmp_path / "run" / "checkpoints").glob("step-*")]
+
+
+def finished(process):
+    output, errors = process.communicate(timeout=PATIENCE)
+    return process.returncode, output.decode(), errors.decode()
+
+
+def weights(tmp_path):
+    return load_file(tmp_path / "run" / "model" / "model.safetensors")
+
+
+@pytest.mark.slow
+def test_killed_and_stopped_processes_end_with_the_same_bits(tmp_path, environment):
+    for name in ("undisturbed", "killed", "stopped"):
+        (tmp_path / name).mkdir()
+    status, output, errors = finished(start(tmp_path / "undisturbed", environment))
+    assert status == 0, errors
+    assert "top-1" in output
+    assert output.count("the run is in run") == 1
+    process = start(tmp_path / "killed", environment)
+    for victim in (1, 0):
+        before = set(checkpoints(tmp_path / "killed"))
+        wait_for(lambda before=before: set(checkpoints(tmp_path / "killed")) - before, process)
+        os.kill(ranks(process)[victim], signal.SIGKILL)
+    status, output, errors = finished(process)
+    assert status == 0, errors
+    assert "Traceback" not in errors
+    assert len([event for event in Run(tmp_path / "killed" / "run").events() if event["event"] == "resume"]) == 2
+    for receiver in ("parent", 2):  # the whole group stops, also if one process gets the signal
+        process = start(tmp_path / "stopped", environment)
+        before = set(checkpoints(tmp_path / "stopped"))
+        wait_for(lambda before=before: set(checkpoints(tmp_path / "stopped")) - before, process)
+        children = ranks(process)
+        os.kill(process.pid if receiver == "parent" else children[receiver], signal.SIGTERM)
+        status, _, errors = finished(process)
+        assert status == 143, errors
+        assert errors.count("stopped after step") == 1
+        assert not any(Path(f"/proc/{number}").exists() for number in children.values())
+    status, _, errors = finished(start(tmp_path / "stopped", environment))
+    assert status == 0, errors
+    expected = weights(tmp_path / "undisturbed")
+    for name in ("killed", "stopped"):
+        found = weights(tmp_path / name)
+        assert all(found[key].equal(value) for key, value in expected.items()), name
+    metrics = [
+        (tmp_path / name / "run" / "metrics.jsonl").read_bytes() for name in ("undisturbed", "killed", "stopped")
+    ]
+    assert metrics[0] == metrics[1] == metrics[2]
+
+
+def test_a_mistake_gives_one_line_and_no_restart(tmp_path, environment):
+    status, _, errors = finished(start(tmp_path, environment, "--set", "train.epochs=0"))
+    assert status == 2
+    assert errors.count("\n") == 1
+    status, _, errors = finished(start(tmp_path, environment, "--set", "train.steps=2"))
+    assert status == 0, errors
+    status, _, errors = finished(start(tmp_path, environment, "--set", "train.steps=2"))
+    assert status == 0
+    assert "is already finished" in errors
+    assert "training small-digits" not in errors
+    (tmp_path / "run" / "result.json").unlink()
+    status, _, errors = finished(start(tmp_path, environment, "--set", "train.steps=2", "--seed", "1"))
+    assert status == 2
+    assert errors.count("alexnet: ") == 1
+    assert "Traceback" not in errors
