@@ -40,7 +40,7 @@ from alexnet.data.prepared import PreparedDataset, open_prepared, prepared_path,
 from alexnet.data.sources import Record, Source, absolute_source, is_builtin, open_source
 from alexnet.data.splits import evenly_spaced
 from alexnet.data.writer import array_header
-from alexnet.distributed.process_group import open_group
+from alexnet.distributed.groups import open_group
 from alexnet.inference.distance import Distances, distances_of_pairs, pairs_of_names, perceptual_distance
 from alexnet.inference.feature_files import Features, NpyFolder, file_format, open_features, twin_folder
 from alexnet.inference.features import BATCH, LayerExtractor, Pool, Request, computed_chunks, extract
@@ -63,7 +63,7 @@ from alexnet.report.markdown import write_report
 from alexnet.report.model_card import model_card
 from alexnet.report.tables import csv_rows
 from alexnet.runtime.device import DeviceConfig, matrix_rate, resolve_device
-from alexnet.runtime.group import ONE, Group
+from alexnet.runtime.group import ONE, Group, Parallel
 from alexnet.runtime.log import NullReporter, Reporter, stage
 from alexnet.runtime.progress import make_reporter
 from alexnet.runtime.run import Run, lock_run_folder, start_or_continue
@@ -132,6 +132,7 @@ def train(
     data_root: Path | str | None = None,
     weights_root: Path | str | None = None,
     keep_checkpoints: bool = False,
+    parallel: Parallel = "data",
     progress: bool | None = None,
     reporter: Reporter | None = None,
 ) -> Run:
@@ -152,13 +153,14 @@ def train(
     if there is one. ``reference``: use reference PyTorch layers instead of the fast kernels. ``data_root``: the first
     folder to search for built-in image sets. ``weights_root``: the first folder to search for published weights.
     ``keep_checkpoints``: keep the checkpoints of the finished run, which are
-    removed otherwise once its model is verified. ``reporter``: receives progress and messages instead of stderr.
+    removed otherwise once its model is verified. ``parallel``: how several processes that torchrun has started divide
+    the work: ``"data"``, ``"hybrid"`` or ``"columns"``. ``reporter``: receives progress and messages instead of stderr.
 
     Raises ``UserError`` (a ``ValueError``) with one line for a mistake of the user, ``DivergedError`` (a ``UserError``)
     if the loss or a weight is no longer finite, and ``StoppedError`` after a checkpoint if a signal stopped the
     training.
     """
-    with open_group(device) as group:
+    with open_group(device, parallel) as group:
         if not group.is_first:
             return _join_training(group)
         plan = plan_training(

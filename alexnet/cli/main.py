@@ -65,6 +65,8 @@ def _train(add: Add) -> None:
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help=change)
     several = "train in N processes on this computer, each with its part of every batch (default: 1); see docs/devices"
     add("--nproc", type=count, default=1, metavar="N", help=several)
+    how = "divide batches (data), also fc6 and fc7 (hybrid), or the two columns of 2012 (columns); default: data"
+    add("--parallel", choices=("data", "hybrid", "columns"), default="data", help=how)
     restarts = "with --nproc, start all processes again after one has died, at most N times (default: 3)"
     add("--max-restarts", type=count, default=3, metavar="N", help=restarts)
     keep = "keep the checkpoints of the finished run (default: they are removed once its model is verified)"

@@ -13,6 +13,7 @@ from alexnet.cli.console import print_json, print_text
 from alexnet.config import assignments
 from alexnet.core.errors import DivergedError, StoppedError
 from alexnet.core.files import folder_bytes
+from alexnet.distributed.groups import check_divisible, check_processes
 from alexnet.distributed.launch import end_with_parent, is_launched, launch
 from alexnet.distributed.process_group import Place, local_device, place_in_group
 from alexnet.recipes import DEFAULT, get_recipe
@@ -20,7 +21,7 @@ from alexnet.report.markdown import readings
 from alexnet.report.text import describe_measure
 from alexnet.runtime.progress import make_reporter
 from alexnet.runtime.run import Run
-from alexnet.training.build import fits_probe_only
+from alexnet.training.build import build_model, fits_probe_only
 
 SHOWN = ("report.html", "report.md", "curves.png")
 LARGE = 100e6  # bytes: checkpoints of a finished run above this size are mentioned
@@ -47,7 +48,7 @@ def main(arguments: argparse.Namespace) -> int:
     found = _train_in_processes(arguments, settings) if arguments.nproc > 1 and not place else None
     if isinstance(found, int):
         return found
-    run = found or train(arguments.recipe, seed=arguments.seed, **settings)
+    run = found or train(arguments.recipe, seed=arguments.seed, parallel=arguments.parallel, **settings)
     return 0 if is_launched() else _print_result(run, arguments)
 
 
@@ -56,8 +57,10 @@ def _train_in_processes(arguments: argparse.Namespace, settings: dict[str, Any])
 
     None if one process is enough: the run has finished before, or only a linear probe has to be fitted.
     """
+    check_processes(arguments.nproc, arguments.parallel)
     local_device(arguments.device, Place(arguments.nproc - 1, arguments.nproc, arguments.nproc - 1))
     plan = plan_training(arguments.recipe, **settings, reporter=make_reporter())
+    check_divisible(build_model(plan.recipe, plan.dataset, 0, plan.init.network), arguments.parallel)
     if plan.run.finished or fits_probe_only(plan.recipe, plan.dataset):
         return None
     return launch(arguments.words, arguments.nproc, arguments.max_restarts) or Run(plan.run.folder)
@@ -66,7 +69,7 @@ def _train_in_processes(arguments: argparse.Namespace, settings: dict[str, Any])
 def _train_quietly(arguments: argparse.Namespace, settings: dict[str, Any]) -> int:
     """Train in a process that is not the first of its group, which prints everything; returns the exit status."""
     try:
-        train(arguments.recipe, seed=arguments.seed, **settings)
+        train(arguments.recipe, seed=arguments.seed, parallel=arguments.parallel, **settings)
     except StoppedError as stopped:
         return stopped.status
     except DivergedError:

@@ -1,4 +1,4 @@
-"""A group of several processes, each with its part of every batch (data parallel), on ``torch.distributed``.
+"""Groups of several processes on ``torch.distributed``; here, each has its part of every batch (data parallel).
 
 torchrun, or ``alexnet train --nproc N``, starts the processes and sets the environment variables RANK, WORLD_SIZE and
 LOCAL_RANK. The gradients of all parameters are summed by one all-reduce, in the order of the parameters: unlike the
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,11 +25,13 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from alexnet.core.errors import ConnectionLostError, UserError
-from alexnet.runtime.group import ONE, Group
+from alexnet.models.layers import at_least_fp32
+from alexnet.runtime.group import Group
 
 TIMEOUT = datetime.timedelta(seconds=120)  # of one exchange: a process that hangs longer ends the others
 PATIENCE = datetime.timedelta(days=7)  # for work that only the first process does, such as preparing images
 FAILED = "failed"
+_groups = itertools.count()  # of this process
 
 
 @dataclass(frozen=True)
@@ -53,25 +56,6 @@ def place_in_group() -> Place | None:
     return place if place.size > 1 else None
 
 
-@contextlib.contextmanager
-def open_group(device: str | None) -> Iterator[Group]:
-    """The group that this process belongs to: a context. Of a process that was started alone, the group of one.
-
-    ``device``: as ``resolve_device`` takes it. Raises ``UserError`` if there are more processes than GPUs, and
-    ``ConnectionLostError`` if the others cannot be reached.
-    """
-    place = place_in_group()
-    if place is None:
-        yield ONE
-        return
-    with _one_error():
-        group = ProcessGroup(place, local_device(device, place))
-    try:
-        yield group
-    finally:
-        group.close()
-
-
 def local_device(device: str | None, place: Place) -> torch.device:
     """The device of this process: a GPU of its own, or the CPU. Raises ``UserError`` if there are too few GPUs."""
     if device == "cpu" or not torch.cuda.is_available():
@@ -86,6 +70,15 @@ def local_device(device: str | None, place: Place) -> torch.device:
     return torch.device("cuda", place.local_rank)
 
 
+@contextlib.contextmanager
+def exchange() -> Iterator[None]:
+    """A context around exchanges, whose errors become ``ConnectionLostError``: they have many types, and are long."""
+    try:
+        yield
+    except RuntimeError as error:  # also DistError and those of gloo
+        raise ConnectionLostError(str(error).splitlines()[0]) from error
+
+
 class ProcessGroup(Group):
     """Several processes. Each exchange waits for all of them, so all must call the same methods in the same order.
 
@@ -95,11 +88,12 @@ class ProcessGroup(Group):
     def __init__(self, place: Place, device: torch.device) -> None:
         self.rank, self.size, self.device, self._device = place.rank, place.size, str(device), device
         self._calls, self._owned = 0, not dist.is_initialized()
+        attempt, number = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), next(_groups)
         if device.type == "cuda":
             torch.cuda.set_device(device)
         store, _, _ = next(iter(rendezvous("env://")))
         # A restarted attempt needs names of its own: the store outlives the processes and holds their old addresses.
-        self._store = PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        self._store = PrefixStore(f"attempt-{attempt}-group-{number}", store)
         if self._owned:
             backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
             dist.init_process_group(backend, store=self._store, rank=self.rank, world_size=self.size, timeout=TIMEOUT)
@@ -112,32 +106,49 @@ class ProcessGroup(Group):
         if self._owned and dist.is_initialized():
             dist.destroy_process_group()
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> ProcessGroup:
-        return self  # copies of a network belong to the same group
-
-    def add(self, tensors: Sequence[Tensor]) -> None:
+    def part(self, count: int) -> slice:
         """See :class:`Group`."""
-        if not tensors:
+        return self.share(count)
+
+    def share(self, count: int) -> slice:
+        """The items of this process when ``count`` items are divided among all: contiguous, and perhaps none."""
+        return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+
+    def shares(self, count: int) -> list[int]:
+        """The number of items of each process when ``count`` items are divided among all."""
+        return [(rank + 1) * count // self.size - rank * count // self.size for rank in range(self.size)]
+
+    def prepare(self, network: nn.Module, copies: Sequence[nn.Module]) -> None:
+        """Let batch normalization in training use the statistics of the whole batch, in place."""
+        for module in itertools.chain(*(each.modules() for each in copies)):
+            if type(module) is nn.BatchNorm2d:
+                module.__class__ = GlobalBatchNorm2d
+                setattr(module, "group", self)  # noqa: B010 – modules accept tensors only, for the type checker
+
+    def add_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """See :class:`Group`."""
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if not gradients:
             return
-        flat = _flatten_dense_tensors(tensors)  # type: ignore[no-untyped-call]
-        self.reduce(flat)
-        for tensor, total in zip(tensors, _unflatten_dense_tensors(flat, tensors), strict=True):  # type: ignore[no-untyped-call]
-            tensor.copy_(total)
+        flat = self.reduce(_flatten_dense_tensors(gradients))  # type: ignore[no-untyped-call]
+        for gradient, total in zip(gradients, _unflatten_dense_tensors(flat, gradients), strict=True):  # type: ignore[no-untyped-call]
+            gradient.copy_(total)
 
     def reduce(self, tensor: Tensor) -> Tensor:
         """Replace a tensor by its sum over all processes, in place; returns it."""
-        with _one_error():
+        with exchange():
             dist.all_reduce(tensor)
         return tensor
 
-    def totals(self, *numbers: Tensor) -> tuple[Tensor, ...]:
+    def totals(self, loss: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
         """See :class:`Group`; the sums are float64."""
-        return tuple(self.reduce(torch.stack([number.double() for number in numbers])))
+        total_loss, total_right = self.reduce(torch.stack([loss.double(), right.double()]))
+        return total_loss, total_right
 
     def largest(self, *numbers: float) -> tuple[float, ...]:
         """See :class:`Group`."""
         values = torch.tensor(numbers, dtype=torch.float64)
-        with _one_error():
+        with exchange():
             dist.all_reduce(values, dist.ReduceOp.MAX)
         return tuple(values.tolist())
 
@@ -148,7 +159,7 @@ class ProcessGroup(Group):
         if own is not None:
             padded[: len(own)] = own
         found = [torch.empty_like(padded) for _ in range(self.size)]
-        with _one_error():
+        with exchange():
             dist.all_gather(found, padded)
         return [rows[:count] for rows, count in zip(found, counts, strict=True) if count]
 
@@ -163,26 +174,19 @@ class ProcessGroup(Group):
                 with contextlib.suppress(RuntimeError):
                     self._store.set(name, FAILED)
                 raise
-            with _one_error():
+            with exchange():
                 self._store.set(name, str(len(data)))
         else:
-            with _one_error():
+            with exchange():
                 self._store.wait([name], PATIENCE)
                 found = self._store.get(name)
             if found.decode() == FAILED:
                 raise ConnectionLostError("the first process has ended")
             data = bytes(int(found))
         tensor = torch.from_numpy(np.frombuffer(bytearray(data), np.uint8))
-        with _one_error():
+        with exchange():
             dist.broadcast(tensor, 0)
         return tensor.numpy().tobytes()
-
-    def use_global_statistics(self, network: nn.Module) -> None:
-        """See :class:`Group`."""
-        for module in network.modules():
-            if type(module) is nn.BatchNorm2d:
-                module.__class__ = GlobalBatchNorm2d
-                setattr(module, "group", self)  # noqa: B010 – modules accept tensors only, for the type checker
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):
@@ -197,10 +201,10 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        y = x if x.dtype == torch.float64 else x.float()
+        y = at_least_fp32(x)
         channels, axes = x.shape[1], (0, 2, 3)
         count = torch.full((1,), y.numel() // channels, dtype=y.dtype, device=y.device)
-        sums: Tensor = _Sum.apply(torch.cat([y.sum(axes), (y * y).sum(axes), count]), self.group)
+        sums: Tensor = Sum.apply(torch.cat([y.sum(axes), (y * y).sum(axes), count]), self.group)
         total = sums[-1].detach()
         mean = sums[:channels] / total
         var = (sums[channels : 2 * channels] / total - mean * mean).clamp_min(0)
@@ -220,7 +224,7 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         self.running_var.lerp_((var * total / (total - 1)).to(self.running_var.dtype), self.momentum)
 
 
-class _Sum(torch.autograd.Function):
+class Sum(torch.autograd.Function):
     """The sum of a tensor over the processes; its gradient is the sum of their gradients."""
 
     @staticmethod
@@ -232,12 +236,3 @@ class _Sum(torch.autograd.Function):
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
         total: Tensor = context.group.reduce(gradient.clone())
         return total, None
-
-
-@contextlib.contextmanager
-def _one_error() -> Iterator[None]:
-    """Turn the errors of an exchange, which have many types and long messages, into ``ConnectionLostError``."""
-    try:
-        yield
-    except RuntimeError as error:  # also DistError and those of gloo
-        raise ConnectionLostError(str(error).splitlines()[0]) from error

@@ -71,7 +71,7 @@ def accelerate(network: Network, config: DeviceConfig, *, training: bool = False
     ``log`` receives one line for each kernel that cannot be used here.
     """
     if training:
-        return network if config.reference else _replaced(_shared_copy(network), config, True, log)
+        return network if config.reference else _replaced(shared_copy(network), config, True, log)
     return _inference_copy(network, config, log)
 
 
@@ -107,11 +107,11 @@ def _replaced(network: Network, config: DeviceConfig, training: bool, log: Log) 
     return network
 
 
-def _shared_copy(module: Network) -> Network:
-    """A new module of the same class, with new child modules, that shares all parameters and buffers."""
+def shared_copy(module: Network) -> Network:
+    """A new module of the same class, with new child modules, which shares all parameters and buffers."""
     other = _as(type(module), module)
     for name, child in module.named_children():
-        other.add_module(name, _shared_copy(child))
+        other.add_module(name, shared_copy(child))
     return other
 
 

@@ -1,26 +1,33 @@
 """The processes that train together, seen from one of them: the interface, and the group of one process.
 
-Each process computes the gradients of its own part of a batch; their sum is the gradient of the whole batch. So the
-training does not depend on the number of processes but for the last bits (``distributed/`` has groups of several).
+Each process does its part of every step, and what belongs to the whole batch is summed. So the training does not depend
+on the number of processes but for the last bits (``distributed/`` has groups of several).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
+import torch
 from torch import Tensor, nn
+
+Parallel = Literal["data", "hybrid", "columns"]
+"""How the work is divided: see ``distributed/``."""
 
 
 class Group:
     """A group of one process: it communicates with nobody.
 
-    ``rank``: the number of this process, from 0. ``size``: the number of processes.
+    ``rank``: the number of this process, from 0. ``size``: the number of processes. ``device``: the device of this
+    process, as ``resolve_device`` takes it; None if the user chooses. ``weight``: the factor of the loss of this
+    process, so that the losses of all processes add up to that of the batch.
     """
 
     rank = 0
     size = 1
     device: str | None = None
-    """The device of this process, as ``resolve_device`` takes it; None if the user's choice is free."""
+    weight = 1.0
 
     @property
     def is_first(self) -> bool:
@@ -28,15 +35,35 @@ class Group:
         return self.rank == 0
 
     def part(self, count: int) -> slice:
-        """The items of this process when ``count`` items are divided among all: contiguous, and perhaps empty."""
-        return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+        """The images of this process among the ``count`` images of a batch: contiguous, and perhaps none."""
+        return slice(count)
 
-    def add(self, tensors: Sequence[Tensor]) -> None:
-        """Replace each tensor by the sum of the tensors of all processes, in place. All processes get equal bits."""
+    def prepare(self, network: nn.Module, copies: Sequence[nn.Module]) -> None:
+        """Let ``copies`` of ``network``, which share its parameters, do the part of this process, in place."""
 
-    def totals(self, *numbers: Tensor) -> tuple[Tensor, ...]:
-        """The sums of 0-d tensors over all processes; those of one process keep their dtype."""
-        return numbers
+    def start_step(self, images: int) -> None:
+        """Begin a step whose batch has so many images in all processes together."""
+
+    def masks(self, masks: Mapping[str, Tensor], part: slice) -> dict[str, Tensor]:
+        """The part of the dropout masks ``(images, units)`` of the whole batch that this process needs.
+
+        ``part``: the images of this process.
+        """
+        return {site: mask[part] for site, mask in masks.items()}
+
+    def add_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Replace the gradients by their sums over all processes, in place. All processes get equal bits."""
+
+    def totals(self, loss: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss and the number of correct predictions of the whole batch, from those of this process; 0-d."""
+        return loss, right
+
+    def everywhere(self, flag: Tensor) -> Tensor:
+        """Whether a 0-d bool tensor is True in all processes."""
+        return flag
+
+    def gather(self, optimizer: torch.optim.Optimizer) -> None:
+        """Bring parameters and optimizer states that are divided among the processes up to date, in place."""
 
     def largest(self, *numbers: float) -> tuple[float, ...]:
         """The largest value of each number over all processes."""
@@ -52,9 +79,6 @@ class Group:
     def from_first(self, make: Callable[[], bytes]) -> bytes:
         """What ``make`` returns in the first process. The others wait for it, however long it takes."""
         return make()
-
-    def use_global_statistics(self, network: nn.Module) -> None:
-        """Let batch normalization in training use the statistics of the whole batch, in place."""
 
 
 ONE = Group()

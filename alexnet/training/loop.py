@@ -20,7 +20,7 @@ from alexnet.data.augment import augment, draw
 from alexnet.data.loader import DEPTH, Batch, Loader, pixels_of
 from alexnet.data.prepared import PreparedDataset
 from alexnet.data.sampler import Sampler
-from alexnet.kernels.accelerate import accelerate
+from alexnet.kernels.accelerate import accelerate, shared_copy
 from alexnet.metrics.counts import Metrics
 from alexnet.models.classifier import Classifier
 from alexnet.models.layers import draw_masks
@@ -88,8 +88,11 @@ class Training:
         self.only_fits_probe = fits_probe_only(recipe, dataset)
         self.cross_validation: CrossValidation | None = None
         self.fast_network = accelerate(self.network, device_config, training=True)  # the same parameters
-        for network in (self.network, self.fast_network):
-            group.use_global_statistics(network)
+        if group.size > 1:
+            # Of several processes, each does a part of the work: with kernels, and without for no image at all.
+            fast = shared_copy(self.network) if self.fast_network is self.network else self.fast_network
+            self.fast_network, self.small_network = fast, shared_copy(self.network)
+            group.prepare(self.network, [self.fast_network, self.small_network])
         mean_image = self.network.mean_image
         self.mean_image = None if mean_image is None else mean_image.to(device_config.device)
         weights = class_weights(recipe.train.class_weights, dataset.targets[self.train_index], len(dataset.classes))
@@ -162,6 +165,8 @@ class Training:
                         self.check_finite_steps()
                     if self.line_is_due:
                         self.write_line(log, clock)
+                    if self.evaluation_is_due or late or stopping:
+                        self.group.gather(self.optimizer)
                     if self.evaluation_is_due:
                         self.end_epoch(log, on_evaluation)
                         clock.restart()
@@ -223,7 +228,8 @@ class Training:
         images = augment(batch.pixels, draws, spec, self.network.preprocessing, self.mean_image)
         count = len(batch.all_index)
         masks = draw_masks(self.network.dropout_sites, count, self.seed, batch.step, self.device_config.device)
-        network = self.fast_network if len(images) else self.network  # kernels need an image
+        network = self.fast_network if len(images) else self.small_network
+        self.group.start_step(count)
         network.train()
         use_frozen_averages(network, self.frozen)
         if count == 1 < recipe.train.batch_size:
@@ -235,7 +241,7 @@ class Training:
             self.optimizer,
             images,
             batch.targets,
-            {site: mask[batch.part] for site, mask in masks.items()},
+            self.group.masks(masks, batch.part),
             recipe.train.label_smoothing,
             self.device_config,
             self.class_weights,
@@ -250,9 +256,9 @@ class Training:
     def share(self, batch: Batch) -> float:
         """The part of the weight of all images of a step that the images of this process have, 0 … 1."""
         if self.class_weights is None:
-            return len(batch.index) / len(batch.all_index)
+            return self.group.weight * len(batch.index) / len(batch.all_index)
         weights = self.class_weights.cpu().double().numpy()[self.dataset.targets[batch.all_index]]
-        return float(weights[batch.part].sum() / weights.sum())
+        return self.group.weight * float(weights[batch.part].sum() / weights.sum())
 
     def lr(self, step: int) -> float:
         """The learning rate of a step of this epoch."""

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet.models.classifier import Classifier
-from alexnet.models.layers import Masks
+from alexnet.models.layers import Masks, at_least_fp32
 from alexnet.runtime.device import DeviceConfig
 from alexnet.runtime.group import ONE, Group
 
@@ -55,17 +55,16 @@ def train_step(
     before = [average.clone() for average in averages]
     with device_config.autocast():
         logits = model(device_config.to_memory_format(images), masks)
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logits = at_least_fp32(logits)
     if len(images):
         loss = F.cross_entropy(logits, targets, class_weights, label_smoothing=label_smoothing) * share
     else:
         loss = logits.sum()  # 0, but connected to all parameters: their gradients are 0
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    group.add(gradients)
+    group.add_gradients([*model.parameters()])
     loss, right = group.totals(loss.detach(), (logits.argmax(dim=1) == targets).sum())
-    finite = all_finite(loss, gradients)
+    finite = group.everywhere(all_finite(loss, [p.grad for p in model.parameters() if p.grad is not None]))
     update(optimizer, finite)
     for average, old in zip(averages, before, strict=True):
         average.copy_(torch.where(finite, average, old))

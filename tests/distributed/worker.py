@@ -14,13 +14,15 @@ from alexnet.config import override
 from alexnet.core.tensors import digest_tensors
 from alexnet.data.prepared import open_or_prepare
 from alexnet.data.sources import open_source
-from alexnet.distributed.process_group import open_group
+from alexnet.distributed.groups import GROUPS
+from alexnet.distributed.process_group import local_device, place_in_group
 from alexnet.recipes import get_recipe
 from alexnet.runtime.device import DeviceConfig
 from alexnet.runtime.group import ONE
 from alexnet.runtime.log import NullReporter
 from alexnet.runtime.run import start_or_continue
 from alexnet.training import loop
+from alexnet.training.optimizer import optimizer_tensors
 
 BASE = ["model.width=0.125", "train.precision=fp32"]
 FEW = ["train.steps=10", "train.batch_size=48"]
@@ -35,6 +37,17 @@ CASES = {  # name → overrides of small-digits, which has 1,437 training images
     "class weights": [*FEW, "train.class_weights=balanced"],
     "best on val": [*FEW, "train.batch_size=300", "train.keep=best-on-val", "data.val_fraction=0.1"],
     "plateau": [*FEW, "train.batch_size=300", "optim.schedule=plateau", "data.val_fraction=0.1"],
+}
+TWO_COLUMNS = ["model.variant=cuda-convnet", "data.image_size=64", "augment.rotation=0"]
+DIVIDED = {  # (how, name) → overrides; columns need two processes
+    ("hybrid", "sgd"): CASES["sgd"],
+    ("hybrid", "adam"): CASES["adam"],
+    ("hybrid", "sgd-2012, dropout before fc6"): [*CASES["sgd-2012"], "model.variant=torchvision", "data.image_size=64"],
+    ("hybrid", "partial last batch"): CASES["partial last batch"],
+    ("hybrid", "fewer images than processes"): CASES["batch norm, fewer images than processes"],
+    ("hybrid", "best on val"): CASES["best on val"],
+    ("columns", "sgd-2012"): [*CASES["sgd-2012"], *TWO_COLUMNS],
+    ("columns", "adam, best on val"): [*CASES["adam"], *TWO_COLUMNS, "train.keep=best-on-val", "data.val_fraction=0.1"],
 }
 PRECISIONS = {"float64": torch.float64, "fp32": torch.float32}
 
@@ -75,31 +88,46 @@ def difference(one, other):
     return max(float((one[name] - other[name]).abs().max()) for name in one) / largest
 
 
+def compare(group, name, overrides, folder, found):
+    """Train a case in the group and alone, in each precision."""
+    for precision, dtype in PRECISIONS.items():
+        place = folder / f"{name} {precision}"
+        together, lines, training = train(overrides, group, place / "group", dtype)
+        result = digest(together, training)
+        same = group.from_first(result.__bytes__) == result
+        agree = group.largest(float(not same)) == (0.0,)
+        if group.is_first:
+            alone, alone_lines, other = train(overrides, ONE, place / "one", dtype)
+            figures = [
+                [line[key] for line in each for key in sorted(line) if "loss" in key or "top1" in key]
+                for each in (lines, alone_lines)
+            ]
+            pairs = zip(*figures, strict=True)
+            metrics = max((abs(a - b) / max(1, abs(a)) for a, b in pairs), default=0.0)
+            states = [optimizer_tensors(each.network, each.optimizer) for each in (other, training)]
+            found[f"{name}, {precision}"] = {
+                "weights": difference(alone, together), "optimizer": difference(*states), "metrics": metrics,
+                "ranks agree": agree,
+            }  # fmt: skip
+        group.from_first(bytes)  # wait until the first process has trained alone
+
+
 def main(folder):
     torch.set_num_threads(1)
     found = {}
-    with open_group("cpu") as group:
-        group.from_first(lambda: str(open_or_prepare(open_source("digits")).path).encode())
-        for name, overrides in CASES.items():
-            for precision, dtype in PRECISIONS.items():
-                place = folder / f"{name} {precision}"
-                together, lines, training = train(overrides, group, place / "group", dtype)
-                result = digest(together, training)
-                same = group.from_first(result.__bytes__) == result
-                agree = group.largest(float(not same)) == (0.0,)
-                if group.is_first:
-                    alone, alone_lines, _ = train(overrides, ONE, place / "one", dtype)
-                    figures = [
-                        [line[key] for line in each for key in sorted(line) if "loss" in key or "top1" in key]
-                        for each in (lines, alone_lines)
-                    ]
-                    pairs = zip(*figures, strict=True)
-                    metrics = max((abs(a - b) / max(1, abs(a)) for a, b in pairs), default=0.0)
-                    weights = difference(alone, together)
-                    found[f"{name}, {precision}"] = {"weights": weights, "metrics": metrics, "ranks agree": agree}
-                group.from_first(bytes)  # wait until the first process has trained alone
-        if group.is_first:
-            print(json.dumps(found))
+    place = place_in_group()
+    device = local_device("cpu", place)
+    data = GROUPS["data"](place, device)
+    data.from_first(lambda: str(open_or_prepare(open_source("digits")).path).encode())
+    for name, overrides in CASES.items():
+        compare(data, name, overrides, folder, found)
+    for (how, name), overrides in DIVIDED.items():
+        if how == "hybrid" or place.size == 2:
+            compare(GROUPS[how](place, device), f"{how} {name}", overrides, folder, found)
+    data.from_first(bytes)
+    data.close()
+    if data.is_first:
+        print(json.dumps(found))
 
 
 def digest(tensors, training):
