@@ -389,9 +389,32 @@ def evaluate(
 
     Raises ``UserError`` for a model or images that cannot be used, and for a class that a model does not have.
     """
+    with open_group(device) as group:
+        return _evaluate(
+            group, models, data, views, labels, device, precision, data_root, weights_root, predictions,
+            reporter or make_reporter(progress), reference=reference,
+        )  # fmt: skip
+
+
+def _evaluate(
+    group: Group,
+    models: Model | Sequence[Model],
+    data: Path | str | None,
+    views: Literal[1, 10],
+    labels: Labels,
+    device: str | None,
+    precision: str,
+    data_root: Path | str | None,
+    weights_root: Path | str | None,
+    predictions: Path | str | None,
+    reporter: Reporter,
+    *,
+    reference: bool,
+) -> list[Metrics]:
+    """What :func:`evaluate` does in each process of a group."""
     named = _named_models(models)
-    reporter = reporter or make_reporter(progress)
-    device_config = resolve_device(device, precision, reference=reference)
+    reporter = reporter if group.is_first else NullReporter()
+    device_config = resolve_device(group.device or device, precision, reference=reference)
     if predictions is not None and (Path(predictions).is_dir() or not Path(predictions).parent.is_dir()):
         raise UserError(f"--predictions {predictions}: give a file in a folder that exists")
     for name, model in named.items() if data is None and not labels else ():
@@ -405,9 +428,12 @@ def evaluate(
             raise UserError(f"{name} was trained on whole images, without augment.crop: ten views need a crop")
     root = Path(data_root) if data_root else None
     files = _label_files(labels)
-    datasets = [
-        open_dataset_for(name, net, data, root, reporter, files) for name, net in zip(named, networks, strict=True)
-    ]
+    datasets = group.in_turn(
+        lambda: [
+            open_dataset_for(name, net, data, root, reporter, files)
+            for name, net in zip(named, networks, strict=True)
+        ]
+    )  # fmt: skip
     if data is None and not labels:
         _check_test_images(named.values())
     split, index = choose_test_images(networks, datasets[0])
@@ -419,9 +445,10 @@ def evaluate(
     best: list[tuple[int, float] | None] = []
     with device_config.enough_memory("give fewer models at a time, or --device cpu"):
         measured = evaluate_models(
-            networks, datasets, index, device_config, views, reporter, lambda output: best.extend(most_probable(output))
-        )
-    if predictions is not None:
+            networks, datasets, index, device_config, views, reporter,
+            lambda output: best.extend(most_probable(output)), group,
+        )  # fmt: skip
+    if predictions is not None and group.is_first:
         _write_predictions(Path(predictions), datasets[0], index, best)
     for metrics, name in zip(measured, [*named, "ensemble"], strict=False):
         metrics.name, metrics.split = name, split

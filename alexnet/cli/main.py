@@ -83,6 +83,7 @@ def _evaluate(add: Add) -> None:
     add("--data", metavar="SOURCE", help=f"images to evaluate on (default: the run's test images): {SOURCE}")
     add_labels(add)
     add("--views", type=int, choices=(1, 10), default=1, help="centre crop, or the average of ten crops (default: 1)")
+    add("--nproc", type=count, default=1, metavar="N", help="share the images among N processes (default: 1)")
     rows = "write a CSV file with a row for each image: file, true, predicted, probability"
     add("--predictions", metavar="FILE", help=rows)
     add_device_and_precision(add)

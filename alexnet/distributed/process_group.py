@@ -26,7 +26,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from alexnet.core.errors import ConnectionLostError, UserError
 from alexnet.models.layers import at_least_fp32
-from alexnet.runtime.group import Group
+from alexnet.runtime.group import Group, Result
 
 TIMEOUT = datetime.timedelta(seconds=120)  # of one exchange: a process that hangs longer ends the others
 PATIENCE = datetime.timedelta(days=7)  # for work that only the first process does, such as preparing images
@@ -187,6 +187,15 @@ class ProcessGroup(Group):
         with exchange():
             dist.broadcast(tensor, 0)
         return tensor.numpy().tobytes()
+
+    def in_turn(self, function: Callable[[], Result]) -> Result:
+        """See :class:`Group`."""
+        if not self.is_first:
+            self.from_first(bytes)
+            return function()
+        result = function()
+        self.from_first(bytes)
+        return result
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):

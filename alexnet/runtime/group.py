@@ -7,11 +7,12 @@ on the number of processes but for the last bits (``distributed/`` has groups of
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+Result = TypeVar("Result")
 Parallel = Literal["data", "hybrid", "columns"]
 """How the work is divided: see ``distributed/``."""
 
@@ -79,6 +80,10 @@ class Group:
     def from_first(self, make: Callable[[], bytes]) -> bytes:
         """What ``make`` returns in the first process. The others wait for it, however long it takes."""
         return make()
+
+    def in_turn(self, function: Callable[[], Result]) -> Result:
+        """What ``function`` returns. The first process calls it before the others, which then find its files."""
+        return function()
 
 
 ONE = Group()

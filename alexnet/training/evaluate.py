@@ -100,19 +100,24 @@ def evaluate_models(
     view_count: Literal[1, 10] = 1,
     reporter: Reporter | None = None,
     on_batch: Callable[[Tensor], None] = lambda output: None,
+    group: Group = ONE,
 ) -> list[Metrics]:
     """The metrics of each model on the images ``index`` of its dataset, then, for several models, of their ensemble.
 
     The datasets hold the same images in the same order, each prepared as its model needs them, with the classes of the
     model (see :func:`match_classes`). ``on_batch`` receives the log-probabilities ``(N, classes)`` of each batch in
-    order: those of the model, or of the ensemble of several. Raises ``UserError`` if the datasets hold other images, if
+    order: those of the model, or of the ensemble of several. ``group``: the processes that share the work; each of them
+    gets all metrics. Raises ``UserError`` if the datasets hold other images, if
     their classes are not the models', or if ``index`` is empty.
     """
     reporter = reporter or NullReporter()
     _check_same(models, datasets, index)
     classes = models[0].classes
     *counts, ensemble = (Metrics(len(classes), views=view_count, class_names=classes) for _ in (*models, "ensemble"))
-    streams = [log_probabilities(m, d, index, device_config, view_count) for m, d in zip(models, datasets, strict=True)]
+    streams = [
+        log_probabilities(model, dataset, index, device_config, view_count, group=group)
+        for model, dataset in zip(models, datasets, strict=True)
+    ]
     with stage(reporter, "evaluating", len(index)):
         for batches in zip(*streams, strict=True):
             outputs, targets = [output for output, _ in batches], batches[0][1]

@@ -131,3 +131,24 @@ def test_a_mistake_gives_one_line_and_no_restart(tmp_path, environment):
     assert status == 2
     assert errors.count("alexnet: ") == 1
     assert "Traceback" not in errors
+
+
+def test_several_processes_evaluate_as_one_does(tmp_path, environment):
+    environment |= {"OMP_NUM_THREADS": "1"}
+    train = ["train", "--set", "train.steps=30", "--set", "model.width=0.125", "--set", "train.precision=fp32"]
+    outputs = []
+    for words in (train, ["evaluate", "runs/small-digits"], ["evaluate", "runs/small-digits", "--nproc", "3"]):
+        words = [*words, "--device", "cpu", "--json"]
+        done = subprocess.run(
+            [sys.executable, "-m", "alexnet", *words], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        outputs.append(done.stdout)
+    assert json.loads(outputs[1])["images"] == 360
+    assert outputs[1] == outputs[2]
+    words = ["evaluate", "runs/none", "--nproc", "2"]
+    done = subprocess.run(
+        [sys.executable, "-m", "alexnet", *words], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
