@@ -41,6 +41,7 @@ from alexnet.data.sources import Record, Source, absolute_source, is_builtin, op
 from alexnet.data.splits import evenly_spaced
 from alexnet.data.writer import array_header
 from alexnet.distributed.groups import open_group
+from alexnet.distributed.plan import IMAGES_OF, NODE, REACHED, Device, Step, parse_devices, plan_steps
 from alexnet.inference.distance import Distances, distances_of_pairs, pairs_of_names, perceptual_distance
 from alexnet.inference.feature_files import Features, NpyFolder, file_format, open_features, twin_folder
 from alexnet.inference.features import BATCH, LayerExtractor, Pool, Request, computed_chunks, extract
@@ -53,7 +54,14 @@ from alexnet.metrics.counts import CROSS_VALIDATED, Metrics
 from alexnet.models.bundle import load_model as load_bundle
 from alexnet.models.bundle import model_folder, save_model
 from alexnet.models.classifier import Classifier
-from alexnet.models.registry import build, get_architecture, get_variant, list_models, untrained_twin
+from alexnet.models.registry import (
+    build,
+    change_architecture,
+    get_architecture,
+    get_variant,
+    list_models,
+    untrained_twin,
+)
 from alexnet.models.summary import Summary, summarize
 from alexnet.plots.curves import CurvesFile
 from alexnet.plots.rdm import plot_rdm
@@ -111,6 +119,8 @@ a loaded model."""
 EXPORT_CHECKED = 64  # images on which an exported file is checked
 INT8_CHECKED, INT8_CALIBRATION = 1000, 200
 MOST_TWINS = 1000
+PLANNED_BATCHES = (1024, 4096, 8192)
+CLASSES_OF = {"imagenet": 1000, "tiny-imagenet": 200}  # of sets for which a variant's own number may differ
 PREDICTIONS = "predictions.csv"  # in the run folder of a cross-validated model
 MOST_BYTES = 4 << 30  # of all matrices that CKA compares
 
@@ -313,6 +323,63 @@ def fit_and_finish(
         training = Training(recipe, dataset, run, seed, device_config, reporter, initial, group)
         curves = CurvesFile(recipe)
         finish(training, training.fit(curves), curves, matrix_gflops, keep_checkpoints=keep_checkpoints)
+
+
+@dataclass(frozen=True)
+class TrainingForecast:
+    """What :func:`plan` computes. ``link``: GB/s that each device sends. ``batch``: the global batch of the recipe."""
+
+    recipe: str
+    devices: str
+    device: Device
+    epochs: int
+    images: int
+    batch: int
+    reached: float
+    link: float
+    steps: Sequence[Step]
+
+    def seconds(self, step: Step) -> float:
+        """The time of the whole training with such steps."""
+        return self.epochs * self.images / step.images_per_second
+
+
+def plan(
+    recipe: Recipe | str,
+    devices: str,
+    *,
+    batches: Sequence[int] = (),
+    images: int | None = None,
+    reached: float = REACHED,
+    link: float | None = None,
+) -> TrainingForecast:
+    """What would limit a training on many devices, and how long it would take: arithmetic, nothing is run.
+
+    ``devices``: their number and kind, such as ``"8xH100"``. ``batches``: global batches; by default the recipe's own,
+    1,024, 4,096 and 8,192. ``images``: training images; by default those of the recipe's built-in set. ``reached``: the
+    share of the peak that a device reaches, 0 … 1. ``link``: GB/s that a device sends to others; by default that of its
+    kind, inside a computer for up to 8 devices. The formulas are in ``distributed/plan.py``. Raises ``UserError``.
+    """
+    found = get_recipe(recipe) if isinstance(recipe, str) else recipe
+    count, name, device = parse_devices(devices)
+    images = images or IMAGES_OF.get(found.data.source)
+    if images is None:
+        raise UserError(f"recipe {found.name!r} has no images of its own: add --images N, the number to train on")
+    row, changes = get_variant(found.model.variant), found.model.overrides()
+    architecture = (
+        change_architecture(row.architecture, **changes) if row.architecture and changes else row.architecture
+    )
+    network = build(
+        found.model.variant, architecture, CLASSES_OF.get(found.data.source, row.num_classes),
+        found.data.channels or row.in_channels, found.data.image_size, device="meta",
+    )  # fmt: skip
+    own = found.train.batch_size
+    chosen = batches or sorted({own, *(batch for batch in PLANNED_BATCHES if batch > own)})
+    steps = plan_steps(network, count, device, chosen, reached, link)
+    speed = link or (device.link if count <= NODE else device.network)
+    return TrainingForecast(
+        found.name, f"{count}x{name}", device, found.train.epochs, images, own, reached, speed, steps
+    )  # fmt: skip
 
 
 def _join_training(group: Group) -> Run:

@@ -34,6 +34,7 @@ from alexnet.cli.shared_options import (
     add_seed,
     add_weights_root,
     count,
+    positive,
     share,
 )
 from alexnet.core.errors import ConnectionLostError, StoppedError, UserError, unknown
@@ -217,6 +218,16 @@ def _summary(add: Add) -> None:
     add_weights_root(add)
 
 
+def _plan(add: Add) -> None:
+    add("recipe", metavar="RECIPE", help="a name from 'alexnet list', or a JSON file")
+    add("--devices", required=True, metavar="NxDEVICE", help="for example 8xH100 (A100, H100, H200, RTX3090, V100)")
+    add("--batch", type=count, action="append", metavar="N", help="global batch; may be repeated")
+    add("--images", type=count, metavar="N", help="training images (default: those of the built-in set)")
+    add("--reached", type=share, default=0.4, metavar="SHARE", help="of a device's peak, 0 to 1 (default: 0.4)")
+    link = "GB/s that each device sends to others (default: of its kind, inside a computer for up to 8 devices)"
+    add("--link", type=positive, metavar="GB/S", help=link)
+
+
 def _list(add: Add) -> None:
     lists = ("variants", "recipes", "sources", "weights")
     add("what", nargs="?", choices=lists, help="print only this list (default: all)")
@@ -305,6 +316,7 @@ COMMANDS: dict[str, Command] = {
         "what the weights of a model are, and whether they are right; status 1 if they are suspicious",
         _verify, "alexnet.cli.verify:main", computes=True,
     ),
+    "plan": Command("estimate a training on many devices", _plan, "alexnet.cli.plan:main"),
     "summary": Command(
         "layer table of a network: shapes, parameters, multiply-adds, receptive fields",
         _summary, "alexnet.cli.summary:main",

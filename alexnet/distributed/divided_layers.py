@@ -67,6 +67,19 @@ class DividedGroup(ProcessGroup):
             dist.all_gather(found, padded)
         return [rows[:count] for rows, count in zip(found, counts, strict=True)]
 
+    def own_rows(self, partial: Tensor, images: int) -> Tensor:
+        """The rows of this process of the sum of ``partial`` ``(images, …)`` over all processes."""
+        if partial.device.type != "cuda":  # gloo's reduce-scatter sends as much as its all-reduce
+            return self.reduce(partial.clone())[self.share(images)]
+        counts = self.shares(images)
+        padded = partial.new_zeros((self.size * max(counts), *partial.shape[1:]))
+        for rank, rows in enumerate(torch.split(partial, counts)):
+            padded[rank * max(counts) : rank * max(counts) + len(rows)] = rows
+        own = partial.new_empty((max(counts), *partial.shape[1:]))
+        with exchange():
+            dist.reduce_scatter_tensor(own, padded)
+        return own[: counts[self.rank]]
+
 
 class HybridGroup(DividedGroup):
     """Data parallel convolutions, and fully connected layers that are divided; see the top of this module."""
@@ -130,8 +143,7 @@ class GatherRows(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        total = context.group.reduce(gradient.clone())
-        return total[context.group.share(context.images)], None
+        return context.group.own_rows(gradient, context.images), None
 
 
 class AddRows(torch.autograd.Function):
@@ -140,7 +152,7 @@ class AddRows(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, own: Tensor, group: DividedGroup) -> Tensor:
         context.group, context.images = group, group.images
-        return group.reduce(own.clone())[group.share(group.images)]
+        return group.own_rows(own, group.images)
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:

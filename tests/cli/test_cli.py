@@ -63,11 +63,12 @@ def test_the_commands_and_their_options_are_these():
     reference = ["--reference", "--plain"]  # the second is hidden: its earlier name
     assert shown == {
         "train": [
-            "recipe", "--data", "--labels", "--from", "--freeze", "--out", "--set", "--keep-checkpoints", "--seed",
+            "recipe", "--data", "--labels", "--from", "--freeze", "--out", "--set", "--nproc", "--parallel",
+            "--max-restarts", "--keep-checkpoints", "--seed",
             *device, *reference, *roots,
         ],
         "evaluate": [
-            "models", "--data", "--labels", "--views", "--predictions", *device, *reference, *roots,
+            "models", "--data", "--labels", "--views", "--nproc", "--predictions", *device, *reference, *roots,
         ],
         "predict": [
             "model", "images", "--top-k", "--threshold", "--sort-into", "--csv", *device, *reference, "--weights-root",
@@ -85,6 +86,7 @@ def test_the_commands_and_their_options_are_these():
         "verify": [
             "model", "--against", "--data", "--labels", "--images", "--variant", "--mean", *roots,
         ],
+        "plan": ["recipe", "--devices", "--batch", "--images", "--reached", "--link"],
         "summary": ["target", "--classes", "--channels", "--image-size", "--weights-root"],
         "list": ["what", "--weights-root"],
         "prepare": ["source", "--labels", "--size", "--channels", "--strict", "--verify", "--data-root"],
