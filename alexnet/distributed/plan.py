@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,6 +40,7 @@ IMAGES_OF = {  # built-in set → training images
     "digits": 1_437,
 }  # fmt: skip
 CASES: tuple[Parallel, ...] = ("data", "hybrid", "columns")
+MOST_DEVICES = 1_000_000
 NODE = 8  # devices that are joined by the fast link
 
 
@@ -93,13 +93,13 @@ class Step:
 
 def parse_devices(text: str) -> tuple[int, str, Device]:
     """The number, name and figures of ``8xH100``. Raises ``UserError``."""
-    found = re.fullmatch(r"(\d{1,6})[x×](\w+)", text.strip())
-    if not found or not int(found[1]):
+    count, _, given = text.replace("×", "x").partition("x")
+    if not (count.isascii() and count.isdigit() and 0 < int(count) <= MOST_DEVICES and given):
         raise UserError(f"--devices {text!r}: give a number and a device, for example 8xH100")
-    name = next((known for known in DEVICES if known.lower() == found[2].lower()), None)
+    name = next((known for known in DEVICES if known.lower() == given.lower()), None)
     if name is None:
-        raise unknown("device", found[2], DEVICES)
-    return int(found[1]), name, DEVICES[name]
+        raise unknown("device", given, DEVICES)
+    return int(count), name, DEVICES[name]
 
 
 def flops_per_image(layers: Sequence[Layer]) -> float:
