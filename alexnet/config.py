@@ -35,8 +35,8 @@ PixelNormalization = Literal["unit", "symmetric", "channel", "mean-image", "mean
 Resize = Literal["short-side", "warp"]
 ColorNoise = Literal["none", "paper", "cuda-convnet"]
 NormLayer = Literal["none", "lrn", "batch"]
-OptimizerName = Literal["sgd", "sgd-2012", "adam", "adamw"]
-Schedule = Literal["constant", "step", "plateau", "one-cycle", "cosine"]
+OptimizerName = Literal["sgd", "sgd-2012", "adam", "adamw", "lars"]
+Schedule = Literal["constant", "step", "plateau", "one-cycle", "cosine", "poly"]
 Precision = Literal["auto", "fp32", "bf16"]
 SECTIONS = ("model", "data", "augment", "optim", "train")  # of a recipe; their fields can be changed by --set
 OTHER_NAMES = {"learning_rate": "optim.lr", "wd": "optim.weight_decay", "from": "train.init"}
@@ -228,12 +228,14 @@ class OptimSpec:
     """Optimizer and learning rate schedule.
 
     ``optimizer``: ``sgd`` is torch's; ``sgd-2012`` has the learning rate inside the velocity (paper §5); ``adam`` and
-    ``adamw`` have torch's β and ε and do not use ``momentum`` or ``nesterov``. ``bias_lr_mult``: biases learn at ``lr``
-    times this. ``decay_biases``: whether weight decay applies to biases and to the scales of normalizations.
+    ``adamw`` have torch's β and ε and do not use ``momentum`` or ``nesterov``; ``lars`` is for large batches (You,
+    Gitman and Ginsburg 2017), with ``trust_coeff`` and, for LARC, ``trust_clip``. ``bias_lr_mult``: biases learn at
+    ``lr`` times this. ``decay_biases``: whether weight decay applies to biases and to the scales of normalizations.
     ``schedule``: ``constant`` · ``step`` multiplies ``lr`` by ``gamma`` at each epoch in ``milestones`` · ``plateau``
     multiplies it by ``gamma``, at most three times, when the validation error has not improved for ``patience``
     evaluations (paper §5) · ``one-cycle`` raises it during the share ``warmup`` of the steps and lowers it to almost 0
-    (Smith and Topin 2017) · ``cosine`` (Loshchilov and Hutter 2016) after a linear ``warmup``. ``bias_milestones``: the
+    (Smith and Topin 2017) · ``cosine`` (Loshchilov and Hutter 2016) after a linear ``warmup`` · ``poly`` falls after a
+    linear ``warmup`` with the square of the remaining share of the steps. ``bias_milestones``: the
     epochs at which the learning rate of biases is divided by 10, independent of the weights; None lets it follow the
     weights. ``rules``: settings of single layers; later rules win.
     """
@@ -251,6 +253,8 @@ class OptimSpec:
     bias_milestones: tuple[float, ...] | None = None
     patience: Positive = 3
     warmup: Share = 0.25
+    trust_coeff: Annotated[float, Gt(0), Le(1)] = 0.001
+    trust_clip: bool = False
     rules: tuple[LayerRule, ...] = ()
 
     def __post_init__(self) -> None:

@@ -132,7 +132,7 @@ def test_a_word_becomes_the_field_s_type(assignment, value):
         ("model.norm_layer=lnr", "model.norm_layer = 'lnr' is not one of none, lrn, batch: did you mean 'lrn'?"),
         (
             "optim.optimizer=sgd2012",
-            "optim.optimizer = 'sgd2012' is not one of sgd, sgd-2012, adam, adamw: did you mean 'sgd-2012'?",
+            "optim.optimizer = 'sgd2012' is not one of sgd, sgd-2012, adam, adamw, lars: did you mean 'sgd-2012'?",
         ),
     ],
 )

@@ -43,8 +43,10 @@ def check_processes(processes: int, parallel: Parallel) -> None:
         raise UserError(f"--parallel columns needs two processes, not {processes}: give --nproc 2")
 
 
-def check_divisible(network: nn.Module, parallel: Parallel) -> None:
-    """Raise ``UserError`` if a network cannot be divided in this way."""
+def check_divisible(network: nn.Module, optimizer: str, parallel: Parallel) -> None:
+    """Raise ``UserError`` if a network cannot be divided in this way, or trained by this optimizer then."""
+    if optimizer == "lars" and parallel != "data":
+        raise UserError(f"optim.optimizer=lars needs whole weight tensors: leave out --parallel {parallel}")
     if parallel == "hybrid":
         divided_linear_layers(network)
     elif parallel == "columns":

@@ -46,12 +46,65 @@ class SGD2012(torch.optim.Optimizer):
             torch._foreach_add_(moving, velocities)
 
 
+class LARS(torch.optim.Optimizer):
+    """Layer-wise adaptive rate scaling, for large batches (You, Gitman and Ginsburg, arXiv:1708.03888, 2017).
+
+    The gradient of each weight tensor, with its weight decay λ, is multiplied by η |w| / (|g| + λ |w|) before a step of
+    SGD with momentum. Tensors without weight decay, such as biases, are not scaled. With ``trust_clip`` (LARC), the
+    product of the factor and the learning rate is at most the learning rate. The updates are those of timm's ``Lars``.
+    """
+
+    EPS = 1e-8
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        trust_coeff: float = 0.001,
+        trust_clip: bool = False,
+    ) -> None:
+        settings = {"trust_coeff": trust_coeff, "trust_clip": trust_clip}
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, **settings})
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Update every parameter that has a gradient. The gradients are changed."""
+        if closure is not None:
+            raise ValueError("this optimizer takes no closure")
+        for group in self.param_groups:
+            moving = [p for p in group["params"] if p.grad is not None]
+            if not moving:
+                continue
+            gradients = [p.grad for p in moving]
+            if group["weight_decay"]:
+                factors = [self._factor(p, group) for p in moving]
+                torch._foreach_add_(gradients, moving, alpha=group["weight_decay"])
+                torch._foreach_mul_(gradients, factors)
+            velocities = [self.state[p]["momentum_buffer"] for p in moving]
+            torch._foreach_mul_(velocities, group["momentum"])
+            torch._foreach_add_(velocities, gradients)
+            torch._foreach_add_(moving, velocities, alpha=-group["lr"])
+
+    def _factor(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
+        assert parameter.grad is not None
+        weight, gradient = parameter.norm(), parameter.grad.norm()
+        decayed = gradient + group["weight_decay"] * weight + self.EPS
+        trust = group["trust_coeff"] * weight / decayed
+        trust = torch.where((weight > 0) & (gradient > 0), trust, torch.ones_like(trust))
+        return (trust / group["lr"]).clamp(max=1.0) if group["trust_clip"] and group["lr"] else trust
+
+
 def build_optimizer(model: nn.Module, spec: OptimSpec, *, fused: bool = True) -> torch.optim.Optimizer:
     """The optimizer of a recipe, with its parameter groups and its initial state.
 
     There are two groups, weights and biases (with the scales and shifts of normalizations), and two more for each layer
-    with rules. ``fused``: use torch's fused optimizers; ``sgd-2012`` has no fused form. Raises ``UserError`` for a rule
-    about a layer that the model does not have.
+    with rules. ``fused``: use torch's fused optimizers; ``sgd-2012`` and ``lars`` have no fused form. Raises
+    ``UserError`` for a rule about a layer that the model does not have.
     """
     optimizer = _update_rule(_groups(model, {rule.layer for rule in spec.rules}), spec, fused)
     _start(optimizer, spec)
@@ -65,6 +118,10 @@ def _update_rule(groups: list[dict[str, Any]], spec: OptimSpec, fused: bool) -> 
             return torch.optim.SGD(groups, spec.lr, spec.momentum, nesterov=spec.nesterov, fused=fused)
         case "sgd-2012":
             return SGD2012(groups, spec.lr, spec.momentum)
+        case "lars":
+            return LARS(
+                groups, spec.lr, spec.momentum, trust_coeff=spec.trust_coeff, trust_clip=spec.trust_clip
+            )  # fmt: skip
         case "adam":
             return torch.optim.Adam(groups, spec.lr, fused=fused)
         case "adamw":

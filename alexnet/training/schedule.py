@@ -2,7 +2,9 @@
 
 A schedule has no state, so resuming needs only the step number and the list of errors. Constant, step and plateau were
 used in 2012; plateau is described in the paper (§5: "divide the learning rate by 10 when the validation error rate
-stopped improving"). Cosine is from Loshchilov and Hutter (2016), one-cycle from Smith and Topin (2017).
+stopped improving"). Cosine is from Loshchilov and Hutter (2016), one-cycle from Smith and Topin (2017). Poly, with the
+power 2 and after a linear warm-up, is that of trainings with large batches (You, Gitman and Ginsburg,
+arXiv:1708.03888, 2017).
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from alexnet.config import OptimSpec
 BIAS_DROP = 10.0
 MOST_DROPS = 3  # the paper's learning rate "was reduced three times prior to termination"
 START = 1 / 25  # first learning rate of one-cycle, as a share of its peak: torch's div_factor
+POWER = 2  # of poly
 FLOOR = START / 1e4  # its last learning rate: torch's final_div_factor
 
 
@@ -34,6 +37,8 @@ def learning_rate(spec: OptimSpec, step: int, total_steps: int, steps_per_epoch:
             return spec.lr * one_cycle(step, total_steps, spec.warmup)
         case "cosine":
             return spec.lr * warm_cosine(step, total_steps, spec.warmup)
+        case "poly":
+            return spec.lr * warm_poly(step, total_steps, spec.warmup)
 
 
 def bias_learning_rate(spec: OptimSpec, lr: float, epoch: float) -> float:
@@ -80,6 +85,17 @@ def warm_cosine(step: int, total: int, warmup: float) -> float:
     if step < rise:
         return (step + 1) / (rise + 1)
     return _half_cosine(1.0, 0.0, (step - rise) / (total - rise))
+
+
+def warm_poly(step: int, total: int, warmup: float) -> float:
+    """The polynomial learning rate as a share of its peak.
+
+    It rises linearly over the share ``warmup`` of the steps, then falls as (1 − t)² to 0 at step ``total``.
+    """
+    rise = warmup * total
+    if step < rise:
+        return (step + 1) / (rise + 1)
+    return float((1 - (step - rise) / (total - rise)) ** POWER)
 
 
 def _half_cosine(start: float, end: float, share: float) -> float:

@@ -8,7 +8,7 @@ from torch import nn
 
 from alexnet.config import LayerRule, OptimSpec
 from alexnet.core.errors import UserError
-from alexnet.training.optimizer import SGD2012, build_optimizer, optimizer_tensors, restore_optimizer, set_lrs
+from alexnet.training.optimizer import LARS, SGD2012, build_optimizer, optimizer_tensors, restore_optimizer, set_lrs
 
 MOMENTUM, DECAY = 0.9, 5e-4
 RATES = [0.01] * 4 + [0.001] * 4 + [0.0005] * 4
@@ -94,6 +94,39 @@ def test_parameters_without_a_gradient_are_left_alone():
     assert not optimizer.state[parameter]["momentum_buffer"].any()
     with pytest.raises(ValueError, match="takes no closure"):
         optimizer.step(lambda: 0.0)
+
+
+@pytest.mark.parametrize("trust_clip", [False, True])
+@pytest.mark.parametrize("decay", [0.0, DECAY])
+def test_lars_is_timm_s(trust_clip, decay):
+    lars = pytest.importorskip("timm.optim.lars", reason="timm is a development dependency").Lars
+    grads = gradients(len(RATES))
+    settings = {"trust_coeff": 0.01, "trust_clip": trust_clip}
+    ours = run(lambda p: LARS(p, 0.1, MOMENTUM, decay, **settings), RATES, grads)
+    theirs = run(lambda p: lars(p, 0.1, MOMENTUM, weight_decay=decay, **settings), RATES, grads)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=0)
+
+
+def test_lars_scales_weights_and_not_biases():
+    """η |w| / (|g| + λ |w|) of 1708.03888, equation 6, for one step without momentum."""
+    net = nn.Linear(3, 2).double()
+    spec = OptimSpec(optimizer="lars", lr=2.0, weight_decay=0.1, decay_biases=False, trust_coeff=0.02)
+    optimizer = build_optimizer(net, spec)
+    before = {name: value.detach().clone() for name, value in net.named_parameters()}
+    for parameter in net.parameters():
+        parameter.grad = torch.full_like(parameter, 0.5)
+    optimizer.step()
+    weight, gradient = before["weight"], torch.full_like(before["weight"], 0.5)
+    factor = 0.02 * weight.norm() / (gradient.norm() + 0.1 * weight.norm())
+    torch.testing.assert_close(net.weight.detach(), weight - 2.0 * factor * (gradient + 0.1 * weight))
+    torch.testing.assert_close(net.bias.detach(), before["bias"] - 2.0 * 0.5)
+
+
+def test_lars_leaves_zeros_unscaled():
+    parameter = nn.Parameter(torch.zeros(3))
+    parameter.grad = torch.ones(3)
+    LARS([parameter], 0.1, 0.0, DECAY).step()
+    torch.testing.assert_close(parameter.detach(), torch.full((3,), -0.1))
 
 
 class Net(nn.Module):

@@ -26,6 +26,8 @@ def rate(spec, step, errors=()):
         ({"schedule": "one-cycle", "warmup": 0.25}, {0: 0.008, 9: 0.2, 39: 0.2 / 25e4, 24: 0.1 + 0.1 / 25e4}),
         ({"schedule": "one-cycle", "warmup": 0.0}, {39: 0.2 / 25e4}),
         ({"schedule": "cosine", "warmup": 0.0}, {0: 0.2, 10: 0.1 + 0.1 * math.sqrt(0.5), 20: 0.1}),
+        ({"schedule": "poly", "warmup": 0.0}, {0: 0.2, 10: 0.2 * 0.75**2, 20: 0.05}),
+        ({"schedule": "poly", "warmup": 0.25}, {0: 0.2 / 11, 4: 1 / 11, 9: 2 / 11, 10: 0.2, 25: 0.05}),
         ({"schedule": "cosine", "warmup": 0.25}, {0: 0.2 / 11, 4: 1 / 11, 9: 2 / 11, 10: 0.2, 25: 0.1}),
     ],
 )
@@ -89,7 +91,7 @@ def test_a_plateau_once_passed_stays_passed(errors, patience):
 
 
 @given(
-    st.sampled_from(["constant", "step", "plateau", "one-cycle", "cosine"]),
+    st.sampled_from(["constant", "step", "plateau", "one-cycle", "cosine", "poly"]),
     st.floats(0, 0.99),
     st.integers(1, 500),
     st.data(),
