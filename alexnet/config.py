@@ -272,6 +272,8 @@ class OptimSpec:
 class TrainSpec:
     """How long, in what batches, how classes count, and which weights are kept.
 
+    ``accumulate_steps``: each batch is computed in so many parts, whose gradients are added, to need less memory; the
+    update is that of the whole batch. Batch normalization would use the statistics of the parts, so it is refused.
     ``steps``: the largest number of updates, None for all of the epochs; schedules are planned by ``epochs``.
     ``min_steps``: the smallest number of updates: if ``epochs`` give fewer, there are more epochs, so that a training
     on few images is long enough; an override of ``epochs`` sets it to 0. ``early_stopping``: the training ends when the
@@ -289,6 +291,7 @@ class TrainSpec:
     """
 
     batch_size: Positive = 128
+    accumulate_steps: Positive = 1
     epochs: Positive = 10
     steps: Positive | None = None
     min_steps: Annotated[int, Ge(0)] = 0

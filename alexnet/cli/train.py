@@ -60,9 +60,7 @@ def _train_in_processes(arguments: argparse.Namespace, settings: dict[str, Any])
     check_processes(arguments.nproc, arguments.parallel)
     local_device(arguments.device, Place(arguments.nproc - 1, arguments.nproc, arguments.nproc - 1))
     plan = plan_training(arguments.recipe, **settings, reporter=make_reporter())
-    check_divisible(
-        build_model(plan.recipe, plan.dataset, 0, plan.init.network), plan.recipe.optim.optimizer, arguments.parallel
-    )
+    check_divisible(build_model(plan.recipe, plan.dataset, 0, plan.init.network), plan.recipe, arguments.parallel)
     if plan.run.finished or fits_probe_only(plan.recipe, plan.dataset):
         return None
     return launch(arguments.words, arguments.nproc, arguments.max_restarts) or Run(plan.run.folder)

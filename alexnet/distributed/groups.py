@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from alexnet.config import Recipe
 from alexnet.core.errors import UserError
 from alexnet.distributed.divided_layers import COLUMNS, ColumnGroup, HybridGroup, check_columns, divided_linear_layers
 from alexnet.distributed.process_group import ProcessGroup, exchange, local_device, place_in_group
@@ -43,10 +44,12 @@ def check_processes(processes: int, parallel: Parallel) -> None:
         raise UserError(f"--parallel columns needs two processes, not {processes}: give --nproc 2")
 
 
-def check_divisible(network: nn.Module, optimizer: str, parallel: Parallel) -> None:
-    """Raise ``UserError`` if a network cannot be divided in this way, or trained by this optimizer then."""
-    if optimizer == "lars" and parallel != "data":
+def check_divisible(network: nn.Module, recipe: Recipe, parallel: Parallel) -> None:
+    """Raise ``UserError`` if the network of a recipe cannot be divided in this way, or not trained then."""
+    if recipe.optim.optimizer == "lars" and parallel != "data":
         raise UserError(f"optim.optimizer=lars needs whole weight tensors: leave out --parallel {parallel}")
+    if recipe.train.accumulate_steps > 1 and parallel != "data":
+        raise UserError(f"train.accumulate_steps cannot be used with --parallel {parallel}: leave one of them out")
     if parallel == "hybrid":
         divided_linear_layers(network)
     elif parallel == "columns":

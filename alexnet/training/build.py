@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from alexnet.config import NO_INIT, Preprocessing, Recipe
 from alexnet.core.errors import UserError
@@ -83,6 +84,11 @@ def build_model(recipe: Recipe, dataset: PreparedDataset, seed: int, init: Class
     network = build_network(recipe, dataset, seed, init)
     trained_on = np.sort(dataset.hashes[np.concatenate(split_indices(recipe, dataset))])
     subtracts_image = recipe.data.pixel_normalization.startswith("mean-image")
+    if recipe.train.accumulate_steps > 1 and any(isinstance(each, nn.BatchNorm2d) for each in network.modules()):
+        raise UserError(
+            "train.accumulate_steps cannot be used with batch normalization, whose statistics would be those of parts "
+            "of the batch: add --set train.accumulate_steps=1, or --set model.norm_layer=none"
+        )
     network.info = ModelInfo(
         variant=recipe.model.variant,
         classes=tuple(dataset.classes),

@@ -247,6 +247,7 @@ class Training:
             self.class_weights,
             self.share(batch),
             self.group,
+            recipe.train.accumulate_steps,
         )
         for meter in (self.interval, self.epoch):
             meter.add(outcome.loss, outcome.right, count, outcome.finite)

@@ -43,32 +43,54 @@ def train_step(
     class_weights: Tensor | None = None,
     share: float = 1.0,
     group: Group = ONE,
+    parts: int = 1,
 ) -> Outcome:
     """One update of the weights, with the learning rates of the optimizer.
 
     ``images``: ``(N, C, S, S)`` float32; ``targets``: ``(N,)`` int64; ``masks``: dropout masks, layer → ``(N, units)``
     bool; ``label_smoothing``: 0 … 1. ``class_weights``: the weight of each class in the loss, ``(classes,)``
     float32, None for equal weights. ``group``: the processes that have the other images of the batch; ``share``: the
-    part of the weight of all its images that these images have, 0 … 1. N may be 0 in a group.
+    part of the weight of all its images that these images have, 0 … 1. N may be 0 in a group. ``parts``: the images are
+    computed in so many parts, to need less memory.
     """
     averages = running_averages(model)
     before = [average.clone() for average in averages]
-    with device_config.autocast():
-        logits = model(device_config.to_memory_format(images), masks)
-    logits = at_least_fp32(logits)
-    if len(images):
-        loss = F.cross_entropy(logits, targets, class_weights, label_smoothing=label_smoothing) * share
-    else:
-        loss = logits.sum()  # 0, but connected to all parameters: their gradients are 0
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    losses, rights = [], []
+    for part in divide(len(images), parts):
+        some, own = targets[part], {site: mask[part] if parts > 1 else mask for site, mask in masks.items()}
+        with device_config.autocast():
+            logits = at_least_fp32(model(device_config.to_memory_format(images[part]), own))
+        if len(some):
+            mean = F.cross_entropy(logits, some, class_weights, label_smoothing=label_smoothing)
+            loss = mean * (share * share_of_weight(some, targets, class_weights))
+        else:
+            loss = logits.sum()  # 0, but connected to all parameters: their gradients are 0
+        loss.backward()  # type: ignore[no-untyped-call]
+        losses.append(loss.detach())
+        rights.append((logits.argmax(dim=1) == some).sum())
     group.add_gradients([*model.parameters()])
-    loss, right = group.totals(loss.detach(), (logits.argmax(dim=1) == targets).sum())
+    loss, right = group.totals(*(each[0] if parts == 1 else torch.stack(each).sum() for each in (losses, rights)))
     finite = group.everywhere(all_finite(loss, [p.grad for p in model.parameters() if p.grad is not None]))
     update(optimizer, finite)
     for average, old in zip(averages, before, strict=True):
         average.copy_(torch.where(finite, average, old))
     return Outcome(loss, right, finite)
+
+
+def divide(count: int, parts: int) -> list[slice]:
+    """``count`` images in at most ``parts`` parts of about the same size; one part if there are no images."""
+    parts = max(1, min(count, parts))
+    return [slice(part * count // parts, (part + 1) * count // parts) for part in range(parts)]
+
+
+def share_of_weight(some: Tensor, targets: Tensor, class_weights: Tensor | None) -> float:
+    """The share of the weight of the images ``targets`` that the images ``some`` have, 0 … 1."""
+    if len(some) == len(targets):
+        return 1.0
+    if class_weights is None:
+        return len(some) / len(targets)
+    return float(class_weights[some].double().sum() / class_weights[targets].double().sum())
 
 
 def all_finite(loss: Tensor, gradients: list[Tensor]) -> Tensor:

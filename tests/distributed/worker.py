@@ -32,6 +32,7 @@ CASES = {  # name → overrides of small-digits, which has 1,437 training images
     "adam": [*FEW, "optim.optimizer=adam", "optim.nesterov=false", "optim.lr=0.001"],
     "adamw": [*FEW, "optim.optimizer=adamw", "optim.nesterov=false", "optim.lr=0.001"],
     "lars": [*FEW, "optim.optimizer=lars", "optim.nesterov=false", "optim.schedule=poly", "optim.lr=5"],
+    "accumulated": [*FEW, "train.accumulate_steps=3", "model.norm_layer=none"],
     "partial last batch": ["train.steps=4", "train.batch_size=400"],
     "fewer images than processes": ["train.steps=4", "train.batch_size=1", "model.norm_layer=none"],
     "batch norm, fewer images than processes": ["train.steps=4", "train.batch_size=2"],

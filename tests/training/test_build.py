@@ -28,6 +28,12 @@ def pairs(make_store, digits):
     return make_store(digits[0][some], digits[1][some].tolist(), ["train"] * 20, name="pairs")
 
 
+def test_batch_normalization_is_refused_where_a_batch_is_computed_in_parts(recipe_of, dataset):
+    with pytest.raises(UserError, match="accumulate_steps cannot be used with batch normalization"):
+        build_model(recipe_of("train.accumulate_steps=2", "model.norm_layer=batch"), dataset, 0)
+    build_model(recipe_of("train.accumulate_steps=2", "model.norm_layer=none"), dataset, 0)
+
+
 @pytest.mark.parametrize(
     ("settings", "remedy"),
     [

@@ -121,3 +121,26 @@ def test_a_bad_batch_is_not_counted():
     meter.add(torch.tensor(2.0), torch.tensor(3), 4, torch.tensor(True))
     meter.add(torch.tensor(torch.nan), torch.tensor(1), 4, torch.tensor(False))
     assert meter.take() == (2.0, 0.75)
+
+
+@pytest.mark.parametrize("class_weights", [None, torch.tensor([3.0, 1.0, 0.5, 2.0])])
+@pytest.mark.parametrize("parts", [2, 5, 40])
+def test_a_batch_in_parts_gives_the_gradient_of_the_whole(class_weights, parts):
+    """7 images in float64, with dropout and label smoothing; parts that do not divide 7, and more parts than images."""
+    device_config = DeviceConfig(CPU, bf16=False, reference=True)
+    images = torch.randn(7, 1, 28, 28, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    targets, results = torch.arange(7) % 4, []
+    weights = None if class_weights is None else class_weights.double()
+    for count in (1, parts):
+        network = create_model("small", num_classes=4, in_channels=1, image_size=28, seed=0, norm_layer="none").double()
+        optimizer = build_optimizer(network, OptimSpec(lr=0.1, momentum=0.9), fused=False)
+        masks = draw_masks(network.dropout_sites, 7, 0, 0, CPU)
+        outcome = train_step(
+            network.train(), optimizer, images, targets, masks, 0.1, device_config, weights, parts=count
+        )  # fmt: skip
+        results.append((outcome, everything(network, optimizer)))
+    (whole, expected), (divided, found) = results
+    assert divided.right == whole.right
+    torch.testing.assert_close(divided.loss, whole.loss, rtol=1e-13, atol=0)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-12, atol=1e-14)
