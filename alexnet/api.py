@@ -40,7 +40,7 @@ from alexnet.data.prepared import PreparedDataset, open_prepared, prepared_path,
 from alexnet.data.sources import Record, Source, absolute_source, is_builtin, open_source
 from alexnet.data.splits import evenly_spaced
 from alexnet.data.writer import array_header
-from alexnet.distributed.groups import open_group
+from alexnet.distributed.groups import check_settings, open_group
 from alexnet.distributed.plan import IMAGES_OF, NODE, REACHED, Device, Step, parse_devices, plan_steps
 from alexnet.inference.distance import Distances, distances_of_pairs, pairs_of_names, perceptual_distance
 from alexnet.inference.feature_files import Features, NpyFolder, file_format, open_features, twin_folder
@@ -178,6 +178,7 @@ def train(
             reference=reference, data_root=data_root, weights_root=weights_root, keep_checkpoints=keep_checkpoints,
             reporter=reporter or make_reporter(progress),
         )  # fmt: skip
+        check_settings(plan.recipe, parallel)
         return _train(plan, seed, group)
 
 
@@ -356,9 +357,10 @@ def plan(
     """What would limit a training on many devices, and how long it would take: arithmetic, nothing is run.
 
     ``devices``: their number and kind, such as ``"8xH100"``. ``batches``: global batches; by default the recipe's own,
-    1,024, 4,096 and 8,192. ``images``: training images; by default those of the recipe's built-in set. ``reached``: the
-    share of the peak that a device reaches, 0 … 1. ``link``: GB/s that a device sends to others; by default that of its
-    kind, inside a computer for up to 8 devices. The formulas are in ``distributed/plan.py``. Raises ``UserError``.
+    and those of 1,024, 4,096 and 8,192 that are larger. ``images``: training images; by default those of the recipe's
+    built-in set. ``reached``: the share of the peak that a device reaches, 0 … 1. ``link``: GB/s that a device sends to
+    others; by default that of its kind, inside a computer for up to 8 devices. The formulas are in
+    ``distributed/plan.py``. Raises ``UserError``.
     """
     found = get_recipe(recipe) if isinstance(recipe, str) else recipe
     count, name, device = parse_devices(devices)

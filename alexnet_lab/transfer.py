@@ -3,7 +3,8 @@
 ``run`` draws classes and images at random from a source, trains on each draw, and evaluates on all test images of these
 classes. Each training is a run folder, so the command can be interrupted and repeated. ``layers`` fits a linear probe
 on each layer of the weights. ``keep`` writes the figures to the results, from which ``docs/transfer.md`` has its tables
-and its picture. The test images decide nothing. The given weights must not have been trained on the drawn classes.
+and its picture. No choice depends on the test images. The given weights must not have been trained on the drawn
+classes.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from alexnet_lab.results.reader import TRANSFER, TRANSFER_LAYERS, Results, file_
 from alexnet_lab.results.records import circumstances, keep_figures
 
 BATCH = 256
-TWIN = "trunk/tiny-imagenet-a"  # of the included weights, those that have not seen half of Tiny ImageNet's classes
+TWIN = "trunk/tiny-imagenet-a"  # of the included weights, not trained on the classes of half b
 LAYERS = ("relu1", "relu2", "relu3", "relu4", "relu5", "avgpool5", "relu6", "relu7")
 SPLIT = {"train.few_images": "split"}
 ONE_UPDATE = {"train.epochs": 1, "train.min_steps": 1, "optim.lr": 1e-12, "train.freeze": "conv1-conv5"}
@@ -46,7 +47,8 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
 """Method → the arguments of ``train``.
 
 ``default`` is what the command ``alexnet train --data FOLDER`` does: below 50 images a class a probe that is fitted on
-all images, otherwise fine-tuning. ``probe`` is where that fine-tuning begins.
+all images, otherwise fine-tuning. ``probe`` is the
+probe with which that fine-tuning begins; one update with lr 1e-12 does not change it.
 """
 COLOURS = {"default": BLUE, "random weights": ORANGE}
 PICTURE = Path("docs/transfer.png")

@@ -36,6 +36,7 @@ from alexnet.cli.shared_options import (
     count,
     positive,
     share,
+    whole,
 )
 from alexnet.core.errors import ConnectionLostError, StoppedError, UserError, unknown
 from alexnet.core.names import printable
@@ -64,12 +65,15 @@ def _train(add: Add) -> None:
     add("--out", metavar="RUN", help=f"the run folder (default: {out}); an interrupted run there is resumed")
     change = "override a field of the recipe, e.g. train.epochs=3; may be repeated; 'help' lists all fields"
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help=change)
-    several = "train in N processes on this computer, each with its part of every batch (default: 1); see docs/devices"
+    several = "train in N processes on this computer, each with its part of every batch (default: 1)"
     add("--nproc", type=count, default=1, metavar="N", help=several)
-    how = "divide batches (data), also fc6 and fc7 (hybrid), or the two columns of 2012 (columns); default: data"
+    how = (
+        "divide each batch (data), each batch and also fc6 and fc7 (hybrid), or the network into the two columns of "
+        "2012 (columns); default: data"
+    )
     add("--parallel", choices=("data", "hybrid", "columns"), default="data", help=how)
-    restarts = "with --nproc, start all processes again after one has died, at most N times (default: 3)"
-    add("--max-restarts", type=count, default=3, metavar="N", help=restarts)
+    restarts = "with --nproc, after a process has died, start all again, at most N times (default: 3)"
+    add("--max-restarts", type=whole, default=3, metavar="N", help=restarts)
     keep = "keep the checkpoints of the finished run (default: they are removed once its model is verified)"
     add("--keep-checkpoints", action="store_true", help=keep)
     add_seed(add)
@@ -84,7 +88,7 @@ def _evaluate(add: Add) -> None:
     add("--data", metavar="SOURCE", help=f"images to evaluate on (default: the run's test images): {SOURCE}")
     add_labels(add)
     add("--views", type=int, choices=(1, 10), default=1, help="centre crop, or the average of ten crops (default: 1)")
-    add("--nproc", type=count, default=1, metavar="N", help="share the images among N processes (default: 1)")
+    add("--nproc", type=count, default=1, metavar="N", help="divide the images among N processes (default: 1)")
     rows = "write a CSV file with a row for each image: file, true, predicted, probability"
     add("--predictions", metavar="FILE", help=rows)
     add_device_and_precision(add)
@@ -221,10 +225,22 @@ def _summary(add: Add) -> None:
 def _plan(add: Add) -> None:
     add("recipe", metavar="RECIPE", help="a name from 'alexnet list', or a JSON file")
     add("--devices", required=True, metavar="NxDEVICE", help="for example 8xH100 (A100, H100, H200, RTX3090, V100)")
-    add("--batch", type=count, action="append", metavar="N", help="global batch; may be repeated")
+    add(
+        "--batch",
+        type=count,
+        action="append",
+        metavar="N",
+        help="global batch; may be repeated (default: the recipe's, and larger ones)",
+    )
     add("--images", type=count, metavar="N", help="training images (default: those of the built-in set)")
-    add("--reached", type=share, default=0.4, metavar="SHARE", help="of a device's peak, 0 to 1 (default: 0.4)")
-    link = "GB/s that each device sends to others (default: of its kind, inside a computer for up to 8 devices)"
+    add(
+        "--reached",
+        type=share,
+        default=0.4,
+        metavar="SHARE",
+        help="share of its peak that a device reaches (default: 0.4)",
+    )
+    link = "GB/s that each device sends (default: inside a computer for up to 8 devices, else the network's)"
     add("--link", type=positive, metavar="GB/S", help=link)
 
 
@@ -474,7 +490,7 @@ def _run(words: Sequence[str]) -> int:
         return stopped.status
     except ConnectionLostError as lost:
         if "WORLD_SIZE" not in os.environ or os.environ.get("RANK") == "0":
-            print(f"alexnet: another process of this training has ended: {lost}", file=sys.stderr)
+            print(f"alexnet: the connection to another process was lost: {lost}", file=sys.stderr)
         return LOST
     except KeyboardInterrupt:
         print("alexnet: interrupted", file=sys.stderr)

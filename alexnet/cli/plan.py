@@ -38,8 +38,7 @@ def _text(found: TrainingForecast) -> str:
     lines = [
         f"{found.recipe} on {found.devices}: {found.epochs} epochs of {found.images:,} images",
         f"assumed: {found.reached:.0%} of {found.device.tflops:,g} TFLOP/s, {found.link:g} GB/s between devices;",
-        "reading and augmenting images, normalization and the update are not counted, so these times are lower bounds,",
-        "and computation does not overlap with communication",
+        "not counted: reading and augmenting images, normalization, the update; communication does not overlap",
         "",
         table(head, rows),
         "",
@@ -47,7 +46,8 @@ def _text(found: TrainingForecast) -> str:
     ]
     if fastest.batch != found.batch:
         lines.append(
-            f"the recipe has a batch of {found.batch:,}: another one is another training, with another learning rate"
+            f"the recipe has a batch of {found.batch:,}: another one needs another learning rate, and the accuracy can "
+            "differ"
         )
     lines += ["", "published trainings of AlexNet on ImageNet:"]
     lines += [f"  {duration(seconds)}: {what}" for what, seconds in RECORDS]

@@ -23,6 +23,13 @@ def count(word: str) -> int:
     return int(word)
 
 
+def whole(word: str) -> int:
+    """A whole number of 0 or more. Raises ``ArgumentTypeError``."""
+    if not (word.isascii() and word.isdigit()):
+        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number of 0 or more")
+    return int(word)
+
+
 def positive(word: str) -> float:
     """A finite number above 0. Raises ``ArgumentTypeError``."""
     try:

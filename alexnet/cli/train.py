@@ -13,12 +13,13 @@ from alexnet.cli.console import print_json, print_text
 from alexnet.config import assignments
 from alexnet.core.errors import DivergedError, StoppedError
 from alexnet.core.files import folder_bytes
-from alexnet.distributed.groups import check_divisible, check_processes
+from alexnet.distributed.groups import check_divisible, check_processes, check_settings
 from alexnet.distributed.launch import end_with_parent, is_launched, launch
 from alexnet.distributed.process_group import Place, local_device, place_in_group
 from alexnet.recipes import DEFAULT, get_recipe
 from alexnet.report.markdown import readings
 from alexnet.report.text import describe_measure
+from alexnet.runtime.group import Parallel
 from alexnet.runtime.progress import make_reporter
 from alexnet.runtime.run import Run
 from alexnet.training.build import build_model, fits_probe_only
@@ -45,10 +46,12 @@ def main(arguments: argparse.Namespace) -> int:
     place = place_in_group()
     if place and place.rank:
         return _train_quietly(arguments, settings)
-    found = _train_in_processes(arguments, settings) if arguments.nproc > 1 and not place else None
+    launching = arguments.nproc > 1 and not place
+    found = _train_in_processes(arguments, settings) if launching else None
     if isinstance(found, int):
         return found
-    run = found or train(arguments.recipe, seed=arguments.seed, parallel=arguments.parallel, **settings)
+    parallel: Parallel = "data" if launching else arguments.parallel  # after launching, one process is enough
+    run = found or train(arguments.recipe, seed=arguments.seed, parallel=parallel, **settings)
     return 0 if is_launched() else _print_result(run, arguments)
 
 
@@ -60,14 +63,15 @@ def _train_in_processes(arguments: argparse.Namespace, settings: dict[str, Any])
     check_processes(arguments.nproc, arguments.parallel)
     local_device(arguments.device, Place(arguments.nproc - 1, arguments.nproc, arguments.nproc - 1))
     plan = plan_training(arguments.recipe, **settings, reporter=make_reporter())
-    check_divisible(build_model(plan.recipe, plan.dataset, 0, plan.init.network), plan.recipe, arguments.parallel)
     if plan.run.finished or fits_probe_only(plan.recipe, plan.dataset):
         return None
+    check_settings(plan.recipe, arguments.parallel)
+    check_divisible(build_model(plan.recipe, plan.dataset, 0, plan.init.network), arguments.parallel)
     return launch(arguments.words, arguments.nproc, arguments.max_restarts) or Run(plan.run.folder)
 
 
 def _train_quietly(arguments: argparse.Namespace, settings: dict[str, Any]) -> int:
-    """Train in a process that is not the first of its group, which prints everything; returns the exit status."""
+    """Train without output in a process that is not the first of its group; returns the exit status."""
     try:
         train(arguments.recipe, seed=arguments.seed, parallel=arguments.parallel, **settings)
     except StoppedError as stopped:

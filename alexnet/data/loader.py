@@ -28,8 +28,8 @@ Read = Callable[[NDArray[np.int64]], NDArray[np.uint8] | Tensor]
 class Batch:
     """The images of one step, or the part of them that one of several processes has.
 
-    ``all_index`` ``(B,)`` int64: the numbers of all images of the step in the prepared dataset; ``part``: those of this
-    process among them. ``index`` ``(N,)`` int64: their numbers; ``position`` ``(N,)`` int64: their positions in the
+    ``all_index`` ``(B,)`` int64: the positions of all images of the step in the prepared dataset; ``part``: the slice
+    of this process; ``index`` ``(N,)`` int64: ``all_index[part]``; ``position`` ``(N,)`` int64: their positions in the
     epoch. ``pixels`` ``(N, H, W, C)`` uint8 and ``targets`` ``(N,)`` int64 are on the device.
     """
 
@@ -52,8 +52,8 @@ class Loader:
 
     ``read``: returns the pixels of a batch, on the CPU or on the device; it is called in the thread. ``targets``:
     ``(N,)`` int64, the labels of all images; ``sampler``: chooses the images of each step. ``depth``: the number of
-    batches that are read ahead; with 0 there is no thread, and a batch is read when it is requested. ``part``: from the
-    number of images of a step to those that this process reads; all by default.
+    batches that are read ahead; with 0 there is no thread, and a batch is read when it is requested. ``part``: a
+    function from the number of images of a step to the slice that this process reads; by default all.
     """
 
     def __init__(

@@ -4,9 +4,9 @@
   convolutions are data parallel, because they have few parameters and most of the work. fc6 is divided by its units
   and fc7 by its inputs, because they have nearly all parameters: their activations are exchanged, and their gradients
   are not. The last layer is data parallel again.
-* **columns** (Krizhevsky, Sutskever and Hinton 2012, §3.2 and figure 2): both processes see the whole batch and have
-  half of the filters and units of each layer. Only before conv3 and the fully connected layers do they exchange their
-  outputs. For networks whose other convolutions have two groups, and whose normalization stays inside them.
+* **columns** (Krizhevsky, Sutskever and Hinton 2012, §3.2 and figure 2): both processes have the whole batch, and
+  half of the filters and units of each layer. They exchange their outputs only before conv3 and the fully
+  connected layers. For networks whose other convolutions have two groups, and whose normalization stays inside them.
 
 Each process keeps the whole tensors, but only its part of a divided one is current. :meth:`DividedGroup.gather` brings
 the parts together for evaluations and checkpoints, which have the form of one process.
@@ -162,7 +162,7 @@ class AddRows(torch.autograd.Function):
 class ColumnGroup(DividedGroup):
     """Two processes with the two columns of 2012; see the top of this module.
 
-    Both compute the same loss, and what they exchange adds their gradients: so each has half of the loss.
+    Both processes compute the same loss, and the exchanges add their gradients. So each loss is multiplied by 1/2.
     """
 
     weight = 1 / COLUMNS
@@ -292,4 +292,6 @@ def check_columns(network: nn.Module) -> None:
     ):
         reason = "a layer has an odd number of filters or units"
     if reason:
-        raise UserError(f"--parallel columns is for the variant cuda-convnet: this network cannot be divided, {reason}")
+        raise UserError(
+            f"--parallel columns is for the variant cuda-convnet: this network cannot be divided, because {reason}"
+        )

@@ -44,13 +44,17 @@ def check_processes(processes: int, parallel: Parallel) -> None:
         raise UserError(f"--parallel columns needs two processes, not {processes}: give --nproc 2")
 
 
-def check_divisible(network: nn.Module, recipe: Recipe, parallel: Parallel) -> None:
-    """Raise ``UserError`` if the network of a recipe cannot be divided in this way, or not trained then."""
-    if recipe.optim.optimizer == "lars" and parallel != "data":
-        raise UserError(f"optim.optimizer=lars needs whole weight tensors: leave out --parallel {parallel}")
-    if recipe.train.accumulate_steps > 1 and parallel != "data":
-        raise UserError(f"train.accumulate_steps cannot be used with --parallel {parallel}: leave one of them out")
+def check_divisible(network: nn.Module, parallel: Parallel) -> None:
+    """Raise ``UserError`` if a network cannot be divided in this way."""
     if parallel == "hybrid":
         divided_linear_layers(network)
     elif parallel == "columns":
         check_columns(network)
+
+
+def check_settings(recipe: Recipe, parallel: Parallel) -> None:
+    """Raise ``UserError`` if settings of a recipe do not allow to divide the work in this way."""
+    if recipe.optim.optimizer == "lars" and parallel != "data":
+        raise UserError(f"optim.optimizer=lars needs whole weight tensors: leave out --parallel {parallel}")
+    if recipe.train.accumulate_steps > 1 and parallel != "data":
+        raise UserError(f"train.accumulate_steps cannot be used with --parallel {parallel}: leave one of them out")

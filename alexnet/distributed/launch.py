@@ -1,8 +1,9 @@
 """Start several processes of this program on one computer: ``alexnet train RECIPE --nproc N``.
 
 PyTorch's own agent, the one of torchrun, starts the processes, watches them, and starts all of them again if one dies.
-It knows success and failure only. So the first process writes the exit status that a user expects into a file, and ends
-with 0: a mistake of the user is not repeated, and a training that a signal has stopped is not started again.
+It distinguishes only success (status 0) and failure. So the first process writes the exit status that a user expects
+into a file, and ends with 0: a mistake of the user is not repeated, and a training that a signal has stopped is not
+started again.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 from alexnet.core.errors import UserError
 
 STATUS_FILE = "ALEXNET_STATUS_FILE"  # environment variable: where the first process writes the exit status
-SIGNALS = "SIGTERM,SIGINT,SIGUSR1"  # passed on to the processes; others would leave them running
+SIGNALS = "SIGTERM,SIGINT,SIGUSR1"  # passed on to the processes; any other ends the agent only
 SHUTDOWN_SECONDS = 300  # for the last step and its checkpoint, before the processes are killed
 FAILURE = 1
 PR_SET_PDEATHSIG = 1  # of prctl(2)
@@ -92,7 +93,7 @@ def report_status(status: int, *, first: bool) -> int:
 def end_with_parent() -> None:
     """Let the system send SIGTERM to this process when the process that has started it dies, also after SIGKILL.
 
-    The training then writes a checkpoint and ends, and does not go on without anybody who watches it. Linux only.
+    The training then writes a checkpoint and ends, and does not continue without the agent. Linux only.
     """
     if not is_launched() or sys.platform != "linux":
         return
@@ -101,5 +102,5 @@ def end_with_parent() -> None:
 
 
 def has_reported() -> bool:
-    """Whether the first process has ended as it should, so that the others end too."""
+    """Whether the first process has written its exit status. The other processes then end too."""
     return is_launched() and Path(os.environ[STATUS_FILE]).is_file()

@@ -9,9 +9,9 @@ of n bytes sends 2 n (N − 1)/N, an all-gather or a reduce-scatter n (N − 1)/
 JPDC 2009):
 
 * data: an all-reduce of all P gradients, 8 P (N − 1)/N.
-* hybrid (Krizhevsky 2014): the gradients of all layers but the two divided ones, P′, as above; the inputs of the first
-  divided layer (F of an image) are gathered and their gradients scattered, and the outputs of the second (U of an
-  image) the other way round: 8 (P′ + B (F + U)) (N − 1)/N.
+* hybrid (Krizhevsky 2014): the gradients of all parameters that are not divided, P′ (the bias of the second divided
+  layer among them), as above; the inputs of the first divided layer (F of an image) are gathered and their gradients
+  scattered, and the outputs of the second (U of an image) the other way round: 8 (P′ + B (F + U)) (N − 1)/N.
 * columns (2012): half of the maps before conv3, of the features before fc6 and of the units before fc7 go to the other
   device, and their gradients back; the logits are summed.
 

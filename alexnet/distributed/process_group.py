@@ -28,7 +28,7 @@ from alexnet.core.errors import ConnectionLostError, UserError
 from alexnet.models.layers import at_least_fp32
 from alexnet.runtime.group import Group, Result
 
-TIMEOUT = datetime.timedelta(seconds=120)  # of one exchange: a process that hangs longer ends the others
+TIMEOUT = datetime.timedelta(seconds=120)  # if a process does not answer for so long, the others end
 PATIENCE = datetime.timedelta(days=7)  # for work that only the first process does, such as preparing images
 FAILED = "failed"
 _groups = itertools.count()  # of this process
@@ -99,7 +99,7 @@ class ProcessGroup(Group):
             dist.init_process_group(backend, store=self._store, rank=self.rank, world_size=self.size, timeout=TIMEOUT)
 
     def close(self) -> None:
-        """Leave the group. Processes that wait for the first one are told that it has ended."""
+        """Leave the group. If this is the first process, those that wait for it then raise ``ConnectionLostError``."""
         if self.is_first:
             with contextlib.suppress(RuntimeError):
                 self._store.set(f"call-{self._calls + 1}", FAILED)

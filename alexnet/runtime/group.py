@@ -18,7 +18,7 @@ Parallel = Literal["data", "hybrid", "columns"]
 
 
 class Group:
-    """A group of one process: it communicates with nobody.
+    """A group of one process: it does not communicate.
 
     ``rank``: the number of this process, from 0. ``size``: the number of processes. ``device``: the device of this
     process, as ``resolve_device`` takes it; None if the user chooses. ``weight``: the factor of the loss of this

@@ -1,7 +1,7 @@
 """Stop signals: a training checks for them between steps, so that it can write a checkpoint before it ends.
 
 The first SIGINT, SIGTERM or SIGUSR1 (which schedulers send some time before they end a job) only sets a status. A
-second signal has its usual effect at once.
+second signal has its usual effect: at once, or, with ``repeated``, after that many seconds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ SIGNALS = tuple(signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGUSR1"
 class StopSignals:
     """A context in which the first signal sets ``status`` (128 + its number) instead of ending the process.
 
-    The earlier handlers are restored at the first signal and at the end of the context, also after an exception. A
+    The earlier handlers are restored at the first signal (with ``repeated``, at the first that counts as a second one)
+    and at the end of the context, also after an exception. A
     handler that was not installed from Python cannot be restored, so its signal is not caught. Outside the main thread,
     where Python cannot install handlers, the context changes nothing and ``status`` stays None. Signals within
     ``repeated`` seconds after the first count as the same: one Ctrl-C can reach a process of several twice.

@@ -47,7 +47,7 @@ def log_probabilities(
 
     ``index``: ``(n,)`` positions in the prepared dataset. ``log`` receives one line for each fast kernel that cannot be
     used here. In a ``group``, whole batches are divided among the processes, and each process gets all of them in
-    order: the bits are those of one process.
+    order: with equal numbers of threads, the bits are those of one process.
     """
     network = accelerate(model, device_config, log=log)
     batches = [index[start : start + batch_size] for start in range(0, len(index), batch_size)]

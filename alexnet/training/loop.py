@@ -89,7 +89,8 @@ class Training:
         self.cross_validation: CrossValidation | None = None
         self.fast_network = accelerate(self.network, device_config, training=True)  # the same parameters
         if group.size > 1:
-            # Of several processes, each does a part of the work: with kernels, and without for no image at all.
+            # In a group, both networks do the part of this process. `small_network` has no fast kernels; it is used
+            # when the process has no image.
             fast = shared_copy(self.network) if self.fast_network is self.network else self.fast_network
             self.fast_network, self.small_network = fast, shared_copy(self.network)
             group.prepare(self.network, [self.fast_network, self.small_network])
@@ -178,7 +179,9 @@ class Training:
                         self.reporter.log(f"stopped early: the validation accuracy did not improve for {waited} epochs")
                     if stopping or self.stops_early:
                         break
-            if status := int(self.group.largest(interrupts.status or 0)[0]):  # perhaps in the last evaluation
+            if status := int(
+                self.group.largest(interrupts.status or 0)[0]
+            ):  # it may have come during the last evaluation
                 raise StoppedError(self.stop_message, status)
         if self.recipe.train.keep == "best-on-val" and not self.only_fits_probe:
             self.network.load_state_dict(self.state.best)
@@ -255,7 +258,11 @@ class Training:
         self.state.note(outcome.finite)
 
     def share(self, batch: Batch) -> float:
-        """The part of the weight of all images of a step that the images of this process have, 0 … 1."""
+        """The factor of the loss of this process, 0 … 1.
+
+        It is the share of its images among those of the whole batch, by their class weights if there are any, times
+        ``group.weight``.
+        """
         if self.class_weights is None:
             return self.group.weight * len(batch.index) / len(batch.all_index)
         weights = self.class_weights.cpu().double().numpy()[self.dataset.targets[batch.all_index]]

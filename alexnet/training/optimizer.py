@@ -51,7 +51,7 @@ class LARS(torch.optim.Optimizer):
 
     The gradient of each weight tensor, with its weight decay λ, is multiplied by η |w| / (|g| + λ |w|) before a step of
     SGD with momentum. Tensors without weight decay, such as biases, are not scaled. With ``trust_clip`` (LARC), the
-    product of the factor and the learning rate is at most the learning rate. The updates are those of timm's ``Lars``.
+    learning rate of a tensor is min(η |w| / (|g| + λ |w|), lr). The updates are those of timm's ``Lars``.
     """
 
     EPS = 1e-8

@@ -50,7 +50,7 @@ def train_step(
     ``images``: ``(N, C, S, S)`` float32; ``targets``: ``(N,)`` int64; ``masks``: dropout masks, layer → ``(N, units)``
     bool; ``label_smoothing``: 0 … 1. ``class_weights``: the weight of each class in the loss, ``(classes,)``
     float32, None for equal weights. ``group``: the processes that have the other images of the batch; ``share``: the
-    part of the weight of all its images that these images have, 0 … 1. N may be 0 in a group. ``parts``: the images are
+    factor of the loss, see ``Training.share``. N may be 0 in a group. ``parts``: the images are
     computed in so many parts, to need less memory.
     """
     averages = running_averages(model)
