@@ -40,7 +40,7 @@ from alexnet.data.prepared import PreparedDataset, open_prepared, prepared_path,
 from alexnet.data.sources import Record, Source, absolute_source, is_builtin, open_source
 from alexnet.data.splits import evenly_spaced
 from alexnet.data.writer import array_header
-from alexnet.distributed.groups import check_settings, open_group
+from alexnet.distributed.groups import check_divisible, check_settings, open_group
 from alexnet.distributed.plan import IMAGES_OF, NODE, REACHED, Device, Step, parse_devices, plan_steps
 from alexnet.inference.distance import Distances, distances_of_pairs, pairs_of_names, perceptual_distance
 from alexnet.inference.feature_files import Features, NpyFolder, file_format, open_features, twin_folder
@@ -74,10 +74,10 @@ from alexnet.runtime.device import DeviceConfig, matrix_rate, resolve_device
 from alexnet.runtime.group import ONE, Group, Parallel
 from alexnet.runtime.log import NullReporter, Reporter, stage
 from alexnet.runtime.progress import make_reporter
-from alexnet.runtime.run import Run, lock_run_folder, start_or_continue
+from alexnet.runtime.run import Run, lock_run_folder, source_commit, start_or_continue
 from alexnet.runtime.run_names import run_folder
 from alexnet.training import datasets as prepared_datasets
-from alexnet.training.build import build_preprocessing, check_augmentation, fits_probe_only
+from alexnet.training.build import build_model, build_preprocessing, check_augmentation, fits_probe_only
 from alexnet.training.datasets import choose_test_images, open_dataset_for, remarks
 from alexnet.training.disk import disk_need
 from alexnet.training.evaluate import evaluate_models, match_classes, most_probable, prediction_rows
@@ -119,6 +119,7 @@ a loaded model."""
 EXPORT_CHECKED = 64  # images on which an exported file is checked
 INT8_CHECKED, INT8_CALIBRATION = 1000, 200
 MOST_TWINS = 1000
+LESS_MEMORY = "add --set train.batch_size={}"
 PLANNED_BATCHES = (1024, 4096, 8192)
 CLASSES_OF = {"imagenet": 1000, "tiny-imagenet": 200}  # of sets for which a variant's own number may differ
 PREDICTIONS = "predictions.csv"  # in the run folder of a cross-validated model
@@ -179,6 +180,8 @@ def train(
             reporter=reporter or make_reporter(progress),
         )  # fmt: skip
         check_settings(plan.recipe, parallel)
+        if parallel != "data":
+            check_divisible(build_model(plan.recipe, plan.dataset, 0, plan.init.network), parallel)
         return _train(plan, seed, group)
 
 
@@ -317,9 +320,10 @@ def fit_and_finish(
     plan = {
         "recipe": to_json(recipe), "dataset": str(dataset.path.resolve()), "run": str(run.folder.resolve()),
         "seed": seed, "bf16": device_config.bf16, "reference": device_config.reference, "init": initial is not None,
+        "same": _must_be_equal(dataset),
     }  # fmt: skip
     group.from_first(lambda: json.dumps(plan).encode())
-    with device_config.enough_memory(f"add --set train.batch_size={max(1, recipe.train.batch_size // 2)}"):
+    with device_config.enough_memory(LESS_MEMORY.format(max(1, recipe.train.batch_size // 2))):
         matrix_gflops = matrix_rate(device_config)
         training = Training(recipe, dataset, run, seed, device_config, reporter, initial, group)
         curves = CurvesFile(recipe)
@@ -394,8 +398,18 @@ def _join_training(group: Group) -> Run:
     device_config = resolve_device(group.device, "bf16" if plan["bf16"] else "fp32", reference=plan["reference"])
     initial = load_bundle(run.init_folder) if plan["init"] else None
     dataset = open_prepared(Path(plan["dataset"]))
-    Training(recipe, dataset, run, plan["seed"], device_config, NullReporter(), initial, group).fit(lambda run: None)
+    for name, value in _must_be_equal(dataset).items():
+        if value != plan["same"][name]:
+            raise UserError(f"process {group.rank} has another {name} than the first one: {value}")
+    with device_config.enough_memory(LESS_MEMORY.format(max(1, recipe.train.batch_size // 2))):
+        training = Training(recipe, dataset, run, plan["seed"], device_config, NullReporter(), initial, group)
+        training.fit(lambda run: None)
     return run
+
+
+def _must_be_equal(dataset: PreparedDataset) -> dict[str, object]:
+    """What all processes of a group must have in common."""
+    return {"prepared dataset": dataset.digest, "commit of alexnet": source_commit(), "torch": torch.__version__}
 
 
 def finish(
@@ -491,7 +505,7 @@ def _evaluate(
             raise UserError(f"{name} is a loaded model, so its images are unknown: give data=SOURCE")
         if kind := kind_without_run(model):
             raise UserError(f"{name} is {kind}, so its images are unknown: give --data SOURCE")
-    networks = [_loaded(model, weights_root, reporter) for model in named.values()]
+    networks = group.in_turn(lambda: [_loaded(model, weights_root, reporter) for model in named.values()])
     for name, network in zip(named, networks, strict=True):
         if views == 10 and network.preprocessing.crop == network.preprocessing.resize_size:
             raise UserError(f"{name} was trained on whole images, without augment.crop: ten views need a crop")
@@ -503,6 +517,7 @@ def _evaluate(
             for name, net in zip(named, networks, strict=True)
         ]
     )  # fmt: skip
+    group.wait_for_all()  # listing the images of a source can take long
     if data is None and not labels:
         _check_test_images(named.values())
     split, index = choose_test_images(networks, datasets[0])

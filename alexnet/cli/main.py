@@ -448,18 +448,29 @@ def main(words: Sequence[str] | None = None) -> int:
     Signal handlers, warning filters and the error handlers of the streams are the same afterwards as before.
     """
     _open_closed_streams()
-    with _process_settings():
-        status = _run(sys.argv[1:] if words is None else words)
+    try:
+        with _process_settings():
+            status = _run(sys.argv[1:] if words is None else words)
+    except SystemExit as stopped:  # a signal, or an error of the arguments
+        if "WORLD_SIZE" not in os.environ or not isinstance(stopped.code, int):
+            raise
+        status = stopped.code
     return _status_of_process(status) if "WORLD_SIZE" in os.environ else status
 
 
 def _status_of_process(status: int) -> int:
     """The exit status of one of several processes that train together, see ``distributed/launch.py``."""
-    from alexnet.distributed.launch import has_reported, report_status
+    from alexnet.distributed.launch import has_reported, is_launched, report_status
 
+    first = os.environ.get("RANK", "0") == "0"
     if status == LOST:
-        return 0 if has_reported() else LOST
-    return report_status(status, first=os.environ.get("RANK", "0") == "0")
+        return 0 if has_reported(wait=not first) else LOST
+    status = report_status(status, first=first)
+    if is_launched():  # threads of torch.distributed have aborted an ordinary exit, after all was done
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 def _run(words: Sequence[str]) -> int:

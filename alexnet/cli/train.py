@@ -62,7 +62,8 @@ def _train_in_processes(arguments: argparse.Namespace, settings: dict[str, Any])
     """
     check_processes(arguments.nproc, arguments.parallel)
     local_device(arguments.device, Place(arguments.nproc - 1, arguments.nproc, arguments.nproc - 1))
-    plan = plan_training(arguments.recipe, **settings, reporter=make_reporter())
+    # On the CPU: the memory of a GPU belongs to the processes that train.
+    plan = plan_training(arguments.recipe, **{**settings, "device": "cpu"}, reporter=make_reporter())
     if plan.run.finished or fits_probe_only(plan.recipe, plan.dataset):
         return None
     check_settings(plan.recipe, arguments.parallel)

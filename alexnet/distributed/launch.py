@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from alexnet.core.errors import UserError
 STATUS_FILE = "ALEXNET_STATUS_FILE"  # environment variable: where the first process writes the exit status
 SIGNALS = "SIGTERM,SIGINT,SIGUSR1"  # passed on to the processes; any other ends the agent only
 SHUTDOWN_SECONDS = 300  # for the last step and its checkpoint, before the processes are killed
+REPORT_SECONDS = 10
 FAILURE = 1
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 
@@ -36,6 +38,7 @@ def launch(words: Sequence[str], processes: int, max_restarts: int) -> int:
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # it writes pages about one failure
@@ -57,17 +60,18 @@ def launch(words: Sequence[str], processes: int, max_restarts: int) -> int:
             return read_status(status_file, 128 + int(error.sigval))
         except ChildFailedError:
             return read_status(status_file, FAILURE)
-        except (RuntimeError, OSError) as error:
+        except (RuntimeError, OSError, RendezvousError) as error:
             raise UserError(f"cannot start {processes} processes: {str(error).splitlines()[0]}") from error
         finally:
             del os.environ[STATUS_FILE]
-        return read_status(status_file, 0)
+        return read_status(status_file, FAILURE)
 
 
 def read_status(path: Path, otherwise: int) -> int:
-    """The exit status in a file of :func:`report_status`."""
+    """The exit status in the newest file of :func:`report_status`."""
+    found = sorted(path.parent.glob(f"{path.name}-*"), key=lambda file: int(file.name.rpartition("-")[2]))
     try:
-        return int(path.read_text(encoding="utf-8"))
+        return int(found[-1].read_text(encoding="utf-8")) if found else otherwise
     except (OSError, ValueError):
         return otherwise
 
@@ -80,14 +84,22 @@ def is_launched() -> bool:
 def report_status(status: int, *, first: bool) -> int:
     """The status with which this process ends: 0 if :func:`launch` has started it and reads the real one in a file.
 
-    ``first``: whether this is the first process, which writes the file.
+    ``first``: whether this is the first process, which writes the file; another one writes an error if it is the only
+    one.
     """
     if not is_launched():
         return status
-    if first:
-        with contextlib.suppress(OSError):
-            Path(os.environ[STATUS_FILE]).write_text(str(status), encoding="utf-8")
+    if first or (status and not _status_file().is_file()):
+        try:
+            _status_file().write_text(str(status), encoding="utf-8")
+        except OSError:
+            return status
     return 0
+
+
+def _status_file() -> Path:
+    """The file of this attempt: after a restart there is a new one."""
+    return Path(f"{os.environ[STATUS_FILE]}-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}")
 
 
 def end_with_parent() -> None:
@@ -101,6 +113,12 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def has_reported() -> bool:
-    """Whether the first process has written its exit status. The other processes then end too."""
-    return is_launched() and Path(os.environ[STATUS_FILE]).is_file()
+def has_reported(*, wait: bool) -> bool:
+    """Whether a process has written its exit status. The other processes then end too.
+
+    ``wait``: for some seconds, because a process leaves its group before it writes its status.
+    """
+    end = time.monotonic() + (REPORT_SECONDS if wait else 0)
+    while is_launched() and not _status_file().is_file() and time.monotonic() < end:
+        time.sleep(0.05)
+    return is_launched() and _status_file().is_file()

@@ -12,6 +12,7 @@ import contextlib
 import datetime
 import itertools
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +30,8 @@ from alexnet.models.layers import at_least_fp32
 from alexnet.runtime.group import Group, Result
 
 TIMEOUT = datetime.timedelta(seconds=120)  # if a process does not answer for so long, the others end
-PATIENCE = datetime.timedelta(days=7)  # for work that only the first process does, such as preparing images
+PATIENCE = 7 * 86_400.0  # seconds, for work that only the first process does, such as preparing images
+LOOK_SECONDS = 0.02
 FAILED = "failed"
 _groups = itertools.count()  # of this process
 
@@ -53,13 +55,17 @@ def place_in_group() -> Place | None:
         found = ", ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
         raise UserError(f"the environment variables of torchrun do not fit: {found}")
     place = Place(*map(int, values))
+    if place.size > 1 and not all(name in os.environ for name in ("MASTER_ADDR", "MASTER_PORT")):
+        raise UserError("RANK and WORLD_SIZE are set, but MASTER_ADDR or MASTER_PORT is not: start with torchrun")
     return place if place.size > 1 else None
 
 
 def local_device(device: str | None, place: Place) -> torch.device:
     """The device of this process: a GPU of its own, or the CPU. Raises ``UserError`` if there are too few GPUs."""
-    if device == "cpu" or not torch.cuda.is_available():
+    if device == "cpu" or (device is None and not torch.cuda.is_available()):
         return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UserError(f"device {device!r} cannot be used here by several processes: try --device cpu")
     if device not in (None, "cuda"):
         raise UserError(f"--device {device} is one GPU, and {place.size} processes need one each: give --device cuda")
     if place.local_rank >= torch.cuda.device_count():
@@ -99,10 +105,9 @@ class ProcessGroup(Group):
             dist.init_process_group(backend, store=self._store, rank=self.rank, world_size=self.size, timeout=TIMEOUT)
 
     def close(self) -> None:
-        """Leave the group. If this is the first process, those that wait for it then raise ``ConnectionLostError``."""
-        if self.is_first:
-            with contextlib.suppress(RuntimeError):
-                self._store.set(f"call-{self._calls + 1}", FAILED)
+        """Leave the group. Processes that wait for this one then raise ``ConnectionLostError``."""
+        with contextlib.suppress(RuntimeError):
+            self._store.set(f"left-{self.rank}", "")
         if self._owned and dist.is_initialized():
             dist.destroy_process_group()
 
@@ -177,8 +182,8 @@ class ProcessGroup(Group):
             with exchange():
                 self._store.set(name, str(len(data)))
         else:
+            self._wait_for([name])
             with exchange():
-                self._store.wait([name], PATIENCE)
                 found = self._store.get(name)
             if found.decode() == FAILED:
                 raise ConnectionLostError("the first process has ended")
@@ -187,6 +192,24 @@ class ProcessGroup(Group):
         with exchange():
             dist.broadcast(tensor, 0)
         return tensor.numpy().tobytes()
+
+    def wait_for_all(self) -> None:
+        """See :class:`Group`."""
+        self._calls += 1
+        names = [f"call-{self._calls}-{rank}" for rank in range(self.size)]
+        with exchange():
+            self._store.set(names[self.rank], "here")
+        self._wait_for(names)
+
+    def _wait_for(self, names: list[str]) -> None:
+        """Wait until the store has these names. Raises ``ConnectionLostError`` if a process has left the group."""
+        end = time.monotonic() + PATIENCE
+        with exchange():
+            while not self._store.check(names):  # in Python, so that signals are handled meanwhile
+                left = any(self._store.check([f"left-{rank}"]) for rank in range(self.size))
+                if (left or time.monotonic() > end) and not self._store.check(names):
+                    raise ConnectionLostError("another process has ended")
+                time.sleep(LOOK_SECONDS)
 
     def in_turn(self, function: Callable[[], Result]) -> Result:
         """See :class:`Group`."""
@@ -210,7 +233,8 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        y = at_least_fp32(x)
+        shift = self._shift(x)
+        y = at_least_fp32(x) - shift[:, None, None]  # else, a mean far from 0 would cost digits of the variance
         channels, axes = x.shape[1], (0, 2, 3)
         count = torch.full((1,), y.numel() // channels, dtype=y.dtype, device=y.device)
         sums: Tensor = Sum.apply(torch.cat([y.sum(axes), (y * y).sum(axes), count]), self.group)
@@ -218,10 +242,14 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         mean = sums[:channels] / total
         var = (sums[channels : 2 * channels] / total - mean * mean).clamp_min(0)
         with torch.no_grad():
-            self._update_averages(mean, var, total)
+            self._update_averages(mean + shift, var, total)
         scale = torch.rsqrt(var + self.eps) * self.weight
         normalized = (y - mean[:, None, None]) * scale[:, None, None] + self.bias[:, None, None]
         return normalized.to(x.dtype)
+
+    def _shift(self, x: Tensor) -> Tensor:
+        assert self.running_mean is not None
+        return at_least_fp32(self.running_mean.detach().clone()).to(at_least_fp32(x[:0]).dtype)
 
     def _update_averages(self, mean: Tensor, var: Tensor, total: Tensor) -> None:
         assert self.running_mean is not None

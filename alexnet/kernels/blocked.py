@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from alexnet.kernels.batch import batch_of
 from alexnet.kernels.winograd import uses_avx2
 
 BLOCKS = 8
@@ -30,6 +31,6 @@ class BlockedLinear(nn.Linear):
         if few or x.dim() != 2 or not images or not uses_avx2(x):
             return super().forward(x)
         rows = self.weight.view(blocks, -1, self.in_features)
-        if images == 1:  # MKL has another routine for one vector, which is faster with the vector on the left
+        if batch_of(x) == 1:  # MKL has another routine for one vector, which is faster with the vector on the left
             return torch.bmm(x.expand(blocks, 1, -1), rows.mT).view(1, -1) + self.bias
         return torch.bmm(rows, x.T.expand(blocks, -1, images)).view(-1, images).T + self.bias

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from alexnet.kernels.batch import batch_of
 from alexnet.models.layers import Conv2d, pad
 
 POINTS = {
@@ -373,4 +374,4 @@ class WinogradConv2d(Conv2d):
         taps = self.kernel_size[0]
         height, width = (side + 2 * int(self.padding[0]) - taps + 1 for side in x.shape[2:])
         channels, filters = self.in_channels // self.groups, self.out_channels // self.groups
-        return choose(len(x), channels, filters, height, width, taps, weight)
+        return choose(batch_of(x), channels, filters, height, width, taps, weight)

@@ -81,6 +81,9 @@ class Group:
         """What ``make`` returns in the first process. The others wait for it, however long it takes."""
         return make()
 
+    def wait_for_all(self) -> None:
+        """Wait until all processes have called this method, however long it takes."""
+
     def in_turn(self, function: Callable[[], Result]) -> Result:
         """What ``function`` returns. The first process calls it before the others, which then find its files."""
         return function()

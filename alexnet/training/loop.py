@@ -21,6 +21,7 @@ from alexnet.data.loader import DEPTH, Batch, Loader, pixels_of
 from alexnet.data.prepared import PreparedDataset
 from alexnet.data.sampler import Sampler
 from alexnet.kernels.accelerate import accelerate, shared_copy
+from alexnet.kernels.batch import part_of_batch
 from alexnet.metrics.counts import Metrics
 from alexnet.models.classifier import Classifier
 from alexnet.models.layers import draw_masks
@@ -98,6 +99,7 @@ class Training:
         self.mean_image = None if mean_image is None else mean_image.to(device_config.device)
         weights = class_weights(recipe.train.class_weights, dataset.targets[self.train_index], len(dataset.classes))
         self.class_weights = None if weights is None else weights.to(device_config.device)
+        self._weights = None if weights is None else weights.double().numpy()
         self.optimizer = build_optimizer(self.network, recipe.optim, fused=not device_config.reference)
         self.interval, self.epoch = AverageMeter(device_config.device), AverageMeter(device_config.device)
         identity = Identity(recipe, seed, dataset.digest, "" if init is None else weights_digest(init))
@@ -239,19 +241,20 @@ class Training:
             use_averages(network)
         lr, epoch = self.lr(batch.step), batch.step / self.order.steps_per_epoch
         set_lrs(self.optimizer, recipe.optim, lr, bias_learning_rate(recipe.optim, lr, epoch), epoch)
-        outcome = train_step(
-            network,
-            self.optimizer,
-            images,
-            batch.targets,
-            self.group.masks(masks, batch.part),
-            recipe.train.label_smoothing,
-            self.device_config,
-            self.class_weights,
-            self.share(batch),
-            self.group,
-            recipe.train.accumulate_steps,
-        )
+        with contextlib.nullcontext() if self.group.size == 1 else part_of_batch(count):
+            outcome = train_step(
+                network,
+                self.optimizer,
+                images,
+                batch.targets,
+                self.group.masks(masks, batch.part),
+                recipe.train.label_smoothing,
+                self.device_config,
+                self.class_weights,
+                self.share(batch),
+                self.group,
+                recipe.train.accumulate_steps,
+            )
         for meter in (self.interval, self.epoch):
             meter.add(outcome.loss, outcome.right, count, outcome.finite)
         self.state.step += 1
@@ -263,9 +266,9 @@ class Training:
         It is the share of its images among those of the whole batch, by their class weights if there are any, times
         ``group.weight``.
         """
-        if self.class_weights is None:
+        if self._weights is None:
             return self.group.weight * len(batch.index) / len(batch.all_index)
-        weights = self.class_weights.cpu().double().numpy()[self.dataset.targets[batch.all_index]]
+        weights = self._weights[self.dataset.targets[batch.all_index]]
         return self.group.weight * float(weights[batch.part].sum() / weights.sum())
 
     def lr(self, step: int) -> float:
@@ -394,13 +397,16 @@ class Training:
         state = self.state
         self.check_finite(state.is_finite(), "a weight is infinite or not a number")
         state.seconds = clock.total
-        if not self.group.is_first:
-            return
+        self.group.from_first(lambda: self._save(log))  # the others wait, also for a slow disk
+
+    def _save(self, log: RunLog) -> bytes:
+        state = self.state
         try:
             state.save(self.run.checkpoints, {"metrics_bytes": log.mark(), **self.arithmetic})
             self._safe_step = state.step
         except OSError as error:
             self.warn(log, "checkpoint-failed", f"no checkpoint at step {state.step}: {error}; training continues")
+        return b""
 
     @property
     def safe(self) -> bool:
