@@ -22,7 +22,7 @@ from alexnet.core.files import publish_folder, write_bytes, write_json
 from alexnet.models.bundle import FILES, Storage, load_model, save_model
 from alexnet.report.model_card import model_card
 from alexnet.runtime.run import Run
-from alexnet.weights.zoo import CARD, IncludedWeights, included_folder
+from alexnet.weights.zoo import CARD, IncludedWeights, included_folder, included_weights
 from alexnet_lab.results.records import check_clean, code_commit
 
 LIMIT = 8 * 10**6  # bytes of the weights
@@ -64,6 +64,7 @@ def include(run: Run, name: str, data: str | None = None, storage: Storage = "bf
         write_json(place / CARD, dataclasses.asdict(weights))
         card = model_card(run.folder, name=name, license_name="bsd-3-clause")
         write_bytes(place / "README.md", (card + NOTE).encode())
+    included_weights.cache_clear()
     return weights
 
 

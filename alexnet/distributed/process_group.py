@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
-from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
 from torch.distributed.rendezvous import rendezvous
 
 from alexnet.core.errors import ConnectionLostError, UserError
@@ -97,7 +97,7 @@ class ProcessGroup(Group):
         attempt, number = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), next(_groups)
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        store, _, _ = next(iter(rendezvous("env://")))
+        store = next(iter(rendezvous("env://")))[0] if self._owned else _get_default_store()  # else e.g. Ray's group
         # A restarted attempt needs names of its own: the store outlives the processes and holds their old addresses.
         self._store = PrefixStore(f"attempt-{attempt}-group-{number}", store)
         if self._owned:
