@@ -8,6 +8,7 @@ the line ``<!-- modules: PACKAGE -->`` stands for every module of a package, ``<
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import pkgutil
 import re
@@ -36,6 +37,7 @@ exclude_patterns = ["_build"]
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+autodoc_mock_imports = [] if importlib.util.find_spec("triton") else ["triton"]  # it comes with GPU builds of PyTorch
 smartquotes = False
 suppress_warnings = [
     "misc.highlighting_failure",  # a shell block may hold a placeholder that the lexer does not know

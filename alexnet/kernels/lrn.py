@@ -10,6 +10,7 @@ the cache.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -103,6 +104,16 @@ class _Normalize(torch.autograd.Function):
         return result, None
 
 
+@functools.cache
+def _triton_kernels() -> Any:
+    """The module of kernels for a GPU; None without Triton, which comes with PyTorch's GPU builds for Linux."""
+    try:
+        from alexnet.kernels import triton_lrn
+    except ImportError:
+        return None
+    return triton_lrn
+
+
 def _blocks(x: Tensor) -> tuple[Tensor, ...]:
     """``(N, C, H, W)`` split into blocks ``(pixels, C)``; they are views if ``x`` is channels last in memory."""
     rows = x.movedim(1, -1).reshape(-1, x.shape[1])
@@ -118,5 +129,7 @@ class FastLocalResponseNorm(LocalResponseNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         a = self.alpha if self.convention == "sum" else self.alpha / self.size
+        if x.is_cuda and (kernels := _triton_kernels()) and kernels.usable(x, self.k):
+            return kernels.normalize(x, self.size, self.groups, a, self.beta, self.k)  # type: ignore[no-any-return]
         y: Tensor = _Normalize.apply(x, Window(self.size, self.groups, a, self.beta, self.k))
         return y
