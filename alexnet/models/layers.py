@@ -32,6 +32,7 @@ AlphaConvention = Literal["sum", "mean"]
 DropoutScaling = Literal["train", "test"]
 Initialisation = Literal["gaussian", "xavier", "glorot", "he", "torch"]
 Masks = Mapping[str, Tensor]
+MASK_BITS = 24
 
 
 def padding_amounts(size: int, kernel: int, stride: int, padding: Padding) -> tuple[int, int]:
@@ -282,13 +283,44 @@ def draw_masks(
     """The dropout masks of one training step for the global batch; they depend on (seed, step, layer) only.
 
     ``sites``: layer with dropout → (units, dropout probability). Returns layer → ``(images, units)`` bool, True where a
-    unit is kept.
+    unit is kept. On a CPU, torch's generator draws them. On other devices its numbers differ from one kind of GPU to
+    another, so :func:`counter_mask` computes the masks there.
     """
     masks = {}
     for site, (units, p) in sites.items():
-        generator = torch.Generator(device).manual_seed(derive_key(seed, "dropout", step, site))
+        key = derive_key(seed, "dropout", step, site)
+        if device.type != "cpu":
+            masks[site] = counter_mask(key, images, units, p, device)
+            continue
+        generator = torch.Generator(device).manual_seed(key)
         masks[site] = torch.rand((images, units), generator=generator, device=device) >= p
     return masks
+
+
+def counter_mask(key: int, images: int, units: int, p: float, device: torch.device) -> Tensor:
+    """A dropout mask ``(images, units)`` bool whose values depend on (``key``, image, unit) only, on every device.
+
+    Each value is the SplitMix64 hash of a counter (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number
+    Generators", OOPSLA 2014), in 64-bit integer arithmetic that wraps around. ``p``: the probability of False, in steps
+    of 2⁻²⁴.
+    """
+    counter = torch.arange(1, images * units + 1, device=device)
+    z = counter * _signed(0x9E3779B97F4A7C15) + _signed(key)
+    z = (z ^ _shift_right(z, 30)) * _signed(0xBF58476D1CE4E5B9)
+    z = (z ^ _shift_right(z, 27)) * _signed(0x94D049BB133111EB)
+    z = z ^ _shift_right(z, 31)
+    return (_shift_right(z, 64 - MASK_BITS) >= round(p * 2**MASK_BITS)).view(images, units)
+
+
+def _signed(number: int) -> int:
+    """The signed 64-bit integer with the bits of ``number``."""
+    number &= 2**64 - 1
+    return number - 2**64 if number >= 2**63 else number
+
+
+def _shift_right(x: Tensor, bits: int) -> Tensor:
+    """A logical shift of int64: zeros come in from the left."""
+    return (x >> bits) & (2 ** (64 - bits) - 1)
 
 
 def init_layer(

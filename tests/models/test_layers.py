@@ -15,6 +15,7 @@ from alexnet.models.layers import (
     Conv2d,
     Dropout,
     WithinChannelLRN,
+    counter_mask,
     draw_masks,
     padding_amounts,
     window_count,
@@ -156,3 +157,31 @@ def test_adaptive_pool_is_torchs(height, width, side):
     weight = torch.randn_like(theirs)
     grads = [torch.autograd.grad((y * weight).sum(), x)[0] for y in (ours, theirs)]
     torch.testing.assert_close(*grads, rtol=0, atol=1e-12)
+
+
+def splitmix64(state):
+    """The published generator, in Python's integers: the output after one step from ``state``."""
+    wrap = 2**64 - 1
+    z = (state + 0x9E3779B97F4A7C15) & wrap
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & wrap
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & wrap
+    return z ^ (z >> 31)
+
+
+@pytest.mark.parametrize("key", [0, 1, 2**62 + 12345])
+def test_masks_of_a_gpu_are_splitmix64_number_by_number(key):
+    assert splitmix64(0) == 0xE220A8397B1DCDAF  # the first output for seed 0, in published tables
+    found = counter_mask(key, 5, 7, 0.3, torch.device("cpu"))
+    for place in range(35):
+        drawn = splitmix64(key + place * 0x9E3779B97F4A7C15) >> 40
+        assert bool(found.flatten()[place]) == (drawn >= round(0.3 * 2**24))
+
+
+@pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 1.0])
+def test_masks_of_a_gpu_keep_the_right_share_and_do_not_depend_on_the_batch(p):
+    mask = counter_mask(99, 400, 1000, p, torch.device("cpu"))
+    assert mask.float().mean().item() == pytest.approx(1 - p, abs=0.003)
+    assert mask.float().mean(dim=0).std().item() <= 0.03
+    assert torch.equal(counter_mask(99, 40, 1000, p, torch.device("cpu")), mask[:40])
+    if 0 < p < 1:
+        assert (counter_mask(98, 400, 1000, p, torch.device("cpu")) == mask).float().mean() < 0.9
