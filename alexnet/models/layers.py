@@ -309,7 +309,8 @@ def counter_mask(key: int, images: int, units: int, p: float, device: torch.devi
     z = (z ^ _shift_right(z, 30)) * _signed(0xBF58476D1CE4E5B9)
     z = (z ^ _shift_right(z, 27)) * _signed(0x94D049BB133111EB)
     z = z ^ _shift_right(z, 31)
-    return (_shift_right(z, 64 - MASK_BITS) >= round(p * 2**MASK_BITS)).view(images, units)
+    kept: Tensor = _shift_right(z, 64 - MASK_BITS) >= round(p * 2**MASK_BITS)
+    return kept.view(images, units)
 
 
 def _signed(number: int) -> int:
@@ -320,7 +321,8 @@ def _signed(number: int) -> int:
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:
     """A logical shift of int64: zeros come in from the left."""
-    return (x >> bits) & (2 ** (64 - bits) - 1)
+    shifted: Tensor = (x >> bits) & (2 ** (64 - bits) - 1)
+    return shifted
 
 
 def init_layer(
