@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from alexnet.core.errors import UserError
 from alexnet.data.prepared import open_or_prepare
 from alexnet.data.sources import open_source
 from alexnet.runtime.device import DeviceConfig, multiplies_int8, resolve_device
@@ -51,7 +52,8 @@ def run_benchmark(
     ``variants``, ``batches``: empty for the defaults. ``rounds``: timings of at least ``seconds`` of each candidate.
     ``data``: photographs for ``"data"``; None generates some. ``precision``: None measures the device's default, and
     int8 where the CPU multiplies it. Returns a JSON value: the rows, the hardware peak, the hardware and the commit.
-    Raises ``UserError`` for unknown names and for images that cannot be used.
+    A comparison that fails, for example because the device has too little memory, is left out with a warning. Raises
+    ``UserError`` for unknown names, for images that cannot be used, and if all comparisons fail.
     """
     reporter = reporter or NullReporter()
     device_config = resolve_device(device, precision or "auto")
@@ -60,6 +62,7 @@ def run_benchmark(
     batches = batches or BATCHES["cuda" if device_config.device.type == "cuda" else "cpu"][what]
     sizes = [(variant, batch) for variant in variants for batch in batches]
     rows: list[Row] = []
+    failures: list[UserError] = []
     with tempfile.TemporaryDirectory() as folder:
         match what:
             case "train":
@@ -75,13 +78,21 @@ def run_benchmark(
             with stage(reporter, title, rounds * len(comparison.candidates)):
                 int8 = comparison.precision == "int8"
                 before = measure_peak(device_config, int8=int8)
-                timed = time_interleaved(comparison.candidates, rounds, seconds, reporter.advance)
+                try:
+                    timed = time_interleaved(comparison.candidates, rounds, seconds, reporter.advance)
+                except UserError as error:  # such as too little memory for a batch: the other rows are kept
+                    failures.append(UserError(f"{comparison.title}: {error.line}", error.details))
+                    reporter.log(f"warning: left out: {failures[-1].line}")
+                    continue
                 peak_around = highest(before, measure_peak(device_config, int8=int8))
             rows.append(make_row(comparison, peak_around, timed))
             peak = highest(peak, peak_around)
+    if failures and not rows:
+        raise failures[0]
     return {
         "what": what,
         **circumstances(device_config),
+        **({"failed": [failure.line for failure in failures]} if failures else {}),
         "hardware_peak": dataclasses.asdict(peak),
         "rows": [dataclasses.asdict(row) for row in rows],
     }

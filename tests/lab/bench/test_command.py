@@ -5,8 +5,10 @@ import json
 import pytest
 
 from alexnet.cli.main import main
-from alexnet_lab.bench import data, hardware_peak
+from alexnet.core.errors import UserError
+from alexnet_lab.bench import data, hardware_peak, run
 from alexnet_lab.bench.hardware_peak import HardwarePeak, highest
+from alexnet_lab.bench.interleaved import Timed
 from alexnet_lab.bench.run import run_benchmark
 
 pytestmark = pytest.mark.slow
@@ -75,6 +77,26 @@ def test_inference_is_timed_with_int8_weights_too(inference):
     assert [row["precision"] for row in rows] == [inference["hardware"]["precision"], "int8"]
     assert rows[1]["bound"] == "int8 matrix product"
     assert inference["hardware_peak"]["int8_gflops"] > 0
+
+
+def test_a_comparison_that_fails_does_not_cost_the_others(monkeypatch, notes):
+    asked = []
+
+    def timed(candidates, rounds, seconds, progress):
+        asked.append(candidates)
+        if len(asked) == 1:
+            raise UserError("ours could not be timed: OutOfMemoryError: 50 GB")
+        return {name: Timed((2.0,), 0.1, 100) for name in candidates}
+
+    monkeypatch.setattr(run, "time_interleaved", timed)
+    found = run_benchmark("train", variants=["small"], batches=[1, 2], device="cpu", reporter=notes)
+    assert [row["batch"] for row in found["rows"]] == [2]
+    assert found["failed"][0].startswith("training step small batch 1 ")
+    assert found["failed"][0].endswith(": ours could not be timed: OutOfMemoryError: 50 GB")
+    assert notes.lines == [f"warning: left out: {found['failed'][0]}"]
+    asked.clear()
+    with pytest.raises(UserError, match="ours could not be timed"):
+        run_benchmark("train", variants=["small"], batches=[1], device="cpu", reporter=notes)
 
 
 def test_loading_of_images(capsys, few_photographs):
