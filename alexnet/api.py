@@ -85,7 +85,7 @@ from alexnet.training.finalize import check_not_lost, finalize, predictions_in_f
 from alexnet.training.loop import Training
 from alexnet.training.resolve import resolve
 from alexnet.training.sample_images import sample_images
-from alexnet.training.transfer import Init, keep_init, open_init
+from alexnet.training.transfer import Init, absolute_model, keep_init, open_init
 from alexnet.weights.convert import ConversionReport, convert_file
 from alexnet.weights.export import (
     ExportCheck,
@@ -228,7 +228,13 @@ def plan_training(
     root = Path(data_root) if data_root else None
     label_files = _label_files(labels)
     data = label_files[0].parent if label_files and data is None else data
-    source, recipe = resolve(recipe, data, overrides, root, reporter.log, label_files, init)
+    try:
+        source, recipe = resolve(recipe, data, overrides, root, reporter.log, label_files, init)
+    except UserError:
+        given = (data, recipe, out, overrides, init, device, weights_root)
+        if plan := _plan_without_source(*given, reporter, reference=reference, keep_checkpoints=keep_checkpoints):
+            return plan
+        raise
     get_variant(recipe.model.variant)  # an unknown variant is reported before images are decoded, which takes long
     device_config = resolve_device(device, recipe.train.precision, reference=reference)
     if out is not None and not str(out).strip():
@@ -240,6 +246,40 @@ def plan_training(
     recorded = [str(path.resolve()) for path in label_files]
     dataset = _images_to_train_on(run, recipe, source, location, recorded, reporter, keep_checkpoints=keep_checkpoints)
     return TrainingPlan(recipe, dataset, run, location, recorded, weights, device_config, reporter, keep_checkpoints)
+
+
+def _plan_without_source(
+    data: Path | str | None,
+    recipe: Recipe | str | None,
+    out: Path | str | None,
+    overrides: Iterable[str] | Mapping[str, Any],
+    init: Path | str | None,
+    device: str | None,
+    weights_root: Path | str | None,
+    reporter: Reporter,
+    *,
+    reference: bool,
+    keep_checkpoints: bool,
+) -> TrainingPlan | None:
+    """The plan of an interrupted training whose source is gone; its images are in the cache. None if there is none."""
+    runs = [Run(Path(out))] if out else [Run(path.parent) for path in sorted(RUNS.glob("*/run.json"))]
+    found = prepared_datasets.run_without_source(data, runs, recipe, overrides) if data is not None else None
+    if found is None:
+        return None
+    run, dataset = found
+    trained = run.recipe
+    if init is not None and absolute_model(init) != trained.train.init:
+        return None
+    began = run.description
+    reporter.log(
+        f"note: {began['source']} is gone since the training in {run.folder} began: it continues on the images that it "
+        "began with"
+    )
+    return TrainingPlan(
+        trained, dataset, run, began["source"], tuple(began.get("labels") or ()),
+        open_init(trained.train.init, run, weights_root, reporter),
+        resolve_device(device, trained.train.precision, reference=reference), reporter, keep_checkpoints,
+    )  # fmt: skip
 
 
 def _train(plan: TrainingPlan, seed: int, group: Group) -> Run:

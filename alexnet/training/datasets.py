@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.config import Recipe, Resize, first_difference
-from alexnet.core.errors import UserError
+from alexnet.config import Recipe, Resize, first_difference, override
+from alexnet.core.errors import UserError, is_absent
 from alexnet.data.prepared import PreparedDataset, find_prepared, open_or_prepare, open_prepared
 from alexnet.data.sources import BUILTIN_SOURCES, Source, open_source
 from alexnet.data.sources.class_folders import same_name
@@ -83,6 +84,38 @@ def open_begun(
         "began with; to train on the changed images, give another folder with --out"
     )
     return open_prepared(path)
+
+
+def run_without_source(
+    data: Path | str, runs: Sequence[Run], recipe: Recipe | str | None, overrides: Iterable[str] | Mapping[str, Any]
+) -> tuple[Run, PreparedDataset] | None:
+    """The interrupted run among ``runs`` that began with the images at ``data``, which are gone, and these images.
+
+    ``recipe``, ``overrides``: what the user gave; they must fit the run. None if the images at ``data`` are there, if
+    no run fits or several do, and if the prepared dataset is not in the cache.
+    """
+    name, colon, rest = str(data).partition(":")
+    place = rest if colon and name in BUILTIN_SOURCES else str(data)
+    if not place or not is_absent(Path(place).expanduser()):
+        return None
+    location = str(Path(place).expanduser().resolve())
+    wanted = f"{name}:{location}" if place == rest else location
+    found = []
+    for run in runs:
+        with contextlib.suppress(UserError, OSError):
+            if not (run.folder / "run.json").is_file() or run.finished or run.is_empty:
+                continue
+            began, trained = run.description, run.recipe
+            named = recipe.name if isinstance(recipe, Recipe) else recipe
+            fits = began["source"] == wanted and named in (None, trained.name)
+            if not fits or first_difference(trained, override(trained, overrides)) is not None:
+                continue
+            if path := find_prepared(began["data"]):
+                found.append((run, path))
+    if len(found) != 1:
+        return None
+    run, path = found[0]
+    return run, open_prepared(path)
 
 
 def note_use(dataset: PreparedDataset, run: Run, reporter: Reporter) -> None:

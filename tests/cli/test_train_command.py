@@ -412,6 +412,20 @@ def test_an_interrupted_run_continues_on_the_images_it_began_with(change, interr
         assert (run.folder / name).read_bytes() == (whole.folder / name).read_bytes()
 
 
+def test_an_interrupted_run_continues_without_its_source(interrupted_greys, tmp_path, notes):
+    go_on, whole = interrupted_greys
+    (tmp_path / "set").rename(tmp_path / "elsewhere")
+    others = {"seed": 1}, {"overrides": ["train.epochs=5"]}, {"folder": tmp_path / "new"}, {"data": tmp_path / "no"}
+    for wrong in others:
+        with pytest.raises(UserError):
+            go_on(**wrong)
+    run = go_on(reporter=notes)
+    note = f"note: {tmp_path}/set is gone since the training in {run.folder} began: it continues on the images that it"
+    assert [line for line in notes.lines if line.startswith("note: ")] == [f"{note} began with"]
+    for name in ("metrics.jsonl", "model/model.safetensors"):
+        assert (run.folder / name).read_bytes() == (whole.folder / name).read_bytes()
+
+
 def test_the_images_of_an_interrupted_run_are_removed_neither_by_name_nor_by_another_source(
     interrupted_greys, tmp_path, notes
 ):
