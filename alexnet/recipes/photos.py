@@ -18,7 +18,7 @@ from alexnet.recipes.blocks import SMALL_NET_SGD
 
 MAX_SMALL_SIDE = 64  # pixels: the images that the variant `small` is made for
 
-TRUNK = "trunk/tiny-imagenet-a"  # the MODEL that a training on photographs starts from unless told otherwise
+TRUNK = "trunk/tiny-imagenet"  # the MODEL that a training on photographs starts from unless told otherwise
 TRUNK_SIDE = 80  # pixels: its input here, and the prepared images if they are larger
 
 ADAMW = OptimSpec(optimizer="adamw", lr=1e-4, weight_decay=0.01, decay_biases=False, schedule="one-cycle", warmup=0.25)

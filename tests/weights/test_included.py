@@ -1,6 +1,7 @@
 """Weights that come with the package: found without a network, and the same in every command."""
 
 import json
+import re
 import socket
 
 import pytest
@@ -32,7 +33,18 @@ def offline(monkeypatch, home):
 
 
 def test_weights_are_included():
-    assert "trunk/tiny-imagenet-a" in NAMES
+    assert {"trunk/tiny-imagenet", "trunk/tiny-imagenet-a"} <= {*NAMES}
+
+
+def test_a_short_name_is_a_model_too(offline, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    whole, short = load_model("trunk/tiny-imagenet"), load_model("trunk")
+    assert all(torch.equal(value, whole.state_dict()[name]) for name, value in short.state_dict().items())
+    assert torch.equal(create_model("trunk", weights="trunk").conv1.weight, whole.conv1.weight)
+    assert main(["summary", "trunk"]) == 0  # the variant
+    assert "1,000 classes" in capsys.readouterr().out.replace("1000", "1,000")
+    assert main(["list", "weights"]) == 0
+    assert "  trunk/tiny-imagenet (short: trunk)\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -71,7 +83,9 @@ def test_the_list_shows_included_weights(capsys):
     assert main(["list", "weights"]) == 0
     shown = capsys.readouterr().out
     for name, card in zoo.included_weights().items():
-        assert f"  {name}\n      accuracy  top-1 {card.top1:.1f} %: {card.measured}\n" in shown
+        assert re.search(
+            rf"  {name}( \(short: trunk\))?\n      accuracy  top-1 {card.top1:.1f} %: {card.measured}\n", shown
+        )
     assert main(["list", "weights", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["weights"]
     assert rows[NAMES[0]]["found"] == str(zoo.included_folder(NAMES[0]))
@@ -89,7 +103,7 @@ def test_create_model_with_included_weights(offline):
 def test_a_path_of_that_name_is_used_and_a_wrong_name_is_helped(tmp_path, monkeypatch, notes):
     monkeypatch.chdir(tmp_path)
     (name, *_) = NAMES
-    with pytest.raises(UserError, match=f"folder trunk/tiny-imagenet-b: did you mean the weights {name}"):
+    with pytest.raises(UserError, match="folder trunk/tiny-imagenet-b: did you mean the weights trunk/tiny-imagenet"):
         load_model("trunk/tiny-imagenet-b")
     save_model(load_model(name), tmp_path / name)
     load_model(name, reporter=notes)
