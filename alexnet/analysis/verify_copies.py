@@ -14,7 +14,7 @@ from alexnet.analysis.verify_report import Finding
 from alexnet.core.errors import UserError
 from alexnet.weights.convert import fc6_in_order
 from alexnet.weights.layer_hashes import PUBLISHED, layer_sha256, published_as
-from alexnet.weights.zoo import WEIGHTS, find, published_file
+from alexnet.weights.zoo import WEIGHTS, find, list_weights, published_file
 
 ROUNDED, SCALED, UNRELATED = 6e-3, 1e-5, 0.05
 
@@ -39,14 +39,14 @@ def published_findings(
 
 
 def _published_here(subject: Subject, path: Path, weights_root: Path | None) -> dict[str, dict[str, str]]:
-    """Published weights of the same variant whose file is on this computer: name → layer → sha256."""
+    """Published and included weights of the same variant that are on this computer: name → layer → sha256."""
     here: dict[str, dict[str, str]] = {}
-    for name, row in WEIGHTS.items():
+    for name, row in list_weights().items():
         file = find(name, weights_root) if row.variant == subject.variant else None
-        if file is None or file == path:
+        if file is None or (file == path and name in WEIGHTS):
             continue
         try:
-            if published_file(file) != name:
+            if name in WEIGHTS and published_file(file) != name:
                 continue
             theirs = read_subject(file, row.variant, None)
         except UserError:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from alexnet import Predictor, create_model, create_transform, list_models, load_model
+from alexnet import Predictor, create_model, create_transform, list_models, load_model, verify
 from alexnet.cli.main import main
 from alexnet.core.errors import UserError
 from alexnet.core.files import read_json, sha256_file, sha256_json, write_json
@@ -142,3 +142,16 @@ def test_integers_without_their_scales_are_damage(narrow_network, tmp_path):
     write_json(path, {**description, "sha256_of_the_rest": sha256_json(description)})
     with pytest.raises(UserError, match="is damaged"):
         load_model(tmp_path / "model")
+
+
+def test_verify_compares_with_included_weights(offline, tmp_path):
+    whole = verify("trunk/tiny-imagenet-a")
+    assert whole.status == 0
+    assert any("bit for bit those published as trunk/tiny-imagenet-a" in each.sentence for each in whole.findings)
+    network = load_model("trunk/tiny-imagenet-a")
+    with torch.no_grad():
+        network.conv2.weight[0, 0, 0, 0] += 0.01
+    save_model(network, tmp_path / "changed")
+    changed = verify(tmp_path / "changed")
+    assert changed.status == 1
+    assert any("conv2 is not: a changed copy" in each.sentence for each in changed.findings)
