@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -41,7 +42,7 @@ from alexnet.data.sources import Record, Source, absolute_source, is_builtin, op
 from alexnet.data.splits import evenly_spaced
 from alexnet.data.writer import array_header
 from alexnet.distributed.groups import check_divisible, check_settings, open_group
-from alexnet.distributed.plan import IMAGES_OF, NODE, REACHED, Device, Step, parse_devices, plan_steps
+from alexnet.distributed.plan import NODE, REACHED, SETS, Device, Step, parse_devices, plan_steps
 from alexnet.inference.distance import Distances, distances_of_pairs, pairs_of_names, perceptual_distance
 from alexnet.inference.feature_files import Features, NpyFolder, file_format, open_features, twin_folder
 from alexnet.inference.features import BATCH, LayerExtractor, Pool, Request, computed_chunks, extract
@@ -121,7 +122,6 @@ INT8_CHECKED, INT8_CALIBRATION = 1000, 200
 MOST_TWINS = 1000
 LESS_MEMORY = "add --set train.batch_size={}"
 PLANNED_BATCHES = (1024, 4096, 8192)
-CLASSES_OF = {"imagenet": 1000, "tiny-imagenet": 200}  # of sets for which a variant's own number may differ
 PREDICTIONS = "predictions.csv"  # in the run folder of a cross-validated model
 MOST_BYTES = 4 << 30  # of all matrices that CKA compares
 
@@ -228,10 +228,12 @@ def plan_training(
     root = Path(data_root) if data_root else None
     label_files = _label_files(labels)
     data = label_files[0].parent if label_files and data is None else data
+    overrides = overrides if isinstance(overrides, Mapping) else list(overrides)
     try:
         source, recipe = resolve(recipe, data, overrides, root, reporter.log, label_files, init)
     except UserError:
-        given = (data, recipe, out, overrides, init, device, weights_root)
+        recorded = [str(path.resolve()) for path in label_files]
+        given = (data, recorded, recipe, out, overrides, init, device, weights_root)
         if plan := _plan_without_source(*given, reporter, reference=reference, keep_checkpoints=keep_checkpoints):
             return plan
         raise
@@ -250,9 +252,10 @@ def plan_training(
 
 def _plan_without_source(
     data: Path | str | None,
+    labels: Sequence[str],
     recipe: Recipe | str | None,
     out: Path | str | None,
-    overrides: Iterable[str] | Mapping[str, Any],
+    overrides: Sequence[str] | Mapping[str, Any],
     init: Path | str | None,
     device: str | None,
     weights_root: Path | str | None,
@@ -263,13 +266,16 @@ def _plan_without_source(
 ) -> TrainingPlan | None:
     """The plan of an interrupted training whose source is gone; its images are in the cache. None if there is none."""
     runs = [Run(Path(out))] if out else [Run(path.parent) for path in sorted(RUNS.glob("*/run.json"))]
-    found = prepared_datasets.run_without_source(data, runs, recipe, overrides) if data is not None else None
+    given = overrides if isinstance(overrides, Mapping) else dict(each.partition("=")[::2] for each in overrides)
+    init = given.get("train.init", init)
+    init = None if init is None else absolute_model(init)
+    if data is None:
+        return None
+    found = prepared_datasets.run_without_source(data, runs, recipe, overrides, init, labels)
     if found is None:
         return None
     run, dataset = found
     trained = run.recipe
-    if init is not None and absolute_model(init) != trained.train.init:
-        return None
     began = run.description
     reporter.log(
         f"note: {began['source']} is gone since the training in {run.folder} began: it continues on the images that it "
@@ -372,13 +378,19 @@ def fit_and_finish(
 
 @dataclass(frozen=True)
 class TrainingForecast:
-    """What :func:`plan` computes. ``link``: GB/s that each device sends. ``batch``: the global batch of the recipe."""
+    """What :func:`plan` computes.
+
+    ``images``: training images, without those that the recipe holds out. ``epochs``: as many as the training has.
+    ``total``: images of all its steps. ``link``: GB/s that each device sends. ``batch``: the global batch of the
+    recipe.
+    """
 
     recipe: str
     devices: str
     device: Device
     epochs: int
     images: int
+    total: int
     batch: int
     reached: float
     link: float
@@ -386,7 +398,7 @@ class TrainingForecast:
 
     def seconds(self, step: Step) -> float:
         """The time of the whole training with such steps."""
-        return self.epochs * self.images / step.images_per_second
+        return self.total / step.images_per_second
 
 
 def plan(
@@ -395,36 +407,49 @@ def plan(
     *,
     batches: Sequence[int] = (),
     images: int | None = None,
+    classes: int | None = None,
     reached: float = REACHED,
     link: float | None = None,
 ) -> TrainingForecast:
     """What would limit a training on many devices, and how long it would take: arithmetic, nothing is run.
 
     ``devices``: their number and kind, such as ``"8xH100"``. ``batches``: global batches; by default the recipe's own,
-    and those of 1,024, 4,096 and 8,192 that are larger. ``images``: training images; by default those of the recipe's
-    built-in set. ``reached``: the share of the peak that a device reaches, 0 … 1. ``link``: GB/s that a device sends to
-    others; by default that of its kind, inside a computer for up to 8 devices. The formulas are in
-    ``distributed/plan.py``. Raises ``UserError``.
+    and those of 1,024, 4,096 and 8,192 that are larger. ``images``, ``classes``: of the training set; by default those
+    of the recipe's built-in set, or the variant's classes. ``reached``: the share of the peak that a device reaches,
+    above 0, at most 1. ``link``: GB/s that a device sends to others; by default that of its kind, inside a computer for
+    up to 8 devices. The formulas are in ``distributed/plan.py``. Raises ``UserError``.
     """
     found = get_recipe(recipe) if isinstance(recipe, str) else recipe
     count, name, device = parse_devices(devices)
-    images = images or IMAGES_OF.get(found.data.source)
-    if images is None:
-        raise UserError(f"recipe {found.name!r} has no images of its own: add --images N, the number to train on")
+    for option, value in (("--images", images), ("--classes", classes), *(("--batch", batch) for batch in batches)):
+        if value is not None and value < 1:
+            raise UserError(f"{option} {value}: give 1 or more")
+    if not 0 < reached <= 1:
+        raise UserError(f"--reached {reached}: give a number above 0, at most 1")
+    if link is not None and not 0 < link < math.inf:
+        raise UserError(f"--link {link}: give a number above 0")
     row, changes = get_variant(found.model.variant), found.model.overrides()
+    known = SETS.get(found.data.source)
+    if images is None and known is None:
+        raise UserError(f"recipe {found.name!r} has no images of its own: add --images N, the number to train on")
+    its_images, its_classes, its_channels = known or (0, row.num_classes, row.in_channels)
     architecture = (
         change_architecture(row.architecture, **changes) if row.architecture and changes else row.architecture
     )
     network = build(
-        found.model.variant, architecture, CLASSES_OF.get(found.data.source, row.num_classes),
-        found.data.channels or row.in_channels, found.data.image_size, device="meta",
+        found.model.variant, architecture, classes or its_classes, found.data.channels or its_channels,
+        found.data.image_size, device="meta",
     )  # fmt: skip
     own = found.train.batch_size
+    trained_on = max(1, round((images or its_images) * (1 - found.data.val_fraction)))
+    steps_per_epoch = math.ceil(trained_on / own)
+    epochs = max(found.train.epochs, math.ceil(found.train.min_steps / steps_per_epoch))
+    total = min(epochs * trained_on, (found.train.steps or epochs * steps_per_epoch) * own)
     chosen = batches or sorted({own, *(batch for batch in PLANNED_BATCHES if batch > own)})
     steps = plan_steps(network, count, device, chosen, reached, link)
     speed = link or (device.link if count <= NODE else device.network)
     return TrainingForecast(
-        found.name, f"{count}x{name}", device, found.train.epochs, images, own, reached, speed, steps
+        found.name, f"{count}x{name}", device, epochs, trained_on, total, own, reached, speed, steps
     )  # fmt: skip
 
 

@@ -233,6 +233,7 @@ def _plan(add: Add) -> None:
         help="global batch; may be repeated (default: the recipe's, and larger ones)",
     )
     add("--images", type=count, metavar="N", help="training images (default: those of the built-in set)")
+    add("--classes", type=count, metavar="N", help="number of classes (default: those of the built-in set)")
     add(
         "--reached",
         type=share,

@@ -17,7 +17,7 @@ def main(arguments: argparse.Namespace) -> int:
     """Print the table; returns the exit status."""
     found = plan(
         arguments.recipe, arguments.devices, batches=arguments.batch or (), images=arguments.images,
-        reached=arguments.reached, link=arguments.link,
+        classes=arguments.classes, reached=arguments.reached, link=arguments.link,
     )  # fmt: skip
     if arguments.json:
         rows = [

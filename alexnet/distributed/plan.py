@@ -35,9 +35,9 @@ from alexnet.runtime.group import Parallel
 
 REACHED = 0.4  # of the peak
 FP32 = 4
-IMAGES_OF = {  # built-in set → training images
-    "imagenet": 1_281_167, "tiny-imagenet": 100_000, "fashion-mnist": 60_000, "mnist": 60_000, "cifar10": 50_000,
-    "digits": 1_437,
+SETS = {  # built-in set → training images, classes, channels
+    "imagenet": (1_281_167, 1000, 3), "tiny-imagenet": (100_000, 200, 3), "fashion-mnist": (60_000, 10, 1),
+    "mnist": (60_000, 10, 1), "cifar10": (50_000, 10, 3), "digits": (1_437, 10, 1),
 }  # fmt: skip
 CASES: tuple[Parallel, ...] = ("data", "hybrid", "columns")
 MOST_DEVICES = 1_000_000

@@ -10,7 +10,6 @@ the cache.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from alexnet.kernels.fallback import warn_once
+from alexnet.kernels.selftest import triton_lrn_fault
 from alexnet.models.layers import LocalResponseNorm, at_least_fp32
 
 CACHED = 2**18  # numbers in one block on a CPU; a GPU takes the whole tensor as one block
@@ -104,16 +105,6 @@ class _Normalize(torch.autograd.Function):
         return result, None
 
 
-@functools.cache
-def _triton_kernels() -> Any:
-    """The module of kernels for a GPU; None without Triton, which comes with PyTorch's GPU builds for Linux."""
-    try:
-        from alexnet.kernels import triton_lrn
-    except ImportError:
-        return None
-    return triton_lrn
-
-
 def _blocks(x: Tensor) -> tuple[Tensor, ...]:
     """``(N, C, H, W)`` split into blocks ``(pixels, C)``; they are views if ``x`` is channels last in memory."""
     rows = x.movedim(1, -1).reshape(-1, x.shape[1])
@@ -129,7 +120,11 @@ class FastLocalResponseNorm(LocalResponseNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         a = self.alpha if self.convention == "sum" else self.alpha / self.size
-        if x.is_cuda and (kernels := _triton_kernels()) and kernels.usable(x, self.k):
-            return kernels.normalize(x, self.size, self.groups, a, self.beta, self.k)  # type: ignore[no-any-return]
+        if x.is_cuda and x.dim() == 4 and x.dtype != torch.float64 and self.k > 0:
+            if not (fault := triton_lrn_fault(x.device, x.dtype)):
+                from alexnet.kernels import triton_lrn
+
+                return triton_lrn.normalize(x, self.size, self.groups, a, self.beta, self.k)
+            warn_once(f"the Triton kernels of local response normalization cannot be used, others are: {fault}")
         y: Tensor = _Normalize.apply(x, Window(self.size, self.groups, a, self.beta, self.k))
         return y

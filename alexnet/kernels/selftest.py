@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet.kernels import int8, prepacked
-from alexnet.models.layers import Conv2d
+from alexnet.models.layers import Conv2d, LocalResponseNorm
 
 BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 
@@ -49,6 +49,25 @@ def int8_fault() -> str | None:
             quantized = int8.Int8Linear(linear, signed=False)
             expected = F.linear(int8.rounded_input(flat, signed=False), int8.rounded_weight(linear.weight), linear.bias)
             return fault or _difference(quantized(flat), expected, BOUNDS[torch.float32])
+    except Exception as error:
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+@functools.cache
+def triton_lrn_fault(device: torch.device, dtype: torch.dtype) -> str | None:
+    """The reason why the Triton kernels of local response normalization do not work on a GPU; None if they do."""
+    try:
+        from alexnet.kernels import triton_lrn
+
+        x = _input().to(device, dtype)
+        reference = x.double().requires_grad_()
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            ours = x.clone().requires_grad_()
+            found = triton_lrn.normalize(ours, 5, 2, 0.1, 0.75, 2.0)
+            expected = LocalResponseNorm(5, 0.1, 0.75, 2.0, "sum", 2)(reference)
+            gradients = [torch.autograd.grad(y.sum(), at)[0] for y, at in ((found, ours), (expected, reference))]
+        bound = BOUNDS.get(dtype, BOUNDS[torch.bfloat16])
+        return _difference(found, expected, bound) or _difference(gradients[0], gradients[1], bound)
     except Exception as error:
         return f"{type(error).__name__}: {error}".splitlines()[0]
 

@@ -23,7 +23,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 BLOCK = 1024  # numbers of one program
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 @triton.jit
@@ -79,11 +78,6 @@ def _backward(
         through += g * other * power / bracket
     result = direct - 2.0 * a * beta * x * through
     tl.store(result_ptr + i, result.to(result_ptr.dtype.element_ty), inside)
-
-
-def usable(x: Tensor, k: float) -> bool:
-    """Whether the kernels can normalize ``x`` ``(N, C, H, W)``: on a GPU, in fp32, bf16 or fp16, with ``k`` above 0."""
-    return x.is_cuda and x.dim() == 4 and x.dtype in DTYPES and k > 0
 
 
 def normalize(x: Tensor, size: int, groups: int, a: float, beta: float, k: float) -> Tensor:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
 from alexnet.config import Preprocessing
 from alexnet.core.errors import UserError, cannot_read, no_run
@@ -54,7 +54,7 @@ def save_model(model: Classifier, folder: Path | str, *, storage: Storage = "fp3
     which are kept.
     """
     info = model.info
-    tensors = _stored(model.state_dict(), storage)
+    tensors = _stored(model, storage)
     if info.mean_image is not None:
         tensors[MEAN_IMAGE] = info.mean_image
     tensors[TRAINED_ON] = info.trained_on
@@ -76,11 +76,13 @@ def save_model(model: Classifier, folder: Path | str, *, storage: Storage = "fp3
         write_json(beside / "model.json", {**description, "sha256_of_the_rest": sha256_json(description)})
 
 
-def _stored(tensors: Mapping[str, Tensor], storage: Storage) -> dict[str, Tensor]:
+def _stored(model: Classifier, storage: Storage) -> dict[str, Tensor]:
     """The tensors of a state dict as they are written. :func:`_in_fp32` is the inverse."""
+    layers = ((name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear))
+    rounded = {f"{name}.weight" for name, _ in layers}
     stored = {}
-    for name, tensor in tensors.items():
-        if storage == "fp32" or tensor.ndim < 2:
+    for name, tensor in model.state_dict().items():
+        if storage == "fp32" or name not in rounded:
             stored[name] = tensor
         elif storage == "bf16":
             stored[name] = tensor.bfloat16()
@@ -89,8 +91,19 @@ def _stored(tensors: Mapping[str, Tensor], storage: Storage) -> dict[str, Tensor
     return stored
 
 
-def _in_fp32(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a file, with those that were rounded in fp32. Raises ``KeyError`` if their scales are absent."""
+def _in_fp32(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a file, with those that were rounded in fp32.
+
+    ``expected``: the tensors of the network. Raises ``ValueError`` for integers that are not the weight of a layer or
+    do not have one scale for each filter: their product could be larger than the memory.
+    """
+    for name, tensor in tensors.items():
+        if tensor.dtype != torch.int8:
+            continue
+        wanted, scale = _kind(expected.get(name)), _kind(tensors.get(name + SCALES))
+        shape = tuple(tensor.shape)
+        if len(shape) < 2 or wanted != f"{torch.float32} {shape}" or scale != f"{torch.float32} {shape[:1]}":
+            raise ValueError(f"{name}: found integers {shape} with scales {scale}, expected {wanted}")
     scales = {name + SCALES for name, tensor in tensors.items() if tensor.dtype == torch.int8}
     found = {}
     for name in tensors.keys() - scales:
@@ -208,7 +221,7 @@ def _build(description: dict[str, Any], tensors: dict[str, Tensor]) -> Classifie
             side = preprocessing.resize_size
             expected[MEAN_IMAGE] = torch.empty(side, side, preprocessing.channels)
         expected[TRAINED_ON] = torch.empty(tensors[TRAINED_ON].shape[:1], dtype=torch.int64)
-    tensors = _in_fp32(tensors)
+    tensors = _in_fp32(tensors, expected)
     for name in sorted(tensors.keys() | expected.keys()):
         if (found := _kind(tensors.get(name))) != (wanted := _kind(expected.get(name))):
             raise ValueError(f"{name}: found {found}, expected {wanted}")

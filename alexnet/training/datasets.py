@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.config import Recipe, Resize, first_difference, override
+from alexnet.config import NO_INIT, Recipe, Resize, first_difference, override
 from alexnet.core.errors import UserError, is_absent
 from alexnet.data.prepared import PreparedDataset, find_prepared, open_or_prepare, open_prepared
 from alexnet.data.sources import BUILTIN_SOURCES, Source, open_source
@@ -19,6 +20,8 @@ from alexnet.data.sources.class_folders import same_name
 from alexnet.data.uses import note_run
 from alexnet.models.bundle import model_folder
 from alexnet.models.classifier import Classifier
+from alexnet.recipes import get_recipe
+from alexnet.recipes.photos import PHOTOS_TRANSFER, is_for_own_images
 from alexnet.runtime.log import Reporter
 from alexnet.runtime.run import Run
 from alexnet.training.evaluate import match_classes, not_trained_on
@@ -87,12 +90,18 @@ def open_begun(
 
 
 def run_without_source(
-    data: Path | str, runs: Sequence[Run], recipe: Recipe | str | None, overrides: Iterable[str] | Mapping[str, Any]
+    data: Path | str,
+    runs: Sequence[Run],
+    recipe: Recipe | str | None,
+    overrides: Iterable[str] | Mapping[str, Any],
+    init: Path | str | None,
+    labels: Sequence[str],
 ) -> tuple[Run, PreparedDataset] | None:
     """The interrupted run among ``runs`` that began with the images at ``data``, which are gone, and these images.
 
-    ``recipe``, ``overrides``: what the user gave; they must fit the run. None if the images at ``data`` are there, if
-    no run fits or several do, and if the prepared dataset is not in the cache.
+    ``recipe``, ``overrides``, ``init``: what the user gave, and ``labels`` the files with the classes; they must fit
+    the run. None if the images at ``data`` are there, if no run fits or several do, and if the prepared dataset is not
+    in the cache.
     """
     name, colon, rest = str(data).partition(":")
     place = rest if colon and name in BUILTIN_SOURCES else str(data)
@@ -106,9 +115,8 @@ def run_without_source(
             if not (run.folder / "run.json").is_file() or run.finished or run.is_empty:
                 continue
             began, trained = run.description, run.recipe
-            named = recipe.name if isinstance(recipe, Recipe) else recipe
-            fits = began["source"] == wanted and named in (None, trained.name)
-            if not fits or first_difference(trained, override(trained, overrides)) is not None:
+            same = began["source"] == wanted and list(began.get("labels") or ()) == list(labels)
+            if not (same and _asks_for(trained, recipe, overrides, init)):
                 continue
             if path := find_prepared(began["data"]):
                 found.append((run, path))
@@ -116,6 +124,31 @@ def run_without_source(
         return None
     run, path = found[0]
     return run, open_prepared(path)
+
+
+def _asks_for(
+    trained: Recipe,
+    recipe: Recipe | str | None,
+    overrides: Iterable[str] | Mapping[str, Any],
+    init: Path | str | None,
+) -> bool:
+    """Whether a user who gave these arguments of ``train`` asks for the recipe ``trained``.
+
+    The sizes in a recipe for the user's own images follow from the images, which are gone, so they are not compared.
+    """
+    if recipe is None:
+        transfer = trained.name == PHOTOS_TRANSFER.name
+        asked = get_recipe(trained.name)
+        if not is_for_own_images(trained) or transfer != (init != NO_INIT):
+            return False
+    else:
+        asked = recipe if isinstance(recipe, Recipe) else get_recipe(recipe)
+    if asked.name != trained.name or (init or asked.train.init) != trained.train.init:
+        return False
+    changed = override(trained if is_for_own_images(trained) else asked, overrides)
+    same_place = replace(changed, data=replace(changed.data, source=trained.data.source))
+    same_init = replace(same_place, train=replace(same_place.train, init=trained.train.init))
+    return first_difference(trained, same_init) is None
 
 
 def note_use(dataset: PreparedDataset, run: Run, reporter: Reporter) -> None:

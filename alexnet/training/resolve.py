@@ -39,6 +39,7 @@ def resolve(
         overrides = list(overrides)
     given = overrides if isinstance(overrides, Mapping) else dict(each.partition("=")[::2] for each in overrides)
     init = given.get("train.init", init)  # the recipe for photographs depends on it
+    init = None if init is None else absolute_model(init)
     if recipe is None and data is not None:
         source = open_source(str(data), data_root, log, labels)
         side = natural_side(source)

@@ -86,7 +86,7 @@ def test_the_commands_and_their_options_are_these():
         "verify": [
             "model", "--against", "--data", "--labels", "--images", "--variant", "--mean", *roots,
         ],
-        "plan": ["recipe", "--devices", "--batch", "--images", "--reached", "--link"],
+        "plan": ["recipe", "--devices", "--batch", "--images", "--classes", "--reached", "--link"],
         "summary": ["target", "--classes", "--channels", "--image-size", "--weights-root"],
         "list": ["what", "--weights-root"],
         "prepare": ["source", "--labels", "--size", "--channels", "--strict", "--verify", "--data-root"],

@@ -353,10 +353,8 @@ def interrupted_greys(tmp_path, make_two_greys, monkeypatch):
 
     def go_on(folder=tmp_path / "run", **changes):
         overrides = ["train.epochs=4", "model.width=0.25"]
-        return train(
-            init="none",
-            **{"data": tmp_path / "set", "out": folder, "overrides": overrides, "progress": False, **changes},
-        )
+        settings = {"data": tmp_path / "set", "init": "none", "out": folder, "overrides": overrides, "progress": False}
+        return train(**{**settings, **changes})
 
     whole = go_on(tmp_path / "whole")
 
@@ -415,7 +413,12 @@ def test_an_interrupted_run_continues_on_the_images_it_began_with(change, interr
 def test_an_interrupted_run_continues_without_its_source(interrupted_greys, tmp_path, notes):
     go_on, whole = interrupted_greys
     (tmp_path / "set").rename(tmp_path / "elsewhere")
-    others = {"seed": 1}, {"overrides": ["train.epochs=5"]}, {"folder": tmp_path / "new"}, {"data": tmp_path / "no"}
+    begun = ["train.epochs=4", "model.width=0.25"]
+    others = (
+        {"seed": 1}, {"overrides": ["train.epochs=5"]}, {"folder": tmp_path / "new"}, {"data": tmp_path / "no"},
+        {"init": None}, {"overrides": [*begun, "train.init=trunk/tiny-imagenet"]}, {"recipe": "small-digits"},
+        {"recipe": "photos"},
+    )  # fmt: skip
     for wrong in others:
         with pytest.raises(UserError):
             go_on(**wrong)

@@ -8,10 +8,12 @@ from alexnet import create_model
 from alexnet.api import plan
 from alexnet.cli.main import main
 from alexnet.cli.plan import duration
+from alexnet.config import override
 from alexnet.core.errors import UserError
 from alexnet.distributed.plan import DEVICES, bytes_sent, flops_per_image, parse_devices, plan_steps
 from alexnet.models.registry import build, get_architecture
 from alexnet.models.summary import summarize
+from alexnet.recipes import get_recipe
 
 PARAMETERS = 60_965_224  # of the paper's network
 SUMMED = PARAMETERS - 9216 * 4096 - 4096 - 4096 * 4096  # all but fc6 and the weights of fc7
@@ -82,7 +84,25 @@ def test_the_command(capsys, tmp_path):
     assert main(["plan", "photos", "--devices", "8xH10", "--images", "900"]) == 2
     assert "did you mean 'H100'" in capsys.readouterr().err
     found = plan("photos", "2xV100", images=900)
-    assert found.seconds(found.steps[0]) == pytest.approx(30 * 900 / found.steps[0].images_per_second)
+    assert (found.images, found.epochs, found.total) == (810, 77, 77 * 810)  # a tenth is held out; 1,000 updates
+    assert found.seconds(found.steps[0]) == pytest.approx(77 * 810 / found.steps[0].images_per_second)
+    short = plan(override(get_recipe("photos"), ["train.steps=5"]), "2xV100", images=900, classes=3)
+    assert short.total == 5 * 64
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"reached": 0.0}, "--reached 0.0: give a number above 0, at most 1"),
+        ({"link": -1.0}, "--link -1.0: give a number above 0"),
+        ({"batches": [0]}, "--batch 0: give 1 or more"),
+        ({"images": 0}, "--images 0: give 1 or more"),
+    ],
+)
+def test_impossible_numbers_are_refused(settings, line):
+    with pytest.raises(UserError) as caught:
+        plan("paper-imagenet", "8xH100", **settings)
+    assert caught.value.line == line
 
 
 def test_durations():

@@ -7,6 +7,7 @@ import socket
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from alexnet import Predictor, create_model, create_transform, list_models, load_model, verify
 from alexnet.cli.main import main
@@ -130,18 +131,49 @@ def test_rounded_weights_are_smaller_and_are_read_as_fp32(narrow_network, tmp_pa
             assert not torch.equal(tensor, ours[name])
 
 
-def test_integers_without_their_scales_are_damage(narrow_network, tmp_path):
-    save_model(narrow_network("trunk"), tmp_path / "model", storage="int8")
-    tensors = load_tensors(tmp_path / "model" / "model.safetensors")
-    del tensors["conv2.weight.scales"]
-    save_tensors(tensors, tmp_path / "model" / "model.safetensors")
-    path = tmp_path / "model" / "model.json"
-    description = read_json(path)
+def change_tensors(folder, change):
+    """Other tensors, and a description that vouches for them."""
+    tensors = load_tensors(folder / "model.safetensors")
+    change(tensors)
+    save_tensors(tensors, folder / "model.safetensors")
+    description = read_json(folder / "model.json")
     del description["sha256_of_the_rest"]
-    description["sha256"] = sha256_file(tmp_path / "model" / "model.safetensors")
-    write_json(path, {**description, "sha256_of_the_rest": sha256_json(description)})
-    with pytest.raises(UserError, match="is damaged"):
+    description["sha256"] = sha256_file(folder / "model.safetensors")
+    write_json(folder / "model.json", {**description, "sha256_of_the_rest": sha256_json(description)})
+
+
+SCALES = "conv2.weight.scales"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tensors: tensors.pop(SCALES), "is damaged"),
+        (lambda tensors: tensors.update({SCALES: tensors[SCALES][1:]}), "is damaged"),
+        (lambda tensors: tensors.update({SCALES: tensors[SCALES][:1]}), "is damaged"),
+        (lambda tensors: tensors.update({SCALES: tensors[SCALES].double()}), "is damaged"),
+        (lambda tensors: tensors.update({SCALES: tensors[SCALES] * torch.nan}), "not finite"),
+        # a product of these two would have 4 TB
+        (lambda tensors: tensors.update({"x": torch.ones(1, 10**6).char(), "x.scales": torch.ones(10**6)}), "damaged"),
+        (lambda tensors: tensors.update({"conv1.bias": tensors["conv1.bias"].char()}), "is damaged"),
+    ],
+)  # fmt: skip
+def test_integers_and_scales_that_do_not_fit_are_refused(narrow_network, tmp_path, change, message):
+    save_model(narrow_network("trunk"), tmp_path / "model", storage="int8")
+    load_model(tmp_path / "model")
+    change_tensors(tmp_path / "model", change)
+    with pytest.raises(UserError, match=message):
         load_model(tmp_path / "model")
+
+
+def test_only_weights_of_convolutions_and_linear_layers_are_rounded(tmp_path):
+    network = create_model("cifar-11pct", seed=1).eval()
+    save_model(network, tmp_path / "model", storage="int8")
+    found = load_model(tmp_path / "model").state_dict()
+    same = {name for name, value in network.state_dict().items() if torch.equal(value, found[name])}
+    rounded = {f"{name}.weight" for name, each in network.named_modules() if isinstance(each, nn.Conv2d | nn.Linear)}
+    assert same == {*network.state_dict()} - rounded
+    assert any("conv3" in name or "local" in name for name in same)
 
 
 def test_verify_compares_with_included_weights(offline, tmp_path):
