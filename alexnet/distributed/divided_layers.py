@@ -117,7 +117,7 @@ class LinearByUnits(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         own = self.group.share(len(self.weight))
-        return F.linear(GatherRows.apply(at_least_fp32(x), self.group), self.weight[own], self.bias[own])
+        return F.linear(_GatherRows.apply(at_least_fp32(x), self.group), self.weight[own], self.bias[own])
 
 
 class LinearByInputs(nn.Module):
@@ -129,11 +129,11 @@ class LinearByInputs(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         partial = F.linear(x, self.weight[:, self.group.share(self.weight.shape[1])])
-        total: Tensor = AddRows.apply(at_least_fp32(partial), self.group)
+        total: Tensor = _AddRows.apply(at_least_fp32(partial), self.group)
         return total + self.bias
 
 
-class GatherRows(torch.autograd.Function):
+class _GatherRows(torch.autograd.Function):
     """The rows of all processes; the gradient of a row is the sum of those in all processes."""
 
     @staticmethod
@@ -146,8 +146,8 @@ class GatherRows(torch.autograd.Function):
         return context.group.own_rows(gradient, context.images), None
 
 
-class AddRows(torch.autograd.Function):
-    """The rows of this process of the sum over all processes; the inverse of :class:`GatherRows`."""
+class _AddRows(torch.autograd.Function):
+    """The rows of this process of the sum over all processes; the inverse of :class:`_GatherRows`."""
 
     @staticmethod
     def forward(context: Any, own: Tensor, group: DividedGroup) -> Tensor:
@@ -219,7 +219,7 @@ class ColumnConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.gathers:
-            x = GatherColumns.apply(x, self.group)
+            x = _GatherColumns.apply(x, self.group)
         x = pad(x, self.weight.shape[2], self.stride[0], self.pad_rule)
         own = self.group.share(len(self.weight))
         return F.conv2d(x, self.weight[own], self.bias[own], self.stride, self.padding, 1, self.groups)
@@ -234,7 +234,7 @@ class ColumnLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         own = self.group.share(len(self.weight))
-        return F.linear(GatherColumns.apply(x, self.group), self.weight[own], self.bias[own])
+        return F.linear(_GatherColumns.apply(x, self.group), self.weight[own], self.bias[own])
 
 
 class ColumnHead(nn.Module):
@@ -251,7 +251,7 @@ class ColumnHead(nn.Module):
         return total
 
 
-class GatherColumns(torch.autograd.Function):
+class _GatherColumns(torch.autograd.Function):
     """The channels or units of both columns, ``(N, C / 2, …)`` → ``(N, C, …)``; gradients are added."""
 
     @staticmethod

@@ -266,10 +266,12 @@ class Sum(torch.autograd.Function):
 
     @staticmethod
     def forward(context: Any, own: Tensor, group: ProcessGroup) -> Tensor:
+        """The sum over the processes of ``group``."""
         context.group = group
         return group.reduce(own.clone())
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        """The sum of the gradients."""
         total: Tensor = context.group.reduce(gradient.clone())
         return total, None

@@ -49,9 +49,9 @@ class SGD2012(torch.optim.Optimizer):
 class LARS(torch.optim.Optimizer):
     """Layer-wise adaptive rate scaling, for large batches (You, Gitman and Ginsburg, arXiv:1708.03888, 2017).
 
-    The gradient of each weight tensor, with its weight decay λ, is multiplied by η |w| / (|g| + λ |w|) before a step of
+    The gradient of each weight tensor, with its weight decay λ, is multiplied by η ‖w‖ / (‖g‖ + λ ‖w‖) before a step of
     SGD with momentum. Tensors without weight decay, such as biases, are not scaled. With ``trust_clip`` (LARC), the
-    learning rate of a tensor is min(η |w| / (|g| + λ |w|), lr). The updates are those of timm's ``Lars``.
+    learning rate of a tensor is min(η ‖w‖ / (‖g‖ + λ ‖w‖), lr). The updates are those of timm's ``Lars``.
     """
 
     EPS = 1e-8
