@@ -237,7 +237,10 @@ def _cells(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 
 
 def draw_picture(results: Results, path: Path) -> None:
-    """Write the picture of ``docs/transfer.md``: test accuracy by images of a class; nothing without results."""
+    """Write the picture of ``docs/transfer.md``: test accuracy by images of a class.
+
+    Nothing is written if fewer than two numbers of images were measured from random weights.
+    """
     found = results.bench(TRANSFER)
     if found is None:
         return
@@ -245,6 +248,8 @@ def draw_picture(results: Results, path: Path) -> None:
     for row in found[1]["trainings"]:
         name, _, images = row["draw"].rpartition("-")[0].rpartition("-")
         by_set[name][row["method"]][int(images)].append(row["top1"])
+    if not any(len(methods["random weights"]) > 1 for methods in by_set.values()):
+        return
     figure = new_figure(3.2 * max(2, len(by_set)), 3.4, "Test accuracy by training images of each class")
     for axes, (name, methods) in zip(figure.subplots(1, len(by_set), squeeze=False)[0], by_set.items(), strict=True):
         for method, colour in COLOURS.items():
@@ -255,7 +260,8 @@ def draw_picture(results: Results, path: Path) -> None:
             low, high = ([end(each) for _, each in points] for end in (min, max))
             axes.fill_between(counts, low, high, color=colour, alpha=0.2)
         axes.set(xscale="log", ylim=(0, 1), xlabel="training images of each class", title=name, ylabel="test accuracy")
-        axes.set_xticks(counts, [str(count) for count in counts], minor=False)
+        counts = sorted({count for points_of_method in methods.values() for count in points_of_method})
+        axes.set_xticks(counts, [str(count) for count in counts])
         axes.minorticks_off()
         axes.legend(frameon=False)
     caption = "Test accuracy by training images of each class, from trained and from random weights: mean and range"

@@ -62,12 +62,14 @@ def test_the_command_measures_and_its_figures_are_read_again(source_folder, tmp_
     assert capsys.readouterr().out == shown
 
 
-def test_the_table(tmp_path):
+@pytest.mark.parametrize("extra", [[], [("set-100-0", "random weights", 0.5, 1.0, None)]])
+def test_the_table(tmp_path, extra):
     trainings = [
         {"draw": draw, "method": method, "top1": top1, "train_top1": train, "folds_top1": folds, "seconds": 9}
         for draw, method, top1, train, folds in (
             ("set-30-0", "default", 0.5, 0.7, 0.6), ("set-30-1", "default", 0.7, 0.8, 0.5),
             ("set-30-0", "random weights", 0.4, 0.9, None), ("set-100-0", "default", 0.9, 1.0, None),
+            *extra,
         )
     ]  # fmt: skip
     hardware = {"hardware": "a chip", "device": "cpu", "precision": "bf16"}
@@ -80,8 +82,7 @@ def test_the_table(tmp_path):
     (tmp_path / "empty").mkdir()
     assert transfer.table(Results(tmp_path / "empty")) == "Not measured yet."
     transfer.draw_picture(Results(tmp_path), tmp_path / "picture.png")
-    with Image.open(tmp_path / "picture.png") as picture:
-        assert picture.width > 500
+    assert (tmp_path / "picture.png").exists() == bool(extra)  # one number of images is no curve
 
 
 def test_the_layers_are_probed_and_kept(source_folder, tmp_path, monkeypatch):
