@@ -32,7 +32,7 @@ def test_several_processes_train_as_one_does(processes, tmp_path, environment):
     done = subprocess.run([*agent, WORKER, tmp_path], env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.strip().splitlines()[-1])
-    assert len(found) == (48 if processes == 2 else 42)
+    assert len(found) == {2: 48, 3: 42, 4: 14}[processes]
     for name, figures in found.items():
         limit = LIMITS[name.rpartition(", ")[2]]
         assert figures["weights"] <= limit, (name, figures)
