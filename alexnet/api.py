@@ -84,9 +84,9 @@ from alexnet.training.disk import disk_need
 from alexnet.training.evaluate import evaluate_models, match_classes, most_probable, prediction_rows
 from alexnet.training.finalize import check_not_lost, finalize, predictions_in_folds, remove_checkpoints
 from alexnet.training.loop import Training
-from alexnet.training.resolve import resolve
+from alexnet.training.resolve import requested_init, resolve
 from alexnet.training.sample_images import sample_images
-from alexnet.training.transfer import Init, absolute_model, keep_init, open_init
+from alexnet.training.transfer import Init, keep_init, open_init
 from alexnet.weights.convert import ConversionReport, convert_file
 from alexnet.weights.export import (
     ExportCheck,
@@ -179,9 +179,7 @@ def train(
             reference=reference, data_root=data_root, weights_root=weights_root, keep_checkpoints=keep_checkpoints,
             reporter=reporter or make_reporter(progress),
         )  # fmt: skip
-        check_settings(plan.recipe, parallel)
-        if parallel != "data":
-            check_divisible(build_model(plan.recipe, plan.dataset, 0, plan.init.network), parallel)
+        plan.check_parallel(parallel)
         return _train(plan, seed, group)
 
 
@@ -201,6 +199,12 @@ class TrainingPlan:
     device_config: DeviceConfig
     reporter: Reporter
     keep_checkpoints: bool
+
+    def check_parallel(self, parallel: Parallel) -> None:
+        """Raise ``UserError`` if several processes cannot divide the work of this training in this way."""
+        if parallel != "data":
+            check_settings(self.recipe, parallel)
+            check_divisible(build_model(self.recipe, self.dataset, 0, self.init.network), parallel)
 
     def start_or_continue(self, seed: int) -> Run:
         """See :func:`~alexnet.runtime.run.start_or_continue`."""
@@ -229,10 +233,10 @@ def plan_training(
     label_files = _label_files(labels)
     data = label_files[0].parent if label_files and data is None else data
     overrides = overrides if isinstance(overrides, Mapping) else list(overrides)
+    recorded = [str(path.resolve()) for path in label_files]
     try:
         source, recipe = resolve(recipe, data, overrides, root, reporter.log, label_files, init)
     except UserError:
-        recorded = [str(path.resolve()) for path in label_files]
         given = (data, recorded, recipe, out, overrides, init, device, weights_root)
         if plan := _plan_without_source(*given, reporter, reference=reference, keep_checkpoints=keep_checkpoints):
             return plan
@@ -245,7 +249,6 @@ def plan_training(
     weights = open_init(recipe.train.init, run, weights_root, reporter)
     recipe = weights.fit_recipe(recipe, run)
     location = absolute_source(recipe.data.source, source, root)
-    recorded = [str(path.resolve()) for path in label_files]
     dataset = _images_to_train_on(run, recipe, source, location, recorded, reporter, keep_checkpoints=keep_checkpoints)
     return TrainingPlan(recipe, dataset, run, location, recorded, weights, device_config, reporter, keep_checkpoints)
 
@@ -266,11 +269,9 @@ def _plan_without_source(
 ) -> TrainingPlan | None:
     """The plan of an interrupted training whose source is gone; its images are in the cache. None if there is none."""
     runs = [Run(Path(out))] if out else [Run(path.parent) for path in sorted(RUNS.glob("*/run.json"))]
-    given = overrides if isinstance(overrides, Mapping) else dict(each.partition("=")[::2] for each in overrides)
-    init = given.get("train.init", init)
-    init = None if init is None else absolute_model(init)
     if data is None:
         return None
+    init = requested_init(overrides, init)
     found = prepared_datasets.run_without_source(data, runs, recipe, overrides, init, labels)
     if found is None:
         return None

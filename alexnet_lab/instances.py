@@ -33,9 +33,10 @@ from alexnet.data.splits import evenly_spaced
 from alexnet.models.classifier import Classifier
 from alexnet.models.registry import untrained_twin
 from alexnet.plots.canvas import BLUE, GREY, encode_figure, new_figure
-from alexnet.report.tables import markdown_table
+from alexnet.report.tables import markdown_table, spread
 from alexnet.runtime.device import hardware_name, resolve_device
 from alexnet.weights.zoo import included_weights
+from alexnet_lab.commands import add_keep, exit_status
 from alexnet_lab.results.reader import INSTANCES, Results, file_name
 from alexnet_lab.results.records import circumstances, keep_figures
 
@@ -115,9 +116,9 @@ def tables(results: Results) -> dict[str, str]:
     cards = [included_weights()[name] for name in figures["networks"]]
     rows = [(f"`{card.name}`", f"{card.top1:.1f} %", str(card.seed)) for card in cards]
     shared = [
-        (f"`{layer}`", *(_spread(kinds[kind]) for kind in KINDS)) for layer, kinds in figures["shared_variance"].items()
+        (f"`{layer}`", *(spread(kinds[kind]) for kind in KINDS)) for layer, kinds in figures["shared_variance"].items()
     ]
-    probes = [(kind, _spread(figures["probe_accuracy"][kind])) for kind in KINDS]
+    probes = [(kind, spread(figures["probe_accuracy"][kind])) for kind in KINDS]
     source = f"From `{file_name(path)}`, on {hardware_name(value['hardware'])}."
     head = tuple(f"{kind}, mean (lowest – highest pair)" for kind in KINDS)
     return {
@@ -125,10 +126,6 @@ def tables(results: Results) -> dict[str, str]:
         "shared-variance": f"{markdown_table(('layer', *head), shared)}\n\n{source}",
         "probes": markdown_table(("networks", "accuracy of a linear probe, mean (lowest – highest)"), probes),
     }
-
-
-def _spread(values: Sequence[float]) -> str:
-    return f"{statistics.mean(values):.1%} ({min(values):.1%} – {max(values):.1%})"
 
 
 def draw_picture(results: Results, path: Path) -> None:
@@ -160,23 +157,20 @@ def main(words: Sequence[str] | None = None) -> int:
     add("--images", type=int, default=1000, metavar="N", help="test images (default: 1000)")
     add("--data-root", type=Path, metavar="FOLDER", help="where built-in image sets are")
     add("--out", type=Path, required=True, metavar="FOLDER", help="where the figures are written")
-    commands.add_parser("keep", help="write what a folder holds to alexnet_lab/results/").add_argument(
-        "out", type=Path, metavar="FOLDER"
-    )
+    add_keep(commands)
     given = parser.parse_args(words)
-    try:
+
+    def work() -> None:
         if given.command == "keep":
             print(keep_figures(INSTANCES, given.out, "measurements", "python -m alexnet_lab.instances run"))
-            return 0
+            return
         if len(names := family()) < 2:
             raise UserError(f"two or more included weights {FAMILY}N are needed: add them with alexnet_lab.trunks")
         figures = measure(test_images(given.source, given.data_root, given.images), networks(names))
         given.out.mkdir(parents=True, exist_ok=True)
         write_json(given.out / "instances.json", {"networks": names, **figures, **circumstances(resolve_device())})
-    except (UserError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+
+    return exit_status(work)
 
 
 if __name__ == "__main__":

@@ -23,13 +23,14 @@ from PIL import Image
 
 from alexnet import Predictor, Run, train
 from alexnet.api import probe
-from alexnet.core.errors import StoppedError, UserError
+from alexnet.core.errors import UserError
 from alexnet.core.files import publish_folder, read_json, write_bytes, write_json
 from alexnet.data.sources import Record, Source, open_source
 from alexnet.metrics.intervals import accuracy_interval
 from alexnet.plots.canvas import BLUE, ORANGE, encode_figure, new_figure
-from alexnet.report.tables import markdown_table
+from alexnet.report.tables import markdown_table, spread
 from alexnet.runtime.device import hardware_name, resolve_device
+from alexnet_lab.commands import add_keep, exit_status
 from alexnet_lab.results.reader import TRANSFER, TRANSFER_LAYERS, Results, file_name
 from alexnet_lab.results.records import circumstances, keep_figures
 
@@ -230,7 +231,7 @@ def _cells(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
         f"{100 * statistics.mean(abs(row['folds_top1'] - row['top1']) for row in measured):.1f}" if measured else "–"
     )
     return (
-        str(len(rows)), f"{statistics.mean(top1):.1%} ({min(top1):.1%} – {max(top1):.1%})",
+        str(len(rows)), spread(top1),
         f"{statistics.mean(row['train_top1'] for row in rows):.1%}", folds, differs,
         f"{statistics.median(row['seconds'] for row in rows):,.0f}",
     )  # fmt: skip
@@ -290,17 +291,16 @@ def main(words: Sequence[str] | None = None) -> int:
     add("--from", dest="init", metavar="MODEL", default=TWIN, help="(default: %(default)s)")
     add("--data-root", type=Path, metavar="FOLDER", help="where built-in image sets are")
     add("--out", type=Path, required=True, metavar="FOLDER", help="that of the command run")
-    commands.add_parser("keep", help="write what a folder holds to alexnet_lab/results/").add_argument(
-        "out", type=Path, metavar="FOLDER"
-    )
+    add_keep(commands)
     given = parser.parse_args(words)
-    try:
+
+    def work() -> None:
         if given.command == "keep":
             print(*keep(given.out), sep="\n")
-            return 0
+            return
         if given.command == "layers":
             measure_layers(given.source, given.data_root, given.images, given.init, given.out)
-            return 0
+            return
         source = open_source(given.source, given.data_root)
         for number in range(given.first, given.first + given.draws):
             folder = given.out / "draws" / f"{given.name}-{given.classes}-classes-{given.images}-{number}"
@@ -312,13 +312,8 @@ def main(words: Sequence[str] | None = None) -> int:
                     print(
                         f"{folder.name}, {method}, seed {seed}: {row['top1']:.1%} ({low:.1%} – {high:.1%})", flush=True
                     )
-    except StoppedError as error:
-        print(error, file=sys.stderr)
-        return error.status
-    except (UserError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+
+    return exit_status(work)
 
 
 if __name__ == "__main__":

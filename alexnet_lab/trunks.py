@@ -23,6 +23,7 @@ from alexnet.models.bundle import FILES, Storage, load_model, save_model
 from alexnet.report.model_card import model_card
 from alexnet.runtime.run import Run
 from alexnet.weights.zoo import CARD, IncludedWeights, included_folder, included_weights
+from alexnet_lab.commands import exit_status
 from alexnet_lab.results.records import check_clean, code_commit
 
 LIMIT = 8 * 10**6  # bytes of the weights
@@ -78,12 +79,7 @@ def main(words: Sequence[str] | None = None) -> int:
         "--storage", choices=get_args(Storage), default="bf16", help="of the weights (default: %(default)s)"
     )
     arguments = parser.parse_args(words)
-    try:
-        print(include(Run(arguments.run), arguments.name, arguments.data, arguments.storage))
-    except (UserError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return exit_status(lambda: print(include(Run(arguments.run), arguments.name, arguments.data, arguments.storage)))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from alexnet.cli.console import print_json, print_text
 from alexnet.config import assignments
 from alexnet.core.errors import DivergedError, StoppedError
 from alexnet.core.files import folder_bytes
-from alexnet.distributed.groups import check_divisible, check_processes, check_settings
+from alexnet.distributed.groups import check_processes
 from alexnet.distributed.launch import end_with_parent, is_launched, launch
 from alexnet.distributed.process_group import Place, local_device, place_in_group
 from alexnet.recipes import DEFAULT, get_recipe
@@ -22,7 +22,7 @@ from alexnet.report.text import describe_measure
 from alexnet.runtime.group import Parallel
 from alexnet.runtime.progress import make_reporter
 from alexnet.runtime.run import Run
-from alexnet.training.build import build_model, fits_probe_only
+from alexnet.training.build import fits_probe_only
 
 SHOWN = ("report.html", "report.md", "curves.png")
 LARGE = 100e6  # bytes: checkpoints of a finished run above this size are mentioned
@@ -66,8 +66,7 @@ def _train_in_processes(arguments: argparse.Namespace, settings: dict[str, Any])
     plan = plan_training(arguments.recipe, **{**settings, "device": "cpu"}, reporter=make_reporter())
     if plan.run.finished or fits_probe_only(plan.recipe, plan.dataset):
         return None
-    check_settings(plan.recipe, arguments.parallel)
-    check_divisible(build_model(plan.recipe, plan.dataset, 0, plan.init.network), arguments.parallel)
+    plan.check_parallel(arguments.parallel)
     return launch(arguments.words, arguments.nproc, arguments.max_restarts) or Run(plan.run.folder)
 
 

@@ -58,15 +58,6 @@ class DividedGroup(ProcessGroup):
                 parts = self.all_rows(whole[self.share(len(whole))], self.shares(len(whole)))
                 whole.copy_(torch.cat(parts))
 
-    def all_rows(self, own: Tensor, counts: Sequence[int]) -> list[Tensor]:
-        """The rows of all processes, ``(counts[rank], …)`` each; unlike :meth:`rows`, in their own dtype."""
-        padded = own.new_zeros((max(counts), *own.shape[1:]))
-        padded[: len(own)] = own
-        found = [torch.empty_like(padded) for _ in counts]
-        with exchange():
-            dist.all_gather(found, padded)
-        return [rows[:count] for rows, count in zip(found, counts, strict=True)]
-
     def own_rows(self, partial: Tensor, images: int) -> Tensor:
         """The rows of this process of the sum of ``partial`` ``(images, …)`` over all processes."""
         if partial.device.type != "cuda":  # gloo's reduce-scatter sends as much as its all-reduce
@@ -108,24 +99,24 @@ class HybridGroup(DividedGroup):
         }
 
 
-class LinearByUnits(nn.Module):
-    """A linear layer of which this process has some units, for the images of all: ``(n, inputs)`` → ``(B, units)``."""
+class _DividedLinear(nn.Module):
+    """A linear layer whose weight and bias belong to another module, of which this process does a part."""
 
     def __init__(self, layer: nn.Linear, group: DividedGroup) -> None:
         super().__init__()
         self.weight, self.bias, self.group = layer.weight, layer.bias, group
+
+
+class LinearByUnits(_DividedLinear):
+    """A linear layer of which this process has some units, for the images of all: ``(n, inputs)`` → ``(B, units)``."""
 
     def forward(self, x: Tensor) -> Tensor:
         own = self.group.share(len(self.weight))
         return F.linear(_GatherRows.apply(at_least_fp32(x), self.group), self.weight[own], self.bias[own])
 
 
-class LinearByInputs(nn.Module):
+class LinearByInputs(_DividedLinear):
     """A linear layer of which this process has some inputs, for all images: ``(B, inputs)`` → ``(n, units)``."""
-
-    def __init__(self, layer: nn.Linear, group: DividedGroup) -> None:
-        super().__init__()
-        self.weight, self.bias, self.group = layer.weight, layer.bias, group
 
     def forward(self, x: Tensor) -> Tensor:
         partial = F.linear(x, self.weight[:, self.group.share(self.weight.shape[1])])
@@ -225,24 +216,16 @@ class ColumnConv2d(nn.Module):
         return F.conv2d(x, self.weight[own], self.bias[own], self.stride, self.padding, 1, self.groups)
 
 
-class ColumnLinear(nn.Module):
+class ColumnLinear(_DividedLinear):
     """Half of the units of a linear layer, whose input is that of both columns."""
-
-    def __init__(self, layer: nn.Linear, group: DividedGroup) -> None:
-        super().__init__()
-        self.weight, self.bias, self.group = layer.weight, layer.bias, group
 
     def forward(self, x: Tensor) -> Tensor:
         own = self.group.share(len(self.weight))
         return F.linear(_GatherColumns.apply(x, self.group), self.weight[own], self.bias[own])
 
 
-class ColumnHead(nn.Module):
+class ColumnHead(_DividedLinear):
     """The last layer: the sum of what both columns contribute; the bias is added in the first process only."""
-
-    def __init__(self, layer: nn.Linear, group: DividedGroup) -> None:
-        super().__init__()
-        self.weight, self.bias, self.group = layer.weight, layer.bias, group
 
     def forward(self, x: Tensor) -> Tensor:
         own = self.group.share(self.weight.shape[1])

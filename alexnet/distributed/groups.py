@@ -54,7 +54,9 @@ def check_divisible(network: nn.Module, parallel: Parallel) -> None:
 
 def check_settings(recipe: Recipe, parallel: Parallel) -> None:
     """Raise ``UserError`` if settings of a recipe do not allow to divide the work in this way."""
-    if recipe.optim.optimizer == "lars" and parallel != "data":
+    if parallel == "data":
+        return
+    if recipe.optim.optimizer == "lars":
         raise UserError(f"optim.optimizer=lars needs whole weight tensors: leave out --parallel {parallel}")
-    if recipe.train.accumulate_steps > 1 and parallel != "data":
+    if recipe.train.accumulate_steps > 1:
         raise UserError(f"train.accumulate_steps cannot be used with --parallel {parallel}: leave one of them out")

@@ -41,9 +41,10 @@ def launch(words: Sequence[str], processes: int, max_restarts: int) -> int:
     from torch.distributed.elastic.rendezvous import RendezvousError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    from alexnet.data.prepared import cpu_count
+
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # it writes pages about one failure
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cpu_count() // processes)))
     with tempfile.TemporaryDirectory() as folder:
         status_file = Path(folder) / "status"
         os.environ[STATUS_FILE] = str(status_file)

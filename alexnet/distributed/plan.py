@@ -29,8 +29,9 @@ from torch import nn
 
 from alexnet.core.errors import UserError, unknown
 from alexnet.distributed.divided_layers import COLUMNS, check_columns, divided_linear_layers
+from alexnet.distributed.groups import GROUPS, check_divisible, check_processes
 from alexnet.models.classifier import Classifier
-from alexnet.models.summary import Layer, summarize
+from alexnet.models.summary import summarize
 from alexnet.runtime.group import Parallel
 
 REACHED = 0.4  # of the peak
@@ -39,7 +40,6 @@ SETS = {  # built-in set → training images, classes, channels
     "imagenet": (1_281_167, 1000, 3), "tiny-imagenet": (100_000, 200, 3), "fashion-mnist": (60_000, 10, 1),
     "mnist": (60_000, 10, 1), "cifar10": (50_000, 10, 3), "digits": (1_437, 10, 1),
 }  # fmt: skip
-CASES: tuple[Parallel, ...] = ("data", "hybrid", "columns")
 MOST_DEVICES = 1_000_000
 NODE = 8  # devices that are joined by the fast link
 
@@ -63,7 +63,7 @@ DEVICES = {
     "V100": Device(125, 150, 12.5, "NVIDIA's data sheet, SXM2, fp16: NVLink 300 GB/s; a 100 Gb/s NIC a device"),
     "RTX3090": Device(71, 16, 1.25, "NVIDIA's data sheet; PCIe 4.0 x16 shared by two devices; 10 Gb/s Ethernet"),
 }
-RECORDS = (  # published: what, images a batch, seconds
+RECORDS = (  # published: what, seconds
     ("1,024 P40, batch 65,536, 95 epochs, 58.7 % top-1 (arXiv:1807.11205)", 4 * 60),
     ("1,024 CPUs, batch 32,768, 100 epochs, 58.5 % top-1 (arXiv:1709.05011)", 11 * 60),
     ("two GTX 580, batch 128, about 90 epochs (Krizhevsky et al. 2012)", 5.5 * 86_400),
@@ -102,12 +102,6 @@ def parse_devices(text: str) -> tuple[int, str, Device]:
     return int(count), name, DEVICES[name]
 
 
-def flops_per_image(layers: Sequence[Layer]) -> float:
-    """FLOPs of a training step for one image."""
-    first = next((layer.multiply_adds for layer in layers if layer.multiply_adds), 0)
-    return 2.0 * (3 * sum(layer.multiply_adds for layer in layers) - first)
-
-
 def bytes_sent(network: Classifier, parallel: Parallel, devices: int, batch: int) -> float:
     """Bytes that one device sends in a step. Raises ``UserError`` for a network that cannot be divided like this."""
     if devices == 1:
@@ -139,24 +133,6 @@ def bytes_sent(network: Classifier, parallel: Parallel, devices: int, batch: int
     return FP32 * batch * (2 * exchanged / COLUMNS + logits)
 
 
-def plan_step(
-    network: Classifier,
-    parallel: Parallel,
-    devices: int,
-    device: Device,
-    batch: int,
-    reached: float = REACHED,
-    link: float | None = None,
-) -> Step:
-    """One step of all devices. ``link``: GB/s of each device, in place of the device's own."""
-    layers = summarize(network).layers
-    own = batch if parallel == "columns" else math.ceil(batch / devices)
-    work = own * flops_per_image(layers) / (COLUMNS if parallel == "columns" else 1)
-    speed = link or (device.link if devices <= NODE else device.network)
-    sent = bytes_sent(network, parallel, devices, batch)
-    return Step(parallel, batch, work / (reached * device.tflops * 1e12), sent / (speed * 1e9), sent)
-
-
 def plan_steps(
     network: Classifier,
     devices: int,
@@ -165,19 +141,25 @@ def plan_steps(
     reached: float = REACHED,
     link: float | None = None,
 ) -> list[Step]:
-    """The steps for each way to divide the work that fits the network, and for each global batch."""
-    fitting: list[Parallel] = []
-    for parallel in CASES:
-        if parallel != "data" and devices == 1:
-            continue
-        if parallel == "columns" and devices != COLUMNS:
-            continue
-        try:
-            bytes_sent(network, parallel, devices, 1)
-        except UserError:
-            continue
-        fitting.append(parallel)
-    return [
-        plan_step(network, parallel, devices, device, batch, reached, link)
-        for parallel, batch in itertools.product(fitting, batches)
-    ]
+    """The steps for each way to divide the work that fits the network, and for each global batch.
+
+    ``link``: GB/s of each device, in place of the device's own.
+    """
+    flops = summarize(network).training_flops
+    speed = link or (device.link if devices <= NODE else device.network)
+    steps = []
+    for parallel, batch in itertools.product((way for way in GROUPS if _fits(network, way, devices)), batches):
+        # Each of the two columns has all images and half of the work.
+        work = flops * (batch / COLUMNS if parallel == "columns" else math.ceil(batch / devices))
+        sent = bytes_sent(network, parallel, devices, batch)
+        steps.append(Step(parallel, batch, work / (reached * device.tflops * 1e12), sent / (speed * 1e9), sent))
+    return steps
+
+
+def _fits(network: Classifier, parallel: Parallel, devices: int) -> bool:
+    try:
+        check_processes(devices, parallel)
+        check_divisible(network, parallel)
+    except UserError:
+        return False
+    return True

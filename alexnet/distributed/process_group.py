@@ -32,7 +32,6 @@ from alexnet.runtime.group import Group, Result
 TIMEOUT = datetime.timedelta(seconds=120)  # if a process does not answer for so long, the others end
 PATIENCE = 7 * 86_400.0  # seconds, for work that only the first process does, such as preparing images
 LOOK_SECONDS = 0.02
-FAILED = "failed"
 _groups = itertools.count()  # of this process
 
 
@@ -160,34 +159,30 @@ class ProcessGroup(Group):
     def rows(self, own: Tensor | None, counts: Sequence[int]) -> list[Tensor]:
         """See :class:`Group`; the rows of this process are fp32 ``(counts[rank], columns)``."""
         columns = int(self.largest(0 if own is None else own.shape[1])[0])
-        padded = torch.zeros((max(counts), columns), device=self._device)
-        if own is not None:
-            padded[: len(own)] = own
-        found = [torch.empty_like(padded) for _ in range(self.size)]
+        present = torch.zeros((0, columns), device=self._device) if own is None else own
+        return [rows for rows in self.all_rows(present, counts) if len(rows)]
+
+    def all_rows(self, own: Tensor, counts: Sequence[int]) -> list[Tensor]:
+        """The rows of all processes, ``(counts[rank], …)`` each, in the dtype of ``own``."""
+        padded = own.new_zeros((max(counts), *own.shape[1:]))
+        padded[: len(own)] = own
+        found = [torch.empty_like(padded) for _ in counts]
         with exchange():
             dist.all_gather(found, padded)
-        return [rows[:count] for rows, count in zip(found, counts, strict=True) if count]
+        return [rows[:count] for rows, count in zip(found, counts, strict=True)]
 
     def from_first(self, make: Callable[[], bytes]) -> bytes:
-        """See :class:`Group`. If ``make`` fails in the first process, the others raise ``ConnectionLostError``."""
+        """See :class:`Group`. If the first process leaves the group, the others raise ``ConnectionLostError``."""
         self._calls += 1
         name = f"call-{self._calls}"
         if self.is_first:
-            try:
-                data = make()
-            except BaseException:
-                with contextlib.suppress(RuntimeError):
-                    self._store.set(name, FAILED)
-                raise
+            data = make()
             with exchange():
                 self._store.set(name, str(len(data)))
         else:
             self._wait_for([name])
             with exchange():
-                found = self._store.get(name)
-            if found.decode() == FAILED:
-                raise ConnectionLostError("the first process has ended")
-            data = bytes(int(found))
+                data = bytes(int(self._store.get(name)))
         tensor = torch.from_numpy(np.frombuffer(bytearray(data), np.uint8))
         with exchange():
             dist.broadcast(tensor, 0)
@@ -233,8 +228,10 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        shift = self._shift(x)
-        y = at_least_fp32(x) - shift[:, None, None]  # else, a mean far from 0 would cost digits of the variance
+        assert self.running_mean is not None
+        y = at_least_fp32(x)
+        shift = self.running_mean.to(y.dtype)
+        y = y - shift[:, None, None]  # else, a mean far from 0 would cost digits of the variance
         channels, axes = x.shape[1], (0, 2, 3)
         count = torch.full((1,), y.numel() // channels, dtype=y.dtype, device=y.device)
         sums: Tensor = Sum.apply(torch.cat([y.sum(axes), (y * y).sum(axes), count]), self.group)
@@ -246,10 +243,6 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         scale = torch.rsqrt(var + self.eps) * self.weight
         normalized = (y - mean[:, None, None]) * scale[:, None, None] + self.bias[:, None, None]
         return normalized.to(x.dtype)
-
-    def _shift(self, x: Tensor) -> Tensor:
-        assert self.running_mean is not None
-        return at_least_fp32(self.running_mean.detach().clone()).to(at_least_fp32(x[:0]).dtype)
 
     def _update_averages(self, mean: Tensor, var: Tensor, total: Tensor) -> None:
         assert self.running_mean is not None

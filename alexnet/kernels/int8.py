@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from alexnet.core.tensors import from_int8, to_int8
+from alexnet.core.tensors import SMALLEST_SCALE, from_int8, to_int8
 from alexnet.kernels.prepacked import Packed
 from alexnet.models.layers import Conv2d, pad
 
@@ -23,7 +23,6 @@ LEAST_CHANNELS = 8
 LEVELS = 255
 MIDDLE = 128  # the integer that means 0 if inputs can be negative
 BF16_STEP = 2**-8
-EPS = 1e-30  # smallest scale, for tensors of zeros
 
 
 def largest_weight() -> int:
@@ -106,7 +105,7 @@ def _levels(x: Tensor, zero: int) -> tuple[Tensor, Tensor]:
     largest = (x.abs() if zero else x).amax(dim=others, keepdim=True).float()
     # A scale that bf16 represents exactly, and slightly too large rather than too small: so outputs in bf16 are rounded
     # only once, and the rounding of the scale is not an error common to all outputs.
-    scale = (largest / (LEVELS - zero) * (1 + BF16_STEP)).clamp_min(EPS).bfloat16().float()
+    scale = (largest / (LEVELS - zero) * (1 + BF16_STEP)).clamp_min(SMALLEST_SCALE).bfloat16().float()
     return (x * (1 / scale)).add_(zero + 0.5).to(torch.uint8), scale
 
 

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from alexnet.core.errors import one_line
 from alexnet.kernels import int8, prepacked
 from alexnet.models.layers import Conv2d, LocalResponseNorm
 
@@ -31,7 +32,7 @@ def prepacked_fault(dtype: torch.dtype) -> str | None:
             found = prepacked.convolve(layer, x, prepacked.pack(layer, x.shape))
             return _difference(found, layer(x), BOUNDS[dtype])
     except Exception as error:
-        return f"{type(error).__name__}: {error}".splitlines()[0]
+        return one_line(error)
 
 
 @functools.cache
@@ -50,7 +51,7 @@ def int8_fault() -> str | None:
             expected = F.linear(int8.rounded_input(flat, signed=False), int8.rounded_weight(linear.weight), linear.bias)
             return fault or _difference(quantized(flat), expected, BOUNDS[torch.float32])
     except Exception as error:
-        return f"{type(error).__name__}: {error}".splitlines()[0]
+        return one_line(error)
 
 
 @functools.cache
@@ -69,7 +70,7 @@ def triton_lrn_fault(device: torch.device, dtype: torch.dtype) -> str | None:
         bound = BOUNDS.get(dtype, BOUNDS[torch.bfloat16])
         return _difference(found, expected, bound) or _difference(gradients[0], gradients[1], bound)
     except Exception as error:
-        return f"{type(error).__name__}: {error}".splitlines()[0]
+        return one_line(error)
 
 
 def _layer(dtype: torch.dtype) -> Conv2d:

@@ -71,6 +71,16 @@ class Summary:
         return sum(layer.multiply_adds for layer in self.layers)
 
     @property
+    def training_flops(self) -> float:
+        """FLOPs of a training step for one image; a multiply-add counts as two.
+
+        There are three passes: forward, the gradient of the activations, and that of the weights. The first layer has
+        only two, because the gradient of the pixels is not needed.
+        """
+        first = next((layer.multiply_adds for layer in self.layers if layer.multiply_adds), 0)
+        return 2.0 * (3 * self.multiply_adds - first)
+
+    @property
     def activation_bytes(self) -> int:
         """Bytes of all layer outputs for one image in fp32; the backward pass needs about this much memory."""
         return sum(layer.activation_bytes for layer in self.layers)

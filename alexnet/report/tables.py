@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import statistics
 from collections.abc import Iterable, Sequence
 
 from alexnet.core.names import printable
@@ -65,3 +66,8 @@ def csv_rows(rows: Iterable[Sequence[str]]) -> str:
 
 def _is_figure(text: str) -> bool:
     return not text or text[0].isdigit() or text in ("–", "n/a")
+
+
+def spread(values: Sequence[float]) -> str:
+    """Shares as a cell: "62.5% (50.0% – 75.0%)", their mean with the lowest and the highest."""
+    return f"{statistics.mean(values):.1%} ({min(values):.1%} – {max(values):.1%})"

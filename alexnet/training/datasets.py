@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from alexnet.config import NO_INIT, Recipe, Resize, first_difference, override
 from alexnet.core.errors import UserError, is_absent
 from alexnet.data.prepared import PreparedDataset, find_prepared, open_or_prepare, open_prepared
-from alexnet.data.sources import BUILTIN_SOURCES, Source, open_source
+from alexnet.data.sources import BUILTIN_SOURCES, Source, absolute_text, open_source
 from alexnet.data.sources.class_folders import same_name
 from alexnet.data.uses import note_run
 from alexnet.models.bundle import model_folder
@@ -107,8 +107,7 @@ def run_without_source(
     place = rest if colon and name in BUILTIN_SOURCES else str(data)
     if not place or not is_absent(Path(place).expanduser()):
         return None
-    location = str(Path(place).expanduser().resolve())
-    wanted = f"{name}:{location}" if place == rest else location
+    wanted = absolute_text(str(data))
     found = []
     for run in runs:
         with contextlib.suppress(UserError, OSError):

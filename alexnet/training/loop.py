@@ -181,10 +181,9 @@ class Training:
                         self.reporter.log(f"stopped early: the validation accuracy did not improve for {waited} epochs")
                     if stopping or self.stops_early:
                         break
-            if status := int(
-                self.group.largest(interrupts.status or 0)[0]
-            ):  # it may have come during the last evaluation
-                raise StoppedError(self.stop_message, status)
+            (status,) = self.group.largest(interrupts.status or 0)  # it may have come during the last evaluation
+            if status:
+                raise StoppedError(self.stop_message, int(status))
         if self.recipe.train.keep == "best-on-val" and not self.only_fits_probe:
             self.network.load_state_dict(self.state.best)
         return self.network

@@ -17,7 +17,30 @@ from alexnet.config import OptimSpec
 from alexnet.core.errors import unknown
 
 
-class SGD2012(torch.optim.Optimizer):
+class _WithVelocity(torch.optim.Optimizer):
+    """An optimizer with one velocity for each parameter, which is 0 at first. A subclass has the update rule."""
+
+    def __init__(self, params: Iterable[Any], **settings: Any) -> None:
+        super().__init__(params, settings)
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Update every parameter that has a gradient."""
+        if closure is not None:
+            raise ValueError("this optimizer takes no closure")
+        for group in self.param_groups:
+            if moving := [p for p in group["params"] if p.grad is not None]:
+                self.update(group, moving, [self.state[p]["momentum_buffer"] for p in moving])
+
+    def update(self, group: dict[str, Any], moving: list[Any], velocities: list[Tensor]) -> None:
+        """Update the parameters ``moving`` of a group, and their velocities, in place."""
+        raise NotImplementedError
+
+
+class SGD2012(_WithVelocity):
     """Stochastic gradient descent as in the code of 2012.
 
     It equals ``torch.optim.SGD`` with momentum m·ε_prev/ε at a step where the learning rate changes from ε_prev to ε. A
@@ -25,28 +48,19 @@ class SGD2012(torch.optim.Optimizer):
     """
 
     def __init__(self, params: Iterable[Any], lr: float, momentum: float = 0.9, weight_decay: float = 0.0) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        super().__init__(params, lr=lr, momentum=momentum, weight_decay=weight_decay)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Update every parameter that has a gradient and a learning rate above 0."""
-        if closure is not None:
-            raise ValueError("this optimizer takes no closure")
-        for group in self.param_groups:
-            moving = [p for p in group["params"] if p.grad is not None and group["lr"] > 0]
-            if not moving:
-                continue
-            velocities = [self.state[p]["momentum_buffer"] for p in moving]
-            torch._foreach_mul_(velocities, group["momentum"])
-            torch._foreach_add_(velocities, [p.grad for p in moving], alpha=-group["lr"])
-            torch._foreach_add_(velocities, moving, alpha=-group["lr"] * group["weight_decay"])
-            torch._foreach_add_(moving, velocities)
+    def update(self, group: dict[str, Any], moving: list[Any], velocities: list[Tensor]) -> None:
+        """Update the parameters of a group, unless its learning rate is 0."""
+        if group["lr"] <= 0:
+            return
+        torch._foreach_mul_(velocities, group["momentum"])
+        torch._foreach_add_(velocities, [p.grad for p in moving], alpha=-group["lr"])
+        torch._foreach_add_(velocities, moving, alpha=-group["lr"] * group["weight_decay"])
+        torch._foreach_add_(moving, velocities)
 
 
-class LARS(torch.optim.Optimizer):
+class LARS(_WithVelocity):
     """Layer-wise adaptive rate scaling, for large batches (You, Gitman and Ginsburg, arXiv:1708.03888, 2017).
 
     The gradient of each weight tensor, with its weight decay λ, is multiplied by η ‖w‖ / (‖g‖ + λ ‖w‖) before a step of
@@ -65,30 +79,20 @@ class LARS(torch.optim.Optimizer):
         trust_coeff: float = 0.001,
         trust_clip: bool = False,
     ) -> None:
-        settings = {"trust_coeff": trust_coeff, "trust_clip": trust_clip}
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, **settings})
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        super().__init__(
+            params, lr=lr, momentum=momentum, weight_decay=weight_decay, trust_coeff=trust_coeff, trust_clip=trust_clip
+        )
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Update every parameter that has a gradient. The gradients are changed."""
-        if closure is not None:
-            raise ValueError("this optimizer takes no closure")
-        for group in self.param_groups:
-            moving = [p for p in group["params"] if p.grad is not None]
-            if not moving:
-                continue
-            gradients = [p.grad for p in moving]
-            if group["weight_decay"]:
-                factors = [self._factor(p, group) for p in moving]
-                torch._foreach_add_(gradients, moving, alpha=group["weight_decay"])
-                torch._foreach_mul_(gradients, factors)
-            velocities = [self.state[p]["momentum_buffer"] for p in moving]
-            torch._foreach_mul_(velocities, group["momentum"])
-            torch._foreach_add_(velocities, gradients)
-            torch._foreach_add_(moving, velocities, alpha=-group["lr"])
+    def update(self, group: dict[str, Any], moving: list[Any], velocities: list[Tensor]) -> None:
+        """Update the parameters of a group. The gradients are changed."""
+        gradients = [p.grad for p in moving]
+        if group["weight_decay"]:
+            factors = [self._factor(p, group) for p in moving]
+            torch._foreach_add_(gradients, moving, alpha=group["weight_decay"])
+            torch._foreach_mul_(gradients, factors)
+        torch._foreach_mul_(velocities, group["momentum"])
+        torch._foreach_add_(velocities, gradients)
+        torch._foreach_add_(moving, velocities, alpha=-group["lr"])
 
     def _factor(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
         assert parameter.grad is not None

@@ -37,9 +37,7 @@ def resolve(
         _check_recipe_name(recipe)
     if not isinstance(overrides, Mapping):
         overrides = list(overrides)
-    given = overrides if isinstance(overrides, Mapping) else dict(each.partition("=")[::2] for each in overrides)
-    init = given.get("train.init", init)  # the recipe for photographs depends on it
-    init = None if init is None else absolute_model(init)
+    init = requested_init(overrides, init)  # the recipe for photographs depends on it
     if recipe is None and data is not None:
         source = open_source(str(data), data_root, log, labels)
         side = natural_side(source)
@@ -58,6 +56,13 @@ def resolve(
     recipe = override(recipe, overrides)
     recipe = _starting_from(recipe, absolute_model(recipe.train.init))
     return source, replace(recipe, data=replace(recipe.data, source=str(data or recipe.data.source)))
+
+
+def requested_init(overrides: Sequence[str] | Mapping[str, Any], init: Path | str | None) -> str | None:
+    """The MODEL to start from, as ``train.init`` holds it: of the overrides, else ``init``; None if neither has one."""
+    given = overrides if isinstance(overrides, Mapping) else dict(each.partition("=")[::2] for each in overrides)
+    asked = given.get("train.init", init)
+    return None if asked is None else absolute_model(asked)
 
 
 def _starting_from(recipe: Recipe, init: Path | str | None) -> Recipe:

@@ -56,11 +56,8 @@ def norm_comparison(batch: int, precision: str, device: str) -> Comparison:
 
 
 def step_flop(variant: str) -> float:
-    """Floating-point operations of a step for each image. A multiply-add counts as two. There are three passes; the
-    first convolution has only two, because the gradient of the pixels is not needed.
-    """
-    layers = summarize(network_of(variant)).layers
-    return 2.0 * (3 * sum(layer.multiply_adds for layer in layers) - layers[0].multiply_adds)
+    """Floating-point operations of a training step for each image."""
+    return summarize(network_of(variant)).training_flops
 
 
 def our_steps(variant: str, batch: int, precision: str, device: str) -> tuple[DeviceConfig, Work]:

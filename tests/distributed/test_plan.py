@@ -10,7 +10,7 @@ from alexnet.cli.main import main
 from alexnet.cli.plan import duration
 from alexnet.config import override
 from alexnet.core.errors import UserError
-from alexnet.distributed.plan import DEVICES, bytes_sent, flops_per_image, parse_devices, plan_steps
+from alexnet.distributed.plan import DEVICES, bytes_sent, parse_devices, plan_steps
 from alexnet.models.registry import build, get_architecture
 from alexnet.models.summary import summarize
 from alexnet.recipes import get_recipe
@@ -49,12 +49,13 @@ def test_both_ways_cost_the_same_at_a_batch_of_the_hidden_width(paper):
 
 
 def test_times(paper):
-    layers = summarize(paper).layers
+    summary = summarize(paper)
+    layers = summary.layers
     total, first = sum(layer.multiply_adds for layer in layers), layers[0].multiply_adds
-    assert flops_per_image(layers) == 2 * (3 * total - first)
+    assert summary.training_flops == 2 * (3 * total - first)
     (step,) = plan_steps(paper, 1, DEVICES["H100"], [256], reached=0.5)
     assert (step.parallel, step.communicate, step.bound) == ("data", 0, "computation")
-    assert step.compute == pytest.approx(256 * flops_per_image(layers) / (0.5 * 989e12))
+    assert step.compute == pytest.approx(256 * summary.training_flops / (0.5 * 989e12))
     steps = plan_steps(paper, 16, DEVICES["A100"], [128, 4096])
     assert [step.parallel for step in steps] == ["data", "data", "hybrid", "hybrid"]
     assert steps[0].communicate == pytest.approx(8 * PARAMETERS * 15 / 16 / 25e9)  # between computers

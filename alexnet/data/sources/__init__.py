@@ -2,6 +2,16 @@
 
 from alexnet.data.sources.folders import list_images
 from alexnet.data.sources.records import Log, Record, Source
-from alexnet.data.sources.registry import BUILTIN_SOURCES, absolute_source, is_builtin, open_source
+from alexnet.data.sources.registry import BUILTIN_SOURCES, absolute_source, absolute_text, is_builtin, open_source
 
-__all__ = ["BUILTIN_SOURCES", "Log", "Record", "Source", "absolute_source", "is_builtin", "list_images", "open_source"]
+__all__ = [
+    "BUILTIN_SOURCES",
+    "Log",
+    "Record",
+    "Source",
+    "absolute_source",
+    "absolute_text",
+    "is_builtin",
+    "list_images",
+    "open_source",
+]

@@ -129,9 +129,14 @@ def _open_labelled(text: str, labels: Sequence[Path]) -> Source:
 
 def absolute_source(text: str, source: Source, data_root: Path | None) -> str:
     """The text that opens ``source``, given as ``text``, from any working folder and without ``data_root``."""
-    name, colon, rest = text.partition(":")
     if data_root and text in BUILTIN_SOURCES and Path(source.location).is_absolute():  # digits are in no folder
         return f"{source.name}:{source.location}"
+    return absolute_text(text)
+
+
+def absolute_text(text: str) -> str:
+    """A source's text with an absolute path, also if nothing is there."""
+    name, colon, rest = text.partition(":")
     if name in BUILTIN_SOURCES:
         return f"{name}:{Path(rest).expanduser().resolve()}" if colon and rest else text
     return str(Path(text).expanduser().resolve())
