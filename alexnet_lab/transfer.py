@@ -38,7 +38,7 @@ BATCH = 256
 TWIN = "trunk/tiny-imagenet-a"  # of the included weights, not trained on the classes of half b
 LAYERS = ("relu1", "relu2", "relu3", "relu4", "relu5", "avgpool5", "relu6", "relu7")
 SPLIT = {"train.few_images": "split"}
-ONE_UPDATE = {"train.epochs": 1, "train.min_steps": 1, "optim.lr": 1e-12, "train.freeze": "conv1-conv5"}
+ONE_UPDATE = {"train.epochs": 1, "train.min_steps": 1, "optim.lr": 1e-12, "train.freeze": ("conv1-conv5",)}
 METHODS: Mapping[str, Mapping[str, Any]] = {
     "default": {},
     "probe": {"overrides": {**SPLIT, **ONE_UPDATE}},
