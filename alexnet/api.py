@@ -48,10 +48,12 @@ from alexnet.inference.feature_files import Features, NpyFolder, file_format, op
 from alexnet.inference.features import BATCH, LayerExtractor, Pool, Request, computed_chunks, extract
 from alexnet.inference.layer_names import activation_layers, rectified_in_place, resolve_layers
 from alexnet.inference.predictor import Predictor, predict_files
+from alexnet.inference.segmentation import segment_files
 from alexnet.inference.sort_into import SortedFolder
 from alexnet.inference.transform import ImageTransform
 from alexnet.kernels import accelerate as kernels
 from alexnet.metrics.counts import CROSS_VALIDATED, Metrics
+from alexnet.metrics.segmentation import SegmentationMetrics
 from alexnet.models.bundle import load_model as load_bundle
 from alexnet.models.bundle import model_folder, save_model
 from alexnet.models.classifier import Classifier
@@ -86,6 +88,7 @@ from alexnet.training.finalize import check_not_lost, finalize, predictions_in_f
 from alexnet.training.loop import Training
 from alexnet.training.resolve import requested_init, resolve
 from alexnet.training.sample_images import sample_images
+from alexnet.training.segmentation import evaluate_segmentation
 from alexnet.training.transfer import Init, keep_init, open_init
 from alexnet.weights.convert import ConversionReport, convert_file
 from alexnet.weights.export import (
@@ -439,7 +442,7 @@ def plan(
     )
     network = build(
         found.model.variant, architecture, classes or its_classes, found.data.channels or its_channels,
-        found.data.image_size, device="meta",
+        found.data.image_size, device="meta", head=found.model.head,
     )  # fmt: skip
     own = found.train.batch_size
     trained_on = max(1, round((images or its_images) * (1 - found.data.val_fraction)))
@@ -522,10 +525,11 @@ def evaluate(
     predictions: Path | str | None = None,
     progress: bool | None = None,
     reporter: Reporter | None = None,
-) -> list[Metrics]:
+) -> list[Metrics] | list[SegmentationMetrics]:
     """The metrics of each model and, for several models, of their ensemble: ``evaluate("runs/small-digits")[0].top1``.
 
-    The ensemble, last in the list, averages the probabilities of its models. A model given twice counts once.
+    The ensemble, last in the list, averages the probabilities of its models. A model given twice counts once. Of models
+    for segmentation, the metrics are :class:`~alexnet.metrics.segmentation.SegmentationMetrics`, without an ensemble.
 
     ``models``: one or several run folders, model folders, weights files, names of trained weights or loaded models.
     ``data``: a source in place of the images of the models' own runs; models without a run need it. Of a source without
@@ -559,7 +563,7 @@ def _evaluate(
     reporter: Reporter,
     *,
     reference: bool,
-) -> list[Metrics]:
+) -> list[Metrics] | list[SegmentationMetrics]:
     """What :func:`evaluate` does in each process of a group."""
     named = _named_models(models)
     reporter = reporter if group.is_first else NullReporter()
@@ -592,6 +596,10 @@ def _evaluate(
             f"every image of {datasets[0].name} was used for training, so there is none to evaluate on: give other "
             "images with --data (the cross-validated accuracy of a training on few images is in its report.md)"
         )
+    if any(network.task != "classification" for network in networks):
+        return _evaluate_masks(
+            named, networks, datasets, index, split, views, predictions, device_config, reporter, group
+        )
     best: list[tuple[int, float] | None] = []
     with device_config.enough_memory("give fewer models at a time, or --device cpu"):
         measured = evaluate_models(
@@ -602,6 +610,36 @@ def _evaluate(
         _write_predictions(Path(predictions), datasets[0], index, best)
     for metrics, name in zip(measured, [*named, "ensemble"], strict=False):
         metrics.name, metrics.split = name, split
+    return measured
+
+
+def _evaluate_masks(
+    named: Iterable[str],
+    networks: Sequence[Classifier],
+    datasets: Sequence[PreparedDataset],
+    index: NDArray[np.int64],
+    split: str,
+    views: int,
+    predictions: Path | str | None,
+    device_config: DeviceConfig,
+    reporter: Reporter,
+    group: Group,
+) -> list[SegmentationMetrics]:
+    """The metrics of each model for segmentation; there is no ensemble."""
+    if views == 10:
+        raise UserError("--views 10 averages the classes of images: leave it out for a segmentation")
+    if predictions is not None:
+        raise UserError(
+            "--predictions gives the class of each image: for masks, use alexnet predict MODEL IMAGES --out FOLDER"
+        )
+    measured = []
+    for name, network, dataset in zip(named, networks, datasets, strict=True):
+        if network.task != "segmentation":
+            raise UserError(f"{name} is a model for {network.task}: evaluate models of one task at a time")
+        with device_config.enough_memory("--device cpu"):
+            metrics = evaluate_segmentation(network, dataset, index, device_config, reporter, group)
+        metrics.name, metrics.split = name, split
+        measured.append(metrics)
     return measured
 
 
@@ -673,6 +711,7 @@ def predict(
     stdin: bytes | None = None,
     threshold: float | None = None,
     sort_into: Path | str | None = None,
+    out: Path | str | None = None,
     weights_root: Path | str | None = None,
     progress: bool | None = None,
 ) -> Iterator[dict[str, Any]]:
@@ -682,8 +721,9 @@ def predict(
     ``error`` says why it was refused. ``stdin``: the image that ``-`` stands for. ``threshold``, 0 … 1: with it,
     ``none_of_these`` is True if no class reaches this probability. ``sort_into``: a folder that receives a copy of each
     image, in a folder for its most probable class, or in ``none of these/``; the copy's path is ``copied_to``. Files
-    are never moved or overwritten. ``weights_root``: as in :func:`evaluate`. ``progress``: None shows it for many
-    images, False never.
+    are never moved or overwritten. Of a model for segmentation, the dict has ``shares`` instead, and ``out`` is a
+    folder that receives a mask and an overlay for each image, see ``segment_files``. ``weights_root``: as in
+    :func:`evaluate`. ``progress``: None shows it for many images, False never.
 
     Raises ``UserError`` for a model that cannot be read and for a copy that cannot be written. For one image,
     :class:`~alexnet.inference.predictor.Predictor` is simpler.
@@ -693,6 +733,12 @@ def predict(
     images, reporter = list(images), make_reporter(progress)
     device_config = resolve_device(device, precision, reference=reference)
     predictor = Predictor(_loaded(model, weights_root, reporter), device_config)
+    if predictor.model.task == "segmentation":
+        if threshold is not None or sort_into is not None:
+            raise UserError("--threshold and --sort-into are for models that give each image a class: leave them out")
+        return segment_files(predictor, images, stdin, None if out is None else Path(out), reporter)
+    if out is not None:
+        raise UserError("--out is for masks, of a model for segmentation: leave it out; --csv writes a table")
     folder = SortedFolder(Path(sort_into), predictor.model.classes) if sort_into is not None else None
     if folder:
         folder.check_inputs(images)

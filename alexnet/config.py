@@ -38,6 +38,16 @@ NormLayer = Literal["none", "lrn", "batch"]
 OptimizerName = Literal["sgd", "sgd-2012", "adam", "adamw", "lars"]
 Schedule = Literal["constant", "step", "plateau", "one-cycle", "cosine", "poly"]
 Precision = Literal["auto", "fp32", "bf16"]
+Head = Literal["classifier", "fcn-32s", "fcn-16s", "fpn", "faster-rcnn"]
+Task = Literal["classification", "segmentation", "detection"]
+TASKS: Mapping[Head, Task] = {
+    "classifier": "classification",
+    "fcn-32s": "segmentation",
+    "fcn-16s": "segmentation",
+    "fpn": "segmentation",
+    "faster-rcnn": "detection",
+}
+"""Head of a network → the task that it is for."""
 SECTIONS = ("model", "data", "augment", "optim", "train")  # of a recipe; their fields can be changed by --set
 OTHER_NAMES = {"learning_rate": "optim.lr", "wd": "optim.weight_decay", "from": "train.init"}
 NO_INIT = "none"  # train.init of a training from new weights
@@ -96,10 +106,14 @@ class ModelSpec:
     ``norm_layer``: ``none``; ``lrn`` in the paper's two places; ``batch``, batch normalization after each convolution.
     ``pool_kernel``: windows of 3 overlap at a stride of 2, windows of 2 do not. ``pool_ceil_mode``: whether the last,
     partly empty window of a pool counts. ``groups``: 2 divides conv2, conv4 and conv5 as the paper's two cards did.
-    ``width``: factor for the number of filters and hidden units.
+    ``width``: factor for the number of filters and hidden units. ``head``: what follows the convolutions, and so the
+    task: ``classifier``, the fully connected layers; for segmentation ``fcn-32s`` or ``fcn-16s`` (Long, Shelhamer and
+    Darrell 2015), for networks of 224 pixels, or ``fpn``, a feature pyramid for small images; for detection
+    ``faster-rcnn``.
     """
 
     variant: str = "batchnorm"
+    head: Head = "classifier"
     dropout: Share | None = None
     activation: Literal["relu", "tanh", "sigmoid"] | None = None
     norm_layer: NormLayer | None = None
@@ -111,8 +125,15 @@ class ModelSpec:
     def overrides(self) -> dict[str, Any]:
         """The architecture fields that this recipe changes, for ``create_model``."""
         return {
-            name: value for name, value in dataclasses.asdict(self).items() if name != "variant" and value is not None
+            name: value
+            for name, value in dataclasses.asdict(self).items()
+            if name not in ("variant", "head") and value is not None
         }
+
+    @property
+    def task(self) -> Task:
+        """What the network is trained for."""
+        return TASKS[self.head]
 
 
 @spec("data", RENAMED)

@@ -19,6 +19,7 @@ from typing import get_args
 from alexnet import evaluate
 from alexnet.core.errors import UserError
 from alexnet.core.files import publish_folder, write_bytes, write_json
+from alexnet.metrics.counts import Metrics
 from alexnet.models.bundle import FILES, Storage, load_model, save_model
 from alexnet.report.model_card import model_card
 from alexnet.runtime.run import Run
@@ -54,6 +55,7 @@ def include(run: Run, name: str, data: str | None = None, storage: Storage = "bf
         rounded = Path(scratch) / "model"  # not in ``place``: writing a model folder waits for the folder it is in
         save_model(model, rounded, storage=storage)
         (metrics,) = evaluate(rounded, data=data or str(run.description["source"]))
+        assert isinstance(metrics, Metrics)  # a trunk is a classifier
         for file in FILES:
             shutil.copyfile(rounded / file, place / file)
         if (size := (place / "model.safetensors").stat().st_size) > LIMIT:

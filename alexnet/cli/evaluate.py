@@ -12,7 +12,8 @@ from alexnet.cli.console import print_json, print_text
 from alexnet.core.errors import UserError
 from alexnet.distributed.launch import end_with_parent, launch
 from alexnet.distributed.process_group import Place, local_device, place_in_group
-from alexnet.report.text import describe_counts
+from alexnet.metrics.segmentation import SegmentationMetrics
+from alexnet.report.text import describe_counts, describe_segmentations
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -42,7 +43,8 @@ def _evaluate(arguments: argparse.Namespace, *, quiet: bool) -> int:
     if arguments.json:
         print_json(rows if len(rows) > 1 else rows[0])
     else:
-        print_text(describe_counts(rows))
+        masks = isinstance(measured[0], SegmentationMetrics)
+        print_text(describe_segmentations(rows) if masks else describe_counts(rows))
         if arguments.predictions:
             print_text(f"\nthe prediction for each image is in {arguments.predictions}")
     return 0

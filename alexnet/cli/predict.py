@@ -18,6 +18,7 @@ from alexnet.report.tables import csv_rows
 STDIN = "-"
 BAR = 24  # characters that stand for a probability of 1
 TOP_K = 5
+_SHARES_HEADER = ("file", "class", "share")  # of a model for segmentation
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -31,12 +32,15 @@ def main(arguments: argparse.Namespace) -> int:
         arguments.model, arguments.images, top_k, device=arguments.device,
         precision=arguments.precision or "auto", reference=arguments.reference,
         stdin=_read_stdin() if STDIN in arguments.images else None,
-        threshold=arguments.threshold, sort_into=arguments.sort_into, weights_root=arguments.weights_root,
+        threshold=arguments.threshold, sort_into=arguments.sort_into, out=arguments.out,
+        weights_root=arguments.weights_root,
     )  # fmt: skip
     refused, document = 0, []
-    if arguments.csv:
-        print(csv_rows([_csv_header(top_k)]), end="")
+    titled = False
     for answer in answers:
+        if arguments.csv and not titled:
+            print(csv_rows([_SHARES_HEADER if "shares" in answer else _csv_header(top_k)]), end="")
+            titled = True
         refused += "error" in answer
         if arguments.json:
             document.append(answer)
@@ -44,7 +48,7 @@ def main(arguments: argparse.Namespace) -> int:
         if "error" in answer:
             print(f"alexnet: {printable(answer['error'])}", file=sys.stderr)
         if arguments.csv:
-            print(csv_rows([_csv_row(answer)]), end="")
+            print(csv_rows(_shares_rows(answer) if "shares" in answer else [_csv_row(answer)]), end="")
         elif "error" not in answer:
             print_text(*_lines(answer, arguments.threshold))
     if arguments.json:
@@ -62,9 +66,13 @@ def _read_stdin() -> bytes:
 
 def _lines(answer: dict[str, Any], threshold: float | None) -> Iterator[str]:
     yield answer["image"]
+    for found in answer.get("shares", ()):
+        yield f"  {found['share']:7.2%}  {'█' * round(BAR * found['share']):{BAR}}  {found['label']}"
+    if "mask" in answer:
+        yield f"  mask {answer['mask']}, overlay {answer['overlay']}"
     if answer.get("none_of_these"):
         yield f"  {NONE_OF_THESE}: no class reaches {threshold:.2%}"
-    for found in answer["predictions"]:
+    for found in answer.get("predictions", ()):
         bar = "█" * round(BAR * found["probability"])
         yield f"  {found['probability']:7.2%}  {bar.ljust(BAR)}  {found['label']}"
     if "copied_to" in answer:
@@ -74,6 +82,11 @@ def _lines(answer: dict[str, Any], threshold: float | None) -> Iterator[str]:
 def _csv_header(top_k: int) -> list[str]:
     more = [name for rank in range(2, top_k + 1) for name in (f"predicted_{rank}", f"probability_{rank}")]
     return ["file", "predicted", "probability", *more]
+
+
+def _shares_rows(answer: dict[str, Any]) -> list[list[str]]:
+    """A row for each class in the mask of an image."""
+    return [[answer["image"], found["name"], f"{found['share']:.6f}"] for found in answer["shares"]]
 
 
 def _csv_row(answer: dict[str, Any]) -> list[str]:

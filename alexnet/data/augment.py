@@ -145,6 +145,43 @@ def augment(
     return resize(x, preprocessing.image_size)
 
 
+def augment_masks(masks: Tensor, draws: Draws, spec: AugmentSpec, preprocessing: Preprocessing) -> Tensor:
+    """Masks ``(N, H, W)`` uint8 as :func:`augment` changes their images: ``(N, S, S)`` int64, without a rotation.
+
+    Each pixel has the value of the nearest one.
+    """
+    device = masks.device
+    top, left, flip = (to_device(drawn, device) for drawn in (draws.top, draws.left, draws.flip))
+    if draws.extent is None:
+        x = crop_windows(masks[..., None], top, left, flip, preprocessing.crop, spec.pad)[:, 0].long()
+    else:
+        extent, side = to_device(draws.extent, device), preprocessing.crop
+        steps = 2 * torch.arange(side, device=device) + 1
+        rows, columns = (
+            start[:, None] + (steps * length[:, None]) // (2 * side)
+            for start, length in ((top, extent[:, 0]), (left, extent[:, 1]))
+        )
+        columns = torch.where(flip[:, None], columns.flip(1), columns)
+        image = torch.arange(len(masks), device=device)
+        x = masks[image[:, None, None], rows[:, :, None], columns[:, None, :]].long()
+    return resize_masks(x, preprocessing.image_size)
+
+
+def view_masks(masks: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """Masks ``(N, H, W)`` uint8 for the centre view of :func:`views`: ``(N, S, S)`` int64."""
+    top, left, _ = centre_window(masks.shape[1], preprocessing.crop)
+    side = preprocessing.crop
+    return resize_masks(masks[:, top : top + side, left : left + side].long(), preprocessing.image_size)
+
+
+def resize_masks(masks: Tensor, side: int) -> Tensor:
+    """Masks ``(N, H, H)`` as ``(N, side, side)``: each pixel has the value of the nearest one."""
+    if masks.shape[1] == side:
+        return masks
+    places = ((2 * torch.arange(side, device=masks.device) + 1) * masks.shape[1]) // (2 * side)
+    return masks[:, places[:, None], places]
+
+
 def views(
     pixels: Tensor,
     preprocessing: Preprocessing,

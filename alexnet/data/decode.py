@@ -219,6 +219,21 @@ def decode(data: bytes, *, target: int | None = None, notes: list[str] | None = 
         return flat if turn is None else flat.transpose(turn)
 
 
+def raw_png(data: bytes) -> Image.Image:
+    """A PNG image as it is stored: the places in its palette are not replaced by colours.
+
+    Raises ``ImageRefusedError`` for a file that is no PNG, is damaged, or is too large.
+    """
+    limit = max_pixels()
+    kind, image = _open(data, limit)
+    if kind != "PNG":
+        raise ImageRefusedError(f"is a {kind} file: a mask is a PNG, whose values are not changed by compression")
+    with _refusing(kind):
+        _check_contents(data, kind, image, limit)
+        image.load()
+    return image
+
+
 def upright_image(image: Image.Image) -> Image.Image:
     """An image in memory as :func:`decode` returns it, with its EXIF orientation applied if it has one.
 

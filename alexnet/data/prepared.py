@@ -2,15 +2,16 @@
 
 As in 2012, photographs become 256 × 256 (short side resized, centre square); a set whose images all have one size up to
 128 keeps it. The folder holds ``images.npy`` ``(N, S, S, C)`` ``uint8``, ``labels.npy``, ``splits.npy``, ``hashes.npy``
-(of the content of each image), ``mean.npy`` and ``names.txt``; ``store.json`` describes them. It is written under
-another name (``writer.py``) and then renamed, so it is complete or absent. When a dataset is opened, the hashes of all
-files but the images are verified.
+(of the content of each image), ``mean.npy`` and ``names.txt``, for segmentation also ``masks.npy`` ``(N, S, S)``;
+``store.json`` describes them. It is written under another name (``writer.py``) and then renamed, so it is complete or
+absent. When a dataset is opened, the hashes of all files but images and masks are verified.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,12 +30,13 @@ from alexnet.core.platform import check_platform
 from alexnet.data.augment import Colours
 from alexnet.data.decode import ImageRefusedError, accepted, image_size, preprocessing, readable_now
 from alexnet.data.home import data_home
-from alexnet.data.sources import Record, Source
+from alexnet.data.sources import Annotations, Record, Source
 from alexnet.data.splits import SPLITS
 from alexnet.data.uses import has_all_notes, hold, remove_unused, start_notes
 from alexnet.data.writer import (
     GROUPS,
     HEADER_BYTES,
+    MASKS,
     NAMES,
     SCHEMA,
     Progress,
@@ -62,6 +64,7 @@ class PreparedDataset:
     ]  # (N,) equal for images that stay together in splits and folds; the hashes without groups
     splits: NDArray[np.int8]  # (N,) indices into SPLITS
     mean_image: NDArray[np.float32]  # (S, S, C), the mean of each pixel over train, 0 … 255
+    mask_descriptor: int | None  # of masks.npy, open; None without masks
     descriptor: int  # of images.npy, open and locked as long as this object exists, so that nobody removes the dataset
 
     @property
@@ -117,6 +120,12 @@ class PreparedDataset:
         return bool(self.meta["dealt"])
 
     @property
+    def annotations(self) -> Annotations:
+        """What is known of each image."""
+        found: Annotations = self.meta.get("annotations", "labels")
+        return found
+
+    @property
     def has_groups(self) -> bool:
         """Whether the source names groups of images that stay together."""
         return GROUPS in self.meta["files"]
@@ -128,18 +137,30 @@ class PreparedDataset:
         the dataset, and mapping images in random order from a disk is several times slower. Raises ``UserError`` if the
         file has become shorter or cannot be read: a caller that writes files need not tell the two apart.
         """
-        pixels = np.empty((len(index), *self.images.shape[1:]), np.uint8)
-        size = self.images[0].nbytes
-        for image, number in zip(pixels, index.tolist(), strict=True):
+        return self._read(self.descriptor, "images.npy", index, self.images.shape[1:])
+
+    def read_masks(self, index: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The masks ``(len(index), S, S)`` uint8 of the images ``index``; see ``masks.py`` and :meth:`read`.
+
+        Raises ``ValueError`` for a dataset without masks.
+        """
+        if self.mask_descriptor is None:
+            raise ValueError(f"the prepared dataset {self.path} has no masks")
+        return self._read(self.mask_descriptor, MASKS, index, self.images.shape[1:3])
+
+    def _read(self, descriptor: int, name: str, index: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        values = np.empty((len(index), *shape), np.uint8)
+        size = math.prod(shape)
+        for value, number in zip(values, index.tolist(), strict=True):
             try:
-                count = os.preadv(self.descriptor, [image], HEADER_BYTES + number * size)
+                count = os.preadv(descriptor, [value], HEADER_BYTES + number * size)
             except OSError as error:
-                raise cannot_read(self.path / "images.npy", error) from error
+                raise cannot_read(self.path / name, error) from error
             if count != size:
                 raise UserError(
                     f"the prepared dataset {self.path} has become shorter: remove that folder and run the command again"
                 )
-        return pixels
+        return values
 
     def names(self, index: NDArray[np.int64]) -> list[str]:
         """The names of the images ``index`` in their source: a path inside it, or "train/00017" in a set of arrays.
@@ -162,7 +183,10 @@ class PreparedDataset:
         """
         described = {**self.meta, "classes": list(classes), "descriptions": list(labels)}
         targets = np.array(numbers, np.int64)[self.targets]
-        return _closing(replace(self, meta=described, targets=targets, descriptor=os.dup(self.descriptor)))
+        masks = None if self.mask_descriptor is None else os.dup(self.mask_descriptor)
+        return _closing(
+            replace(self, meta=described, targets=targets, mask_descriptor=masks, descriptor=os.dup(self.descriptor))
+        )
 
     def subset(self, split: str) -> NDArray[np.int64]:
         """The indices ``(n,)`` int64 of ``"train"``, ``"val"`` or ``"test"``, ascending; empty without such a split."""
@@ -232,7 +256,8 @@ def prepared_path(
 def _own_path(source: Source, side: int | None, channels: int | None, resize: Resize, home: Path | None) -> Path:
     """The name of the folder, without what :func:`_place` may add to it."""
     settings = preprocessing(*stored_shape(source, side, channels), resize)
-    identity = {"location": source.location, "settings": settings}
+    annotated = {} if source.annotations == "labels" else {"annotations": source.annotations}
+    identity = {"location": source.location, "settings": settings, **annotated}
     state = sha256_json([SCHEMA, source.fingerprint, source.classes])
     return stores(home) / f"{source.name}-{sha256_json(identity)[:12]}-{state[:12]}"
 
@@ -346,6 +371,7 @@ def open_prepared(path: Path) -> PreparedDataset:
         descriptor = os.open(path / "images.npy", os.O_RDONLY | os.O_NONBLOCK)  # a pipe is refused below
     except OSError as error:
         raise _unusable(path, error) from error
+    masks: int | None = None
     try:
         hold(descriptor)
         meta = read_meta(path)
@@ -356,6 +382,7 @@ def open_prepared(path: Path) -> PreparedDataset:
         hashes = read_array(path / "hashes.npy", np.uint64, (count,))
         groups = read_array(path / GROUPS, np.uint64, (count,)) if GROUPS in meta["files"] else hashes
         splits = read_array(path / "splits.npy", np.int8, (count,))
+        masks = _open_masks(path, (count, *shape[:2])) if MASKS in meta["files"] else None
         mean_image = read_array(path / "mean.npy", np.float32, shape)
         if targets.min() < 0 or targets.max() >= len(meta["classes"]):
             raise ValueError(f"labels.npy holds a label outside 0 … {len(meta['classes']) - 1}")
@@ -364,10 +391,12 @@ def open_prepared(path: Path) -> PreparedDataset:
         _check_hashes(path, meta)
     except BaseException as error:
         os.close(descriptor)
+        if masks is not None:
+            os.close(masks)
         if isinstance(error, OSError | ValueError):
             raise _unusable(path, error) from error
         raise
-    return _closing(PreparedDataset(path, meta, images, targets, hashes, groups, splits, mean_image, descriptor))
+    return _closing(PreparedDataset(path, meta, images, targets, hashes, groups, splits, mean_image, masks, descriptor))
 
 
 def _unusable(path: Path, error: OSError | ValueError) -> UserError:
@@ -378,16 +407,24 @@ def _unusable(path: Path, error: OSError | ValueError) -> UserError:
     )
 
 
+def _open_masks(path: Path, shape: tuple[int, ...]) -> int:
+    """The open file of masks. Raises ``OSError``, or ``ValueError`` if it does not have this shape."""
+    read_array(path / MASKS, np.uint8, shape, mapped=True)  # checks its header and its size
+    return os.open(path / MASKS, os.O_RDONLY | os.O_NONBLOCK)
+
+
 def _closing(dataset: PreparedDataset) -> PreparedDataset:
-    """The dataset, whose descriptor is closed when it is no longer used."""
-    weakref.finalize(dataset, os.close, dataset.descriptor)
+    """The dataset, whose descriptors are closed when it is no longer used."""
+    for descriptor in (dataset.descriptor, dataset.mask_descriptor):
+        if descriptor is not None:
+            weakref.finalize(dataset, os.close, descriptor)
     return dataset
 
 
 def _check_hashes(path: Path, meta: dict[str, Any]) -> None:
-    """Raise ``ValueError`` if a file has changed; the images are not read, because they are too large."""
+    """Raise ``ValueError`` if a file has changed; images and masks are not read, because they are too large."""
     for name, item in meta["files"].items():
-        if name != "images.npy" and sha256_file(path / name) != item["sha256"]:
+        if name not in ("images.npy", MASKS) and sha256_file(path / name) != item["sha256"]:
             raise ValueError(f"{name} was changed: its sha256 differs")
 
 

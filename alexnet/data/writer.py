@@ -29,7 +29,8 @@ from alexnet.core.errors import UserError
 from alexnet.core.files import open_regular, read_bytes, sha256_file, sha256_json, size_in_words, write_json
 from alexnet.core.names import printable
 from alexnet.data.containers import SUFFIXES, kind_of
-from alexnet.data.decode import ImageRefusedError, accepted, fit, preprocessing, read_pixels
+from alexnet.data.decode import ImageRefusedError, accepted, fit, image_size, preprocessing, read_pixels
+from alexnet.data.masks import fit_mask, read_mask
 from alexnet.data.sources import Record, Source
 from alexnet.data.splits import SMALLEST_CLASS, SPLITS, content_hash, join_groups, split_by_hash
 
@@ -40,6 +41,7 @@ CHUNK_BYTES = 16 << 20  # of files in memory in one chunk, which limits the memo
 HEADER_BYTES = 128  # of an .npy file, for any number of images
 PAIRS_SHOWN = 3  # of duplicates in a warning
 GROUPS = "groups.npy"  # only if the source has groups
+MASKS = "masks.npy"  # only if the source has masks
 IN_TEST_AND_TRAIN, IN_TWO_CLASSES = "test image in train", "image in two classes"
 STATISTICS_VALUES = 1 << 24  # pixel values summed at a time; the sums of their squares are far below float64's 2⁵³
 
@@ -49,13 +51,17 @@ Progress = Callable[[int, int | None], None]
 
 @dataclass(frozen=True)
 class Decoded:
-    """A decoded record: its pixels, the hash of its content and notes for the user; or the reason for a refusal."""
+    """A decoded record: its pixels, the hash of its content and notes for the user; or the reason for a refusal.
+
+    ``mask``: ``(S, S)`` uint8, if the record has one.
+    """
 
     record: Record
     pixels: NDArray[np.uint8] | None
     digest: int = 0
     notes: tuple[str, ...] = ()
     reason: str = ""
+    mask: NDArray[np.uint8] | None = None
 
 
 def write_dataset(
@@ -77,13 +83,15 @@ def write_dataset(
     labelled, hashes, codes, groups = [], [], [], []
     refused: list[dict[str, str]] = []
     notes: collections.Counter[str] = collections.Counter()
-    decoded = decode_all(source.records(), side, channels, workers, resize)
-    with (
-        (folder / "images.npy").open("wb") as file,
-        (folder / NAMES).open("w", encoding="utf-8") as names,
-        contextlib.closing(decoded),
-    ):
+    decoded = decode_all(source.records(), side, channels, workers, resize, len(source.classes))
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context((folder / "images.npy").open("wb"))
+        masks = stack.enter_context((folder / MASKS).open("wb")) if source.annotations == "masks" else None
+        names = stack.enter_context((folder / NAMES).open("w", encoding="utf-8"))
+        stack.enter_context(contextlib.closing(decoded))
         file.write(array_header(np.uint8, (0, side, side, channels)))
+        if masks:
+            masks.write(array_header(np.uint8, (0, side, side)))
         for done, item in enumerate(decoded, 1):
             if item.pixels is None:
                 if strict:
@@ -91,6 +99,8 @@ def write_dataset(
                 refused.append({"name": item.record.name, "reason": item.reason})
             else:
                 file.write(np.ascontiguousarray(item.pixels).data)
+                if masks and item.mask is not None:
+                    masks.write(item.mask.data)
                 names.write(printable(item.record.name) + "\n")
                 labelled.append(item.record.label)
                 hashes.append(item.digest)
@@ -102,8 +112,12 @@ def write_dataset(
             raise UserError(f"{source.location}: none of its images can be used", _first_lines(_lines(refused)))
         file.seek(0)
         file.write(array_header(np.uint8, (len(labelled), side, side, channels)))
+        if masks:
+            masks.seek(0)
+            masks.write(array_header(np.uint8, (len(labelled), side, side)))
     targets, digests, splits = np.array(labelled, np.int64), np.array(hashes, np.uint64), np.array(codes, np.int8)
-    source, targets = _without_empty_classes(source, targets, refused)
+    if source.annotations == "labels":
+        source, targets = _without_empty_classes(source, targets, refused)
     together = join_groups(digests, groups) if any(groups) else digests
     if auto_split := bool((splits < 0).any()):
         splits = split_by_hash(targets, together, large_groups=any(groups))
@@ -148,9 +162,17 @@ def refusal_error(name: str, reason: str) -> UserError:
 
 
 def decode_all(
-    records: Iterable[Record], side: int, channels: int, workers: int, resize: Resize = "short-side"
+    records: Iterable[Record],
+    side: int,
+    channels: int,
+    workers: int,
+    resize: Resize = "short-side",
+    classes: int = 0,
 ) -> collections.abc.Generator[Decoded, None, None]:
-    """The records decoded by ``workers`` threads, in order (Pillow releases the interpreter lock while it decodes)."""
+    """The records decoded by ``workers`` threads, in order (Pillow releases the interpreter lock while it decodes).
+
+    ``classes``: the number of classes that masks may hold.
+    """
     remaining = iter(records)
     pending: collections.deque[Future[list[Decoded]]] = collections.deque()
     with ThreadPoolExecutor(workers) as pool:
@@ -158,7 +180,9 @@ def decode_all(
             while True:
                 while len(pending) < 2 * workers and (chunk := _chunk(remaining)):
                     pending.append(
-                        pool.submit(lambda some: [decode_record(r, side, channels, resize) for r in some], chunk)
+                        pool.submit(
+                            lambda some: [decode_record(r, side, channels, resize, classes) for r in some], chunk
+                        )
                     )
                 if not pending:
                     return
@@ -179,7 +203,7 @@ def _chunk(records: Iterator[Record]) -> list[Record]:
     return chunk
 
 
-def decode_record(record: Record, side: int, channels: int, resize: Resize = "short-side") -> Decoded:
+def decode_record(record: Record, side: int, channels: int, resize: Resize = "short-side", classes: int = 0) -> Decoded:
     """Decode one record to ``(side, side, channels)`` pixels; a refused image is a result, not an exception."""
     try:
         if isinstance(record.payload, np.ndarray):
@@ -191,11 +215,21 @@ def decode_record(record: Record, side: int, channels: int, resize: Resize = "sh
         data = file_bytes(record)
         notes = suffix_notes(record.name, data)
         pixels = read_pixels(data, side, channels, notes, resize)
-        return Decoded(record, pixels, content_hash(data), tuple(notes))
+        mask = None if record.mask is None else _mask_of(record.mask, data, side, classes)
+        return Decoded(record, pixels, content_hash(data), tuple(notes), mask=mask)
     except ImageRefusedError as error:
         return Decoded(record, None, reason=str(error))
     except OSError as error:  # removed since it was listed, no permission, or the disk fails
         return Decoded(record, None, reason=f"cannot be read: {error.strerror or error}")
+
+
+def _mask_of(path: Path, image: bytes, side: int, classes: int) -> NDArray[np.uint8]:
+    """The mask ``(side, side)`` of an image file. Raises ``ImageRefusedError``, also if it has another size."""
+    mask = read_mask(path, classes)
+    if mask.shape != (size := image_size(image)):
+        (height, width), (rows, columns) = size, mask.shape
+        raise ImageRefusedError(f"is {width} × {height} pixels, and its mask {columns} × {rows}")
+    return fit_mask(mask, side)
 
 
 def suffix_notes(name: str, data: bytes) -> list[str]:
@@ -251,7 +285,7 @@ def read_array(path: Path, kind: DTypeLike, shape: tuple[int, ...], *, mapped: b
 
 
 def _check_disk_space(source: Source, side: int, channels: int, folder: Path) -> None:
-    needed = (source.count or 0) * side * side * channels
+    needed = (source.count or 0) * side * side * (channels + (source.annotations == "masks"))
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
@@ -282,9 +316,11 @@ def _write_description(
     mean_image, mean, covariance = statistics(images, train)
     write_array(folder / "mean.npy", mean_image)
     values, vectors = principal_components(covariance)
+    annotated = {} if source.annotations == "labels" else {"annotations": source.annotations}
     meta = {
         "schema": SCHEMA,
         "source": {"name": source.name, "location": source.location, "fingerprint": source.fingerprint},
+        **annotated,
         "classes": list(source.classes),
         "descriptions": list(source.descriptions) if source.descriptions else None,
         "images": len(targets),
@@ -315,12 +351,13 @@ def _warnings(
     results: Mapping[str, Any],
 ) -> list[str]:
     """Sentences about classes and duplicates that make training or testing on these images less reliable."""
+    labelled = source.annotations == "labels"  # otherwise all images have the label 0
     in_all = np.bincount(targets, minlength=len(source.classes))
     in_train = np.bincount(targets[splits == SPLITS.index("train")], minlength=len(source.classes))
     small = [name for name, count in zip(source.classes, in_all, strict=True) if 0 < count < SMALLEST_CLASS]
     untrained = [name for name, count in zip(source.classes, in_train, strict=True) if count == 0]
     warnings = []
-    if small and results["dealt"]:
+    if labelled and small and results["dealt"]:
         warnings.append(f"classes with too few images for val and test, all in train: {', '.join(_first_lines(small))}")
     if again := np.isin(hashes[splits == SPLITS.index("test")], hashes[splits == SPLITS.index("train")]).sum():
         which = _first_pairs(results["duplicates"], IN_TEST_AND_TRAIN)
@@ -331,7 +368,7 @@ def _warnings(
     if (several := _in_several_classes(targets, hashes)) > 0:
         which = _first_pairs(results["duplicates"], IN_TWO_CLASSES)
         warnings.append(f"{several:,} image{'s are' if several > 1 else ' is'} in more than one class: {which}")
-    if untrained and source.trainable:
+    if labelled and untrained and source.trainable:
         warnings.append(f"classes without training images: {', '.join(_first_lines(untrained))}")
     return warnings
 

@@ -76,8 +76,10 @@ class Predictor:
 
         An image is a path, the bytes of a file, a PIL image, or an array ``(H, W, 3)``, ``(H, W, 1)`` or ``(H, W)`` of
         uint8. An array ``(N, H, W, C)`` is a sequence. Images may differ in size. Raises ``UserError``, one line that
-        names the image, for one that cannot be read, and for ``top_k`` below 1.
+        names the image, for one that cannot be read, and for ``top_k`` below 1. A model for segmentation predicts a
+        mask: see :func:`~alexnet.inference.segmentation.segment`.
         """
+        check_classifies(self.model)
         _check_top_k(top_k)
         if is_one_image(images):
             return self.ranked(self.probabilities([self.read(cast("ImageLike", images))])[0], top_k)
@@ -101,6 +103,15 @@ class Predictor:
         """Probabilities ``(N, classes)`` of N images from :meth:`read`."""
         with torch.inference_mode(), self.device_config.autocast():
             return self._network(self.view(pixels)).float().softmax(dim=1).cpu().numpy()  # type: ignore[no-any-return]
+
+    def pixel_probabilities(self, pixels: NDArray[np.uint8]) -> Tensor:
+        """Probabilities ``(N, classes, S, S)`` fp32 on the device of the pixels of N images ``(N, S, S, C)`` uint8.
+
+        For a model for segmentation that predicts the whole of such images.
+        """
+        with torch.inference_mode(), self.device_config.autocast():
+            probabilities: Tensor = self._network(self.view(pixels)).float().softmax(dim=1)
+            return probabilities
 
     def features(self, pixels: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], layer: str) -> NDArray[np.float32]:
         """The output ``(N, units)`` of a layer, maps flattened, for N images from :meth:`read`.
@@ -158,6 +169,12 @@ class Predictor:
         best = np.argsort(-probabilities, kind="stable")[:top_k]
         model = self.model
         return [Prediction(model.labels[i], model.classes[i], float(probabilities[i])) for i in best]
+
+
+def check_classifies(model: Classifier) -> None:
+    """Raise ``UserError`` for a network that does not give each image a class."""
+    if model.task != "classification":
+        raise UserError(f"this model is for {model.task}: it does not give an image a class")
 
 
 def is_one_image(images: Any) -> bool:

@@ -171,7 +171,7 @@ def describe_images(result: Mapping[str, Any]) -> str:
     if result["split"] == CROSS_VALIDATED:
         folds = result["cross_validation"]["folds"]
         return f"{result['images']:,} {noun}, each predicted by a probe that was not fitted on it ({folds} folds)"
-    return f"{result['images']:,} {result['split']} {noun}" + (", ten views" if result["views"] == 10 else "")
+    return f"{result['images']:,} {result['split']} {noun}" + (", ten views" if result.get("views") == 10 else "")
 
 
 def balanced_accuracy(per_class: Mapping[str, Mapping[str, Any]]) -> float:

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from alexnet.config import Preprocessing
+from alexnet.config import TASKS, Preprocessing
 from alexnet.core.errors import UserError, cannot_read, no_run
 from alexnet.core.files import publish_folder, read_json, sha256_file, sha256_json, write_json
 from alexnet.core.names import printable
@@ -65,6 +65,7 @@ def save_model(model: Classifier, folder: Path | str, *, storage: Storage = "fp3
             "schema": SCHEMA,
             "variant": info.variant,
             "architecture": None if architecture is None else to_json(architecture),
+            **({} if model.head == "classifier" else {"head": model.head}),
             "num_classes": model.num_classes,
             "in_channels": model.in_channels,
             "image_size": model.image_size,
@@ -214,8 +215,11 @@ def _build(description: dict[str, Any], tensors: dict[str, Tensor]) -> Classifie
     preprocessing = from_json(Preprocessing, description["preprocessing"])
     row = description["architecture"]
     architecture = None if row is None else architecture_from_json(row)
+    head = description.get("head", "classifier")
+    if head not in TASKS:
+        raise ValueError(f"model.json has the head {head!r}, which this version does not know")
     with torch.device("meta"):
-        network = new_network(str(description["variant"]), architecture, sizes[0], sizes[1], sizes[2])
+        network = new_network(str(description["variant"]), architecture, sizes[0], sizes[1], sizes[2], head)
         expected = network.state_dict()
         if preprocessing.pixel_normalization.startswith("mean-image"):
             side = preprocessing.resize_size

@@ -19,7 +19,7 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 
-from alexnet.config import MAX_SIDE, Preprocessing
+from alexnet.config import MAX_SIDE, TASKS, Head, Preprocessing, Task
 from alexnet.core.errors import UserError, unknown
 from alexnet.models.layers import AdaptiveAvgPool, Dropout, Masks
 
@@ -62,8 +62,11 @@ torch.fx.wrap("mask_at")
 class Classifier(nn.Module):
     """``(N, in_channels, image_size, image_size)`` float → ``(N, num_classes)`` logits.
 
-    A subclass adds its layers as children in forward order, with ``flatten`` between feature maps and units.
+    A subclass adds its layers as children in forward order, with ``flatten`` between feature maps and units. The
+    networks of other tasks have another ``head``; their forward pass says what they return.
     """
+
+    head: Head = "classifier"
 
     def __init__(self, num_classes: int, in_channels: int, image_size: int) -> None:
         super().__init__()
@@ -162,6 +165,11 @@ class Classifier(nn.Module):
     @info.setter
     def info(self, info: ModelInfo) -> None:
         self._info = info
+
+    @property
+    def task(self) -> Task:
+        """What the network is for."""
+        return TASKS[self.head]
 
     @property
     def variant(self) -> str:

@@ -16,10 +16,12 @@ from typing import Any
 
 import torch
 
+from alexnet.config import Head
 from alexnet.core.errors import UserError, unknown
 from alexnet.core.plugins import EntryPoints, entry_points_of
 from alexnet.models.alexnet import AlexNet, Architecture, ConvLayer, LayerOp, architecture_of
 from alexnet.models.classifier import Classifier
+from alexnet.models.segmentation import SegmentationNet
 from alexnet.models.variants import VARIANTS, Variant
 
 ENTRY_POINTS = "alexnet.variants"
@@ -136,14 +138,15 @@ def build(
     in_channels: int,
     image_size: int | None,
     device: str = "cpu",
+    head: Head = "classifier",
 ) -> Classifier:
-    """The network with uninitialized weights on ``device``; ``"meta"`` allocates no memory.
+    """The network with uninitialized weights on ``device``; ``"meta"`` allocates no memory. ``head``: see ModelSpec.
 
     Raises ``UserError`` for an ``image_size`` that is too small and for a network that does not fit in memory.
     """
     try:
         with torch.device("meta"):
-            network = new_network(variant, architecture, num_classes, in_channels, image_size)
+            network = new_network(variant, architecture, num_classes, in_channels, image_size, head)
         network.created_as = variant
         if device == "meta":
             return network  # torch's `to_empty` would import SymPy for it, which takes half a second
@@ -157,9 +160,18 @@ def build(
 
 
 def new_network(
-    variant: str, architecture: Architecture | None, num_classes: int, in_channels: int, image_size: int | None
+    variant: str,
+    architecture: Architecture | None,
+    num_classes: int,
+    in_channels: int,
+    image_size: int | None,
+    head: Head = "classifier",
 ) -> Classifier:
     """A new network: an AlexNet with ``architecture``, or if that is None an instance of the variant's own class."""
+    if head != "classifier":
+        if architecture is None:
+            raise UserError(f"variant {variant!r} cannot have model.head={head}: choose an AlexNet")
+        return SegmentationNet(architecture, head, num_classes, in_channels, image_size)
     if architecture is not None:
         return AlexNet(architecture, num_classes, in_channels, image_size)
     network = get_variant(variant).network
@@ -175,13 +187,15 @@ def create_model(
     in_channels: int | None = None,
     image_size: int | None = None,
     seed: int | None = None,
+    head: Head = "classifier",
     **overrides: Any,
 ) -> Classifier:
     """A network by name, with the weight initialization of its authors.
 
     ``num_classes``, ``in_channels``, ``image_size`` (pixels): None means the values of the variant's authors (``d2l``:
     10 classes and 1 channel). ``seed``: random seed of the weights; None draws one from torch's global generator, so
-    the weights depend on ``torch.manual_seed``. ``overrides``: fields of the architecture, e.g. ``dropout=0`` or
+    the weights depend on ``torch.manual_seed``. ``head``: what follows the convolutions, see
+    :class:`~alexnet.config.ModelSpec`. ``overrides``: fields of the architecture, e.g. ``dropout=0`` or
     ``norm_layer="batch"``. Returns a module in training mode: ``(N, in_channels, image_size, image_size)`` float →
     ``(N, num_classes)`` logits. Raises ``ValueError`` (a :class:`~alexnet.core.errors.UserError`) for an unknown name
     and for an ``image_size`` that is too small.
@@ -189,7 +203,7 @@ def create_model(
     row = get_variant(name)
     classes = row.num_classes if num_classes is None else num_classes
     channels = row.in_channels if in_channels is None else in_channels
-    network = build(name, get_architecture(name, **overrides), classes, channels, image_size)
+    network = build(name, get_architecture(name, **overrides), classes, channels, image_size, head=head)
     network.init_weights(int(torch.randint(2**62, ()).item()) if seed is None else seed)
     return network
 
@@ -201,7 +215,7 @@ def untrained_twin(network: Classifier, seed: int) -> Classifier:
     mode, on the CPU.
     """
     sizes = (network.num_classes, network.in_channels, network.image_size)
-    twin = build(network.variant, architecture_of(network), *sizes)
+    twin = build(network.variant, architecture_of(network), *sizes, head=network.head)
     twin.init_weights(seed)
     twin.info = dataclasses.replace(network.info, trained_on=torch.zeros(0, dtype=torch.int64))
     return twin.eval()

@@ -84,6 +84,7 @@ def compose(
             targets=named, names=known_names(entry), images=images, class_name=class_name, layers=layers, data=source,
             data_root=None if data_root is None else Path(data_root),
             weights_root=None if weights_root is None else Path(weights_root),
-            device_config=resolve_device(device, precision), reporter=reporter or NullReporter(),
+            device_config=resolve_device(device, precision), reporter=reporter or NullReporter(), what=what,
+            tasks=entry.tasks,
         )
     )  # fmt: skip

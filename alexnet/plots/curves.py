@@ -17,6 +17,7 @@ import numpy as np
 from alexnet.config import Recipe
 from alexnet.core.errors import UserError
 from alexnet.core.files import write_bytes
+from alexnet.metrics.measures import MEASURES, Measure
 from alexnet.plots.canvas import (
     BLUE,
     GREEN,
@@ -55,6 +56,7 @@ STAR: dict[str, Any] = {
 SPIKE = 3.0  # a loss above so many times the 95 % quantile would flatten the rest of the curve
 GUESSING = 7.0  # about ln 1000, the loss of guessing among 1000 classes: losses below it are always inside the panel
 EVALUATED = ("val_loss", "test_loss")
+SHARES_END = 1.04  # of the axis of a share
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class History:
 
     ``metrics``: the lines of ``metrics.jsonl``. ``speeds``: step → images per second. ``expected``: the lowest and
     highest test accuracy that the recipe's claim expects; None where the claim does not apply. ``final``: ``split``,
-    ``top1`` and ``kept_epoch`` of the final evaluation.
+    the main measure and ``kept_epoch`` of the final evaluation. ``measure``: the main measure of its task.
     """
 
     name: str
@@ -71,6 +73,7 @@ class History:
     speeds: Mapping[int, float]
     expected: tuple[float, float] | None = None
     final: Mapping[str, Any] | None = None
+    measure: Measure = MEASURES["classification"]
 
     @property
     def lines(self) -> list[Mapping[str, Any]]:
@@ -87,7 +90,7 @@ def read_history(run: Run, recipe: Recipe, final: Mapping[str, Any] | None = Non
     """The records of a run. ``final``: its result, if there is one. ``name``: its folder's if empty."""
     speeds = {event["step"]: event["images_per_second"] for event in run.events() if event["event"] == "speed"}
     expected = recipe.claim.top1 if differences_from_named(recipe) == [] else None
-    return History(name or run.name, run.metrics(), speeds, expected, final)
+    return History(name or run.name, run.metrics(), speeds, expected, final, MEASURES[recipe.model.task])
 
 
 def learning_rate(line: Mapping[str, Any]) -> float:
@@ -134,7 +137,7 @@ def _panels(runs: Sequence[History], width: float, across: int) -> Figure:
     colours = _colours(len(runs)) if several else [""]
     for run, colour in zip(runs, colours, strict=True):
         _plot_splits(loss, run, "loss", colour)
-        _plot_splits(accuracy, run, "top1", colour)
+        _plot_splits(accuracy, run, run.measure.name, colour)
         steps = [line["step"] for line in run.lines]
         style: dict[str, Any] = {"color": colour or GREY, "marker": "o" if len(steps) == 1 else None}
         rate.plot(steps, [learning_rate(line) for line in run.lines], **style)
@@ -142,7 +145,8 @@ def _panels(runs: Sequence[History], width: float, across: int) -> Figure:
         if run.expected:
             accuracy.axhspan(*run.expected, color=colour or GREEN, alpha=0.12, label="expected on test")
     loss.set(ylabel=_cut_spikes(loss, runs))
-    accuracy.set(ylabel="accuracy", ylim=(0, 1.04))  # room for the star of a perfect result
+    words = list(dict.fromkeys(run.measure.words for run in runs))
+    accuracy.set(ylabel=", ".join(words), ylim=(0, SHARES_END))  # room for the star of a perfect result
     rate.set(ylabel="learning rate")
     speed.set(ylabel="images/s")
     last = max([line["step"] for run in runs for line in run.lines], default=1)
@@ -174,10 +178,13 @@ def _add_legend(figure: Figure, runs: Sequence[History], colours: Sequence[str],
 
     entries: list[Line2D | Patch] = []
     for run, colour in zip(runs, colours, strict=True):
-        final = f", {run.final['split']} {run.final['top1']:.2%}" if run.final else ""
+        final = f", {run.final['split']} {run.final[run.measure.name]:.2%}" if run.final else ""
         entries.append(Line2D([], [], color=colour, linewidth=3, label=f"{shorten(run.name, 44)}{final}"))
     evaluated = {name for run in runs for line in run.epochs for name in line}
-    splits = [split for split in SPLIT_STYLES if split == "train" or f"{split}_top1" in evaluated]
+    names = {run.measure.name for run in runs}
+    splits = [
+        split for split in SPLIT_STYLES if split == "train" or any(f"{split}_{name}" in evaluated for name in names)
+    ]
     entries += [Line2D([], [], color=GREY, label=split, **SPLIT_STYLES[split]) for split in splits]
     if any(run.final for run in runs):
         entries.append(Line2D([], [], color=GREY, label="final evaluation", linestyle="", **STAR))
@@ -202,7 +209,8 @@ def _format_axes(axes: Axes, last_step: int) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.set(xlabel="step", xlim=(0, last_step * 1.02))  # room for the star
-    axes.set_ylim(0, max(axes.get_ylim()[1] * (1.0 if axes.get_ylabel() == "accuracy" else 1.05), 1e-12))
+    shares = axes.get_ylim()[1] == SHARES_END
+    axes.set_ylim(0, max(axes.get_ylim()[1] * (1.0 if shares else 1.05), 1e-12))
     axes.grid(alpha=0.3)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     axes.spines[["top", "right"]].set_visible(False)
@@ -219,14 +227,14 @@ def _plot_splits(axes: Axes, run: History, suffix: str, colour: str) -> None:
             single = {"marker": "o"} if len(some) == 1 else {}  # one point makes no line
             style = {"color": colour or SPLIT_COLOURS[split], **SPLIT_STYLES[split], **single}
             axes.plot(*zip(*some, strict=True), label=split, **style)
-    if suffix == "top1" and run.final and run.epochs:
+    if suffix != "loss" and run.final and run.epochs:
         _plot_final(axes, run, colour)
 
 
 def _plot_final(axes: Axes, run: History, colour: str) -> None:
     """A star for the final evaluation, at the epoch whose weights were kept; hollow, so that a point under it shows."""
     assert run.final is not None
-    split, share, epoch = run.final["split"], run.final["top1"], run.final["kept_epoch"]
+    split, share, epoch = run.final["split"], run.final[run.measure.name], run.final["kept_epoch"]
     last = run.epochs[-1]["step"] if epoch else 0
     step = next((line["step"] for line in run.epochs if line["epoch"] == epoch), last)
     label = f"{split}, {_kept_weights(run)}: {share:.2%}"
@@ -249,7 +257,7 @@ def _steps(count: int) -> str:
 def _values(run: History) -> dict[str, Any]:
     """The first and last values of its curves, and its final evaluation."""
     first, last = (run.lines[0], run.lines[-1]) if run.lines else ({}, {})
-    final = run.final and {name: run.final[name] for name in ("split", "top1", "kept_epoch")}
+    final = run.final and {name: run.final[name] for name in ("split", run.measure.name, "kept_epoch")}
     return {
         "steps": last.get("step", 0),
         "loss": [first.get("loss"), last.get("loss")],
@@ -269,7 +277,7 @@ def _caption(run: History) -> str:
     final = run.final
     if not final or not run.epochs:
         return losses
-    return f"{losses}, {final['split']} accuracy {final['top1']:.2%} ({_kept_weights(run)})"
+    return f"{losses}, {final['split']} {run.measure.words} {final[run.measure.name]:.2%} ({_kept_weights(run)})"
 
 
 def plot_training_errors(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
@@ -329,4 +337,7 @@ def _compose_for_report(finished: FinishedRun) -> Picture:
     return plot_curves([read_history(run, run.recipe, result if result["split"] else None)])
 
 
-PLOT = Plot(compose=_compose, several_runs=True, svg=True, report=ReportFigure("Training curves", _compose_for_report))
+PLOT = Plot(
+    compose=_compose, several_runs=True, svg=True, tasks=tuple(MEASURES),
+    report=ReportFigure("Training curves", _compose_for_report),
+)  # fmt: skip

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from alexnet.analysis.filters import colour_index, column_difference, orientation_index
 from alexnet.core.errors import UserError
+from alexnet.metrics.measures import MEASURES
 from alexnet.models.classifier import Classifier
 from alexnet.plots.canvas import BLUE, NARROW_WIDTH, ORANGE, Picture, hide_axes, new_figure, shorten, tiles, wrap
 from alexnet.plots.inputs import FinishedRun, PlotInputs
@@ -198,4 +199,7 @@ def _compose_for_report(finished: FinishedRun) -> Picture:
     return plot_filters({finished.name: finished.predictor.model})
 
 
-PLOT = Plot(compose=_compose, several_runs=True, report=ReportFigure("First-layer filters", _compose_for_report))
+PLOT = Plot(
+    compose=_compose, several_runs=True, tasks=tuple(MEASURES),
+    report=ReportFigure("First-layer filters", _compose_for_report),
+)  # fmt: skip

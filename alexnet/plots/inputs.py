@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet.config import Task
 from alexnet.core.errors import UserError, unknown
 from alexnet.core.names import printable
 from alexnet.data.prepared import PreparedDataset
@@ -32,7 +33,7 @@ class PlotInputs:
 
     ``targets``: trained models, or one name from ``names`` (variants or recipes). ``images``: image files.
     ``class_name``: None for the most probable class. ``layers``: empty for the plot's own choice. ``data``: a source in
-    place of the run's own.
+    place of the run's own. ``what``: the name of the plot; ``tasks``: of the networks that it can be made of.
     """
 
     targets: tuple[str, ...]
@@ -45,6 +46,8 @@ class PlotInputs:
     weights_root: Path | None
     device_config: DeviceConfig
     reporter: Reporter
+    what: str = ""
+    tasks: tuple[Task, ...] = ("classification",)
 
     @property
     def target(self) -> str:
@@ -76,8 +79,11 @@ class PlotInputs:
         return Predictor(self.load(self.target), self.device_config)
 
     def load(self, target: str) -> Classifier:
-        """The trained model of a target. Raises ``UserError``."""
-        return load_model(target, weights_root=self.weights_root, reporter=self.reporter)
+        """The trained model of a target. Raises ``UserError``, also for a model of another task."""
+        model = load_model(target, weights_root=self.weights_root, reporter=self.reporter)
+        if model.task not in self.tasks:
+            raise UserError(f"{target} is a model for {model.task}, and {self.what} is a plot of {_tasks(self.tasks)}")
+        return model
 
     @functools.cached_property
     def dataset(self) -> PreparedDataset:
@@ -118,6 +124,10 @@ class PlotInputs:
         if self.layers[0] not in (known := self.predictor.model.layer_shapes()):
             raise unknown("layer", self.layers[0], known)
         return self.layers[0]
+
+
+def _tasks(tasks: Sequence[Task]) -> str:
+    return f"models for {' or '.join(tasks)}"
 
 
 @dataclass(frozen=True, eq=False)

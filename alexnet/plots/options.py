@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from alexnet.config import Task
 from alexnet.core.errors import UserError
 from alexnet.core.names import nearest
 from alexnet.models.registry import list_models
@@ -31,7 +32,8 @@ class Accepts:
 
     ``target``: what it is a plot of. ``several_runs``: whether it takes more than one run. ``max_images``: how many
     image files it takes at most. ``options``: which of ``data``, ``layer`` and ``class`` it uses. ``several_layers``:
-    whether it takes more than one layer. ``int8``: whether it can be made with int8 weights.
+    whether it takes more than one layer. ``int8``: whether it can be made with int8 weights. ``tasks``: of the networks
+    that it can be made of.
     """
 
     target: Target = "run"
@@ -40,6 +42,7 @@ class Accepts:
     options: tuple[Option, ...] = ()
     several_layers: bool = False
     int8: bool = True
+    tasks: tuple[Task, ...] = ("classification",)
 
 
 @dataclass(frozen=True)

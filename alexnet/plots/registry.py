@@ -21,6 +21,7 @@ PLOTS = {
     "receptive-field": "the part of the image that one unit of each layer depends on",
     "augmentations": "an image as training augments it, and the views of a test",
     "filters": "first-layer filters by column, with colour and orientation indices",
+    "masks": "images with their true and their predicted masks, of a segmentation",
     "predictions": "images with their five most probable classes; mistakes",
     "confusion": "confusion matrix and accuracy of each class",
     "embedding": "t-SNE of a layer's output for many images",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from alexnet.config import Task
 from alexnet.core.errors import UserError, cannot_write, one_line
 from alexnet.core.files import write_text
 from alexnet.data.prepared import PreparedDataset
@@ -79,14 +80,15 @@ def make_page(
     return sections, page.render(run.recipe, run.result, sections, remarks(dataset), names, run.name, dataset.side)
 
 
-def report_figures() -> list[ReportFigure]:
-    """The figures of a report, in order."""
-    return [figure for name in PLOTS if (figure := get_plot(name).report)]
+def report_figures(task: Task = "classification") -> list[ReportFigure]:
+    """The figures of the report of a training for this task, in order."""
+    plots = (get_plot(name) for name in PLOTS)
+    return [plot.report for plot in plots if plot.report and task in plot.tasks]
 
 
 def make_sections(finished: FinishedRun, reporter: Reporter) -> list[page.Section]:
     """A section for each figure; if a figure cannot be made, its section has the reason."""
-    figures = report_figures()
+    figures = report_figures(finished.predictor.model.task)
     sections = []
     with stage(reporter, "making the report", len(figures)):
         for number, figure in enumerate(figures, 1):

@@ -25,7 +25,7 @@ from alexnet.report.markdown import (
     mistakes,
     readings,
 )
-from alexnet.report.text import describe_measure
+from alexnet.report.text import class_rows, describe_measure
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -104,11 +104,8 @@ def render(
     """The whole page. ``result``: the contents of ``result.json``; ``remarks``: lines on the images; ``names``: class →
     its label for people; ``run``: the name of the run's folder; ``side``: of the prepared images, in pixels.
     """
-    counted = [
-        (names.get(name, name), f"{value['top1']:.1%}", f"{value['images']:,}")
-        for name, value in sorted(result.get("per_class", {}).items(), key=lambda item: item[1]["top1"] or 0.0)
-        if value["images"]
-    ]
+    found = class_rows(result)
+    counted = [(names.get(name, name), value, count) for name, value, count in found.rows]
     return _template().render(
         title=run,
         recipe=recipe.name,
@@ -120,6 +117,8 @@ def render(
         facts=[*facts(result), *(remark.strip() for remark in remarks)],
         sections=sections,
         classes=counted[:HARDEST],
+        classes_title=found.title,
+        heads=found.heads,
         all_classes=len(counted),
         mistakes=mistakes(result)[:MOST_MISTAKES],
         all_mistakes=len(mistakes(result)),

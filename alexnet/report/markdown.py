@@ -12,7 +12,7 @@ from alexnet.core.schema import spell
 from alexnet.metrics.intervals import accuracy_interval
 from alexnet.recipes import differences_from_named, get_recipe
 from alexnet.recipes.photos import is_for_own_images
-from alexnet.report.text import commonest_class, describe_measure
+from alexnet.report.text import class_rows, commonest_class, describe_measure
 from alexnet.runtime.device import hardware_name
 from alexnet.training.transfer import started_from
 
@@ -85,6 +85,8 @@ def readings(recipe: Recipe, result: Mapping[str, Any], names: Mapping[str, str]
             if epoch
             else f"The weights are those before the first of {of} epochs: no epoch was better on the validation images."
         )
+    if result.get("task", "classification") != "classification":
+        return sentences
     name, share = commonest_class(result)
     lowest, _ = accuracy_interval(round(result["top1"] * result["images"]), result["images"])
     if len(result["per_class"]) > 1 and lowest <= share:
@@ -162,15 +164,11 @@ def _data(result: Mapping[str, Any], remarks: Sequence[str]) -> list[str]:
 def _classes(result: Mapping[str, Any]) -> list[str]:
     if result["split"] is None:
         return []
-    counted = [(name, c["top1"], c["images"]) for name, c in result["per_class"].items() if c["images"]]
-    worst = sorted(counted, key=lambda item: item[1])[:WORST]
-    title = (
-        "Accuracy by class"
-        if len(counted) <= WORST
-        else f"The {WORST} classes of {len(counted)} with the lowest accuracy"
-    )
-    rows = [f"| {markdown(name)} | {top1:.1%} | {images:,} |" for name, top1, images in worst]
-    return [f"## {title}", "", "| class | top-1 | images |", "|---|---|---|", *rows, ""]
+    found = class_rows(result)
+    several = f"The {WORST} classes of {len(found.rows)} with the lowest {found.heads[1]}"
+    title = found.title if len(found.rows) <= WORST else several
+    rows = [f"| {markdown(name)} | {value} | {count} |" for name, value, count in found.rows[:WORST]]
+    return [f"## {title}", "", f"| {' | '.join(found.heads)} |", "|---|---|---|", *rows, ""]
 
 
 def mistakes(result: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:

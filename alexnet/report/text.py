@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from alexnet.metrics.counts import TOP, balanced_accuracy, describe_images
@@ -17,12 +18,19 @@ MATRIX_CLASSES = 20  # a wider matrix does not fit a terminal
 
 
 def describe_measure(result: Mapping[str, Any]) -> str:
-    """The metrics in one line: "83.6% top-1 (95 % interval 82.9% – 84.3%), 99.1% top-5, loss 0.49 on 10,000 images".
+    """The metrics in one line.
+
+    Of a classification: "83.6% top-1 (95 % interval 82.9% – 84.3%), 99.1% top-5, loss 0.49 on 10,000 images".
+    Of a segmentation: "71.2% mean IoU, 93.0% of the pixels right, loss 0.25 on 200 images".
 
     The balanced accuracy is among them if the classes have different numbers of images. The interval is the 95 %
     confidence interval of the accuracy for that number of images.
     ``result``: ``top1`` and ``top5`` (shares), ``loss``, ``images``, ``split``, ``views``, ``per_class``.
     """
+    if result.get("task") == "segmentation":
+        loss = "no loss" if result["loss"] is None else f"loss {result['loss']:.4f}"
+        shares = f"{result['mean_iou']:.2%} mean IoU, {result['pixel_accuracy']:.2%} of the pixels right"
+        return "; ".join([f"{shares}, {loss} on {describe_images(result)}", *_not_finite(result)])
     top5 = f"{result['top5']:.2%} top-5, " if _has_top5(result) else ""
     lowest, highest = accuracy_interval(round(result["top1"] * result["images"]), result["images"])
     interval = f"(95 % interval {lowest:.1%} – {highest:.1%})"
@@ -31,6 +39,28 @@ def describe_measure(result: Mapping[str, Any]) -> str:
     loss = "no loss" if result["loss"] is None else f"loss {result['loss']:.4f}"
     measure = f"{result['top1']:.2%} top-1 {interval}, {top5}{balanced}{loss} on {describe_images(result)}"
     return "; ".join([measure, *_not_finite(result)])
+
+
+@dataclass(frozen=True)
+class ClassRows:
+    """The measure of each class, the lowest first. ``title``: of the table; ``heads``: of its columns.
+
+    ``rows``: name, measure, count.
+    """
+
+    title: str
+    heads: tuple[str, str, str]
+    rows: Sequence[tuple[str, str, str]]
+
+
+def class_rows(result: Mapping[str, Any]) -> ClassRows:
+    """The classes of a result: the accuracy of each, or for a segmentation its intersection over union."""
+    name, count, title, heads = "top1", "images", "Accuracy by class", ("class", "top-1", "images")
+    if result.get("task") == "segmentation":
+        name, count, title, heads = "iou", "pixels", "Intersection over union by class", ("class", "IoU", "pixels")
+    counted = [(each, value[name], value[count]) for each, value in result.get("per_class", {}).items()]
+    known = sorted([row for row in counted if row[1] is not None], key=lambda row: row[1])
+    return ClassRows(title, heads, [(each, f"{value:.1%}", f"{number:,}") for each, value, number in known])
 
 
 def _has_uneven_classes(per_class: Mapping[str, Mapping[str, Any]]) -> bool:
@@ -43,6 +73,25 @@ def commonest_class(result: Mapping[str, Any]) -> tuple[str, float]:
     """The most frequent class and its share of the images: the accuracy of predicting it for every image."""
     name, counted = max(result["per_class"].items(), key=lambda item: item[1]["images"])
     return name, counted["images"] / result["images"]
+
+
+def describe_segmentations(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Tables of the metrics of one or several segmentations of the same images: all pixels, and each class."""
+    whole = [
+        (row["run"], f"{row['mean_iou']:.2%}", f"{row['pixel_accuracy']:.2%}",
+         "–" if row["loss"] is None else f"{row['loss']:.4f}")
+        for row in rows
+    ]  # fmt: skip
+    runs = [row["run"] for row in rows] if len(rows) > 1 else ["IoU"]
+    classes = [
+        (name, *(_share(row["per_class"][name]["iou"]) for row in rows), f"{value['pixels']:,}")
+        for name, value in rows[0]["per_class"].items()
+    ]
+    return "\n".join([
+        f"on {describe_images(rows[-1])}",
+        *(f"{row['run']}: {remark}" for row in rows for remark in _not_finite(row)),
+        table(("run", "mean IoU", "right pixels", "loss"), whole), "", table(("class", *runs, "pixels"), classes),
+    ])  # fmt: skip
 
 
 def describe_counts(rows: Sequence[Mapping[str, Any]]) -> str:

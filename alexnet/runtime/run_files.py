@@ -88,9 +88,10 @@ class Epoch(_Fields):
     step: Count
     epoch: Count
     train_loss: float
-    train_top1: Share
+    train_top1: Share | None = None
     val_loss: float = 0.0
     val_top1: Share = 0.0
+    val_mean_iou: Share = 0.0
     test_loss: float = 0.0
     test_top1: Share = 0.0
 
@@ -153,6 +154,28 @@ class EvaluatedResult(Result):
     not_finite: Count = 0
 
 
+class ClassOfPixels(_Fields):
+    """The labelled pixels of one class; ``iou`` is None for a class that is neither there nor predicted."""
+
+    pixels: Count
+    iou: Share | None
+
+
+class SegmentationResult(Result):
+    """``result.json`` of a segmentation that was evaluated."""
+
+    mean_iou: Share
+    pixel_accuracy: Share
+    loss: Number | None
+    images: Annotated[int, Field(ge=1, lt=2**63)]
+    per_class: Annotated[dict[str, ClassOfPixels], Field(min_length=1)]
+    not_finite: Count = 0
+
+
+EVALUATED: dict[str, Kind] = {"classification": EvaluatedResult, "segmentation": SegmentationResult}
+"""Task → the fields of its ``result.json``; without a task, it is a classification."""
+
+
 class Step(_Fields):
     """A line of ``metrics.jsonl`` on the steps since the last one. ``rate``: the name of ``lr`` in early versions."""
 
@@ -209,7 +232,10 @@ def read_description(path: Path) -> dict[str, Any]:
 def read_result(path: Path) -> dict[str, Any]:
     """The content of ``result.json``. Raises ``UserError`` that names a missing or invalid field."""
     value = _read(path)
-    _check(path, value, Result if value.get("split", "") is None else EvaluatedResult)
+    task = str(value.get("task", "classification"))
+    if task not in EVALUATED:
+        raise UserError(f"{path.parent} is not a run folder of this version: {path.name} is of the task {task!r}")
+    _check(path, value, Result if value.get("split", "") is None else EVALUATED[task])
     return value
 
 

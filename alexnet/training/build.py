@@ -21,6 +21,7 @@ from alexnet.models.alexnet import architecture_of
 from alexnet.models.classifier import Classifier, ModelInfo
 from alexnet.models.registry import build, change_architecture, create_model
 from alexnet.training.linear_probe import MOST_IMAGES
+from alexnet.training.segmentation import check_masks
 from alexnet.training.transfer import check_frozen, transfer_weights, transferred_preprocessing
 
 FEW_IMAGES = 50  # training images a class on average: with fewer, ``train.few_images`` decides
@@ -81,6 +82,7 @@ def build_model(recipe: Recipe, dataset: PreparedDataset, seed: int, init: Class
     ``seed``: random seed of new weights. ``init``: the network that the training starts from, see ``transfer.py``.
     Raises ``UserError`` if the recipe's settings do not fit the prepared images, or the weights the network.
     """
+    check_task(recipe, dataset)
     network = build_network(recipe, dataset, seed, init)
     trained_on = np.sort(dataset.hashes[np.concatenate(split_indices(recipe, dataset))])
     subtracts_image = recipe.data.pixel_normalization.startswith("mean-image")
@@ -118,7 +120,8 @@ def build_network(recipe: Recipe, dataset: PreparedDataset, seed: int, init: Cla
     if init is not None and architecture is not None and same:
         changed = change_architecture(architecture, **overrides)
         side = recipe.data.image_size or init.image_size
-        network = build(recipe.model.variant, changed, len(dataset.classes), dataset.channels, side)
+        sizes = (len(dataset.classes), dataset.channels, side)
+        network = build(recipe.model.variant, changed, *sizes, head=recipe.model.head)
         network.init_weights(seed)
         return network
     return create_model(
@@ -127,8 +130,29 @@ def build_network(recipe: Recipe, dataset: PreparedDataset, seed: int, init: Cla
         in_channels=dataset.channels,
         image_size=recipe.data.image_size,
         seed=seed,
+        head=recipe.model.head,
         **overrides,
     )
+
+
+def check_task(recipe: Recipe, dataset: PreparedDataset) -> None:
+    """Raise ``UserError`` for settings that the task of the recipe does not have, and for images without its targets.
+
+    A folder with masks can be opened as a prepared dataset of its own only, so this is about trainings in Python too.
+    """
+    task = recipe.model.task
+    if task == "classification":
+        return
+    if task == "segmentation":
+        check_masks(dataset)
+    unused = {
+        "train.views=1": recipe.train.views == 1,
+        "train.head=random": recipe.train.head == "random",
+        "augment.rotation=0": recipe.augment.rotation == 0,
+    }
+    for setting, right in unused.items():
+        if not right:
+            raise UserError(f"recipe {recipe.name!r} is for {task}, which needs {setting}: add --set {setting}")
 
 
 def class_weights(

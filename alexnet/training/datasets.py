@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.config import NO_INIT, Recipe, Resize, first_difference, override
+from alexnet.config import NO_INIT, Recipe, Resize, Task, first_difference, override
 from alexnet.core.errors import UserError, is_absent
 from alexnet.data.prepared import PreparedDataset, find_prepared, open_or_prepare, open_prepared
-from alexnet.data.sources import BUILTIN_SOURCES, Source, absolute_text, open_source
+from alexnet.data.sources import BUILTIN_SOURCES, Annotations, Source, absolute_text, open_source
 from alexnet.data.sources.class_folders import same_name
 from alexnet.data.uses import note_run
 from alexnet.models.bundle import model_folder
@@ -24,9 +24,11 @@ from alexnet.recipes import get_recipe
 from alexnet.recipes.photos import PHOTOS_TRANSFER, is_for_own_images
 from alexnet.runtime.log import Reporter
 from alexnet.runtime.run import Run
-from alexnet.training.evaluate import match_classes, not_trained_on
+from alexnet.training.evaluate import check_classes, match_classes, not_trained_on
 
 REFUSED_SHOWN = 20
+ANNOTATIONS: Mapping[Task, Annotations] = {"classification": "labels", "segmentation": "masks", "detection": "boxes"}
+"""Task → what must be known of each image."""
 
 
 def prepare(
@@ -202,13 +204,15 @@ def open_dataset_for(
         labels = [Path(path) for path in described.get("labels") or ()]
         if gone := [path for path in labels if not path.exists()]:
             raise UserError(f"the labels of {run} are no longer at {gone[0]}: give their new path with --labels")
-    source = open_source(str(data), data_root, reporter.log, labels)
+    source = open_source(str(data), data_root, reporter.log, labels, ANNOTATIONS[model.task])
     if not set(map(same_name, source.classes)) & set(map(same_name, (*model.classes, *model.labels))):
         match_classes(model, source.classes, source.name)  # raises; before images are decoded, which takes long
     settings = model.preprocessing
     dataset, _ = prepare(source, settings.resize_size, settings.channels, reporter, resize=settings.resize)
     if list(model.classes) == dataset.classes:
         return dataset
+    if model.task == "segmentation":  # masks hold the numbers of classes
+        check_classes(model, dataset.classes, source.name)
     numbers, notes = match_classes(model, dataset.classes, source.name)
     for note in notes:
         reporter.log(note)

@@ -55,8 +55,9 @@ def disk_need(recipe: Recipe, source: Source) -> DiskNeed:
     side, channels = stored_shape(source, recipe.data.resize_size, recipe.data.channels)
     architecture = get_architecture(recipe.model.variant, **recipe.model.overrides())
     network = build(
-        recipe.model.variant, architecture, len(source.classes), channels, recipe.data.image_size, device="meta"
-    )
+        recipe.model.variant, architecture, len(source.classes), channels, recipe.data.image_size, device="meta",
+        head=recipe.model.head,
+    )  # fmt: skip
     states = optimizer_tensors(network, build_optimizer(network, recipe.optim, fused=False))
     weights = sum(value.nbytes for value in network.state_dict().values())
     copies = 2 if recipe.train.keep == "best-on-val" else 1

@@ -23,6 +23,7 @@ from alexnet.training.datasets import final_split
 from alexnet.training.evaluate import evaluate_models, most_probable, prediction_rows
 from alexnet.training.linear_probe import CrossValidation
 from alexnet.training.loop import Training
+from alexnet.training.segmentation import evaluate_segmentation
 from alexnet.training.statistics import model_statistics
 
 
@@ -38,7 +39,10 @@ def finalize(training: Training, model: Classifier, matrix_gflops: float) -> dic
     save_model(model, training.run.model_folder)
     folds, split, counted = training.cross_validation, final_split(dataset), dict[str, Any]()
     in_folds = metrics_in_folds(dataset, folds) if folds else None
-    if in_folds and not has_own_test_images(dataset):
+    if split and recipe.model.task == "segmentation":
+        index = dataset.subset(split)
+        counted = evaluate_segmentation(model, dataset, index, device_config, training.reporter).summary()
+    elif in_folds and not has_own_test_images(dataset):
         split, counted = CROSS_VALIDATED, in_folds.summary(dataset.classes)
     elif split:
         views = recipe.train.views
@@ -59,6 +63,7 @@ def finalize(training: Training, model: Classifier, matrix_gflops: float) -> dic
         counted["init"] = {"model": recipe.train.init, **{name: list(value) for name, value in layers.items()}}
     return {
         "recipe": recipe.name,
+        **({} if recipe.model.task == "classification" else {"task": recipe.model.task}),
         "seed": training.seed,
         "source": dataset.name,
         "data": dataset.digest,

@@ -9,20 +9,24 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
-from alexnet.config import Recipe
+from alexnet.config import AugmentSpec, Recipe
 from alexnet.core.errors import DivergedError, StoppedError, UserError
-from alexnet.data.augment import augment, draw
-from alexnet.data.loader import DEPTH, Batch, Loader, pixels_of
+from alexnet.data.augment import Draws, augment, augment_masks, draw
+from alexnet.data.loader import DEPTH, Batch, Loader, pixels_of, to_device
 from alexnet.data.prepared import PreparedDataset
 from alexnet.data.sampler import Sampler
 from alexnet.kernels.accelerate import accelerate, shared_copy
 from alexnet.kernels.batch import part_of_batch
 from alexnet.metrics.counts import Metrics
+from alexnet.metrics.measures import MEASURES, Measure
+from alexnet.metrics.segmentation import SegmentationMetrics
 from alexnet.models.classifier import Classifier
 from alexnet.models.layers import draw_masks
 from alexnet.runtime.checkpoint import DamagedError, load_newest, set_aside
@@ -32,10 +36,12 @@ from alexnet.runtime.log import Clock, NullLog, Reporter, RunLog, stage
 from alexnet.runtime.run import Run, source_commit
 from alexnet.runtime.signals import StopSignals
 from alexnet.training.build import build_model, class_weights, fits_probe_only, split_indices
+from alexnet.training.criterion import ClassificationLoss, Criterion, segmentation_loss
 from alexnet.training.evaluate import log_probabilities
 from alexnet.training.linear_probe import CrossValidation, LinearProbes
 from alexnet.training.optimizer import build_optimizer, set_lrs
 from alexnet.training.schedule import bias_learning_rate, learning_rate
+from alexnet.training.segmentation import counted
 from alexnet.training.state import AverageMeter, Identity, State
 from alexnet.training.step import train_step, use_averages
 from alexnet.training.transfer import (
@@ -97,9 +103,7 @@ class Training:
             group.prepare(self.network, [self.fast_network, self.small_network])
         mean_image = self.network.mean_image
         self.mean_image = None if mean_image is None else mean_image.to(device_config.device)
-        weights = class_weights(recipe.train.class_weights, dataset.targets[self.train_index], len(dataset.classes))
-        self.class_weights = None if weights is None else weights.to(device_config.device)
-        self._weights = None if weights is None else weights.double().numpy()
+        self.criterion, self._weights = self._build_criterion()
         self.optimizer = build_optimizer(self.network, recipe.optim, fused=not device_config.reference)
         self.interval, self.epoch = AverageMeter(device_config.device), AverageMeter(device_config.device)
         identity = Identity(recipe, seed, dataset.digest, "" if init is None else weights_digest(init))
@@ -107,6 +111,23 @@ class Training:
         self._safe_step = 0  # step of the newest checkpoint
         self._moving_step = 0  # last step at which the loss was not that of guessing
         self._warned_of_stall = False
+
+    def _build_criterion(self) -> tuple[Criterion, NDArray[np.float64] | None]:
+        """The loss, and the weight of each class ``(classes,)`` by which images are weighted in it, None if none."""
+        recipe, dataset, device = self.recipe, self.dataset, self.device_config.device
+        if recipe.model.task == "segmentation":
+            loss = segmentation_loss(recipe, dataset, self.train_index)
+            weights = None if loss.class_weights is None else loss.class_weights.to(device)
+            return replace(loss, class_weights=weights), None
+        weights = class_weights(recipe.train.class_weights, dataset.targets[self.train_index], len(dataset.classes))
+        on_device = None if weights is None else weights.to(device)
+        criterion = ClassificationLoss(on_device, recipe.train.label_smoothing)
+        return criterion, None if weights is None else weights.double().numpy()
+
+    @property
+    def main_measure(self) -> Measure:
+        """The measure by which validation images choose."""
+        return MEASURES[self.recipe.model.task]
 
     @property
     def epochs(self) -> int:
@@ -245,11 +266,10 @@ class Training:
                 network,
                 self.optimizer,
                 images,
-                batch.targets,
+                self.targets(batch, draws, spec),
                 self.group.masks(masks, batch.part),
-                recipe.train.label_smoothing,
+                self.criterion,
                 self.device_config,
-                self.class_weights,
                 self.share(batch),
                 self.group,
                 recipe.train.accumulate_steps,
@@ -258,6 +278,13 @@ class Training:
             meter.add(outcome.loss, outcome.right, count, outcome.finite)
         self.state.step += 1
         self.state.note(outcome.finite)
+
+    def targets(self, batch: Batch, draws: Draws, spec: AugmentSpec) -> Tensor:
+        """What the network should predict for the images of this process: their classes, or their changed masks."""
+        if self.recipe.model.task == "classification":
+            return batch.targets
+        masks = to_device(self.dataset.read_masks(batch.index), self.device_config.device)
+        return augment_masks(masks, draws, spec, self.network.preprocessing)
 
     def share(self, batch: Batch) -> float:
         """The factor of the loss of this process, 0 … 1.
@@ -342,6 +369,8 @@ class Training:
     def warn_if_stalled(self, log: RunLog, loss: float) -> None:
         """Warn once, with likely causes, if the loss stays at ln(classes), the loss of guessing."""
         classes, step = self.network.num_classes, self.state.step
+        if self.recipe.model.task != "classification":
+            return  # the loss of guessing depends on the shares and weights of the classes
         if abs(loss - math.log(classes)) > STALL_MARGIN:
             self._moving_step = step
         if self._warned_of_stall or step - self._moving_step < STALL_STEPS:
@@ -359,10 +388,12 @@ class Training:
         """Evaluate val (and test, if the recipe has ``test_curve``), write metrics and call ``on_evaluation``."""
         loss, accuracy = self.epoch.take()
         step, epoch = self.state.step, self.epochs_begun
-        figures = {"train_loss": loss, "train_top1": accuracy}
+        figures = {"train_loss": loss, f"train_{self.main_measure.training}": accuracy}
         if len(self.val_index):
             figures |= self.measure("val", self.val_index, self.group)
-            self.state.update_best(1 - figures["val_top1"], self.recipe.train.keep == "best-on-val")
+            self.state.update_best(
+                1 - figures[f"val_{self.main_measure.name}"], self.recipe.train.keep == "best-on-val"
+            )
         if self.recipe.train.test_curve:
             figures |= self.measure("test", self.dataset.subset("test"), self.group)
         log.metrics(step=step, epoch=epoch, **figures)
@@ -374,10 +405,12 @@ class Training:
             self.warn(log, "curves-failed", f"cannot write the curves of epoch {epoch}: {error}; training continues")
 
     def measure(self, name: str, index: NDArray[np.int64], group: Group) -> dict[str, float]:
-        """Loss and top-1 accuracy, with one view, on the images ``index`` of the prepared dataset.
+        """Loss and main measure, with one view, on the images ``index`` of the prepared dataset.
 
         ``group``: the processes that call this method, and share the work.
         """
+        if self.recipe.model.task == "segmentation":
+            return self._measure_masks(name, index, group)
         counts = Metrics(self.network.num_classes)
         batches = log_probabilities(self.network, self.dataset, index, self.device_config, group=group)
         for output, targets in batches:
@@ -385,6 +418,15 @@ class Training:
             self.reporter.advance(self.state.step, measured=counts.images)
         self.check_finite(not counts.not_finite, f"the {name} loss is nan")
         return {f"{name}_loss": counts.loss, f"{name}_top1": counts.top1}
+
+    def _measure_masks(self, name: str, index: NDArray[np.int64], group: Group) -> dict[str, float]:
+        metrics = SegmentationMetrics(self.network.num_classes)
+        for rows in counted(self.network, self.dataset, index, self.device_config, group):
+            metrics.add(rows)
+            self.reporter.advance(self.state.step, measured=metrics.images)
+        self.check_finite(not metrics.not_finite, f"the {name} loss is nan")
+        figures = {"loss": metrics.loss, "mean_iou": metrics.mean_iou, "pixel_accuracy": metrics.pixel_accuracy}
+        return {f"{name}_{figure}": value for figure, value in figures.items()}
 
     def warn(self, log: RunLog, kind: str, text: str) -> None:
         """Write a warning to ``events.jsonl`` and to the reporter."""
@@ -465,7 +507,8 @@ class Training:
         """Keep the weights before the first step too, if the recipe keeps those that are best on val."""
         if self.recipe.train.keep == "best-on-val" and len(self.val_index):
             with stage(self.reporter, "evaluating the probe", len(self.val_index)):
-                self.state.keep_best(1 - self.measure("val", self.val_index, ONE)["val_top1"])
+                figures = self.measure("val", self.val_index, ONE)
+                self.state.keep_best(1 - figures[f"val_{self.main_measure.name}"])
 
     def begin(self, log: RunLog) -> None:
         """Start anew, or from the newest checkpoint. The first process reads it, and the others take its state."""

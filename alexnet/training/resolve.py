@@ -13,6 +13,7 @@ from alexnet.data.prepared import natural_side
 from alexnet.data.sources import BUILTIN_SOURCES, Log, Source, open_source
 from alexnet.recipes import DEFAULT, get_recipe, is_recipe
 from alexnet.recipes.photos import PHOTOS_TRANSFER, fitted, is_for_own_images, recipe_for
+from alexnet.training.datasets import ANNOTATIONS
 from alexnet.training.transfer import absolute_model
 
 
@@ -48,7 +49,8 @@ def resolve(
         changed = override(chosen, overrides)  # a mistake in them is reported before a download
         if not (data or changed.data.source):
             raise UserError(f"recipe {chosen.name!r} trains on your own images: give --data FOLDER")
-        source = open_source(str(data or changed.data.source), data_root, log, labels)
+        annotations = ANNOTATIONS[changed.model.task]
+        source = open_source(str(data or changed.data.source), data_root, log, labels, annotations)
         named = not isinstance(recipe, Recipe) and is_for_own_images(chosen)
         recipe = fitted(chosen, natural_side(source)) if named else chosen
     if not source.trainable:

@@ -10,13 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet.models.classifier import Classifier
 from alexnet.models.layers import Masks, at_least_fp32
 from alexnet.runtime.device import DeviceConfig
 from alexnet.runtime.group import ONE, Group
+from alexnet.training.criterion import Criterion
 
 
 @dataclass(frozen=True)
@@ -38,20 +38,18 @@ def train_step(
     images: Tensor,
     targets: Tensor,
     masks: Masks,
-    label_smoothing: float,
+    criterion: Criterion,
     device_config: DeviceConfig,
-    class_weights: Tensor | None = None,
     share: float = 1.0,
     group: Group = ONE,
     parts: int = 1,
 ) -> Outcome:
     """One update of the weights, with the learning rates of the optimizer.
 
-    ``images``: ``(N, C, S, S)`` float32; ``targets``: ``(N,)`` int64; ``masks``: dropout masks, layer → ``(N, units)``
-    bool; ``label_smoothing``: 0 … 1. ``class_weights``: the weight of each class in the loss, ``(classes,)``
-    float32, None for equal weights. ``group``: the processes that have the other images of the batch; ``share``: the
-    factor of the loss, see ``Training.share``. N may be 0 in a group. ``parts``: the images are
-    computed in so many parts, to need less memory.
+    ``images``: ``(N, C, S, S)`` float32; ``targets``: ``(N,)`` int64, or what ``criterion`` takes, with N rows;
+    ``masks``: dropout masks, layer → ``(N, units)`` bool. ``criterion``: the loss. ``group``: the processes that have
+    the other images of the batch; ``share``: the factor of the loss, see ``Training.share``. N may be 0 in a group.
+    ``parts``: the images are computed in so many parts, to need less memory.
     """
     averages = running_averages(model)
     before = [average.clone() for average in averages]
@@ -61,14 +59,12 @@ def train_step(
         some, own = targets[part], {site: mask[part] if parts > 1 else mask for site, mask in masks.items()}
         with device_config.autocast():
             logits = at_least_fp32(model(device_config.to_memory_format(images[part]), own))
-        if len(some):
-            mean = F.cross_entropy(logits, some, class_weights, label_smoothing=label_smoothing)
-            loss = mean * (share * share_of_weight(some, targets, class_weights))
-        else:
-            loss = logits.sum()  # 0, but connected to all parameters: their gradients are 0
+        # The sum over no image is 0, but connected to all parameters: their gradients are 0.
+        loss = criterion.loss(logits, some) if len(some) else logits.sum()
+        loss = loss * (share * criterion.share(some, targets) if len(some) else 1.0)
         loss.backward()  # type: ignore[no-untyped-call]
         losses.append(loss.detach())
-        rights.append((logits.argmax(dim=1) == some).sum())
+        rights.append(criterion.right(logits, some))
     group.add_gradients([*model.parameters()])
     loss, right = group.totals(*(each[0] if parts == 1 else torch.stack(each).sum() for each in (losses, rights)))
     finite = group.everywhere(all_finite(loss, [p.grad for p in model.parameters() if p.grad is not None]))
@@ -82,15 +78,6 @@ def divide(count: int, parts: int) -> list[slice]:
     """``count`` images in at most ``parts`` parts of about the same size; one part if there are no images."""
     parts = max(1, min(count, parts))
     return [slice(part * count // parts, (part + 1) * count // parts) for part in range(parts)]
-
-
-def share_of_weight(some: Tensor, targets: Tensor, class_weights: Tensor | None) -> float:
-    """The share of the weight of the images ``targets`` that the images ``some`` have, 0 … 1."""
-    if len(some) == len(targets):
-        return 1.0
-    if class_weights is None:
-        return len(some) / len(targets)
-    return float(class_weights[some].double().sum() / class_weights[targets].double().sum())
 
 
 def all_finite(loss: Tensor, gradients: list[Tensor]) -> Tensor:

@@ -167,6 +167,7 @@ def fitting_tensors(network: Classifier, init: Classifier) -> dict[str, dict[str
         weight = f"{layer}.weight"
         if layer == first and network.in_channels != init.in_channels:
             values[weight] = convert_channels(values[weight], network.in_channels, init.preprocessing.std)
+        values = {name: _as_convolution(value, ours[name]) for name, value in values.items()}
         if any(values[name].shape != ours[name].shape for name in names):
             break
         fitting[layer] = values
@@ -178,6 +179,16 @@ def fitting_tensors(network: Classifier, init: Classifier) -> dict[str, dict[str
             "with --from, or --from none"
         )
     return fitting
+
+
+def _as_convolution(weight: Tensor, like: Tensor) -> Tensor:
+    """The weights of a linear layer as those of a convolution of equal meaning, if ``like`` is a convolution's.
+
+    Its input is the flattened maps ``(C, H, W)``, so ``(units, C · H · W)`` becomes ``(units, C, H, W)`` (Long et al.
+    2015, section 3.1).
+    """
+    linear = weight.ndim == 2 and like.ndim == 4 and weight.numel() == like.numel() and len(weight) == len(like)
+    return weight.view(like.shape) if linear else weight
 
 
 def _shape(tensor: Tensor | None) -> str:

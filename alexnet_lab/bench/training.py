@@ -22,6 +22,7 @@ from alexnet.models.classifier import Classifier
 from alexnet.models.layers import draw_masks
 from alexnet.models.summary import summarize
 from alexnet.runtime.device import DeviceConfig, resolve_device
+from alexnet.training.criterion import ClassificationLoss
 from alexnet.training.optimizer import build_optimizer
 from alexnet.training.step import train_step
 from alexnet_lab.bench.comparison import OURS, STOCK, Comparison
@@ -98,7 +99,7 @@ def steps_on(
         draws = draw(spec, resize_size, 0, batch.epoch, batch.index, batch.position, None)
         images = augment(batch.pixels, draws, spec, preprocessing, None)
         masks = draw_masks(network.dropout_sites, len(images), 0, batch.step, device_config.device)
-        train_step(network, optimizer, images, batch.targets, masks, 0.0, device_config)
+        train_step(network, optimizer, images, batch.targets, masks, ClassificationLoss(), device_config)
         yield len(images)
 
 

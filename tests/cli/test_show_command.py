@@ -201,7 +201,7 @@ def test_a_report_can_be_made_anew(here, capsys, monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without_captum)
     only = [figure for figure in build.report_figures() if figure.title == "Attribution maps"]
-    monkeypatch.setattr(build, "report_figures", lambda: only)
+    monkeypatch.setattr(build, "report_figures", lambda task: only)
     assert cli.main(["show", "report", "run0", "--out", "less.html"]) == 0
     assert "Not shown: attribution maps need Captum" in (here / "less.html").read_text(encoding="utf-8")
     capsys.readouterr()

@@ -110,7 +110,10 @@ def test_every_recipe_has_a_network_and_rules_for_layers_that_are_there(name):
     recipe = get_recipe(name)
     variant = get_variant(recipe.model.variant)
     architecture = get_architecture(recipe.model.variant, **recipe.model.overrides())
-    network = build(recipe.model.variant, architecture, 10, variant.in_channels, recipe.data.image_size, device="meta")
+    network = build(
+        recipe.model.variant, architecture, 10, variant.in_channels, recipe.data.image_size, device="meta",
+        head=recipe.model.head,
+    )  # fmt: skip
     optimizer = build_optimizer(network, recipe.optim)
     assert sum(p.numel() for group in optimizer.param_groups for p in group["params"]) == sum(
         p.numel() for p in network.parameters()

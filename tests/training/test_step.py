@@ -10,6 +10,7 @@ from alexnet.config import OptimSpec
 from alexnet.models.layers import draw_masks
 from alexnet.models.registry import create_model
 from alexnet.runtime.device import DeviceConfig
+from alexnet.training.criterion import ClassificationLoss
 from alexnet.training.optimizer import build_optimizer, optimizer_tensors
 from alexnet.training.state import AverageMeter
 from alexnet.training.step import all_finite, running_averages, train_step
@@ -40,7 +41,7 @@ def trained(request):
 
         def step(images):
             masks = draw_masks(network.dropout_sites, len(images), 0, 0, CPU)
-            return train_step(network, optimizer, images, targets, masks, 0.0, device_config)
+            return train_step(network, optimizer, images, targets, masks, ClassificationLoss(), device_config)
 
         assert step(some_images(0)).finite
         return network, optimizer, step
@@ -136,7 +137,8 @@ def test_a_batch_in_parts_gives_the_gradient_of_the_whole(class_weights, parts):
         optimizer = build_optimizer(network, OptimSpec(lr=0.1, momentum=0.9), fused=False)
         masks = draw_masks(network.dropout_sites, 7, 0, 0, CPU)
         outcome = train_step(
-            network.train(), optimizer, images, targets, masks, 0.1, device_config, weights, parts=count
+            network.train(), optimizer, images, targets, masks, ClassificationLoss(weights, 0.1), device_config,
+            parts=count,
         )  # fmt: skip
         results.append((outcome, everything(network, optimizer)))
     (whole, expected), (divided, found) = results

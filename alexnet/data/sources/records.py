@@ -12,12 +12,16 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.core.errors import UserError
 from alexnet.core.names import printable
+
+Annotations = Literal["labels", "masks", "boxes"]
+"""What is known of each image: its class, the class of each pixel, or objects with boxes."""
 
 NAME_FILES = ("LOC_synset_mapping.txt", "words.txt")
 """Files beside the class folders with a readable name for each folder name: Kaggle's ImageNet, Tiny ImageNet."""
@@ -36,7 +40,7 @@ _UNFINISHED = (".tmp", ".bak", ".part", ".partial", ".crdownload")
 
 @dataclass(frozen=True)
 class Record:
-    """One labelled image, not decoded."""
+    """One labelled image, not decoded. Where masks or boxes are the annotation, ``label`` is 0."""
 
     split: str | None  # "train", "val" or "test"; None: the source has no splits
     label: int  # index into Source.classes
@@ -44,6 +48,8 @@ class Record:
     payload: bytes | Path | NDArray[np.uint8]  # the bytes of an image file, its path, or (H, W, C) pixels
     fault: str = ""  # why the file of an archive cannot be used: the predicate of a sentence; its payload is empty
     group: str = ""  # images of one group are alike, such as those of one patient, and stay together
+    mask: Path | None = None  # the file with the class of each pixel, see masks.py
+    boxes: NDArray[np.float64] | None = None  # (n, 5) class, left, top, right, bottom in pixels of the upright image
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,8 @@ class Source:
     ``location``: an absolute path, or the name of a package. ``fingerprint``: a sha256 that changes when the source
     changes. ``count``: the number of records, None if counting would be slow. ``pixel_shape``: ``(H, W, C)`` of a set
     of arrays, None for image files. ``descriptions``: readable class names, if the source has them; ``warnings``:
-    sentences for the user. ``trainable``: False if there are only images to evaluate on.
+    sentences for the user. ``trainable``: False if there are only images to evaluate on. ``annotations``: what the
+    records have besides the image; ``classes`` are those of pixels or of objects then.
     """
 
     name: str
@@ -66,6 +73,7 @@ class Source:
     descriptions: tuple[str, ...] | None = None
     warnings: tuple[str, ...] = ()
     trainable: bool = True
+    annotations: Annotations = "labels"
 
     def records(self) -> Iterator[Record]:
         """All records, always in the same order. Raises ``UserError`` if the source is damaged or has changed."""

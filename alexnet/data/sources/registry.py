@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,8 @@ from alexnet.data.sources.imagenet import open_imagenet
 from alexnet.data.sources.label_files import open_labelled
 from alexnet.data.sources.mnist import FASHION_MNIST, MNIST, open_fashion_mnist, open_mnist
 from alexnet.data.sources.paths import open_path
-from alexnet.data.sources.records import Log, Opener, Source, unreadable
+from alexnet.data.sources.records import Annotations, Log, Opener, Source, unreadable
+from alexnet.data.sources.segmentation import open_segmentation
 from alexnet.data.sources.tiny_imagenet import open_tiny_imagenet
 
 
@@ -75,20 +76,31 @@ FILE_SETS = (MNIST, FASHION_MNIST, CIFAR10, CIFAR100)
 """The built-in sources that can be downloaded."""
 
 
+ANNOTATED: Mapping[Annotations, Callable[[Path], Source]] = {"masks": open_segmentation}
+"""What is known of the images → the function that opens a folder of them."""
+
+
 def open_source(
-    text: str, data_root: Path | None = None, log: Log = lambda line: None, labels: Sequence[Path] = ()
+    text: str,
+    data_root: Path | None = None,
+    log: Log = lambda line: None,
+    labels: Sequence[Path] = (),
+    annotations: Annotations = "labels",
 ) -> Source:
     """The source that ``text`` describes: ``digits``, ``cifar10:PATH`` or a path. A built-in name wins over a path.
 
     ``data_root``: the folder where built-in sets are looked for first. ``log`` receives messages, one line each, e.g.
-    about a download. ``labels``: files with the classes of the images in a folder, see ``label_files.py``. Raises
-    ``UserError`` for a source that does not exist or cannot be used.
+    about a download. ``labels``: files with the classes of the images in a folder, see ``label_files.py``.
+    ``annotations``: what has to be known of each image. Raises ``UserError`` for a source that does not exist or cannot
+    be used.
     """
     if not text.strip():
         raise UserError("the source is empty: give a built-in name, a folder of class folders, or a tar or zip of one")
     if data_root is not None and not (data_root := Path(os.path.expanduser(data_root))).is_dir():  # noqa: PTH111 – never raises
         raise UserError(f"--data-root {data_root}: there is no such folder")
     try:
+        if annotations != "labels":
+            return _open_annotated(text, labels, annotations)
         return _open_labelled(text, labels) if labels else _open(text, data_root, log)
     except OSError as error:  # a folder or file on the way cannot be read
         raise unreadable(error.filename or text, error) from error
@@ -113,6 +125,16 @@ def _open(text: str, data_root: Path | None, log: Log) -> Source:
 def is_builtin(text: str) -> bool:
     """Whether ``text`` describes a built-in source, ``digits`` or ``cifar10:PATH``."""
     return text.partition(":")[0] in BUILTIN_SOURCES
+
+
+def _open_annotated(text: str, labels: Sequence[Path], annotations: Annotations) -> Source:
+    if is_builtin(text):
+        raise UserError(f"{text} has a class for each image and no {annotations}: give a folder with --data FOLDER")
+    if labels:
+        raise UserError(f"--labels gives each image a class: leave it out, {annotations} are in the folder")
+    if is_url(text):
+        raise UserError(f"source {text!r}: URLs are not fetched: download the images and give the path of their folder")
+    return ANNOTATED[annotations](_existing_path(text, text))
 
 
 def _open_labelled(text: str, labels: Sequence[Path]) -> Source:

@@ -1,0 +1,28 @@
+"""The measures by which networks of each task are trained and compared: their names in files and in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from alexnet.config import Task
+
+
+@dataclass(frozen=True)
+class Measure:
+    """The main measure of a task, 0 … 1; the higher the better.
+
+    ``name``: in ``result.json``, and after ``val_`` in ``metrics.jsonl``. ``words``: for people. ``training``: after
+    ``train_``, the share of the training images (for segmentation, of their pixels) that are right.
+    """
+
+    name: str
+    words: str
+    training: str
+
+
+MEASURES: Mapping[Task, Measure] = {
+    "classification": Measure("top1", "accuracy", "top1"),
+    "segmentation": Measure("mean_iou", "mean IoU", "pixel_accuracy"),
+}
+"""Task → its main measure."""

@@ -1,0 +1,281 @@
+"""Networks that give a class for each pixel: the convolutions of an AlexNet, and one of three heads.
+
+``fcn-32s`` and ``fcn-16s`` are those of Long, Shelhamer and Darrell, "Fully Convolutional Networks for Semantic
+Segmentation" (CVPR 2015, arXiv 1411.4038), for the variants of 224 pixels: conv1 pads the image by 100 pixels, fc6 and
+fc7 are convolutions with the weights of the classifier's layers, ``score`` gives a score for each class, and a fixed
+bilinear transposed convolution makes the scores as large as the image. ``fcn-16s`` adds the scores of pool2, whose
+step of 16 pixels is half as large; their upsampling is initialized as bilinear and learned.
+
+``fpn`` is for small images, whose details a step of 32 pixels would lose: a feature pyramid (Lin et al. 2017, arXiv
+1612.03144) of the maps before each pool and the last ones, added up at the finest step.
+
+All maps are aligned by the positions of their pixels in the image (:class:`Grid`), not by fixed offsets: these depend
+on kernels and paddings, which differ among the variants.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from alexnet.config import Head
+from alexnet.core.errors import UserError
+from alexnet.models.alexnet import ACTIVATIONS, AlexNet, Architecture
+from alexnet.models.classifier import Classifier, mask_at
+from alexnet.models.layers import Conv2d, Dropout, Masks, init_layer, padding_amounts, window_count
+
+FCN_PADDING = 100  # of conv1: Long et al.'s prototxt files
+FINAL_STEP = {"fcn-32s": 32, "fcn-16s": 16}
+PYRAMID_WIDTH = 64  # channels of the feature pyramid
+SKIP = 16  # pixels: the step of the maps that fcn-16s adds
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the pixels of a map lie in the image: pixel i at ``start + i · step`` pixels, ``size`` of them."""
+
+    start: float
+    step: float
+    size: int
+
+    def after(self, layer: nn.Module) -> Grid:
+        """The grid of a layer's output: the centres of its windows."""
+        match layer:
+            case Conv2d():
+                kernel, stride = layer.kernel_size[0], layer.stride[0]
+                rule = layer.pad_rule
+                before, behind = padding_amounts(self.size, kernel, stride, rule)
+                size = window_count(self.size + before + behind, kernel, stride)
+            case nn.MaxPool2d():
+                assert isinstance(layer.kernel_size, int) and isinstance(layer.stride, int)
+                kernel, stride, before = layer.kernel_size, layer.stride, 0
+                size = window_count(self.size, kernel, stride, ceil=bool(layer.ceil_mode))
+            case _:
+                return self
+        return Grid(self.start + self.step * ((kernel - 1) / 2 - before), self.step * stride, size)
+
+    def upsampled(self, factor: int) -> Grid:
+        """The grid after a transposed convolution with a kernel of ``2 · factor`` and a stride of ``factor``."""
+        kernel = bilinear_size(factor)
+        size = (self.size - 1) * factor + kernel
+        return Grid(self.start - self.step * (kernel - 1) / (2 * factor), self.step / factor, size)
+
+    def offset(self, other: Grid) -> int:
+        """The first pixel of this grid that belongs to pixel 0 of ``other``, which has the same step; rounded down.
+
+        Caffe's FCN-AlexNet crops 18 pixels: the exact offset is 18.5, because fc6 has an even kernel.
+        """
+        return math.floor((other.start - self.start) / self.step)
+
+
+class SegmentationNet(AlexNet):
+    """``(N, in_channels, H, W)`` float → scores ``(N, num_classes, H, W)``, where H and W are ``image_size``.
+
+    ``head``: ``"fcn-32s"``, ``"fcn-16s"`` or ``"fpn"``. Raises ``ValueError`` if the image is too small for the
+    strides, and ``UserError`` for a head that the architecture cannot have.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        head: Head,
+        num_classes: int = 21,
+        in_channels: int = 3,
+        image_size: int | None = None,
+    ) -> None:
+        Classifier.__init__(self, num_classes, in_channels, image_size or architecture.image_size)
+        self.architecture, self.head = architecture, head
+        side = architecture.map_sizes(self.image_size)[-1]
+        if side < 1:
+            raise ValueError(
+                f"an image of {self.image_size} pixels is too small for these strides: "
+                f"give at least {architecture.smallest_image()}"
+            )
+        channels = in_channels
+        for number, layer in enumerate(architecture.convs, 1):
+            padded = head != "fpn" and number == 1
+            self._add_convolution(number, replace(layer, padding=FCN_PADDING) if padded else layer, channels)
+            channels = layer.filters
+        self._features = tuple(name for name, _ in self.named_children())
+        if head == "fpn":
+            self._levels = self._pyramid_levels()
+            for name, maps in self._levels.items():
+                self.add_module(f"lateral_{name}", Conv2d(maps, PYRAMID_WIDTH, 1))
+            self.smooth = Conv2d(PYRAMID_WIDTH, PYRAMID_WIDTH, 3, padding=1)
+            self.smooth_norm = nn.BatchNorm2d(PYRAMID_WIDTH)
+            self.smooth_relu = nn.ReLU()
+            self.score = Conv2d(PYRAMID_WIDTH, num_classes, 1)
+            return
+        self._add_fully_connected(channels)
+        if self._grids()[self._features[-1]].step != FINAL_STEP["fcn-32s"]:
+            raise UserError(
+                f"head {head} is for networks whose last maps have a step of 32 pixels: choose model.head=fpn"
+            )
+        if head == "fcn-16s":
+            self._skip = self._map_at(SKIP)
+            filters = [layer.filters for layer in architecture.convs]
+            self.score_skip = Conv2d(filters[int(self._skip[-1]) - 1], num_classes, 1)
+            self.upscore2 = nn.ConvTranspose2d(num_classes, num_classes, bilinear_size(2), 2, bias=False)
+
+    def _add_fully_connected(self, channels: int) -> None:
+        """fc6, fc7 and the scores as convolutions; fc6 has the window that the classifier's fc6 sees."""
+        a = self.architecture
+        side = a.adaptive_pool or a.map_sizes(a.image_size)[-1]
+        self.fc6 = Conv2d(channels, a.hidden[0].units, side)  # type: ignore[assignment]
+        self.add_module(f"{a.activation}6", ACTIVATIONS[a.activation]())
+        self._add_dropout(6, "fc6")
+        self.fc7 = Conv2d(a.hidden[0].units, a.hidden[1].units, 1)  # type: ignore[assignment]
+        self.add_module(f"{a.activation}7", ACTIVATIONS[a.activation]())
+        self._add_dropout(7, "fc7")
+        self.score = Conv2d(a.hidden[1].units, self.num_classes, 1)
+
+    def _pyramid_levels(self) -> dict[str, int]:
+        """Layer whose maps are a level of the pyramid → its number of maps: before each pool, and the last one."""
+        found, channels = {}, 0
+        for (name, layer), (_, following) in itertools.pairwise([*self.named_children(), ("", nn.MaxPool2d(1))]):
+            channels = layer.out_channels if isinstance(layer, nn.Conv2d) else channels
+            if isinstance(following, nn.MaxPool2d) and not isinstance(layer, nn.MaxPool2d):
+                found[name] = channels
+        return found
+
+    def _map_at(self, step: int) -> str:
+        """The last pool whose maps have a step of so many pixels."""
+        return [name for name, grid in self._grids().items() if grid.step == step and name.startswith("pool")][-1]
+
+    def _grids(self) -> dict[str, Grid]:
+        """Layer before the head → the grid of its maps."""
+        grid, found = Grid(0.0, 1.0, self.image_size), {}
+        for name in self._features:
+            grid = found[name] = grid.after(self.get_submodule(name))
+        return found
+
+    def forward(self, x: Tensor, masks: Masks | None = None) -> Tensor:
+        """Scores ``(N, num_classes, H, W)``; ``masks``: dropout masks by site, see ``dropout_sites``."""
+        maps = self._feature_maps(x)
+        if self.head == "fpn":
+            return self._pyramid(maps)
+        x = maps[self._features[-1]]
+        for name in (
+            f"{kind}{number}" for number in (6, 7) for kind in ("fc", self.architecture.activation, "dropout")
+        ):
+            layer = self._modules.get(name)
+            if isinstance(layer, Dropout):
+                x = layer(x.flatten(1), mask_at(masks, layer.site)).view(x.shape)
+            elif layer is not None:
+                x = layer(x)
+        scores, grids = self.score(x), self._grids()
+        grid = grids[self._features[-1]].after(self.fc6)
+        if self.head == "fcn-16s":
+            skip = self.score_skip(maps[self._skip])
+            scores, grid = self.upscore2(scores), grid.upsampled(2)
+            there = grids[self._skip]
+            offset = there.offset(grid)
+            skip = skip[:, :, offset : offset + grid.size, offset : offset + grid.size]
+            scores = scores + skip
+        factor = FINAL_STEP[self.head]
+        scores, grid = upsample_bilinear(scores, factor), grid.upsampled(factor)
+        offset = grid.offset(Grid(0.0, 1.0, self.image_size))
+        return scores[:, :, offset : offset + self.image_size, offset : offset + self.image_size]
+
+    def _pyramid(self, maps: Mapping[str, Tensor]) -> Tensor:
+        grids = self._grids()
+        summed, grid = None, None
+        for name in reversed(self._levels):
+            level = self.get_submodule(f"lateral_{name}")(maps[name])
+            if summed is not None and grid is not None:
+                level = level + resample(summed, grid, grids[name])
+            summed, grid = level, grids[name]
+        assert summed is not None and grid is not None
+        scores = self.score(self.smooth_relu(self.smooth_norm(self.smooth(summed))))
+        return resample(scores, grid, Grid(0.0, 1.0, self.image_size))
+
+    def _feature_maps(self, x: Tensor) -> dict[str, Tensor]:
+        """Layer before the head → its output."""
+        found = {}
+        for name in self._features:
+            x = found[name] = self.get_submodule(name)(x)
+        return found
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """The last feature maps before the head."""
+        return self._feature_maps(x)[self._features[-1]]
+
+    @property
+    def dropout_sites(self) -> dict[str, tuple[int, float]]:
+        """Layer with dropout → (units of all positions, dropout probability); ``fpn`` has none."""
+        a = self.architecture
+        if self.head == "fpn" or not a.dropout:
+            return {}
+        size = self._grids()[self._features[-1]].after(self.fc6).size
+        units = {"fc6": a.hidden[0].units * size**2, "fc7": a.hidden[1].units * size**2}
+        return {site: (units[site], a.dropout) for site in a.dropout_at if site in units}
+
+    def init_layer(self, name: str, seed: int) -> None:
+        """Initialize one layer in place: those of the architecture by its rule, those of the head as its authors did.
+
+        Scores begin at 0, ``upscore2`` as bilinear upsampling (Long et al.), the pyramid by the rule of He et al.
+        """
+        layer = self.get_submodule(name)
+        if name in self._gaussian_starts():
+            super().init_layer(name, seed)
+        elif isinstance(layer, nn.ConvTranspose2d):
+            with torch.no_grad():
+                layer.weight.zero_()
+                classes = torch.arange(self.num_classes)
+                layer.weight[classes, classes] = bilinear_kernel(2, layer.weight)
+        elif name.startswith("score"):
+            assert isinstance(layer, Conv2d)
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        else:
+            assert isinstance(layer, Conv2d)
+            init_layer(layer, name, "he", 0.01, 0.0, seed)
+
+
+def bilinear_size(factor: int) -> int:
+    """The side of the kernel of bilinear upsampling by ``factor`` (Long et al., section 3.3; Caffe's filler)."""
+    return 2 * factor - factor % 2
+
+
+def bilinear_kernel(factor: int, like: Tensor) -> Tensor:
+    """The kernel ``(k, k)`` of bilinear upsampling as a transposed convolution, with the dtype and device of ``like``.
+
+    Caffe's ``bilinear`` filler: (1 − |i/f − c|)(1 − |j/f − c|) with f = ⌈k/2⌉ and c = (2f − 1 − f mod 2)/(2f).
+    """
+    size = bilinear_size(factor)
+    half = math.ceil(size / 2)
+    centre = (2 * half - 1 - half % 2) / (2 * half)
+    line = 1 - (torch.arange(size, device=like.device, dtype=torch.float32) / half - centre).abs()
+    return torch.outer(line, line).to(like.dtype)
+
+
+def upsample_bilinear(x: Tensor, factor: int) -> Tensor:
+    """Each map of ``(N, C, H, W)`` upsampled by a fixed bilinear transposed convolution, without cropping."""
+    images, channels, height, width = x.shape
+    kernel = bilinear_kernel(factor, x)[None, None]
+    y = F.conv_transpose2d(x.reshape(images * channels, 1, height, width), kernel, stride=factor)
+    return y.view(images, channels, y.shape[2], y.shape[3])
+
+
+def resample(x: Tensor, grid: Grid, other: Grid) -> Tensor:
+    """The maps ``(N, C, H, W)`` of ``grid`` at the pixels of ``other``, by linear interpolation along both axes.
+
+    Outside the outermost pixels, their values continue. Two products with small matrices, so that the gradient is
+    deterministic on a GPU too.
+    """
+    weights = _interpolation(grid, other, x)
+    return weights @ x @ weights.T
+
+
+def _interpolation(grid: Grid, other: Grid, like: Tensor) -> Tensor:
+    """``(other.size, grid.size)``: the weight of each pixel of ``grid`` in each of ``other``."""
+    places = other.start + other.step * torch.arange(other.size, device=like.device, dtype=torch.float32)
+    places = ((places - grid.start) / grid.step).clamp(0, grid.size - 1)
+    pixels = torch.arange(grid.size, device=like.device, dtype=torch.float32)
+    return (1 - (places[:, None] - pixels).abs()).clamp_min(0).to(like.dtype)

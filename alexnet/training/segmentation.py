@@ -1,0 +1,85 @@
+"""Evaluation of a segmentation: exact counts of the pixels of images, on the centre view."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from alexnet.core.errors import UserError
+from alexnet.data.augment import view_masks
+from alexnet.data.loader import to_device
+from alexnet.data.prepared import PreparedDataset
+from alexnet.kernels.accelerate import accelerate
+from alexnet.metrics.segmentation import SegmentationMetrics, count_pixels
+from alexnet.models.classifier import Classifier
+from alexnet.runtime.device import DeviceConfig
+from alexnet.runtime.group import ONE, Group
+from alexnet.runtime.log import NullReporter, Reporter, stage
+from alexnet.training.evaluate import check_classes, inputs
+
+BATCH = 32
+
+
+def evaluate_segmentation(
+    model: Classifier,
+    dataset: PreparedDataset,
+    index: NDArray[np.int64],
+    device_config: DeviceConfig,
+    reporter: Reporter | None = None,
+    group: Group = ONE,
+) -> SegmentationMetrics:
+    """The counts of the images ``index`` of a dataset with masks. Each image counts once, for any ``group``.
+
+    Raises ``UserError`` for a dataset without masks, with other classes, and without images.
+    """
+    reporter = reporter or NullReporter()
+    check_masks(dataset)
+    check_classes(model, dataset.classes, dataset.name)
+    if not len(index):
+        raise UserError(f"{dataset.name} has no images to evaluate on")
+    metrics = SegmentationMetrics(len(model.classes), class_names=model.classes)
+    with stage(reporter, "evaluating", len(index)):
+        for rows in counted(model, dataset, index, device_config, group):
+            metrics.add(rows)
+            reporter.advance(metrics.images)
+    return metrics
+
+
+def counted(
+    model: Classifier,
+    dataset: PreparedDataset,
+    index: NDArray[np.int64],
+    device_config: DeviceConfig,
+    group: Group = ONE,
+) -> Iterator[Tensor]:
+    """The rows of :func:`count_pixels` for the images ``index``, batch by batch, in order.
+
+    In a group, whole batches are divided among the processes; each process gets all rows.
+    """
+    network = accelerate(model, device_config)
+    batches = [index[start : start + BATCH] for start in range(0, len(index), BATCH)]
+    own = np.concatenate([np.arange(0), *batches[group.rank :: group.size]])
+    computed = inputs(model, dataset, own, device_config, 1, BATCH)
+    for first in range(0, len(batches), group.size):
+        together, rows = batches[first : first + group.size], None
+        if group.rank < len(together):
+            positions, views = next(computed)
+            with torch.inference_mode(), device_config.autocast():
+                scores = network(device_config.to_memory_format(next(views))).float().log_softmax(dim=1)
+            masks = to_device(dataset.read_masks(positions), device_config.device)
+            rows = count_pixels(scores, view_masks(masks, model.preprocessing))
+        counts = [len(positions) for positions in together] + [0] * (group.size - len(together))
+        yield from group.rows(rows, counts)
+
+
+def check_masks(dataset: PreparedDataset) -> None:
+    """Raise ``UserError`` for a dataset without masks."""
+    if dataset.annotations != "masks":
+        raise UserError(
+            f"{dataset.name} has no masks: a recipe for segmentation trains on a folder with images/, masks/ and "
+            "classes.txt"
+        )
