@@ -21,17 +21,17 @@ SEGMENTATION = Recipe(
     augment=AugmentSpec(random_resized_crop=(0.35, 1.0), crop=SIDE, flip=True),
     optim=OptimSpec(
         optimizer="adamw",
-        lr=3e-4,
+        lr=5e-4,
         weight_decay=0.01,
         decay_biases=False,
         schedule="one-cycle",
         warmup=0.1,
         rules=tuple(
-            LayerRule(layer, lr_mult=10.0)
+            LayerRule(layer, lr_mult=5.0)
             for layer in ("lateral_relu5", "lateral_relu2", "lateral_relu1", "smooth", "smooth_norm", "score")
         ),
     ),
-    train=TrainSpec(batch_size=16, epochs=20, min_steps=1000, keep="best-on-val", init=TRUNK),
+    train=TrainSpec(batch_size=8, epochs=30, min_steps=3000, keep="best-on-val", init=TRUNK),
     claim=Claim(
         source="this project: a folder of images and masks, from trained weights",
         expects="depends on the images",

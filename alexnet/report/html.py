@@ -119,6 +119,7 @@ def render(
         classes=counted[:HARDEST],
         classes_title=found.title,
         heads=found.heads,
+        class_measure=found.measure,
         all_classes=len(counted),
         mistakes=mistakes(result)[:MOST_MISTAKES],
         all_mistakes=len(mistakes(result)),

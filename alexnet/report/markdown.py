@@ -165,7 +165,7 @@ def _classes(result: Mapping[str, Any]) -> list[str]:
     if result["split"] is None:
         return []
     found = class_rows(result)
-    several = f"The {WORST} classes of {len(found.rows)} with the lowest {found.heads[1]}"
+    several = f"The {WORST} classes of {len(found.rows)} with the lowest {found.measure}"
     title = found.title if len(found.rows) <= WORST else several
     rows = [f"| {markdown(name)} | {value} | {count} |" for name, value, count in found.rows[:WORST]]
     return [f"## {title}", "", f"| {' | '.join(found.heads)} |", "|---|---|---|", *rows, ""]

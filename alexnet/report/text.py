@@ -43,24 +43,27 @@ def describe_measure(result: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class ClassRows:
-    """The measure of each class, the lowest first. ``title``: of the table; ``heads``: of its columns.
+    """The measure of each class, the lowest first. ``title``: of the table; ``measure``: in words.
 
-    ``rows``: name, measure, count.
+    ``heads``: of its columns; ``rows``: name, measure, count.
     """
 
     title: str
+    measure: str
     heads: tuple[str, str, str]
     rows: Sequence[tuple[str, str, str]]
 
 
 def class_rows(result: Mapping[str, Any]) -> ClassRows:
     """The classes of a result: the accuracy of each, or for a segmentation its intersection over union."""
-    name, count, title, heads = "top1", "images", "Accuracy by class", ("class", "top-1", "images")
+    name, count, heads = "top1", "images", ("class", "top-1", "images")
+    title, measure = "Accuracy by class", "accuracy"
     if result.get("task") == "segmentation":
-        name, count, title, heads = "iou", "pixels", "Intersection over union by class", ("class", "IoU", "pixels")
+        name, count, heads = "iou", "pixels", ("class", "IoU", "pixels")
+        title, measure = "Intersection over union by class", "IoU"
     counted = [(each, value[name], value[count]) for each, value in result.get("per_class", {}).items()]
     known = sorted([row for row in counted if row[1] is not None], key=lambda row: row[1])
-    return ClassRows(title, heads, [(each, f"{value:.1%}", f"{number:,}") for each, value, number in known])
+    return ClassRows(title, measure, heads, [(each, f"{value:.1%}", f"{number:,}") for each, value, number in known])
 
 
 def _has_uneven_classes(per_class: Mapping[str, Mapping[str, Any]]) -> bool:
