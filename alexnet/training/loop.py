@@ -28,7 +28,7 @@ from alexnet.models.layers import draw_masks
 from alexnet.runtime.checkpoint import DamagedError, load_newest, set_aside
 from alexnet.runtime.device import DeviceConfig, describe_hardware
 from alexnet.runtime.group import ONE, Group
-from alexnet.runtime.log import Clock, NullLog, Reporter, RunLog, stage
+from alexnet.runtime.log import Clock, NullLog, Reporter, RunLog, describe_waiting, stage
 from alexnet.runtime.run import Run, source_commit
 from alexnet.runtime.signals import StopSignals
 from alexnet.training.build import build_model, class_weights, fits_probe_only, split_indices
@@ -155,7 +155,7 @@ class Training:
         repeated = REPEATED_SIGNALS if self.group.size > 1 else 0.0
         with self.log() as log, StopSignals(repeated) as interrupts, self.device_config.deterministic():
             self.begin(log)
-            clock = Clock(self.state.seconds)
+            clock, waited = Clock(self.state.seconds), 0.0
             title = f"training {self.recipe.name}"
             with stage(self.reporter, title, self.last_step, self.state.step), self.loader() as batches:
                 for batch in batches:
@@ -171,6 +171,7 @@ class Training:
                     if self.evaluation_is_due or late or stopping:
                         self.group.gather(self.optimizer)
                     if self.evaluation_is_due:
+                        waited = self.log_waiting(log, clock, batches, waited)
                         self.end_epoch(log, on_evaluation)
                         clock.restart()
                     if self.evaluation_is_due or late or stopping:
@@ -372,6 +373,17 @@ class Training:
             on_evaluation(self.run)
         except OSError as error:  # e.g. a full disk: the training continues without the curves of this epoch
             self.warn(log, "curves-failed", f"cannot write the curves of epoch {epoch}: {error}; training continues")
+
+    def log_waiting(self, log: RunLog, clock: Clock, batches: Loader, before: float) -> float:
+        """Write the wait for images of the last epoch to ``events.jsonl``, and show it if it is long.
+
+        ``before``: the wait before that epoch, in seconds. Returns the wait so far.
+        """
+        seconds, waited = clock.elapsed, batches.waited - before
+        log.event("epoch", step=self.state.step, seconds=round(seconds, 3), waited=round(waited, 3))
+        for line in describe_waiting(seconds, waited):
+            self.reporter.log(line)
+        return batches.waited
 
     def measure(self, name: str, index: NDArray[np.int64], group: Group) -> dict[str, float]:
         """Loss and top-1 accuracy, with one view, on the images ``index`` of the prepared dataset.

@@ -152,6 +152,34 @@ def test_iterating_goes_on_where_it_stopped_and_ends():
         assert [batch.step for batch in batches] == []
 
 
+class Slow:
+    """Images of which each batch takes 20 ms to read."""
+
+    def __getitem__(self, index):
+        time.sleep(0.02)
+        return images()[index]
+
+
+@pytest.mark.parametrize("depth", [0, 2])
+def test_the_wait_for_a_slow_reader_is_counted(depth):
+    with loader(stop=10, depth=depth, pixels=Slow()) as batches:
+        list(batches)
+        assert 0.15 < batches.waited < 2
+    with loader(stop=10, depth=10, pixels=Slow()) as batches:
+        time.sleep(0.5)  # longer than it takes to read them all
+        list(batches)
+        assert batches.waited < 0.05
+
+
+def test_the_wait_counts_from_when_the_device_has_finished(monkeypatch):
+    """The device of this test computes until it has been asked 20 times, 1 ms or more each."""
+    answers = iter([True] * 20)
+    monkeypatch.setattr(Loader, "_busy", lambda self: next(answers, False))
+    with loader(stop=1, depth=1, pixels=Slow()) as batches:
+        list(batches)
+        assert batches.waited < 0.015
+
+
 def test_outside_its_context_a_loader_raises_and_does_not_wait():
     idle = loader()
     with pytest.raises(RuntimeError, match="with block"):

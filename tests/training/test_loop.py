@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from torch import nn
 from alexnet.config import AugmentSpec, DataSpec, ModelSpec, OptimSpec, Recipe, TrainSpec, override
 from alexnet.core.errors import StoppedError, UserError
 from alexnet.data.splits import hold_out
+from alexnet.runtime import log
 from alexnet.runtime.checkpoint import list_checkpoints, load_newest, save_checkpoint
 from alexnet.runtime.log import NullReporter, read_lines
 from alexnet.runtime.run import start_or_continue
@@ -488,6 +490,27 @@ def frozen_at_chance(training):
         training.network.fc5.weight.zero_()
         training.network.fc5.bias.zero_()
     return training
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.06])
+def test_the_wait_for_images_is_logged_and_shown_if_it_is_long(make, tmp_path, notes, monkeypatch, seconds):
+    monkeypatch.setattr(log, "WAITING_SECONDS", 0.1)
+    training = make(tmp_path, LENET, reporter=notes)
+    read = training.dataset.read
+    monkeypatch.setattr(type(training.dataset), "read", lambda self, index: time.sleep(seconds) or read(index))
+    training.fit(nothing)
+    epochs = [event for event in training.run.events() if event["event"] == "epoch"]
+    assert [event["step"] for event in epochs] == [7, 14]
+    shown = [line for line in notes.lines if line.startswith("waiting for images ")]
+    if seconds:
+        assert all(0 <= event["waited"] < event["seconds"] for event in epochs)
+        assert epochs[0]["waited"] > 0.1
+        assert shown
+        assert re.fullmatch(r"waiting for images \d\d% of the time", shown[0])
+        assert re.fullmatch(r"waiting for images \d\d% of the time", training.run.waiting()[0])
+    else:
+        assert (shown, training.run.waiting()) == ([], [])
+    assert not any("waited" in line for line in training.run.metrics())
 
 
 def test_a_loss_that_stays_at_chance_is_remarked_upon_once(make, tmp_path, notes):
