@@ -22,7 +22,8 @@ from alexnet.data.sampler import Sampler
 
 DEPTH = 3  # batches that are read ahead
 LOOK_SECONDS = 0.001  # between two looks at a GPU that is still busy
-RESIDENT = 2 * 2**30  # bytes of pixels; up to this size a dataset is copied to the GPU as a whole, not batch by batch
+RESIDENT = 0.4  # of the free memory of a GPU: a dataset of up to this size is copied to it as a whole
+BLOCK = 2**26  # bytes of pixels that are copied at once
 Read = Callable[[NDArray[np.int64]], NDArray[np.uint8] | Tensor]
 """From image numbers ``(N,)`` to new pixels ``(N, H, W, C)`` uint8."""
 
@@ -169,17 +170,41 @@ class Loader:
         return Batch(step, epoch, all_index, part, position[part], pixels, targets)
 
 
-def pixels_of(images: NDArray[np.uint8], read: Read, device: torch.device) -> Read:
-    """The function that reads batches of ``images`` ``(N, H, W, C)`` for a device.
+def pixels_of(images: NDArray[np.uint8], read: Read, device: torch.device, count: int) -> Read:
+    """The function that reads batches of ``images`` ``(N, H, W, C)`` for a device, ``count`` images in all.
 
-    On a GPU, a dataset of up to ``RESIDENT`` bytes is copied to it as a whole; otherwise the result is ``read``.
+    A dataset of up to ``resident_limit`` bytes is copied to a GPU as a whole, if at least as many images are read as it
+    has. Otherwise the result is ``read``.
     """
-    return resident(images, device) if device.type == "cuda" and images.nbytes <= RESIDENT else read
+    if count < len(images) or images.nbytes > resident_limit(device):
+        return read
+    try:
+        return resident(images, device)
+    except torch.OutOfMemoryError:  # another process took the memory meanwhile
+        return read
+
+
+def resident_limit(device: torch.device) -> int:
+    """The largest number of bytes of a dataset that is copied to the device as a whole; 0 on a CPU.
+
+    It is a share of the memory that is free when the network is already there. Trainings that share a GPU therefore
+    take less each; the processes of one training have a GPU each. The rest is for the activations of a step.
+    """
+    if device.type != "cuda":
+        return 0
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(RESIDENT * free)
 
 
 def resident(images: NDArray[np.uint8], device: torch.device) -> Read:
-    """Copy all ``images`` ``(N, H, W, C)`` to the device; returns the function that reads batches of them there."""
-    whole = torch.from_numpy(np.array(images)).to(device)
+    """Copy all ``images`` ``(N, H, W, C)`` to the device; returns the function that reads batches of them there.
+
+    They are copied in blocks, so that the dataset, which may be memory-mapped, need not fit into the main memory.
+    """
+    whole = torch.empty(images.shape, dtype=torch.uint8, device=device)
+    step = max(1, BLOCK * len(images) // max(1, images.nbytes))
+    for start in range(0, len(images), step):
+        whole[start : start + step] = torch.from_numpy(np.array(images[start : start + step]))
     return lambda index: whole[torch.from_numpy(index).to(device)]
 
 

@@ -31,7 +31,7 @@ from alexnet.runtime.group import ONE, Group
 from alexnet.runtime.log import Clock, NullLog, Reporter, RunLog, describe_waiting, stage
 from alexnet.runtime.run import Run, source_commit
 from alexnet.runtime.signals import StopSignals
-from alexnet.training.build import build_model, class_weights, fits_probe_only, split_indices
+from alexnet.training.build import build_model, check_size, class_weights, fits_probe_only, split_indices
 from alexnet.training.evaluate import log_probabilities
 from alexnet.training.linear_probe import CrossValidation, LinearProbes
 from alexnet.training.optimizer import build_optimizer, set_lrs
@@ -81,6 +81,8 @@ class Training:
         self.train_index, self.val_index = split_indices(recipe, dataset)
         self.order = Sampler(self.train_index, recipe.train.batch_size, seed)
         self.network = device_config.to_device(build_model(recipe, dataset, seed, init))
+        if device_config.device.type == "cuda":
+            check_size(self.network, math.ceil(recipe.train.batch_size / group.size / recipe.train.accumulate_steps))
         self.frozen = frozen_layers(self.network, recipe.train.freeze)
         freeze(self.network, self.frozen)
         self.transferred = None if init is None else transferred_layers(self.network, init)
@@ -219,7 +221,8 @@ class Training:
     def loader(self, depth: int = DEPTH) -> Loader:
         """The remaining batches; ``depth``: how many are read ahead."""
         dataset, device = self.dataset, self.device_config.device
-        read = pixels_of(dataset.images, dataset.read, device)
+        count = (self.last_step - self.state.step) * self.recipe.train.batch_size
+        read = pixels_of(dataset.images, dataset.read, device, count)
         return Loader(
             read, dataset.targets, self.order, device, self.state.step, self.last_step, depth, self.group.part
         )  # fmt: skip
@@ -435,10 +438,10 @@ class Training:
     def arithmetic(self) -> dict[str, Any]:
         """The versions, hardware and settings that the last bits of the results depend on."""
         about = describe_hardware(self.device_config)
-        names = ("torch", "hardware", "instructions", "threads", "device", "precision")
+        names = ("torch", "hardware", "instructions", "threads", "device", "precision", "cudnn")
         versions = {"commit": source_commit(), "numpy": np.__version__, "plain": self.device_config.reference}
         several = {"processes": self.group.size} if self.group.size > 1 else {}
-        return {**versions, **{name: about[name] for name in names}, **several}
+        return {**versions, **{name: about[name] for name in names if name in about}, **several}
 
     def pass_over(self, log: RunLog, damaged: DamagedError, step: int) -> None:
         """Rename a damaged checkpoint and warn; the older checkpoint of ``step`` is used instead."""

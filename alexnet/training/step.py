@@ -1,8 +1,8 @@
 """One training step: forward pass, backward pass, update. A step whose loss or gradient is not finite changes nothing.
 
 The check is done on the device, so that no step waits for the host. torch's fused optimizers skip the update if
-``found_inf`` is 1 (it was made for gradient scaling: Micikevicius et al. 2018). For other optimizers the result of the
-check is copied to the host.
+``found_inf`` is 1 (it was made for gradient scaling: Micikevicius et al. 2018), and so does the update of 2012 on a
+GPU. For other optimizers the result of the check is copied to the host.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alexnet.data.loader import Loader, resident, to_device
+from alexnet.data import loader as module
+from alexnet.data.loader import Loader, pixels_of, resident, to_device
 from alexnet.data.sampler import Sampler
 
 CPU = torch.device("cpu")
@@ -57,6 +58,38 @@ def test_images_that_stay_on_the_device_are_the_same():
         copied = summary(batches)
     with Loader(resident(pixels, CPU), targets, sampler, CPU, 0, 12) as batches:
         assert summary(batches) == copied
+
+
+@pytest.mark.parametrize("block", [1, 5 * 48, 2**26])
+def test_a_dataset_is_copied_in_blocks(monkeypatch, block):
+    monkeypatch.setattr(module, "BLOCK", block)
+    index = np.array([59, 0, 7])
+    assert np.array_equal(resident(images(), CPU)(index), images()[index])
+
+
+GPU = torch.device("cuda", 1)
+
+
+@pytest.mark.parametrize(
+    ("free", "count", "copied"), [(7_200, 60, True), (7_199, 60, False), (10**6, 59, False), (10**6, 10**6, True)]
+)
+def test_a_dataset_that_takes_up_to_two_fifths_of_the_free_memory_of_a_gpu_stays_there(
+    monkeypatch, free, count, copied
+):
+    """60 images of 48 bytes. The figure of a GPU's free memory is made up, so no GPU is needed."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free * (device == GPU), 2 * free))
+    monkeypatch.setattr(module, "resident", lambda pixels, device: "on the GPU")
+    assert pixels_of(images(), "read", GPU, count) == ("on the GPU" if copied else "read")
+    assert pixels_of(images(), "read", CPU, count) == "read"
+
+
+def test_where_the_memory_is_gone_meanwhile_batches_are_copied(monkeypatch):
+    def full(pixels, device):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**6, 10**6))
+    monkeypatch.setattr(module, "resident", full)
+    assert pixels_of(images(), "read", GPU, 60) == "read"
 
 
 @given(start=st.integers(0, 25), length=st.integers(0, 10), batch_size=st.integers(1, 70), count=st.integers(1, 60))
