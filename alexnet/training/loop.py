@@ -7,6 +7,7 @@ holds these (``state.py``). So an interrupted and resumed training gives the sam
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -14,17 +15,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.config import Recipe
+from alexnet.config import AugmentSpec, Recipe
 from alexnet.core.errors import DivergedError, StoppedError, UserError
-from alexnet.data.augment import augment, draw
-from alexnet.data.loader import DEPTH, Batch, Loader, pixels_of
+from alexnet.data.augment import augment_packed, draw, pack, packed_rows
+from alexnet.data.loader import DEPTH, Batch, Loader, pixels_of, to_device
 from alexnet.data.prepared import PreparedDataset
 from alexnet.data.sampler import Sampler
 from alexnet.kernels.accelerate import accelerate, shared_copy
 from alexnet.kernels.batch import part_of_batch
 from alexnet.metrics.counts import Metrics
 from alexnet.models.classifier import Classifier
-from alexnet.models.layers import draw_masks
+from alexnet.models.layers import dropout_keys, masks_of_keys
 from alexnet.runtime.checkpoint import DamagedError, load_newest, set_aside
 from alexnet.runtime.device import DeviceConfig, describe_hardware
 from alexnet.runtime.group import ONE, Group
@@ -33,11 +34,12 @@ from alexnet.runtime.run import Run, source_commit
 from alexnet.runtime.signals import StopSignals
 from alexnet.training.build import build_model, check_size, class_weights, fits_probe_only, split_indices
 from alexnet.training.evaluate import log_probabilities
+from alexnet.training.graph import GraphStep, StepInputs, graphs_pay
 from alexnet.training.linear_probe import CrossValidation, LinearProbes
 from alexnet.training.optimizer import build_optimizer, set_lrs
 from alexnet.training.schedule import bias_learning_rate, learning_rate
 from alexnet.training.state import AverageMeter, Identity, State
-from alexnet.training.step import train_step, use_averages
+from alexnet.training.step import Outcome, compute_gradients, running_averages, update, use_averages
 from alexnet.training.transfer import (
     freeze,
     frozen_layers,
@@ -106,6 +108,9 @@ class Training:
         self.interval, self.epoch = AverageMeter(device_config.device), AverageMeter(device_config.device)
         identity = Identity(recipe, seed, dataset.digest, "" if init is None else weights_digest(init))
         self.state = State(identity, self.network, self.optimizer, self.interval, self.epoch)
+        self.graph: GraphStep | None = None
+        if graphs_pay(device_config, group, recipe.train.accumulate_steps):
+            self.graph = GraphStep(self.fast_network, running_averages(self.fast_network), reporter.log)
         self._safe_step = 0  # step of the newest checkpoint
         self._moving_step = 0  # last step at which the loss was not that of guessing
         self._warned_of_stall = False
@@ -233,10 +238,11 @@ class Training:
         spec = recipe.augment.at(batch.epoch)
         colours = dataset.colours if spec.color_noise != "none" else None
         draws = draw(spec, dataset.side, self.seed, batch.epoch, batch.index, batch.position, colours)
-        images = augment(batch.pixels, draws, spec, self.network.preprocessing, self.mean_image)
+        keys = dropout_keys(self.network.dropout_sites, self.seed, batch.step)
+        numbers = np.concatenate([np.array(keys, np.int64), pack(draws).ravel()])
+        inputs = StepInputs(batch.pixels, batch.targets, to_device(numbers, self.device_config.device))
         count = len(batch.all_index)
-        masks = draw_masks(self.network.dropout_sites, count, self.seed, batch.step, self.device_config.device)
-        network = self.fast_network if len(images) else self.small_network
+        network = self.fast_network if len(batch.index) else self.small_network
         self.group.start_step(count)
         network.train()
         use_frozen_averages(network, self.frozen)
@@ -244,24 +250,39 @@ class Training:
             use_averages(network)
         lr, epoch = self.lr(batch.step), batch.step / self.order.steps_per_epoch
         set_lrs(self.optimizer, recipe.optim, lr, bias_learning_rate(recipe.optim, lr, epoch), epoch)
-        with contextlib.nullcontext() if self.group.size == 1 else part_of_batch(count):
-            outcome = train_step(
-                network,
-                self.optimizer,
-                images,
-                batch.targets,
-                self.group.masks(masks, batch.part),
-                recipe.train.label_smoothing,
-                self.device_config,
-                self.class_weights,
-                self.share(batch),
-                self.group,
-                recipe.train.accumulate_steps,
-            )
+        compute = functools.partial(self.compute, network, spec, batch)
+        if self.graph is not None and len(batch.index) == recipe.train.batch_size:
+            outcome = self.graph(spec, compute, inputs)
+        else:
+            outcome = compute(inputs)
+        update(self.optimizer, outcome.finite)
         for meter in (self.interval, self.epoch):
             meter.add(outcome.loss, outcome.right, count, outcome.finite)
         self.state.step += 1
         self.state.note(outcome.finite)
+
+    def compute(self, network: Classifier, spec: AugmentSpec, batch: Batch, inputs: StepInputs) -> Outcome:
+        """Augment the images of a batch, draw dropout masks, and compute the gradients.
+
+        Of ``batch``, only the number of images and their classes are used, so this can be captured in a CUDA graph.
+        """
+        sites, count = self.network.dropout_sites, len(batch.all_index)
+        draws = inputs.numbers[len(sites) :].view(packed_rows(spec), len(batch.index))
+        images = augment_packed(inputs.pixels, draws, spec, self.network.preprocessing, self.mean_image)
+        masks = masks_of_keys(sites, count, inputs.numbers[: len(sites)])
+        with contextlib.nullcontext() if self.group.size == 1 else part_of_batch(count):
+            return compute_gradients(
+                network,
+                images,
+                inputs.targets,
+                self.group.masks(masks, batch.part),
+                self.recipe.train.label_smoothing,
+                self.device_config,
+                self.class_weights,
+                self.share(batch),
+                self.group,
+                self.recipe.train.accumulate_steps,
+            )
 
     def share(self, batch: Batch) -> float:
         """The factor of the loss of this process, 0 … 1.

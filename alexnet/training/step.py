@@ -45,7 +45,29 @@ def train_step(
     group: Group = ONE,
     parts: int = 1,
 ) -> Outcome:
-    """One update of the weights, with the learning rates of the optimizer.
+    """One update of the weights, with the learning rates of the optimizer; the arguments are those of
+    :func:`compute_gradients`.
+    """
+    outcome = compute_gradients(
+        model, images, targets, masks, label_smoothing, device_config, class_weights, share, group, parts
+    )
+    update(optimizer, outcome.finite)
+    return outcome
+
+
+def compute_gradients(
+    model: Classifier,
+    images: Tensor,
+    targets: Tensor,
+    masks: Masks,
+    label_smoothing: float,
+    device_config: DeviceConfig,
+    class_weights: Tensor | None = None,
+    share: float = 1.0,
+    group: Group = ONE,
+    parts: int = 1,
+) -> Outcome:
+    """Set the gradients of all parameters: everything of a step before the update.
 
     ``images``: ``(N, C, S, S)`` float32; ``targets``: ``(N,)`` int64; ``masks``: dropout masks, layer → ``(N, units)``
     bool; ``label_smoothing``: 0 … 1. ``class_weights``: the weight of each class in the loss, ``(classes,)``
@@ -55,7 +77,7 @@ def train_step(
     """
     averages = running_averages(model)
     before = [average.clone() for average in averages]
-    optimizer.zero_grad(set_to_none=True)
+    model.zero_grad(set_to_none=True)
     losses, rights = [], []
     for part in divide(len(images), parts):
         some, own = targets[part], {site: mask[part] if parts > 1 else mask for site, mask in masks.items()}
@@ -72,7 +94,6 @@ def train_step(
     group.add_gradients([*model.parameters()])
     loss, right = group.totals(*(each[0] if parts == 1 else torch.stack(each).sum() for each in (losses, rights)))
     finite = group.everywhere(all_finite(loss, [p.grad for p in model.parameters() if p.grad is not None]))
-    update(optimizer, finite)
     for average, old in zip(averages, before, strict=True):
         average.copy_(torch.where(finite, average, old))
     return Outcome(loss, right, finite)
