@@ -498,7 +498,8 @@ def finish(
             write_text(run.folder / PREDICTIONS, csv_rows(predictions_in_folds(training.dataset, found)))
         if result["steps"]:
             curves.write(run, result if result["split"] else None)
-        text = write_report(recipe, result, remarks(training.dataset), training.dataset.side)
+        lines = [*remarks(training.dataset), *run.waiting()]
+        text = write_report(recipe, result, lines, training.dataset.side)
         write_text(run.folder / "report.md", text)
         run.write_result(result)  # last: it shows that the run is complete
     except OSError as error:

@@ -182,6 +182,20 @@ class Notes:
         return [line for line in self.lines if line.startswith("warning: ")]
 
 
+@pytest.fixture(scope="session")
+def no_host_wait():
+    """A context in which an operation raises if the host needs a number that is on the device, and so waits for it."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class NoHostWait(TorchDispatchMode):
+        def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+            if operation.overloadpacket.__name__ in ("_local_scalar_dense", "nonzero", "masked_select", "_unique2"):
+                raise AssertionError(f"the host waits for the device: {operation}")
+            return operation(*args, **(kwargs or {}))
+
+    return NoHostWait
+
+
 @pytest.fixture
 def notes():
     return Notes()

@@ -9,6 +9,7 @@ Shapes: pixels are ``(N, H, W, C)`` ``uint8``; views are ``(N, C, S, S)`` float3
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -129,40 +130,61 @@ def augment(
 
     ``mean_image`` ``(H, W, C)``: needed if ``preprocessing`` subtracts it, see :func:`normalize`.
     """
-    device = pixels.device
-    top, left, flip = (to_device(drawn, device) for drawn in (draws.top, draws.left, draws.flip))
-    if draws.extent is None:
+    return augment_packed(pixels, to_device(pack(draws), pixels.device), spec, preprocessing, mean_image)
+
+
+def pack(draws: Draws) -> NDArray[np.int64]:
+    """All draws as one array ``(rows, N)`` int64, which is copied to a device at once; see :func:`packed_rows`.
+
+    The rows are top, left, flip; height and width, for crops of random size; and the bits of float64 numbers: the
+    angle, and what is added to the three channels.
+    """
+    whole = [draws.top, draws.left, draws.flip, *([] if draws.extent is None else draws.extent.T)]
+    real = [draws.angle, *([] if draws.colour is None else draws.colour.T)]
+    return np.concatenate([np.array(whole, np.int64), np.array(real, np.float64).view(np.int64)])
+
+
+def packed_rows(spec: AugmentSpec) -> int:
+    """The number of rows of :func:`pack`."""
+    return 4 + 2 * (spec.random_resized_crop is not None) + 3 * (spec.color_noise != "none")
+
+
+def augment_packed(
+    pixels: Tensor, draws: Tensor, spec: AugmentSpec, preprocessing: Preprocessing, mean_image: Tensor | None
+) -> Tensor:
+    """:func:`augment` with the draws of :func:`pack` on the device. The host waits for none of them."""
+    top, left, flip = draws[0], draws[1], draws[2] != 0
+    angle, *colour = draws[5 if spec.random_resized_crop else 3 :].view(torch.float64).float()
+    if spec.random_resized_crop is None:
         x = crop_windows(pixels, top, left, flip, preprocessing.crop, spec.pad)
     else:
-        x = crop_and_resize(pixels, top, left, flip, to_device(draws.extent, device), preprocessing.crop)
-    if draws.colour is not None:
-        x = x + to_device(draws.colour.astype(np.float32), device)[:, :, None, None]
+        x = crop_and_resize(pixels, top, left, flip, draws[3:5].T, preprocessing.crop)
+    if colour:
+        x = x + torch.stack(colour, dim=1)[:, :, None, None]
     x = normalize(x, preprocessing, mean_image, top, left, flip, spec.pad)
     if spec.color_noise == "cuda-convnet":
         x = x / (1 + spec.color_noise_std)
     if spec.rotation:
-        x = rotate(x, to_device(draws.angle.astype(np.float32), device))
+        x = rotate(x, angle)
     return resize(x, preprocessing.image_size)
 
 
-def augment_masks(masks: Tensor, draws: Draws, spec: AugmentSpec, preprocessing: Preprocessing) -> Tensor:
-    """Masks ``(N, H, W)`` uint8 as :func:`augment` changes their images: ``(N, S, S)`` int64, without a rotation.
+def augment_masks(masks: Tensor, draws: Tensor, spec: AugmentSpec, preprocessing: Preprocessing) -> Tensor:
+    """Masks ``(N, H, W)`` uint8 as :func:`augment_packed` changes their images, without a rotation.
 
-    Each pixel has the value of the nearest one.
+    Returns ``(N, S, S)`` int64. Each pixel has the value of the nearest one.
     """
-    device = masks.device
-    top, left, flip = (to_device(drawn, device) for drawn in (draws.top, draws.left, draws.flip))
-    if draws.extent is None:
-        x = crop_windows(masks[..., None], top, left, flip, preprocessing.crop, spec.pad)[:, 0].long()
+    top, left, flip, side = draws[0], draws[1], draws[2] != 0, preprocessing.crop
+    if spec.random_resized_crop is None:
+        x = crop_windows(masks[..., None], top, left, flip, side, spec.pad)[:, 0].long()
     else:
-        extent, side = to_device(draws.extent, device), preprocessing.crop
-        steps = 2 * torch.arange(side, device=device) + 1
+        steps = 2 * torch.arange(side, device=masks.device) + 1
         rows, columns = (
             start[:, None] + (steps * length[:, None]) // (2 * side)
-            for start, length in ((top, extent[:, 0]), (left, extent[:, 1]))
+            for start, length in ((top, draws[3]), (left, draws[4]))
         )
         columns = torch.where(flip[:, None], columns.flip(1), columns)
-        image = torch.arange(len(masks), device=device)
+        image = torch.arange(len(masks), device=masks.device)
         x = masks[image[:, None, None], rows[:, :, None], columns[:, None, :]].long()
     return resize_masks(x, preprocessing.image_size)
 
@@ -316,11 +338,15 @@ def normalize(
             return x - crop_windows(mean_image[None], offset, offset, no_flip, side, margin)
         return x - crop_windows(mean_image[None], top, left, flip, x.shape[2], margin)
     rows = x.permute(0, 2, 3, 1).flatten(2)  # (N, S, S · C): contiguous rows, which is three times as fast
-    mean, std = (
-        to_device(np.tile(np.array(values, np.float32), x.shape[3]), x.device)
-        for values in (preprocessing.mean, preprocessing.std)
-    )
+    mean, std = (_row(values, x.shape[3], x.device) for values in (preprocessing.mean, preprocessing.std))
     return ((rows - mean) / std).view(len(x), *x.shape[2:], x.shape[1]).permute(0, 3, 1, 2)
+
+
+@functools.lru_cache(maxsize=64)
+def _row(values: tuple[float, ...], side: int, device: torch.device) -> Tensor:
+    """A value for each channel, for each of ``side`` pixels: ``(side · C,)``. It is copied to the device once."""
+    with torch.inference_mode(mode=False):
+        return torch.tensor(values, dtype=torch.float32, device=device).tile(side)
 
 
 def rotate(x: Tensor, angle: Tensor) -> Tensor:

@@ -6,8 +6,10 @@ CUDA stream, so that the copies overlap with the computation.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -19,7 +21,9 @@ from torch import Tensor
 from alexnet.data.sampler import Sampler
 
 DEPTH = 3  # batches that are read ahead
-RESIDENT = 2 * 2**30  # bytes of pixels; up to this size a dataset is copied to the GPU as a whole, not batch by batch
+LOOK_SECONDS = 0.001  # between two looks at a GPU that is still busy
+RESIDENT = 0.4  # of the free memory of a GPU: a dataset of up to this size is copied to it as a whole
+BLOCK = 2**26  # bytes of pixels that are copied at once
 Read = Callable[[NDArray[np.int64]], NDArray[np.uint8] | Tensor]
 """From image numbers ``(N,)`` to new pixels ``(N, H, W, C)`` uint8."""
 
@@ -54,6 +58,8 @@ class Loader:
     ``(N,)`` int64, the labels of all images; ``sampler``: chooses the images of each step. ``depth``: the number of
     batches that are read ahead; with 0 there is no thread, and a batch is read when it is requested. ``part``: a
     function from the number of images of a step to the slice that this process reads; by default all.
+
+    ``waited``: the seconds for which the device has had nothing to do because no batch was ready.
     """
 
     def __init__(
@@ -70,6 +76,7 @@ class Loader:
         self._read, self._targets, self._sampler, self._part = read, targets, sampler, part
         self._device, self._steps = device, range(start, stop)
         self._left, self._depth = len(self._steps), depth
+        self.waited = 0.0
         self._ready: queue.Queue[tuple[Batch, torch.cuda.Event | None] | BaseException] = queue.Queue(depth)
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._closed = threading.Event()
@@ -88,12 +95,15 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         """The remaining batches. Raises the exception of the thread, e.g. ``MemoryError``."""
         if not self._depth:
-            yield from map(self._batch, self._steps)
+            for step in self._steps:
+                with self._waiting():
+                    batch = self._batch(step)
+                yield batch
             return
         while self._left:
             if not self._thread.ident or self._closed.is_set():
                 raise RuntimeError("a loader gives batches inside its with block only")
-            item = self._ready.get()
+            item = self._take()
             if isinstance(item, BaseException):
                 self._left = 0  # the thread has ended
                 raise item
@@ -102,6 +112,25 @@ class Loader:
             if copied:
                 self._wait_for_copy(batch, copied)
             yield batch
+
+    def _take(self) -> tuple[Batch, torch.cuda.Event | None] | BaseException:
+        """The next item. The wait for it counts from when the device has finished its work."""
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return self._ready.get(block=self._busy(), timeout=LOOK_SECONDS)
+            if not self._busy():
+                with self._waiting():
+                    return self._ready.get()
+
+    def _busy(self) -> bool:
+        """Whether the device still computes. A CPU has always finished when the next batch is requested."""
+        return self._stream is not None and not torch.cuda.current_stream(self._device).query()
+
+    @contextlib.contextmanager
+    def _waiting(self) -> Iterator[None]:
+        start = time.monotonic()
+        yield
+        self.waited += time.monotonic() - start
 
     def _work(self) -> None:
         try:
@@ -141,17 +170,41 @@ class Loader:
         return Batch(step, epoch, all_index, part, position[part], pixels, targets)
 
 
-def pixels_of(images: NDArray[np.uint8], read: Read, device: torch.device) -> Read:
-    """The function that reads batches of ``images`` ``(N, H, W, C)`` for a device.
+def pixels_of(images: NDArray[np.uint8], read: Read, device: torch.device, count: int) -> Read:
+    """The function that reads batches of ``images`` ``(N, H, W, C)`` for a device, ``count`` images in all.
 
-    On a GPU, a dataset of up to ``RESIDENT`` bytes is copied to it as a whole; otherwise the result is ``read``.
+    A dataset of up to ``resident_limit`` bytes is copied to a GPU as a whole, if at least as many images are read as it
+    has. Otherwise the result is ``read``.
     """
-    return resident(images, device) if device.type == "cuda" and images.nbytes <= RESIDENT else read
+    if count < len(images) or images.nbytes > resident_limit(device):
+        return read
+    try:
+        return resident(images, device)
+    except torch.OutOfMemoryError:  # another process took the memory meanwhile
+        return read
+
+
+def resident_limit(device: torch.device) -> int:
+    """The largest number of bytes of a dataset that is copied to the device as a whole; 0 on a CPU.
+
+    It is a share of the memory that is free when the network is already there. Trainings that share a GPU therefore
+    take less each; the processes of one training have a GPU each. The rest is for the activations of a step.
+    """
+    if device.type != "cuda":
+        return 0
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(RESIDENT * free)
 
 
 def resident(images: NDArray[np.uint8], device: torch.device) -> Read:
-    """Copy all ``images`` ``(N, H, W, C)`` to the device; returns the function that reads batches of them there."""
-    whole = torch.from_numpy(np.array(images)).to(device)
+    """Copy all ``images`` ``(N, H, W, C)`` to the device; returns the function that reads batches of them there.
+
+    They are copied in blocks, so that the dataset, which may be memory-mapped, need not fit into the main memory.
+    """
+    whole = torch.empty(images.shape, dtype=torch.uint8, device=device)
+    step = max(1, BLOCK * len(images) // max(1, images.nbytes))
+    for start in range(0, len(images), step):
+        whole[start : start + step] = torch.from_numpy(np.array(images[start : start + step]))
     return lambda index: whole[torch.from_numpy(index).to(device)]
 
 

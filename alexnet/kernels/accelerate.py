@@ -21,7 +21,8 @@ from alexnet.kernels.fallback import warn_once
 from alexnet.kernels.int8 import LEAST_CHANNELS, Int8Conv2d, Int8Linear
 from alexnet.kernels.lrn import FastLocalResponseNorm
 from alexnet.kernels.prepacked import PrepackedConv2d
-from alexnet.kernels.selftest import int8_fault, prepacked_fault
+from alexnet.kernels.selftest import int8_fault, prepacked_fault, space_to_depth_fault
+from alexnet.kernels.space_to_depth import SpaceToDepthConv2d
 from alexnet.kernels.winograd import WinogradConv2d
 from alexnet.models.layers import Conv2d, LocalResponseNorm
 from alexnet.runtime.device import DeviceConfig
@@ -52,6 +53,10 @@ KERNELS: tuple[Kernel, ...] = (
     Kernel(
         "prepacked convolutions", Conv2d, PrepackedConv2d, training=False, devices=("cpu",),
         fault=lambda config: prepacked_fault(torch.bfloat16 if config.bf16 else torch.float32),
+    ),
+    Kernel(
+        "convolutions by space-to-depth", Conv2d, SpaceToDepthConv2d, devices=("cuda",),
+        fault=lambda config: space_to_depth_fault(config.device),
     ),
     Kernel("Winograd convolutions", Conv2d, WinogradConv2d, devices=("cpu",)),
     Kernel("linear layers by blocks", nn.Linear, BlockedLinear, devices=("cpu",)),

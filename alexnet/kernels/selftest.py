@@ -8,6 +8,7 @@ dequantized weights and inputs.
 
 from __future__ import annotations
 
+import copy
 import functools
 
 import torch
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet.core.errors import one_line
-from alexnet.kernels import int8, prepacked
+from alexnet.kernels import int8, prepacked, space_to_depth
 from alexnet.models.layers import Conv2d, LocalResponseNorm
 
 BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
@@ -69,6 +70,19 @@ def triton_lrn_fault(device: torch.device, dtype: torch.dtype) -> str | None:
             gradients = [torch.autograd.grad(y.sum(), at)[0] for y, at in ((found, ours), (expected, reference))]
         bound = BOUNDS.get(dtype, BOUNDS[torch.bfloat16])
         return _difference(found, expected, bound) or _difference(gradients[0], gradients[1], bound)
+    except Exception as error:
+        return one_line(error)
+
+
+@functools.cache
+def space_to_depth_fault(device: torch.device) -> str | None:
+    """The reason why convolutions by space-to-depth do not work on a device; None if they do."""
+    try:
+        layer = Conv2d(3, 16, 11, 4, "ceil").to(device)
+        x = torch.randn((2, 3, 30, 30), generator=torch.Generator().manual_seed(1)).to(device)
+        with torch.no_grad():
+            found = space_to_depth.convolve(x.bfloat16(), copy.deepcopy(layer).bfloat16())
+            return _difference(found, layer.double()(x.double()), BOUNDS[torch.bfloat16])
     except Exception as error:
         return one_line(error)
 

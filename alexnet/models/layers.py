@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from typing import Literal
 
@@ -277,35 +277,55 @@ class Dropout(nn.Module):
         return f"p={self.p}, scaling={self.scaling!r}"
 
 
+def dropout_keys(sites: Collection[str], seed: int, step: int) -> list[int]:
+    """The keys of the dropout masks of one training step, one for each layer with dropout, in the order of ``sites``.
+
+    They depend on (seed, step, layer) only, and are below 2⁶³.
+    """
+    return [derive_key(seed, "dropout", step, site) for site in sites]
+
+
 def draw_masks(
     sites: Mapping[str, tuple[int, float]], images: int, seed: int, step: int, device: torch.device
 ) -> dict[str, Tensor]:
     """The dropout masks of one training step for the global batch; they depend on (seed, step, layer) only.
 
     ``sites``: layer with dropout → (units, dropout probability). Returns layer → ``(images, units)`` bool, True where a
-    unit is kept. On a CPU, torch's generator draws them. On other devices its numbers differ from one kind of GPU to
-    another, so :func:`counter_mask` computes the masks there.
+    unit is kept.
+    """
+    return masks_of_keys(sites, images, torch.tensor(dropout_keys(sites, seed, step), dtype=torch.int64, device=device))
+
+
+def masks_of_keys(sites: Mapping[str, tuple[int, float]], images: int, keys: Tensor) -> dict[str, Tensor]:
+    """The masks of :func:`draw_masks` from the keys of :func:`dropout_keys` ``(sites,)`` int64, on their device.
+
+    On a CPU, torch's generator draws them. On other devices its numbers differ from one kind of GPU to another, so
+    :func:`counter_mask` computes the masks there.
     """
     masks = {}
-    for site, (units, p) in sites.items():
-        key = derive_key(seed, "dropout", step, site)
-        if device.type != "cpu":
-            masks[site] = counter_mask(key, images, units, p, device)
+    for (site, (units, p)), key in zip(sites.items(), keys, strict=True):
+        if uses_counters(keys.device):
+            masks[site] = counter_mask(key, images, units, p, keys.device)
             continue
-        generator = torch.Generator(device).manual_seed(key)
-        masks[site] = torch.rand((images, units), generator=generator, device=device) >= p
+        generator = torch.Generator(keys.device).manual_seed(int(key))
+        masks[site] = torch.rand((images, units), generator=generator, device=keys.device) >= p
     return masks
 
 
-def counter_mask(key: int, images: int, units: int, p: float, device: torch.device) -> Tensor:
+def uses_counters(device: torch.device) -> bool:
+    """Whether dropout masks on a device are hashes of counters."""
+    return device.type != "cpu"
+
+
+def counter_mask(key: int | Tensor, images: int, units: int, p: float, device: torch.device) -> Tensor:
     """A dropout mask ``(images, units)`` bool whose values depend on (``key``, image, unit) only, on every device.
 
     Each value is the SplitMix64 hash of a counter (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number
     Generators", OOPSLA 2014), in 64-bit integer arithmetic that wraps around. ``p``: the probability of False, in steps
-    of 2⁻²⁴.
+    of 2⁻²⁴. The key may be a 0-d int64 tensor on the device.
     """
     counter = torch.arange(1, images * units + 1, device=device)
-    z = counter * _signed(0x9E3779B97F4A7C15) + _signed(key)
+    z = counter * _signed(0x9E3779B97F4A7C15) + (key if isinstance(key, Tensor) else _signed(key))
     z = (z ^ _shift_right(z, 30)) * _signed(0xBF58476D1CE4E5B9)
     z = (z ^ _shift_right(z, 27)) * _signed(0x94D049BB133111EB)
     z = z ^ _shift_right(z, 31)

@@ -22,6 +22,7 @@ from alexnet.models.classifier import Classifier
 from alexnet.plots.canvas import BLUE, NARROW_WIDTH, Picture, grid, hide_axes, new_figure, plot_image, shorten, tiles
 from alexnet.plots.inputs import FinishedRun, PlotInputs
 from alexnet.plots.options import Plot, ReportFigure
+from alexnet.runtime.device import NO_TF32
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -81,7 +82,7 @@ def compose_activations(predictor: Predictor, pixels: NDArray[np.uint8], layers:
     """
     network = predictor.device_config.to_device(copy.deepcopy(predictor.model))
     batch = pixels[None]
-    with torch.inference_mode():
+    with torch.inference_mode(), NO_TF32:
         outputs = network.layer_outputs(predictor.view(batch), shown_layers(network, layers))
     logits = network.last_layer
     first = {name: output[0] for name, output in outputs.items()}

@@ -18,6 +18,7 @@ from alexnet.models.classifier import Classifier
 from alexnet.plots.canvas import NARROW_WIDTH, Picture, escape_dollars, grid, hide_axes, new_figure, percent, plot_image
 from alexnet.plots.inputs import FinishedRun, PlotInputs, check_finite
 from alexnet.plots.options import Plot, ReportFigure
+from alexnet.runtime.device import NO_TF32
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,7 +43,8 @@ def compose_attributions(predictor: Predictor, pixels: NDArray[np.uint8], class_
     check_finite(int(not np.isfinite(probabilities).all()), 1)
     target = int(probabilities.argmax()) if class_name is None else _class_number(predictor.model, class_name)
     network = predictor.device_config.to_device(copy.deepcopy(predictor.model))
-    found = attribute(network, predictor.view(batch)[0], target)
+    with NO_TF32:
+        found = attribute(network, predictor.view(batch)[0], target)
     name = predictor.model.labels[target]
     return plot_attributions(predictor.visible(batch)[0], found, name, float(probabilities[target]), what)
 

@@ -77,7 +77,9 @@ def make_page(
     if note := missing_glyphs_note([each.picture.figure for each in sections if each.picture]):
         reporter.log(note)
     names = dict(zip(predictor.model.classes, predictor.model.labels, strict=True))
-    return sections, page.render(run.recipe, run.result, sections, remarks(dataset), names, run.name, dataset.side)
+    return sections, page.render(
+        run.recipe, run.result, sections, [*remarks(dataset), *run.waiting()], names, run.name, dataset.side
+    )
 
 
 def report_figures(task: Task = "classification") -> list[ReportFigure]:

@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import statistics
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -28,6 +29,34 @@ GIGA = 1e9
 Module = TypeVar("Module", bound=torch.nn.Module)
 
 
+class _NoTF32:
+    """A context in which GPUs do not round the inputs of fp32 convolutions to the ten bits of TF32.
+
+    The setting is one of the whole process. It is restored when the last thread has left the context.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._before = threading.Lock(), 0, True
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._before = torch.backends.cudnn.allow_tf32
+                torch.backends.cudnn.allow_tf32 = False
+            self._inside += 1
+
+    def __exit__(self, *exception: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                torch.backends.cudnn.allow_tf32 = self._before
+
+
+NO_TF32 = _NoTF32()
+NO_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "DEVICE_ALLOCATION_FAILED")
+"""What messages of CUDA and its libraries contain if memory is missing, other than torch.OutOfMemoryError."""
+
+
 @dataclass(frozen=True)
 class DeviceConfig:
     """A device and the precision to use on it.
@@ -42,9 +71,14 @@ class DeviceConfig:
     reference: bool = False
     int8: bool = False
 
-    def autocast(self) -> AbstractContextManager[object]:
-        """The autocast context for this precision; it has no effect in fp32."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+    @contextlib.contextmanager
+    def autocast(self) -> Iterator[None]:
+        """The context of computations in this precision. In fp32, a GPU rounds nothing to TF32 in it."""
+        with self._exact(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            yield
+
+    def _exact(self) -> AbstractContextManager[object]:
+        return NO_TF32 if self.device.type == "cuda" and not self.bf16 else contextlib.nullcontext()
 
     @property
     def precision(self) -> str:
@@ -79,7 +113,8 @@ class DeviceConfig:
         torch.backends.cudnn.benchmark = False
         settings.fill_uninitialized_memory = False  # no code here reads uninitialized memory
         try:
-            yield
+            with self._exact():
+                yield
         finally:
             torch.use_deterministic_algorithms(before[0])
             torch.backends.cudnn.benchmark = before[1]
@@ -92,7 +127,9 @@ class DeviceConfig:
             yield
         except torch.OutOfMemoryError as error:
             raise UserError(f"{self.device} has too little memory: {advice}") from error
-        except RuntimeError as error:  # on CPUs, only the text shows that memory is the reason
+        except RuntimeError as error:  # of other errors, only the text shows that memory is the reason
+            if self.device.type == "cuda" and any(words in str(error) for words in NO_MEMORY):
+                raise UserError(f"{self.device} has too little memory: {advice}") from error
             if "can't allocate memory" not in str(error):
                 raise
             raise UserError(f"this computer has too little memory: {advice}") from error
@@ -130,8 +167,8 @@ def resolve_device(device: str | None = None, precision: str = "auto", *, refere
     device_config = DeviceConfig(chosen, precision == "bf16" or well, reference, precision == "int8")
     if chosen.type == "cpu" and not reference:
         keep_freed_memory()
-    if chosen.type == "cuda" and not device_config.bf16:
-        torch.backends.cudnn.allow_tf32 = False  # with TF32, convolutions round fp32 to ten bits
+    if chosen.type == "cuda" and chosen.index is not None:
+        torch.cuda.set_device(chosen)  # pinned memory belongs to the current GPU: else it would be the first one
     return device_config
 
 
@@ -196,7 +233,13 @@ def describe_hardware(device_config: DeviceConfig) -> dict[str, object]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "system": f"{platform.system()} {platform.machine()}",
+        **({"cudnn": cudnn_version()} if device_config.device.type == "cuda" else {}),
     }
+
+
+def cudnn_version() -> int:
+    """The version of cuDNN as a number, such as 92301 for 9.23.1; on a GPU, last bits depend on it."""
+    return int(torch.backends.cudnn.version() or 0)  # type: ignore[no-untyped-call]
 
 
 def hardware_name(hardware: Mapping[str, Any]) -> str:

@@ -21,6 +21,8 @@ from typing import Any, Protocol
 from alexnet.core.errors import UserError
 from alexnet.core.files import check_place, json_text, read_bytes, write_bytes
 
+WAITING_SECONDS, WAITING_SHARE = 1.0, 0.05  # a wait for images is shown from these seconds and this share on
+
 
 class Reporter(Protocol):
     """The interface for showing progress. All methods are called from the thread that does the work."""
@@ -84,6 +86,11 @@ class Clock:
         self._images += images
 
     @property
+    def elapsed(self) -> float:
+        """Seconds since the last restart."""
+        return time.monotonic() - self._start
+
+    @property
     def total(self) -> float:
         """Seconds of training, including those before it was resumed."""
         return time.monotonic() - self._began
@@ -91,7 +98,7 @@ class Clock:
     @property
     def rate(self) -> float:
         """Images per second since the last restart."""
-        return self._images / max(1e-9, time.monotonic() - self._start)
+        return self._images / max(1e-9, self.elapsed)
 
     def lap(self) -> float:
         """Images per second since the last call or restart, whichever was later."""
@@ -99,6 +106,13 @@ class Clock:
         rate = (self._images - self._lap_images) / max(1e-9, now - self._lap_start)
         self._lap_start, self._lap_images = now, self._images
         return rate
+
+
+def describe_waiting(seconds: float, waited: float) -> list[str]:
+    """A line on a training of so many ``seconds`` that ``waited`` for images; none if the wait was short."""
+    if waited < max(WAITING_SECONDS, WAITING_SHARE * seconds):
+        return []
+    return [f"waiting for images {waited / seconds:.0%} of the time"]
 
 
 class RunLog:

@@ -23,7 +23,7 @@ from alexnet.core.names import printable
 from alexnet.core.schema import from_json, to_json
 from alexnet.runtime.checkpoint import list_checkpoints
 from alexnet.runtime.lock import exclusive_lock
-from alexnet.runtime.log import read_lines
+from alexnet.runtime.log import describe_waiting, read_lines
 from alexnet.runtime.run_files import SCHEMA, is_event, is_metrics, read_description, read_result
 
 OWN = ("result.json", "model", "checkpoints", "metrics.jsonl", "events.jsonl")  # besides run.json
@@ -118,6 +118,14 @@ class Run:
         """The last "diverged" event of an unfinished training (step, finding, source, hardware), or None."""
         events = [] if self.finished else self.events()
         return next((event for event in reversed(events) if event["event"] == "diverged"), None)
+
+    def waiting(self) -> list[str]:
+        """A line on how long the training waited for images; none if it was short or the events cannot be read."""
+        events: list[dict[str, Any]] = []
+        with contextlib.suppress(OSError):
+            events = self.events()
+        epochs = [event for event in events if event["event"] == "epoch"]
+        return describe_waiting(*(sum(epoch[name] for epoch in epochs) for name in ("seconds", "waited")))
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of ``metrics.jsonl`` that have their fields. Raises ``OSError``."""

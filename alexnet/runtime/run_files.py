@@ -210,6 +210,14 @@ class Speed(Event):
     images_per_second: Number
 
 
+class EpochEnd(Event):
+    """The end of an epoch: its seconds without evaluation, and those of them in which training waited for images."""
+
+    step: Count
+    seconds: Number
+    waited: Number
+
+
 class Diverged(Event):
     """Why a training ended before its last step."""
 
@@ -219,7 +227,7 @@ class Diverged(Event):
     hardware: Hardware
 
 
-EVENTS: dict[str, Kind] = {"speed": Speed, "diverged": Diverged}
+EVENTS: dict[str, Kind] = {"speed": Speed, "epoch": EpochEnd, "diverged": Diverged}
 
 
 def read_description(path: Path) -> dict[str, Any]:

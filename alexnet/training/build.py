@@ -5,6 +5,7 @@ Settings of the recipe that do not fit the dataset raise an error here, before a
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Literal
 
@@ -25,6 +26,7 @@ from alexnet.training.segmentation import check_masks
 from alexnet.training.transfer import check_frozen, transfer_weights, transferred_preprocessing
 
 FEW_IMAGES = 50  # training images a class on average: with fewer, ``train.few_images`` decides
+MOST_NUMBERS = 2**31 - 1  # of a tensor: many GPU kernels count in 32 bits
 IMBALANCE = 5  # times as many images in the largest class as in the smallest: from this ratio ``auto`` weights classes
 
 
@@ -170,6 +172,16 @@ def class_weights(
         return None
     weights = np.where(counts > 0, len(targets) / (len(present) * np.maximum(counts, 1)), 0.0)
     return torch.from_numpy(weights.astype(np.float32))
+
+
+def check_size(network: Classifier, images: int) -> None:
+    """Raise ``UserError`` if the output of a layer for so many images has more numbers than GPU kernels count to."""
+    largest = max(math.prod(shape) for shape in network.layer_shapes().values())
+    if images * largest > MOST_NUMBERS:
+        raise UserError(
+            f"a layer of {network.variant} has more than 2³¹ outputs for {images:,} images, too many for a GPU: "
+            f"at most {MOST_NUMBERS // largest:,} fit; lower train.batch_size or raise train.accumulate_steps"
+        )
 
 
 def check_augmentation(recipe: Recipe, dataset: PreparedDataset) -> None:

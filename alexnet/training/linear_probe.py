@@ -194,7 +194,7 @@ class LinearProbes:
         reference = DeviceConfig(self.device_config.device, bf16=False, reference=True)
         fast = accelerate(network, reference)
         blocks: dict[str, list[NDArray[np.float32]]] = {layer: [] for layer in layers}
-        with torch.inference_mode(), evaluation_mode(fast):
+        with torch.inference_mode(), reference.autocast(), evaluation_mode(fast):
             for positions, views in inputs(self.network, self.dataset, self.index, self.device_config):
                 for layer, output in fast.layer_outputs(next(views), layers).items():
                     means = output.mean(dim=(2, 3)) if output.ndim == 4 else output

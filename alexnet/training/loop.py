@@ -7,6 +7,7 @@ holds these (``state.py``). So an interrupted and resumed training gives the sam
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from alexnet.config import AugmentSpec, Recipe
 from alexnet.core.errors import DivergedError, StoppedError, UserError
-from alexnet.data.augment import Draws, augment, augment_masks, draw
+from alexnet.data.augment import augment_masks, augment_packed, draw, pack, packed_rows
 from alexnet.data.loader import DEPTH, Batch, Loader, pixels_of, to_device
 from alexnet.data.prepared import PreparedDataset
 from alexnet.data.sampler import Sampler
@@ -28,22 +29,23 @@ from alexnet.metrics.counts import Metrics
 from alexnet.metrics.measures import MEASURES, Measure
 from alexnet.metrics.segmentation import SegmentationMetrics
 from alexnet.models.classifier import Classifier
-from alexnet.models.layers import draw_masks
+from alexnet.models.layers import dropout_keys, masks_of_keys
 from alexnet.runtime.checkpoint import DamagedError, load_newest, set_aside
 from alexnet.runtime.device import DeviceConfig, describe_hardware
 from alexnet.runtime.group import ONE, Group
-from alexnet.runtime.log import Clock, NullLog, Reporter, RunLog, stage
+from alexnet.runtime.log import Clock, NullLog, Reporter, RunLog, describe_waiting, stage
 from alexnet.runtime.run import Run, source_commit
 from alexnet.runtime.signals import StopSignals
-from alexnet.training.build import build_model, class_weights, fits_probe_only, split_indices
+from alexnet.training.build import build_model, check_size, class_weights, fits_probe_only, split_indices
 from alexnet.training.criterion import ClassificationLoss, Criterion, segmentation_loss
 from alexnet.training.evaluate import log_probabilities
+from alexnet.training.graph import GraphStep, StepInputs, graphs_pay
 from alexnet.training.linear_probe import CrossValidation, LinearProbes
 from alexnet.training.optimizer import build_optimizer, set_lrs
 from alexnet.training.schedule import bias_learning_rate, learning_rate
 from alexnet.training.segmentation import counted
 from alexnet.training.state import AverageMeter, Identity, State
-from alexnet.training.step import train_step, use_averages
+from alexnet.training.step import Outcome, compute_gradients, running_averages, update, use_averages
 from alexnet.training.transfer import (
     freeze,
     frozen_layers,
@@ -87,6 +89,8 @@ class Training:
         self.train_index, self.val_index = split_indices(recipe, dataset)
         self.order = Sampler(self.train_index, recipe.train.batch_size, seed)
         self.network = device_config.to_device(build_model(recipe, dataset, seed, init))
+        if device_config.device.type == "cuda":
+            check_size(self.network, math.ceil(recipe.train.batch_size / group.size / recipe.train.accumulate_steps))
         self.frozen = frozen_layers(self.network, recipe.train.freeze)
         freeze(self.network, self.frozen)
         self.transferred = None if init is None else transferred_layers(self.network, init)
@@ -108,6 +112,9 @@ class Training:
         self.interval, self.epoch = AverageMeter(device_config.device), AverageMeter(device_config.device)
         identity = Identity(recipe, seed, dataset.digest, "" if init is None else weights_digest(init))
         self.state = State(identity, self.network, self.optimizer, self.interval, self.epoch)
+        self.graph: GraphStep | None = None
+        if graphs_pay(device_config, group, recipe.train.accumulate_steps):
+            self.graph = GraphStep(self.fast_network, running_averages(self.fast_network), reporter.log)
         self._safe_step = 0  # step of the newest checkpoint
         self._moving_step = 0  # last step at which the loss was not that of guessing
         self._warned_of_stall = False
@@ -176,7 +183,7 @@ class Training:
         repeated = REPEATED_SIGNALS if self.group.size > 1 else 0.0
         with self.log() as log, StopSignals(repeated) as interrupts, self.device_config.deterministic():
             self.begin(log)
-            clock = Clock(self.state.seconds)
+            clock, waited = Clock(self.state.seconds), 0.0
             title = f"training {self.recipe.name}"
             with stage(self.reporter, title, self.last_step, self.state.step), self.loader() as batches:
                 for batch in batches:
@@ -192,6 +199,7 @@ class Training:
                     if self.evaluation_is_due or late or stopping:
                         self.group.gather(self.optimizer)
                     if self.evaluation_is_due:
+                        waited = self.log_waiting(log, clock, batches, waited)
                         self.end_epoch(log, on_evaluation)
                         clock.restart()
                     if self.evaluation_is_due or late or stopping:
@@ -239,7 +247,8 @@ class Training:
     def loader(self, depth: int = DEPTH) -> Loader:
         """The remaining batches; ``depth``: how many are read ahead."""
         dataset, device = self.dataset, self.device_config.device
-        read = pixels_of(dataset.images, dataset.read, device)
+        count = (self.last_step - self.state.step) * self.recipe.train.batch_size
+        read = pixels_of(dataset.images, dataset.read, device, count)
         return Loader(
             read, dataset.targets, self.order, device, self.state.step, self.last_step, depth, self.group.part
         )  # fmt: skip
@@ -250,10 +259,15 @@ class Training:
         spec = recipe.augment.at(batch.epoch)
         colours = dataset.colours if spec.color_noise != "none" else None
         draws = draw(spec, dataset.side, self.seed, batch.epoch, batch.index, batch.position, colours)
-        images = augment(batch.pixels, draws, spec, self.network.preprocessing, self.mean_image)
+        keys = dropout_keys(self.network.dropout_sites, self.seed, batch.step)
+        numbers = np.concatenate([np.array(keys, np.int64), pack(draws).ravel()])
+        device = self.device_config.device
+        targets = batch.targets
+        if recipe.model.task == "segmentation":
+            targets = to_device(dataset.read_masks(batch.index), device)
+        inputs = StepInputs(batch.pixels, targets, to_device(numbers, device))
         count = len(batch.all_index)
-        masks = draw_masks(self.network.dropout_sites, count, self.seed, batch.step, self.device_config.device)
-        network = self.fast_network if len(images) else self.small_network
+        network = self.fast_network if len(batch.index) else self.small_network
         self.group.start_step(count)
         network.train()
         use_frozen_averages(network, self.frozen)
@@ -261,30 +275,44 @@ class Training:
             use_averages(network)
         lr, epoch = self.lr(batch.step), batch.step / self.order.steps_per_epoch
         set_lrs(self.optimizer, recipe.optim, lr, bias_learning_rate(recipe.optim, lr, epoch), epoch)
-        with contextlib.nullcontext() if self.group.size == 1 else part_of_batch(count):
-            outcome = train_step(
-                network,
-                self.optimizer,
-                images,
-                self.targets(batch, draws, spec),
-                self.group.masks(masks, batch.part),
-                self.criterion,
-                self.device_config,
-                self.share(batch),
-                self.group,
-                recipe.train.accumulate_steps,
-            )
+        compute = functools.partial(self.compute, network, spec, batch)
+        if self.graph is not None and len(batch.index) == recipe.train.batch_size:
+            outcome = self.graph(spec, compute, inputs)
+        else:
+            outcome = compute(inputs)
+        update(self.optimizer, outcome.finite)
         for meter in (self.interval, self.epoch):
             meter.add(outcome.loss, outcome.right, count, outcome.finite)
         self.state.step += 1
         self.state.note(outcome.finite)
 
-    def targets(self, batch: Batch, draws: Draws, spec: AugmentSpec) -> Tensor:
+    def compute(self, network: Classifier, spec: AugmentSpec, batch: Batch, inputs: StepInputs) -> Outcome:
+        """Augment the images of a batch, draw dropout masks, and compute the gradients.
+
+        Of ``batch``, only the number of images and their classes are used, so this can be captured in a CUDA graph.
+        """
+        sites, count = self.network.dropout_sites, len(batch.all_index)
+        draws = inputs.numbers[len(sites) :].view(packed_rows(spec), len(batch.index))
+        images = augment_packed(inputs.pixels, draws, spec, self.network.preprocessing, self.mean_image)
+        masks = masks_of_keys(sites, count, inputs.numbers[: len(sites)])
+        with contextlib.nullcontext() if self.group.size == 1 else part_of_batch(count):
+            return compute_gradients(
+                network,
+                images,
+                self.targets(inputs, draws, spec),
+                self.group.masks(masks, batch.part),
+                self.criterion,
+                self.device_config,
+                self.share(batch),
+                self.group,
+                self.recipe.train.accumulate_steps,
+            )
+
+    def targets(self, inputs: StepInputs, draws: Tensor, spec: AugmentSpec) -> Tensor:
         """What the network should predict for the images of this process: their classes, or their changed masks."""
         if self.recipe.model.task == "classification":
-            return batch.targets
-        masks = to_device(self.dataset.read_masks(batch.index), self.device_config.device)
-        return augment_masks(masks, draws, spec, self.network.preprocessing)
+            return inputs.targets
+        return augment_masks(inputs.targets, draws, spec, self.network.preprocessing)
 
     def share(self, batch: Batch) -> float:
         """The factor of the loss of this process, 0 … 1.
@@ -404,6 +432,17 @@ class Training:
         except OSError as error:  # e.g. a full disk: the training continues without the curves of this epoch
             self.warn(log, "curves-failed", f"cannot write the curves of epoch {epoch}: {error}; training continues")
 
+    def log_waiting(self, log: RunLog, clock: Clock, batches: Loader, before: float) -> float:
+        """Write the wait for images of the last epoch to ``events.jsonl``, and show it if it is long.
+
+        ``before``: the wait before that epoch, in seconds. Returns the wait so far.
+        """
+        seconds, waited = clock.elapsed, batches.waited - before
+        log.event("epoch", step=self.state.step, seconds=round(seconds, 3), waited=round(waited, 3))
+        for line in describe_waiting(seconds, waited):
+            self.reporter.log(line)
+        return batches.waited
+
     def measure(self, name: str, index: NDArray[np.int64], group: Group) -> dict[str, float]:
         """Loss and main measure, with one view, on the images ``index`` of the prepared dataset.
 
@@ -465,10 +504,10 @@ class Training:
     def arithmetic(self) -> dict[str, Any]:
         """The versions, hardware and settings that the last bits of the results depend on."""
         about = describe_hardware(self.device_config)
-        names = ("torch", "hardware", "instructions", "threads", "device", "precision")
+        names = ("torch", "hardware", "instructions", "threads", "device", "precision", "cudnn")
         versions = {"commit": source_commit(), "numpy": np.__version__, "plain": self.device_config.reference}
         several = {"processes": self.group.size} if self.group.size > 1 else {}
-        return {**versions, **{name: about[name] for name in names}, **several}
+        return {**versions, **{name: about[name] for name in names if name in about}, **several}
 
     def pass_over(self, log: RunLog, damaged: DamagedError, step: int) -> None:
         """Rename a damaged checkpoint and warn; the older checkpoint of ``step`` is used instead."""

@@ -1,8 +1,8 @@
 """One training step: forward pass, backward pass, update. A step whose loss or gradient is not finite changes nothing.
 
 The check is done on the device, so that no step waits for the host. torch's fused optimizers skip the update if
-``found_inf`` is 1 (it was made for gradient scaling: Micikevicius et al. 2018). For other optimizers the result of the
-check is copied to the host.
+``found_inf`` is 1 (it was made for gradient scaling: Micikevicius et al. 2018), and so does the update of 2012 on a
+GPU. For other optimizers the result of the check is copied to the host.
 """
 
 from __future__ import annotations
@@ -44,7 +44,26 @@ def train_step(
     group: Group = ONE,
     parts: int = 1,
 ) -> Outcome:
-    """One update of the weights, with the learning rates of the optimizer.
+    """One update of the weights, with the learning rates of the optimizer; the arguments are those of
+    :func:`compute_gradients`.
+    """
+    outcome = compute_gradients(model, images, targets, masks, criterion, device_config, share, group, parts)
+    update(optimizer, outcome.finite)
+    return outcome
+
+
+def compute_gradients(
+    model: Classifier,
+    images: Tensor,
+    targets: Tensor,
+    masks: Masks,
+    criterion: Criterion,
+    device_config: DeviceConfig,
+    share: float = 1.0,
+    group: Group = ONE,
+    parts: int = 1,
+) -> Outcome:
+    """Set the gradients of all parameters: everything of a step before the update.
 
     ``images``: ``(N, C, S, S)`` float32; ``targets``: ``(N,)`` int64, or what ``criterion`` takes, with N rows;
     ``masks``: dropout masks, layer → ``(N, units)`` bool. ``criterion``: the loss. ``group``: the processes that have
@@ -53,7 +72,7 @@ def train_step(
     """
     averages = running_averages(model)
     before = [average.clone() for average in averages]
-    optimizer.zero_grad(set_to_none=True)
+    model.zero_grad(set_to_none=True)
     losses, rights = [], []
     for part in divide(len(images), parts):
         some, own = targets[part], {site: mask[part] if parts > 1 else mask for site, mask in masks.items()}
@@ -68,7 +87,6 @@ def train_step(
     group.add_gradients([*model.parameters()])
     loss, right = group.totals(*(each[0] if parts == 1 else torch.stack(each).sum() for each in (losses, rights)))
     finite = group.everywhere(all_finite(loss, [p.grad for p in model.parameters() if p.grad is not None]))
-    update(optimizer, finite)
     for average, old in zip(averages, before, strict=True):
         average.copy_(torch.where(finite, average, old))
     return Outcome(loss, right, finite)

@@ -343,7 +343,9 @@ def _restore_run(folder: Path) -> None:
 
 
 def _report(folder: Path) -> int:
-    with mock.patch("alexnet.report.build.report_figures", lambda task: []):  # figures are made in memory, and take seconds
+    with mock.patch(
+        "alexnet.report.build.report_figures", lambda task: []
+    ):  # figures are made in memory, and take seconds
         return _command(folder, "show", "report", str(folder / "run"))
 
 

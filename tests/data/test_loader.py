@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alexnet.data.loader import Loader, resident, to_device
+from alexnet.data import loader as module
+from alexnet.data.loader import Loader, pixels_of, resident, to_device
 from alexnet.data.sampler import Sampler
 
 CPU = torch.device("cpu")
@@ -57,6 +58,38 @@ def test_images_that_stay_on_the_device_are_the_same():
         copied = summary(batches)
     with Loader(resident(pixels, CPU), targets, sampler, CPU, 0, 12) as batches:
         assert summary(batches) == copied
+
+
+@pytest.mark.parametrize("block", [1, 5 * 48, 2**26])
+def test_a_dataset_is_copied_in_blocks(monkeypatch, block):
+    monkeypatch.setattr(module, "BLOCK", block)
+    index = np.array([59, 0, 7])
+    assert np.array_equal(resident(images(), CPU)(index), images()[index])
+
+
+GPU = torch.device("cuda", 1)
+
+
+@pytest.mark.parametrize(
+    ("free", "count", "copied"), [(7_200, 60, True), (7_199, 60, False), (10**6, 59, False), (10**6, 10**6, True)]
+)
+def test_a_dataset_that_takes_up_to_two_fifths_of_the_free_memory_of_a_gpu_stays_there(
+    monkeypatch, free, count, copied
+):
+    """60 images of 48 bytes. The figure of a GPU's free memory is made up, so no GPU is needed."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free * (device == GPU), 2 * free))
+    monkeypatch.setattr(module, "resident", lambda pixels, device: "on the GPU")
+    assert pixels_of(images(), "read", GPU, count) == ("on the GPU" if copied else "read")
+    assert pixels_of(images(), "read", CPU, count) == "read"
+
+
+def test_where_the_memory_is_gone_meanwhile_batches_are_copied(monkeypatch):
+    def full(pixels, device):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**6, 10**6))
+    monkeypatch.setattr(module, "resident", full)
+    assert pixels_of(images(), "read", GPU, 60) == "read"
 
 
 @given(start=st.integers(0, 25), length=st.integers(0, 10), batch_size=st.integers(1, 70), count=st.integers(1, 60))
@@ -150,6 +183,34 @@ def test_iterating_goes_on_where_it_stopped_and_ends():
         assert [next(iter(batches)).step for _ in range(2)] == [0, 1]
         assert [batch.step for batch in batches] == [2, 3, 4]
         assert [batch.step for batch in batches] == []
+
+
+class Slow:
+    """Images of which each batch takes 20 ms to read."""
+
+    def __getitem__(self, index):
+        time.sleep(0.02)
+        return images()[index]
+
+
+@pytest.mark.parametrize("depth", [0, 2])
+def test_the_wait_for_a_slow_reader_is_counted(depth):
+    with loader(stop=10, depth=depth, pixels=Slow()) as batches:
+        list(batches)
+        assert 0.15 < batches.waited < 2
+    with loader(stop=10, depth=10, pixels=Slow()) as batches:
+        time.sleep(0.5)  # longer than it takes to read them all
+        list(batches)
+        assert batches.waited < 0.05
+
+
+def test_the_wait_counts_from_when_the_device_has_finished(monkeypatch):
+    """The device of this test computes until it has been asked 20 times, 1 ms or more each."""
+    answers = iter([True] * 20)
+    monkeypatch.setattr(Loader, "_busy", lambda self: next(answers, False))
+    with loader(stop=1, depth=1, pixels=Slow()) as batches:
+        list(batches)
+        assert batches.waited < 0.015
 
 
 def test_outside_its_context_a_loader_raises_and_does_not_wait():

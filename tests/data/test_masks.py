@@ -94,8 +94,9 @@ def test_images_and_masks_are_augmented_alike(spec, image_size):
     pixels = torch.from_numpy(np.repeat(mask[None, ..., None], 8, axis=0))
     settings = Preprocessing(1, side, spec.crop or side, image_size, "unit", (0.0,), (1.0,))
     draws = augment.draw(spec, side, 0, 0, np.arange(8), np.arange(8), None)
-    images = augment.augment(pixels, draws, spec, settings, None)[:, 0]
-    masks = augment.augment_masks(pixels[..., 0], draws, spec, settings)
+    packed = torch.from_numpy(augment.pack(draws))
+    images = augment.augment_packed(pixels, packed, spec, settings, None)[:, 0]
+    masks = augment.augment_masks(pixels[..., 0], packed, spec, settings)
     assert masks.dtype == torch.int64 and masks.shape == images.shape
     assert (images - masks).abs().max() <= 7  # neighbours differ by 2 and 4, a smaller image by more
     if spec.random_resized_crop is None and settings.crop == image_size:

@@ -14,7 +14,7 @@ from alexnet.runtime.device import (
     resolve_device,
 )
 
-CPU = torch.device("cpu")
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 1)
 
 
 @pytest.mark.parametrize("name", ["gpu", "cpu cpu", "cuda:x"])
@@ -50,6 +50,23 @@ def test_too_little_memory_is_a_user_error(error, line):
     with pytest.raises(UserError) as caught, DeviceConfig(CPU, False).enough_memory("buy more"):
         raise error
     assert caught.value.line == line
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA error: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+    ],
+)
+def test_too_little_memory_has_several_names_on_a_gpu(text):
+    with pytest.raises(UserError) as caught, DeviceConfig(GPU, False).enough_memory("buy more"):
+        raise RuntimeError(text)
+    assert caught.value.line == "cuda:1 has too little memory: buy more"
+    with pytest.raises(RuntimeError, match="CU"), DeviceConfig(CPU, False).enough_memory("buy more"):
+        raise RuntimeError(text)
 
 
 def test_memory_that_a_real_allocation_asks_for_in_vain():
@@ -161,6 +178,38 @@ def test_a_gpu_is_deterministic_for_a_training_and_as_it_was_after():
     assert flags() == before
     with DeviceConfig(torch.device("cpu"), bf16=False).deterministic():
         assert flags() == before
+
+
+def test_fp32_is_not_rounded_to_tf32_on_a_gpu_and_the_setting_is_restored(monkeypatch):
+    """Only a switch is thrown, so no GPU is needed. One thread leaves while another still computes."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    allowed = lambda: torch.backends.cudnn.allow_tf32  # noqa: E731
+    fp32, other = (DeviceConfig(GPU, bf16=False).autocast() for _ in range(2))
+    with fp32:
+        other.__enter__()
+        assert not allowed()
+    assert not allowed()
+    other.__exit__(None, None, None)
+    assert allowed()
+    with DeviceConfig(GPU, bf16=False).deterministic():
+        assert not allowed()
+    with DeviceConfig(GPU, bf16=True).deterministic(), DeviceConfig(CPU, bf16=False).autocast():
+        assert allowed()
+
+
+def test_a_gpu_that_is_named_is_the_current_one_and_its_cudnn_is_written_down(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(device.torch, "ones", lambda *shape, device: torch.zeros(1))
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 92301)
+    facts = describe_hardware(resolve_device("cuda:1"))
+    resolve_device("cuda")
+    resolve_device("cpu")
+    assert chosen == [GPU]
+    assert (facts["hardware"], facts["cudnn"], facts["precision"]) == ("a GPU", 92301, "bf16")
+    assert "cudnn" not in describe_hardware(resolve_device("cpu"))
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ import pytest
 
 from alexnet.config import override
 from alexnet.core.errors import UserError
-from alexnet.models.registry import build, get_architecture, get_variant
+from alexnet.models.registry import build, create_model, get_architecture, get_variant
 from alexnet.recipes import RECIPES, get_recipe
-from alexnet.training.build import build_model, split_indices
+from alexnet.training.build import build_model, check_size, split_indices
 from alexnet.training.optimizer import build_optimizer
 
 
@@ -32,6 +32,14 @@ def test_batch_normalization_is_refused_where_a_batch_is_computed_in_parts(recip
     with pytest.raises(UserError, match="accumulate_steps cannot be used with batch normalization"):
         build_model(recipe_of("train.accumulate_steps=2", "model.norm_layer=batch"), dataset, 0)
     build_model(recipe_of("train.accumulate_steps=2", "model.norm_layer=none"), dataset, 0)
+
+
+def test_a_batch_with_too_many_numbers_for_a_gpu_is_refused():
+    """conv1 of the paper has 96 · 55² outputs for an image: 2³¹ numbers are passed at 7,395 images."""
+    paper = create_model("paper")
+    check_size(paper, 7394)
+    with pytest.raises(UserError, match=r"a layer of paper has more than 2³¹ outputs for 7,395 .* at most 7,394 fit"):
+        check_size(paper, 7395)
 
 
 @pytest.mark.parametrize(

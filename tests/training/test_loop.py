@@ -1,10 +1,12 @@
 """The loop: it learns, repeats itself, continues bit for bit from anywhere, and says what goes wrong."""
 
+import functools
 import json
 import math
 import re
 import shutil
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from torch import nn
 from alexnet.config import AugmentSpec, DataSpec, ModelSpec, OptimSpec, Recipe, TrainSpec, override
 from alexnet.core.errors import StoppedError, UserError
 from alexnet.data.splits import hold_out
+from alexnet.runtime import log
 from alexnet.runtime.checkpoint import list_checkpoints, load_newest, save_checkpoint
 from alexnet.runtime.log import NullReporter, read_lines
 from alexnet.runtime.run import start_or_continue
@@ -449,14 +452,14 @@ def test_a_loss_that_is_not_finite_stops_the_training(make, tmp_path, notes):
 def test_a_bad_step_is_noticed_within_twenty_and_named_with_its_images(make, tmp_path, monkeypatch):
     """Where lines of metrics, which look too, are far apart."""
     monkeypatch.setattr(train_module, "LINES_PER_EPOCH", 1)
-    real, calls = train_module.train_step, 0
+    real, calls = train_module.compute_gradients, 0
 
-    def poisoned(network, optimizer, images, *rest):
+    def poisoned(network, images, *rest):
         nonlocal calls
         calls += 1
-        return real(network, optimizer, images * torch.nan if calls == 43 else images, *rest)
+        return real(network, images * torch.nan if calls == 43 else images, *rest)
 
-    monkeypatch.setattr(train_module, "train_step", poisoned)
+    monkeypatch.setattr(train_module, "compute_gradients", poisoned)
     training = make(tmp_path, override(LENET, ["train.batch_size=1"]))
     with pytest.raises(UserError) as caught:
         training.fit(nothing)
@@ -488,6 +491,24 @@ def frozen_at_chance(training):
         training.network.fc5.weight.zero_()
         training.network.fc5.bias.zero_()
     return training
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.05])
+def test_the_wait_for_images_is_logged_and_shown_if_it_is_long(make, tmp_path, notes, monkeypatch, seconds):
+    monkeypatch.setattr(log, "WAITING_SECONDS", 0.3)
+    monkeypatch.setattr(log, "WAITING_SHARE", 0.0)  # the steps may take long too, where a machine is shared
+    training = make(tmp_path, LENET, reporter=notes)
+    training.loader = functools.partial(training.loader, 0)  # nothing is read ahead
+    read = training.dataset.read
+    monkeypatch.setattr(type(training.dataset), "read", lambda self, index: time.sleep(seconds) or read(index))
+    training.fit(nothing)
+    epochs = [event for event in training.run.events() if event["event"] == "epoch"]
+    assert [event["step"] for event in epochs] == [7, 14]
+    assert all((7 * seconds <= event["waited"] + 0.001) and event["waited"] < event["seconds"] for event in epochs)
+    lines = [*(line for line in notes.lines if line.startswith("waiting")), *training.run.waiting()]
+    assert len(lines) == (3 if seconds else 0)
+    assert all(re.fullmatch(r"waiting for images [1-9]\d?% of the time", line) for line in lines)
+    assert not any("waited" in line for line in training.run.metrics())
 
 
 def test_a_loss_that_stays_at_chance_is_remarked_upon_once(make, tmp_path, notes):

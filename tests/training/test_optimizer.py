@@ -68,9 +68,37 @@ def test_2012_s_update_is_torch_s_with_rescaled_momentum_where_the_rate_drops():
     assert (ours[4] - plain[4]).abs().min() > 1e-3  # after the drop they part
 
 
-def test_a_rate_of_0_freezes_weight_and_velocity():
+def test_2012_s_fused_update_is_the_unfused_one():
+    grads = gradients(len(RATES))
+    unfused = run(lambda p: SGD2012(p, 0.01, MOMENTUM, DECAY), RATES, grads)
+    fused = run(lambda p: SGD2012(p, 0.01, MOMENTUM, DECAY, fused=True), RATES, grads)
+    torch.testing.assert_close(fused, unfused, rtol=1e-12, atol=0)
+
+
+def test_2012_s_fused_update_does_nothing_where_a_number_is_not_finite():
+    parameter = nn.Parameter(torch.ones(3))
+    optimizer = SGD2012([parameter], 0.1, MOMENTUM, DECAY, fused=True)
+    for found, moved in ((1.0, False), (0.0, True)):
+        parameter.grad = torch.full((3,), torch.nan if found else 2.0)
+        optimizer.found_inf = torch.tensor(found)
+        optimizer.step()
+        assert bool((parameter != 1).all()) == moved
+        assert bool(optimizer.state[parameter]["momentum_buffer"].any()) == moved
+
+
+def test_without_momentum_2012_s_update_is_not_fused():
+    parameter = nn.Parameter(torch.ones(3))
+    parameter.grad = torch.ones(3)
+    optimizer = SGD2012([parameter], 0.1, 0.0, fused=True)
+    assert not optimizer.defaults["fused"]
+    optimizer.step()
+    torch.testing.assert_close(parameter.detach(), torch.full((3,), 0.9))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_rate_of_0_freezes_weight_and_velocity(fused):
     parameter = nn.Parameter(torch.ones(3, dtype=torch.float64))
-    optimizer = SGD2012([parameter], 0.1, MOMENTUM, DECAY)
+    optimizer = SGD2012([parameter], 0.1, MOMENTUM, DECAY, fused=fused)
     parameter.grad = torch.full((3,), 2.0, dtype=torch.float64)
     optimizer.step()
     weight, velocity = parameter.detach().clone(), optimizer.state[parameter]["momentum_buffer"].clone()
@@ -82,7 +110,7 @@ def test_a_rate_of_0_freezes_weight_and_velocity():
     optimizer.param_groups[0]["lr"] = 0.1
     optimizer.step()  # the velocity waited
     torch.testing.assert_close(
-        parameter.detach(), weight + MOMENTUM * velocity - 0.1 * 2.0 - 0.1 * DECAY * weight, rtol=1e-14, atol=0
+        parameter.detach(), weight + MOMENTUM * velocity - 0.1 * 2.0 - 0.1 * DECAY * weight, rtol=1e-13, atol=0
     )
 
 

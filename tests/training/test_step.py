@@ -95,6 +95,36 @@ def test_a_loss_that_is_finite_with_a_gradient_that_is_not(trained):
     assert all(torch.equal(value, before[name]) for name, value in everything(network, optimizer).items())
 
 
+@pytest.mark.parametrize(
+    ("spec", "waits"),
+    [
+        (OptimSpec(optimizer="sgd", momentum=0.9), False),
+        (OptimSpec(optimizer="sgd-2012", momentum=0.9), False),
+        (OptimSpec(optimizer="adam"), False),
+        (OptimSpec(optimizer="adamw"), False),
+        (OptimSpec(optimizer="lars", momentum=0.9), True),
+    ],
+    ids=lambda value: getattr(value, "optimizer", value),
+)
+def test_the_host_waits_for_no_number_of_a_step(no_host_wait, monkeypatch, spec, waits):
+    """A CPU in place of a GPU: parameters claim to be on one, so the updates are those that are used there."""
+    config = DeviceConfig(CPU, bf16=True)
+    network = create_model("small", num_classes=10, in_channels=1, image_size=28, seed=0).train()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "is_cuda", True)
+        optimizer = build_optimizer(network, spec)
+    masks = {site: torch.ones(8, units).bool() for site, (units, _) in network.dropout_sites.items()}
+    smoothed = ClassificationLoss(label_smoothing=0.1)
+    step = lambda: train_step(network, optimizer, some_images(0), torch.arange(8), masks, smoothed, config)  # noqa: E731
+    with no_host_wait():
+        if waits:
+            with pytest.raises(AssertionError, match="the host waits"):
+                step()
+            return
+        outcome = step()
+    assert outcome.finite
+
+
 def test_one_value_of_any_gradient_decides():
     gradients = [torch.zeros(3), torch.zeros(2, 5), torch.zeros(1)]
     loss = torch.tensor(1.0)
