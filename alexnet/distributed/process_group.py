@@ -188,6 +188,16 @@ class ProcessGroup(Group):
             dist.broadcast(tensor, 0)
         return tensor.numpy().tobytes()
 
+    def to_first(self, own: bytes) -> list[bytes]:
+        """See :class:`Group`."""
+        sizes = [int(size) for size in self.all_rows(torch.tensor([len(own)]), [1] * self.size)]
+        padded = torch.zeros(max(sizes), dtype=torch.uint8)
+        padded[: len(own)] = torch.from_numpy(np.frombuffer(bytearray(own), np.uint8))
+        found = [torch.empty_like(padded) for _ in sizes] if self.is_first else None
+        with exchange():
+            dist.gather(padded, found)
+        return [data[:size].numpy().tobytes() for data, size in zip(found or (), sizes, strict=False)]
+
     def wait_for_all(self) -> None:
         """See :class:`Group`."""
         self._calls += 1
