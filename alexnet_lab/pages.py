@@ -34,7 +34,7 @@ from alexnet_lab.claims.training_claims import shares
 from alexnet_lab.experiments.ablations import ABLATIONS, BASE
 from alexnet_lab.experiments.registry import EXPERIMENTS, LONGER, TIMES_LONGER
 from alexnet_lab.measured import measured_recipes
-from alexnet_lab.results.reader import FAULTS, Results, Runs, divergence, file_name
+from alexnet_lab.results.reader import FAULTS, FAULTS_OF_PROCESSES, Results, Runs, divergence, file_name
 from alexnet_lab.verification import kept
 
 README, SPEED, RELIABILITY = Path("README.md"), Path("docs/speed.md"), Path("docs/reliability.md")
@@ -99,9 +99,9 @@ def _result_row(value: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def faults_table(results: Results) -> str:
-    """The newest results of fault injection; empty if there are none."""
-    if (found := results.bench(FAULTS)) is None:
+def faults_table(results: Results, what: str = FAULTS) -> str:
+    """The newest results of fault injection of a kind; empty if there are none."""
+    if (found := results.bench(what)) is None:
         return ""
     path, value = found
     rows = [(t["what"], f"{t['trials']:,}", f"{len(t['failures']):,}", t["remark"]) for t in value["trials"]]
@@ -234,7 +234,7 @@ def tables(results: Results) -> dict[Path, dict[str, str]]:
             TRAININGS: trainings_table(results),
         },
         SPEED: {SPEEDS: speeds},
-        RELIABILITY: {FAULTS: faults_table(results)},
+        RELIABILITY: {what: faults_table(results, what) for what in (FAULTS, FAULTS_OF_PROCESSES)},
         VERIFY: kept.tables(results),
         TRANSFER: transfer.tables(results),
         INSTANCES: instances.tables(results),
