@@ -1,9 +1,9 @@
 """Writes all pages and tables of results: run ``python -m alexnet_lab.pages`` in a checkout.
 
 ``docs/claims.md`` and ``docs/paper.md`` are written whole. Tables of ``README.md``, ``docs/results.md``,
-``docs/speed.md``, ``docs/reliability.md``, ``docs/verify.md``, ``docs/transfer.md`` and ``docs/instances.md`` are
-written between two comments, ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->``. ``alexnet/recipes/measured.json`` is
-what ``alexnet list`` shows. A test fails if any of them differs from the results.
+``docs/speed.md``, ``docs/reliability.md``, ``docs/verify.md``, ``docs/transfer.md``, ``docs/instances.md`` and
+``docs/devices.md`` are written between two comments, ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->``.
+``alexnet/recipes/measured.json`` is what ``alexnet list`` shows. A test fails if any of them differs from the results.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from alexnet.recipes import RECIPES
 from alexnet.report.tables import markdown_table
 from alexnet.runtime.device import hardware_name
 from alexnet_lab import instances, transfer
+from alexnet_lab.bench import devices
 from alexnet_lab.bench.speeds import in_full, side_by_side
 from alexnet_lab.claims.claim_result import ClaimResult, Statement
 from alexnet_lab.claims.effects import ablation_rows, effect, ensemble_effect, views_effect
@@ -40,6 +41,7 @@ from alexnet_lab.verification import kept
 README, SPEED, RELIABILITY = Path("README.md"), Path("docs/speed.md"), Path("docs/reliability.md")
 VERIFY = Path("docs/verify.md")
 TRANSFER, INSTANCES = Path("docs/transfer.md"), Path("docs/instances.md")
+DEVICES_PAGE = Path("docs/devices.md")
 CLAIMS, PAPER, RESULTS_PAGE = Path("docs/claims.md"), Path("docs/paper.md"), Path("docs/results.md")
 FIGURE_1, MEASURED = Path("docs/figure1.png"), Path("alexnet/recipes/measured.json")
 RESULTS, ABLATIONS_TABLE, TRAININGS, SPEEDS = "results", "ablations", "trainings", "speeds"  # names of tables
@@ -238,6 +240,7 @@ def tables(results: Results) -> dict[Path, dict[str, str]]:
         VERIFY: kept.tables(results),
         TRANSFER: transfer.tables(results),
         INSTANCES: instances.tables(results),
+        DEVICES_PAGE: {devices.DEVICES: devices.page_table(results)},
     }
 
 

@@ -93,6 +93,7 @@ class ProcessGroup(Group):
     def __init__(self, place: Place, device: torch.device) -> None:
         self.rank, self.size, self.device, self._device = place.rank, place.size, str(device), device
         self._calls, self._owned = 0, not dist.is_initialized()
+        self.scatters = device.type == "cuda"  # gloo's reduce-scatter sends as much as its all-reduce
         attempt, number = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), next(_groups)
         if device.type == "cuda":
             torch.cuda.set_device(device)

@@ -55,7 +55,7 @@ def kill_ranks(folder: Path, kills: int, seed: int, out: Path | None = None) -> 
         number = figures["trainings"]
         run = folder / f"killed-{number}"
         draws = random.Random(f"{seed}/{number}")
-        gap = functools.partial(draws.expovariate, 2 / seconds)
+        gap = functools.partial(draws.expovariate, 6 / seconds)
         done = kill_while_training(_command(run), folder, gap, draws.randrange)
         found = done.failure or ("" if digest(run) == wanted else "other bits")
         figures["failures"] += [f"training {number}: {found}, after {done.kills} kills"] if found else []
