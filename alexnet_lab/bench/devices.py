@@ -58,7 +58,7 @@ META = torch.device("meta")
 CPU = DeviceConfig(torch.device("cpu"), bf16=False)
 SGD = OptimSpec(optimizer="sgd", lr=1e-3, momentum=0.9)
 SPEED_VARIANT, SPEED_BATCH, SPEED_PROCESSES = "torchvision", 32, 2
-SECONDS = 300  # for the processes on the wire
+SECONDS = 1200  # for the processes on the wire
 WIRE_STEPS = 2
 WIDTH, SIDE = 0.25, 67  # of the networks on the wire
 TCP_INFO_BYTES, BYTES_SENT = 208, 200  # of struct tcp_info, linux/tcp.h: up to tcpi_bytes_sent, and its place

@@ -12,7 +12,7 @@ from alexnet.runtime.run import Run
 ADDRESSES = ("10.77.0.1", "10.77.0.2")
 WORDS = ["train", "small-digits", "--device", "cpu", "--set", "model.width=0.125", "--set", "train.steps=20"]
 WORDS += ["--set", "train.precision=fp32", "--set", "train.batch_size=128"]
-PATIENCE = 500
+PATIENCE = 900
 
 
 def ip(*words):
@@ -44,6 +44,7 @@ def nodes():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2000)
 def test_two_nodes_train_as_two_processes_of_one_computer(nodes, home, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ALEXNET_HOME": str(home)}
     together = [sys.executable, "-m", "alexnet", *WORDS, "--out", "one", "--nproc", "2"]
