@@ -801,7 +801,8 @@ def extract_features(
     The result gives each layer as an array ``(rows, C, H, W)`` or ``(rows, units)`` float32, memory-mapped if ``out``
     is a folder. An image that cannot be read keeps its row, of NaN; ``table()`` has the reason. An interrupted
     extraction is continued by the same call. On one machine, with one number of threads, the bits are the same for any
-    ``batch`` and after any interruption.
+    ``batch`` and after any interruption. Processes that torchrun has started together share the images, with the same
+    bits.
 
     ``images``: a folder, a tar or zip, a text file with paths, the folder of a prepared dataset or a source; or a
     sequence of images as :class:`~alexnet.inference.predictor.Predictor` takes them. ``layers``: names of the paper
@@ -815,7 +816,6 @@ def extract_features(
 
     Raises ``UserError`` for a model, images, layers or files that cannot be used.
     """
-    reporter = make_reporter(progress)
     if not str(out).strip():
         raise UserError("--out is empty: give a folder, or a file that ends in .npz, .h5 or .parquet")
     if not 0 <= untrained <= MOST_TWINS:
@@ -827,15 +827,44 @@ def extract_features(
     is_folder = isinstance(file_format(Path(out)), NpyFolder)  # a wrong name is refused before anything is loaded
     if rdm and not is_folder:
         raise UserError(f"--rdm writes files beside the features: give a folder with --out instead of {out}")
-    device_config = resolve_device(device, precision, reference=reference)
-    network = _loaded(model, weights_root, reporter)
+    with open_group(device) as group:
+        reporter = make_reporter(progress) if group.is_first else NullReporter()
+        return _extract_features(
+            group, model, images, layers, Path(out), pool, untrained, batch, device, precision, data_root, weights_root,
+            reporter, rdm=rdm, reference=reference,
+        )  # fmt: skip
+
+
+def _extract_features(
+    group: Group,
+    model: Model,
+    images: Path | str | Sequence[ImageLike],
+    layers: str | Sequence[str],
+    out: Path,
+    pool: Pool,
+    untrained: int,
+    batch: int,
+    device: str | None,
+    precision: str,
+    data_root: Path | str | None,
+    weights_root: Path | str | None,
+    reporter: Reporter,
+    *,
+    rdm: bool,
+    reference: bool,
+) -> Features:
+    """What :func:`extract_features` does in each process of a group."""
+    device_config = resolve_device(group.device or device, precision, reference=reference)
+    network = group.in_turn(lambda: _loaded(model, weights_root, reporter))
     names = resolve_layers(network, layers)
     for name, seen in rectified_in_place(network, names).items():
         reporter.log(
             f"note: {name} is {names[name]}, before the ReLU; a hook on torchvision's own network sees {seen} there, "
             "because its ReLU works in place"
         )
-    found = open_images(images, Path(data_root) if data_root else None, reporter.log)
+    root = Path(data_root) if data_root else None
+    found = group.in_turn(lambda: open_images(images, root, reporter.log))
+    group.wait_for_all()  # listing the images can take long
     for line in found.warnings:
         reporter.log(f"note: {line}")
     if rdm:
@@ -843,10 +872,10 @@ def extract_features(
     twins = {twin_folder(seed): functools.partial(untrained_twin, network, seed) for seed in range(untrained)}
     request = Request(network, {"": lambda: network, **twins}, found, names, pool, device_config, batch)
     with device_config.enough_memory("give fewer layers, --pool mean, or --device cpu"):
-        features = extract(request, Path(out), reporter)
+        features = extract(request, out, reporter, group)
     if bad := features.description["unreadable"]:
         reporter.log(f"note: {bad:,} of {features.rows:,} images could not be read: their rows are NaN")
-    if rdm:
+    if rdm and group.is_first:
         _write_rdms(features, reporter)
     return features
 

@@ -58,7 +58,8 @@ def reproduce(arguments: argparse.Namespace) -> int:
 
 def add_bench_arguments(add: Add) -> None:
     """The arguments of ``alexnet bench``."""
-    add("what", choices=("train", "infer", "data"), help="training steps, inference, or loading of images")
+    what = "training steps, inference, loading of images, or what several processes send"
+    add("what", choices=("train", "infer", "data", "devices"), help=what)
     add("--variant", action="append", default=[], metavar="VARIANT", help="a name from 'alexnet list'; may be repeated")
     add("--batch", action="append", default=[], type=count, metavar="N", help="batch size; may be repeated")
     add("--rounds", type=count, default=5, metavar="N", help="how often each program is timed (default: 5)")
@@ -72,17 +73,21 @@ def add_bench_arguments(add: Add) -> None:
 def bench(arguments: argparse.Namespace) -> int:
     """Measure speeds, print them, and keep them with ``--keep``; returns the exit status."""
     from alexnet.runtime.progress import make_reporter
-    from alexnet_lab.bench import run
-    from alexnet_lab.bench.report import describe
+    from alexnet_lab.bench import devices, report, run
     from alexnet_lab.results import records
 
     if arguments.keep:
         records.check_clean(records.code_commit(), "--keep")
-    value = run.run_benchmark(
-        arguments.what, variants=arguments.variant, batches=arguments.batch, rounds=arguments.rounds,
-        seconds=arguments.seconds, data=arguments.data, data_root=arguments.data_root, device=arguments.device,
-        precision=arguments.precision, reporter=make_reporter(),
-    )  # fmt: skip
+    sizes = {"variants": arguments.variant, "batches": arguments.batch}
+    times = {"rounds": arguments.rounds, "seconds": arguments.seconds, "reporter": make_reporter()}
+    if arguments.what == devices.DEVICES:
+        value, describe = devices.run_devices(**sizes, **times), devices.describe
+    else:
+        value = run.run_benchmark(
+            arguments.what, data=arguments.data, data_root=arguments.data_root, device=arguments.device,
+            precision=arguments.precision, **sizes, **times,
+        )  # fmt: skip
+        describe = report.describe
     if arguments.json:
         print_json(value)
     else:

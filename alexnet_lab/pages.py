@@ -1,9 +1,9 @@
 """Writes all pages and tables of results: run ``python -m alexnet_lab.pages`` in a checkout.
 
 ``docs/claims.md`` and ``docs/paper.md`` are written whole. Tables of ``README.md``, ``docs/results.md``,
-``docs/speed.md``, ``docs/reliability.md``, ``docs/verify.md``, ``docs/transfer.md`` and ``docs/instances.md`` are
-written between two comments, ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->``. ``alexnet/recipes/measured.json`` is
-what ``alexnet list`` shows. A test fails if any of them differs from the results.
+``docs/speed.md``, ``docs/reliability.md``, ``docs/verify.md``, ``docs/transfer.md``, ``docs/instances.md`` and
+``docs/devices.md`` are written between two comments, ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->``.
+``alexnet/recipes/measured.json`` is what ``alexnet list`` shows. A test fails if any of them differs from the results.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from alexnet.recipes import RECIPES
 from alexnet.report.tables import markdown_table
 from alexnet.runtime.device import hardware_name
 from alexnet_lab import instances, transfer
+from alexnet_lab.bench import devices
 from alexnet_lab.bench.speeds import in_full, side_by_side
 from alexnet_lab.claims.claim_result import ClaimResult, Statement
 from alexnet_lab.claims.effects import ablation_rows, effect, ensemble_effect, views_effect
@@ -34,12 +35,13 @@ from alexnet_lab.claims.training_claims import shares
 from alexnet_lab.experiments.ablations import ABLATIONS, BASE
 from alexnet_lab.experiments.registry import EXPERIMENTS, LONGER, TIMES_LONGER
 from alexnet_lab.measured import measured_recipes
-from alexnet_lab.results.reader import FAULTS, Results, Runs, divergence, file_name
+from alexnet_lab.results.reader import FAULTS, FAULTS_OF_PROCESSES, Results, Runs, divergence, file_name
 from alexnet_lab.verification import kept
 
 README, SPEED, RELIABILITY = Path("README.md"), Path("docs/speed.md"), Path("docs/reliability.md")
 VERIFY = Path("docs/verify.md")
 TRANSFER, INSTANCES = Path("docs/transfer.md"), Path("docs/instances.md")
+DEVICES_PAGE = Path("docs/devices.md")
 CLAIMS, PAPER, RESULTS_PAGE = Path("docs/claims.md"), Path("docs/paper.md"), Path("docs/results.md")
 FIGURE_1, MEASURED = Path("docs/figure1.png"), Path("alexnet/recipes/measured.json")
 RESULTS, ABLATIONS_TABLE, TRAININGS, SPEEDS = "results", "ablations", "trainings", "speeds"  # names of tables
@@ -99,9 +101,9 @@ def _result_row(value: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def faults_table(results: Results) -> str:
-    """The newest results of fault injection; empty if there are none."""
-    if (found := results.bench(FAULTS)) is None:
+def faults_table(results: Results, what: str = FAULTS) -> str:
+    """The newest results of fault injection of a kind; empty if there are none."""
+    if (found := results.bench(what)) is None:
         return ""
     path, value = found
     rows = [(t["what"], f"{t['trials']:,}", f"{len(t['failures']):,}", t["remark"]) for t in value["trials"]]
@@ -234,10 +236,11 @@ def tables(results: Results) -> dict[Path, dict[str, str]]:
             TRAININGS: trainings_table(results),
         },
         SPEED: {SPEEDS: speeds},
-        RELIABILITY: {FAULTS: faults_table(results)},
+        RELIABILITY: {what: faults_table(results, what) for what in (FAULTS, FAULTS_OF_PROCESSES)},
         VERIFY: kept.tables(results),
         TRANSFER: transfer.tables(results),
         INSTANCES: instances.tables(results),
+        DEVICES_PAGE: {devices.DEVICES: devices.page_table(results)},
     }
 
 

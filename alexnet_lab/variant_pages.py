@@ -160,6 +160,18 @@ ABOUT: Mapping[str, About] = {
             "2012.",
         ),
     ),
+    "nvidia-batchnorm": About(
+        "`models/alexnet_bn/train_val2_fp16.prototxt` of NVIDIA/caffe, commit 87a2554",
+        {"max pools": CAFFE_POOL, "dropout": CAFFE_DROPOUT},
+        (
+            "NVIDIA's solvers for 8,192, 16,384 and 32,768 images a batch use this network. It is "
+            "[bvlc-alexnet](bvlc-alexnet.md) without LRN, with batch normalization of the inputs of conv2 to conv5. "
+            "`train_val.prototxt` in the same folder is another network: batch normalization with scale and shift "
+            "before each of the five ReLUs.",
+            "`moving_average_fraction: 0.9` is PyTorch's momentum 0.1. The scales 1 and shifts 0 are in the state dict "
+            "and do not train.",
+        ),
+    ),
     "small": About(
         "this project",
         {
@@ -283,6 +295,7 @@ def settings(architecture: Architecture) -> dict[str, str]:
         found["within-channel LRN"] = "5 × 5, k = 1, β = 0.75, α = 0.001 times the mean of squares"
     if "batch-norm" in operations:
         found["batch norm"] = f"ε = {_number(a.batch_norm_eps)}, momentum {a.batch_norm_momentum:g}"
+        found["batch norm"] += "" if a.batch_norm_affine else ", without scale and shift"
     found["dropout"] = _dropout(a)
     found["initial weights"] = _initial_weights(a)
     if a.initialisation in ("torch", "xavier"):
@@ -292,6 +305,7 @@ def settings(architecture: Architecture) -> dict[str, str]:
     else:
         layers = [*((f"conv{number}", layer.bias) for number, layer in convs)]
         layers += [(f"fc{number}", layer.bias) for number, layer in enumerate(a.hidden, 6)]
+        layers += [("fc8", a.output_bias)] if a.output_bias else []
         found["initial biases"] = _by_value(layers)
     return found
 

@@ -144,6 +144,7 @@ def _features(add: Add) -> None:
     add("--cka", nargs="*", metavar="FEATURES", help=cka)
     batch = "images that are read at a time (default: 256); the features do not depend on it"
     add("--batch", type=count, default=256, metavar="N", help=batch)
+    add("--nproc", type=count, default=1, metavar="N", help="divide the images among N processes (default: 1)")
     add_device(add)
     add("--precision", choices=("fp32", "bf16"), default="fp32", help="of the computation (default: fp32)")
     add_reference(add)

@@ -11,10 +11,11 @@ import hashlib
 import io
 import itertools
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,7 @@ from alexnet.data.writer import NAMES, decode_all
 
 LIST_SUFFIXES = (".txt", ".csv", ".lst", ".list")
 READ_AHEAD = 64  # images of a prepared dataset that are read at a time
+Item = TypeVar("Item")
 URL = "is a URL, and URLs are not fetched: download the image and give its path"
 
 
@@ -68,26 +70,37 @@ class Row:
 class ImageList:
     """``count`` images in a fixed order. ``location``: where they are; ``fingerprint``: changes when they change.
 
-    ``open(settings, start)`` gives the rows from number ``start`` on, decoded by several threads as the preprocessing
-    of a model needs them. ``warnings``: sentences about files that have no row.
+    ``open(settings, numbers)`` gives the rows with these numbers (from 0, ascending), decoded by several threads as the
+    preprocessing of a model needs them; the other images are not read. ``warnings``: sentences about files that have no
+    row.
     """
 
     location: str
     fingerprint: str
     count: int
-    open: Callable[[Preprocessing, int], Iterator[Row]]
+    open: Callable[[Preprocessing, Sequence[int]], Iterator[Row]]
     warnings: tuple[str, ...] = ()
 
-    def rows(self, settings: Preprocessing, start: int = 0) -> Generator[Row, None, None]:
-        """The rows from number ``start`` on. Raises ``UserError`` if there are fewer than ``count`` in all."""
-        number = start
-        for row in itertools.islice(self.open(settings, start), self.count - start):
+    def rows(self, settings: Preprocessing, numbers: Sequence[int] | None = None) -> Generator[Row, None, None]:
+        """The rows with these numbers, ascending (None: all). Raises ``UserError`` if the list has become shorter."""
+        numbers = range(self.count) if numbers is None else numbers
+        found = 0
+        for row in self.open(settings, numbers):
             yield row
-            number += 1
-        if number < self.count:
+            found += 1
+        if found < len(numbers):
             raise UserError(
-                f"{self.location} changed while it was read: it has {number:,} images instead of {self.count:,}"
+                f"{self.location} changed while it was read: it has {numbers[found]:,} images instead of {self.count:,}"
             )
+
+
+def pick(items: Iterable[Item], numbers: Sequence[int]) -> Iterator[Item]:
+    """The items with these numbers, which are ascending and count from 0; the items after the last one are not read."""
+    before = -1
+    items = iter(items)
+    for number in numbers:
+        yield from itertools.islice(items, number - before - 1, number - before)
+        before = number
 
 
 def open_images(
@@ -150,8 +163,8 @@ def list_of_source(source: Source) -> ImageList:
     """The images of a source, in its order."""
     count = sum(1 for _ in source.records()) if source.count is None else source.count
 
-    def rows(settings: Preprocessing, start: int) -> Iterator[Row]:
-        return _decoded(source.classes, itertools.islice(source.records(), start, None), settings)
+    def rows(settings: Preprocessing, numbers: Sequence[int]) -> Iterator[Row]:
+        return _decoded(source.classes, pick(source.records(), numbers), settings)
 
     return ImageList(source.location, source.fingerprint, count, rows, source.warnings)
 
@@ -162,12 +175,12 @@ def _of_folder(root: Path) -> ImageList:
     files = [file for file in files if may_be_image(file[0])]
     classes, labels = _labels_in_folder(root)
 
-    def records(start: int) -> Iterator[Record]:
-        for path, _, _ in itertools.islice(files, start, None):
+    def records(numbers: Sequence[int]) -> Iterator[Record]:
+        for path, _, _ in pick(files, numbers):
             yield Record(None, labels.get(os.path.dirname(path), -1), printable(path), root / path)  # noqa: PTH120
 
-    def rows(settings: Preprocessing, start: int) -> Iterator[Row]:
-        return _decoded(classes, records(start), settings)
+    def rows(settings: Preprocessing, numbers: Sequence[int]) -> Iterator[Row]:
+        return _decoded(classes, records(numbers), settings)
 
     return ImageList(str(root), fingerprint(files), len(files), rows, tuple(ignored.warnings()))
 
@@ -190,16 +203,16 @@ def _of_archive(path: Path, form: ArchiveFormat) -> ImageList:
     except UserError:
         classes, label = (), lambda folder: -1
 
-    def records(start: int) -> Iterator[Record]:
+    def records(numbers: Sequence[int]) -> Iterator[Record]:
         if fingerprint_paths([path]) != before:
             raise UserError(f"{path} changed while it was in use: start again")
         with closing(_images_in_archive(path, form, Ignored())) as found:
-            for parts, member in itertools.islice(found, start, None):
+            for parts, member in pick(found, numbers):
                 data, fault = _member_bytes(member)
                 yield Record(None, label(parts[:-1]), printable("/".join(parts)), data, fault)
 
-    def rows(settings: Preprocessing, start: int) -> Iterator[Row]:
-        return _decoded(classes, records(start), settings)
+    def rows(settings: Preprocessing, numbers: Sequence[int]) -> Iterator[Row]:
+        return _decoded(classes, records(numbers), settings)
 
     return ImageList(str(path), before, count, rows, tuple(ignored.warnings()))
 
@@ -267,13 +280,13 @@ def _of_files(files: Sequence[tuple[str, Path, str]], location: str) -> ImageLis
     classes = tuple(dict.fromkeys(class_name for _, _, class_name in files))
     labels = {name: label for label, name in enumerate(classes)}
 
-    def records(start: int) -> Iterator[Record]:
-        for name, path, class_name in itertools.islice(files, start, None):
+    def records(numbers: Sequence[int]) -> Iterator[Record]:
+        for name, path, class_name in pick(files, numbers):
             fault = URL if is_url(name) else ""
             yield Record(None, labels[class_name], printable(name), path, fault)
 
-    def rows(settings: Preprocessing, start: int) -> Iterator[Row]:
-        return _decoded(tuple(map(printable, classes)), records(start), settings)
+    def rows(settings: Preprocessing, numbers: Sequence[int]) -> Iterator[Row]:
+        return _decoded(tuple(map(printable, classes)), records(numbers), settings)
 
     stated = (_state(name, path, class_name) for name, path, class_name in files)
     return ImageList(location, fingerprint(stated), len(files), rows)
@@ -292,24 +305,24 @@ def _of_prepared(dataset: PreparedDataset) -> ImageList:
     stored = dataset.meta["preprocessing"]
     resize = stored.get("resize", "short-side")
 
-    def rows(settings: Preprocessing, start: int) -> Iterator[Row]:
+    def rows(settings: Preprocessing, numbers: Sequence[int]) -> Iterator[Row]:
         needed = (settings.resize_size, settings.channels, settings.resize)
         if needed != (dataset.side, dataset.channels, resize):
             raise UserError(
                 f"{dataset.path} holds images of {dataset.side} pixels, {dataset.channels} channels, {resize}; the "
                 f"model needs {needed[0]} pixels, {needed[1]} channels, {needed[2]}: give the source itself"
             )
-        return _prepared_rows(dataset, start)
+        return _prepared_rows(dataset, numbers)
 
     return ImageList(str(dataset.path), dataset.digest, len(dataset.targets), rows)
 
 
-def _prepared_rows(dataset: PreparedDataset, start: int) -> Iterator[Row]:
+def _prepared_rows(dataset: PreparedDataset, numbers: Sequence[int]) -> Iterator[Row]:
     classes = dataset.classes
     with io.TextIOWrapper(open_regular(dataset.path / NAMES), encoding="utf-8") as file:
-        names = itertools.islice(file, start, None)
-        for first in range(start, len(dataset.targets), READ_AHEAD):
-            index = np.arange(first, min(first + READ_AHEAD, len(dataset.targets)))
+        names = pick(file, numbers)
+        for first in range(0, len(numbers), READ_AHEAD):
+            index = np.asarray(numbers[first : first + READ_AHEAD], np.int64)
             for number, pixels in zip(index.tolist(), dataset.read(index), strict=True):
                 name, target = next(names).rstrip("\n"), classes[dataset.targets[number]]
                 yield Row(name, target, SPLITS[dataset.splits[number]], pixels, digest=int(dataset.hashes[number]))
@@ -325,8 +338,8 @@ def _of_sequence(images: Sequence[ImageLike]) -> ImageList:
         for name, image in zip(names, images, strict=True)
     )
 
-    def rows(settings: Preprocessing, start: int) -> Iterator[Row]:
-        for name, image in itertools.islice(zip(names, images, strict=True), start, None):
+    def rows(settings: Preprocessing, numbers: Sequence[int]) -> Iterator[Row]:
+        for name, image in pick(zip(names, images, strict=True), numbers):
             try:
                 pixels = read_photograph(image, settings.resize_size, settings.channels, "", settings.resize)
                 yield Row(printable(name), "", None, pixels, digest=content_hash(pixels))

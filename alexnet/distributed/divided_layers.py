@@ -60,7 +60,7 @@ class DividedGroup(ProcessGroup):
 
     def own_rows(self, partial: Tensor, images: int) -> Tensor:
         """The rows of this process of the sum of ``partial`` ``(images, …)`` over all processes."""
-        if partial.device.type != "cuda":  # gloo's reduce-scatter sends as much as its all-reduce
+        if not self.scatters:
             return self.reduce(partial.clone())[self.share(images)]
         counts = self.shares(images)
         padded = partial.new_zeros((self.size * max(counts), *partial.shape[1:]))
@@ -245,8 +245,8 @@ class _GatherColumns(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        total = context.group.reduce(gradient.contiguous())
-        return total[:, context.group.share(total.shape[1])], None
+        own = context.group.own_rows(gradient.transpose(0, 1).contiguous(), gradient.shape[1])
+        return own.transpose(0, 1), None
 
 
 def divided_linear_layers(network: nn.Module) -> tuple[str, str]:

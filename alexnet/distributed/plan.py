@@ -13,7 +13,7 @@ JPDC 2009):
   layer among them), as above; the inputs of the first divided layer (F of an image) are gathered and their gradients
   scattered, and the outputs of the second (U of an image) the other way round: 8 (P′ + B (F + U)) (N − 1)/N.
 * columns (2012): half of the maps before conv3, of the features before fc6 and of the units before fc7 go to the other
-  device, and their gradients back; the logits are summed.
+  device, and their gradients back; the logits are summed, and the gradients of the last layer's biases.
 
 Computation and communication do not overlap in this program, so their times are added.
 """
@@ -130,7 +130,8 @@ def bytes_sent(network: Classifier, parallel: Parallel, devices: int, batch: int
         elif isinstance(layer, nn.Linear) and name != network.last_layer:
             exchanged += layer.in_features
     logits = 2 * network.num_classes  # an all-reduce forward; backward the gradients of the logits
-    return FP32 * batch * (2 * exchanged / COLUMNS + logits)
+    bias = network.num_classes  # the biases of the last layer are not divided: an all-reduce of their gradients
+    return FP32 * (batch * (2 * exchanged / COLUMNS + logits) + bias)
 
 
 def plan_steps(

@@ -93,6 +93,7 @@ class ProcessGroup(Group):
     def __init__(self, place: Place, device: torch.device) -> None:
         self.rank, self.size, self.device, self._device = place.rank, place.size, str(device), device
         self._calls, self._owned = 0, not dist.is_initialized()
+        self.scatters = device.type == "cuda"  # gloo's reduce-scatter sends as much as its all-reduce
         attempt, number = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), next(_groups)
         if device.type == "cuda":
             torch.cuda.set_device(device)
@@ -187,6 +188,16 @@ class ProcessGroup(Group):
         with exchange():
             dist.broadcast(tensor, 0)
         return tensor.numpy().tobytes()
+
+    def to_first(self, own: bytes) -> list[bytes]:
+        """See :class:`Group`."""
+        sizes = [int(size) for size in self.all_rows(torch.tensor([len(own)]), [1] * self.size)]
+        padded = torch.zeros(max(sizes), dtype=torch.uint8)
+        padded[: len(own)] = torch.from_numpy(np.frombuffer(bytearray(own), np.uint8))
+        found = [torch.empty_like(padded) for _ in sizes] if self.is_first else None
+        with exchange():
+            dist.gather(padded, found)
+        return [data[:size].numpy().tobytes() for data, size in zip(found or (), sizes, strict=False)]
 
     def wait_for_all(self) -> None:
         """See :class:`Group`."""

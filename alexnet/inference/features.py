@@ -2,7 +2,8 @@
 
 The network always computes chunks of the same number of images (``CHUNKS``), and chunks begin at fixed rows. The last
 chunk is filled up with black images, whose outputs are dropped. So the result depends neither on the batch size nor on
-where an extraction was interrupted: on one machine, with one number of threads, it has the same bits.
+where an extraction was interrupted: on one machine, with one number of threads, it has the same bits. Several processes
+compute different chunks and give them to the first one, which writes them in order: the bits are again the same.
 
 An extraction works in ``OUT.partial/``. There ``features.json`` states how many rows are complete, with their sha256.
 When all rows are there, that folder becomes ``OUT``: ``OUT`` is complete or absent. The files are written, not
@@ -23,7 +24,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast, get_args
 
@@ -32,6 +33,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from alexnet.config import Preprocessing
 from alexnet.core.errors import UserError, unknown
 from alexnet.core.files import folder_bytes, json_text, read_json, size_in_words, write_json
 from alexnet.core.platform import check_platform, fcntl
@@ -54,11 +56,13 @@ from alexnet.inference.feature_files import (
 from alexnet.inference.predictor import Predictor
 from alexnet.models.classifier import Classifier
 from alexnet.runtime.device import DeviceConfig, describe_hardware
+from alexnet.runtime.group import ONE, Group
 from alexnet.runtime.log import Reporter, stage
 
 Pool = Literal["none", "mean", "max"]
 CHUNKS = {"cpu": 32, "cuda": 256}
 """Device type → images that the network computes at a time, always."""
+Chunk = tuple[list[Row], dict[str, NDArray[np.float32]]]
 OTHER_CHUNK = 32  # of any other device
 BATCH = 256  # images that are read at a time
 SCHEMA = 1
@@ -113,17 +117,39 @@ class LayerExtractor:
 
 
 def computed_chunks(
-    extractor: LayerExtractor, images: ImageList, model: Classifier, start: int = 0, batch: int = BATCH
-) -> Iterator[tuple[list[Row], dict[str, NDArray[np.float32]]]]:
+    extractor: LayerExtractor, images: ImageList, model: Classifier, start: int = 0, batch: int = BATCH,
+    group: Group = ONE,
+) -> Iterator[Chunk]:  # fmt: skip
     """(Rows, name → their outputs) for one chunk of images after another; the outputs of unreadable images are NaN.
 
     ``start``: the first row, a multiple of the chunk. ``batch``: images that are read at a time; the result does not
-    depend on it.
+    depend on it. In a ``group``, whole chunks are divided among the processes, and the first one gets all of them in
+    order, without pixels; the others get none.
     """
+    chunks = [
+        range(first, min(first + extractor.chunk, images.count))
+        for first in range(start, images.count, extractor.chunk)
+    ]
+    computed = _own_chunks(extractor, images, model, chunks[group.rank :: group.size], batch)
+    if group.size == 1:
+        yield from computed
+        return
+    for first in range(0, len(chunks), group.size):
+        message = b"" if first + group.rank >= len(chunks) else _packed(computed)
+        if not first:
+            group.wait_for_all()  # finding the first image in an archive can take long
+        for each in group.to_first(message):
+            if each:
+                yield _unpacked(each, extractor)
+
+
+def _own_chunks(
+    extractor: LayerExtractor, images: ImageList, model: Classifier, chunks: Sequence[range], batch: int
+) -> Iterator[Chunk]:
     settings, chunk = model.preprocessing, extractor.chunk
     black = np.zeros((settings.resize_size, settings.resize_size, settings.channels), np.uint8)
     at_once = -(-min(batch, images.count) // chunk) * chunk
-    with closing(images.rows(settings, start)) as rows:
+    with closing(images.rows(settings, [*itertools.chain.from_iterable(chunks)])) as rows:
         while read := list(itertools.islice(rows, at_once)):
             for first in range(0, len(read), chunk):
                 some = read[first : first + chunk]
@@ -134,6 +160,36 @@ def computed_chunks(
                     for output in outputs.values():
                         output[bad] = np.nan
                 yield some, outputs
+
+
+def _packed(chunks: Iterator[Chunk]) -> bytes:
+    """The next chunk, or the error that it raises, as a line of JSON and the bytes of its outputs."""
+    try:
+        rows, outputs = next(chunks)
+    except UserError as error:
+        return json.dumps({"error": error.line}).encode() + b"\n"
+    described = [[row.name, row.class_name, row.error, row.pixels is not None] for row in rows]
+    return b"".join(
+        [json.dumps({"rows": described}).encode(), b"\n", *(output.tobytes() for output in outputs.values())]
+    )
+
+
+def _unpacked(message: bytes, extractor: LayerExtractor) -> Chunk:
+    """The chunk of :func:`_packed`; its rows have pixels of no size. Raises the error that is in its place."""
+    line, _, data = message.partition(b"\n")
+    described = json.loads(line)
+    if "error" in described:
+        raise UserError(described["error"])
+    rows = [
+        Row(name, class_name, None, np.zeros(0, np.uint8) if read else None, error)
+        for name, class_name, error, read in described["rows"]
+    ]
+    outputs, end = {}, 0
+    for name, shape in extractor.shapes.items():
+        size = len(rows) * math.prod(shape)
+        outputs[name] = np.frombuffer(data, np.float32, size, end).reshape(len(rows), *shape)
+        end += 4 * size
+    return rows, outputs
 
 
 @dataclass(frozen=True)
@@ -177,12 +233,40 @@ class Request:
         return identity
 
 
-def extract(request: Request, out: Path, reporter: Reporter) -> Features:
+def extract(request: Request, out: Path, reporter: Reporter, group: Group = ONE) -> Features:
     """Write the features to ``out``, or continue an interrupted extraction; finished features are returned unchanged.
 
-    ``out``: a folder, or a file in one of the other formats of ``feature_files.py``. Raises ``UserError`` if the disk
-    is too small or cannot be written, if ``out`` holds other features or other files, and if no image can be read.
+    ``out``: a folder, or a file in one of the other formats of ``feature_files.py``. ``group``: the processes that
+    share the work; the first one writes. Raises ``UserError`` if the disk is too small or cannot be written, if ``out``
+    holds other features or other files, and if no image can be read.
     """
+    if group.is_first:
+        features = _extract(request, out, reporter, group)
+        group.from_first(bytes)
+        return features
+    while told := group.from_first(bytes):
+        folder, start, fingerprint = json.loads(told)
+        images = request.images
+        if images.fingerprint != fingerprint:
+            images = replace(images, open=_other_images(images))
+        network = request.networks[folder]()
+        extractor = LayerExtractor(network, request.layers, request.pool, request.device)
+        for _ in computed_chunks(extractor, images, request.model, start, request.batch, group):
+            pass
+    return open_features(out)
+
+
+def _other_images(images: ImageList) -> Callable[[Preprocessing, Sequence[int]], Iterator[Row]]:
+    """What opens images that are not those of the first process: it raises ``UserError``."""
+
+    def rows(settings: Preprocessing, numbers: Sequence[int]) -> Iterator[Row]:
+        raise UserError(f"{images.location} has other images in another process: give the same images to all")
+
+    return rows
+
+
+def _extract(request: Request, out: Path, reporter: Reporter, group: Group) -> Features:
+    """What :func:`extract` does in the first process."""
     form = file_format(out)
     extractor = LayerExtractor(request.model, request.layers, request.pool, request.device)
     identity = request.identity(extractor)
@@ -202,7 +286,7 @@ def extract(request: Request, out: Path, reporter: Reporter) -> Features:
             state = _begin(partial, identity, _machine(request.device))
             if "progress" in state:
                 try:
-                    state = _fill(request, extractor, partial, state, reporter)
+                    state = _fill(request, extractor, partial, state, reporter, group)
                 except UserError:
                     if not state["progress"]:  # nothing to continue
                         shutil.rmtree(partial)
@@ -320,7 +404,7 @@ def _begin(partial: Path, identity: dict[str, Any], machine: dict[str, object]) 
 
 
 def _fill(
-    request: Request, extractor: LayerExtractor, partial: Path, state: dict[str, Any], reporter: Reporter
+    request: Request, extractor: LayerExtractor, partial: Path, state: dict[str, Any], reporter: Reporter, group: Group
 ) -> dict[str, Any]:
     """Compute all rows that are missing, and return the final description, which is also written."""
     for folder, make in request.networks.items():
@@ -331,7 +415,7 @@ def _fill(
                 continue
             if folder:
                 extractor = LayerExtractor(make(), request.layers, request.pool, request.device)
-            _compute(request, extractor, writer, _unreadable(partial) if folder else None, folder, reporter)
+            _compute(request, extractor, writer, _unreadable(partial) if folder else None, folder, reporter, group)
     unreadable = _unreadable(partial)
     if len(unreadable) == request.images.count:
         first = next(read_table(partial / TABLE))
@@ -353,14 +437,16 @@ def _unreadable(partial: Path) -> set[int]:
 
 def _compute(
     request: Request, extractor: LayerExtractor, writer: _Writer, unreadable: set[int] | None, folder: str,
-    reporter: Reporter,
+    reporter: Reporter, group: Group,
 ) -> None:  # fmt: skip
     """Compute and write the rows of one network. ``unreadable``: the rows that the first network could not read."""
     count, begun, start = request.images.count, time.monotonic(), writer.rows
     saved = begun
+    group.from_first(lambda: json.dumps([folder, start, request.images.fingerprint]).encode())
     title = f"features of {request.model.variant or 'the model'}{f', {folder}' if folder else ''}"
     with stage(reporter, title, count, start):
-        for rows, outputs in computed_chunks(extractor, request.images, request.model, start, request.batch):
+        chunks = computed_chunks(extractor, request.images, request.model, start, request.batch, group)
+        for rows, outputs in chunks:
             bad = {writer.rows + place for place, row in enumerate(rows) if row.pixels is None}
             if unreadable is not None and bad != unreadable & set(range(writer.rows, writer.rows + len(rows))):
                 raise UserError(f"{request.images.location} changed while it was read: start again with another --out")

@@ -84,7 +84,9 @@ class Architecture:
     ``lrn_convention``: whether α multiplies the sum or the mean of squares. ``dropout_at``: the layers whose output has
     dropout; ``dropout_scaling``: see :class:`~alexnet.models.layers.Dropout`. ``pool_ceil_mode``: whether a last,
     partly empty window of a pool counts. ``adaptive_pool``: the last feature maps are averaged to this height and width
-    in pixels if theirs differ; None: fc6 is built for the height and width that they have.
+    in pixels if theirs differ; None: fc6 is built for the height and width that they have. ``batch_norm_affine``:
+    whether batch normalizations learn a scale and a shift; if not, these are 1 and 0, and stay in the state dict.
+    ``output_std``, ``output_bias``: as ``std`` and ``bias`` of a layer, for fc8.
     """
 
     convs: tuple[ConvLayer, ConvLayer, ConvLayer, ConvLayer, ConvLayer]
@@ -102,11 +104,13 @@ class Architecture:
     lrn_groups: int = 1
     batch_norm_eps: float = 1e-5
     batch_norm_momentum: float = 0.1
+    batch_norm_affine: bool = True
     dropout: float = 0.5
     dropout_at: tuple[DropoutSite, ...] = ("fc6", "fc7")
     dropout_scaling: DropoutScaling = "train"
     initialisation: Initialisation = "gaussian"
     output_std: float = 0.01
+    output_bias: float = 0.0
     adaptive_pool: int | None = None
 
     def __post_init__(self) -> None:
@@ -202,7 +206,7 @@ class AlexNet(Classifier):
                     self.add_module(f"within_channel_norm{number}", WithinChannelLRN(size=5, alpha=1e-3, beta=0.75))
                 case "batch-norm":
                     batch_norm = nn.BatchNorm2d(layer.filters, a.batch_norm_eps, a.batch_norm_momentum)
-                    self.add_module(f"norm{number}", batch_norm)
+                    self.add_module(f"norm{number}", batch_norm.requires_grad_(a.batch_norm_affine))
                 case "pool":
                     pool = nn.MaxPool2d(a.pool_kernel, a.pool_stride, ceil_mode=a.pool_ceil_mode)
                     self.add_module(f"pool{number}", pool)
@@ -235,7 +239,7 @@ class AlexNet(Classifier):
         a = self.architecture
         convs = {f"conv{number}": (layer.std, layer.bias) for number, layer in enumerate(a.convs, 1)}
         hidden = {name: (layer.std, layer.bias) for name, layer in zip(("fc6", "fc7"), a.hidden, strict=True)}
-        return {**convs, **hidden, "fc8": (a.output_std, 0.0)}
+        return {**convs, **hidden, "fc8": (a.output_std, a.output_bias)}
 
 
 def architecture_of(network: nn.Module) -> Architecture | None:

@@ -38,6 +38,7 @@ POOL_LRN: tuple[LayerOp, ...] = ("activation", "pool", "lrn")
 POOL: tuple[LayerOp, ...] = ("activation", "pool")
 BN: tuple[LayerOp, ...] = ("batch-norm", "activation")
 BN_POOL: tuple[LayerOp, ...] = ("batch-norm", "activation", "pool")
+POOL_BN: tuple[LayerOp, ...] = ("activation", "pool", "batch-norm")
 ACTIVATION_BN: tuple[LayerOp, ...] = ("activation", "batch-norm")
 ACTIVATION_BN_POOL: tuple[LayerOp, ...] = ("activation", "batch-norm", "pool")
 
@@ -170,6 +171,20 @@ BATCHNORM = Architecture(
     output_std=0.001,
 )
 
+NVIDIA_BATCHNORM = replace(
+    BVLC_ALEXNET,
+    convs=(
+        ConvLayer(96, 11, stride=4, ops=POOL_BN, bias=0.01),
+        ConvLayer(256, 5, padding=2, groups=2, ops=POOL_BN, bias=0.01),
+        ConvLayer(384, 3, padding=1, ops=ACTIVATION_BN, bias=0.01),
+        ConvLayer(384, 3, padding=1, groups=2, ops=ACTIVATION_BN, bias=0.01),
+        ConvLayer(256, 3, padding=1, groups=2, ops=POOL, bias=0.01),
+    ),
+    batch_norm_eps=1e-4,
+    batch_norm_affine=False,
+    output_bias=0.01,
+)
+
 SMALL = replace(
     BATCHNORM,
     convs=(
@@ -211,6 +226,10 @@ VARIANTS: Mapping[str, Variant] = {
     "keras": Variant(KERAS, 'an AlexNet of tutorials in Keras: "same" padding, batch norm after ReLU'),
     "batchnorm": Variant(
         BATCHNORM, "recommended for new trainings: one column, conv → batch norm → ReLU (Ioffe and Szegedy 2015)"
+    ),
+    "nvidia-batchnorm": Variant(
+        NVIDIA_BATCHNORM,
+        "NVIDIA's alexnet_bn for large batches: batch norm before conv2 to conv5, without scale",
     ),
     "small": Variant(SMALL, "this project's own network for images of 28 to 64 pixels", num_classes=10, in_channels=1),
     "trunk": Variant(TRUNK, "this project's own network to start other trainings from: photographs of 64 to 96 pixels"),

@@ -24,6 +24,32 @@ CAFFE_SOURCE = (
     "the short side is scaled to 256 and the centre is cut out"
 )
 
+
+def _nvidia(name: str, batch: int, lr: float, ramp: int, steps: int, file: str) -> Recipe:
+    """NVIDIA's training with large batches: ``lr`` after ``ramp`` of ``steps`` steps; ``file``: its solver."""
+    return Recipe(
+        name=f"nvidia-batchnorm-imagenet-{name}",
+        model=ModelSpec(variant="nvidia-batchnorm"),
+        data=CAFFE_DATA,
+        augment=CAFFE_AUGMENT,
+        optim=OptimSpec(
+            optimizer="lars", lr=lr, momentum=0.9, weight_decay=5e-4, trust_coeff=0.001, trust_clip=True,
+            schedule="poly", warmup=ramp / steps,
+        ),
+        train=TrainSpec(batch_size=batch, epochs=100),
+        claim=Claim(
+            source=f"{file} in models/alexnet_bn of NVIDIA/caffe, commit 87a2554: LARC, rate {lr:g}, {steps:,} steps. "
+            f"Different here: the rate rises linearly from 0 in {ramp} steps and then falls from its peak (there with "
+            "the square of the step, from 1, and the fall begins at step 0); LARC's ratio includes the weight decay; "
+            "the velocity does not include the rate; pixels are not divided by 256; batch normalization has the "
+            "statistics of the whole batch (there of a part of it); images are not stretched to 256 × 256, but their "
+            "centre is cut out",
+            expects="no accuracy is reported",
+            cost="hours on eight GPUs; not run",
+        ),
+    )  # fmt: skip
+
+
 RECIPES = (
     Recipe(
         name="paper-imagenet",
@@ -139,4 +165,7 @@ RECIPES = (
             cost="days on one GPU of its time; not run",
         ),
     ),
+    _nvidia("8k", 8192, 10.0, 600, 15_600, "solver_8K.prototxt"),
+    _nvidia("16k", 16_384, 24.0, 400, 7_800, "solver_16k.prototxt"),
+    _nvidia("32k", 32_768, 32.0, 400, 4_000, "solver_32k.prototxt"),
 )

@@ -81,6 +81,10 @@ class Group:
         """What ``make`` returns in the first process. The others wait for it, however long it takes."""
         return make()
 
+    def to_first(self, own: bytes) -> list[bytes]:
+        """The bytes of each process in the first one, in the order of the processes; an empty list in the others."""
+        return [own]
+
     def wait_for_all(self) -> None:
         """Wait until all processes have called this method, however long it takes."""
 

@@ -2,7 +2,8 @@
 
 Without options it runs a few trials of each kind, with ``--full`` as many as ``docs/reliability.md`` reports. Random
 command lines can be run in parts: ``commands --first 3000 --count 500``. So can changed weights files; with ``--out``
-they are continued where they ended: ``weights --format onnx --count 10000 --out FILE``.
+they are continued where they ended: ``weights --format onnx --count 10000 --out FILE``. Kills of the processes of one
+training run only by themselves, and are continued too: ``processes --count 2000 --out FILE``.
 ``--keep`` writes the outcome to ``alexnet_lab/results/``, in a checkout. The exit status is 1 if there was a failure,
 and with ``--full`` also if a kind of fault could not be injected here.
 """
@@ -35,11 +36,12 @@ from alexnet_lab.faults.damage import damage_checkpoints
 from alexnet_lab.faults.images import damage_images
 from alexnet_lab.faults.parsers import fuzz_parsers
 from alexnet_lab.faults.power import cut_power
+from alexnet_lab.faults.processes import kill_ranks
 from alexnet_lab.faults.resuming import kill_command, kill_while_training, resume_after_each_step, stop_by_signals
 from alexnet_lab.faults.saving import kill_while_saving
 from alexnet_lab.faults.trial import FaultResult
 from alexnet_lab.faults.weights import FORMATS, damage_weights
-from alexnet_lab.results.reader import FAULTS
+from alexnet_lab.results.reader import FAULTS, FAULTS_OF_PROCESSES
 from alexnet_lab.results.records import check_clean, circumstances, code_commit, keep_bench
 
 SMALL_DISK: dict[str, Callable[[Path], FaultResult]] = {"fill": disk.fill_disk, "read-only": disk.make_read_only}
@@ -62,6 +64,7 @@ class Scale:
     inputs: int  # of each parser
     lines: int  # command lines
     weights: int  # changed weights files of each format
+    ranks: int  # kills of processes of a training in several
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,12 +84,13 @@ class Part:
 
 QUICK = Scale(
     saves=40, cuts=10, kills=8, commands=0, seeds=1, signals=4, every=7, damages=120, images=1000, calls=47, inputs=50,
-    lines=120, weights=25,
+    lines=120, weights=25, ranks=2,
 )  # fmt: skip
 FULL = Scale(
     saves=1000, cuts=300, kills=60, commands=20, seeds=3, signals=20, every=1, damages=1200, images=10_000, calls=1,
-    inputs=5000, lines=10_000, weights=10_000,
+    inputs=5000, lines=10_000, weights=10_000, ranks=2000,
 )  # fmt: skip
+PROCESSES = "processes"  # in no other trials: each kill takes half a minute
 ALONE = ("calls", "commands", "parsers", "weights")
 
 
@@ -117,8 +121,10 @@ def trials(folder: Path, scale: Scale, seed: int) -> Iterator[FaultResult]:
 
 
 def trials_alone(name: str, folder: Path, scale: Scale, seed: int, part: Part | None = None) -> Iterable[FaultResult]:
-    """The trials of a kind in ``ALONE``. ``part``: which of them; None for the first ones."""
+    """The trials of a kind in ``ALONE``, or of ``PROCESSES``. ``part``: which of them; None for the first ones."""
     part = part or Part()
+    if name == PROCESSES:
+        return kill_ranks(folder, len(part.numbers(scale.ranks)), seed, part.out)
     if name == "calls":
         return trials_with_library(folder, scale.calls) if library_is_loaded() else fail_every_call(folder, scale.calls)
     if name == "parsers":
@@ -161,7 +167,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """The command: run the trials, print and optionally keep them; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m alexnet_lab.faults", description=__doc__.splitlines()[0])
     parser.add_argument(
-        "name", nargs="?", choices=(*SMALL_DISK, *ALONE),
+        "name", nargs="?", choices=(*SMALL_DISK, *ALONE, PROCESSES),
         help="only this kind; fill and read-only need a small disk as --folder",
     )  # fmt: skip
     parser.add_argument("--folder", type=Path, help="where the trials write (default: a temporary folder)")
@@ -170,20 +176,21 @@ def main(words: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed of times and kinds of damage (default: 0)")
     parser.add_argument("--first", type=int, default=0, help="number of the first line or file (default: 0)")
-    parser.add_argument("--count", type=int, help="how many command lines, or weights files of each format")
+    parser.add_argument("--count", type=int, help="how many command lines, kills, or weights files of each format")
     parser.add_argument("--format", choices=FORMATS, help="of weights files (default: all)")
-    parser.add_argument("--out", type=Path, help="a JSON file with the figures of one format, continued if it exists")
+    parser.add_argument("--out", type=Path, help="a JSON file with the figures, continued if it exists")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--keep", action="store_true", help="write the outcome to alexnet_lab/results/, in a checkout")
     arguments = parser.parse_args(words)
     try:
         if arguments.keep:
             check_clean(code_commit(), "--keep")
-        if arguments.out and not (arguments.name == "weights" and arguments.format):
-            raise UserError("--out holds the figures of one format: give weights --format FORMAT with it")
+        if arguments.out and arguments.name != PROCESSES and not (arguments.name == "weights" and arguments.format):
+            raise UserError("--out is for processes, or for one format: give weights --format FORMAT with it")
         part = Part(arguments.first, arguments.count, arguments.format, arguments.out)
         results = run(arguments.name, arguments.folder, full=arguments.full, seed=arguments.seed, part=part)
-        value = to_document(results, full=arguments.full, seed=arguments.seed)
+        what = FAULTS_OF_PROCESSES if arguments.name == PROCESSES else FAULTS
+        value = to_document(results, what, full=arguments.full, seed=arguments.seed)
         print(json_text(value) if arguments.json else describe(results))
         if arguments.keep:
             print(f"kept in {keep_bench(value)}", file=sys.stderr)
@@ -211,10 +218,10 @@ def run(name: str | None, folder: Path | None, *, full: bool, seed: int, part: P
         return list(trials(Path(temporary), scale, seed))
 
 
-def to_document(results: Sequence[FaultResult], *, full: bool, seed: int) -> dict[str, Any]:
-    """What ``--json`` prints and ``--keep`` writes."""
+def to_document(results: Sequence[FaultResult], what: str, *, full: bool, seed: int) -> dict[str, Any]:
+    """What ``--json`` prints and ``--keep`` writes. ``what``: the kind of the results file."""
     return {
-        "what": FAULTS,
+        "what": what,
         "full": full,
         "seed": seed,
         **circumstances(DeviceConfig(torch.device("cpu"), bf16=False)),

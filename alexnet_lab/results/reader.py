@@ -20,6 +20,7 @@ from alexnet_lab.experiments.registry import recipe_named
 
 Runs = Sequence[Mapping[str, Any]]
 FAULTS = "faults"  # the kind of a file with the outcome of fault injection
+FAULTS_OF_PROCESSES = "faults-processes"  # … of kills of the processes of one training
 TRANSFER = "transfer"  # what a file with trainings on few images holds
 TRANSFER_LAYERS = "transfer-layers"  # … with probes of each layer
 INSTANCES = "instances"  # … with networks that differ in their random seed

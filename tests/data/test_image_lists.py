@@ -19,7 +19,7 @@ GREY = Preprocessing(1, 8, 8, 8, "unit", (0.0,), (255.0,))
 
 def listed(images, settings=SETTINGS, start=0):
     found = open_images(images)
-    rows = list(found.rows(settings, start))
+    rows = list(found.rows(settings, range(start, found.count)))
     assert len(rows) == found.count - start
     return rows
 

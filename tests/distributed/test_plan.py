@@ -37,8 +37,9 @@ def test_bytes_that_each_device_sends(paper, two_columns):
             assert bytes_sent(paper, "data", devices, batch) == pytest.approx(8 * PARAMETERS * share)
             expected = 8 * share * (SUMMED + batch * (9216 + 4096))
             assert bytes_sent(paper, "hybrid", devices, batch) == pytest.approx(expected)
-    maps, features, units, logits = 256 * 13 * 13, 9216, 4096, 2 * 1000
-    assert bytes_sent(two_columns, "columns", 2, 1) == 4 * (maps + features + units + logits) == 234_304
+    maps, features, units, logits, bias = 256 * 13 * 13, 9216, 4096, 2 * 1000, 1000
+    assert 4 * (maps + features + units + logits) == 234_304
+    assert bytes_sent(two_columns, "columns", 2, 10) == 2_343_040 + 4 * bias
     with pytest.raises(UserError, match="its local response normalization crosses the columns"):
         bytes_sent(paper, "columns", 2, 128)
 

@@ -12,6 +12,7 @@ import pytest
 from safetensors.torch import load_file
 
 from alexnet.runtime.run import Run
+from alexnet_lab.faults.processes import ranks
 
 WORKER = Path(__file__).with_name("worker.py")
 LIMITS = {"float64": 1e-12, "fp32": 2e-5, "fp32 fast": 2e-5, "bf16": 2e-2}
@@ -45,15 +46,6 @@ def start(tmp_path, environment, *more, processes=3):
     words = [*WORDS, "--out", "run", "--nproc", str(processes), *more]
     command = [sys.executable, "-m", "alexnet", *words]
     return subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-
-def ranks(parent):
-    """Rank → process number of the processes that train."""
-    found = {}
-    for number in Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split():
-        variables = Path(f"/proc/{number}/environ").read_bytes().split(b"\0")
-        found |= {int(each[5:]): int(number) for each in variables if each.startswith(b"RANK=")}
-    return found
 
 
 def wait_for(condition, process):
@@ -92,7 +84,7 @@ def test_killed_and_stopped_processes_end_with_the_same_bits(tmp_path, environme
         for what in ("kill", "stop"):
             before = set(checkpoints(place))
             wait_for(lambda before=before: set(checkpoints(place)) - before, process)
-            children = ranks(process)
+            children = ranks(process.pid)
             if what == "kill":
                 os.kill(children[killed], signal.SIGKILL)
         os.kill(process.pid if stopped is None else children[stopped], signal.SIGTERM)

@@ -12,7 +12,7 @@ from alexnet.models.variants import VARIANTS
 PARAMETERS = {  # 1000 classes and 3 channels, except where the second line says 10 and 1
     "paper": 60_965_224, "cuda-convnet": 60_965_224, "paper-half": 59_798_312, "bvlc-alexnet": 60_965_224,
     "caffenet": 60_965_224, "one-tower": 62_378_344, "torchvision": 61_100_840, "keras": 62_381_096,
-    "batchnorm": 62_381_096, "trunk": 2_594_280,
+    "batchnorm": 62_381_096, "trunk": 2_594_280, "nvidia-batchnorm": 60_967_464,
     "d2l": 46_764_746, "small": 919_754, "lenet5": 61_706,
     "cifar-18pct": 89_578, "cifar-13pct": 1_116_490, "cifar-11pct": 2_112_970, "cifar-relu": 89_578,
     "cifar-tanh": 89_578,
@@ -22,7 +22,7 @@ CIFAR = ("cifar-18pct", "cifar-13pct", "cifar-11pct", "cifar-relu", "cifar-tanh"
 SMALLEST = {
     "paper": 64, "cuda-convnet": 52, "paper-half": 64, "bvlc-alexnet": 55, "caffenet": 55, "one-tower": 63,
     "torchvision": 63, "d2l": 65, "keras": 57, "batchnorm": 63, "small": 15, "trunk": 29, "lenet5": 12,
-    "cifar-18pct": 12, "cifar-13pct": 6, "cifar-11pct": 6, "cifar-relu": 12, "cifar-tanh": 12,
+    "nvidia-batchnorm": 55, "cifar-18pct": 12, "cifar-13pct": 6, "cifar-11pct": 6, "cifar-relu": 12, "cifar-tanh": 12,
 }  # fmt: skip
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 
@@ -39,7 +39,8 @@ def test_parameter_counts(name):
     network = build(name, row.architecture, classes, channels, None, device="meta")
     assert sum(parameter.numel() for parameter in network.parameters()) == PARAMETERS[name]
     floating = sum(buffer.numel() for buffer in network.buffers() if buffer.is_floating_point())
-    assert floating == {"keras": 2752, "batchnorm": 2752, "small": 960, "trunk": 1920}.get(name, 0)
+    averages = {"keras": 2752, "batchnorm": 2752, "nvidia-batchnorm": 2240, "small": 960, "trunk": 1920}
+    assert floating == averages.get(name, 0)
 
 
 @pytest.mark.parametrize("name", [name for name, row in VARIANTS.items() if row.architecture])
@@ -49,7 +50,8 @@ def test_state_keys_are_the_papers_names(name):
         f"{layer}.{part}" for layer in LAYERS for part in ("weight", "bias")
     ]
     norms = {key.split(".")[0] for key in keys if key.startswith("norm")}
-    assert norms == ({f"norm{n}" for n in range(1, 6)} if name in ("keras", "batchnorm", "small", "trunk") else set())
+    count = {"keras": 5, "batchnorm": 5, "nvidia-batchnorm": 4, "small": 5, "trunk": 5}.get(name, 0)
+    assert norms == {f"norm{n}" for n in range(1, count + 1)}
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -61,7 +63,7 @@ def test_every_variant_learns_at_its_own_and_its_smallest_size(name, channels, s
         logits = network(100 * torch.randn(images, channels, side, side))
         assert logits.shape == (images, 7)
         torch.nn.functional.cross_entropy(logits, torch.full((images,), 6)).backward()
-        for key, parameter in network.named_parameters():
+        for key, parameter in ((key, each) for key, each in network.named_parameters() if each.requires_grad):
             assert parameter.grad is not None, key
             assert parameter.grad.isfinite().all(), key
 
@@ -163,6 +165,24 @@ def test_batch_norm_starts_as_the_identity_with_the_papers_or_keras_constants(na
     assert (norm.running_var == 1).all()
     assert norm.num_batches_tracked == 0
     assert (norm.eps, norm.momentum) == {"keras": (1e-3, pytest.approx(0.01)), "batchnorm": (1e-5, 0.1)}[name]
+
+
+def test_nvidias_batch_norm_has_no_scale_and_shift(slim):
+    network = create_model("nvidia-batchnorm", num_classes=10, seed=0, **slim("nvidia-batchnorm"))
+    names = [name for name, _ in network.named_children()]
+    assert names[:9] == ["conv1", "relu1", "pool1", "norm1", "conv2", "relu2", "pool2", "norm2", "conv3"]
+    assert names[9:17] == ["relu3", "norm3", "conv4", "relu4", "norm4", "conv5", "relu5", "pool5"]
+    for name in ("norm1", "norm4"):
+        norm = network.get_submodule(name)
+        assert (norm.eps, norm.momentum, norm.weight.requires_grad, norm.bias.requires_grad) == (
+            1e-4,
+            0.1,
+            False,
+            False,
+        )
+        assert (norm.weight == 1).all()
+        assert (norm.bias == 0).all()
+    assert network.fc8.bias.unique().tolist() == [pytest.approx(0.01)]
 
 
 @pytest.mark.parametrize("name", VARIANTS)
