@@ -79,7 +79,8 @@ class Training:
         self.recipe, self.dataset, self.run, self.seed = recipe, dataset, run, seed
         self.device_config, self.reporter = device_config, reporter
         self.train_index, self.val_index = split_indices(recipe, dataset)
-        self.order = Sampler(self.train_index, recipe.train.batch_size, seed)
+        block = recipe.data.shuffle_block
+        self.order = Sampler(self.train_index, recipe.train.batch_size, seed, block, dataset.splits)
         self.network = device_config.to_device(build_model(recipe, dataset, seed, init))
         self.frozen = frozen_layers(self.network, recipe.train.freeze)
         freeze(self.network, self.frozen)
@@ -218,9 +219,9 @@ class Training:
     def loader(self, depth: int = DEPTH) -> Loader:
         """The remaining batches; ``depth``: how many are read ahead."""
         dataset, device = self.dataset, self.device_config.device
-        read = pixels_of(dataset.images, dataset.read, device)
         return Loader(
-            read, dataset.targets, self.order, device, self.state.step, self.last_step, depth, self.group.part
+            pixels_of(dataset.pixels, device), dataset.targets, self.order, device, self.state.step, self.last_step,
+            depth, self.group.part, dataset.prefetch,
         )  # fmt: skip
 
     def step(self, batch: Batch) -> None:

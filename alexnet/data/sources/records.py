@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from alexnet.core.errors import UserError
 from alexnet.core.names import printable
+from alexnet.data.shards import Shards
 
 NAME_FILES = ("LOC_synset_mapping.txt", "words.txt")
 """Files beside the class folders with a readable name for each folder name: Kaggle's ImageNet, Tiny ImageNet."""
@@ -53,7 +54,8 @@ class Source:
     ``location``: an absolute path, or the name of a package. ``fingerprint``: a sha256 that changes when the source
     changes. ``count``: the number of records, None if counting would be slow. ``pixel_shape``: ``(H, W, C)`` of a set
     of arrays, None for image files. ``descriptions``: readable class names, if the source has them; ``warnings``:
-    sentences for the user. ``trainable``: False if there are only images to evaluate on.
+    sentences for the user. ``trainable``: False if there are only images to evaluate on. ``shards``: where the images
+    are if they are prepared already, see ``shards.py``.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Source:
     descriptions: tuple[str, ...] | None = None
     warnings: tuple[str, ...] = ()
     trainable: bool = True
+    shards: Shards | None = field(default=None, compare=False)
 
     def records(self) -> Iterator[Record]:
         """All records, always in the same order. Raises ``UserError`` if the source is damaged or has changed."""
