@@ -5,8 +5,9 @@ from. It is checked when it is downloaded, and again when a process opens it for
 return other bytes without an error. One process downloads a shard, the others wait for it. If the folder is full, the
 shards that have not been used for the longest time are removed, but never one that is being read.
 
-A shard has a shared lock (``flock``) while it is read, and a part of one an exclusive lock while it is downloaded. The
-system releases both when a process ends, however it ends.
+A shard has a shared lock (``flock``) while it is read and for a moment after that, and a part of one an exclusive lock
+while it is downloaded. The system releases both when a process ends, however it ends. A thread releases the locks of
+shards that are no longer read: two system calls for each shard of each batch would take longer than small images.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import re
 import shutil
 import threading
 import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,6 +41,7 @@ FREE_SHARE = 0.9
 """Of the free disk and of what the folder has already: the largest size by default."""
 DOWNLOADS = 4  # at a time in one process, ahead of their use
 OPEN_FILES = 512
+LEASE = 0.5  # seconds after which a shard that is not read any more is unlocked
 WAIT = 60.0  # seconds for other processes to finish reading, before the folder counts as too small
 UNITS = {"MB": 10**6, "GB": 10**9, "TB": 10**12}
 _SHARD = re.compile(r"[0-9a-f]{64}")
@@ -56,10 +59,12 @@ class Wanted:
 
 @dataclass(eq=False)
 class _Open:
-    """An open shard. ``users``: how many threads read it now; it is locked as long as there are some."""
+    """An open shard. ``users``: how many threads read it now; ``used``: the time when one did last."""
 
     descriptor: int
     users: int = 0
+    used: float = 0.0
+    locked: bool = True
 
 
 def shard_cache() -> ShardCache:
@@ -99,6 +104,7 @@ class ShardCache:
         self._coming: set[str] = set()  # what threads of this process are downloading or checking
         self._queue: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
+        threading.Thread(target=_release_idle, args=(weakref.ref(self),), name="shard locks", daemon=True).start()
 
     @contextlib.contextmanager
     def use(self, shard: Wanted) -> Iterator[int]:
@@ -122,10 +128,13 @@ class ShardCache:
             yield entry.descriptor
         finally:
             with self._mutex:
-                self._unpin(entry)
+                entry.users -= 1
+                entry.used = time.monotonic()
 
     def request(self, shard: Wanted) -> None:
         """Download and check a shard in another thread, if it is not here yet; an error shows when it is used."""
+        if shard.sha256 in self._open:
+            return
         with self._mutex:
             if any(shard.sha256 in known for known in (self._requested, self._coming, self._open)):
                 return
@@ -149,8 +158,9 @@ class ShardCache:
         entry = self._open.get(sha256)
         if entry is None:
             return None
-        if not entry.users:
+        if not entry.locked:
             _lock(entry.descriptor, fcntl.LOCK_SH)
+            entry.locked = True
             if not os.fstat(entry.descriptor).st_nlink:
                 self._close(sha256)
                 return None
@@ -158,12 +168,18 @@ class ShardCache:
         self._open.move_to_end(sha256)
         return entry
 
-    def _unpin(self, entry: _Open) -> None:
-        entry.users -= 1
-        if not entry.users:
-            with contextlib.suppress(OSError):
-                os.utime(entry.descriptor)  # when it was used last
-            _lock(entry.descriptor, fcntl.LOCK_UN)
+    def release_idle(self) -> None:
+        """Unlock the shards that are not read any more, and close those that another process has removed."""
+        with self._mutex:
+            for sha256, entry in list(self._open.items()):
+                if entry.locked:
+                    os.utime(entry.descriptor)  # when it was used last
+                if not entry.users and time.monotonic() - entry.used > LEASE:
+                    if entry.locked:
+                        _lock(entry.descriptor, fcntl.LOCK_UN)
+                        entry.locked = False
+                    if not os.fstat(entry.descriptor).st_nlink:
+                        self._close(sha256)
 
     def _close(self, sha256: str) -> None:
         os.close(self._open.pop(sha256).descriptor)
@@ -184,8 +200,7 @@ class ShardCache:
                 return other
             entry = self._open[sha256] = _Open(descriptor, users=1)
             idle = [each for each, kept in self._open.items() if not kept.users]
-            gone = [each for each in idle if not os.fstat(self._open[each].descriptor).st_nlink]
-            for each in gone or idle[: max(0, len(self._open) - OPEN_FILES)]:
+            for each in idle[: max(0, len(self._open) - OPEN_FILES)]:
                 self._close(each)
             return entry
 
@@ -286,6 +301,14 @@ class ShardCache:
             with contextlib.suppress(FileNotFoundError):
                 sizes[path] = path.stat().st_size
         return sizes
+
+
+def _release_idle(of: weakref.ref[ShardCache]) -> None:
+    while (cache := of()) is not None:
+        with contextlib.suppress(OSError):
+            cache.release_idle()
+        del cache
+        time.sleep(LEASE)
 
 
 def shard_files(folder: Path) -> list[Path]:

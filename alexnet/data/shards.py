@@ -5,7 +5,7 @@ names, mean, ``store.json``) and the shards. The manifest has the size and the s
 itself. The images are in the order of :func:`~alexnet.data.sampler.block_order`.
 
 A shard of ``uint8`` records holds the pixels of its images, one after another, as ``images.npy`` does. A shard of
-``jpeg`` records holds the files of the source (JPEG or any other format): first for each record the position of its
+``encoded`` records holds the files of the source (JPEG or any other format): first for each record the position of its
 end, ``uint64``, and the CRC-32 of its pixels, ``uint32``, both little-endian; then the records. They are decoded as
 they were for the prepared dataset, and the CRC-32 shows a decoder that gives other pixels.
 
@@ -20,7 +20,6 @@ import math
 import os
 import re
 import zlib
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -48,8 +47,7 @@ INDEX = np.dtype([("end", "<u8"), ("crc", "<u4")])  # of a record of encoded ima
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
-Records = Literal["uint8", "jpeg"]
-Decode = Callable[[bytes], NDArray[np.uint8]]
+Records = Literal["uint8", "encoded"]
 
 
 @dataclass(frozen=True)
@@ -162,7 +160,7 @@ def _checked(content: dict[str, Any]) -> Manifest:
     count, height, width, channels = manifest.shape
     if not 1 <= height == width <= MAX_SIDE or channels not in (1, 3) or not count:
         raise ValueError(f"images of {manifest.shape}")
-    if manifest.records not in ("uint8", "jpeg") or manifest.resize not in ("short-side", "warp"):
+    if manifest.records not in ("uint8", "encoded") or manifest.resize not in ("short-side", "warp"):
         raise ValueError(f"records of {manifest.records!r}, {manifest.resize!r}")
     if sum(shard.records for shard in manifest.shards) != count:
         raise ValueError("its shards do not hold all images")
@@ -217,7 +215,7 @@ class ShardPixels:
 
     def __init__(self, shards: Shards, splits: NDArray[np.int8], cache: ShardCache | None = None) -> None:
         manifest = shards.manifest
-        self.shape, self._encoded, self._resize = manifest.shape, manifest.records == "jpeg", manifest.resize
+        self.shape, self._encoded, self._resize = manifest.shape, manifest.records == "encoded", manifest.resize
         self._cache = cache or shard_cache()
         self._wanted = [Wanted(join(shards.address, each.name), each.bytes, each.sha256) for each in manifest.shards]
         self._names = [each.name for each in manifest.shards]

@@ -10,11 +10,13 @@ import threading
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from alexnet.core.errors import UserError
 from alexnet.core.files import sha256_json
 from alexnet.data import remote, shard_cache
 from alexnet.data.cache import list_cache, remove_cached
+from alexnet.data.decode import read_pixels
 from alexnet.data.prepared import open_or_prepare, open_prepared, verify_prepared
 from alexnet.data.sampler import Sampler, block_order
 from alexnet.data.shard_cache import ShardCache, Wanted
@@ -191,7 +193,8 @@ def test_the_cache_keeps_to_its_size(local, written, tmp_path):
 
 
 def test_a_shard_in_use_is_not_removed(written, tmp_path, monkeypatch):
-    monkeypatch.setattr(shard_cache, "WAIT", 0.1)
+    monkeypatch.setattr(shard_cache, "WAIT", 0.5)
+    monkeypatch.setattr(shard_cache, "LEASE", 0.01)
     cache = ShardCache(tmp_path / "cache", limit=7 * RECORD)
     other = ShardCache(cache.folder, limit=7 * RECORD)  # as another process has it
     with cache.use(wanted(written, 0)):
@@ -312,3 +315,44 @@ def test_one_block_is_the_order_without_blocks():
     splits = np.zeros(90, np.int8)
     whole, blocks = Sampler(np.arange(90), 20, 3), Sampler(np.arange(90), 20, 3, 90, splits)
     assert all(np.array_equal(whole.at(step)[1], blocks.at(step)[1]) for step in range(10))
+
+
+def photographs(folder):
+    random = np.random.default_rng(5)
+    for number in range(24):
+        path = folder / "photos" / ("cat", "dog")[number % 2] / f"{number:02d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (40, 50 + number, 3), dtype=np.uint8)).save(path, quality=90)
+    (folder / "photos" / "cat" / "11.jpg").write_bytes(b"\xff\xd8damaged")
+    return open_source(str(folder / "photos"))
+
+
+def test_shards_of_image_files_give_the_same_pixels(tmp_path, home):
+    source = photographs(tmp_path)
+    local = open_or_prepare(source, 32)
+    manifest = write_shards(local, str(tmp_path / "shards"), encoded=source, shard_bytes=20_000)
+    assert len(manifest.shards) > 2
+    dataset = open_or_prepare(open_source(str(tmp_path / "shards")), 32)
+    assert dataset.digest == local.digest
+    index = np.random.default_rng(1).permutation(len(local.targets))
+    assert np.array_equal(dataset.read(index), local.images[index])
+
+
+def test_another_decoder_is_noticed(tmp_path, home, monkeypatch):
+    source = photographs(tmp_path)
+    write_shards(open_or_prepare(source, 32), str(tmp_path / "shards"), encoded=source)
+    dataset = open_or_prepare(open_source(str(tmp_path / "shards")), 32)
+    monkeypatch.setattr("alexnet.data.shards.read_pixels", lambda *given: read_pixels(*given) ^ 1)
+    with pytest.raises(UserError, match="has other pixels than when the shards were written"):
+        dataset.read(np.arange(4))
+
+
+def test_image_files_that_changed_or_are_none_are_one_line(tmp_path, home, array_source):
+    source = photographs(tmp_path)
+    local = open_or_prepare(source, 32)
+    (tmp_path / "photos" / "cat" / "00.jpg").unlink()
+    with pytest.raises(UserError, match="has changed since it was prepared"):
+        write_shards(local, str(tmp_path / "shards"), encoded=source)
+    arrays = array_source(np.zeros((4, 8, 8, 3), np.uint8), [0, 1] * 2, ["train"] * 4)
+    with pytest.raises(UserError, match="is a set of arrays without image files"):
+        write_shards(open_or_prepare(arrays), str(tmp_path / "shards"), encoded=arrays)
