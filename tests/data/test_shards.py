@@ -267,7 +267,7 @@ def test_a_wrong_size_of_the_cache_is_one_line(written, monkeypatch, text):
         open_or_prepare(open_source(str(written)))
 
 
-def test_the_cache_command_lists_and_removes_shards(local, written):
+def test_the_cache_command_lists_and_removes_shards(local, written, monkeypatch):
     dataset = open_or_prepare(open_source(str(written)))
     dataset.read(np.arange(COUNT))
     entries = {entry.name: entry for entry in list_cache()}
@@ -276,6 +276,8 @@ def test_the_cache_command_lists_and_removes_shards(local, written):
     assert entries[dataset.path.name].used_by == "a running process uses it"
     with shard_cache.shard_cache().use(wanted(written)), pytest.raises(UserError, match="shards is not removed"):
         remove_cached(["shards"])
+    monkeypatch.setattr(shard_cache, "LEASE", 0.0)
+    shard_cache.shard_cache().release_idle()
     remove_cached(["shards"])
     assert "shards" not in {entry.name for entry in list_cache()}
     assert np.array_equal(dataset.images, local.images)  # they are downloaded again
