@@ -38,6 +38,8 @@ from alexnet.data.cache import CacheEntry, list_cache, remove_cached
 from alexnet.data.image_file import ImageLike, photographs_by_id
 from alexnet.data.image_lists import ImageList, Row, list_of_source, open_images
 from alexnet.data.prepared import PreparedDataset, open_prepared, prepared_path, verify_prepared
+from alexnet.data.shard_writer import write_shards
+from alexnet.data.shards import Records
 from alexnet.data.sources import Record, Source, absolute_source, is_builtin, open_source
 from alexnet.data.splits import evenly_spaced
 from alexnet.data.writer import array_header
@@ -1372,6 +1374,8 @@ def prepare(
     labels: Labels = (),
     strict: bool = False,
     verify: bool = False,
+    shards: str | None = None,
+    records: Records = "uint8",
     data_root: Path | str | None = None,
     progress: bool | None = None,
 ) -> tuple[PreparedDataset, float | None, list[str]]:
@@ -1380,12 +1384,19 @@ def prepare(
     ``size``: side of the prepared images in pixels; None keeps images that all have one size up to 128, and resizes
     photographs to 256. ``channels``: None for the source's own. ``labels``: as in :func:`train`. ``strict``: raise at
     the first file that is refused. ``verify``: hash every file again and return a line for each that is damaged.
-    Raises ``UserError``.
+    ``shards``: the address of a folder, such as ``s3://bucket/prefix``, to which the images are also written as shards,
+    a source for other computers; the files are hashed first. ``records``: what the shards hold, ``"uint8"`` pixels or
+    the ``"encoded"`` image files. Raises ``UserError``.
     """
     reporter = make_reporter(progress)
     opened = open_source(source, Path(data_root) if data_root else None, reporter.log, _label_files(labels))
     dataset, seconds = prepared_datasets.prepare(opened, size, channels, reporter, strict=strict)
-    return dataset, seconds, verify_prepared(dataset.path) if verify else []
+    damage = verify_prepared(dataset.path) if verify or shards else []
+    if shards and not damage:
+        with stage(reporter, "writing shards", len(dataset.targets)):
+            encoded = opened if records == "encoded" else None
+            write_shards(dataset, shards, encoded=encoded, progress=lambda done, total: reporter.advance(done))
+    return dataset, seconds, damage
 
 
 def cache() -> list[CacheEntry]:

@@ -143,7 +143,9 @@ class DataSpec:
     ``channels``: 1, 3, or None for the source's own. ``resize_size``: side of the prepared images, None for the rule (a
     set whose images all have one size up to 128 keeps it, photographs get 256). ``image_size``: side of the network's
     input, None for the variant's own; a prepared image or crop of another size is resized to it on the device.
-    ``val_fraction``: share of train that is held out for validation if the source has no val split.
+    ``val_fraction``: share of train that is held out for validation if the source has no val split. ``shuffle_block``:
+    training images are shuffled in blocks of so many, for shards that do not fit on the disk; None shuffles all of them
+    together.
 
     ``pixel_normalization``: ``unit`` x/255 · ``symmetric`` (x/255 − ½)/½ · ``channel`` (x − mean)/std of each channel
     over train · ``mean-image`` x − the mean image, cropped like the image (Caffe) · ``mean-image-centre`` x − the
@@ -156,6 +158,7 @@ class DataSpec:
     image_size: Annotated[int, Ge(4), Le(MAX_SIDE)] | None = None
     pixel_normalization: PixelNormalization = "channel"
     val_fraction: Share = 0.0
+    shuffle_block: Positive | None = None
 
 
 @spec("preprocessing", RENAMED)

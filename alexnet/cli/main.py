@@ -261,6 +261,10 @@ def _prepare(add: Add) -> None:
     add("--channels", type=int, choices=(1, 3), help="1 is grey, 3 is colour (default: the source's own; for files 3)")
     add("--strict", action="store_true", help="stop at the first file that is refused")
     add("--verify", action="store_true", help="hash the prepared files again and compare")
+    shards = "also write the images as shards to a folder or to s3://BUCKET/PREFIX, a source for other computers"
+    add("--shards", metavar="ADDRESS", help=shards)
+    records = "what shards hold: pixels (default), or the smaller image files, which are decoded in training"
+    add("--records", choices=("uint8", "encoded"), default="uint8", help=records)
     add_data_root(add)
 
 

@@ -9,6 +9,7 @@ from alexnet.api import prepare
 from alexnet.cli.console import print_json, print_text
 from alexnet.core.errors import UserError
 from alexnet.data.prepared import PreparedDataset
+from alexnet.data.remote import shown
 from alexnet.training.datasets import remarks
 
 FACTS = ("images", "splits", "classes", "mean", "eigenvalues", "refused", "notes", "duplicates", "warnings")
@@ -18,7 +19,7 @@ def main(arguments: argparse.Namespace) -> int:
     """Prepare or verify, and print what the prepared dataset holds; returns the exit status."""
     dataset, seconds, damage = prepare(
         arguments.source, arguments.size, arguments.channels, labels=arguments.labels, strict=arguments.strict,
-        verify=arguments.verify, data_root=arguments.data_root,
+        verify=arguments.verify, shards=arguments.shards, records=arguments.records, data_root=arguments.data_root,
     )  # fmt: skip
     if arguments.json:
         print_json({**_facts(dataset), "seconds": seconds, "damage": damage})
@@ -28,6 +29,8 @@ def main(arguments: argparse.Namespace) -> int:
         raise UserError(damage[0], damage[1:])
     if arguments.verify and not arguments.json:
         print("verified: all files are unchanged")
+    if arguments.shards and not arguments.json:
+        print_text(f"the shards are in {shown(arguments.shards)}, which is a SOURCE for every command")
     return 0
 
 

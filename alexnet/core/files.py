@@ -22,7 +22,7 @@ import shutil
 import stat
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from alexnet.core.platform import check_platform, fcntl
 
@@ -173,17 +173,19 @@ def _make_parent(path: Path) -> None:
         parent.mkdir(exist_ok=True)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path``, atomically and durably; an existing file is replaced. Raises ``OSError``.
+@contextlib.contextmanager
+def publish_file(path: Path) -> Iterator[BinaryIO]:
+    """Write a file under a temporary name in the same folder, and rename it to ``path`` when the body has ended.
 
-    A link at ``path`` is replaced, and the file that it names stays as it is.
+    It is synced first, so it is whole or absent; an existing file is replaced. A link at ``path`` is replaced, and the
+    file that it names stays as it is. Raises ``OSError``.
     """
     _make_parent(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with temporary.open("xb") as file:
             _try_lock(file.fileno())  # shows to :func:`remove_leftovers` that the file is in use
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
             check_place(path)
@@ -192,6 +194,12 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path``, atomically and durably, see :func:`publish_file`. Raises ``OSError``."""
+    with publish_file(path) as file:
+        file.write(data)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""What the cache folder keeps: prepared datasets, downloaded image sets and weights, and what killed processes left.
+"""What the cache folder keeps: prepared datasets, downloads, weights, shards, and what killed processes left.
 
 Only what this package put there is listed, and so only that can be removed; other files in the folder are not touched.
 """
@@ -16,10 +16,14 @@ from alexnet.core.files import folder_bytes, in_work, leftovers, remove_folder
 from alexnet.core.names import printable
 from alexnet.data.home import data_home
 from alexnet.data.prepared import content_digest, read_meta, stores
+from alexnet.data.shard_cache import FOLDER as SHARD_FOLDER
+from alexnet.data.shard_cache import is_used, remove_shard, shard_files
+from alexnet.data.shards import read_shards
 from alexnet.data.sources.registry import FILE_SETS
-from alexnet.data.uses import remove_unused, user_of
+from alexnet.data.uses import SHARDS, remove_unused, user_of
 
 WEIGHTS = "weights"  # the folder of downloaded weights, also parts of them
+READING = "a running process reads from it"
 PREPARING = "a dataset is being prepared, perhaps from it"
 
 
@@ -32,7 +36,7 @@ class CacheEntry:
     """
 
     name: str
-    kind: Literal["prepared dataset", "download", "weights", "leftover"]
+    kind: Literal["prepared dataset", "download", "weights", "shards", "leftover"]
     path: Path
     bytes: int
     made: float
@@ -49,6 +53,7 @@ def list_cache() -> list[CacheEntry]:
         *(_prepared(path) for path in sorted(stores().glob("[!.]*")) if path.is_dir()),
         *(_download(name, home / folder) for name, folder in _downloads() if _is_download(home / folder)),
         *(_weights(path) for path in sorted((home / WEIGHTS).glob("*")) if path.is_file()),
+        *_shards(home / SHARD_FOLDER),
         *(_entry(path.name, "leftover", path, "a command that was killed", "") for path in left),
     ]
 
@@ -89,6 +94,9 @@ def _remove(entry: CacheEntry) -> str:
         return remove_unused(entry.path, entry.digest)
     if entry.kind == "download" and in_work(stores()):
         return PREPARING
+    if entry.kind == "shards":
+        kept = [path for path in shard_files(entry.path) if not remove_shard(path)]
+        return READING if kept else ""
     if entry.kind == "weights":
         entry.path.unlink()
         return ""
@@ -106,6 +114,8 @@ def _prepared(path: Path) -> CacheEntry:
         digest = content_digest(meta)
         side, channels = meta["preprocessing"]["short_side"], meta["preprocessing"]["channels"]
         source = f"{meta['source']['location']}: {meta['images']:,} images of {side} × {side} × {channels}"
+        if (path / SHARDS).exists():
+            source = f"shards in {read_shards(path).address}, made from {source}"
         source += ", warped" if meta["preprocessing"].get("resize") == "warp" else ""
         if path != max(path.parent.glob(f"{path.name.rpartition('-')[0]}-*"), key=_made):
             source += ", an earlier state"
@@ -117,6 +127,13 @@ def _prepared(path: Path) -> CacheEntry:
 def _downloads() -> list[tuple[str, str]]:
     """The name of each set that can be downloaded, and its folder in the cache."""
     return [(each.name, each.folders[0]) for each in FILE_SETS]
+
+
+def _shards(folder: Path) -> list[CacheEntry]:
+    """The cache of shards as one entry; none if it is empty."""
+    files = shard_files(folder) if folder.is_dir() else []
+    about = f"{len(files):,} shards, which are downloaded again when they are needed"
+    return [_entry(SHARD_FOLDER, "shards", folder, about, READING if any(map(is_used, files)) else "")] if files else []
 
 
 def _is_download(path: Path) -> bool:
@@ -135,7 +152,7 @@ def _weights(path: Path) -> CacheEntry:
 
 def _entry(
     name: str,
-    kind: Literal["prepared dataset", "download", "weights", "leftover"],
+    kind: Literal["prepared dataset", "download", "weights", "shards", "leftover"],
     path: Path,
     source: str,
     used_by: str,

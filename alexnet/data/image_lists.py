@@ -27,7 +27,7 @@ from alexnet.core.files import FILE_LIMIT, open_regular, read_bytes, too_large
 from alexnet.core.names import is_url, printable
 from alexnet.data.containers import SUFFIXES, kind_of
 from alexnet.data.image_file import ImageLike, read_photograph
-from alexnet.data.prepared import PreparedDataset, cpu_count, open_prepared
+from alexnet.data.prepared import PreparedDataset, cpu_count, open_or_prepare, open_prepared
 from alexnet.data.sources import Log, Record, Source, is_builtin, open_source
 from alexnet.data.sources.archives import (
     MEMBER_LIMIT,
@@ -161,6 +161,8 @@ def _decoded(classes: Sequence[str], records: Iterator[Record], settings: Prepro
 
 def list_of_source(source: Source) -> ImageList:
     """The images of a source, in its order."""
+    if source.shards:
+        return _of_prepared(open_or_prepare(source, resize=source.shards.manifest.resize))
     count = sum(1 for _ in source.records()) if source.count is None else source.count
 
     def rows(settings: Preprocessing, numbers: Sequence[int]) -> Iterator[Row]:

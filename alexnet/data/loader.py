@@ -7,11 +7,13 @@ CUDA stream, so that the copies overlap with the computation.
 from __future__ import annotations
 
 import contextlib
+import math
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -24,8 +26,27 @@ DEPTH = 3  # batches that are read ahead
 LOOK_SECONDS = 0.001  # between two looks at a GPU that is still busy
 RESIDENT = 0.4  # of the free memory of a GPU: a dataset of up to this size is copied to it as a whole
 BLOCK = 2**26  # bytes of pixels that are copied at once
+LOOK_AHEAD = 8192  # images, counted in whole batches, that are requested before they are read, from a network
 Read = Callable[[NDArray[np.int64]], NDArray[np.uint8] | Tensor]
 """From image numbers ``(N,)`` to new pixels ``(N, H, W, C)`` uint8."""
+
+
+class Pixels(Protocol):
+    """The pixels of all images of a prepared dataset: in a file on this disk, or in shards."""
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """``(N, S, S, C)``: the number of images, their side twice, and the channels."""
+
+    @property
+    def prefetch(self) -> Callable[[NDArray[np.int64]], None] | None:
+        """A function that begins to download the images ``index`` and does not wait; None for images on this disk."""
+
+    def whole(self) -> NDArray[np.uint8]:
+        """All images ``(N, S, S, C)``: memory-mapped, or read into memory if they are in shards."""
+
+    def read(self, index: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """New pixels ``(len(index), S, S, C)`` of the images ``index``; see ``PreparedDataset.read``."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +78,8 @@ class Loader:
     ``read``: returns the pixels of a batch, on the CPU or on the device; it is called in the thread. ``targets``:
     ``(N,)`` int64, the labels of all images; ``sampler``: chooses the images of each step. ``depth``: the number of
     batches that are read ahead; with 0 there is no thread, and a batch is read when it is requested. ``part``: a
-    function from the number of images of a step to the slice that this process reads; by default all.
+    function from the number of images of a step to the slice that this process reads; by default all. ``prefetch``: is
+    called with the images of later steps, about ``LOOK_AHEAD`` of them, so that they can be downloaded meanwhile.
 
     ``waited``: the seconds for which the device has had nothing to do because no batch was ready.
     """
@@ -72,9 +94,11 @@ class Loader:
         stop: int,
         depth: int = DEPTH,
         part: Callable[[int], slice] = slice,
+        prefetch: Callable[[NDArray[np.int64]], None] | None = None,
     ) -> None:
         self._read, self._targets, self._sampler, self._part = read, targets, sampler, part
         self._device, self._steps = device, range(start, stop)
+        self._prefetch, self._requested = prefetch, start  # the first step whose images were not requested yet
         self._left, self._depth = len(self._steps), depth
         self.waited = 0.0
         self._ready: queue.Queue[tuple[Batch, torch.cuda.Event | None] | BaseException] = queue.Queue(depth)
@@ -160,7 +184,17 @@ class Loader:
             return True
         return False
 
+    def _look_ahead(self, step: int) -> None:
+        """Request the images of the steps that follow."""
+        while self._prefetch and self._requested < self._steps.stop:
+            _, all_index, _ = self._sampler.at(self._requested)
+            if self._requested > step + LOOK_AHEAD // len(all_index):
+                return
+            self._prefetch(all_index[self._part(len(all_index))])
+            self._requested += 1
+
     def _batch(self, step: int) -> Batch:
+        self._look_ahead(step)
         epoch, all_index, position = self._sampler.at(step)
         part = self._part(len(all_index))
         index = all_index[part]
@@ -170,18 +204,18 @@ class Loader:
         return Batch(step, epoch, all_index, part, position[part], pixels, targets)
 
 
-def pixels_of(images: NDArray[np.uint8], read: Read, device: torch.device, count: int) -> Read:
-    """The function that reads batches of ``images`` ``(N, H, W, C)`` for a device, ``count`` images in all.
+def pixels_of(pixels: Pixels, device: torch.device, count: int) -> Read:
+    """The function that reads batches of a dataset for a device, ``count`` images in all.
 
     A dataset of up to ``resident_limit`` bytes is copied to a GPU as a whole, if at least as many images are read as it
-    has. Otherwise the result is ``read``.
+    has. Otherwise the result is ``pixels.read``.
     """
-    if count < len(images) or images.nbytes > resident_limit(device):
-        return read
+    if count < pixels.shape[0] or math.prod(pixels.shape) > resident_limit(device):
+        return pixels.read
     try:
-        return resident(images, device)
+        return resident(pixels.whole(), device)
     except torch.OutOfMemoryError:  # another process took the memory meanwhile
-        return read
+        return pixels.read
 
 
 def resident_limit(device: torch.device) -> int:

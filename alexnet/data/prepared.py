@@ -5,20 +5,22 @@ As in 2012, photographs become 256 × 256 (short side resized, centre square); a
 (of the content of each image), ``mean.npy`` and ``names.txt``, for segmentation also ``masks.npy`` ``(N, S, S)``;
 ``store.json`` describes them. It is written under another name (``writer.py``) and then renamed, so it is complete or
 absent. When a dataset is opened, the hashes of all files but images and masks are verified.
+
+The images may also be elsewhere, in shards (``shards.py``): then the folder holds ``shards.json`` in place of
+``images.npy``, and all other files are the same.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-import math
 import os
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,9 +32,12 @@ from alexnet.core.platform import check_platform
 from alexnet.data.augment import Colours
 from alexnet.data.decode import ImageRefusedError, accepted, image_size, preprocessing, readable_now
 from alexnet.data.home import data_home
+from alexnet.data.loader import Pixels
+from alexnet.data.remote import shown
+from alexnet.data.shards import ShardPixels, Shards, fetch_description, read_shards
 from alexnet.data.sources import Annotations, Record, Source
 from alexnet.data.splits import SPLITS
-from alexnet.data.uses import has_all_notes, hold, remove_unused, start_notes
+from alexnet.data.uses import IMAGES, SHARDS, has_all_notes, hold, remove_unused, start_notes
 from alexnet.data.writer import (
     GROUPS,
     HEADER_BYTES,
@@ -50,13 +55,55 @@ PHOTOGRAPH_SIDE = 256
 LARGEST_KEPT_SIDE = 128
 
 
+class LocalArray:
+    """The uint8 values ``(N, …)`` of N images in a file of this disk, from its open descriptor."""
+
+    def __init__(self, path: Path, mapped: NDArray[np.uint8], descriptor: int) -> None:
+        self._path, self._mapped, self._descriptor = path, mapped, descriptor
+
+    def whole(self) -> NDArray[np.uint8]:
+        """All values, memory-mapped."""
+        return self._mapped
+
+    def read(self, index: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """See :meth:`PreparedDataset.read`.
+
+        They are read, not memory-mapped: mapped pages count as memory of this process, which would grow to the size of
+        the dataset, and mapping images in random order from a disk is several times slower.
+        """
+        values: NDArray[np.uint8] = np.empty((len(index), *self._mapped.shape[1:]), np.uint8)
+        size = self._mapped[0].nbytes
+        for value, number in zip(values, index.tolist(), strict=True):
+            try:
+                count = os.preadv(self._descriptor, [value], HEADER_BYTES + number * size)
+            except OSError as error:
+                raise cannot_read(self._path, error) from error
+            if count != size:
+                raise UserError(
+                    f"the prepared dataset {self._path.parent} has become shorter: remove that folder and run the "
+                    "command again"
+                )
+        return values
+
+
+class LocalPixels(LocalArray):
+    """The pixels in ``images.npy`` of a folder."""
+
+    prefetch = None
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """``(N, S, S, C)``."""
+        return cast(tuple[int, int, int, int], self._mapped.shape)
+
+
 @dataclass(frozen=True, eq=False)
 class PreparedDataset:
     """An open prepared dataset; ``meta`` is the content of ``store.json``."""
 
     path: Path
     meta: dict[str, Any]
-    images: NDArray[np.uint8]  # (N, S, S, C), memory-mapped
+    pixels: Pixels
     targets: NDArray[np.int64]  # (N,)
     hashes: NDArray[np.uint64]  # (N,)
     groups: NDArray[
@@ -64,8 +111,18 @@ class PreparedDataset:
     ]  # (N,) equal for images that stay together in splits and folds; the hashes without groups
     splits: NDArray[np.int8]  # (N,) indices into SPLITS
     mean_image: NDArray[np.float32]  # (S, S, C), the mean of each pixel over train, 0 … 255
-    mask_descriptor: int | None  # of masks.npy, open; None without masks
-    descriptor: int  # of images.npy, open and locked as long as this object exists, so that nobody removes the dataset
+    masks: LocalArray | None  # (N, S, S): the class of each pixel; None without masks
+    descriptor: int  # of images.npy or shards.json, open and locked as long as ``pixels``, so that nobody removes it
+
+    @property
+    def images(self) -> NDArray[np.uint8]:
+        """All images ``(N, S, S, C)``: memory-mapped, or read into memory if they are in shards."""
+        return self.pixels.whole()
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """``(N, S, S, C)``: the number of images, their side twice, and the channels."""
+        return self.pixels.shape
 
     @property
     def name(self) -> str:
@@ -85,12 +142,12 @@ class PreparedDataset:
     @property
     def side(self) -> int:
         """The side of the stored images, in pixels."""
-        return int(self.images.shape[1])
+        return self.shape[1]
 
     @property
     def channels(self) -> int:
         """1 or 3."""
-        return int(self.images.shape[3])
+        return self.shape[3]
 
     @property
     def mean(self) -> tuple[float, ...]:
@@ -133,34 +190,24 @@ class PreparedDataset:
     def read(self, index: NDArray[np.int64]) -> NDArray[np.uint8]:
         """New pixels ``(len(index), S, S, C)`` uint8 of the images ``index``.
 
-        They are read, not memory-mapped: mapped pages count as memory of this process, which would grow to the size of
-        the dataset, and mapping images in random order from a disk is several times slower. Raises ``UserError`` if the
-        file has become shorter or cannot be read: a caller that writes files need not tell the two apart.
+        Raises ``UserError`` if the file has become shorter or cannot be read, or if a shard cannot be downloaded: a
+        caller that writes files need not tell these apart.
         """
-        return self._read(self.descriptor, "images.npy", index, self.images.shape[1:])
+        return self.pixels.read(index)
 
     def read_masks(self, index: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The masks ``(len(index), S, S)`` uint8 of the images ``index``; see ``masks.py`` and :meth:`read`.
 
         Raises ``ValueError`` for a dataset without masks.
         """
-        if self.mask_descriptor is None:
+        if self.masks is None:
             raise ValueError(f"the prepared dataset {self.path} has no masks")
-        return self._read(self.mask_descriptor, MASKS, index, self.images.shape[1:3])
+        return self.masks.read(index)
 
-    def _read(self, descriptor: int, name: str, index: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        values = np.empty((len(index), *shape), np.uint8)
-        size = math.prod(shape)
-        for value, number in zip(values, index.tolist(), strict=True):
-            try:
-                count = os.preadv(descriptor, [value], HEADER_BYTES + number * size)
-            except OSError as error:
-                raise cannot_read(self.path / name, error) from error
-            if count != size:
-                raise UserError(
-                    f"the prepared dataset {self.path} has become shorter: remove that folder and run the command again"
-                )
-        return values
+    @property
+    def prefetch(self) -> Callable[[NDArray[np.int64]], None] | None:
+        """A function that begins to download the images ``index`` and does not wait; None for images on this disk."""
+        return self.pixels.prefetch
 
     def names(self, index: NDArray[np.int64]) -> list[str]:
         """The names of the images ``index`` in their source: a path inside it, or "train/00017" in a set of arrays.
@@ -183,10 +230,7 @@ class PreparedDataset:
         """
         described = {**self.meta, "classes": list(classes), "descriptions": list(labels)}
         targets = np.array(numbers, np.int64)[self.targets]
-        masks = None if self.mask_descriptor is None else os.dup(self.mask_descriptor)
-        return _closing(
-            replace(self, meta=described, targets=targets, mask_descriptor=masks, descriptor=os.dup(self.descriptor))
-        )
+        return replace(self, meta=described, targets=targets)
 
     def subset(self, split: str) -> NDArray[np.int64]:
         """The indices ``(n,)`` int64 of ``"train"``, ``"val"`` or ``"test"``, ascending; empty without such a split."""
@@ -218,7 +262,10 @@ def open_or_prepare(
     try:
         if not path.exists():
             with publish_folder(path) as folder:
-                write_dataset(source, side, channels, folder, workers or cpu_count(), strict, progress, resize)
+                if source.shards:
+                    fetch_description(_fitting(source.shards, side, channels, resize), folder)
+                else:
+                    write_dataset(source, side, channels, folder, workers or cpu_count(), strict, progress, resize)
                 start_notes(folder)
             _remove_outdated(own)
     except OSError as error:
@@ -226,7 +273,7 @@ def open_or_prepare(
             f"cannot write the prepared dataset {path}: {error.strerror or error}; set ALEXNET_HOME to another folder"
         ) from error
     try:
-        dataset = open_prepared(path)
+        dataset = open_prepared(path, source.shards.address if source.shards else None)
     except UserError:
         if path.exists():
             raise
@@ -236,6 +283,19 @@ def open_or_prepare(
     if strict and dataset.meta["refused"]:
         raise refusal_error(**dataset.meta["refused"][0])
     return dataset
+
+
+def _fitting(shards: Shards, side: int, channels: int, resize: Resize) -> Shards:
+    """The shards, if their images are stored in this way. Raises ``UserError``."""
+    manifest = shards.manifest
+    stored = (*manifest.shape[2:], manifest.resize)
+    if stored != (side, channels, resize):
+        raise UserError(
+            f"the shards at {shown(shards.address)} hold images of {stored[0]} pixels, {stored[1]} channels, "
+            f"{stored[2]}; needed are {side} pixels, {channels} channels, {resize}: write shards of that size from the "
+            "source (alexnet prepare SOURCE --size PIXELS --channels N --shards ADDRESS)"
+        )
+    return shards
 
 
 def prepared_path(
@@ -281,6 +341,8 @@ def _lacks_images(folder: Path, accepts: dict[str, Any]) -> bool:
     try:
         meta = read_meta(folder)
     except (OSError, ValueError):
+        return False
+    if (folder / SHARDS).exists():  # whoever wrote the shards decided
         return False
     return any(readable_now(item["name"], item["reason"], meta.get("accepts"), accepts) for item in meta["refused"])
 
@@ -341,6 +403,8 @@ def natural_side(source: Source) -> int:
 
     The side of a rectangle is its shorter one. If all images are that small, the headers of all of them are read.
     """
+    if source.shards:
+        return source.shards.manifest.shape[1]
     if source.pixel_shape:
         sizes: Iterable[tuple[int, int]] = [source.pixel_shape[:2]]
     else:
@@ -361,42 +425,51 @@ def _sizes(records: Iterable[Record]) -> Iterator[tuple[int, int]]:
             continue
 
 
-def open_prepared(path: Path) -> PreparedDataset:
+def open_prepared(path: Path, address: str | None = None) -> PreparedDataset:
     """Open a prepared dataset: headers, sizes, labels and hashes (but that of the images) are verified.
 
-    Raises ``UserError`` if it is damaged or missing.
+    ``address``: where its shards are, if it has shards; None for the recorded address. Raises ``UserError`` if it is
+    damaged or missing.
     """
     check_platform()
+    file = path / (SHARDS if (path / SHARDS).exists() else IMAGES)
     try:
-        descriptor = os.open(path / "images.npy", os.O_RDONLY | os.O_NONBLOCK)  # a pipe is refused below
+        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK)  # a pipe is refused below
     except OSError as error:
         raise _unusable(path, error) from error
-    masks: int | None = None
     try:
         hold(descriptor)
         meta = read_meta(path)
         settings, count = meta["preprocessing"], meta["images"]
         shape = (settings["short_side"], settings["short_side"], settings["channels"])
-        images = read_array(path / "images.npy", np.uint8, (count, *shape), mapped=True)
         targets = read_array(path / "labels.npy", np.int64, (count,))
         hashes = read_array(path / "hashes.npy", np.uint64, (count,))
         groups = read_array(path / GROUPS, np.uint64, (count,)) if GROUPS in meta["files"] else hashes
         splits = read_array(path / "splits.npy", np.int8, (count,))
-        masks = _open_masks(path, (count, *shape[:2])) if MASKS in meta["files"] else None
         mean_image = read_array(path / "mean.npy", np.float32, shape)
         if targets.min() < 0 or targets.max() >= len(meta["classes"]):
             raise ValueError(f"labels.npy holds a label outside 0 … {len(meta['classes']) - 1}")
         if splits.min() < 0 or splits.max() >= len(SPLITS):
             raise ValueError("splits.npy holds a number that is no split")
         _check_hashes(path, meta)
+        pixels: Pixels
+        if file.name == IMAGES:
+            pixels = LocalPixels(file, read_array(file, np.uint8, (count, *shape), mapped=True), descriptor)
+        else:
+            shards = read_shards(path, address)
+            if (shards.manifest.data, shards.manifest.shape) != (content_digest(meta), (count, *shape)):
+                raise ValueError(f"{SHARDS} belongs to other images")
+            pixels = ShardPixels(shards, splits)
     except BaseException as error:
         os.close(descriptor)
-        if masks is not None:
-            os.close(masks)
+        if isinstance(error, UserError):
+            raise
         if isinstance(error, OSError | ValueError):
             raise _unusable(path, error) from error
         raise
-    return _closing(PreparedDataset(path, meta, images, targets, hashes, groups, splits, mean_image, masks, descriptor))
+    weakref.finalize(pixels, os.close, descriptor)  # when no dataset has these pixels any longer
+    masks = _open_masks(path, (count, *shape[:2])) if MASKS in meta["files"] else None
+    return PreparedDataset(path, meta, pixels, targets, hashes, groups, splits, mean_image, masks, descriptor)
 
 
 def _unusable(path: Path, error: OSError | ValueError) -> UserError:
@@ -407,24 +480,22 @@ def _unusable(path: Path, error: OSError | ValueError) -> UserError:
     )
 
 
-def _open_masks(path: Path, shape: tuple[int, ...]) -> int:
-    """The open file of masks. Raises ``OSError``, or ``ValueError`` if it does not have this shape."""
-    read_array(path / MASKS, np.uint8, shape, mapped=True)  # checks its header and its size
-    return os.open(path / MASKS, os.O_RDONLY | os.O_NONBLOCK)
-
-
-def _closing(dataset: PreparedDataset) -> PreparedDataset:
-    """The dataset, whose descriptors are closed when it is no longer used."""
-    for descriptor in (dataset.descriptor, dataset.mask_descriptor):
-        if descriptor is not None:
-            weakref.finalize(dataset, os.close, descriptor)
-    return dataset
+def _open_masks(path: Path, shape: tuple[int, ...]) -> LocalArray:
+    """The masks of a dataset. Raises ``UserError`` if they do not have this shape or cannot be read."""
+    try:
+        mapped = read_array(path / MASKS, np.uint8, shape, mapped=True)
+        descriptor = os.open(path / MASKS, os.O_RDONLY | os.O_NONBLOCK)
+    except (OSError, ValueError) as error:
+        raise _unusable(path, error) from error
+    masks = LocalArray(path / MASKS, mapped, descriptor)
+    weakref.finalize(masks, os.close, descriptor)
+    return masks
 
 
 def _check_hashes(path: Path, meta: dict[str, Any]) -> None:
     """Raise ``ValueError`` if a file has changed; images and masks are not read, because they are too large."""
     for name, item in meta["files"].items():
-        if name not in ("images.npy", MASKS) and sha256_file(path / name) != item["sha256"]:
+        if name not in (IMAGES, MASKS) and sha256_file(path / name) != item["sha256"]:
             raise ValueError(f"{name} was changed: its sha256 differs")
 
 
@@ -445,5 +516,5 @@ def verify_prepared(path: Path) -> list[str]:
     return [
         f"{path / name}: its sha256 is not the one in store.json: remove {path} and prepare the source again"
         for name, item in dataset.meta["files"].items()
-        if sha256_file(path / name) != item["sha256"]
+        if (name != IMAGES or dataset.prefetch is None) and sha256_file(path / name) != item["sha256"]
     ]

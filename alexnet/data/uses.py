@@ -1,9 +1,10 @@
 """Who uses a prepared dataset: processes that have it open, and trainings that are not finished.
 
-An open dataset holds a shared lock on its ``images.npy``; the system releases it when the process ends, however it
-ends. A training also writes its folder into ``runs/`` in the dataset, because an interrupted one holds no lock. Such a
-note counts as long as that folder holds the training: its ``run.json`` has the dataset's hash, and it has no
-``result.json``. A finished run needs no images, and a run folder that was removed or moved does not count.
+An open dataset holds a shared lock on its ``images.npy``, or on its ``shards.json`` if its images are elsewhere; the
+system releases it when the process ends, however it ends. A training also writes its folder into ``runs/`` in the
+dataset, because an interrupted one holds no lock. Such a note counts as long as that folder holds the training: its
+``run.json`` has the dataset's hash, and it has no ``result.json``. A finished run needs no images, and a run folder
+that was removed or moved does not count.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from alexnet.core.files import TEXT_LIMIT, read_bytes, read_json, remove_folder,
 from alexnet.core.names import printable
 from alexnet.core.platform import check_platform, fcntl
 
-IMAGES = "images.npy"
+IMAGES, SHARDS = "images.npy", "shards.json"
 NOTES = "runs"
 ALL_NOTED = ".all-noted"  # in ``runs/``: the dataset was made by a version that notes every training
 
 
 def hold(descriptor: int) -> None:
-    """Lock an open ``images.npy`` for reading, until its descriptor is closed; nothing on a file system without locks.
+    """Lock an open ``images.npy`` or ``shards.json`` for reading, until its descriptor is closed.
 
-    It waits while another process removes the dataset.
+    Nothing happens on a file system without locks. It waits while another process removes the dataset.
     """
     with contextlib.suppress(OSError):
         fcntl.flock(descriptor, fcntl.LOCK_SH)
@@ -67,7 +68,7 @@ def remove_unused(dataset: Path, digest: str | None) -> str:
 
     ``digest``: its hash, None if it cannot be read. Raises ``OSError`` if it cannot be removed.
     """
-    with _exclusive(dataset / IMAGES) as alone:
+    with _exclusive(_held(dataset)) as alone:
         user = _user(dataset, digest, alone=alone)
         if not user:
             remove_folder(dataset)
@@ -76,8 +77,13 @@ def remove_unused(dataset: Path, digest: str | None) -> str:
 
 def user_of(dataset: Path, digest: str | None) -> str:
     """Who uses a prepared dataset, "" if nobody does. ``digest``: its hash, None if it cannot be read."""
-    with _exclusive(dataset / IMAGES) as alone:
+    with _exclusive(_held(dataset)) as alone:
         return _user(dataset, digest, alone=alone)
+
+
+def _held(dataset: Path) -> Path:
+    """The file of a prepared dataset that an open one locks."""
+    return dataset / (SHARDS if (dataset / SHARDS).exists() else IMAGES)
 
 
 def _user(dataset: Path, digest: str | None, *, alone: bool) -> str:

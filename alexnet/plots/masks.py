@@ -119,7 +119,7 @@ def _compose(inputs: PlotInputs) -> Picture:
             pixels = read_whole_photograph(path, predictor.model.preprocessing.channels)
             examples.append(Example(printable(path), pixels, None, segment(predictor, path).mask))
         return plot_masks(examples, predictor.model.labels, inputs.run_name)
-    if inputs.dataset.mask_descriptor is None:
+    if inputs.dataset.masks is None:
         raise UserError(f"{inputs.dataset.name} has no masks: give --image FILE, or images with masks")
     return compose_masks(predictor, inputs.dataset, inputs.test_images.index, inputs.test_images.title)
 

@@ -69,7 +69,7 @@ def disk_need(recipe: Recipe, source: Source) -> DiskNeed:
 
 
 def _images(source: Source, side: int, channels: int) -> int | None:
-    if prepared_path(source, side, channels).exists():
+    if source.shards or prepared_path(source, side, channels).exists():
         return 0
     return None if source.count is None else source.count * side * side * channels
 

@@ -87,7 +87,8 @@ class Training:
         self.recipe, self.dataset, self.run, self.seed = recipe, dataset, run, seed
         self.device_config, self.reporter = device_config, reporter
         self.train_index, self.val_index = split_indices(recipe, dataset)
-        self.order = Sampler(self.train_index, recipe.train.batch_size, seed)
+        block = recipe.data.shuffle_block
+        self.order = Sampler(self.train_index, recipe.train.batch_size, seed, block, dataset.splits)
         self.network = device_config.to_device(build_model(recipe, dataset, seed, init))
         if device_config.device.type == "cuda":
             check_size(self.network, math.ceil(recipe.train.batch_size / group.size / recipe.train.accumulate_steps))
@@ -248,9 +249,9 @@ class Training:
         """The remaining batches; ``depth``: how many are read ahead."""
         dataset, device = self.dataset, self.device_config.device
         count = (self.last_step - self.state.step) * self.recipe.train.batch_size
-        read = pixels_of(dataset.images, dataset.read, device, count)
         return Loader(
-            read, dataset.targets, self.order, device, self.state.step, self.last_step, depth, self.group.part
+            pixels_of(dataset.pixels, device, count), dataset.targets, self.order, device, self.state.step,
+            self.last_step, depth, self.group.part, dataset.prefetch,
         )  # fmt: skip
 
     def step(self, batch: Batch) -> None:

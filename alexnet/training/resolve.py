@@ -57,7 +57,8 @@ def resolve(
         raise UserError(f"{source.location} has only images to evaluate on: add training images, in a folder train/")
     recipe = override(recipe, overrides)
     recipe = _starting_from(recipe, absolute_model(recipe.train.init))
-    return source, replace(recipe, data=replace(recipe.data, source=str(data or recipe.data.source)))
+    given = source.location if source.shards else str(data or recipe.data.source)  # an address may have a signature
+    return source, replace(recipe, data=replace(recipe.data, source=given))
 
 
 def requested_init(overrides: Sequence[str] | Mapping[str, Any], init: Path | str | None) -> str | None:

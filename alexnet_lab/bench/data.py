@@ -134,7 +134,7 @@ def steps_from_dataset(variant: str, batch: int, precision: str, device: str, pa
 def _steps_from_dataset(variant: str, batch: int, device_config: DeviceConfig, path: Path) -> Iterator[int]:
     network, dataset = network_of(variant), open_prepared(path)
     order = Sampler(dataset.subset("train"), batch, seed=0)
-    read = pixels_of(dataset.images, dataset.read, device_config.device, FOREVER)
+    read = pixels_of(dataset.pixels, device_config.device, FOREVER)
     with Loader(read, dataset.targets, order, device_config.device, 0, FOREVER) as batches:
         yield from deterministic_steps(network, batches, dataset.side, device_config)
 

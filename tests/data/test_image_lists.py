@@ -162,7 +162,7 @@ def test_a_large_member_of_an_archive_keeps_its_row(photos, tmp_path, monkeypatc
     [
         ("nosuch", "unknown source 'nosuch'"),
         ("", "the source is empty"),
-        ("https://example.org/a", "URLs are not fetched"),
+        ("file:///nosuch/a", "URLs are not fetched"),
         ("photos/notes.md", "is no image, tar, zip or list of images"),
         ("photos/empty", "has no images"),
         ("photos/empty.txt", "has no images"),

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -70,6 +71,11 @@ def test_a_dataset_is_copied_in_blocks(monkeypatch, block):
 GPU = torch.device("cuda", 1)
 
 
+def stored():
+    """60 images of 48 bytes, whose ``read`` is the word "read"."""
+    return SimpleNamespace(shape=(60, 4, 4, 3), whole=images, read="read")
+
+
 @pytest.mark.parametrize(
     ("free", "count", "copied"), [(7_200, 60, True), (7_199, 60, False), (10**6, 59, False), (10**6, 10**6, True)]
 )
@@ -79,8 +85,8 @@ def test_a_dataset_that_takes_up_to_two_fifths_of_the_free_memory_of_a_gpu_stays
     """60 images of 48 bytes. The figure of a GPU's free memory is made up, so no GPU is needed."""
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free * (device == GPU), 2 * free))
     monkeypatch.setattr(module, "resident", lambda pixels, device: "on the GPU")
-    assert pixels_of(images(), "read", GPU, count) == ("on the GPU" if copied else "read")
-    assert pixels_of(images(), "read", CPU, count) == "read"
+    assert pixels_of(stored(), GPU, count) == ("on the GPU" if copied else "read")
+    assert pixels_of(stored(), CPU, count) == "read"
 
 
 def test_where_the_memory_is_gone_meanwhile_batches_are_copied(monkeypatch):
@@ -89,7 +95,7 @@ def test_where_the_memory_is_gone_meanwhile_batches_are_copied(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**6, 10**6))
     monkeypatch.setattr(module, "resident", full)
-    assert pixels_of(images(), "read", GPU, 60) == "read"
+    assert pixels_of(stored(), GPU, 60) == "read"
 
 
 @given(start=st.integers(0, 25), length=st.integers(0, 10), batch_size=st.integers(1, 70), count=st.integers(1, 60))

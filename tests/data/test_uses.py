@@ -180,7 +180,7 @@ def test_one_that_is_removed_while_it_is_opened_is_prepared_again(states, monkey
     gc.collect()
     real, calls = prepared.open_prepared, []
 
-    def removed_just_now(folder):
+    def removed_just_now(folder, address=None):
         calls.append(folder)
         if len(calls) == 1:
             shutil.rmtree(folder)

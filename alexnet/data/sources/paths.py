@@ -1,4 +1,7 @@
-"""A source that is a path: a folder of class folders, or a tar or zip of one. The content decides, not the suffix."""
+"""A source that is a path: a folder of class folders, a tar or zip of one, or a folder of shards.
+
+The content decides, not the suffix.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from alexnet.data.sources.archives import ArchiveFormat, open_archive
 from alexnet.data.sources.folders import open_folder
 from alexnet.data.sources.imagenet import is_ilsvrc
 from alexnet.data.sources.records import Source, unreadable
+from alexnet.data.sources.shards import holds_shards, open_shard_source
 from alexnet.data.sources.tars import TAR, is_tar
 from alexnet.data.sources.zips import ZIP, is_zip
 
@@ -24,6 +28,8 @@ def open_path(path: Path) -> Source:
     A folder of ILSVRC-2012 is refused, because its ``val`` is the test set: the error gives the name to use.
     """
     if path.is_dir():
+        if holds_shards(path):
+            return open_shard_source(str(path))
         if is_ilsvrc(path):
             raise UserError(f"{path} is an ILSVRC-2012 directory, whose val/ is the test set: write imagenet:{path}")
         return open_folder(path)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from alexnet.core.errors import UserError
 from alexnet.core.names import printable
+from alexnet.data.shards import Shards
 
 Annotations = Literal["labels", "masks", "boxes"]
 """What is known of each image: its class, the class of each pixel, or objects with boxes."""
@@ -60,7 +61,8 @@ class Source:
     changes. ``count``: the number of records, None if counting would be slow. ``pixel_shape``: ``(H, W, C)`` of a set
     of arrays, None for image files. ``descriptions``: readable class names, if the source has them; ``warnings``:
     sentences for the user. ``trainable``: False if there are only images to evaluate on. ``annotations``: what the
-    records have besides the image; ``classes`` are those of pixels or of objects then.
+    records have besides the image; ``classes`` are those of pixels or of objects then. ``shards``: where the images
+    are if they are prepared already, see ``shards.py``.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Source:
     warnings: tuple[str, ...] = ()
     trainable: bool = True
     annotations: Annotations = "labels"
+    shards: Shards | None = field(default=None, compare=False)
 
     def records(self) -> Iterator[Record]:
         """All records, always in the same order. Raises ``UserError`` if the source is damaged or has changed."""

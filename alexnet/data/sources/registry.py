@@ -2,7 +2,7 @@
 
 A source is given as text: ``fashion-mnist`` is a built-in set; ``imagenet:/data/ilsvrc`` is a built-in set at a path;
 any other text is a path to a folder of class folders, with or without ``train/``, ``val/`` and ``test/`` above them, or
-to a tar or zip of one.
+to a tar or zip of one. An address with ``://`` is that of shards, see ``shards.py``.
 
 To add a built-in source, write a module with an opener (see :data:`~alexnet.data.sources.records.Opener`) and add a row
 to ``BUILTIN_SOURCES``: ``alexnet list``, the command line and error messages read this table.
@@ -19,6 +19,7 @@ from pathlib import Path
 from alexnet.core.errors import UserError
 from alexnet.core.names import is_url, nearest
 from alexnet.data.home import data_home
+from alexnet.data.remote import shown
 from alexnet.data.sources.cifar import CIFAR10, CIFAR100, open_cifar10, open_cifar100
 from alexnet.data.sources.digits import open_digits
 from alexnet.data.sources.imagenet import open_imagenet
@@ -27,6 +28,7 @@ from alexnet.data.sources.mnist import FASHION_MNIST, MNIST, open_fashion_mnist,
 from alexnet.data.sources.paths import open_path
 from alexnet.data.sources.records import Annotations, Log, Opener, Source, unreadable
 from alexnet.data.sources.segmentation import open_segmentation
+from alexnet.data.sources.shards import open_shard_source
 from alexnet.data.sources.tiny_imagenet import open_tiny_imagenet
 
 
@@ -108,7 +110,9 @@ def open_source(
 
 def _open(text: str, data_root: Path | None, log: Log) -> Source:
     name, colon, rest = text.partition(":")
-    if is_url(text) or is_url(rest):
+    if is_url(text):
+        return open_shard_source(text)
+    if is_url(rest):
         raise UserError(f"source {text!r}: URLs are not fetched: download the images and give the path of their folder")
     if name not in BUILTIN_SOURCES:
         return open_path(_existing_path(text, text))
@@ -151,6 +155,8 @@ def _open_labelled(text: str, labels: Sequence[Path]) -> Source:
 
 def absolute_source(text: str, source: Source, data_root: Path | None) -> str:
     """The text that opens ``source``, given as ``text``, from any working folder and without ``data_root``."""
+    if source.shards:
+        return source.location
     if data_root and text in BUILTIN_SOURCES and Path(source.location).is_absolute():  # digits are in no folder
         return f"{source.name}:{source.location}"
     return absolute_text(text)
@@ -158,6 +164,8 @@ def absolute_source(text: str, source: Source, data_root: Path | None) -> str:
 
 def absolute_text(text: str) -> str:
     """A source's text with an absolute path, also if nothing is there."""
+    if is_url(text):
+        return shown(text)
     name, colon, rest = text.partition(":")
     if name in BUILTIN_SOURCES:
         return f"{name}:{Path(rest).expanduser().resolve()}" if colon and rest else text
