@@ -35,6 +35,7 @@ from alexnet.core.files import sha256_file, write_bytes, write_text
 from alexnet.core.names import is_url
 from alexnet.core.schema import from_json, to_json
 from alexnet.data.cache import CacheEntry, list_cache, remove_cached
+from alexnet.data.identity import write_names
 from alexnet.data.image_file import ImageLike, photographs_by_id
 from alexnet.data.image_lists import ImageList, Row, list_of_source, open_images
 from alexnet.data.prepared import PreparedDataset, open_prepared, prepared_path, verify_prepared
@@ -47,7 +48,7 @@ from alexnet.inference.distance import Distances, distances_of_pairs, pairs_of_n
 from alexnet.inference.feature_files import Features, NpyFolder, file_format, open_features, twin_folder
 from alexnet.inference.features import BATCH, LayerExtractor, Pool, Request, computed_chunks, extract
 from alexnet.inference.layer_names import activation_layers, rectified_in_place, resolve_layers
-from alexnet.inference.predictor import Predictor, predict_files
+from alexnet.inference.predictor import Predictor, expand_folders, predict_files, shown_names
 from alexnet.inference.sort_into import SortedFolder
 from alexnet.inference.transform import ImageTransform
 from alexnet.kernels import accelerate as kernels
@@ -327,13 +328,13 @@ def _images_to_train_on(
 ) -> PreparedDataset:
     """The images that an interrupted run began with, or those of the source as it is now, prepared if needed."""
     settings = recipe.data.resize_size, recipe.data.channels
-    now = prepared_path(source, *settings)
+    now = prepared_path(source, *settings, view=recipe.data.view)
     if begun := prepared_datasets.open_begun(run, recipe, location, labels, now, reporter):
         return begun
     if not run.finished:
         for line in disk_need(recipe, source).lines(run.folder, now, keep_checkpoints=keep_checkpoints):
             reporter.log(line)
-    return prepared_datasets.prepare(source, *settings, reporter)[0]
+    return prepared_datasets.prepare(source, *settings, reporter, view=recipe.data.view)[0]
 
 
 def default_name(recipe: Recipe, data: Path | str | None, source: Source) -> str:
@@ -673,6 +674,7 @@ def predict(
     stdin: bytes | None = None,
     threshold: float | None = None,
     sort_into: Path | str | None = None,
+    names: Path | str | None = None,
     weights_root: Path | str | None = None,
     progress: bool | None = None,
 ) -> Iterator[dict[str, Any]]:
@@ -682,7 +684,8 @@ def predict(
     ``error`` says why it was refused. ``stdin``: the image that ``-`` stands for. ``threshold``, 0 … 1: with it,
     ``none_of_these`` is True if no class reaches this probability. ``sort_into``: a folder that receives a copy of each
     image, in a folder for its most probable class, or in ``none of these/``; the copy's path is ``copied_to``. Files
-    are never moved or overwritten. ``weights_root``: as in :func:`evaluate`. ``progress``: None shows it for many
+    are never moved or overwritten. If one of the images is a DICOM file, ``image`` is a number for all of them;
+    ``names``: as in :func:`prepare`. ``weights_root``: as in :func:`evaluate`. ``progress``: None shows it for many
     images, False never.
 
     Raises ``UserError`` for a model that cannot be read and for a copy that cannot be written. For one image,
@@ -696,6 +699,10 @@ def predict(
     folder = SortedFolder(Path(sort_into), predictor.model.classes) if sort_into is not None else None
     if folder:
         folder.check_inputs(images)
+    if names is not None:
+        files = list(expand_folders(images))
+        pairs = zip(shown_names(files), files, strict=True)
+        write_names(Path(names), ((name, file) for name, file in pairs if name != file))
     return predict_files(predictor, images, top_k, stdin, threshold=threshold, sort_into=folder, reporter=reporter)
 
 
@@ -742,6 +749,7 @@ def extract_features(
     untrained: int = 0,
     rdm: bool = False,
     batch: int = BATCH,
+    names: Path | str | None = None,
     device: str | None = None,
     precision: str = "fp32",
     reference: bool = False,
@@ -764,7 +772,8 @@ def extract_features(
     ``(rows, C)``; ``"none"`` keeps them whole. ``untrained``: the number of untrained twins, of random seeds 0, 1, …,
     whose features are also computed: ``untrained-0/relu5``. ``rdm``: also write ``rdm-LAYER.npy``, the correlation
     distances ``(rows, rows)`` float64 of all pairs of images, and a picture of them. ``batch``: images that are read at
-    a time. The other arguments are those of :func:`evaluate`, but the default precision is fp32.
+    a time. ``names``: as in :func:`prepare`. The other arguments are those of :func:`evaluate`, but the default
+    precision is fp32.
 
     Raises ``UserError`` for a model, images, layers or files that cannot be used.
     """
@@ -782,19 +791,21 @@ def extract_features(
         raise UserError(f"--rdm writes files beside the features: give a folder with --out instead of {out}")
     device_config = resolve_device(device, precision, reference=reference)
     network = _loaded(model, weights_root, reporter)
-    names = resolve_layers(network, layers)
-    for name, seen in rectified_in_place(network, names).items():
+    layer_names = resolve_layers(network, layers)
+    for name, seen in rectified_in_place(network, layer_names).items():
         reporter.log(
-            f"note: {name} is {names[name]}, before the ReLU; a hook on torchvision's own network sees {seen} there, "
-            "because its ReLU works in place"
+            f"note: {name} is {layer_names[name]}, before the ReLU; a hook on torchvision's own network sees {seen} "
+            "there, because its ReLU works in place"
         )
     found = open_images(images, Path(data_root) if data_root else None, reporter.log)
     for line in found.warnings:
         reporter.log(f"note: {line}")
+    if names is not None and found.records:
+        write_names(Path(names), ((record.name, record.file) for record in found.records(0) if record.file))
     if rdm:
         check_images(found.count)
     twins = {twin_folder(seed): functools.partial(untrained_twin, network, seed) for seed in range(untrained)}
-    request = Request(network, {"": lambda: network, **twins}, found, names, pool, device_config, batch)
+    request = Request(network, {"": lambda: network, **twins}, found, layer_names, pool, device_config, batch)
     with device_config.enough_memory("give fewer layers, --pool mean, or --device cpu"):
         features = extract(request, Path(out), reporter)
     if bad := features.description["unreadable"]:
@@ -1037,7 +1048,9 @@ def create_transform(
         model_or_recipe = get_recipe(str(model_or_recipe))
     reporter, root = make_reporter(progress), Path(data_root) if data_root else None
     source, recipe = resolve(model_or_recipe, data, (), root, reporter.log)
-    dataset, _ = prepared_datasets.prepare(source, recipe.data.resize_size, recipe.data.channels, reporter)
+    dataset, _ = prepared_datasets.prepare(
+        source, recipe.data.resize_size, recipe.data.channels, reporter, view=recipe.data.view
+    )
     check_augmentation(recipe, dataset)
     variant, size = recipe.model.variant, recipe.data.image_size
     architecture = get_architecture(variant, **recipe.model.overrides())
@@ -1297,6 +1310,7 @@ def prepare(
     strict: bool = False,
     verify: bool = False,
     data_root: Path | str | None = None,
+    names: Path | str | None = None,
     progress: bool | None = None,
 ) -> tuple[PreparedDataset, float | None, list[str]]:
     """Decode a source once and cache it: (the prepared dataset, seconds or None if it was there, damage).
@@ -1304,10 +1318,12 @@ def prepare(
     ``size``: side of the prepared images in pixels; None keeps images that all have one size up to 128, and resizes
     photographs to 256. ``channels``: None for the source's own. ``labels``: as in :func:`train`. ``strict``: raise at
     the first file that is refused. ``verify``: hash every file again and return a line for each that is damaged.
-    Raises ``UserError``.
+    ``names``: a CSV file that receives the file of each number in the names of medical images. Raises ``UserError``.
     """
     reporter = make_reporter(progress)
     opened = open_source(source, Path(data_root) if data_root else None, reporter.log, _label_files(labels))
+    if names is not None:
+        write_names(Path(names), ((record.name, record.file) for record in opened.records() if record.file))
     dataset, seconds = prepared_datasets.prepare(opened, size, channels, reporter, strict=strict)
     return dataset, seconds, verify_prepared(dataset.path) if verify else []
 

@@ -14,9 +14,9 @@ def main(arguments: argparse.Namespace) -> int:
     """Extract the features and print which array has which shape; returns the exit status."""
     features = extract_features(
         arguments.model, arguments.images, arguments.layers, arguments.out, pool=arguments.pool,
-        untrained=arguments.untrained, rdm=arguments.rdm, batch=arguments.batch, device=arguments.device,
-        precision=arguments.precision, reference=arguments.reference, data_root=arguments.data_root,
-        weights_root=arguments.weights_root,
+        untrained=arguments.untrained, rdm=arguments.rdm, batch=arguments.batch, names=arguments.names,
+        device=arguments.device, precision=arguments.precision, reference=arguments.reference,
+        data_root=arguments.data_root, weights_root=arguments.weights_root,
     )  # fmt: skip
     pairs = None if arguments.cka is None else compare_features(features, arguments.cka)
     matrices = {key: str(rdm_path(features, key)) for key in features.layers} if arguments.rdm else {}

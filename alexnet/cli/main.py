@@ -30,6 +30,7 @@ from alexnet.cli.shared_options import (
     add_device,
     add_device_and_precision,
     add_labels,
+    add_names,
     add_reference,
     add_seed,
     add_weights_root,
@@ -104,6 +105,7 @@ def _predict(add: Add) -> None:
     add("--threshold", type=share, metavar="P", help='below this probability, 0 to 1, the image is "none of these"')
     add("--sort-into", metavar="FOLDER", help="copy each image into FOLDER/CLASS/; nothing is moved or overwritten")
     add("--csv", action="store_true", help="print CSV: file, predicted, probability")
+    add_names(add)
     add_device_and_precision(add)
     add_reference(add)
     add_weights_root(add)
@@ -143,6 +145,7 @@ def _features(add: Add) -> None:
     add("--cka", nargs="*", metavar="FEATURES", help=cka)
     batch = "images that are read at a time (default: 256); the features do not depend on it"
     add("--batch", type=count, default=256, metavar="N", help=batch)
+    add_names(add)
     add_device(add)
     add("--precision", choices=("fp32", "bf16"), default="fp32", help="of the computation (default: fp32)")
     add_reference(add)
@@ -259,6 +262,7 @@ def _prepare(add: Add) -> None:
     add("--channels", type=int, choices=(1, 3), help="1 is grey, 3 is colour (default: the source's own; for files 3)")
     add("--strict", action="store_true", help="stop at the first file that is refused")
     add("--verify", action="store_true", help="hash the prepared files again and compare")
+    add_names(add)
     add_data_root(add)
 
 

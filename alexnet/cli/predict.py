@@ -31,7 +31,8 @@ def main(arguments: argparse.Namespace) -> int:
         arguments.model, arguments.images, top_k, device=arguments.device,
         precision=arguments.precision or "auto", reference=arguments.reference,
         stdin=_read_stdin() if STDIN in arguments.images else None,
-        threshold=arguments.threshold, sort_into=arguments.sort_into, weights_root=arguments.weights_root,
+        threshold=arguments.threshold, sort_into=arguments.sort_into, names=arguments.names,
+        weights_root=arguments.weights_root,
     )  # fmt: skip
     refused, document = 0, []
     if arguments.csv:

@@ -173,15 +173,15 @@ def _make_parent(path: Path) -> None:
         parent.mkdir(exist_ok=True)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, mode: int = 0o666) -> None:
     """Write ``data`` to ``path``, atomically and durably; an existing file is replaced. Raises ``OSError``.
 
-    A link at ``path`` is replaced, and the file that it names stays as it is.
+    A link at ``path`` is replaced, and the file that it names stays as it is. ``mode``: who may use the file.
     """
     _make_parent(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with temporary.open("xb") as file:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             _try_lock(file.fileno())  # shows to :func:`remove_leftovers` that the file is in use
             file.write(data)
             file.flush()

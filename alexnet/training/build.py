@@ -173,4 +173,7 @@ def build_preprocessing(recipe: Recipe, dataset: PreparedDataset, image_size: in
         mean, std = ((value,) * dataset.channels for value in constants.get(pixel_normalization, (0.0, 1.0)))
     channels: Literal[1, 3] = 1 if dataset.channels == 1 else 3
     crop = recipe.augment.crop or dataset.side
-    return Preprocessing(channels, dataset.side, crop, image_size, pixel_normalization, tuple(mean), tuple(std))
+    return Preprocessing(
+        channels, dataset.side, crop, image_size, pixel_normalization, tuple(mean), tuple(std),
+        window=recipe.data.window, frame=recipe.data.frame,
+    )  # fmt: skip
