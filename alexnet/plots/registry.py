@@ -23,6 +23,7 @@ PLOTS = {
     "filters": "first-layer filters by column, with colour and orientation indices",
     "predictions": "images with their five most probable classes; mistakes",
     "confusion": "confusion matrix and accuracy of each class",
+    "roc": "ROC curve with its AUC, the operating point, and the calibration",
     "embedding": "t-SNE of a layer's output for many images",
     "rdm": "how unlike a layer's features are for each pair of images",
     "neighbours": "the training images whose features are nearest to an image's",

@@ -86,7 +86,7 @@ def report_figures() -> list[ReportFigure]:
 
 def make_sections(finished: FinishedRun, reporter: Reporter) -> list[page.Section]:
     """A section for each figure; if a figure cannot be made, its section has the reason."""
-    figures = report_figures()
+    figures = [figure for figure in report_figures() if figure.applies(finished)]
     sections = []
     with stage(reporter, "making the report", len(figures)):
         for number, figure in enumerate(figures, 1):

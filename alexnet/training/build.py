@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from alexnet.config import NO_INIT, Preprocessing, Recipe
-from alexnet.core.errors import UserError
+from alexnet.core.errors import UserError, unknown
 from alexnet.data.prepared import PreparedDataset
 from alexnet.data.splits import hold_out
 from alexnet.models.alexnet import architecture_of
@@ -82,6 +82,8 @@ def build_model(recipe: Recipe, dataset: PreparedDataset, seed: int, init: Class
     Raises ``UserError`` if the recipe's settings do not fit the prepared images, or the weights the network.
     """
     network = build_network(recipe, dataset, seed, init)
+    if recipe.train.positive_class and recipe.train.positive_class not in dataset.classes:
+        raise unknown("class", recipe.train.positive_class, dataset.classes)
     trained_on = np.sort(dataset.hashes[np.concatenate(split_indices(recipe, dataset))])
     subtracts_image = recipe.data.pixel_normalization.startswith("mean-image")
     if recipe.train.accumulate_steps > 1 and any(isinstance(each, nn.BatchNorm2d) for each in network.modules()):
