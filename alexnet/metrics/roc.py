@@ -31,6 +31,7 @@ Bools = NDArray[np.bool_]
 Rule = Literal["youden", "sensitivity"]
 
 RESAMPLES = 2000
+TOGETHER = 50  # resamples whose random numbers are drawn at a time
 CURVE_POINTS = 200  # of a curve that is kept; more are thinned out
 RELIABILITY_BINS = 10
 
@@ -190,11 +191,12 @@ def _resampled(
             zeros @ ~decided / zeros.sum()
         )  # fmt: skip
 
-    key, found = derive_key(seed, "roc bootstrap"), np.empty((RESAMPLES, 3))
-    for draw in range(RESAMPLES):
-        (chosen,) = uniform(key, draw, np.arange(count), 1)
-        times = np.bincount((chosen * count).astype(np.int64), minlength=count)
-        found[draw] = shares(times[number].astype(np.float64))
+    key, rows = derive_key(seed, "roc bootstrap"), []
+    for block in range(RESAMPLES // TOGETHER):
+        (chosen,) = uniform(key, block, np.arange(TOGETHER * count), 1)
+        for patients in (chosen * count).astype(np.int64).reshape(TOGETHER, count):
+            rows.append(shares(np.bincount(patients, minlength=count)[number].astype(np.float64)))
+    found = np.array(rows)
     tail = 50 * (1 - CONFIDENCE)
     whole, counted = shares(np.ones(len(scores))), found[~np.isnan(found[:, 0])]
     if np.isnan(whole[0]) or not len(counted):
