@@ -194,8 +194,8 @@ def _resampled(
     key, rows = derive_key(seed, "roc bootstrap"), []
     for block in range(RESAMPLES // TOGETHER):
         (chosen,) = uniform(key, block, np.arange(TOGETHER * count), 1)
-        for patients in (chosen * count).astype(np.int64).reshape(TOGETHER, count):
-            rows.append(shares(np.bincount(patients, minlength=count)[number].astype(np.float64)))
+        drawn = (chosen * count).astype(np.int64).reshape(TOGETHER, count)
+        rows += [shares(np.bincount(each, minlength=count)[number].astype(np.float64)) for each in drawn]
     found = np.array(rows)
     tail = 50 * (1 - CONFIDENCE)
     whole, counted = shares(np.ones(len(scores))), found[~np.isnan(found[:, 0])]

@@ -190,7 +190,7 @@ def fill(root):
         (place / "CANARY cut.dcm").write_bytes(scan(901)[:-100])
         (place / "CANARY report.dcm").write_bytes(scan(902, "1.2.840.10008.5.1.4.1.1.88.11"))
         (place / "CANARY colours.dcm").write_bytes(scan(903, PhotometricInterpretation="CANARY"))
-        (place / "CANARY syntax.dcm").write_bytes(scan(904).replace(b"1.2.840.10008.1.2.1\0", b"1.2.826.0.1.9876543"))
+        (place / "CANARY syntax.dcm").write_bytes(scan(904).replace(b"1.2.840.10008.1.2.1\0", b"1.2.826.0.1.98765432"))
         (place / "CANARY noise.dcm").write_bytes(b"CANARY" * 100)
         (place / "CANARY broken").write_bytes(scan(905)[:900].replace(b"LO", b"!!"))
         (place / "CANARY gone.dcm").symlink_to(place / "CANARY nowhere")
