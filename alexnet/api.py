@@ -35,6 +35,7 @@ from alexnet.core.files import sha256_file, write_bytes, write_text
 from alexnet.core.names import is_url
 from alexnet.core.schema import from_json, to_json
 from alexnet.data.cache import CacheEntry, list_cache, remove_cached
+from alexnet.data.identity import write_names
 from alexnet.data.image_file import ImageLike, photographs_by_id
 from alexnet.data.image_lists import ImageList, Row, list_of_source, open_images
 from alexnet.data.prepared import PreparedDataset, open_prepared, prepared_path, verify_prepared
@@ -49,7 +50,7 @@ from alexnet.inference.distance import Distances, distances_of_pairs, pairs_of_n
 from alexnet.inference.feature_files import Features, NpyFolder, file_format, open_features, twin_folder
 from alexnet.inference.features import BATCH, LayerExtractor, Pool, Request, computed_chunks, extract
 from alexnet.inference.layer_names import activation_layers, rectified_in_place, resolve_layers
-from alexnet.inference.predictor import Predictor, predict_files
+from alexnet.inference.predictor import Predictor, expand_folders, predict_files, shown_names
 from alexnet.inference.segmentation import segment_files
 from alexnet.inference.sort_into import SortedFolder
 from alexnet.inference.transform import ImageTransform
@@ -332,13 +333,13 @@ def _images_to_train_on(
 ) -> PreparedDataset:
     """The images that an interrupted run began with, or those of the source as it is now, prepared if needed."""
     settings = recipe.data.resize_size, recipe.data.channels
-    now = prepared_path(source, *settings)
+    now = prepared_path(source, *settings, view=recipe.data.view)
     if begun := prepared_datasets.open_begun(run, recipe, location, labels, now, reporter):
         return begun
     if not run.finished:
         for line in disk_need(recipe, source).lines(run.folder, now, keep_checkpoints=keep_checkpoints):
             reporter.log(line)
-    return prepared_datasets.prepare(source, *settings, reporter)[0]
+    return prepared_datasets.prepare(source, *settings, reporter, view=recipe.data.view)[0]
 
 
 def default_name(recipe: Recipe, data: Path | str | None, source: Source) -> str:
@@ -715,6 +716,7 @@ def predict(
     threshold: float | None = None,
     sort_into: Path | str | None = None,
     out: Path | str | None = None,
+    names: Path | str | None = None,
     weights_root: Path | str | None = None,
     progress: bool | None = None,
 ) -> Iterator[dict[str, Any]]:
@@ -725,7 +727,8 @@ def predict(
     ``none_of_these`` is True if no class reaches this probability. ``sort_into``: a folder that receives a copy of each
     image, in a folder for its most probable class, or in ``none of these/``; the copy's path is ``copied_to``. Files
     are never moved or overwritten. Of a model for segmentation, the dict has ``shares`` instead, and ``out`` is a
-    folder that receives a mask and an overlay for each image, see ``segment_files``. ``weights_root``: as in
+    folder that receives a mask and an overlay for each image, see ``segment_files``. If one of the images is a DICOM
+    file, ``image`` is a number for all of them; ``names``: as in :func:`prepare`. ``weights_root``: as in
     :func:`evaluate`. ``progress``: None shows it for many images, False never.
 
     Raises ``UserError`` for a model that cannot be read and for a copy that cannot be written. For one image,
@@ -745,6 +748,10 @@ def predict(
     folder = SortedFolder(Path(sort_into), predictor.model.classes) if sort_into is not None else None
     if folder:
         folder.check_inputs(images)
+    if names is not None:
+        files = list(expand_folders(images))
+        pairs = zip(shown_names(files), files, strict=True)
+        write_names(Path(names), ((name, file) for name, file in pairs if name != file))
     return predict_files(predictor, images, top_k, stdin, threshold=threshold, sort_into=folder, reporter=reporter)
 
 
@@ -791,6 +798,7 @@ def extract_features(
     untrained: int = 0,
     rdm: bool = False,
     batch: int = BATCH,
+    names: Path | str | None = None,
     device: str | None = None,
     precision: str = "fp32",
     reference: bool = False,
@@ -814,7 +822,8 @@ def extract_features(
     ``(rows, C)``; ``"none"`` keeps them whole. ``untrained``: the number of untrained twins, of random seeds 0, 1, …,
     whose features are also computed: ``untrained-0/relu5``. ``rdm``: also write ``rdm-LAYER.npy``, the correlation
     distances ``(rows, rows)`` float64 of all pairs of images, and a picture of them. ``batch``: images that are read at
-    a time. The other arguments are those of :func:`evaluate`, but the default precision is fp32.
+    a time. ``names``: as in :func:`prepare`. The other arguments are those of :func:`evaluate`, but the default
+    precision is fp32.
 
     Raises ``UserError`` for a model, images, layers or files that cannot be used.
     """
@@ -833,7 +842,7 @@ def extract_features(
         reporter = make_reporter(progress) if group.is_first else NullReporter()
         return _extract_features(
             group, model, images, layers, Path(out), pool, untrained, batch, device, precision, data_root, weights_root,
-            reporter, rdm=rdm, reference=reference,
+            names, reporter, rdm=rdm, reference=reference,
         )  # fmt: skip
 
 
@@ -850,6 +859,7 @@ def _extract_features(
     precision: str,
     data_root: Path | str | None,
     weights_root: Path | str | None,
+    names: Path | str | None,
     reporter: Reporter,
     *,
     rdm: bool,
@@ -858,21 +868,25 @@ def _extract_features(
     """What :func:`extract_features` does in each process of a group."""
     device_config = resolve_device(group.device or device, precision, reference=reference)
     network = group.in_turn(lambda: _loaded(model, weights_root, reporter))
-    names = resolve_layers(network, layers)
-    for name, seen in rectified_in_place(network, names).items():
+    layer_names = resolve_layers(network, layers)
+    for name, seen in rectified_in_place(network, layer_names).items():
         reporter.log(
-            f"note: {name} is {names[name]}, before the ReLU; a hook on torchvision's own network sees {seen} there, "
-            "because its ReLU works in place"
+            f"note: {name} is {layer_names[name]}, before the ReLU; a hook on torchvision's own network sees {seen} "
+            "there, because its ReLU works in place"
         )
     root = Path(data_root) if data_root else None
     found = group.in_turn(lambda: open_images(images, root, reporter.log))
     group.wait_for_all()  # listing the images can take long
     for line in found.warnings:
         reporter.log(f"note: {line}")
+    if names is not None and found.records and group.is_first:
+        write_names(
+            Path(names), ((record.name, record.file) for record in found.records(range(found.count)) if record.file)
+        )
     if rdm:
         check_images(found.count)
     twins = {twin_folder(seed): functools.partial(untrained_twin, network, seed) for seed in range(untrained)}
-    request = Request(network, {"": lambda: network, **twins}, found, names, pool, device_config, batch)
+    request = Request(network, {"": lambda: network, **twins}, found, layer_names, pool, device_config, batch)
     with device_config.enough_memory("give fewer layers, --pool mean, or --device cpu"):
         features = extract(request, out, reporter, group)
     if bad := features.description["unreadable"]:
@@ -1115,7 +1129,9 @@ def create_transform(
         model_or_recipe = get_recipe(str(model_or_recipe))
     reporter, root = make_reporter(progress), Path(data_root) if data_root else None
     source, recipe = resolve(model_or_recipe, data, (), root, reporter.log)
-    dataset, _ = prepared_datasets.prepare(source, recipe.data.resize_size, recipe.data.channels, reporter)
+    dataset, _ = prepared_datasets.prepare(
+        source, recipe.data.resize_size, recipe.data.channels, reporter, view=recipe.data.view
+    )
     check_augmentation(recipe, dataset)
     variant, size = recipe.model.variant, recipe.data.image_size
     architecture = get_architecture(variant, **recipe.model.overrides())
@@ -1377,6 +1393,7 @@ def prepare(
     shards: str | None = None,
     records: Records = "uint8",
     data_root: Path | str | None = None,
+    names: Path | str | None = None,
     progress: bool | None = None,
 ) -> tuple[PreparedDataset, float | None, list[str]]:
     """Decode a source once and cache it: (the prepared dataset, seconds or None if it was there, damage).
@@ -1386,10 +1403,13 @@ def prepare(
     the first file that is refused. ``verify``: hash every file again and return a line for each that is damaged.
     ``shards``: the address of a folder, such as ``s3://bucket/prefix``, to which the images are also written as shards,
     a source for other computers; the files are hashed first. ``records``: what the shards hold, ``"uint8"`` pixels or
-    the ``"encoded"`` image files. Raises ``UserError``.
+    the ``"encoded"`` image files.
+    ``names``: a CSV file that receives the file of each number in the names of medical images. Raises ``UserError``.
     """
     reporter = make_reporter(progress)
     opened = open_source(source, Path(data_root) if data_root else None, reporter.log, _label_files(labels))
+    if names is not None:
+        write_names(Path(names), ((record.name, record.file) for record in opened.records() if record.file))
     dataset, seconds = prepared_datasets.prepare(opened, size, channels, reporter, strict=strict)
     damage = verify_prepared(dataset.path) if verify or shards else []
     if shards and not damage:

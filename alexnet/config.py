@@ -16,8 +16,10 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
+from alexnet.core.dicom_view import FILE, DicomView, parse_window
 from alexnet.core.errors import UserError, unknown
 from alexnet.core.schema import (
+    NEW,
     WHOLE,
     Reader,
     Renamed,
@@ -150,6 +152,8 @@ class DataSpec:
     ``pixel_normalization``: ``unit`` x/255 · ``symmetric`` (x/255 − ½)/½ · ``channel`` (x − mean)/std of each channel
     over train · ``mean-image`` x − the mean image, cropped like the image (Caffe) · ``mean-image-centre`` x − the
     centre of the mean image, for any crop (cuda-convnet). The last two stay on the scale 0 … 255.
+
+    ``window``, ``frame``: how grey DICOM images are shown, see :class:`~alexnet.core.dicom_view.DicomView`.
     """
 
     source: str = "digits"
@@ -159,6 +163,16 @@ class DataSpec:
     pixel_normalization: PixelNormalization = "channel"
     val_fraction: Share = 0.0
     shuffle_block: Positive | None = None
+    window: str = field(default=FILE, metadata=NEW)
+    frame: Positive = field(default=1, metadata=NEW)
+
+    def __post_init__(self) -> None:
+        parse_window(self.window)
+
+    @property
+    def view(self) -> DicomView:
+        """How medical images are shown."""
+        return DicomView(self.window, self.frame)
 
 
 @spec("preprocessing", RENAMED)
@@ -169,7 +183,7 @@ class Preprocessing:
     the centre crop. ``image_size``: side that the crop is resized to. ``mean`` and ``std``: one value a channel on the
     scale 0 … 255; the two mean-image normalizations do not use them. ``resize``: ``short-side`` resizes the short side
     to ``resize_size`` and takes the centre square; ``warp`` resizes both sides and changes the aspect ratio (Caffe's
-    ``convert_imageset``).
+    ``convert_imageset``). ``window``, ``frame``: as in :class:`DataSpec`.
     """
 
     channels: Channels
@@ -180,6 +194,16 @@ class Preprocessing:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     resize: Resize = "short-side"
+    window: str = field(default=FILE, metadata=NEW)
+    frame: Positive = field(default=1, metadata=NEW)
+
+    def __post_init__(self) -> None:
+        parse_window(self.window)
+
+    @property
+    def view(self) -> DicomView:
+        """How medical images are shown."""
+        return DicomView(self.window, self.frame)
 
 
 @spec("augment", RENAMED)
@@ -312,6 +336,12 @@ class TrainSpec:
     ``few_images``: what to do with fewer than 50 training images a class, on average: ``split`` them as any other, or
     ``cross-validate``: the probe is the model, fitted on all images, and nested cross-validation gives its accuracy, or
     the test split if the source has one; only with ``head`` = ``probe``.
+
+    ``operating_point``: the probability from which on an image counts as positive. It is chosen on the validation
+    images or in the folds, and the result then has the ROC curve, sensitivity and specificity on the test images
+    (``metrics/roc.py``). ``youden`` has the largest sum of the two; ``sensitivity`` is the most specific one of at
+    least ``target_sensitivity``. ``positive_class``: of two classes; empty for the last one. With more than two, each
+    class is compared with the others.
     """
 
     batch_size: Positive = 128
@@ -330,6 +360,9 @@ class TrainSpec:
     freeze: tuple[str, ...] = ()
     head: Literal["random", "probe"] = "random"
     few_images: Literal["split", "cross-validate"] = "split"
+    operating_point: Literal["none", "youden", "sensitivity"] = field(default="none", metadata=NEW)
+    target_sensitivity: Annotated[float, Gt(0), Le(1)] = field(default=0.9, metadata=NEW)
+    positive_class: str = field(default="", metadata=NEW)
 
     def __post_init__(self) -> None:
         if self.freeze and self.init == NO_INIT:
@@ -472,7 +505,7 @@ def differences(one: Recipe, other: Recipe) -> list[tuple[str, object, object]]:
     Claims are ignored, and so are the names of the source and of the weights to start from: the images and the weights
     have hashes of their own.
     """
-    a, b = to_json(one), to_json(other)
+    a, b = to_json(one, whole=True), to_json(other, whole=True)
     return [
         (f"{section}.{name}", value, b[section][name])
         for section in SECTIONS

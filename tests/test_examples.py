@@ -160,3 +160,20 @@ def test_thingsvision(place, monkeypatch, tmp_path):
 @pytest.mark.parametrize("name", ["brain_score_model", "thingsvision_features"])
 def test_an_adapter_is_short(name):
     assert len((ROOT / "examples" / f"{name}.py").read_text().splitlines()) <= 40
+
+
+def test_the_medical_demonstration_makes_files_of_five_patients_that_are_read(tmp_path, monkeypatch):
+    """Its training is that of tests/training/test_operating_point.py with another recipe; here are its files."""
+    pytest.importorskip("pydicom", reason="pip install 'alexnet[medical]'")
+    from alexnet.data.prepared import open_or_prepare
+    from alexnet.data.sources import open_source
+
+    module = example("medical")
+    monkeypatch.setattr(module, "VARIANTS", 3)
+    module.main(tmp_path / "scans")
+    dataset = open_or_prepare(open_source(str(tmp_path / "scans")), 80, home=tmp_path / "home")
+    assert dataset.classes == ["clear", "opacity"]
+    assert not dataset.meta["refused"] and len(dataset.targets) == 30
+    assert len(np.unique(dataset.groups)) == 5
+    means = dataset.images.reshape(30, -1).astype(float)
+    assert (means.max(axis=1) > means.min(axis=1) + 50).all()

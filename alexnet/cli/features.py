@@ -24,9 +24,9 @@ def main(arguments: argparse.Namespace) -> int:
 def _extract(arguments: argparse.Namespace) -> Callable[[], int]:
     features = extract_features(
         arguments.model, arguments.images, arguments.layers, arguments.out, pool=arguments.pool,
-        untrained=arguments.untrained, rdm=arguments.rdm, batch=arguments.batch, device=arguments.device,
-        precision=arguments.precision, reference=arguments.reference, data_root=arguments.data_root,
-        weights_root=arguments.weights_root,
+        untrained=arguments.untrained, rdm=arguments.rdm, batch=arguments.batch, names=arguments.names,
+        device=arguments.device, precision=arguments.precision, reference=arguments.reference,
+        data_root=arguments.data_root, weights_root=arguments.weights_root,
     )  # fmt: skip
     return lambda: _print(features, arguments)
 

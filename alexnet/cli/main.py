@@ -30,6 +30,7 @@ from alexnet.cli.shared_options import (
     add_device,
     add_device_and_precision,
     add_labels,
+    add_names,
     add_reference,
     add_seed,
     add_weights_root,
@@ -105,6 +106,7 @@ def _predict(add: Add) -> None:
     add("--sort-into", metavar="FOLDER", help="copy each image into FOLDER/CLASS/; nothing is moved or overwritten")
     add("--out", metavar="FOLDER", help="of a model for segmentation: write a mask and an overlay for each image")
     add("--csv", action="store_true", help="print CSV: file, predicted, probability")
+    add_names(add)
     add_device_and_precision(add)
     add_reference(add)
     add_weights_root(add)
@@ -145,6 +147,7 @@ def _features(add: Add) -> None:
     batch = "images that are read at a time (default: 256); the features do not depend on it"
     add("--batch", type=count, default=256, metavar="N", help=batch)
     add("--nproc", type=count, default=1, metavar="N", help="divide the images among N processes (default: 1)")
+    add_names(add)
     add_device(add)
     add("--precision", choices=("fp32", "bf16"), default="fp32", help="of the computation (default: fp32)")
     add_reference(add)
@@ -265,6 +268,7 @@ def _prepare(add: Add) -> None:
     add("--shards", metavar="ADDRESS", help=shards)
     records = "what shards hold: pixels (default), or the smaller image files, which are decoded in training"
     add("--records", choices=("uint8", "encoded"), default="uint8", help=records)
+    add_names(add)
     add_data_root(add)
 
 

@@ -32,7 +32,7 @@ def main(arguments: argparse.Namespace) -> int:
         arguments.model, arguments.images, top_k, device=arguments.device,
         precision=arguments.precision or "auto", reference=arguments.reference,
         stdin=_read_stdin() if STDIN in arguments.images else None,
-        threshold=arguments.threshold, sort_into=arguments.sort_into, out=arguments.out,
+        threshold=arguments.threshold, sort_into=arguments.sort_into, out=arguments.out, names=arguments.names,
         weights_root=arguments.weights_root,
     )  # fmt: skip
     refused, document = 0, []

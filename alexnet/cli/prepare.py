@@ -19,7 +19,8 @@ def main(arguments: argparse.Namespace) -> int:
     """Prepare or verify, and print what the prepared dataset holds; returns the exit status."""
     dataset, seconds, damage = prepare(
         arguments.source, arguments.size, arguments.channels, labels=arguments.labels, strict=arguments.strict,
-        verify=arguments.verify, shards=arguments.shards, records=arguments.records, data_root=arguments.data_root,
+        verify=arguments.verify, shards=arguments.shards, records=arguments.records, names=arguments.names,
+        data_root=arguments.data_root,
     )  # fmt: skip
     if arguments.json:
         print_json({**_facts(dataset), "seconds": seconds, "damage": damage})

@@ -80,6 +80,12 @@ def add_labels(add: Add) -> None:
     add("--labels", action="append", default=[], metavar="FILE", help=f"{about}; may be repeated: train.txt, val.txt")
 
 
+def add_names(add: Add) -> None:
+    """``--names``."""
+    about = "a CSV file that only you can read, with the file of each number that stands for a DICOM file"
+    add("--names", metavar="FILE", help=about)
+
+
 def add_data_root(add: Add) -> None:
     """``--data-root``."""
     add("--data-root", type=Path, metavar="FOLDER", help="the first folder to search for built-in image sets")

@@ -174,16 +174,16 @@ def _make_parent(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def publish_file(path: Path) -> Iterator[BinaryIO]:
+def publish_file(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
     """Write a file under a temporary name in the same folder, and rename it to ``path`` when the body has ended.
 
     It is synced first, so it is whole or absent; an existing file is replaced. A link at ``path`` is replaced, and the
-    file that it names stays as it is. Raises ``OSError``.
+    file that it names stays as it is. ``mode``: who may use the file. Raises ``OSError``.
     """
     _make_parent(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with temporary.open("xb") as file:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             _try_lock(file.fileno())  # shows to :func:`remove_leftovers` that the file is in use
             yield file
             file.flush()
@@ -196,9 +196,9 @@ def publish_file(path: Path) -> Iterator[BinaryIO]:
     sync(path.parent)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, mode: int = 0o666) -> None:
     """Write ``data`` to ``path``, atomically and durably, see :func:`publish_file`. Raises ``OSError``."""
-    with publish_file(path) as file:
+    with publish_file(path, mode) as file:
         file.write(data)
 
 

@@ -92,16 +92,35 @@ def spec(where: str = "", renamed: Mapping[str, Renamed] | None = None) -> Calla
     return decorate
 
 
-def to_json(value: object) -> Any:
-    """A spec as plain JSON values. Bytes of a path that are not UTF-8, which JSON cannot hold, are escaped."""
-    return _portable(dataclasses.asdict(value))  # type: ignore[call-overload]
+NEW = types.MappingProxyType({"new": True})
+"""``field(default=…, metadata=NEW)``: a field that JSON holds only if its value is not the default.
+
+So the JSON of values that do not use it, and every hash of that JSON, are those of versions without the field.
+"""
 
 
-def _portable(value: Any) -> Any:
+def to_json(value: object, *, whole: bool = False) -> Any:
+    """A spec as plain JSON values. Bytes of a path that are not UTF-8, which JSON cannot hold, are escaped.
+
+    ``whole``: also with the fields that are :data:`NEW` and have their default. Raises ``TypeError`` for no spec.
+    """
+    if not dataclasses.is_dataclass(value):
+        raise TypeError(f"{type(value).__name__} is no spec")
+    return _portable(value, whole)
+
+
+def _portable(value: Any, whole: bool) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = [
+            (item.name, getattr(value, item.name))
+            for item in dataclasses.fields(value)
+            if whole or item.metadata != NEW or getattr(value, item.name) != item.default
+        ]
+        return {name: _portable(item, whole) for name, item in fields}
     if isinstance(value, dict):
-        return {name: _portable(item) for name, item in value.items()}
+        return {name: _portable(item, whole) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_portable(item) for item in value)
+        return type(value)(_portable(item, whole) for item in value)
     return value.encode("utf-8", "backslashreplace").decode("utf-8") if isinstance(value, str) else value
 
 

@@ -31,7 +31,7 @@ _SIGNATURES = {
 SUFFIXES = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".gif": "GIF", ".webp": "WebP", ".bmp": "BMP", ".tif": "TIFF",
     ".tiff": "TIFF", ".avif": "AVIF", ".heic": "HEIC", ".heif": "HEIC", ".ppm": "PPM", ".pgm": "PPM", ".pbm": "PPM",
-    ".pnm": "PPM",
+    ".pnm": "PPM", ".dcm": "DICOM", ".dicom": "DICOM", ".ima": "DICOM",
 }  # fmt: skip
 """Suffix in lower case → the format that it stands for. The content of a file can be another one."""
 
@@ -57,6 +57,7 @@ _BRANDS = {
 _ANY_CODEC = (b"mif1", b"msf1", b"mif2", b"miaf", b"heif")  # HEIF with one of several codecs
 _BOXES = (b"ftyp", b"meta", b"mdat", b"moov", b"moof", b"free", b"skip", b"uuid")
 
+HEAD = 132  # bytes that show the format of a file
 RAISE_LIMIT = "set ALEXNET_MAX_PIXELS to raise the limit"  # the end of a refusal that depends on it
 MAX_GIF_BLOCKS = 1 << 20  # data blocks of up to 255 bytes
 MAX_TIFF_TAGS = 4096  # in the first directory
@@ -65,11 +66,17 @@ _TIFF_UNITS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 
 MAX_RLE_RUNS = 8_000_000  # of a BMP; Pillow decodes about a million a second
 
 
-NO_IMAGE = "is not a JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC, PPM or PGM image"
+NO_IMAGE = "is not a JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC, DICOM, PPM or PGM image"
 
 
 def kind_of(data: bytes) -> str | None:
-    """The format of a file by its first bytes, e.g. "JPEG"; None if it is none of the formats that are read."""
+    """The format of a file by its first bytes, e.g. "JPEG"; None if it is none of the formats that are read.
+
+    ``HEAD`` bytes are enough. A DICOM file may begin as a file of another format: it is DICOM, because it names a
+    person.
+    """
+    if data[128:HEAD] == b"DICM":  # PS3.10, section 7.1
+        return "DICOM"
     for signature, kind in _SIGNATURES.items():
         if data.startswith(signature):
             return kind

@@ -18,7 +18,7 @@ blocks, chunks and tags of other formats. A truncated file is refused in every f
 (``containers.py``, ``png.py``). Damage that leaves a valid file cannot be found: **a flipped bit or missing bytes
 inside a JPEG, a lossy WebP, an AVIF, a HEIC, a BMP, a GIF, a TIFF or a PPM give wrong pixels and no error.** Only a
 list of checksums finds that. Of a JPEG with several images (MPO) only the first is used. Colour profiles are not
-applied.
+applied. Medical images are read by ``dicom.py``; their grey levels are resized as floats and then rounded to 8 bits.
 
 ``Image.open`` of Pillow is not used. It warns about images between 89 and 179 megapixels and about unusual metadata,
 and the effect of a warning is a setting of the whole process, which one thread cannot change for itself. Instead
@@ -36,7 +36,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import PurePath
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -52,9 +52,10 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from alexnet.config import Resize
+from alexnet.core.dicom_view import AS_STATED, DicomView
 from alexnet.core.errors import UserError
 from alexnet.core.names import printable
-from alexnet.data import containers, jpeg, png
+from alexnet.data import containers, dicom, jpeg, png
 from alexnet.data.netpbm import PpmImageFile
 
 MAX_PIXELS = 64_000_000  # that are decoded: 256 MB in Pillow's memory
@@ -71,6 +72,7 @@ _VERSION = 2  # increased when the same file can give other pixels than before
 
 _FIRST_ACCEPTED: dict[str, Any] = {"formats": ["JPEG", "PNG", "WebP", "GIF", "BMP", "TIFF"], "max_pixels": 40_000_000}
 
+Found = TypeVar("Found")
 _MODES = {1: "L", 3: "RGB"}
 _WRONG_MODES = {"I": "32-bit or signed integer", "F": "floating-point"}
 
@@ -121,14 +123,19 @@ _PLUGINS: dict[str, type[ImageFile]] = {
 
 
 def read_pixels(
-    data: bytes, side: int, channels: int, notes: list[str] | None = None, resize: Resize = "short-side"
+    data: bytes,
+    side: int,
+    channels: int,
+    notes: list[str] | None = None,
+    resize: Resize = "short-side",
+    view: DicomView = AS_STATED,
 ) -> NDArray[np.uint8]:
     """The ``(side, side, channels)`` uint8 pixels of an image file: ``decode``, then ``fit``.
 
-    Raises ``ImageRefusedError``; ``notes`` as in :func:`decode`, ``resize`` as in :func:`fit`.
+    Raises ``ImageRefusedError``; ``notes`` and ``view`` as in :func:`decode`, ``resize`` as in :func:`fit`.
     """
     target = side if resize == "short-side" else None
-    return fit(decode(data, target=target, notes=notes), side, channels, resize)
+    return fit(decode(data, target=target, notes=notes, view=view), side, channels, resize)
 
 
 def max_pixels() -> int:
@@ -152,9 +159,10 @@ def accepted() -> dict[str, Any]:
     A prepared dataset holds them, so that a file that was refused is tried again once it can be read. Raises
     ``UserError`` as :func:`max_pixels`.
     """
-    heic = ["HEIC"] if importlib.util.find_spec("pillow_heif") else []
+    extras = ["HEIC"] if importlib.util.find_spec("pillow_heif") else []
+    extras += ["DICOM"] if dicom.is_installed() else []
     avif = {"AVIF"} if not AvifImagePlugin.SUPPORTED else set()
-    return {"formats": [name for name in _PLUGINS if name not in avif] + heic, "max_pixels": max_pixels()}
+    return {"formats": [name for name in _PLUGINS if name not in avif] + extras, "max_pixels": max_pixels()}
 
 
 def readable_now(name: str, reason: str, before: dict[str, Any] | None, now: dict[str, Any]) -> bool:
@@ -171,7 +179,9 @@ def readable_now(name: str, reason: str, before: dict[str, Any] | None, now: dic
     return by_name in formats or any(f"looks like {kind})" in reason or f" {kind} image" in reason for kind in formats)
 
 
-def preprocessing(side: int, channels: int, resize: Resize = "short-side") -> dict[str, Any]:
+def preprocessing(
+    side: int, channels: int, resize: Resize = "short-side", view: DicomView = AS_STATED
+) -> dict[str, Any]:
     """The settings of ``read_pixels`` as JSON: with the same Pillow and torch, equal settings give equal pixels.
 
     They are a part of a prepared dataset's name. ``formats`` and ``max_pixels`` do not change the pixels of a file, so
@@ -192,11 +202,15 @@ def preprocessing(side: int, channels: int, resize: Resize = "short-side") -> di
     }
     if resize == "warp":
         settings |= {"resize": "warp", "crop": "none", "filter": "torch bilinear, not antialiased", "draft": "none"}
-    return settings
+    return settings if view == AS_STATED else settings | view._asdict()
 
 
-def decode(data: bytes, *, target: int | None = None, notes: list[str] | None = None) -> Image.Image:
+def decode(
+    data: bytes, *, target: int | None = None, notes: list[str] | None = None, view: DicomView = AS_STATED
+) -> Image.Image:
     """The image in a file: upright, opaque, of mode "RGB", or "L" if the file is grey.
+
+    A grey DICOM image has the mode "F" and levels of 0 … 255: :func:`fit` rounds them. ``view``: its window and frame.
 
     ``target``: the short side, in pixels, to which the image will be resized. A JPEG may then be decoded at 1/2, 1/4 or
     1/8 of its size, which is several times faster, but never below twice ``target``. Remarks about the file, such as
@@ -204,6 +218,9 @@ def decode(data: bytes, *, target: int | None = None, notes: list[str] | None = 
     """
     notes = [] if notes is None else notes
     limit = max_pixels()
+    if containers.kind_of(data) == "DICOM":
+        _check_aspect(*_or_refused(dicom.size(data, limit)))
+        return _or_refused(dicom.decode(data, view, limit, notes))
     kind, image = _open(data, limit)
     with _refusing(kind):
         _check_contents(data, kind, image, limit)
@@ -249,6 +266,8 @@ def upright_image(image: Image.Image) -> Image.Image:
 
 def whole_pixels(image: Image.Image, channels: int) -> NDArray[np.uint8]:
     """The ``(H, W, channels)`` uint8 pixels of a decoded image, without resizing. ``channels``: 1 or 3."""
+    if image.mode == "F":
+        image = Image.fromarray(_rounded(np.array(image)))
     converted = image if image.mode == _MODES[channels] else image.convert(_MODES[channels])
     return np.array(converted).reshape(image.height, image.width, channels)
 
@@ -258,6 +277,8 @@ def image_size(data: bytes) -> tuple[int, int]:
 
     Raises ``ImageRefusedError``. Without an error, decoding the pixels can still fail.
     """
+    if containers.kind_of(data) == "DICOM":
+        return _or_refused(dicom.size(data, max_pixels()))
     kind, image = _open(data, max_pixels())
     width, height = image.size
     return (width, height) if _orientation(data, kind, image) >= 5 else (height, width)
@@ -277,12 +298,18 @@ def fit(image: Image.Image, side: int, channels: int, resize: Resize = "short-si
         square = pixels if image.size == (side, side) else _resize(pixels, side, side, antialias=False)
     else:
         square = _centre_square(pixels, side)
-    if image.mode != _MODES[channels]:
+    square, mode = (_rounded(square), "L") if image.mode == "F" else (square, image.mode)
+    if mode != _MODES[channels]:
         square = np.array(Image.fromarray(square).convert(_MODES[channels]))
     return np.ascontiguousarray(square).reshape(side, side, channels)
 
 
-def _centre_square(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+def _rounded(grey: NDArray[Any]) -> NDArray[np.uint8]:
+    """Floats of 0 … 255 as bytes."""
+    return np.asarray(np.clip(np.rint(grey), 0, 255), np.uint8)
+
+
+def _centre_square(pixels: NDArray[Any], side: int) -> NDArray[Any]:
     """The centre square of ``(H, W)`` or ``(H, W, 3)`` pixels whose short side has been resized to ``side``."""
     height, width = pixels.shape[:2]
     if min(width, height) != side:
@@ -295,11 +322,18 @@ def _centre_square(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     return pixels[top : top + side, left : left + side]
 
 
-def _resize(pixels: NDArray[np.uint8], height: int, width: int, *, antialias: bool = True) -> NDArray[np.uint8]:
-    """``(H, W)`` or ``(H, W, 3)`` uint8 pixels, resized."""
+def _resize(pixels: NDArray[Any], height: int, width: int, *, antialias: bool = True) -> NDArray[Any]:
+    """``(H, W)`` or ``(H, W, 3)`` pixels, uint8 or floats, resized."""
     images = torch.from_numpy(pixels.reshape(1, *pixels.shape[:2], -1)).permute(0, 3, 1, 2)
     resized = F.interpolate(images, (height, width), mode="bilinear", antialias=antialias)
     return resized.permute(0, 2, 3, 1).reshape(height, width, *pixels.shape[2:]).numpy()
+
+
+def _or_refused(found: Found | str) -> Found:
+    """What was found in a DICOM file. Raises ``ImageRefusedError`` for the reason of a refusal."""
+    if isinstance(found, str):
+        raise ImageRefusedError(found)
+    return found
 
 
 @contextlib.contextmanager
@@ -384,14 +418,19 @@ def _check_size(image: Image.Image, limit: int) -> None:
         )
 
 
+def _check_aspect(height: int, width: int) -> None:
+    """Raise ``ImageRefusedError`` for a strip."""
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise ImageRefusedError(f"is {width} × {height} pixels, one side more than {MAX_ASPECT} times the other")
+
+
 def _check_header(image: Image.Image, limit: int) -> None:
     """Raise ``ImageRefusedError`` for a size or a pixel type that is not accepted."""
     width, height = image.size
     if not width * height:
         raise ImageRefusedError("has no pixels")
     _check_size(image, limit)
-    if max(width, height) > MAX_ASPECT * min(width, height):
-        raise ImageRefusedError(f"is {width} × {height} pixels, one side more than {MAX_ASPECT} times the other")
+    _check_aspect(height, width)
     if image.mode in _WRONG_MODES:
         raise ImageRefusedError(
             f"has {_WRONG_MODES[image.mode]} pixels, whose range is unknown: scale it to 0…255 and save it with 8 bits"

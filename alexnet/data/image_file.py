@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from alexnet.config import Resize
+from alexnet.core.dicom_view import AS_STATED, DicomView
 from alexnet.core.errors import UserError
 from alexnet.core.files import FILE_LIMIT, NOT_REGULAR, read_bytes, too_large
 from alexnet.core.names import is_url, printable
@@ -23,6 +24,7 @@ from alexnet.data.decode import (
     upright_image,
     whole_pixels,
 )
+from alexnet.data.identity import names_person
 
 ImageLike = Path | str | bytes | Image.Image | NDArray[np.uint8]
 """The path of an image file; its bytes; a PIL image; an array ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` or ``(H, W, 4)``
@@ -30,17 +32,22 @@ of uint8, 0 … 255 (grey, RGB or RGBA)."""
 
 
 def read_photograph(
-    image: ImageLike, side: int, channels: int, name: str | None = None, resize: Resize = "short-side"
+    image: ImageLike,
+    side: int,
+    channels: int,
+    name: str | None = None,
+    resize: Resize = "short-side",
+    view: DicomView = AS_STATED,
 ) -> NDArray[np.uint8]:
     """The ``(side, side, channels)`` uint8 pixels of an image.
 
     The short side is resized to ``side`` and the centre square is cut out; with ``resize="warp"`` both sides are
-    resized. ``channels``: 1 or 3; ``name``: the name of the image in errors. Raises ``UserError`` if the image is
-    refused.
+    resized. ``channels``: 1 or 3; ``name``: the name of the image in errors; ``view``: of a medical image. Raises
+    ``UserError`` if the image is refused.
     """
     with _refused_by_name(image, name):
         target = side if resize == "short-side" else None
-        return fit(_decoded(image, target), side, channels, resize)
+        return fit(_decoded(image, target, view), side, channels, resize)
 
 
 def read_whole_photograph(image: ImageLike, channels: int, name: str | None = None) -> NDArray[np.uint8]:
@@ -52,8 +59,8 @@ def read_whole_photograph(image: ImageLike, channels: int, name: str | None = No
         return whole_pixels(_decoded(image), channels)
 
 
-def _decoded(image: ImageLike, target: int | None = None) -> Image.Image:
-    """The upright image in whatever a user gives; ``target`` as in ``decode``.
+def _decoded(image: ImageLike, target: int | None = None, view: DicomView = AS_STATED) -> Image.Image:
+    """The upright image in whatever a user gives; ``target`` and ``view`` as in ``decode``.
 
     Raises ``ImageRefusedError``, and ``UserError`` for a file that cannot be read.
     """
@@ -62,11 +69,11 @@ def _decoded(image: ImageLike, target: int | None = None) -> Image.Image:
     if isinstance(image, bytes):
         if len(image) > FILE_LIMIT:
             raise ImageRefusedError(too_large(FILE_LIMIT))
-        return decode(image, target=target)
+        return decode(image, target=target, view=view)
     if isinstance(image, Path | str):
         if is_url(str(image)):
             raise ImageRefusedError("URLs are not fetched: download the image and give its path")
-        return decode(_read(Path(image)), target=target)
+        return decode(read_bytes(Path(image)), target=target, view=view)
     return upright_image(_from_array(image))
 
 
@@ -76,8 +83,24 @@ def _refused_by_name(image: ImageLike, name: str | None) -> Iterator[None]:
     try:
         yield
     except ImageRefusedError as error:
-        name = name or (printable(str(image)) if isinstance(image, Path | str) else "the image")
+        name = name or (shown_name(image) if isinstance(image, Path | str) else "the image")
         raise UserError(f"{name}: {error}") from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        path = Path(str(image))
+        shown = name or shown_name(path)
+        irregular = reason == NOT_REGULAR
+        why = (
+            f"{reason}: give an image file, or - for one on standard input"
+            if irregular
+            else f"cannot be read: {reason}"
+        )
+        raise UserError(f"{shown}: {why}") from (None if names_person(path) else error)
+
+
+def shown_name(path: Path | str) -> str:
+    """The name of an image file for people: its path, but of a DICOM file, whose name may be a person's, none."""
+    return "the DICOM image" if names_person(path) else printable(str(path))
 
 
 WORDNET_ID = re.compile(r"n[0-9]{8}(?=[_.])")
@@ -107,15 +130,3 @@ def _from_array(array: Any) -> Image.Image:
     if not array.size:
         raise ImageRefusedError("has no pixels")
     return Image.fromarray(array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return read_bytes(path)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        if reason == NOT_REGULAR:
-            raise UserError(
-                f"{printable(str(path))}: {reason}: give an image file, or - for one on standard input"
-            ) from error
-        raise UserError(f"{printable(str(path))}: cannot be read: {reason}") from error

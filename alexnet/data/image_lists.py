@@ -22,10 +22,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from alexnet.config import Preprocessing
+from alexnet.core.dicom_view import FILE, DicomView
 from alexnet.core.errors import UserError
 from alexnet.core.files import FILE_LIMIT, open_regular, read_bytes, too_large
 from alexnet.core.names import is_url, printable
-from alexnet.data.containers import SUFFIXES, kind_of
+from alexnet.data.containers import HEAD, SUFFIXES, kind_of
+from alexnet.data.identity import image_name, names_person
 from alexnet.data.image_file import ImageLike, read_photograph
 from alexnet.data.prepared import PreparedDataset, cpu_count, open_or_prepare, open_prepared
 from alexnet.data.sources import Log, Record, Source, is_builtin, open_source
@@ -34,11 +36,12 @@ from alexnet.data.sources.archives import (
     ArchiveFormat,
     DamagedMemberError,
     Member,
+    is_dicom_member,
     labels_of_folders,
     members,
     safe_parts,
 )
-from alexnet.data.sources.folders import list_tree, may_be_image, open_folder
+from alexnet.data.sources.folders import holds_dicom, list_tree, may_be_image, open_folder
 from alexnet.data.sources.paths import archive_format
 from alexnet.data.sources.records import Ignored, fingerprint, fingerprint_paths, is_ignored_name, unreadable
 from alexnet.data.splits import SPLITS, content_hash
@@ -72,7 +75,7 @@ class ImageList:
 
     ``open(settings, numbers)`` gives the rows with these numbers (from 0, ascending), decoded by several threads as the
     preprocessing of a model needs them; the other images are not read. ``warnings``: sentences about files that have no
-    row.
+    row. ``records(numbers)``: the same images, not decoded; None for images in memory and for a prepared dataset.
     """
 
     location: str
@@ -80,6 +83,7 @@ class ImageList:
     count: int
     open: Callable[[Preprocessing, Sequence[int]], Iterator[Row]]
     warnings: tuple[str, ...] = ()
+    records: Callable[[Sequence[int]], Iterator[Record]] | None = None
 
     def rows(self, settings: Preprocessing, numbers: Sequence[int] | None = None) -> Generator[Row, None, None]:
         """The rows with these numbers, ascending (None: all). Raises ``UserError`` if the list has become shorter."""
@@ -134,7 +138,7 @@ def _open(images: Path | str, data_root: Path | None, log: Log) -> ImageList:
         with open_regular(path) as file:
             form = archive_format(file)
             file.seek(0)
-            is_image = kind_of(file.read(64)) is not None
+            is_image = kind_of(file.read(HEAD)) is not None
         path = path.resolve()
     except OSError as error:
         raise unreadable(error.filename or text, error) from error
@@ -152,7 +156,7 @@ def _open(images: Path | str, data_root: Path | None, log: Log) -> ImageList:
 
 def _decoded(classes: Sequence[str], records: Iterator[Record], settings: Preprocessing) -> Iterator[Row]:
     side, channels = settings.resize_size, settings.channels
-    with closing(decode_all(records, side, channels, cpu_count(), settings.resize)) as decoded:
+    with closing(decode_all(records, side, channels, cpu_count(), settings.resize, settings.view)) as decoded:
         for item in decoded:
             record = item.record
             name = classes[record.label] if record.label >= 0 else ""
@@ -165,10 +169,13 @@ def list_of_source(source: Source) -> ImageList:
         return _of_prepared(open_or_prepare(source, resize=source.shards.manifest.resize))
     count = sum(1 for _ in source.records()) if source.count is None else source.count
 
-    def rows(settings: Preprocessing, numbers: Sequence[int]) -> Iterator[Row]:
-        return _decoded(source.classes, pick(source.records(), numbers), settings)
+    def records(numbers: Sequence[int]) -> Iterator[Record]:
+        return pick(source.records(), numbers)
 
-    return ImageList(source.location, source.fingerprint, count, rows, source.warnings)
+    def rows(settings: Preprocessing, numbers: Sequence[int]) -> Iterator[Row]:
+        return _decoded(source.classes, records(numbers), settings)
+
+    return ImageList(source.location, source.fingerprint, count, rows, source.warnings, records)
 
 
 def _of_folder(root: Path) -> ImageList:
@@ -177,14 +184,25 @@ def _of_folder(root: Path) -> ImageList:
     files = [file for file in files if may_be_image(file[0])]
     classes, labels = _labels_in_folder(root)
 
+    medical = holds_dicom(root, (path for path, _, _ in files))
+
     def records(numbers: Sequence[int]) -> Iterator[Record]:
-        for path, _, _ in pick(files, numbers):
-            yield Record(None, labels.get(os.path.dirname(path), -1), printable(path), root / path)  # noqa: PTH120
+        for number, (path, _, _) in pick(enumerate(files), numbers):
+            label = labels.get(os.path.dirname(path), -1)  # noqa: PTH120
+            name, file = _named(number, path, medical=medical)
+            yield Record(None, label, name, root / path, file=file)
 
     def rows(settings: Preprocessing, numbers: Sequence[int]) -> Iterator[Row]:
         return _decoded(classes, records(numbers), settings)
 
-    return ImageList(str(root), fingerprint(files), len(files), rows, tuple(ignored.warnings()))
+    return ImageList(
+        str(root), fingerprint(files), len(files), rows, tuple(ignored.warnings(named=not medical)), records
+    )
+
+
+def _named(number: int, path: str, *, medical: bool) -> tuple[str, str]:
+    """The name of an image for people, and its file if the name is a number, see ``identity.py``."""
+    return (image_name(number), path) if medical else (printable(path), "")
 
 
 def _labels_in_folder(root: Path) -> tuple[tuple[str, ...], dict[str, int]]:
@@ -199,7 +217,10 @@ def _labels_in_folder(root: Path) -> tuple[tuple[str, ...], dict[str, int]]:
 
 def _of_archive(path: Path, form: ArchiveFormat) -> ImageList:
     before, ignored = fingerprint_paths([path]), Ignored()
-    count = sum(1 for _ in _images_in_archive(path, form, ignored))
+    count, medical = 0, False
+    for _, member in _images_in_archive(path, form, ignored):
+        count += 1
+        medical = medical or is_dicom_member(member)
     try:
         classes, label = labels_of_folders(path, form)
     except UserError:
@@ -209,14 +230,15 @@ def _of_archive(path: Path, form: ArchiveFormat) -> ImageList:
         if fingerprint_paths([path]) != before:
             raise UserError(f"{path} changed while it was in use: start again")
         with closing(_images_in_archive(path, form, Ignored())) as found:
-            for parts, member in pick(found, numbers):
+            for number, (parts, member) in pick(enumerate(found), numbers):
                 data, fault = _member_bytes(member)
-                yield Record(None, label(parts[:-1]), printable("/".join(parts)), data, fault)
+                name, file = _named(number, "/".join(parts), medical=medical)
+                yield Record(None, label(parts[:-1]), name, data, fault, file=file)
 
     def rows(settings: Preprocessing, numbers: Sequence[int]) -> Iterator[Row]:
         return _decoded(classes, records(numbers), settings)
 
-    return ImageList(str(path), before, count, rows, tuple(ignored.warnings()))
+    return ImageList(str(path), before, count, rows, tuple(ignored.warnings(named=not medical)), records)
 
 
 def _images_in_archive(
@@ -281,17 +303,19 @@ def _of_files(files: Sequence[tuple[str, Path, str]], location: str) -> ImageLis
     """Files by (name, path, class name)."""
     classes = tuple(dict.fromkeys(class_name for _, _, class_name in files))
     labels = {name: label for label, name in enumerate(classes)}
+    medical = any(names_person(path) for _, path, _ in files)
 
     def records(numbers: Sequence[int]) -> Iterator[Record]:
-        for name, path, class_name in pick(files, numbers):
-            fault = URL if is_url(name) else ""
-            yield Record(None, labels[class_name], printable(name), path, fault)
+        for number, (each, path, class_name) in pick(enumerate(files), numbers):
+            fault = URL if is_url(each) else ""
+            name, file = _named(number, each, medical=medical)
+            yield Record(None, labels[class_name], name, path, fault, file=file)
 
     def rows(settings: Preprocessing, numbers: Sequence[int]) -> Iterator[Row]:
         return _decoded(tuple(map(printable, classes)), records(numbers), settings)
 
     stated = (_state(name, path, class_name) for name, path, class_name in files)
-    return ImageList(location, fingerprint(stated), len(files), rows)
+    return ImageList(location, fingerprint(stated), len(files), rows, (), records)
 
 
 def _state(name: str, path: Path, class_name: str = "") -> tuple[str, int, int]:
@@ -305,14 +329,15 @@ def _state(name: str, path: Path, class_name: str = "") -> tuple[str, int, int]:
 
 def _of_prepared(dataset: PreparedDataset) -> ImageList:
     stored = dataset.meta["preprocessing"]
-    resize = stored.get("resize", "short-side")
+    resize, view = stored.get("resize", "short-side"), DicomView(stored.get("window", FILE), stored.get("frame", 1))
 
     def rows(settings: Preprocessing, numbers: Sequence[int]) -> Iterator[Row]:
         needed = (settings.resize_size, settings.channels, settings.resize)
-        if needed != (dataset.side, dataset.channels, resize):
+        if needed != (dataset.side, dataset.channels, resize) or settings.view != view:
             raise UserError(
                 f"{dataset.path} holds images of {dataset.side} pixels, {dataset.channels} channels, {resize}; the "
-                f"model needs {needed[0]} pixels, {needed[1]} channels, {needed[2]}: give the source itself"
+                f"model needs {needed[0]} pixels, {needed[1]} channels, {needed[2]}"
+                f"{'' if settings.view == view else ', with another window or frame'}: give the source itself"
             )
         return _prepared_rows(dataset, numbers)
 
@@ -331,22 +356,30 @@ def _prepared_rows(dataset: PreparedDataset, numbers: Sequence[int]) -> Iterator
 
 
 def _of_sequence(images: Sequence[ImageLike]) -> ImageList:
-    """Images in memory and paths; a path is named by itself, any other image by its number."""
-    names = [str(image) if isinstance(image, Path | str) else f"image {number}" for number, image in enumerate(images)]
+    """Images in memory and paths; a path is named by itself, any other image and a DICOM file by its number."""
+    names = [
+        str(image) if isinstance(image, Path | str) and not names_person(image) else f"image {number}"
+        for number, image in enumerate(images)
+    ]
     if all(isinstance(image, Path | str) for image in images):
-        return _of_files([(name, Path(name), "") for name in names], f"a sequence of {len(images):,} paths")
+        files = [(str(image), Path(str(image)), "") for image in images]
+        return _of_files(files, f"a sequence of {len(images):,} paths")
     states = (
-        _state(name, Path(name)) if isinstance(image, Path | str) else (name, _hash_of(image), 0)
+        _state(str(image), Path(image)) if isinstance(image, Path | str) else (name, _hash_of(image), 0)
         for name, image in zip(names, images, strict=True)
     )
 
     def rows(settings: Preprocessing, numbers: Sequence[int]) -> Iterator[Row]:
         for name, image in pick(zip(names, images, strict=True), numbers):
             try:
-                pixels = read_photograph(image, settings.resize_size, settings.channels, "", settings.resize)
+                size, channels, resize = settings.resize_size, settings.channels, settings.resize
+                pixels = read_photograph(image, size, channels, "", resize, settings.view)
                 yield Row(printable(name), "", None, pixels, digest=content_hash(pixels))
             except UserError as error:
-                reason = error.line.removeprefix("the image: ").removeprefix(f"{printable(name)}: ")
+                shown = ("the image", "the DICOM image", printable(name))
+                reason = error.line
+                for prefix in shown:
+                    reason = reason.removeprefix(f"{prefix}: ")
                 yield Row(printable(name), "", None, None, reason)
 
     return ImageList(f"a sequence of {len(images):,} images", fingerprint(states), len(images), rows)

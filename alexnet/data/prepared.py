@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.config import MAX_SIDE, Resize
+from alexnet.core.dicom_view import AS_STATED, DicomView
 from alexnet.core.errors import UserError, cannot_read
 from alexnet.core.files import FILE_LIMIT, open_regular, publish_folder, read_json, sha256_file, sha256_json
 from alexnet.core.platform import check_platform
@@ -243,6 +244,7 @@ def open_or_prepare(
     channels: int | None = None,
     *,
     resize: Resize = "short-side",
+    view: DicomView = AS_STATED,
     home: Path | None = None,
     workers: int | None = None,
     strict: bool = False,
@@ -251,12 +253,12 @@ def open_or_prepare(
     """The prepared dataset of ``source``. It is written now, unless it exists and the source has not changed since.
 
     ``side``: the side of the stored images in pixels, None for :func:`natural_side`; ``channels``: 1 or 3, None for
-    those of the source; ``resize``: see :class:`~alexnet.config.Preprocessing`; ``home``: None for ``data_home()``;
-    ``workers``: decoding threads, None for one per processor.
+    those of the source; ``resize``, ``view``: see :class:`~alexnet.config.Preprocessing`; ``home``: None for
+    ``data_home()``; ``workers``: decoding threads, None for one per processor.
     ``progress(done, total)`` counts images. Raises ``UserError`` if no image is usable, if the disk cannot be written,
     or, with ``strict``, at the first refused image.
     """
-    own = _own_path(source, side, channels, resize, home)
+    own = _own_path(source, side, channels, resize, view, home)
     path = _place(own)
     side, channels = stored_shape(source, side, channels)
     try:
@@ -265,7 +267,8 @@ def open_or_prepare(
                 if source.shards:
                     fetch_description(_fitting(source.shards, side, channels, resize), folder)
                 else:
-                    write_dataset(source, side, channels, folder, workers or cpu_count(), strict, progress, resize)
+                    count = workers or cpu_count()
+                    write_dataset(source, side, channels, folder, count, strict, progress, resize, view)
                 start_notes(folder)
             _remove_outdated(own)
     except OSError as error:
@@ -278,7 +281,15 @@ def open_or_prepare(
         if path.exists():
             raise
         return open_or_prepare(  # another process has just removed it
-            source, side, channels, resize=resize, home=home, workers=workers, strict=strict, progress=progress
+            source,
+            side,
+            channels,
+            resize=resize,
+            view=view,
+            home=home,
+            workers=workers,
+            strict=strict,
+            progress=progress,
         )
     if strict and dataset.meta["refused"]:
         raise refusal_error(**dataset.meta["refused"][0])
@@ -304,18 +315,21 @@ def prepared_path(
     channels: int | None = None,
     *,
     resize: Resize = "short-side",
+    view: DicomView = AS_STATED,
     home: Path | None = None,
 ) -> Path:
     """The folder of the prepared dataset of ``source`` as it is now, which may not exist yet.
 
     The arguments are those of :func:`open_or_prepare`. Raises ``UserError`` for a side or channels that are not stored.
     """
-    return _place(_own_path(source, side, channels, resize, home))
+    return _place(_own_path(source, side, channels, resize, view, home))
 
 
-def _own_path(source: Source, side: int | None, channels: int | None, resize: Resize, home: Path | None) -> Path:
+def _own_path(
+    source: Source, side: int | None, channels: int | None, resize: Resize, view: DicomView, home: Path | None
+) -> Path:
     """The name of the folder, without what :func:`_place` may add to it."""
-    settings = preprocessing(*stored_shape(source, side, channels), resize)
+    settings = preprocessing(*stored_shape(source, side, channels), resize, view)
     annotated = {} if source.annotations == "labels" else {"annotations": source.annotations}
     identity = {"location": source.location, "settings": settings, **annotated}
     state = sha256_json([SCHEMA, source.fingerprint, source.classes])

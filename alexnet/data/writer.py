@@ -25,9 +25,11 @@ from numpy.typing import DTypeLike, NDArray
 from PIL import Image
 
 from alexnet.config import Resize
+from alexnet.core.dicom_view import AS_STATED, DicomView
 from alexnet.core.errors import UserError
 from alexnet.core.files import open_regular, read_bytes, sha256_file, sha256_json, size_in_words, write_json
 from alexnet.core.names import printable
+from alexnet.data import dicom
 from alexnet.data.containers import SUFFIXES, kind_of
 from alexnet.data.decode import ImageRefusedError, accepted, fit, image_size, preprocessing, read_pixels
 from alexnet.data.masks import fit_mask, read_mask
@@ -73,6 +75,7 @@ def write_dataset(
     strict: bool,
     progress: Progress,
     resize: Resize = "short-side",
+    view: DicomView = AS_STATED,
 ) -> None:
     """Write the prepared dataset of ``source`` into ``folder``, which is empty.
 
@@ -83,7 +86,7 @@ def write_dataset(
     labelled, hashes, codes, groups = [], [], [], []
     refused: list[dict[str, str]] = []
     notes: collections.Counter[str] = collections.Counter()
-    decoded = decode_all(source.records(), side, channels, workers, resize, len(source.classes))
+    decoded = decode_all(source.records(), side, channels, workers, resize, view, len(source.classes))
     with contextlib.ExitStack() as stack:
         file = stack.enter_context((folder / "images.npy").open("wb"))
         masks = stack.enter_context((folder / MASKS).open("wb")) if source.annotations == "masks" else None
@@ -118,6 +121,7 @@ def write_dataset(
     targets, digests, splits = np.array(labelled, np.int64), np.array(hashes, np.uint64), np.array(codes, np.int8)
     if source.annotations == "labels":
         source, targets = _without_empty_classes(source, targets, refused)
+    _check_groups(groups, codes)
     together = join_groups(digests, groups) if any(groups) else digests
     if auto_split := bool((splits < 0).any()):
         splits = split_by_hash(targets, together, large_groups=any(groups))
@@ -127,7 +131,7 @@ def write_dataset(
         write_array(folder / f"{name}.npy", array)
     pairs = duplicates(targets, splits, digests, folder / NAMES)
     results = {"dealt": auto_split, "refused": refused, "notes": dict(sorted(notes.items())), "duplicates": pairs}
-    _write_description(source, folder, preprocessing(side, channels, resize), targets, splits, digests, results)
+    _write_description(source, folder, preprocessing(side, channels, resize, view), targets, splits, digests, results)
 
 
 def _without_empty_classes(
@@ -156,6 +160,22 @@ def _without_empty_classes(
     ), indices.astype(np.int64)
 
 
+def _check_groups(groups: Sequence[str], codes: Sequence[int]) -> None:
+    """Raise ``UserError`` if the images of a group, such as a patient, are in two of the splits of the source.
+
+    ``codes``: the split of each image, an index into ``SPLITS``.
+    """
+    first: dict[str, int] = {}
+    for number, (group, code) in enumerate(zip(groups, codes, strict=True)):
+        if group and code >= 0 and codes[other := first.setdefault(group, number)] != code:
+            place = list(first).index(group) + 1
+            splits = f"{SPLITS[codes[other]]} and {SPLITS[code]}"
+            raise UserError(
+                f"group {place:,} (a patient, or the images of one name in the column group) is in {splits}: usable "
+                f"images {other:,} and {number:,}, counted from 0; put each group into one split"
+            )
+
+
 def refusal_error(name: str, reason: str) -> UserError:
     """The error for a refused image with ``--strict``."""
     return UserError(f"{name}: {reason}; leave out --strict to go on without it")
@@ -167,6 +187,7 @@ def decode_all(
     channels: int,
     workers: int,
     resize: Resize = "short-side",
+    view: DicomView = AS_STATED,
     classes: int = 0,
 ) -> collections.abc.Generator[Decoded, None, None]:
     """The records decoded by ``workers`` threads, in order (Pillow releases the interpreter lock while it decodes).
@@ -181,7 +202,7 @@ def decode_all(
                 while len(pending) < 2 * workers and (chunk := _chunk(remaining)):
                     pending.append(
                         pool.submit(
-                            lambda some: [decode_record(r, side, channels, resize, classes) for r in some], chunk
+                            lambda some: [decode_record(r, side, channels, resize, view, classes) for r in some], chunk
                         )
                     )
                 if not pending:
@@ -203,8 +224,19 @@ def _chunk(records: Iterator[Record]) -> list[Record]:
     return chunk
 
 
-def decode_record(record: Record, side: int, channels: int, resize: Resize = "short-side", classes: int = 0) -> Decoded:
-    """Decode one record to ``(side, side, channels)`` pixels; a refused image is a result, not an exception."""
+def decode_record(
+    record: Record,
+    side: int,
+    channels: int,
+    resize: Resize = "short-side",
+    view: DicomView = AS_STATED,
+    classes: int = 0,
+) -> Decoded:
+    """Decode one record to ``(side, side, channels)`` pixels; a refused image is a result, not an exception.
+
+    The record of a DICOM file without a group gets that of its patient. ``classes``: the number of classes that a mask
+    may hold.
+    """
     try:
         if isinstance(record.payload, np.ndarray):
             pixels = record.payload
@@ -214,7 +246,12 @@ def decode_record(record: Record, side: int, channels: int, resize: Resize = "sh
             return Decoded(record, pixels, content_hash(record.payload))
         data = file_bytes(record)
         notes = suffix_notes(record.name, data)
-        pixels = read_pixels(data, side, channels, notes, resize)
+        if kind_of(data) == "DICOM":
+            group, note = dicom.patient(data)
+            name = record.name if record.file else f"DICOM file {content_hash(data):016x}"  # it had another suffix
+            record = replace(record, name=name, group=record.group or group)
+            notes += [note] if note and not record.group else []
+        pixels = read_pixels(data, side, channels, notes, resize, view)
         mask = None if record.mask is None else _mask_of(record.mask, data, side, classes)
         return Decoded(record, pixels, content_hash(data), tuple(notes), mask=mask)
     except ImageRefusedError as error:

@@ -21,6 +21,7 @@ from torch import Tensor
 from alexnet.core.errors import UserError, unknown
 from alexnet.core.names import printable
 from alexnet.data.augment import views
+from alexnet.data.identity import image_name, names_person
 from alexnet.data.image_file import ImageLike, read_photograph
 from alexnet.data.sources import list_images
 from alexnet.inference.sort_into import NONE_OF_THESE, SortedFolder
@@ -97,7 +98,7 @@ class Predictor:
         ``name``: the name of the image in errors. Raises ``UserError``.
         """
         settings = self.model.preprocessing
-        return read_photograph(image, settings.resize_size, settings.channels, name, settings.resize)
+        return read_photograph(image, settings.resize_size, settings.channels, name, settings.resize, settings.view)
 
     def probabilities(self, pixels: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities ``(N, classes)`` of N images from :meth:`read`."""
@@ -204,11 +205,18 @@ def predict_files(
     """
     _check_top_k(top_k)
     names, done = list(expand_folders(images)), 0
+    shown = shown_names(names)
     if reporter is None or len(names) <= BATCH:
         reporter = NullReporter()
+    if sort_into and shown != names:
+        raise UserError(
+            "--sort-into keeps the names of files, and those of DICOM files may name a person: leave it out"
+        )
     with stage(reporter, "predicting", len(names)):
         for start in range(0, len(names), BATCH):
-            for answer in _predict_batch(predictor, names[start : start + BATCH], top_k, stdin):
+            batch = slice(start, start + BATCH)
+            for answer in _predict_batch(predictor, names[batch], shown[batch], top_k, stdin):
+                file = names[done]
                 done += 1
                 if "error" not in answer:
                     best = answer["predictions"][0]
@@ -216,9 +224,15 @@ def predict_files(
                         answer["none_of_these"] = best["probability"] < threshold
                     if sort_into:
                         name = NONE_OF_THESE if answer.get("none_of_these") else best["name"]
-                        answer["copied_to"] = str(sort_into.copy(Path(answer["image"]), name))
+                        answer["copied_to"] = str(sort_into.copy(Path(file), name))
                 reporter.advance(done)
                 yield answer
+
+
+def shown_names(files: Sequence[str]) -> list[str]:
+    """The names of image files for people: the paths, but numbers for all if one is a DICOM file."""
+    medical = any(names_person(name) for name in files if name != "-")
+    return [image_name(number) if medical else name for number, name in enumerate(files)]
 
 
 def expand_folders(images: Iterable[str]) -> Iterator[str]:
@@ -228,15 +242,18 @@ def expand_folders(images: Iterable[str]) -> Iterator[str]:
         yield from map(str, inside) if inside else [name]
 
 
-def _predict_batch(predictor: Predictor, names: list[str], top_k: int, stdin: bytes | None) -> Iterator[dict[str, Any]]:
+def _predict_batch(
+    predictor: Predictor, names: list[str], shown: list[str], top_k: int, stdin: bytes | None
+) -> Iterator[dict[str, Any]]:
+    """``shown``: the names for people."""
     pixels, errors = {}, {}
     for place, name in enumerate(names):
         try:
-            pixels[place] = _read_file(predictor, name, stdin)
+            pixels[place] = _read_file(predictor, name, shown[place], stdin)
         except UserError as error:
             errors[place] = error.line
     rows = iter(predictor.probabilities(list(pixels.values())) if pixels else ())
-    for place, name in enumerate(names):
+    for place, name in enumerate(shown):
         if place in errors:
             yield {"image": name, "error": errors[place]}
             continue
@@ -246,14 +263,14 @@ def _predict_batch(predictor: Predictor, names: list[str], top_k: int, stdin: by
             yield {"image": name, "error": f"{printable(name)}: {error.line}"}
 
 
-def _read_file(predictor: Predictor, name: str, stdin: bytes | None) -> NDArray[np.uint8]:
+def _read_file(predictor: Predictor, name: str, shown: str, stdin: bytes | None) -> NDArray[np.uint8]:
     if name == "-" and stdin is not None:
         return predictor.read(stdin, "standard input")
     if os.path.isdir(name):  # noqa: PTH112 – never raises
         if not os.access(name, os.R_OK | os.X_OK):
-            raise UserError(f"{printable(name)}: is a folder that cannot be read: permission denied")
-        raise UserError(f"{name}: is a folder without files; give image files or folders of them")
-    return predictor.read(name)
+            raise UserError(f"{printable(shown)}: is a folder that cannot be read: permission denied")
+        raise UserError(f"{shown}: is a folder without files; give image files or folders of them")
+    return predictor.read(name, None if shown == name else shown)
 
 
 def _check_top_k(top_k: int) -> None:
@@ -262,5 +279,6 @@ def _check_top_k(top_k: int) -> None:
 
 
 def _name(image: ImageLike, number: int) -> str | None:
-    """The name of an image of a sequence in errors: None for a path, which is its own name."""
-    return None if isinstance(image, Path | str) else f"image {number} of the sequence"
+    """The name of an image of a sequence in errors: None for a path, which is its own name if it names nobody."""
+    own = isinstance(image, Path | str) and not names_person(image)
+    return None if own else f"image {number} of the sequence"

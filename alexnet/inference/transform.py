@@ -35,7 +35,9 @@ class ImageTransform:
     def __call__(self, image: ImageLike) -> Tensor:
         """The network's input ``(C, S, S)``, float32 on the CPU. Raises ``UserError`` for an image that is refused."""
         settings = self.preprocessing
-        stored = read_photograph(image, settings.resize_size, settings.channels, resize=settings.resize)
+        stored = read_photograph(
+            image, settings.resize_size, settings.channels, resize=settings.resize, view=settings.view
+        )
         pixels = torch.from_numpy(stored[None])
         if self.augmentation is None:
             (view,) = views(pixels, settings, self.mean_image)

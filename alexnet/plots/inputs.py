@@ -14,7 +14,7 @@ from alexnet.config import Task
 from alexnet.core.errors import UserError, unknown
 from alexnet.core.names import printable
 from alexnet.data.prepared import PreparedDataset
-from alexnet.inference.predictor import Predictor
+from alexnet.inference.predictor import Predictor, shown_names
 from alexnet.models.classifier import Classifier
 from alexnet.runtime.device import DeviceConfig
 from alexnet.runtime.log import Reporter
@@ -104,7 +104,10 @@ class PlotInputs:
     def named_images(self) -> list[NamedImage]:
         """The given image files, or the first test image."""
         if self.images:
-            return [(printable(Path(image).name), self.predictor.read(image)) for image in self.images]
+            shown = [Path(name).name for name in shown_names(self.images)]
+            return [
+                (printable(name), self.predictor.read(image)) for name, image in zip(shown, self.images, strict=True)
+            ]
         self._check_images("--image FILE")
         return [named_image(self.predictor, self.dataset, self.test_images.index[0])]
 

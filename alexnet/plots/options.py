@@ -22,6 +22,7 @@ Target = Literal["run", "variant or run", "recipe or run"]
 Option = Literal["data", "layer", "class"]
 IMAGE_SUFFIXES = (  # that an error suggests
     ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".ppm", ".pgm",
+    ".dcm",
 )  # fmt: skip
 SUGGESTED = 5  # names of files in an error
 
@@ -47,10 +48,11 @@ class Accepts:
 
 @dataclass(frozen=True)
 class ReportFigure:
-    """The plot as a figure of a run's report, under a section ``title``."""
+    """The plot as a figure of a run's report, under a section ``title``; ``applies``: whether the run has it."""
 
     title: str
     compose: Callable[[FinishedRun], Picture]
+    applies: Callable[[FinishedRun], bool] = lambda finished: True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,7 @@ PLOTS = {
     "masks": "images with their true and their predicted masks, of a segmentation",
     "predictions": "images with their five most probable classes; mistakes",
     "confusion": "confusion matrix and accuracy of each class",
+    "roc": "ROC curve with its AUC, the operating point, and the calibration",
     "embedding": "t-SNE of a layer's output for many images",
     "rdm": "how unlike a layer's features are for each pair of images",
     "neighbours": "the training images whose features are nearest to an image's",

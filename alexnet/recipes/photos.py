@@ -1,7 +1,8 @@
 """Recipes for the user's own images: a folder of class folders.
 
-``photos-transfer`` starts from trained weights, and is what ``alexnet train --data FOLDER`` uses. The others start from
-random weights.
+``photos-transfer`` starts from trained weights, and is what ``alexnet train --data FOLDER`` uses. ``medical`` does so
+too: it is for medical images, whose left and right differ, so it mirrors none and cuts less away, and it adds an
+operating point with sensitivity and specificity. The others start from random weights.
 
 A folder often has few images. So ``photos`` trains for at least 1,000 updates and ``photos-small``, whose network is
 small, for at least 2,000. ``photos-small`` also crops at random sizes (Szegedy et al. 2014), which helps most if there
@@ -23,7 +24,7 @@ TRUNK_SIDE = 80  # pixels: its input here, and the prepared images if they are l
 
 ADAMW = OptimSpec(optimizer="adamw", lr=1e-4, weight_decay=0.01, decay_biases=False, schedule="one-cycle", warmup=0.25)
 
-PHOTOS, PHOTOS_SMALL, PHOTOS_TRANSFER = RECIPES = (
+PHOTOS, PHOTOS_SMALL, PHOTOS_TRANSFER, MEDICAL = RECIPES = (
     Recipe(
         name="photos",
         model=ModelSpec(variant="batchnorm", dropout=0.5),
@@ -87,7 +88,33 @@ PHOTOS, PHOTOS_SMALL, PHOTOS_TRANSFER = RECIPES = (
             cost="each epoch one second per 300 images on two CPU cores with bf16",
         ),
     ),
+    Recipe(
+        name="medical",
+        model=ModelSpec(variant="trunk"),
+        data=DataSpec(source="", channels=3, image_size=TRUNK_SIDE, val_fraction=0.1),
+        augment=AugmentSpec(random_resized_crop=(0.6, 1.0)),
+        optim=replace(ADAMW, rules=(LayerRule("fc8", lr_mult=30.0),)),
+        train=TrainSpec(
+            batch_size=64,
+            epochs=15,
+            min_steps=200,
+            label_smoothing=0.1,
+            class_weights="auto",
+            keep="best-on-val",
+            init=TRUNK,
+            head="probe",
+            few_images="cross-validate",
+            operating_point="youden",
+        ),
+        claim=Claim(
+            source="this project: a folder of medical images, from trained weights; this is no medical device",
+            expects="depends on the images and the weights",
+            cost="each epoch one second per 300 images on two CPU cores with bf16",
+        ),
+    ),
 )
+
+_TRANSFER = (PHOTOS_TRANSFER.name, MEDICAL.name)
 
 
 def recipe_for(side: int) -> Recipe:
@@ -104,10 +131,10 @@ def fitted(recipe: Recipe, side: int) -> Recipe:
     """
     if not is_for_own_images(recipe):
         return recipe
-    if recipe.name == PHOTOS_TRANSFER.name and recipe.train.init.split("/")[0] == PHOTOS_TRANSFER.model.variant:
+    if recipe.name in _TRANSFER and recipe.train.init.split("/")[0] == PHOTOS_TRANSFER.model.variant:
         return replace(recipe, data=replace(recipe.data, resize_size=TRUNK_SIDE if side > TRUNK_SIDE else None))
     small = min(max(28, side * 3 // 4), 48)
-    sizes = {PHOTOS_SMALL.name: small, PHOTOS_TRANSFER.name: None}
+    sizes = {PHOTOS_SMALL.name: small, **dict.fromkeys(_TRANSFER)}
     image_size = sizes.get(recipe.name, recipe.data.image_size)
     return replace(
         recipe,
@@ -122,11 +149,11 @@ def is_for_own_images(recipe: Recipe) -> bool:
 
 
 def for_weights(recipe: Recipe, variant: str, last_layer: str) -> Recipe:
-    """``photos-transfer`` for the network ``variant`` of the weights that it starts from; any other recipe as it is.
+    """A recipe that starts from weights, for the network ``variant`` of these; any other recipe as it is.
 
     ``last_layer``: the name of the layer that gives the logits, which has a rule of its own.
     """
-    if recipe.name != PHOTOS_TRANSFER.name or recipe.model.variant != PHOTOS_TRANSFER.model.variant:
+    if recipe.name not in _TRANSFER or recipe.model.variant != PHOTOS_TRANSFER.model.variant:
         return recipe
     optim = recipe.optim
     if optim.rules == PHOTOS_TRANSFER.optim.rules:

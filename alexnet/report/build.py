@@ -90,7 +90,8 @@ def report_figures(task: Task = "classification") -> list[ReportFigure]:
 
 def make_sections(finished: FinishedRun, reporter: Reporter) -> list[page.Section]:
     """A section for each figure; if a figure cannot be made, its section has the reason."""
-    figures = report_figures(finished.predictor.model.task)
+    task = finished.predictor.model.task
+    figures = [figure for figure in report_figures(task) if figure.applies(finished)]
     sections = []
     with stage(reporter, "making the report", len(figures)):
         for number, figure in enumerate(figures, 1):

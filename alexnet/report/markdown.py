@@ -12,7 +12,7 @@ from alexnet.core.schema import spell
 from alexnet.metrics.intervals import accuracy_interval
 from alexnet.recipes import differences_from_named, get_recipe
 from alexnet.recipes.photos import is_for_own_images
-from alexnet.report.text import class_rows, commonest_class, describe_measure
+from alexnet.report.text import class_rows, commonest_class, describe_measure, describe_roc
 from alexnet.runtime.device import hardware_name
 from alexnet.training.transfer import started_from
 
@@ -95,7 +95,7 @@ def readings(recipe: Recipe, result: Mapping[str, Any], names: Mapping[str, str]
         )
     if is_for_own_images(recipe):
         sentences += advice(result)
-    return sentences
+    return sentences + describe_roc(result, names)
 
 
 def advice(result: Mapping[str, Any]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from alexnet.metrics.counts import TOP, balanced_accuracy, describe_images
@@ -163,3 +164,52 @@ def _without_images(row: Mapping[str, Any]) -> list[str]:
 
 def _share(value: float | None) -> str:
     return "–" if value is None else f"{value:.2%}"
+
+
+NO_MEDICAL_DEVICE = (
+    "This is no medical device: do not use it to find or to rule out a disease, or to decide on a treatment."
+)
+
+
+def describe_roc(result: Mapping[str, Any], names: Mapping[str, str] = MappingProxyType({})) -> list[str]:
+    """Sentences on AUC, operating point, sensitivity, specificity and calibration; none without a ROC curve.
+
+    ``names``: class → its label for people.
+    """
+    found = result.get("roc")
+    if not found:
+        return []
+    goal = f"a sensitivity of {found['target_sensitivity']:.0%}" if found["rule"] == "sensitivity" else "Youden's index"
+    on = {"val": "on the validation images", "folds": "in each fold on the other folds", None: ""}[found["chosen_on"]]
+    lines = []
+    for name, counted in found["classes"].items():
+        shown = names.get(name, name)
+        counts = f"{counted['positives']:,} images of it, {counted['negatives']:,} others"
+        lines.append(f"AUC of {shown} {_with_interval(counted['auc'], 3)} ({counts}).")
+        if counted["threshold"] is None:
+            lines.append(
+                f"There is no operating point for {shown}: no validation images of both kinds to choose it on."
+            )
+            continue
+        lines.append(
+            f"{shown} from a probability of {counted['threshold']:.3f} on: sensitivity "
+            f"{_with_interval(counted['sensitivity'])}, specificity {_with_interval(counted['specificity'])}; the "
+            f"operating point was chosen {on} for {goal}."
+        )
+    if found["same_images"]:
+        lines.append("It was chosen on the images that it is measured on, so both figures are too high.")
+    if any(counted["bootstrap"] for counted in found["classes"].values()):
+        lines.append(f"The intervals draw {found['patients']:,} patients, because some have several images.")
+    if result["calibration_error"] is not None:
+        lines.append(f"Calibration: the expected calibration error is {result['calibration_error']:.1%}.")
+    return [*lines, NO_MEDICAL_DEVICE]
+
+
+def _with_interval(share: Mapping[str, float | None], digits: int = 0) -> str:
+    """A share and its 95 % interval, as a number of ``digits`` or, without, in percent."""
+    kind = f".{digits}f" if digits else ".1%"
+    if share["value"] is None:
+        return "unknown"
+    if share["low"] is None:
+        return f"{share['value']:{kind}}"
+    return f"{share['value']:{kind}} (95 % interval {share['low']:{kind}} – {share['high']:{kind}})"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from alexnet.config import NO_INIT, Preprocessing, Recipe
-from alexnet.core.errors import UserError
+from alexnet.core.errors import UserError, unknown
 from alexnet.data.prepared import PreparedDataset
 from alexnet.data.splits import hold_out
 from alexnet.models.alexnet import architecture_of
@@ -86,6 +86,8 @@ def build_model(recipe: Recipe, dataset: PreparedDataset, seed: int, init: Class
     """
     check_task(recipe, dataset)
     network = build_network(recipe, dataset, seed, init)
+    if recipe.train.positive_class and recipe.train.positive_class not in dataset.classes:
+        raise unknown("class", recipe.train.positive_class, dataset.classes)
     trained_on = np.sort(dataset.hashes[np.concatenate(split_indices(recipe, dataset))])
     subtracts_image = recipe.data.pixel_normalization.startswith("mean-image")
     if recipe.train.accumulate_steps > 1 and any(isinstance(each, nn.BatchNorm2d) for each in network.modules()):
@@ -209,4 +211,7 @@ def build_preprocessing(recipe: Recipe, dataset: PreparedDataset, image_size: in
         mean, std = ((value,) * dataset.channels for value in constants.get(pixel_normalization, (0.0, 1.0)))
     channels: Literal[1, 3] = 1 if dataset.channels == 1 else 3
     crop = recipe.augment.crop or dataset.side
-    return Preprocessing(channels, dataset.side, crop, image_size, pixel_normalization, tuple(mean), tuple(std))
+    return Preprocessing(
+        channels, dataset.side, crop, image_size, pixel_normalization, tuple(mean), tuple(std),
+        window=recipe.data.window, frame=recipe.data.frame,
+    )  # fmt: skip

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.config import NO_INIT, Recipe, Resize, Task, first_difference, override
+from alexnet.core.dicom_view import AS_STATED, DicomView
 from alexnet.core.errors import UserError, is_absent
 from alexnet.data.prepared import PreparedDataset, find_prepared, open_or_prepare, open_prepared
 from alexnet.data.sources import BUILTIN_SOURCES, Annotations, Source, absolute_text, open_source
@@ -39,12 +40,13 @@ def prepare(
     *,
     strict: bool = False,
     resize: Resize = "short-side",
+    view: DicomView = AS_STATED,
 ) -> tuple[PreparedDataset, float | None]:
     """The prepared dataset of a source, and the seconds that preparing took; None if the dataset existed already.
 
     ``side``: of the prepared images in pixels, None for the default. ``channels``: 1 or 3, None for those of the
-    source. ``resize``: see :class:`~alexnet.config.Preprocessing`. ``strict``: raise an error at the first refused
-    file. ``reporter`` receives progress and remarks while the dataset is prepared. Raises ``UserError``; see
+    source. ``resize``, ``view``: see :class:`~alexnet.config.Preprocessing`. ``strict``: raise an error at the first
+    refused file. ``reporter`` receives progress and remarks while the dataset is prepared. Raises ``UserError``; see
     ``open_or_prepare``.
     """
     start = time.monotonic()
@@ -57,7 +59,7 @@ def prepare(
             started = True
         reporter.advance(done, images_per_second=done / max(1e-9, time.monotonic() - start))
 
-    dataset = open_or_prepare(source, side, channels, resize=resize, strict=strict, progress=progress)
+    dataset = open_or_prepare(source, side, channels, resize=resize, view=view, strict=strict, progress=progress)
     if not started:
         return dataset, None
     reporter.finish()
@@ -208,7 +210,9 @@ def open_dataset_for(
     if not set(map(same_name, source.classes)) & set(map(same_name, (*model.classes, *model.labels))):
         match_classes(model, source.classes, source.name)  # raises; before images are decoded, which takes long
     settings = model.preprocessing
-    dataset, _ = prepare(source, settings.resize_size, settings.channels, reporter, resize=settings.resize)
+    dataset, _ = prepare(
+        source, settings.resize_size, settings.channels, reporter, resize=settings.resize, view=settings.view
+    )
     if list(model.classes) == dataset.classes:
         return dataset
     if model.task == "segmentation":  # masks hold the numbers of classes

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alexnet.config import Recipe
+from alexnet.core.dicom_view import DicomView
 from alexnet.data.prepared import prepared_path, stored_shape
 from alexnet.data.sources import Source
 from alexnet.models.registry import build, get_architecture
@@ -64,12 +65,12 @@ def disk_need(recipe: Recipe, source: Source) -> DiskNeed:
     return DiskNeed(
         checkpoint=copies * weights + sum(value.nbytes for value in states.values()),
         model=weights,
-        images=_images(source, side, channels),
+        images=_images(source, side, channels, recipe.data.view),
     )
 
 
-def _images(source: Source, side: int, channels: int) -> int | None:
-    if source.shards or prepared_path(source, side, channels).exists():
+def _images(source: Source, side: int, channels: int, view: DicomView) -> int | None:
+    if source.shards or prepared_path(source, side, channels, view=view).exists():
         return 0
     return None if source.count is None else source.count * side * side * channels
 

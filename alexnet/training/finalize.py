@@ -23,6 +23,7 @@ from alexnet.training.datasets import final_split
 from alexnet.training.evaluate import evaluate_models, most_probable, prediction_rows
 from alexnet.training.linear_probe import CrossValidation
 from alexnet.training.loop import Training
+from alexnet.training.operating_point import measure_classes
 from alexnet.training.segmentation import evaluate_segmentation
 from alexnet.training.statistics import model_statistics
 
@@ -53,6 +54,10 @@ def finalize(training: Training, model: Classifier, matrix_gflops: float) -> dic
         if views == 10:  # also one view, to compare (paper §4.1)
             (single,) = evaluate_models([model], [dataset], dataset.subset(split), device_config, 1, training.reporter)
             counted["one_view"] = {"top1": single.top1, "top5": single.top5}
+    if split and recipe.train.operating_point != "none":
+        counted["roc"] = measure_classes(
+            recipe, model, dataset, device_config, split, training.val_index, folds, training.seed
+        )
     if folds and in_folds:
         counted["cross_validation"] = _describe_folds(dataset, folds, in_folds)
     seconds = training.state.seconds

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from alexnet.config import Preprocessing
 from alexnet.core.errors import UserError
-from alexnet.core.names import printable
 from alexnet.data.containers import SUFFIXES
 from alexnet.data.image_file import read_photograph
 from alexnet.data.prepared import PreparedDataset, find_prepared, open_prepared
@@ -49,7 +48,9 @@ def sample_images(
             return _split(list(images), f"those of {data}", count, calibration)
         source = open_source(data, data_root, reporter.log)
         settings = model.preprocessing
-        dataset, _ = prepare(source, settings.resize_size, settings.channels, reporter, resize=settings.resize)
+        dataset, _ = prepare(
+            source, settings.resize_size, settings.channels, reporter, resize=settings.resize, view=settings.view
+        )
         return _of_dataset(model, dataset, count, calibration)
     if run is not None and (prepared := _prepared_images(model, run)) is not None:
         return _of_dataset(model, prepared, count, calibration)
@@ -116,7 +117,7 @@ def _image_files(path: Path) -> list[Path]:
 
 
 def _read(path: Path, settings: Preprocessing) -> NDArray[np.uint8]:
-    return read_photograph(path, settings.resize_size, settings.channels, printable(str(path)), settings.resize)
+    return read_photograph(path, settings.resize_size, settings.channels, None, settings.resize, settings.view)
 
 
 def _photographs(settings: Preprocessing) -> Iterator[NDArray[np.uint8]]:
@@ -127,5 +128,7 @@ def _photographs(settings: Preprocessing) -> Iterator[NDArray[np.uint8]]:
         parts = [photograph, photograph[:height, :width], photograph[:height, width:], photograph[height:, :width]]
         for part in [*parts, photograph[height:, width:]]:
             image = np.ascontiguousarray(part)
-            pixels = read_photograph(image, settings.resize_size, settings.channels, resize=settings.resize)
+            pixels = read_photograph(
+                image, settings.resize_size, settings.channels, resize=settings.resize, view=settings.view
+            )
             yield from (pixels, pixels[:, ::-1])

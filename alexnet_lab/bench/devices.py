@@ -46,6 +46,7 @@ from alexnet.report.tables import markdown_table, table
 from alexnet.runtime.device import DeviceConfig, hardware_name
 from alexnet.runtime.group import ONE, Group, Parallel
 from alexnet.runtime.log import NullReporter, Reporter, stage
+from alexnet.training.criterion import ClassificationLoss
 from alexnet.training.optimizer import build_optimizer
 from alexnet.training.step import train_step
 from alexnet.weights.create import create_model
@@ -140,7 +141,7 @@ def _steps(
     for step in itertools.count():
         group.start_step(batch)
         masks = group.masks(draw_masks(network.dropout_sites, batch, 0, step, device), part)
-        train_step(one, optimizer, images, targets, masks, 0.0, CPU, share=share, group=group)
+        train_step(one, optimizer, images, targets, masks, ClassificationLoss(), CPU, share=share, group=group)
         yield batch
 
 

@@ -60,6 +60,7 @@ RUNS = [
     ["predictions", "run0/model", "--data", "colours"],
     ["predictions", "run0", "--image", "photo.png", "--image", "colours/red/0.png"],
     ["confusion", "run0"],
+    ["roc", "run0"],
     ["activations", "run0"],
     ["attributions", "run0"],
     ["neighbours", "run0"],

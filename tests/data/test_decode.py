@@ -182,7 +182,7 @@ def iso_file(major, *compatible):
         (iso_file(b"isom", b"isom", b"mp41"), "it looks like a video"),
         (iso_file(b"qt  "), "it looks like a video"),
         (iso_file(b"crx "), "it looks like a Canon raw photograph"),
-        (bytes(range(128, 256)), "is not a JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC, PPM or PGM image"),
+        (bytes(range(128, 256)), "is not a JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC, DICOM, PPM or PGM image"),
         (b"\xff\x0a" + bytes(20), "it looks like JPEG XL"),
         (b"P5", "it looks like text"),
         (b"P5 is a camera", "is not a readable PPM file"),

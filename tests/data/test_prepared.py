@@ -16,6 +16,7 @@ from PIL import Image
 from alexnet.core.errors import UserError
 from alexnet.core.files import sha256_file, sha256_json
 from alexnet.data import writer
+from alexnet.data.containers import NO_IMAGE
 from alexnet.data.decode import preprocessing, read_pixels
 from alexnet.data.prepared import natural_side, open_or_prepare, open_prepared, prepared_path, verify_prepared
 from alexnet.data.sources import open_source
@@ -168,7 +169,7 @@ def test_what_is_refused_is_named_and_the_rest_is_kept(tmp_path):
         {"name": "dog/000.png", "reason": "is empty"},
         {
             "name": "dog/readme.txt",
-            "reason": "is not a JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC, PPM or PGM image (it looks like text)",
+            "reason": f"{NO_IMAGE} (it looks like text)",
         },
     ]
     refused = [root / item["name"] for item in made.meta["refused"]]

@@ -12,17 +12,20 @@ last member.
 from __future__ import annotations
 
 import io
+import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from alexnet.core.errors import UserError
 from alexnet.core.files import TEXT_LIMIT, open_regular, too_large
 from alexnet.core.names import printable
+from alexnet.data.containers import SUFFIXES, kind_of
+from alexnet.data.identity import image_name
 from alexnet.data.sources.class_folders import LEVELS, ListedFolder, choose_classes, find_class_folders
 from alexnet.data.sources.folders import BESIDE_CLASSES, is_image_name, may_be_image
 from alexnet.data.sources.records import (
@@ -98,6 +101,7 @@ class _Listing:
     images: dict[Parts, tuple[int, str]] = field(default_factory=dict)
     names: dict[Parts, str] = field(default_factory=dict)
     unusable: bool = False  # whether a member in a folder was ignored
+    medical: bool = False  # whether a member is a DICOM file, so that names are not shown
     ignored: Ignored = field(default_factory=Ignored)
 
 
@@ -111,7 +115,8 @@ def open_archive(path: Path, form: ArchiveFormat) -> Source:
     try:
         return _source(path, form, listing, before)
     except UserError as error:  # members that were ignored may be the cause
-        raise UserError(error.line, [*error.details, *listing.ignored.warnings()]) from error
+        ignored = listing.ignored.warnings(named=not listing.medical)
+        raise UserError(error.line, [*error.details, *ignored]) from error
 
 
 def labels_of_folders(path: Path, form: ArchiveFormat) -> tuple[tuple[str, ...], Callable[[Parts], int]]:
@@ -150,7 +155,7 @@ def _source(path: Path, form: ArchiveFormat, listing: _Listing, before: str) -> 
     def read() -> Iterator[Record]:
         if fingerprint_paths([path]) != before:
             raise UserError(f"{path} changed while it was in use: start again")
-        return _read(path, form, found.targets)
+        return _read(path, form, found.targets, medical=listing.medical)
 
     return Source(
         name=slug(form.suffix.sub("", path.name)),
@@ -160,7 +165,7 @@ def _source(path: Path, form: ArchiveFormat, listing: _Listing, before: str) -> 
         read=read,
         count=found.count,
         descriptions=describe(found.names, _readable_names(listing, found.prefix)),
-        warnings=(*listing.ignored.warnings(), *found.warnings),
+        warnings=(*listing.ignored.warnings(named=not listing.medical), *found.warnings),
         trainable=found.trains,
     )
 
@@ -283,6 +288,18 @@ def _count_file(listing: _Listing, member: Member, parts: Parts) -> None:
         listing.files[folder[:DEPTH]] += 1
         if may_be_image(parts[-1]):
             listing.with_images.add(folder[:DEPTH])
+            listing.medical = listing.medical or is_dicom_member(member)
+
+
+def is_dicom_member(member: Member) -> bool:
+    """Whether a file of an archive is a DICOM file by its suffix; with an unknown suffix, by its content."""
+    known = SUFFIXES.get(PurePosixPath(member.name).suffix.lower())
+    if known or member.size > MEMBER_LIMIT:
+        return known == "DICOM"
+    try:
+        return kind_of(member.read()) == "DICOM"
+    except DamagedMemberError:
+        return False
 
 
 def _read_names(listing: _Listing, member: Member, parts: Parts) -> None:
@@ -324,9 +341,11 @@ def _readable_names(listing: _Listing, prefix: Parts) -> dict[str, str]:
     return parse_names(next((text for text in texts if text is not None), ""))
 
 
-def _read(path: Path, form: ArchiveFormat, targets: dict[Parts, tuple[str | None, int]]) -> Iterator[Record]:
-    """The records of the second pass. ``targets``: class folder → (split, label)."""
-    depths = {len(parts) for parts in targets}
+def _read(
+    path: Path, form: ArchiveFormat, targets: dict[Parts, tuple[str | None, int]], *, medical: bool
+) -> Iterator[Record]:
+    """The records of the second pass. ``targets``: class folder → (split, label). ``medical``: names are numbers."""
+    depths, number = {len(parts) for parts in targets}, itertools.count()
     with closing(members(path, form)) as found:
         for member in found:
             parts = safe_parts(member.name)
@@ -334,11 +353,13 @@ def _read(path: Path, form: ArchiveFormat, targets: dict[Parts, tuple[str | None
                 continue
             target = _place(parts[:-1], targets, depths)
             if target is not None:
-                yield _record(*target, printable("/".join(parts)), member)
+                path_inside = "/".join(parts)
+                name, file = (image_name(next(number)), path_inside) if medical else (printable(path_inside), "")
+                yield _record(*target, name, member, file)
 
 
-def _record(split: str | None, label: int, name: str, member: Member) -> Record:
+def _record(split: str | None, label: int, name: str, member: Member, file: str) -> Record:
     try:
-        return Record(split, label, name, member.read())
+        return Record(split, label, name, member.read(), file=file)
     except DamagedMemberError as error:
-        return Record(split, label, name, b"", fault=str(error))
+        return Record(split, label, name, b"", fault=str(error), file=file)

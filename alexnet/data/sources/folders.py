@@ -8,6 +8,7 @@ program.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from alexnet.core.files import read_text
 from alexnet.core.names import printable
 from alexnet.data.containers import SUFFIXES
 from alexnet.data.home import data_home
+from alexnet.data.identity import image_name, names_person
 from alexnet.data.sources.class_folders import LABELS_HINT, ClassFolder, choose_classes, find_class_folders
 from alexnet.data.sources.records import (
     NAME_FILES,
@@ -122,6 +124,11 @@ def may_be_image(name: str) -> bool:
     return not is_ignored_name(path.name) and path.suffix.lower() not in NO_IMAGES and path.stem.lower() != "readme"
 
 
+def holds_dicom(root: Path, paths: Iterable[str]) -> bool:
+    """Whether one of the files in ``root`` is a DICOM file, so that names are not shown."""
+    return any(names_person(root / path) for path in paths if may_be_image(path))
+
+
 def is_image_name(name: str) -> bool:
     """Whether a file has the suffix of an image format and is not ignored."""
     return not is_ignored_name(name) and Path(name).suffix.lower() in SUFFIXES
@@ -143,15 +150,16 @@ def folder_source(
     """
     counts = {folder: len(listed) for folder, listed in files.items()}
     classes, warnings = choose_classes(counts, str(root), key)
-    kept = {folder: [path for path, _, _ in listed] for folder, listed in files.items() if listed}
+    kept = {folder: ["/".join((*folder.parts, path)) for path, _, _ in listed] for folder, listed in files.items()}
     label = {name: index for index, name in enumerate(classes)}
+    medical = holds_dicom(root, itertools.chain.from_iterable(kept.values()))
 
     def read() -> Iterator[Record]:
-        for folder, paths in kept.items():
-            for path in paths:
-                relative = "/".join((*folder.parts, path))
-                group = groups.get(relative, "")
-                yield Record(folder.split, label[folder.label], printable(relative), root / relative, group=group)
+        every = ((folder, relative) for folder, paths in kept.items() for relative in paths)
+        for number, (folder, relative) in enumerate(every):
+            name, file = (image_name(number), relative) if medical else (printable(relative), "")
+            group = groups.get(relative, "")
+            yield Record(folder.split, label[folder.label], name, root / relative, group=group, file=file)
 
     return Source(
         name=name,
@@ -161,7 +169,7 @@ def folder_source(
         read=read,
         count=sum(counts.values()),
         descriptions=describe(classes, names),
-        warnings=(*ignored.warnings(), *warnings),
+        warnings=(*ignored.warnings(named=not medical), *warnings),
         trainable=any(folder.trains for folder in kept),
     )
 

@@ -18,6 +18,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ from alexnet.core.errors import UserError
 from alexnet.core.files import read_bytes
 from alexnet.core.names import printable
 from alexnet.data.sources.class_folders import SPLIT_ORDER, ClassFolder, ascii_if_alike, same_name
-from alexnet.data.sources.folders import File, folder_source, is_image_name, list_tree, read_names
+from alexnet.data.sources.folders import File, folder_source, holds_dicom, is_image_name, list_tree, read_names
 from alexnet.data.sources.records import NAME_FILES, Ignored, Source, slug, unreadable
 from alexnet.data.sources.split_names import UNLABELLED, split_of
 
@@ -106,12 +107,12 @@ def open_labelled(root: Path, labels: Sequence[Path]) -> Source:
             elif row.split == UNLABELLED:
                 ignored.add("image of an unlabelled split", f"{row.file} ({place})")
             else:
-                _add(chosen, found, row.label, row.split or split, place, ignored)
+                _add(chosen, found, row.label, row.split or split, place, ignored, finder.shown(found))
                 if row.group and groups.setdefault(found, row.group) != row.group:
-                    raise UserError(f"{printable(found)} is in two groups ({chosen[found][2]}; {place})")
+                    raise UserError(f"{finder.shown(found)} is in two groups ({chosen[found][2]}; {place})")
     shown = " and ".join(str(path) for path in labels)
     if not chosen:
-        raise UserError(f"{shown}: no row names an image in {root}", ignored.warnings())
+        raise UserError(f"{shown}: no row names an image in {root}", ignored.warnings(named=not finder.medical))
     unlisted = [name for name in finder.files if name not in chosen and is_image_name(name)]
     if unlisted:
         ignored.add("image that the labels do not name", unlisted[0], len(unlisted))
@@ -138,13 +139,14 @@ def _add(
     split: str | None,
     place: str,
     ignored: Ignored,
+    shown: str,
 ) -> None:
     before = chosen.setdefault(file, (label, split, place))
     if before[2] == place:
         return
     if before[:2] != (label, split):
         what = f"{before[0]!r} and {label!r}" if before[0] != label else f"the splits {before[1]} and {split}"
-        raise UserError(f"{printable(file)} has {what} ({before[2]}; {place}): one image needs one class and split")
+        raise UserError(f"{shown} has {what} ({before[2]}; {place}): one image needs one class and split")
     ignored.add("image that is named again", f"{file} ({place})")
 
 
@@ -196,6 +198,15 @@ class _Finder:
             if is_image_name(path.name):
                 self._by_name[path.stem].append(name)
 
+    @cached_property
+    def medical(self) -> bool:
+        """Whether one of the files is a DICOM file, so that names are not shown."""
+        return holds_dicom(self.root, self.files)
+
+    def shown(self, name: str) -> str:
+        """The name of a file in an error, which also has the line that names it."""
+        return "a DICOM file" if self.medical else printable(name)
+
     def has(self, text: str, folder: Path) -> bool:
         """Whether an entry of a file of labels in ``folder`` names one or several images."""
         try:
@@ -217,7 +228,8 @@ class _Finder:
         if len(found) > 1 and split:
             found = [name for name in found if split in map(split_of, PurePosixPath(name).parts[:-1])] or found
         if len(found) > 1:
-            raise UserError(f"{place}: {printable(text)!r} may be {found[0]} or {found[1]}: write the whole path")
+            meant = "two files" if self.medical else f"{found[0]} or {found[1]}"
+            raise UserError(f"{place}: {self.shown(text)!r} may be {meant}: write the whole path")
         return found[0] if found else None
 
     def _matches(self, text: str, folder: Path) -> list[str]:
@@ -228,7 +240,9 @@ class _Finder:
                 return [text.lstrip("/")]
             if (slashed := text.replace("\\", "/")) != text:
                 return self._matches(slashed, folder)
-            raise UserError(f"{printable(text)!r} is outside {self.root}: give --data the folder that holds all images")
+            raise UserError(
+                f"{self.shown(text)!r} is outside {self.root}: give --data the folder that holds all images"
+            )
         for name in relative:
             if name in self.files:
                 return [name]
@@ -340,7 +354,10 @@ def _table(path: Path, finder: _Finder) -> list[tuple[int, list[str]]]:
         first = next((cells for _, cells in best[1][1:2]), best[1][0][1])
         raise UserError(
             f"{path}: no row names an image in {finder.root}: give --data the folder that holds the images",
-            [f"a row: {printable(', '.join(first)[:200])}", f"images there: {sum(map(is_image_name, finder.files)):,}"],
+            [
+                f"a row: {finder.shown(', '.join(first)[:200])}",
+                f"images there: {sum(map(is_image_name, finder.files)):,}",
+            ],
         )
     return best[1]
 

@@ -45,12 +45,13 @@ class Record:
 
     split: str | None  # "train", "val" or "test"; None: the source has no splits
     label: int  # index into Source.classes
-    name: str  # for messages: the path inside the source, or "train/00017" for arrays
+    name: str  # for messages: the path inside the source, or "train/00017" for arrays; see also ``file``
     payload: bytes | Path | NDArray[np.uint8]  # the bytes of an image file, its path, or (H, W, C) pixels
     fault: str = ""  # why the file of an archive cannot be used: the predicate of a sentence; its payload is empty
     group: str = ""  # images of one group are alike, such as those of one patient, and stay together
     mask: Path | None = None  # the file with the class of each pixel, see masks.py
     boxes: NDArray[np.float64] | None = None  # (n, 5) class, left, top, right, bottom in pixels of the upright image
+    file: str = ""  # the path inside the source if the name is a number, see ``identity.py``; it is never shown
 
 
 @dataclass(frozen=True)
@@ -123,9 +124,12 @@ class Ignored:
         """Add a sentence for the user, once."""
         self._notes[line] = None
 
-    def warnings(self) -> list[str]:
-        """The notes, and one line for each reason."""
-        found = [f"ignored, {reason}: {_first(count, name)}" for reason, (count, name) in self._found.items()]
+    def warnings(self, *, named: bool = True) -> list[str]:
+        """The notes, and one line for each reason; not ``named``: with the number of files, but without names."""
+        found = [
+            f"ignored, {reason}: {_first(count, name) if named else f'{count:,} file(s) or folder(s)'}"
+            for reason, (count, name) in self._found.items()
+        ]
         return [*self._notes, *found]
 
 

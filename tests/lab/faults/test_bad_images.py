@@ -20,7 +20,7 @@ from alexnet.cli.main import main as cli
 from alexnet.data.decode import ImageRefusedError, read_pixels
 
 SIDE = 24
-NONE_OF_US = "is not a JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC, PPM or PGM image"
+NONE_OF_US = "is not a JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC, DICOM, PPM or PGM image"
 
 
 def picture(seed=0, width=40, height=32):
