@@ -132,7 +132,7 @@ def _downloads() -> list[tuple[str, str]]:
 def _shards(folder: Path) -> list[CacheEntry]:
     """The cache of shards as one entry; none if it is empty."""
     files = shard_files(folder) if folder.is_dir() else []
-    about = f"{len(files):,} shards, which are downloaded again when they are needed"
+    about = f"images in files at an address ({len(files):,} here), downloaded again when they are needed"
     return [_entry(SHARD_FOLDER, "shards", folder, about, READING if any(map(is_used, files)) else "")] if files else []
 
 
