@@ -26,6 +26,7 @@ from alexnet.runtime.checkpoint import list_checkpoints
 from alexnet.runtime.run import Run
 from alexnet_lab.faults.resuming import digest
 from alexnet_lab.faults.trial import FaultResult
+from alexnet_lab.results.records import code_commit
 
 RANKS = 3
 RESTARTS = 3  # of each command
@@ -76,11 +77,12 @@ def kill_ranks(folder: Path, kills: int, seed: int, out: Path | None = None) -> 
 
 
 def _continued(out: Path | None, seed: int) -> dict[str, Any]:
+    run = {"seed": seed, "commit": code_commit()}  # checkpoints name the commit
     if out is None or not out.exists():
-        return {"seed": seed, "kills": 0, "trainings": 0, "commands": 0, "failures": []}
+        return {**run, "kills": 0, "trainings": 0, "commands": 0, "failures": []}
     found: dict[str, Any] = read_json(out)
-    if found.get("seed") != seed or "trainings" not in found:
-        raise UserError(f"{out} has the figures of another run: give another file with --out")
+    if any(found.get(key) != value for key, value in run.items()) or "trainings" not in found:
+        raise UserError(f"{out} has the figures of another seed or commit: give another file with --out")
     return found
 
 

@@ -67,7 +67,7 @@ def test_kills_are_counted_and_continued(pretended, tmp_path):
     with pytest.raises(UserError, match="other bits than those of today"):
         kill_ranks(tmp_path, 30, 0, out)
     write_json(out, {"format": "onnx"})
-    with pytest.raises(UserError, match="the figures of another run"):
+    with pytest.raises(UserError, match="the figures of another seed or commit"):
         kill_ranks(tmp_path, 30, 0, out)
 
 
