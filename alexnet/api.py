@@ -58,7 +58,7 @@ from alexnet.kernels import accelerate as kernels
 from alexnet.metrics.counts import CROSS_VALIDATED, Metrics
 from alexnet.metrics.segmentation import SegmentationMetrics
 from alexnet.models.bundle import load_model as load_bundle
-from alexnet.models.bundle import model_folder, save_model
+from alexnet.models.bundle import model_folder, save_model, task_of
 from alexnet.models.classifier import Classifier
 from alexnet.models.registry import (
     build,
@@ -1341,6 +1341,8 @@ def verify(
     mean_file = None if mean is None else Path(mean)
     other = None if against is None else local_path(against, weights_root, reporter)
     root = None if weights_root is None else Path(weights_root)
+    if (task := task_of(path)) != "classification":
+        raise UserError(f"{model} is a model for {task}: verify knows networks that give an image a class")
     report = verify_weights(path, against=other, variant=variant, mean=mean_file, weights_root=root)
     if data is None and not labels:
         return report

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from alexnet.config import TASKS, Preprocessing
+from alexnet.config import TASKS, Preprocessing, Task
 from alexnet.core.errors import UserError, cannot_read, no_run
 from alexnet.core.files import publish_folder, read_json, sha256_file, sha256_json, write_json
 from alexnet.core.names import printable
@@ -170,6 +170,19 @@ def load_model(run: Path | str) -> Classifier:
             "that diverged; use another model, or train again with a lower optim.lr"
         )
     return model
+
+
+def task_of(path: Path | str) -> Task:
+    """The task of the model in a run folder or model folder, from its description; also of a damaged one.
+
+    "classification" for everything else.
+    """
+    try:
+        description = read_json(model_folder(path) / "model.json")
+    except (UserError, OSError, ValueError):
+        return "classification"
+    head = description.get("head") if isinstance(description, dict) else None
+    return TASKS.get(head, "classification")
 
 
 def _remedy(folder: Path) -> str:

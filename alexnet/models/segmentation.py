@@ -202,6 +202,10 @@ class SegmentationNet(AlexNet):
             x = found[name] = self.get_submodule(name)(x)
         return found
 
+    def layer_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The layers before the head, in forward order: only these run one after another."""
+        return {name: shape for name, shape in super().layer_shapes().items() if name in self._features}
+
     def forward_features(self, x: Tensor) -> Tensor:
         """The last feature maps before the head."""
         return self._feature_maps(x)[self._features[-1]]

@@ -41,6 +41,7 @@ MIN_SAME_TOP1 = 0.99  # of an int8 file, or
 MAX_ACCURACY_LOSS = 0.01  # if the classes of the images are known
 UNFINISHED = {"finished": False, "checked": False, "passed": False}
 """In the report while the files are put in their places and are checked."""
+OF_OTHER_TASKS = ("onnx",)  # the formats for networks that do not give an image a class
 BATCHES = (1, 2, 7)  # the batch sizes that a file is checked with
 
 
@@ -185,6 +186,15 @@ def get_exporter(name: str) -> Exporter:
 def check_exportable(model: Classifier, file_format: str, options: ExportOptions) -> Exporter:
     """The exporter of a format. Raises ``UserError`` if the format cannot hold this network or these options."""
     exporter = get_exporter(file_format)
+    if model.task != "classification":
+        if file_format not in OF_OTHER_TASKS:
+            raise UserError(
+                f"a model for {model.task} cannot be exported to {file_format}: choose {' or '.join(OF_OTHER_TASKS)}"
+            )
+        if options.int8 or options.golden is not None:
+            raise UserError(
+                f"--int8 and --golden are for models that give an image a class, this one is for {model.task}"
+            )
     if reason := exporter.why_not(model, options):
         raise UserError(f"{model.variant} cannot be exported to {file_format}: {reason}")
     return exporter
@@ -220,7 +230,7 @@ def export_model(
     check = dataclasses.replace(
         compare_logits(ours, theirs),
         precision="int8" if options.int8 else "fp32", runtime=getattr(exporter, "RUNTIME", file_format),
-        answers=(ours.argmax(1), theirs.argmax(1)),
+        answers=(ours.argmax(1), theirs.argmax(1)) if ours.ndim == 2 else None,
     )  # fmt: skip
     return paths, dataclasses.replace(check, failure=_failure(check))
 
@@ -254,12 +264,13 @@ def export_and_report(
     remove_leftovers(path.parent, re.compile("|".join(re.escape(file.name) for file in (report, golden_path(path)))))
     inputs = images.pixels if options.pixels else preprocess(model, images.pixels)
     paths, check = export_model(model, file_format, path, options, inputs, report)
+    check = dataclasses.replace(check, source="" if check.not_checked else images.source)
     if check.answers is not None:
         here, there = check.answers
         if images.targets is not None:
             accuracy, accuracy_here = (float((found == images.targets).float().mean()) for found in (there, here))
             check = dataclasses.replace(check, accuracy=accuracy, accuracy_here=accuracy_here)
-        check = dataclasses.replace(check, source=images.source, answers=None)
+        check = dataclasses.replace(check, answers=None)
         check = dataclasses.replace(check, failure=_failure(check))
     result = {"checked": not check.not_checked, "passed": not check.failure and not check.not_checked}
     try:
@@ -312,14 +323,18 @@ def batches(images: Tensor) -> Iterator[Tensor]:
 
 
 def compare_logits(ours: Tensor, theirs: Tensor) -> ExportCheck:
-    """Two sets of logits ``(N, classes)`` of the same images. Raises ``UserError`` for another shape of ``theirs``."""
+    """Two sets of logits of the same images: ``(N, classes)``, or scores of pixels ``(N, classes, H, W)``.
+
+    An image counts as equal if all of its pixels are. Raises ``UserError`` for another shape of ``theirs``.
+    """
     if theirs.shape != ours.shape:
         raise UserError(f"the file gives logits of the shape {tuple(theirs.shape)}, expected {tuple(ours.shape)}")
     largest = float(ours.abs().max()) or 1.0
     top = min(5, ours.shape[1])
-    best = ours.topk(top)
-    found = ours.gather(1, theirs.topk(top).indices)  # equal for classes that only rounding orders
-    same = (best.indices == theirs.topk(top).indices) | (best.values - found <= MAX_DIFFERENCE * largest)
+    best = ours.topk(top, dim=1)
+    found = ours.gather(1, theirs.topk(top, dim=1).indices)  # equal for classes that only rounding orders
+    same = (best.indices == theirs.topk(top, dim=1).indices) | (best.values - found <= MAX_DIFFERENCE * largest)
+    same = same.flatten(2).all(dim=2) if same.ndim > 2 else same
     return ExportCheck(
         images=len(ours),
         difference=float((ours - theirs.float()).abs().max()) / largest,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from alexnet import Predictor, evaluate, train
+from alexnet import Predictor, evaluate, export, extract_features, plot, train, verify
 from alexnet.api import predict
 from alexnet.config import override
 from alexnet.core.errors import StoppedError, UserError
@@ -226,3 +226,24 @@ def test_a_recipe_of_another_task_is_refused_by_name(folder, tmp_path):
         train("segmentation", data="digits", out=tmp_path / "b", overrides=QUICK)
     recipe = override(get_recipe("segmentation"), QUICK)
     assert recipe.model.task == "segmentation" and replace(recipe.model, head="classifier").task == "classification"
+
+
+def test_a_model_is_exported_to_onnx_and_checked_there(run, tmp_path):
+    exported = export(run.folder, tmp_path / "model.onnx", "onnx", progress=False)
+    assert exported.check.difference < 1e-5 and exported.check.same_top5 == 1 and not exported.check.failure
+    with pytest.raises(UserError, match="cannot be exported to caffe: choose onnx"):
+        export(run.folder, tmp_path / "model.caffemodel", "caffe", progress=False)
+
+
+def test_other_commands_know_what_the_model_is_for(run, folder, tmp_path):
+    features = extract_features(run.folder, folder / "test" / "images", "conv1,relu5", tmp_path / "f", progress=False)
+    assert features["relu5"].shape[0] == 6
+    with pytest.raises(UserError, match="unknown layer"):
+        extract_features(run.folder, folder / "test" / "images", "score", tmp_path / "g", progress=False)
+    with pytest.raises(UserError, match="is a model for segmentation: verify knows"):
+        verify(run.folder, progress=False)
+    with pytest.raises(UserError, match="does not give an image a class"):
+        Predictor(run.folder)(np.zeros((48, 48, 3), np.uint8))
+    with pytest.raises(UserError, match="confusion is a plot of models for classification"):
+        plot("confusion", run)
+    assert plot("masks", run).axes
