@@ -227,6 +227,7 @@ def figure_1_runs(results: Results) -> dict[str, Runs]:
 def tables(results: Results) -> dict[Path, dict[str, str]]:
     """Page → name of a table → the table."""
     benches = results.benches()
+    faults = [FAULTS, *([FAULTS_OF_PROCESSES] if results.bench(FAULTS_OF_PROCESSES) else [])]  # not measured at first
     speeds = f"## All machines\n\n{side_by_side(benches)}\n\n## Every figure\n\n{in_full(benches)}" if benches else ""
     return {
         README: {RESULTS: results_table(results, IN_README)},
@@ -236,7 +237,7 @@ def tables(results: Results) -> dict[Path, dict[str, str]]:
             TRAININGS: trainings_table(results),
         },
         SPEED: {SPEEDS: speeds},
-        RELIABILITY: {what: faults_table(results, what) for what in (FAULTS, FAULTS_OF_PROCESSES)},
+        RELIABILITY: {what: faults_table(results, what) for what in faults},
         VERIFY: kept.tables(results),
         TRANSFER: transfer.tables(results),
         INSTANCES: instances.tables(results),

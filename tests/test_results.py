@@ -274,10 +274,11 @@ def test_the_pages_are_written_whole(tmp_path):
         "README.md": ["results"],
         "docs/results.md": ["results", "ablations", "trainings"],
         "docs/speed.md": ["speeds"],
-        "docs/reliability.md": ["faults"],
+        "docs/reliability.md": ["faults", "faults-processes"],
         "docs/verify.md": ["fresh", "trained", "faults"],
         "docs/transfer.md": ["transfer", "layers"],
         "docs/instances.md": ["accuracies", "shared-variance", "probes"],
+        "docs/devices.md": ["devices"],
     }
     for page, names in places.items():
         marks = "".join(f"<!-- {name}: begin -->\nold\n<!-- {name}: end -->\n" for name in names)
