@@ -373,7 +373,7 @@ def fit_and_finish(
     plan = {
         "recipe": to_json(recipe), "dataset": str(dataset.path.resolve()), "run": str(run.folder.resolve()),
         "seed": seed, "bf16": device_config.bf16, "reference": device_config.reference, "init": initial is not None,
-        "same": _must_be_equal(dataset),
+        "same": _must_be_equal(dataset), "shards": dataset.pixels.address,
     }  # fmt: skip
     group.from_first(lambda: json.dumps(plan).encode())
     with device_config.enough_memory(LESS_MEMORY.format(max(1, recipe.train.batch_size // 2))):
@@ -469,7 +469,7 @@ def _join_training(group: Group) -> Run:
     run, recipe = Run(Path(plan["run"])), from_json(Recipe, plan["recipe"])
     device_config = resolve_device(group.device, "bf16" if plan["bf16"] else "fp32", reference=plan["reference"])
     initial = load_bundle(run.init_folder) if plan["init"] else None
-    dataset = open_prepared(Path(plan["dataset"]))
+    dataset = open_prepared(Path(plan["dataset"]), plan["shards"])
     for name, value in _must_be_equal(dataset).items():
         if value != plan["same"][name]:
             raise UserError(f"process {group.rank} has another {name} than the first one: {value}")

@@ -39,6 +39,10 @@ class Pixels(Protocol):
         """``(N, S, S, C)``: the number of images, their side twice, and the channels."""
 
     @property
+    def address(self) -> str | None:
+        """Where the shards are, perhaps with a signature, which is not for messages; None for images on this disk."""
+
+    @property
     def prefetch(self) -> Callable[[NDArray[np.int64]], None] | None:
         """A function that begins to download the images ``index`` and does not wait; None for images on this disk."""
 

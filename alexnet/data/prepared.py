@@ -91,6 +91,7 @@ class LocalPixels(LocalArray):
     """The pixels in ``images.npy`` of a folder."""
 
     prefetch = None
+    address = None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

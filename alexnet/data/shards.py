@@ -215,6 +215,7 @@ class ShardPixels:
 
     def __init__(self, shards: Shards, splits: NDArray[np.int8], cache: ShardCache | None = None) -> None:
         manifest = shards.manifest
+        self.address: str | None = shards.address
         self.shape, self._encoded, self._resize = manifest.shape, manifest.records == "encoded", manifest.resize
         self._cache = cache or shard_cache()
         self._wanted = [Wanted(join(shards.address, each.name), each.bytes, each.sha256) for each in manifest.shards]

@@ -93,7 +93,8 @@ def _double_backward(network: Classifier) -> str | None:
     network = network.eval().double()
     x = _images(network).double().requires_grad_(True)
     (first,) = torch.autograd.grad(network(x).square().sum(), x, create_graph=True)
-    second = torch.autograd.grad(first.square().sum(), [x, *network.parameters()], allow_unused=True)
+    weights = [weight for weight in network.parameters() if weight.requires_grad]
+    second = torch.autograd.grad(first.square().sum(), [x, *weights], allow_unused=True)
     missing = second[0] is None or not bool(second[0].isfinite().all())
     return "no second derivative" if missing else None
 
