@@ -115,7 +115,7 @@ class ModelSpec:
     """
 
     variant: str = "batchnorm"
-    head: Head = "classifier"
+    head: Head = field(default="classifier", metadata=NEW)
     dropout: Share | None = None
     activation: Literal["relu", "tanh", "sigmoid"] | None = None
     norm_layer: NormLayer | None = None
@@ -162,7 +162,7 @@ class DataSpec:
     image_size: Annotated[int, Ge(4), Le(MAX_SIDE)] | None = None
     pixel_normalization: PixelNormalization = "channel"
     val_fraction: Share = 0.0
-    shuffle_block: Positive | None = None
+    shuffle_block: Positive | None = field(default=None, metadata=NEW)
     window: str = field(default=FILE, metadata=NEW)
     frame: Positive = field(default=1, metadata=NEW)
 

@@ -21,12 +21,13 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args, get_origin, get_type_hints
 
 from torch import Tensor, nn
 
 from alexnet.core.errors import unknown
+from alexnet.core.schema import NEW
 from alexnet.models.classifier import FLATTEN, Classifier
 from alexnet.models.layers import (
     AdaptiveAvgPool,
@@ -104,13 +105,13 @@ class Architecture:
     lrn_groups: int = 1
     batch_norm_eps: float = 1e-5
     batch_norm_momentum: float = 0.1
-    batch_norm_affine: bool = True
+    batch_norm_affine: bool = field(default=True, metadata=NEW)
     dropout: float = 0.5
     dropout_at: tuple[DropoutSite, ...] = ("fc6", "fc7")
     dropout_scaling: DropoutScaling = "train"
     initialisation: Initialisation = "gaussian"
     output_std: float = 0.01
-    output_bias: float = 0.0
+    output_bias: float = field(default=0.0, metadata=NEW)
     adaptive_pool: int | None = None
 
     def __post_init__(self) -> None:

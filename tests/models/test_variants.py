@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from alexnet.core.errors import UserError
+from alexnet.core.schema import to_json
+from alexnet.models.bundle import architecture_from_json
 from alexnet.models.registry import build, create_model, get_architecture
 from alexnet.models.variants import VARIANTS
 
@@ -263,3 +265,13 @@ def test_width_multiplies_filters_and_hidden_units():
 def test_no_network_without_classes_or_channels(sizes):
     with pytest.raises(ValueError, match="at least one class and one channel"):
         create_model("paper", num_classes=sizes[0], in_channels=sizes[1])
+
+
+def test_a_later_field_of_an_architecture_is_in_json_only_if_it_is_used():
+    """The hash of weights that a training began with holds this JSON: it must not change for older networks."""
+    later = {"batch_norm_affine", "output_bias"}
+    for name, row in VARIANTS.items():
+        if row.architecture is not None:
+            written = to_json(row.architecture)
+            assert later & written.keys() == (later if name == "nvidia-batchnorm" else set())
+            assert architecture_from_json(written) == row.architecture
