@@ -32,6 +32,7 @@ from alexnet.weights.foreign import (
 )
 
 CONVS, LINEARS = 5, 3
+NORMS = (0, 4, 5)  # numbers of batch normalizations; nvidia-batchnorm has none after conv5
 LAST_CONV = f"conv{CONVS}"
 MAX_LISTED = 20  # layers or differences in an error: an AlexNet has at most 13 layers
 MAX_SETTING = 64  # the largest kernel, stride, padding or window of a file that is read
@@ -135,11 +136,11 @@ def name_layers(weights: ForeignWeights, name: str = "FILE") -> dict[str, Foreig
     convs = [layer for layer in weights.layers if layer.kind == "conv"]
     linears = [layer for layer in weights.layers if layer.kind == "linear"]
     norms = [layer for layer in weights.layers if layer.kind == "batch-norm"]
-    if (len(convs), len(linears)) != (CONVS, LINEARS) or len(norms) not in (0, CONVS):
+    if (len(convs), len(linears)) != (CONVS, LINEARS) or len(norms) not in NORMS:
         found = [f"{layer.name}: {layer.kind} {shape_in_words(layer.weight.shape)}" for layer in weights.layers]
         raise NoAlexNetError(
             f"{name} holds no AlexNet: it has {_count(convs, 'convolution')}, {_count(linears, 'linear layer')} and "
-            f"{_count(norms, 'batch normalization')}; an AlexNet has 5, 3, and 5 or none",
+            f"{_count(norms, 'batch normalization')}; an AlexNet has 5, 3, and 5, 4 or none",
             [printable(line) for line in found] if len(found) <= MAX_LISTED else (),
         )
     parts = {f"conv{number}": layer for number, layer in enumerate(convs, 1)}
@@ -189,7 +190,8 @@ def check_architecture(architecture: Architecture) -> None:
         ops = ["norm" if op in ("lrn", "batch-norm") else op for op in layer.ops]
         if len(set(ops)) < len(ops):
             wrong.append(f"after conv{number}: {', '.join(layer.ops)}")
-    if len({"batch-norm" in layer.ops for layer in a.convs}) > 1:
+    normalized = [number for number, layer in enumerate(a.convs, 1) if "batch-norm" in layer.ops]
+    if len(normalized) not in NORMS or normalized != list(range(1, len(normalized) + 1)):
         wrong.append("batch normalization after some convolutions")
     if not 0 <= a.dropout < 1:
         wrong.append(f"dropout probability = {a.dropout!r}")
@@ -252,9 +254,12 @@ def _widths(architecture: Architecture) -> list[int]:
 
 def _compare_shapes(match: _Match, weights: ForeignWeights, parts: Mapping[str, ForeignLayer]) -> None:
     a, differences, inputs = match.architecture, match.shape_differences, parts["conv1"].weight.shape[1]
-    has_norms = any("batch-norm" in layer.ops for layer in a.convs)
-    if has_norms != ("norm1" in parts):
-        differences.append(f"batch normalization: the file has {'some' if 'norm1' in parts else 'none'}")
+    wanted_norms = sum("batch-norm" in layer.ops for layer in a.convs)
+    norms = sum(name.startswith("norm") for name in parts)
+    if bool(wanted_norms) != bool(norms):
+        differences.append(f"batch normalization: the file has {'some' if norms else 'none'}")
+    elif wanted_norms != norms:
+        differences.append(f"batch normalization: found {norms}, expected {wanted_norms}")
     for number, layer in enumerate(a.convs, 1):
         wanted = (layer.filters, inputs // layer.groups, layer.kernel, layer.kernel)
         _compare_shape(differences, f"conv{number}", parts[f"conv{number}"], wanted)

@@ -118,7 +118,7 @@ def test_a_network_that_is_no_alexnet(written):
         convert_file(path)
     assert caught.value.line == (
         f"{path} holds no AlexNet: it has 6 convolutions, 0 linear layers and 0 batch normalizations; an AlexNet has "
-        "5, 3, and 5 or none"
+        "5, 3, and 5, 4 or none"
     )
     assert caught.value.details[0] == "0: conv 8 × 8 × 3 × 3"
     with pytest.raises(NoAlexNetError) as caught:
@@ -141,7 +141,7 @@ def test_a_command_that_uses_weights_prints_one_line_for_another_network(tmp_pat
         assert main(command) == 2
         assert capsys.readouterr().err == (
             "alexnet: squeezenet.pth holds no AlexNet: it has 26 convolutions, 0 linear layers and 0 batch "
-            "normalizations; an AlexNet has 5, 3, and 5 or none\n"
+            "normalizations; an AlexNet has 5, 3, and 5, 4 or none\n"
         )
     assert main(["predict", "near.pth", "cat.jpg"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
