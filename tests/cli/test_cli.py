@@ -71,14 +71,16 @@ def test_the_commands_and_their_options_are_these():
             "models", "--data", "--labels", "--views", "--nproc", "--predictions", *device, *reference, *roots,
         ],
         "predict": [
-            "model", "images", "--top-k", "--threshold", "--sort-into", "--csv", "--names", *device, *reference,
+            "model", "images", "--top-k", "--threshold", "--sort-into",
+            "--out", "--csv", "--names", *device, *reference,
             "--weights-root",
         ],
         "distance": [
             "model", "first", "second", "--matrix", "--resize", "--heads", "--csv", "--device", "--weights-root",
         ],
         "features": [
-            "model", "images", "--layers", "--out", "--pool", "--untrained", "--rdm", "--cka", "--batch", "--names",
+            "model", "images", "--layers", "--out", "--pool",
+            "--untrained", "--rdm", "--cka", "--batch", "--nproc", "--names",
             *device, *reference, *roots,
         ],
         "probe": ["model", "--data", "--layers", "--labels", "--images", "--seed", *device, *reference, *roots],
@@ -90,7 +92,10 @@ def test_the_commands_and_their_options_are_these():
         "plan": ["recipe", "--devices", "--batch", "--images", "--classes", "--reached", "--link"],
         "summary": ["target", "--classes", "--channels", "--image-size", "--weights-root"],
         "list": ["what", "--weights-root"],
-        "prepare": ["source", "--labels", "--size", "--channels", "--strict", "--verify", "--names", "--data-root"],
+        "prepare": [
+            "source", "--labels", "--size", "--channels", "--strict", "--verify", "--shards", "--records", "--names",
+            "--data-root",
+        ],
         "show": ["what", "targets", "--out", "--image", "--class", "--layer", "--data", *device, *roots],
         "reproduce": ["claims", "--run", "--missing", "--data", "--device", "--data-root"],
         "bench": [

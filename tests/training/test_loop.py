@@ -499,8 +499,9 @@ def test_the_wait_for_images_is_logged_and_shown_if_it_is_long(make, tmp_path, n
     monkeypatch.setattr(log, "WAITING_SHARE", 0.0)  # the steps may take long too, where a machine is shared
     training = make(tmp_path, LENET, reporter=notes)
     training.loader = functools.partial(training.loader, 0)  # nothing is read ahead
-    read = training.dataset.read
-    monkeypatch.setattr(type(training.dataset), "read", lambda self, index: time.sleep(seconds) or read(index))
+    pixels = training.dataset.pixels
+    read = pixels.read
+    monkeypatch.setattr(type(pixels), "read", lambda self, index: time.sleep(seconds) or read(index))
     training.fit(nothing)
     epochs = [event for event in training.run.events() if event["event"] == "epoch"]
     assert [event["step"] for event in epochs] == [7, 14]
@@ -747,7 +748,7 @@ def test_weighted_classes_change_the_loss_where_classes_differ_in_size(make_digi
         make(tmp_path / choice, override(LENET, [f"train.class_weights={choice}", "train.steps=3"]))
         for choice in ("none", "balanced")
     )
-    assert weighted.class_weights is not None
+    assert weighted.criterion.class_weights is not None
     for training in (plain, weighted):
         training.fit(nothing)
     assert not same(weights(plain), weights(weighted))
