@@ -182,7 +182,7 @@ def task_of(path: Path | str) -> Task:
     except (UserError, OSError, ValueError):
         return "classification"
     head = description.get("head") if isinstance(description, dict) else None
-    return TASKS.get(head, "classification")
+    return next((task for name, task in TASKS.items() if name == head), "classification")
 
 
 def _remedy(folder: Path) -> str:
@@ -229,7 +229,7 @@ def _build(description: dict[str, Any], tensors: dict[str, Tensor]) -> Classifie
     row = description["architecture"]
     architecture = None if row is None else architecture_from_json(row)
     head = description.get("head", "classifier")
-    if head not in TASKS:
+    if not isinstance(head, str) or head not in TASKS:
         raise ValueError(f"model.json has the head {head!r}, which this version does not know")
     with torch.device("meta"):
         network = new_network(str(description["variant"]), architecture, sizes[0], sizes[1], sizes[2], head)
