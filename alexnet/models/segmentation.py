@@ -250,7 +250,8 @@ def bilinear_size(factor: int) -> int:
 def bilinear_kernel(factor: int, like: Tensor) -> Tensor:
     """The kernel ``(k, k)`` of bilinear upsampling as a transposed convolution, with the dtype and device of ``like``.
 
-    Caffe's ``bilinear`` filler: (1 − |i/f − c|)(1 − |j/f − c|) with f = ⌈k/2⌉ and c = (2f − 1 − f mod 2)/(2f).
+    Caffe's ``bilinear`` filler: the product of 1 − abs(i/f − c) over both axes, with f = ⌈k/2⌉ and
+    c = (2f − 1 − f mod 2)/(2f).
     """
     size = bilinear_size(factor)
     half = math.ceil(size / 2)
