@@ -50,7 +50,11 @@ def open_regular(path: Path) -> io.BufferedReader:
 
     Raises ``OSError``; its ``strerror`` is the reason, also for a folder, a pipe, a socket and a device.
     """
-    _check_regular(path, path.stat())  # before it is opened: opening a device can have an effect
+    try:
+        status = path.stat()
+    except ValueError as error:  # text that no file system can hold: a NUL byte, half of a surrogate pair
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
+    _check_regular(path, status)  # before it is opened: opening a device can have an effect
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         _check_regular(path, os.fstat(handle))  # it may have been replaced

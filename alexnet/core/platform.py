@@ -1,4 +1,4 @@
-"""The requirements on the operating system, checked in one place.
+"""The requirements on the operating system, checked in one place, and what it says of the processors.
 
 Files are locked with ``fcntl.flock``, images are read with ``os.preadv`` and a training stops on SIGUSR1. These belong
 to POSIX systems. On other systems modules can still be imported, and :func:`check_platform` raises the error.
@@ -17,7 +17,7 @@ try:
 except ImportError:  # not a POSIX system
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["check_platform", "fcntl"]
+__all__ = ["check_platform", "cpu_count", "fcntl"]
 
 
 def check_platform() -> None:
@@ -32,3 +32,8 @@ def check_platform() -> None:
             f"alexnet does not run on {platform.system() or 'this system'}, which lacks {', '.join(missing)}: "
             "use Linux (on Windows: WSL)"
         )
+
+
+def cpu_count() -> int:
+    """The number of processors that this process may use, or of all if the system has no such call."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

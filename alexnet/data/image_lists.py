@@ -26,10 +26,11 @@ from alexnet.core.dicom_view import FILE, DicomView
 from alexnet.core.errors import UserError
 from alexnet.core.files import FILE_LIMIT, open_regular, read_bytes, too_large
 from alexnet.core.names import is_url, printable
+from alexnet.core.platform import cpu_count
 from alexnet.data.containers import HEAD, SUFFIXES, kind_of
 from alexnet.data.identity import image_name, names_person
 from alexnet.data.image_file import ImageLike, read_photograph
-from alexnet.data.prepared import PreparedDataset, cpu_count, open_or_prepare, open_prepared
+from alexnet.data.prepared import PreparedDataset, open_or_prepare, open_prepared
 from alexnet.data.sources import Log, Record, Source, is_builtin, open_source
 from alexnet.data.sources.archives import (
     MEMBER_LIMIT,

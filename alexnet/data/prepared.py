@@ -29,7 +29,7 @@ from alexnet.config import MAX_SIDE, Resize
 from alexnet.core.dicom_view import AS_STATED, DicomView
 from alexnet.core.errors import UserError, cannot_read
 from alexnet.core.files import FILE_LIMIT, open_regular, publish_folder, read_json, sha256_file, sha256_json
-from alexnet.core.platform import check_platform
+from alexnet.core.platform import check_platform, cpu_count
 from alexnet.data.augment import Colours
 from alexnet.data.decode import ImageRefusedError, accepted, image_size, preprocessing, readable_now
 from alexnet.data.home import data_home
@@ -405,11 +405,6 @@ def find_prepared(digest: str, first: Path | None = None) -> Path | None:
             if content_digest(read_meta(path)) == digest:
                 return path
     return None
-
-
-def cpu_count() -> int:
-    """The number of processors that this process may use, or of all if the system has no such call."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @lru_cache

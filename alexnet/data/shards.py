@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from alexnet.config import MAX_SIDE, Resize
 from alexnet.core.errors import UserError
 from alexnet.core.files import TEXT_LIMIT, read_json, sha256_json, write_json
+from alexnet.core.platform import cpu_count
 from alexnet.data.decode import ImageRefusedError, read_pixels
 from alexnet.data.remote import AbsentError, download, join, read, shown
 from alexnet.data.sampler import block_order
@@ -314,8 +315,7 @@ class ShardPixels:
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
-        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return ThreadPoolExecutor(threads, "decode")
+        return ThreadPoolExecutor(cpu_count(), "decode")
 
     def _shorter(self, number: int) -> UserError:
         return UserError(f"{self._names[number]} in {self._cache.folder} has become shorter: run the command again")

@@ -21,12 +21,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alexnet.core.errors import UserError
+from alexnet.core.platform import cpu_count
 
 STATUS_FILE = "ALEXNET_STATUS_FILE"  # environment variable: where the first process writes the exit status
 SIGNALS = "SIGTERM,SIGINT,SIGUSR1"  # passed on to the processes; any other ends the agent only
 SHUTDOWN_SECONDS = 300  # for the last step and its checkpoint, before the processes are killed
 REPORT_SECONDS = 10
 FAILURE = 1
+PER_CORE = 4  # processes for each core at most: each needs some 300 MB, and its start a few seconds of a core
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
@@ -41,8 +43,8 @@ def launch(words: Sequence[str], processes: int, max_restarts: int) -> int:
     from torch.distributed.elastic.rendezvous import RendezvousError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    from alexnet.data.prepared import cpu_count
-
+    if processes > (most := PER_CORE * cpu_count()):
+        raise UserError(f"--nproc {processes}: this computer has {cpu_count()} cores, give at most {most}")
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # it writes pages about one failure
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cpu_count() // processes)))
     with tempfile.TemporaryDirectory() as folder:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from alexnet.core.errors import UserError
+from alexnet.core.platform import cpu_count
 from alexnet.runtime.memory import keep_freed_memory
 
 GIGA = 1e9
@@ -221,8 +222,7 @@ def describe_hardware(device_config: DeviceConfig) -> dict[str, object]:
     if device_config.device.type == "cuda":
         hardware = torch.cuda.get_device_name(device_config.device)
     else:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        hardware = f"{cores} cores of {_cpu_name()}"
+        hardware = f"{cpu_count()} cores of {_cpu_name()}"
     return {
         "device": device_config.device.type,
         "hardware": hardware,

@@ -111,7 +111,10 @@ def run_without_source(
     place = rest if colon and name in BUILTIN_SOURCES else str(data)
     if not place or not is_absent(Path(place).expanduser()):
         return None
-    wanted = absolute_text(str(data))
+    try:
+        wanted = absolute_text(str(data))
+    except ValueError:  # text that no path can be
+        return None
     found = []
     for run in runs:
         with contextlib.suppress(UserError, OSError):

@@ -188,6 +188,7 @@ MISTAKES = [
     ),
     (["summary", "paper", "--image-size", "40"], "variant 'paper': an image of 40 pixels is too small for these"),
     (["evaluate", "."], ". is not a model: give a run folder that alexnet train wrote, or its model/ folder"),
+    (["evaluate", ".", "--nproc", "9999"], "--nproc 9999: this computer has "),
     (["predict", ".", "cat.jpg"], ". is not a model: give a run folder that alexnet train wrote, or its model/ folder"),
 ]
 
@@ -288,3 +289,13 @@ def test_version(capsys):
     status, out, _ = run("--version", capsys=capsys)
     assert status == 0
     assert out.startswith("alexnet 0.")
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\0b"], ids=["half of a surrogate pair", "NUL"])
+@pytest.mark.parametrize(
+    "words", [["train", "--data"], ["evaluate"], ["convert"], ["prepare"], ["verify"], ["summary"]]
+)
+def test_text_that_no_path_can_be_costs_one_line(words, text, capsys):
+    """A shell cannot give such text; a caller in Python can."""
+    assert cli.main([*words, text]) == 2
+    assert "Traceback" not in capsys.readouterr().err

@@ -428,7 +428,8 @@ def test_too_few_images_make_no_map():
 def test_every_variant_s_architecture_can_be_drawn(name):
     picture = compose_architecture(name)
     png(picture)
-    assert picture.values["columns"] == (2 if name in ("paper", "cuda-convnet", "bvlc-alexnet", "caffenet") else 1)
+    grouped = ("paper", "cuda-convnet", "bvlc-alexnet", "caffenet", "nvidia-batchnorm")
+    assert picture.values["columns"] == (2 if name in grouped else 1)
 
 
 def test_the_paper_s_stages():
