@@ -476,7 +476,7 @@ def test_every_recipe_s_augmentation_can_be_shown(name, tmp_path):
     assert picture.values["test"] == (10 if "ten views" in picture.caption else 1)
     assert ("not of a dataset" in picture.caption) == (recipe.augment.color_noise != "none")
     expected = {"digits": (8, 1), "fashion-mnist": (28, 1), "cifar10": (32, 3), "tiny-imagenet": (64, 3)}
-    assert (pixels.shape[0], pixels.shape[2]) == expected.get(recipe.data.source, (256, 3))
+    assert (pixels.shape[0], pixels.shape[2]) == expected.get(recipe.data.source, (recipe.data.resize_size or 256, 3))
     assert f"as stored, {len(pixels)} × {len(pixels)}" in texts(picture.figure)
 
 
