@@ -5,8 +5,8 @@ overlapping, with 10 to 40 % of its side. So neither colour nor texture gives a 
 follows from a random seed and from the photographs, of which train and test have different ones. The images are made:
 an accuracy on them says that a network has learned, and nothing about photographs of real objects.
 
-``write`` makes a folder that ``alexnet train segmentation --data FOLDER`` and ``alexnet train detection --data FOLDER``
-take. ``baseline`` measures what thresholds on edges reach without any training.
+``write`` makes a folder that ``alexnet train segmentation --data FOLDER`` takes. ``baseline`` measures what thresholds
+on edges reach without any training.
 """
 
 from __future__ import annotations

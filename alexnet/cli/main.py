@@ -266,7 +266,7 @@ def _prepare(add: Add) -> None:
     add("--verify", action="store_true", help="hash the prepared files again and compare")
     shards = "also write the images as shards to a folder or to s3://BUCKET/PREFIX, a source for other computers"
     add("--shards", metavar="ADDRESS", help=shards)
-    records = "what shards hold: pixels (default), or the smaller image files, which are decoded in training"
+    records = "content of the shards: uint8, the pixels (default), or encoded, the image files, decoded in training"
     add("--records", choices=("uint8", "encoded"), default="uint8", help=records)
     add_names(add)
     add_data_root(add)

@@ -11,8 +11,9 @@ What a grey image looks like (PS3.3 C.11.1 and C.11.2):
 1. the stored value, of up to 16 bits (32 in some files), signed or not; bits above Bits Stored are not part of it;
 2. the modality LUT, or rescale slope and intercept, in float64: Hounsfield units in CT;
 3. the window, (x - c + w/2) / w, clipped to 0 … 1. It is the function LINEAR_EXACT of C.11.2.1.3.2. The default of
-   the standard, LINEAR (C.11.2.1.2), is (x - (c - 0.5)) / (w - 1) + 0.5, which differs by half a unit of the values
-   and has no meaning for a width of 1 or less; one function for every file keeps images of several vendors alike.
+   the standard, LINEAR (C.11.2.1.2), is (x - (c - 0.5)) / (w - 1) + 0.5, which differs by at most one unit of the
+   values and has no meaning for a width of 1 or less; one function for every file keeps images of several vendors
+   alike.
    The window is that of the view that is asked for, else the first one of the file, else it spans the 1st to the 99th
    percentile of the frame. VOI LUTs and SIGMOID functions are not applied: the window is used in their place;
 4. MONOCHROME1 (0 is white) is inverted.
@@ -168,7 +169,7 @@ def patient(data: bytes) -> tuple[str, str]:
 
 
 def _or_reason(work: Callable[[], Value]) -> Value | str:
-    """The result, or why the file is refused. No exception gets out, so none takes a value of the file along."""
+    """The result, or why the file is refused. It catches every exception: a message could hold a value."""
     try:
         return work()
     except _RefusedError as error:
@@ -203,7 +204,7 @@ class _Header:
         ``meta``: to the end of group 2.
         """
         if depth > MAX_DEPTH:
-            raise _RefusedError("has too many sequences in sequences")
+            raise _RefusedError("has too deeply nested sequences")
         found: dict[int, _Element] = {}
         while at + 8 <= end:
             self.budget -= 1
@@ -355,7 +356,7 @@ def _checked(data: bytes, limit: int) -> _Pixels:
     if kind not in _NOT_THESE:
         for prefix, what in _NO_IMAGES.items():
             if kind == prefix or kind.startswith(prefix + "."):
-                raise _RefusedError(f"is no image but a {what} in DICOM")
+                raise _RefusedError(f"is a DICOM {what}, not an image")
     if _FLOAT_PIXELS in header.elements or _DOUBLE_PIXELS in header.elements:
         raise _RefusedError("has floating-point pixels")
     if _PIXELS not in header.elements:

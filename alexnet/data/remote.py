@@ -2,8 +2,8 @@
 
 A server may break off, stop answering, ignore ``Range``, answer 429 or 503, or replace a file while it is read. A
 broken download is continued a bounded number of times, with growing pauses, and a file counts only if its sha256 is
-right. What a server says about sizes is not trusted. Web addresses are read with the standard library: fsspec asks once
-only, and returns a whole file without a word where a part of it was requested.
+right. What a server says about sizes is not trusted. Web addresses are read with the standard library: fsspec tries
+only once, and returns the whole file without an error where a part of it was requested.
 
 Messages never contain the query of an address, which may hold a signature; addresses with a password are refused.
 """

@@ -177,7 +177,7 @@ def _checked(content: dict[str, Any]) -> Manifest:
 
 def _count(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"{value!r} is not a number of things")
+        raise ValueError(f"{value!r} is not a valid count")
     return value
 
 

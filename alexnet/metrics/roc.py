@@ -11,8 +11,8 @@ Several images of one patient are not independent. Then all three intervals are 
 patients, not images (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13; Rutter, Academic
 Radiology 7, 2000, for clusters).
 
-An operating point is a score from which on an image counts as positive. It must be chosen on other images than those
-that it is tried on.
+An operating point is a score from which on an image counts as positive. It must be chosen on other images than
+those on which it is measured.
 """
 
 from __future__ import annotations

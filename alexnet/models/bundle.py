@@ -228,9 +228,10 @@ def _build(description: dict[str, Any], tensors: dict[str, Tensor]) -> Classifie
     preprocessing = from_json(Preprocessing, description["preprocessing"])
     row = description["architecture"]
     architecture = None if row is None else architecture_from_json(row)
-    head = description.get("head", "classifier")
-    if not isinstance(head, str) or head not in TASKS:
-        raise ValueError(f"model.json has the head {head!r}, which this version does not know")
+    stated = description.get("head", "classifier")
+    head = next((known for known in TASKS if known == stated), None)
+    if head is None:
+        raise ValueError(f"model.json has the head {stated!r}, which this version does not know")
     with torch.device("meta"):
         network = new_network(str(description["variant"]), architecture, sizes[0], sizes[1], sizes[2], head)
         expected = network.state_dict()

@@ -1,10 +1,10 @@
 """Networks that give a class for each pixel: the convolutions of an AlexNet, and one of three heads.
 
 ``fcn-32s`` and ``fcn-16s`` are those of Long, Shelhamer and Darrell, "Fully Convolutional Networks for Semantic
-Segmentation" (CVPR 2015, arXiv 1411.4038), for the variants of 224 pixels: conv1 pads the image by 100 pixels, fc6 and
-fc7 are convolutions with the weights of the classifier's layers, ``score`` gives a score for each class, and a fixed
-bilinear transposed convolution makes the scores as large as the image. ``fcn-16s`` adds the scores of pool2, whose
-step of 16 pixels is half as large; their upsampling is initialized as bilinear and learned.
+Segmentation" (CVPR 2015, arXiv 1411.4038), for variants whose last pool has a step of 32 pixels: conv1 pads the image
+by 100 pixels, fc6 and fc7 are convolutions with the weights of the classifier's layers, ``score`` gives a score for
+each class, and a fixed bilinear transposed convolution makes the scores as large as the image. ``fcn-16s`` adds the
+scores of pool2, whose step is 16 pixels; their upsampling is initialized as bilinear and learned.
 
 ``fpn`` is for small images, whose details a step of 32 pixels would lose: a feature pyramid (Lin et al. 2017, arXiv
 1612.03144) of the maps before each pool and the last ones, added up at the finest step.
@@ -114,9 +114,7 @@ class SegmentationNet(AlexNet):
             return
         self._add_fully_connected(channels)
         if self._grids()[self._features[-1]].step != FINAL_STEP["fcn-32s"]:
-            raise UserError(
-                f"head {head} is for networks whose last maps have a step of 32 pixels: choose model.head=fpn"
-            )
+            raise UserError(f"head {head} needs a last pool with a step of 32 pixels: choose model.head=fpn")
         if head == "fcn-16s":
             self._skip = self._map_at(SKIP)
             filters = [layer.filters for layer in architecture.convs]

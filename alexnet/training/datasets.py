@@ -28,7 +28,7 @@ from alexnet.runtime.run import Run
 from alexnet.training.evaluate import check_classes, match_classes, not_trained_on
 
 REFUSED_SHOWN = 20
-ANNOTATIONS: Mapping[Task, Annotations] = {"classification": "labels", "segmentation": "masks", "detection": "boxes"}
+ANNOTATIONS: Mapping[Task, Annotations] = {"classification": "labels", "segmentation": "masks"}
 """Task → what must be known of each image."""
 
 

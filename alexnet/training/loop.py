@@ -134,7 +134,7 @@ class Training:
 
     @property
     def main_measure(self) -> Measure:
-        """The measure by which validation images choose."""
+        """The main measure: the weights with the highest one on the validation images can be kept."""
         return MEASURES[self.recipe.model.task]
 
     @property

@@ -1,8 +1,8 @@
-"""The ROC curve of a finished training, and an operating point that was chosen on other images than it is tried on.
+"""The ROC curve of a finished training, and an operating point that was chosen on other images.
 
-The point is chosen on the validation images. A probe on few images has none: there it is chosen in the folds, for each
-fold on the others, so that no image takes part in the choice that it is tried with. The images of one patient are one
-unit (``metrics/roc.py``).
+The point is chosen on the validation images. A probe on few images has none: the point for each fold is chosen on the
+other folds, so that an image is never measured with a point that it helped to choose. The images of one patient are
+one unit (``metrics/roc.py``).
 """
 
 from __future__ import annotations

@@ -339,7 +339,7 @@ def sections(value: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...], list[
             (*named, "counted", "on the wire", "formula"), wire,
         ),
         (
-            "Images a second of all processes together, one thread each, by turns",
+            "Images a second of all processes together, one thread each: medians of turns, and of the ratios of turns",
             ("network", "batch", "one process", several, "ratio"), speeds,
         ),
     ]  # fmt: skip

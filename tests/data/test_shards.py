@@ -120,7 +120,7 @@ def test_an_interrupted_command_copies_only_what_is_missing(local, written, monk
         (lambda c: c["files"][0].update(name=".."), "cannot be used"),
         (lambda c: c["files"][0].update(name="images.npy"), "unknown files"),
         (lambda c: c["shards"][0].update(bytes=1 << 40), "are the limit"),
-        (lambda c: c["shards"][0].update(bytes=-1), "is not a number of things"),
+        (lambda c: c["shards"][0].update(bytes=-1), "is not a valid count"),
         (lambda c: c["shards"][0].update(records=8), "do not hold all images"),
         (lambda c: c["shards"].pop(), "do not hold all images"),
         (lambda c: c.update(shape=[60, 9, 8, 3]), "images of"),

@@ -6,6 +6,7 @@ The last line that the first process prints is JSON: case → figures.
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -80,8 +81,8 @@ def train(overrides, group, folder, precision):
         config = Config(torch.device("cpu"), bf16=precision == "bf16", reference="fast" not in precision)
         config.dtypes.append(dtype)
         training = loop.Training(recipe, dataset, run, 0, config, NullReporter(), None, group)
-        if training.class_weights is not None:
-            training.class_weights = training.class_weights.to(dtype)
+        if (weights := training.criterion.class_weights) is not None:
+            training.criterion = replace(training.criterion, class_weights=weights.to(dtype))
         model = training.fit(lambda run: None)
         return {name: value.clone() for name, value in model.state_dict().items()}, run.metrics(), training
     finally:

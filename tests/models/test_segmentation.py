@@ -126,7 +126,7 @@ def test_a_model_is_saved_and_loaded(tmp_path):
 
 
 def test_what_cannot_be_is_one_line():
-    with pytest.raises(UserError, match=r"last maps have a step of 32 pixels: choose model.head=fpn"):
+    with pytest.raises(UserError, match=r"needs a last pool with a step of 32 pixels: choose model.head=fpn"):
         narrow("trunk", "fcn-32s")
     with pytest.raises(UserError, match=r"cannot have model.head=fpn"):
         create_model("lenet5", head="fpn")

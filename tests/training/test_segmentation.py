@@ -177,7 +177,7 @@ def test_the_loss_of_a_batch_is_the_mean_of_those_of_its_parts():
     ("change", "line"),
     [
         (lambda f: (f / "classes.txt").unlink(), "has no classes.txt"),
-        (lambda f: (f / "classes.txt").write_text("a\na\nb\n"), "the name of a class in each line, all different"),
+        (lambda f: (f / "classes.txt").write_text("a\na\nb\n"), "expected one class name a line"),
         (lambda f: (f / "classes.txt").write_text("one\n"), "1 classes: segmentation needs 2 to 255"),
         (lambda f: [m.unlink() for m in f.glob("*/masks/*")], "no image with its annotation"),
         (lambda f: (f / "test").rename(f / "testing_set"), None),

@@ -1,4 +1,4 @@
-"""Folders of images with a file of annotations for each image: what segmentation and detection have in common.
+"""Folders of images with a file of annotations for each image.
 
 ``splits`` finds the folders: ``train/``, ``val/`` and ``test/`` above them, or none. ``pair`` matches images and
 annotation files by their paths without the suffix.
@@ -75,7 +75,9 @@ def pair(
         if not may_be_image(name) or (chosen is not None and stem not in chosen):
             continue
         if stem in seen:
-            raise UserError(f"{here / images} has two images called {printable(stem)}: their annotation would be one")
+            raise UserError(
+                f"{here / images} has two images called {printable(stem)}: both would have the same file there"
+            )
         seen.add(stem)
         if stem not in known:
             ignored.add(f"image without a file in {annotations}/", "/".join((*folder, images, name)))
@@ -106,7 +108,7 @@ def read_classes(root: Path, places: Iterable[Path]) -> tuple[str, ...]:
         while names and not names[-1]:
             names.pop()
         if not names or not all(names) or len(set(names)) < len(names):
-            raise UserError(f"{path}: expected the name of a class in each line, all different")
+            raise UserError(f"{path}: expected one class name a line, without repeats")
         return tuple(names)
     raise UserError(
         f"{root} has no {CLASSES_FILE}: write the name of each class in a line, in the order of the numbers"

@@ -21,8 +21,8 @@ from alexnet.core.errors import UserError
 from alexnet.core.names import printable
 from alexnet.data.shards import Shards
 
-Annotations = Literal["labels", "masks", "boxes"]
-"""What is known of each image: its class, the class of each pixel, or objects with boxes."""
+Annotations = Literal["labels", "masks"]
+"""What is known of each image: its class, or the class of each pixel."""
 
 NAME_FILES = ("LOC_synset_mapping.txt", "words.txt")
 """Files beside the class folders with a readable name for each folder name: Kaggle's ImageNet, Tiny ImageNet."""
@@ -41,7 +41,7 @@ _UNFINISHED = (".tmp", ".bak", ".part", ".partial", ".crdownload")
 
 @dataclass(frozen=True)
 class Record:
-    """One labelled image, not decoded. Where masks or boxes are the annotation, ``label`` is 0."""
+    """One labelled image, not decoded. With a mask, ``label`` is 0."""
 
     split: str | None  # "train", "val" or "test"; None: the source has no splits
     label: int  # index into Source.classes
@@ -50,7 +50,6 @@ class Record:
     fault: str = ""  # why the file of an archive cannot be used: the predicate of a sentence; its payload is empty
     group: str = ""  # images of one group are alike, such as those of one patient, and stay together
     mask: Path | None = None  # the file with the class of each pixel, see masks.py
-    boxes: NDArray[np.float64] | None = None  # (n, 5) class, left, top, right, bottom in pixels of the upright image
     file: str = ""  # the path inside the source if the name is a number, see ``identity.py``; it is never shown
 
 
@@ -62,7 +61,7 @@ class Source:
     changes. ``count``: the number of records, None if counting would be slow. ``pixel_shape``: ``(H, W, C)`` of a set
     of arrays, None for image files. ``descriptions``: readable class names, if the source has them; ``warnings``:
     sentences for the user. ``trainable``: False if there are only images to evaluate on. ``annotations``: what the
-    records have besides the image; ``classes`` are those of pixels or of objects then. ``shards``: where the images
+    records have besides the image; ``classes`` are those of pixels then. ``shards``: where the images
     are if they are prepared already, see ``shards.py``.
     """
 
