@@ -233,16 +233,16 @@ def _free_port() -> int:
 
 def be_member(member: Member, steps: int) -> float:
     """Train ``steps`` times in a group, or with 0 until the first process leaves it; returns the bytes sent a step."""
+    sent = 0.0
     with contextlib.suppress(ConnectionLostError), open_group("cpu", member.parallel) as group:
         work = member.steps(group)
         next(work)  # connections are made
         before = tcp_bytes_sent()
         for _ in range(steps) if steps else itertools.count():
             next(work)
-        sent = tcp_bytes_sent() - before
-        group.wait_for_all()
-        return sent / steps
-    return 0.0
+        sent = (tcp_bytes_sent() - before) / steps
+        group.wait_for_all()  # another process may have ended already: its part was counted before
+    return sent
 
 
 def tcp_bytes_sent() -> int:

@@ -54,4 +54,4 @@ def test_the_command_prints_and_describes(capsys, monkeypatch):
     assert row["given"]["allreduce_"] * 2 * 7 / 8 == row["sent"]
     (speed,) = value["speeds"]
     assert speed["ratio"] == pytest.approx(speed["several"] / speed["one"])
-    assert "by turns" in devices.describe(value)
+    assert "one thread each" in devices.describe(value)
