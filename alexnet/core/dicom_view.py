@@ -1,6 +1,6 @@
 """How a medical image is shown: the window of its grey levels, and the frame of several.
 
-A grey DICOM image has up to 65,536 grey levels and a screen 256, so a window chooses which of them are told apart: its
+A grey DICOM image has up to 65,536 grey levels and a screen 256, so a window chooses which of them can be seen: its
 centre and its width, in the units of the file (Hounsfield units in CT). Recipes and models hold this choice
 (``data.window``, ``data.frame``), so that ``predict`` shows an image as ``train`` did.
 

@@ -226,11 +226,6 @@ class ShardPixels:
         self._place[block_order(splits)] = np.arange(len(splits))
         self.bytes = manifest.bytes
 
-    @property
-    def cache_limit(self) -> int:
-        """The largest size of the cache, in bytes."""
-        return self._cache.limit
-
     def whole(self) -> NDArray[np.uint8]:
         """All images, in memory."""
         return self.read(np.arange(self.shape[0]))

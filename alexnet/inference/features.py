@@ -244,8 +244,8 @@ def extract(request: Request, out: Path, reporter: Reporter, group: Group = ONE)
         features = _extract(request, out, reporter, group)
         group.from_first(bytes)
         return features
-    while told := group.from_first(bytes):
-        folder, start, fingerprint = json.loads(told)
+    while request_of_first := group.from_first(bytes):
+        folder, start, fingerprint = json.loads(request_of_first)
         images = request.images
         if images.fingerprint != fingerprint:
             images = replace(images, open=_other_images(images))

@@ -68,9 +68,14 @@ def overlay(pixels: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.ui
 
 def segment(predictor: Predictor, image: ImageLike, name: str | None = None) -> SegmentationPrediction:
     """The class of each pixel of an image. ``name``: of the image, in errors. Raises ``UserError``."""
+    check_segmentation(predictor.model)
+    channels = predictor.model.preprocessing.channels
+    return _segment_pixels(predictor, read_whole_photograph(image, channels, name), name)
+
+
+def _segment_pixels(predictor: Predictor, pixels: NDArray[np.uint8], name: str | None) -> SegmentationPrediction:
+    """The class of each pixel of an image ``(H, W, C)`` with the channels of the model."""
     model = predictor.model
-    check_segmentation(model)
-    pixels = read_whole_photograph(image, model.preprocessing.channels, name)
     scores = _scores(predictor, _resized(pixels, model.preprocessing.resize_size))
     if not bool(scores.isfinite().all()):
         raise UserError(f"{name or 'the image'}: the output of the model is not finite, so there is no prediction")
@@ -138,7 +143,11 @@ def segment_files(
         for done, name in enumerate(names, 1):
             try:
                 source: ImageLike = stdin if name == "-" and stdin is not None else name
-                found = segment(predictor, source, "standard input" if name == "-" else None)
+                shown = "standard input" if name == "-" else None
+                pixels = read_whole_photograph(source, 3, shown)
+                channels = predictor.model.preprocessing.channels
+                own = pixels if channels == 3 else read_whole_photograph(source, channels, shown)
+                found = _segment_pixels(predictor, own, shown)
             except UserError as error:
                 yield {"image": name, "error": error.line}
                 continue
@@ -150,7 +159,7 @@ def segment_files(
             ]
             answer = {"image": name, "shares": shares}
             if out is not None:
-                answer |= _written(found, read_whole_photograph(source, 3), out, _stem(name, taken))
+                answer |= _written(found, pixels, out, _stem(name, taken))
             reporter.advance(done)
             yield answer
 

@@ -138,6 +138,15 @@ class Architecture:
             sizes.append(size)
         return sizes
 
+    def last_side(self, image_size: int) -> int:
+        """The side, in pixels, of the last feature maps. Raises ``ValueError`` if the image is too small."""
+        side = self.map_sizes(image_size)[-1]
+        if side < 1:
+            raise ValueError(
+                f"an image of {image_size} pixels is too small for these strides: give at least {self.smallest_image()}"
+            )
+        return side
+
     def smallest_image(self) -> int:
         """The smallest image side, in pixels, for which every layer has an output."""
         return bisect.bisect_left(range(2**31), 1, key=lambda size: self.map_sizes(size)[-1])
@@ -159,12 +168,7 @@ class AlexNet(Classifier):
     ) -> None:
         super().__init__(num_classes, in_channels, architecture.image_size if image_size is None else image_size)
         a = self.architecture = architecture
-        side = a.map_sizes(self.image_size)[-1]
-        if side < 1:
-            raise ValueError(
-                f"an image of {self.image_size} pixels is too small for these strides: "
-                f"give at least {a.smallest_image()}"
-            )
+        side = a.last_side(self.image_size)
         channels = in_channels
         for number, layer in enumerate(a.convs, 1):
             self._add_convolution(number, layer, channels)

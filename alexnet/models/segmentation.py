@@ -91,12 +91,7 @@ class SegmentationNet(AlexNet):
     ) -> None:
         Classifier.__init__(self, num_classes, in_channels, image_size or architecture.image_size)
         self.architecture, self.head = architecture, head
-        side = architecture.map_sizes(self.image_size)[-1]
-        if side < 1:
-            raise ValueError(
-                f"an image of {self.image_size} pixels is too small for these strides: "
-                f"give at least {architecture.smallest_image()}"
-            )
+        architecture.last_side(self.image_size)  # raises for an image that is too small
         channels = in_channels
         for number, layer in enumerate(architecture.convs, 1):
             padded = head != "fpn" and number == 1

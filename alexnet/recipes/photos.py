@@ -24,6 +24,19 @@ TRUNK_SIDE = 80  # pixels: its input here, and the prepared images if they are l
 
 ADAMW = OptimSpec(optimizer="adamw", lr=1e-4, weight_decay=0.01, decay_biases=False, schedule="one-cycle", warmup=0.25)
 
+FROM_TRUNK_ADAMW = replace(ADAMW, rules=(LayerRule("fc8", lr_mult=30.0),))
+FROM_TRUNK = TrainSpec(
+    batch_size=64,
+    epochs=15,
+    min_steps=200,
+    label_smoothing=0.1,
+    class_weights="auto",
+    keep="best-on-val",
+    init=TRUNK,
+    head="probe",
+    few_images="cross-validate",
+)
+
 PHOTOS, PHOTOS_SMALL, PHOTOS_TRANSFER, MEDICAL = RECIPES = (
     Recipe(
         name="photos",
@@ -70,18 +83,8 @@ PHOTOS, PHOTOS_SMALL, PHOTOS_TRANSFER, MEDICAL = RECIPES = (
         model=ModelSpec(variant="trunk"),  # with other weights in train.init, their variant
         data=DataSpec(source="", channels=3, image_size=TRUNK_SIDE, val_fraction=0.1),
         augment=AugmentSpec(random_resized_crop=(0.35, 1.0), flip=True),
-        optim=replace(ADAMW, rules=(LayerRule("fc8", lr_mult=30.0),)),
-        train=TrainSpec(
-            batch_size=64,
-            epochs=15,
-            min_steps=200,
-            label_smoothing=0.1,
-            class_weights="auto",
-            keep="best-on-val",
-            init=TRUNK,
-            head="probe",
-            few_images="cross-validate",
-        ),
+        optim=FROM_TRUNK_ADAMW,
+        train=FROM_TRUNK,
         claim=Claim(
             source="this project: a folder of your photographs, from trained weights (Yosinski et al. 2014)",
             expects="depends on the photographs and the weights",
@@ -93,19 +96,8 @@ PHOTOS, PHOTOS_SMALL, PHOTOS_TRANSFER, MEDICAL = RECIPES = (
         model=ModelSpec(variant="trunk"),
         data=DataSpec(source="", channels=3, image_size=TRUNK_SIDE, val_fraction=0.1),
         augment=AugmentSpec(random_resized_crop=(0.6, 1.0)),
-        optim=replace(ADAMW, rules=(LayerRule("fc8", lr_mult=30.0),)),
-        train=TrainSpec(
-            batch_size=64,
-            epochs=15,
-            min_steps=200,
-            label_smoothing=0.1,
-            class_weights="auto",
-            keep="best-on-val",
-            init=TRUNK,
-            head="probe",
-            few_images="cross-validate",
-            operating_point="youden",
-        ),
+        optim=FROM_TRUNK_ADAMW,
+        train=replace(FROM_TRUNK, operating_point="youden"),
         claim=Claim(
             source="this project: a folder of medical images, from trained weights; this is no medical device",
             expects="depends on the images and the weights",

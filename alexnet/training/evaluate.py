@@ -50,19 +50,36 @@ def log_probabilities(
     order: with equal numbers of threads, the bits are those of one process.
     """
     network = accelerate(model, device_config, log=log)
-    batches = [index[start : start + batch_size] for start in range(0, len(index), batch_size)]
-    own = np.concatenate([np.arange(0), *batches[group.rank :: group.size]])
-    computed = inputs(model, dataset, own, device_config, view_count, batch_size)
-    for first in range(0, len(batches), group.size):
-        together, output = batches[first : first + group.size], None
-        if group.rank < len(together):
-            _, views_of_batch = next(computed)
-            views_of_batch = map(device_config.to_memory_format, views_of_batch)
+
+    def compute(own: NDArray[np.int64]) -> Iterator[Tensor]:
+        for _, views_of_batch in inputs(model, dataset, own, device_config, view_count, batch_size):
             with torch.inference_mode(), device_config.autocast():
-                output = average([network(view).float().log_softmax(dim=1) for view in views_of_batch])
+                outputs = map(network, map(device_config.to_memory_format, views_of_batch))
+                output = average([each.float().log_softmax(dim=1) for each in outputs])
+            yield output
+
+    for positions, rows in shared_batches(index, batch_size, compute, group):
+        yield rows, to_device(dataset.targets[positions], device_config.device)
+
+
+def shared_batches(
+    index: NDArray[np.int64],
+    batch_size: int,
+    compute: Callable[[NDArray[np.int64]], Iterator[Tensor]],
+    group: Group,
+) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+    """Batches of the images ``index`` ``(n,)``, in order: their positions, and a row for each of them.
+
+    ``compute``: gives the rows of the given images, batch by batch. Whole batches are divided among the processes of
+    the group, and each process gets all rows.
+    """
+    batches = [index[start : start + batch_size] for start in range(0, len(index), batch_size)]
+    computed = compute(np.concatenate([np.arange(0), *batches[group.rank :: group.size]]))
+    for first in range(0, len(batches), group.size):
+        together = batches[first : first + group.size]
+        own = next(computed) if group.rank < len(together) else None
         counts = [len(positions) for positions in together] + [0] * (group.size - len(together))
-        for positions, rows in zip(together, group.rows(output, counts), strict=True):
-            yield rows, to_device(dataset.targets[positions], device_config.device)
+        yield from zip(together, group.rows(own, counts), strict=True)
 
 
 def inputs(

@@ -19,7 +19,7 @@ from alexnet.models.classifier import Classifier
 from alexnet.runtime.device import DeviceConfig
 from alexnet.runtime.group import ONE, Group
 from alexnet.runtime.log import NullReporter, Reporter, stage
-from alexnet.training.evaluate import check_classes, inputs
+from alexnet.training.evaluate import check_classes, inputs, shared_batches
 
 BATCH = 32
 
@@ -61,19 +61,15 @@ def counted(
     In a group, whole batches are divided among the processes; each process gets all rows.
     """
     network = accelerate(model, device_config)
-    batches = [index[start : start + BATCH] for start in range(0, len(index), BATCH)]
-    own = np.concatenate([np.arange(0), *batches[group.rank :: group.size]])
-    computed = inputs(model, dataset, own, device_config, 1, BATCH)
-    for first in range(0, len(batches), group.size):
-        together, rows = batches[first : first + group.size], None
-        if group.rank < len(together):
-            positions, views = next(computed)
+
+    def compute(own: NDArray[np.int64]) -> Iterator[Tensor]:
+        for positions, views in inputs(model, dataset, own, device_config, 1, BATCH):
             with torch.inference_mode(), device_config.autocast():
                 scores = network(device_config.to_memory_format(next(views))).float().log_softmax(dim=1)
             masks = to_device(dataset.read_masks(positions), device_config.device)
-            rows = count_pixels(scores, view_masks(masks, model.preprocessing))
-        counts = [len(positions) for positions in together] + [0] * (group.size - len(together))
-        yield from group.rows(rows, counts)
+            yield count_pixels(scores, view_masks(masks, model.preprocessing))
+
+    return (rows for _, rows in shared_batches(index, BATCH, compute, group))
 
 
 def check_masks(dataset: PreparedDataset) -> None:

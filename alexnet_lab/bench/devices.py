@@ -6,7 +6,7 @@
   reduce-scatter.
 * **Counted on the wire**: real processes on this computer, with gloo. Each asks the system how many bytes its TCP
   connections have sent (``TCP_INFO`` of tcp(7); other programs are not counted).
-* **Speed**: one process and several, one thread each, by turns.
+* **Speed**: one process and several, one thread each, timed in turn (interleaved).
 """
 
 from __future__ import annotations
