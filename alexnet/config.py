@@ -40,13 +40,13 @@ NormLayer = Literal["none", "lrn", "batch"]
 OptimizerName = Literal["sgd", "sgd-2012", "adam", "adamw", "lars"]
 Schedule = Literal["constant", "step", "plateau", "one-cycle", "cosine", "poly"]
 Precision = Literal["auto", "fp32", "bf16"]
-Head = Literal["classifier", "fcn-32s", "fcn-16s", "fpn"]
+Head = Literal["classifier", "fcn-32s", "fcn-16s", "unet"]
 Task = Literal["classification", "segmentation"]
 TASKS: Mapping[Head, Task] = {
     "classifier": "classification",
     "fcn-32s": "segmentation",
     "fcn-16s": "segmentation",
-    "fpn": "segmentation",
+    "unet": "segmentation",
 }
 """Head of a network → the task that it is for."""
 SECTIONS = ("model", "data", "augment", "optim", "train")  # of a recipe; their fields can be changed by --set
@@ -109,7 +109,7 @@ class ModelSpec:
     partly empty window of a pool counts. ``groups``: 2 divides conv2, conv4 and conv5 as the paper's two cards did.
     ``width``: factor for the number of filters and hidden units. ``head``: what follows the convolutions, and so the
     task: ``classifier``, the fully connected layers; for segmentation ``fcn-32s`` or ``fcn-16s`` (Long, Shelhamer and
-    Darrell 2015), if the last pool has a step of 32 pixels, or ``fpn``, a feature pyramid for small images.
+    Darrell 2015), if the last pool has a step of 32 pixels, or ``unet``, a decoder for small images.
     """
 
     variant: str = "batchnorm"

@@ -6,8 +6,9 @@ by 100 pixels, fc6 and fc7 are convolutions with the weights of the classifier's
 each class, and a fixed bilinear transposed convolution makes the scores as large as the image. ``fcn-16s`` adds the
 scores of pool2, whose step is 16 pixels; their upsampling is initialized as bilinear and learned.
 
-``fpn`` is for small images, whose details a step of 32 pixels would lose: a feature pyramid (Lin et al. 2017, arXiv
-1612.03144) of the maps before each pool and the last ones, added up at the finest step.
+``unet`` is for small images, whose details a step of 32 pixels would lose: a decoder like that of U-Net (Ronneberger,
+Fischer and Brox 2015, arXiv 1505.04597). It begins with the last maps and adds the maps before each pool, one pool
+after another, up to the finest step.
 
 All maps are aligned by the positions of their pixels in the image (:class:`Grid`), not by fixed offsets: these depend
 on kernels and paddings, which differ among the variants.
@@ -32,7 +33,7 @@ from alexnet.models.layers import Conv2d, Dropout, Masks, init_layer, padding_am
 
 FCN_PADDING = 100  # of conv1: Long et al.'s prototxt files
 FINAL_STEP = {"fcn-32s": 32, "fcn-16s": 16}
-PYRAMID_WIDTH = 64  # channels of the feature pyramid
+WIDTH_PER_STEP, MOST_WIDTH = 16, 128  # of the decoder: 16 channels for each pixel of its step, at most 128
 SKIP = 16  # pixels: the step of the maps that fcn-16s adds
 
 
@@ -77,7 +78,7 @@ class Grid:
 class SegmentationNet(AlexNet):
     """``(N, in_channels, H, W)`` float → scores ``(N, num_classes, H, W)``, where H and W are ``image_size``.
 
-    ``head``: ``"fcn-32s"``, ``"fcn-16s"`` or ``"fpn"``. Raises ``ValueError`` if the image is too small for the
+    ``head``: ``"fcn-32s"``, ``"fcn-16s"`` or ``"unet"``. Raises ``ValueError`` if the image is too small for the
     strides, and ``UserError`` for a head that the architecture cannot have.
     """
 
@@ -94,22 +95,17 @@ class SegmentationNet(AlexNet):
         architecture.last_side(self.image_size)  # raises for an image that is too small
         channels = in_channels
         for number, layer in enumerate(architecture.convs, 1):
-            padded = head != "fpn" and number == 1
+            padded = head != "unet" and number == 1
             self._add_convolution(number, replace(layer, padding=FCN_PADDING) if padded else layer, channels)
             channels = layer.filters
         self._features = tuple(name for name, _ in self.named_children())
-        if head == "fpn":
-            self._levels = self._pyramid_levels()
-            for name, maps in self._levels.items():
-                self.add_module(f"lateral_{name}", Conv2d(maps, PYRAMID_WIDTH, 1))
-            self.smooth = Conv2d(PYRAMID_WIDTH, PYRAMID_WIDTH, 3, padding=1)
-            self.smooth_norm = nn.BatchNorm2d(PYRAMID_WIDTH)
-            self.smooth_relu = nn.ReLU()
-            self.score = Conv2d(PYRAMID_WIDTH, num_classes, 1)
+        if head == "unet":
+            self._levels = self._decoder_levels()
+            self._add_decoder()
             return
         self._add_fully_connected(channels)
         if self._grids()[self._features[-1]].step != FINAL_STEP["fcn-32s"]:
-            raise UserError(f"head {head} needs a last pool with a step of 32 pixels: choose model.head=fpn")
+            raise UserError(f"head {head} needs a last pool with a step of 32 pixels: choose model.head=unet")
         if head == "fcn-16s":
             self._skip = self._map_at(SKIP)
             filters = [layer.filters for layer in architecture.convs]
@@ -128,14 +124,28 @@ class SegmentationNet(AlexNet):
         self._add_dropout(7, "fc7")
         self.score = Conv2d(a.hidden[1].units, self.num_classes, 1)
 
-    def _pyramid_levels(self) -> dict[str, int]:
-        """Layer whose maps are a level of the pyramid → its number of maps: before each pool, and the last one."""
+    def _decoder_levels(self) -> dict[str, int]:
+        """Layer whose maps the decoder uses → their number: the last maps, then those before each pool, backwards."""
         found, channels = {}, 0
         for (name, layer), (_, following) in itertools.pairwise([*self.named_children(), ("", nn.MaxPool2d(1))]):
             channels = layer.out_channels if isinstance(layer, nn.Conv2d) else channels
             if isinstance(following, nn.MaxPool2d) and not isinstance(layer, nn.MaxPool2d):
                 found[name] = channels
-        return found
+        return dict(reversed(found.items()))
+
+    def _add_decoder(self) -> None:
+        """For each level N: ``lateral_N`` of its maps plus ``up_N`` of the level before, then ``merge_N``, 3 × 3."""
+        before, grids = 0, self._grids()
+        for name, maps in self._levels.items():
+            width = min(MOST_WIDTH, max(WIDTH_PER_STEP, int(WIDTH_PER_STEP * grids[name].step)))
+            self.add_module(f"lateral_{name}", Conv2d(maps, width, 1))
+            if before:
+                self.add_module(f"up_{name}", Conv2d(before, width, 1))
+            self.add_module(f"lateral_norm_{name}", nn.BatchNorm2d(width))
+            self.add_module(f"merge_{name}", Conv2d(width, width, 3, padding=1))
+            self.add_module(f"merge_norm_{name}", nn.BatchNorm2d(width))
+            before = width
+        self.score = Conv2d(before, self.num_classes, 1)
 
     def _map_at(self, step: int) -> str:
         """The last pool whose maps have a step of so many pixels."""
@@ -151,8 +161,8 @@ class SegmentationNet(AlexNet):
     def forward(self, x: Tensor, masks: Masks | None = None) -> Tensor:
         """Scores ``(N, num_classes, H, W)``; ``masks``: dropout masks by site, see ``dropout_sites``."""
         maps = self._feature_maps(x)
-        if self.head == "fpn":
-            return self._pyramid(maps)
+        if self.head == "unet":
+            return self._decode(maps)
         x = maps[self._features[-1]]
         for name in (
             f"{kind}{number}" for number in (6, 7) for kind in ("fc", self.architecture.activation, "dropout")
@@ -176,17 +186,18 @@ class SegmentationNet(AlexNet):
         offset = grid.offset(Grid(0.0, 1.0, self.image_size))
         return scores[:, :, offset : offset + self.image_size, offset : offset + self.image_size]
 
-    def _pyramid(self, maps: Mapping[str, Tensor]) -> Tensor:
-        grids = self._grids()
-        summed, grid = None, None
-        for name in reversed(self._levels):
-            level = self.get_submodule(f"lateral_{name}")(maps[name])
-            if summed is not None and grid is not None:
-                level = level + resample(summed, grid, grids[name])
-            summed, grid = level, grids[name]
-        assert summed is not None and grid is not None
-        scores = self.score(self.smooth_relu(self.smooth_norm(self.smooth(summed))))
-        return resample(scores, grid, Grid(0.0, 1.0, self.image_size))
+    def _decode(self, maps: Mapping[str, Tensor]) -> Tensor:
+        """Scores of the size of the image, from the maps of the layers before the head."""
+        grids, layer = self._grids(), self.get_submodule
+        x, grid = maps[next(iter(self._levels))], Grid(0.0, 1.0, self.image_size)
+        for number, name in enumerate(self._levels):
+            level = layer(f"lateral_{name}")(maps[name])
+            if number:
+                level = level + resample(layer(f"up_{name}")(x), grid, grids[name])
+            x = F.relu(layer(f"lateral_norm_{name}")(level))
+            x = F.relu(layer(f"merge_norm_{name}")(layer(f"merge_{name}")(x)))
+            grid = grids[name]
+        return resample(self.score(x), grid, Grid(0.0, 1.0, self.image_size))
 
     def _feature_maps(self, x: Tensor) -> dict[str, Tensor]:
         """Layer before the head → its output."""
@@ -205,9 +216,9 @@ class SegmentationNet(AlexNet):
 
     @property
     def dropout_sites(self) -> dict[str, tuple[int, float]]:
-        """Layer with dropout → (units of all positions, dropout probability); ``fpn`` has none."""
+        """Layer with dropout → (units of all positions, dropout probability); ``unet`` has none."""
         a = self.architecture
-        if self.head == "fpn" or not a.dropout:
+        if self.head == "unet" or not a.dropout:
             return {}
         size = self._grids()[self._features[-1]].after(self.fc6).size
         units = {"fc6": a.hidden[0].units * size**2, "fc7": a.hidden[1].units * size**2}
@@ -216,7 +227,7 @@ class SegmentationNet(AlexNet):
     def init_layer(self, name: str, seed: int) -> None:
         """Initialize one layer in place: those of the architecture by its rule, those of the head as its authors did.
 
-        Scores begin at 0, ``upscore2`` as bilinear upsampling (Long et al.), the pyramid by the rule of He et al.
+        Scores begin at 0, ``upscore2`` as bilinear upsampling (Long et al.), the decoder by the rule of He et al.
         """
         layer = self.get_submodule(name)
         if name in self._gaussian_starts():

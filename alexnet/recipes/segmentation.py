@@ -13,10 +13,14 @@ from alexnet.config import AugmentSpec, Claim, DataSpec, LayerRule, ModelSpec, O
 from alexnet.recipes.photos import TRUNK
 
 SIDE = 160  # pixels: of the prepared images
+DECODER = (
+    *(f"{part}_relu{level}" for level in (5, 2, 1) for part in ("lateral", "lateral_norm", "merge", "merge_norm")),
+    *("up_relu2", "up_relu1", "score"),
+)
 
 SEGMENTATION = Recipe(
     name="segmentation",
-    model=ModelSpec(variant="trunk", head="fpn"),
+    model=ModelSpec(variant="trunk", head="unet"),
     data=DataSpec(source="", channels=3, resize_size=SIDE, image_size=SIDE, val_fraction=0.1),
     augment=AugmentSpec(random_resized_crop=(0.35, 1.0), crop=SIDE, flip=True),
     optim=OptimSpec(
@@ -26,12 +30,9 @@ SEGMENTATION = Recipe(
         decay_biases=False,
         schedule="one-cycle",
         warmup=0.1,
-        rules=tuple(
-            LayerRule(layer, lr_mult=5.0)
-            for layer in ("lateral_relu5", "lateral_relu2", "lateral_relu1", "smooth", "smooth_norm", "score")
-        ),
+        rules=tuple(LayerRule(layer, lr_mult=5.0) for layer in DECODER),
     ),
-    train=TrainSpec(batch_size=8, epochs=30, min_steps=3000, keep="best-on-val", init=TRUNK),
+    train=TrainSpec(batch_size=4, epochs=60, min_steps=3000, keep="best-on-val", init=TRUNK),
     claim=Claim(
         source="this project: a folder of images and masks, from trained weights",
         expects="depends on the images",

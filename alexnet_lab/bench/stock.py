@@ -67,6 +67,8 @@ def _rebuilt(network: AlexNet) -> nn.Sequential:
     layers.append(nn.Linear(units[2], network.num_classes))
     stock = nn.Sequential(*layers).to(network.fc8.weight.dtype)
     stock.load_state_dict(dict(zip(stock.state_dict(), _in_order(network), strict=True)))
+    for parameter, ours in zip(stock.parameters(), network.parameters(), strict=True):
+        parameter.requires_grad_(ours.requires_grad)  # a batch norm without scale has a constant one
     return stock.train(network.training)
 
 

@@ -47,7 +47,7 @@ SAMPLES = sorted(
     if path.is_file() and path.stat().st_size > 132 and path.read_bytes()[128:132] == b"DICM"
 )  # fmt: skip
 
-NO_PIXELS, JPEG_LS, DOSE = "without pixels", "JPEG-LS, which is not read", "no image but a dose"
+NO_PIXELS, JPEG_LS, DOSE = "without pixels", "JPEG-LS, which is not read", "is a DICOM dose, not an image"
 REFUSED = {
     **dict.fromkeys(("fall", "hotiron", "hotmetalblue", "pet", "pet20step", "spring", "summer", "winter"), "palette"),
     **dict.fromkeys(("chrJapMulti", "chrJapMultiExplicitIR6", "chrKoreanMulti", "chrSQEncoding"), NO_PIXELS),

@@ -104,30 +104,30 @@ def test_resampling_reads_a_map_at_the_places_of_another():
 @pytest.mark.parametrize("variant", ["trunk", "small", "batchnorm"])
 @pytest.mark.parametrize("side", [64, 97])
 def test_a_pyramid_has_scores_for_each_pixel(variant, side):
-    network = narrow(variant, "fpn", image_size=side, in_channels=3)
+    network = narrow(variant, "unet", image_size=side, in_channels=3)
     assert network(torch.randn(1, 3, side, side)).shape == (1, 4, side, side)
 
 
-def test_the_levels_of_a_pyramid_are_the_maps_before_each_pool_and_lie_where_their_windows_do():
-    network = narrow("trunk", "fpn", image_size=160)
-    assert list(network._levels) == ["relu1", "relu2", "relu5"]
+def test_the_levels_of_the_decoder_are_the_maps_before_each_pool_and_lie_where_their_windows_do():
+    network = narrow("trunk", "unet", image_size=160)
+    assert list(network._levels) == ["relu5", "relu2", "relu1"]
     grids = network._grids()
-    assert [grids[name].step for name in network._levels] == [2, 4, 8]
+    assert [grids[name].step for name in network._levels] == [8, 4, 2]
     # conv1 pads 2 of 5 pixels: its first window is centred on pixel 0; a pool of 3 begins one map pixel later.
-    assert [grids[name].start for name in network._levels] == [0, 2, 6]
+    assert [grids[name].start for name in network._levels] == [6, 2, 0]
 
 
 def test_a_model_is_saved_and_loaded(tmp_path):
-    network = narrow("trunk", "fpn", image_size=48)
+    network = narrow("trunk", "unet", image_size=48)
     save_model(network, tmp_path / "model")
     loaded = load_model(tmp_path / "model")
     x = torch.randn(1, 3, 48, 48)
-    assert loaded.head == "fpn" and torch.equal(loaded(x), network(x))
+    assert loaded.head == "unet" and torch.equal(loaded(x), network(x))
 
 
 def test_what_cannot_be_is_one_line():
-    with pytest.raises(UserError, match=r"needs a last pool with a step of 32 pixels: choose model.head=fpn"):
+    with pytest.raises(UserError, match=r"needs a last pool with a step of 32 pixels: choose model.head=unet"):
         narrow("trunk", "fcn-32s")
-    with pytest.raises(UserError, match=r"cannot have model.head=fpn"):
-        create_model("lenet5", head="fpn")
+    with pytest.raises(UserError, match=r"cannot have model.head=unet"):
+        create_model("lenet5", head="unet")
     assert "trunk" in list_models()
