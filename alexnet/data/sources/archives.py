@@ -257,7 +257,7 @@ def _list(path: Path, form: ArchiveFormat) -> _Listing:
                 continue
             elif member.kind == "folder":
                 listing.folders.add(parts[:DEPTH])
-            elif reason := _unusable(member, parts):
+            elif reason := unusable(member, parts):
                 listing.ignored.add(reason, member.name)
                 listing.folders.add(parts[:-1][:DEPTH])
                 listing.unusable = True
@@ -268,8 +268,8 @@ def _list(path: Path, form: ArchiveFormat) -> _Listing:
     return listing
 
 
-def _unusable(member: Member, parts: Parts) -> str:
-    """Why a member that is not a folder is ignored, or ""."""
+def unusable(member: Member, parts: Parts) -> str:
+    """Why a member that is not a folder is ignored, or "". ``parts``: of its name, see :func:`safe_parts`."""
     if member.kind != "file":
         return member.kind
     if not parts:
@@ -349,7 +349,7 @@ def _read(
     with closing(members(path, form)) as found:
         for member in found:
             parts = safe_parts(member.name)
-            if parts is None or any(map(is_ignored_name, parts)) or _unusable(member, parts):
+            if parts is None or any(map(is_ignored_name, parts)) or unusable(member, parts):
                 continue
             target = _place(parts[:-1], targets, depths)
             if target is not None:

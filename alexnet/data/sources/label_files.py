@@ -118,7 +118,7 @@ def open_labelled(root: Path, labels: Sequence[Path]) -> Source:
         ignored.add("image that the labels do not name", unlisted[0], len(unlisted))
     files = _class_files(chosen, finder.files, ignored)
     names = read_names([root, *(path.parent for path in labels)], ignored, NAMES_OF_NUMBERS)
-    numbers = all(_whole(folder.label) is not None for folder in files)
+    numbers = all(whole_number(folder.label) is not None for folder in files)
     source = folder_source(root, slug(root.name), files, names, ignored, int if numbers else None, groups)
     return replace(source, location=f"{root} with the labels of {shown}")
 
@@ -286,9 +286,9 @@ def _rows(path: Path, finder: _Finder, ignored: Ignored) -> Iterator[_Row]:
     rows = [
         _row(path, number, cells, columns) for number, cells in (table[1:] if columns.header is not None else table)
     ]
-    whole = [_whole(row.label) for row in rows if row.label]
+    whole = [whole_number(row.label) for row in rows if row.label]
     if all(number is not None for number in whole):  # "3", "03" and "3.0" are one class
-        rows = [row._replace(label=str(_whole(row.label))) if row.label else row for row in rows]
+        rows = [row._replace(label=str(whole_number(row.label))) if row.label else row for row in rows]
     yield from rows
 
 
@@ -309,13 +309,13 @@ def _row(path: Path, line: int, cells: Sequence[str], columns: _Columns) -> _Row
 
 
 def _one_hot(path: Path, line: int, cells: Sequence[str], classes: Mapping[int, str]) -> str:
-    found = [name for column, name in classes.items() if _whole(cells[column]) == 1]
+    found = [name for column, name in classes.items() if whole_number(cells[column]) == 1]
     if len(found) != 1:
         raise UserError(f"{path}, line {line}: {len(found)} classes have a 1; one image needs one class")
     return found[0]
 
 
-def _whole(text: str) -> int | None:
+def whole_number(text: str) -> int | None:
     """The whole number that a text states, also as "3.0"; None for any other text."""
     return int(text.partition(".")[0]) if re.fullmatch(r"-?\d{1,18}(\.0*)?", text) else None
 
@@ -410,7 +410,7 @@ def _without_header(path: Path, sample: Sequence[Sequence[str]], scores: Counter
         return _Columns(file, 1 - file, None, None, {})
     if width == 3 and file == 0 and all(split_of(cells[2]) for cells in sample if len(cells) == width):
         return _Columns(0, 1, 2, None, {})
-    if width == 3 and file == 2 and all(_whole(cells[0]) is not None for cells in sample if len(cells) == width):
+    if width == 3 and file == 2 and all(whole_number(cells[0]) is not None for cells in sample if len(cells) == width):
         return _Columns(2, 1, None, None, {})  # MXNet: a number, the label, the path
     raise UserError(f"{path} has {width} columns and no header: {_NEEDS}")
 
@@ -436,7 +436,7 @@ def _with_header(path: Path, header: Sequence[str], sample: Sequence[Sequence[st
     if label is not None:
         return _Columns(file, label, split, tuple(header), {}, group)
     filled = [cells for cells in sample if len(cells) == len(names)]
-    if len(others) > 1 and all(_whole(cells[column]) in (0, 1) for cells in filled for column in others):
+    if len(others) > 1 and all(whole_number(cells[column]) in (0, 1) for cells in filled for column in others):
         return _Columns(file, None, split, tuple(header), {column: header[column] for column in others}, group)
     raise UserError(f"{path}: it is not clear which column is the class: {_NEEDS}", [f"columns: {', '.join(header)}"])
 

@@ -94,25 +94,32 @@ def _stem(path: str) -> str:
 
 
 def read_classes(root: Path, places: Iterable[Path]) -> tuple[str, ...]:
-    """The names in ``classes.txt``, one a line, in the order of their numbers; from the first of ``places`` with one.
+    """The names in ``classes.txt``, in the order of their numbers; from the first of ``places`` with one.
 
-    Raises ``UserError`` if there is none, or if it has fewer than one name, an empty or a repeated one.
+    Raises ``UserError`` if there is none, and as :func:`class_names`.
     """
     for path in (place / CLASSES_FILE for place in places):
-        if not path.is_file():
-            continue
-        try:
-            names = [printable(line.strip()) for line in read_text(path).splitlines()]
-        except OSError as error:
-            raise unreadable(path, error) from error
-        while names and not names[-1]:
-            names.pop()
-        if not names or not all(names) or len(set(names)) < len(names):
-            raise UserError(f"{path}: expected one class name a line, without repeats")
-        return tuple(names)
+        if path.is_file():
+            return class_names(path)
     raise UserError(
         f"{root} has no {CLASSES_FILE}: write the name of each class in a line, in the order of the numbers"
     )
+
+
+def class_names(path: Path) -> tuple[str, ...]:
+    """The class names in a file, one a line, in the order of their numbers.
+
+    Raises ``UserError`` if it has fewer than one name, an empty or a repeated one.
+    """
+    try:
+        names = [printable(line.strip()) for line in read_text(path).splitlines()]
+    except OSError as error:
+        raise unreadable(path, error) from error
+    while names and not names[-1]:
+        names.pop()
+    if not names or not all(names) or len(set(names)) < len(names):
+        raise UserError(f"{path}: expected one class name a line, without repeats")
+    return tuple(names)
 
 
 def check_found(root: Path, pairs: Iterable[Pair], ignored: Ignored, expected: str) -> None:

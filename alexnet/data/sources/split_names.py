@@ -68,6 +68,16 @@ def split_of(name: str) -> str | None:
     return meanings.pop() if len(meanings) == 1 else None
 
 
+def split_in(name: str) -> str | None:
+    """The split of a file whose name may also have other words: "imagenet1k-train-0012" is train.
+
+    It is that of :func:`split_of`, else the split that the words of ``SPLIT_NAMES`` in the name mean; None if there is
+    no such word, or if two of them mean different splits.
+    """
+    meanings = {SPLIT_NAMES[word] for word in _words(name) if word in SPLIT_NAMES}
+    return split_of(name) or (meanings.pop() if len(meanings) == 1 else None)
+
+
 def is_plain_split(name: str) -> bool:
     """Whether a name is one of ``SPLIT_NAMES``, in lower or upper case."""
     return name.lower() in SPLIT_NAMES
