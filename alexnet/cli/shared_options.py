@@ -10,7 +10,10 @@ from pathlib import Path
 Add = Callable[..., object]
 """``ArgumentParser.add_argument`` of a command."""
 
-SOURCE = "a built-in name, NAME:PATH (e.g. imagenet:PATH), a folder of class folders, or a tar or zip of one"
+SOURCE = (
+    "a built-in name, NAME:PATH (e.g. imagenet:PATH), a folder of class folders, a tar or zip of one, or tars of "
+    "WebDataset"
+)
 PRECISION = (
     "default: bf16 if the hardware supports it natively, else fp32; int8: int8 weights of a trained model, on a CPU"
 )

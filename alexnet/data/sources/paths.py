@@ -1,11 +1,13 @@
-"""A source that is a path: a folder of class folders, a tar or zip of one, or a folder of shards.
+"""A source that is a path: a folder of class folders, a tar or zip of one, tars of WebDataset, or a folder of shards.
 
-The content decides, not the suffix.
+The content decides, not the suffix. Class folders come first: only a tar or a folder of tars that cannot be read as
+class folders is read in the WebDataset format, see ``webdataset.py``.
 """
 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 from alexnet.core.errors import UserError
@@ -17,13 +19,16 @@ from alexnet.data.sources.imagenet import is_ilsvrc
 from alexnet.data.sources.records import Source, unreadable
 from alexnet.data.sources.shards import holds_shards, open_shard_source
 from alexnet.data.sources.tars import TAR, is_tar
+from alexnet.data.sources.webdataset import EXPECTED, find_tars, holds_samples, open_webdataset
 from alexnet.data.sources.zips import ZIP, is_zip
 
 _OTHER_ARCHIVES = {b"7z\xbc\xaf": "7z", b"Rar!": "RAR", b"\x28\xb5\x2f\xfd": "Zstandard"}
 
 
 def open_path(path: Path) -> Source:
-    """The source in a folder of class folders or in an archive of one. Raises ``UserError`` for anything else.
+    """The source in a folder of class folders, in an archive of one, or in tars of WebDataset.
+
+    Raises ``UserError`` for anything else.
 
     A folder of ILSVRC-2012 is refused, because its ``val`` is the test set: the error gives the name to use.
     """
@@ -32,7 +37,7 @@ def open_path(path: Path) -> Source:
             return open_shard_source(str(path))
         if is_ilsvrc(path):
             raise UserError(f"{path} is an ILSVRC-2012 directory, whose val/ is the test set: write imagenet:{path}")
-        return open_folder(path)
+        return _or_samples(path, lambda: open_folder(path))
     try:
         with open_regular(path) as file:
             form = archive_format(file)
@@ -40,12 +45,28 @@ def open_path(path: Path) -> Source:
             start = file.read(4)
     except OSError as error:
         raise unreadable(path, error) from error
+    if form is TAR:
+        return _or_samples(path, lambda: open_archive(path, TAR))
     if form is not None:
         return open_archive(path, form)
     shown = printable(str(path))
     if start in _OTHER_ARCHIVES:
         raise UserError(f"{shown} is a {_OTHER_ARCHIVES[start]} file, which is not read: unpack it first")
     raise UserError(f"{shown} is a file but not a tar or zip: expected a folder of class folders, or an archive of one")
+
+
+def _or_samples(path: Path, open_class_folders: Callable[[], Source]) -> Source:
+    """The source of class folders; if that is refused, the samples of WebDataset in the tar or folder ``path``."""
+    try:
+        return open_class_folders()
+    except UserError as error:
+        tars = find_tars(path)
+        if any(holds_samples(tar.path) for tar in tars):
+            return open_webdataset(path, tars)
+        if not path.is_dir() or not tars:
+            raise
+        hint = f"its tars are not read as WebDataset: none begins with {EXPECTED}"
+        raise UserError(error.line, [*error.details, hint]) from error
 
 
 def archive_format(file: io.BufferedReader) -> ArchiveFormat | None:

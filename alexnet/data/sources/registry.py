@@ -1,8 +1,8 @@
 """The table of built-in sources, and the function that opens any source.
 
 A source is given as text: ``fashion-mnist`` is a built-in set; ``imagenet:/data/ilsvrc`` is a built-in set at a path;
-any other text is a path to a folder of class folders, with or without ``train/``, ``val/`` and ``test/`` above them, or
-to a tar or zip of one. An address with ``://`` is that of shards, see ``shards.py``.
+any other text is a path to a folder of class folders, with or without ``train/``, ``val/`` and ``test/`` above them, to
+a tar or zip of one, or to tars of WebDataset. An address with ``://`` is that of shards, see ``shards.py``.
 
 To add a built-in source, write a module with an opener (see :data:`~alexnet.data.sources.records.Opener`) and add a row
 to ``BUILTIN_SOURCES``: ``alexnet list``, the command line and error messages read this table.
