@@ -46,6 +46,7 @@ from alexnet.data.splits import evenly_spaced
 from alexnet.data.writer import array_header
 from alexnet.distributed.groups import check_divisible, check_settings, open_group
 from alexnet.distributed.plan import NODE, REACHED, SETS, Device, Step, parse_devices, plan_steps
+from alexnet.inference.detection import detect_files
 from alexnet.inference.distance import Distances, distances_of_pairs, pairs_of_names, perceptual_distance
 from alexnet.inference.feature_files import Features, NpyFolder, file_format, open_features, twin_folder
 from alexnet.inference.features import BATCH, LayerExtractor, Pool, Request, computed_chunks, extract
@@ -56,6 +57,7 @@ from alexnet.inference.sort_into import SortedFolder
 from alexnet.inference.transform import ImageTransform
 from alexnet.kernels import accelerate as kernels
 from alexnet.metrics.counts import CROSS_VALIDATED, Metrics
+from alexnet.metrics.detection import DetectionMetrics
 from alexnet.metrics.segmentation import SegmentationMetrics
 from alexnet.models.bundle import load_model as load_bundle
 from alexnet.models.bundle import model_folder, save_model, task_of
@@ -83,7 +85,7 @@ from alexnet.runtime.progress import make_reporter
 from alexnet.runtime.run import Run, lock_run_folder, source_commit, start_or_continue
 from alexnet.runtime.run_names import run_folder
 from alexnet.training import datasets as prepared_datasets
-from alexnet.training.build import build_model, build_preprocessing, check_augmentation, fits_probe_only
+from alexnet.training.build import build_model, build_preprocessing, check_augmentation, fits_probe_only, resize_of
 from alexnet.training.datasets import choose_test_images, open_dataset_for, remarks
 from alexnet.training.disk import disk_need
 from alexnet.training.evaluate import evaluate_models, match_classes, most_probable, prediction_rows
@@ -91,7 +93,7 @@ from alexnet.training.finalize import check_not_lost, finalize, predictions_in_f
 from alexnet.training.loop import Training
 from alexnet.training.resolve import requested_init, resolve
 from alexnet.training.sample_images import sample_images
-from alexnet.training.segmentation import evaluate_segmentation
+from alexnet.training.tasks import EVALUATIONS
 from alexnet.training.transfer import Init, keep_init, open_init
 from alexnet.weights.convert import ConversionReport, convert_file
 from alexnet.weights.export import (
@@ -185,7 +187,7 @@ def train(
             reference=reference, data_root=data_root, weights_root=weights_root, keep_checkpoints=keep_checkpoints,
             reporter=reporter or make_reporter(progress),
         )  # fmt: skip
-        plan.check_parallel(parallel)
+        plan.check_parallel(parallel, group.size)
         return _train(plan, seed, group)
 
 
@@ -206,8 +208,10 @@ class TrainingPlan:
     reporter: Reporter
     keep_checkpoints: bool
 
-    def check_parallel(self, parallel: Parallel) -> None:
+    def check_parallel(self, parallel: Parallel, processes: int = 1) -> None:
         """Raise ``UserError`` if several processes cannot divide the work of this training in this way."""
+        if processes > 1 and self.recipe.model.task == "detection":
+            raise UserError("a detection is trained in one process: its loss is no sum over the images of a batch")
         if parallel != "data":
             check_settings(self.recipe, parallel)
             check_divisible(build_model(self.recipe, self.dataset, 0, self.init.network), parallel)
@@ -333,13 +337,14 @@ def _images_to_train_on(
 ) -> PreparedDataset:
     """The images that an interrupted run began with, or those of the source as it is now, prepared if needed."""
     settings = recipe.data.resize_size, recipe.data.channels
-    now = prepared_path(source, *settings, view=recipe.data.view)
+    resize = resize_of(recipe)
+    now = prepared_path(source, *settings, resize=resize, view=recipe.data.view)
     if begun := prepared_datasets.open_begun(run, recipe, location, labels, now, reporter):
         return begun
     if not run.finished:
         for line in disk_need(recipe, source).lines(run.folder, now, keep_checkpoints=keep_checkpoints):
             reporter.log(line)
-    return prepared_datasets.prepare(source, *settings, reporter, view=recipe.data.view)[0]
+    return prepared_datasets.prepare(source, *settings, reporter, resize=resize, view=recipe.data.view)[0]
 
 
 def default_name(recipe: Recipe, data: Path | str | None, source: Source) -> str:
@@ -529,11 +534,12 @@ def evaluate(
     predictions: Path | str | None = None,
     progress: bool | None = None,
     reporter: Reporter | None = None,
-) -> list[Metrics] | list[SegmentationMetrics]:
+) -> list[Metrics] | list[SegmentationMetrics | DetectionMetrics]:
     """The metrics of each model and, for several models, of their ensemble: ``evaluate("runs/small-digits")[0].top1``.
 
     The ensemble, last in the list, averages the probabilities of its models. A model given twice counts once. Of models
-    for segmentation, the metrics are :class:`~alexnet.metrics.segmentation.SegmentationMetrics`, without an ensemble.
+    for segmentation, the metrics are :class:`~alexnet.metrics.segmentation.SegmentationMetrics`, for detection
+    :class:`~alexnet.metrics.detection.DetectionMetrics`, without an ensemble.
 
     ``models``: one or several run folders, model folders, weights files, names of trained weights or loaded models.
     ``data``: a source in place of the images of the models' own runs; models without a run need it. Of a source without
@@ -567,7 +573,7 @@ def _evaluate(
     reporter: Reporter,
     *,
     reference: bool,
-) -> list[Metrics] | list[SegmentationMetrics]:
+) -> list[Metrics] | list[SegmentationMetrics | DetectionMetrics]:
     """What :func:`evaluate` does in each process of a group."""
     named = _named_models(models)
     reporter = reporter if group.is_first else NullReporter()
@@ -601,7 +607,7 @@ def _evaluate(
             "images with --data (the cross-validated accuracy of a training on few images is in its report.md)"
         )
     if any(network.task != "classification" for network in networks):
-        return _evaluate_masks(
+        return _evaluate_each(
             named, networks, datasets, index, split, views, predictions, device_config, reporter, group
         )
     best: list[tuple[int, float] | None] = []
@@ -617,7 +623,7 @@ def _evaluate(
     return measured
 
 
-def _evaluate_masks(
+def _evaluate_each(
     named: Iterable[str],
     networks: Sequence[Classifier],
     datasets: Sequence[PreparedDataset],
@@ -628,20 +634,21 @@ def _evaluate_masks(
     device_config: DeviceConfig,
     reporter: Reporter,
     group: Group,
-) -> list[SegmentationMetrics]:
-    """The metrics of each model for segmentation; there is no ensemble."""
+) -> list[SegmentationMetrics | DetectionMetrics]:
+    """The metrics of each model for segmentation or detection; there is no ensemble."""
     if views == 10:
-        raise UserError("--views 10 averages the classes of images: leave it out for a segmentation")
+        raise UserError("--views 10 averages the classes of images: leave it out for masks and boxes")
     if predictions is not None:
         raise UserError(
-            "--predictions gives the class of each image: for masks, use alexnet predict MODEL IMAGES --out FOLDER"
+            "--predictions gives the class of each image: for masks and boxes, use alexnet predict MODEL IMAGES --out "
+            "FOLDER"
         )
     measured = []
     for name, network, dataset in zip(named, networks, datasets, strict=True):
-        if network.task != "segmentation":
+        if network.task != networks[0].task or network.task not in EVALUATIONS:
             raise UserError(f"{name} is a model for {network.task}: evaluate models of one task at a time")
         with device_config.enough_memory("--device cpu"):
-            metrics = evaluate_segmentation(network, dataset, index, device_config, reporter, group)
+            metrics = EVALUATIONS[network.task](network, dataset, index, device_config, reporter, group)
         metrics.name, metrics.split = name, split
         measured.append(metrics)
     return measured
@@ -726,8 +733,9 @@ def predict(
     ``error`` says why it was refused. ``stdin``: the image that ``-`` stands for. ``threshold``, 0 … 1: with it,
     ``none_of_these`` is True if no class reaches this probability. ``sort_into``: a folder that receives a copy of each
     image, in a folder for its most probable class, or in ``none of these/``; the copy's path is ``copied_to``. Files
-    are never moved or overwritten. Of a model for segmentation, the dict has ``shares`` instead, and ``out`` is a
-    folder that receives a mask and an overlay for each image, see ``segment_files``. If one of the images is a DICOM
+    are never moved or overwritten. Of a model for segmentation, the dict has ``shares`` instead, of one for detection
+    ``objects``, and ``out`` is a folder that receives pictures of each image, see ``segment_files`` and
+    ``detect_files``; ``threshold`` is then the least score of an object. If one of the images is a DICOM
     file, ``image`` is a number for all of them; ``names``: as in :func:`prepare`. ``weights_root``: as in
     :func:`evaluate`. ``progress``: None shows it for many images, False never.
 
@@ -739,12 +747,17 @@ def predict(
     images, reporter = list(images), make_reporter(progress)
     device_config = resolve_device(device, precision, reference=reference)
     predictor = Predictor(_loaded(model, weights_root, reporter), device_config)
-    if predictor.model.task == "segmentation":
-        if threshold is not None or sort_into is not None:
-            raise UserError("--threshold and --sort-into are for models that give each image a class: leave them out")
-        return segment_files(predictor, images, stdin, None if out is None else Path(out), reporter)
+    task, drawn = predictor.model.task, None if out is None else Path(out)
+    if task != "classification" and sort_into is not None:
+        raise UserError("--sort-into is for models that give each image a class: leave it out")
+    if task == "segmentation":
+        if threshold is not None:
+            raise UserError("--threshold is for models that give each image a class or find objects: leave it out")
+        return segment_files(predictor, images, stdin, drawn, reporter)
+    if task == "detection":
+        return detect_files(predictor, images, stdin, drawn, reporter, threshold)
     if out is not None:
-        raise UserError("--out is for masks, of a model for segmentation: leave it out; --csv writes a table")
+        raise UserError("--out is for masks and boxes: leave it out; --csv writes a table")
     folder = SortedFolder(Path(sort_into), predictor.model.classes) if sort_into is not None else None
     if folder:
         folder.check_inputs(images)

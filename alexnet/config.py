@@ -34,19 +34,20 @@ from alexnet.core.schema import (
 )
 
 PixelNormalization = Literal["unit", "symmetric", "channel", "mean-image", "mean-image-centre"]
-Resize = Literal["short-side", "warp"]
+Resize = Literal["short-side", "warp", "stretch"]
 ColorNoise = Literal["none", "paper", "cuda-convnet"]
 NormLayer = Literal["none", "lrn", "batch"]
 OptimizerName = Literal["sgd", "sgd-2012", "adam", "adamw", "lars"]
 Schedule = Literal["constant", "step", "plateau", "one-cycle", "cosine", "poly"]
 Precision = Literal["auto", "fp32", "bf16"]
-Head = Literal["classifier", "fcn-32s", "fcn-16s", "unet"]
-Task = Literal["classification", "segmentation"]
+Head = Literal["classifier", "fcn-32s", "fcn-16s", "unet", "faster-rcnn"]
+Task = Literal["classification", "segmentation", "detection"]
 TASKS: Mapping[Head, Task] = {
     "classifier": "classification",
     "fcn-32s": "segmentation",
     "fcn-16s": "segmentation",
     "unet": "segmentation",
+    "faster-rcnn": "detection",
 }
 """Head of a network → the task that it is for."""
 SECTIONS = ("model", "data", "augment", "optim", "train")  # of a recipe; their fields can be changed by --set
@@ -109,7 +110,8 @@ class ModelSpec:
     partly empty window of a pool counts. ``groups``: 2 divides conv2, conv4 and conv5 as the paper's two cards did.
     ``width``: factor for the number of filters and hidden units. ``head``: what follows the convolutions, and so the
     task: ``classifier``, the fully connected layers; for segmentation ``fcn-32s`` or ``fcn-16s`` (Long, Shelhamer and
-    Darrell 2015), if the last pool has a step of 32 pixels, or ``unet``, a decoder for small images.
+    Darrell 2015), if the last pool has a step of 32 pixels, or ``unet``, a decoder for small images; for
+    detection ``faster-rcnn`` (Ren et al. 2015).
     """
 
     variant: str = "batchnorm"
@@ -180,8 +182,9 @@ class Preprocessing:
     ``channels``, ``resize_size``: decoded images are ``(resize_size, resize_size, channels)`` uint8. ``crop``: side of
     the centre crop. ``image_size``: side that the crop is resized to. ``mean`` and ``std``: one value a channel on the
     scale 0 … 255; the two mean-image normalizations do not use them. ``resize``: ``short-side`` resizes the short side
-    to ``resize_size`` and takes the centre square; ``warp`` resizes both sides and changes the aspect ratio (Caffe's
-    ``convert_imageset``). ``window``, ``frame``: as in :class:`DataSpec`.
+    to ``resize_size`` and takes the centre square; ``stretch`` resizes both sides and changes the aspect ratio, so that
+    no object is cut off; ``warp`` is ``stretch`` without antialiasing (Caffe's ``convert_imageset``). ``window``,
+    ``frame``: as in :class:`DataSpec`.
     """
 
     channels: Channels

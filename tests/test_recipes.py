@@ -54,7 +54,7 @@ def test_recipes_by_name():
     assert is_recipe("photos")
     assert not is_recipe("photoss")
     assert next(iter(RECIPES)) == "small-digits"
-    assert len(RECIPES) == 37
+    assert len(RECIPES) == 39
 
 
 # JSON files

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from alexnet.config import Preprocessing
+from alexnet.config import Preprocessing, Resize
 from alexnet.core.files import read_bytes
 from alexnet.data.augment import views
 from alexnet.data.decode import ImageRefusedError, decode, fit
@@ -39,7 +39,6 @@ from alexnet.weights.imagenet import CLASSES, ilsvrc_mean_image
 from alexnet.weights.preprocessing import CAFFE_MEAN, TORCHVISION_MEAN, TORCHVISION_STD
 
 Payload = bytes | Path | NDArray[np.uint8]
-Resize = Literal["short-side", "warp"]
 BATCH = 64
 SURE = 3.0  # standard errors by which another preprocessing must be better before the stated one counts as wrong
 FEWEST_IMAGES = (

@@ -12,8 +12,9 @@ from alexnet.api import evaluate
 from alexnet.cli.console import print_json, print_text
 from alexnet.cli.processes import run_in_processes
 from alexnet.metrics.counts import Metrics
+from alexnet.metrics.detection import DetectionMetrics
 from alexnet.metrics.segmentation import SegmentationMetrics
-from alexnet.report.text import describe_counts, describe_segmentations
+from alexnet.report.text import describe_evaluation
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -30,13 +31,12 @@ def _evaluate(arguments: argparse.Namespace) -> Callable[[], int]:
     return lambda: _print(measured, arguments)
 
 
-def _print(measured: Sequence[Metrics | SegmentationMetrics], arguments: argparse.Namespace) -> int:
+def _print(measured: Sequence[Metrics | SegmentationMetrics | DetectionMetrics], arguments: argparse.Namespace) -> int:
     rows = [metrics.to_json() for metrics in measured]
     if arguments.json:
         print_json(rows if len(rows) > 1 else rows[0])
     else:
-        masks = isinstance(measured[0], SegmentationMetrics)
-        print_text(describe_segmentations(rows) if masks else describe_counts(rows))
+        print_text(describe_evaluation(rows))
         if arguments.predictions:
             print_text(f"\nthe prediction for each image is in {arguments.predictions}")
     return 0

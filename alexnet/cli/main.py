@@ -104,7 +104,11 @@ def _predict(add: Add) -> None:
     add("--top-k", type=int, metavar="K", help="classes to print for each image (default: 5; with --csv 1)")
     add("--threshold", type=share, metavar="P", help='below this probability, 0 to 1, the image is "none of these"')
     add("--sort-into", metavar="FOLDER", help="copy each image into FOLDER/CLASS/; nothing is moved or overwritten")
-    add("--out", metavar="FOLDER", help="of a model for segmentation: write a mask and an overlay for each image")
+    add(
+        "--out",
+        metavar="FOLDER",
+        help="of a model for masks or boxes: write a picture of them for each image",
+    )
     add("--csv", action="store_true", help="print CSV: file, predicted, probability")
     add_names(add)
     add_device_and_precision(add)

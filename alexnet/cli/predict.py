@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from alexnet.api import predict
@@ -19,6 +19,7 @@ STDIN = "-"
 BAR = 24  # characters that stand for a probability of 1
 TOP_K = 5
 _SHARES_HEADER = ("file", "class", "share")  # of a model for segmentation
+_OBJECTS_HEADER = ("file", "class", "score", "left", "top", "right", "bottom")  # of a model for detection
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -39,7 +40,7 @@ def main(arguments: argparse.Namespace) -> int:
     titled = False
     for answer in answers:
         if arguments.csv and not titled:
-            print(csv_rows([_SHARES_HEADER if "shares" in answer else _csv_header(top_k)]), end="")
+            print(csv_rows([_header(answer, top_k)]), end="")
             titled = True
         refused += "error" in answer
         if arguments.json:
@@ -48,7 +49,7 @@ def main(arguments: argparse.Namespace) -> int:
         if "error" in answer:
             print(f"alexnet: {printable(answer['error'])}", file=sys.stderr)
         if arguments.csv:
-            print(csv_rows(_shares_rows(answer) if "shares" in answer else [_csv_row(answer)]), end="")
+            print(csv_rows(_csv_rows(answer)), end="")
         elif "error" not in answer:
             print_text(*_lines(answer, arguments.threshold))
     if arguments.json:
@@ -68,6 +69,14 @@ def _lines(answer: dict[str, Any], threshold: float | None) -> Iterator[str]:
     yield answer["image"]
     for found in answer.get("shares", ()):
         yield f"  {found['share']:7.2%}  {'█' * round(BAR * found['share']):{BAR}}  {found['label']}"
+    if answer.get("objects") == []:
+        yield "  no object"
+    for found in answer.get("objects", ()):
+        left, top, right, bottom = found["box"]
+        where = f"from ({left:.0f}, {top:.0f}) to ({right:.0f}, {bottom:.0f})"
+        yield f"  {found['score']:7.2%}  {found['label']}  {where}"
+    if "drawn" in answer:
+        yield f"  drawn in {answer['drawn']}"
     if "mask" in answer:
         yield f"  mask {answer['mask']}, overlay {answer['overlay']}"
     if answer.get("none_of_these"):
@@ -84,9 +93,25 @@ def _csv_header(top_k: int) -> list[str]:
     return ["file", "predicted", "probability", *more]
 
 
-def _shares_rows(answer: dict[str, Any]) -> list[list[str]]:
-    """A row for each class in the mask of an image."""
-    return [[answer["image"], found["name"], f"{found['share']:.6f}"] for found in answer["shares"]]
+def _header(answer: dict[str, Any], top_k: int) -> Sequence[str]:
+    if "objects" in answer:
+        return _OBJECTS_HEADER
+    return _SHARES_HEADER if "shares" in answer else _csv_header(top_k)
+
+
+def _csv_rows(answer: dict[str, Any]) -> list[list[str]]:
+    """The rows of an image: one for each class in its mask, or for each object; else one, also if it was refused."""
+    image = answer["image"]
+    if "error" in answer and ("objects" in answer or "shares" in answer):
+        return [[image, *[""] * (len(_header(answer, 1)) - 1)]]
+    if "objects" in answer:
+        return [
+            [image, each["name"], f"{each['score']:.6f}", *(f"{value:.2f}" for value in each["box"])]
+            for each in answer["objects"]
+        ]
+    if "shares" in answer:
+        return [[image, found["name"], f"{found['share']:.6f}"] for found in answer["shares"]]
+    return [_csv_row(answer)]
 
 
 def _csv_row(answer: dict[str, Any]) -> list[str]:

@@ -66,7 +66,7 @@ def _train_in_processes(arguments: argparse.Namespace, settings: dict[str, Any])
     plan = plan_training(arguments.recipe, **{**settings, "device": "cpu"}, reporter=make_reporter())
     if plan.run.finished or fits_probe_only(plan.recipe, plan.dataset):
         return None
-    plan.check_parallel(arguments.parallel)
+    plan.check_parallel(arguments.parallel, arguments.nproc or 1)
     return launch(arguments.words, arguments.nproc, arguments.max_restarts) or Run(plan.run.folder)
 
 

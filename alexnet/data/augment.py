@@ -22,11 +22,13 @@ from torch import Tensor
 
 from alexnet.config import AugmentSpec, Preprocessing
 from alexnet.core.randomness import derive_key, integers, normal, uniform
+from alexnet.data.boxes import PADDING
 from alexnet.data.loader import to_device
 
 ViewOrder = Literal["tencrop", "caffe", "cuda-convnet"]
 NOISE_SCALE = 255.0
 ATTEMPTS = 10  # to draw a crop of random size that fits; then the whole image is used (torchvision's number)
+LEAST_VISIBLE = 0.25  # of the area of a box in a crop
 MIN_ASPECT = 3 / 4  # of such a crop, width over height; the largest is the inverse
 
 
@@ -194,6 +196,45 @@ def view_masks(masks: Tensor, preprocessing: Preprocessing) -> Tensor:
     top, left, _ = centre_window(masks.shape[1], preprocessing.crop)
     side = preprocessing.crop
     return resize_masks(masks[:, top : top + side, left : left + side].long(), preprocessing.image_size)
+
+
+def augment_boxes(boxes: Tensor, draws: Tensor, spec: AugmentSpec, preprocessing: Preprocessing) -> Tensor:
+    """Boxes ``(N, M, 6)`` as :func:`augment_packed` changes their images, without a rotation; see ``boxes.py``.
+
+    They are in pixels of the stored images, and in pixels of the network's input afterwards. They are cut at the edges
+    of the crop. A box of which less than ``LEAST_VISIBLE`` remains is set aside: it is neither an object nor none.
+    """
+    top, left, flip = draws[0].float(), draws[1].float(), draws[2] != 0
+    side = float(preprocessing.crop)
+    height, width = (draws[3].float(), draws[4].float()) if spec.random_resized_crop else (None, None)
+    return _cropped_boxes(boxes, (left, top, width, height), flip, side, preprocessing.image_size / side)
+
+
+def view_boxes(boxes: Tensor, preprocessing: Preprocessing, resize_size: int) -> Tensor:
+    """Boxes ``(N, M, 6)`` of stored images of ``resize_size`` pixels for the centre view of :func:`views`."""
+    offset, _, _ = centre_window(resize_size, preprocessing.crop)
+    corner = torch.full((len(boxes),), float(offset), device=boxes.device)
+    whole = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
+    side = float(preprocessing.crop)
+    return _cropped_boxes(boxes, (corner, corner, None, None), whole, side, preprocessing.image_size / side)
+
+
+def _cropped_boxes(
+    boxes: Tensor, window: tuple[Tensor, Tensor, Tensor | None, Tensor | None], flip: Tensor, side: float, scale: float
+) -> Tensor:
+    """Boxes in a window (left, top, width, height; None: ``side``) that is resized to ``side``, then by ``scale``."""
+    left, top, width, height = window
+    corners = boxes[:, :, 1:5] - torch.stack([left, top, left, top], dim=1)[:, None]
+    if width is not None and height is not None:
+        corners = corners * (side / torch.stack([width, height, width, height], dim=1)[:, None])
+    mirrored = torch.stack([side - corners[..., 2], corners[..., 1], side - corners[..., 0], corners[..., 3]], dim=2)
+    corners = torch.where(flip[:, None, None], mirrored, corners)
+    inside = corners.clamp(0, side)
+    before, after = ((each[..., 2] - each[..., 0]) * (each[..., 3] - each[..., 1]) for each in (corners, inside))
+    hidden = after < LEAST_VISIBLE * before
+    kept = torch.where(after > 0, boxes[:, :, 0], float(PADDING))
+    aside = torch.where(hidden, 1.0, boxes[:, :, 5])
+    return torch.cat([kept[..., None], inside * scale, aside[..., None]], dim=2)
 
 
 def resize_masks(masks: Tensor, side: int) -> Tensor:

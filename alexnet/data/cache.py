@@ -116,7 +116,7 @@ def _prepared(path: Path) -> CacheEntry:
         source = f"{meta['source']['location']}: {meta['images']:,} images of {side} × {side} × {channels}"
         if (path / SHARDS).exists():
             source = f"shards in {read_shards(path).address}, made from {source}"
-        source += ", warped" if meta["preprocessing"].get("resize") == "warp" else ""
+        source += {"warp": ", warped", "stretch": ", stretched"}.get(meta["preprocessing"].get("resize"), "")
         if path != max(path.parent.glob(f"{path.name.rpartition('-')[0]}-*"), key=_made):
             source += ", an earlier state"
     except (OSError, ValueError, LookupError, TypeError) as error:

@@ -9,7 +9,8 @@ models contain them.
 
 Caffe's models were trained on other pixels: ``convert_imageset`` resizes both sides to 256, which changes the aspect
 ratio, with OpenCV's bilinear filter, which is not antialiased. ``resize="warp"`` does the same, within one grey level
-of OpenCV 4. No JPEG is then decoded at a smaller size, because that is an antialiasing filter too.
+of OpenCV 4. No JPEG is then decoded at a smaller size, because that is an antialiasing filter too. For detection,
+``resize="stretch"`` resizes both sides with the antialiased filter: no object may be cut off.
 
 A file is read completely or refused. The limits on size are checked in the header, before any pixel is decoded: at
 most 64 megapixels are decoded, or ``ALEXNET_MAX_PIXELS``. A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that
@@ -202,6 +203,8 @@ def preprocessing(
     }
     if resize == "warp":
         settings |= {"resize": "warp", "crop": "none", "filter": "torch bilinear, not antialiased", "draft": "none"}
+    elif resize == "stretch":
+        settings |= {"resize": "stretch", "crop": "none", "draft": "none"}
     return settings if view == AS_STATED else settings | view._asdict()
 
 
@@ -287,15 +290,15 @@ def image_size(data: bytes) -> tuple[int, int]:
 def fit(image: Image.Image, side: int, channels: int, resize: Resize = "short-side") -> NDArray[np.uint8]:
     """The ``(side, side, channels)`` uint8 pixels of an image: short side resized to ``side``, then the centre square.
 
-    ``resize="warp"``: both sides resized to ``side``, see above. ``channels``: 1 or 3. Without warping, the result
-    equals that of torchvision's ``Resize(side)`` and ``CenterCrop(side)`` (v2, of a uint8 tensor, on a processor with
-    AVX2), including rounding, so weights trained with those get the same pixels here. Of a Pillow image, torchvision's
-    result differs by one grey level in some pixels. Raises ``ImageRefusedError`` if the resized image would need too
-    much memory.
+    ``resize="warp"``: both sides resized to ``side``, see above; ``"stretch"``: the same with antialiasing.
+    ``channels``: 1 or 3. With ``"short-side"``, the result equals that of torchvision's ``Resize(side)`` and
+    ``CenterCrop(side)`` (v2, of a uint8 tensor, on a processor with AVX2), including rounding, so weights trained with
+    those get the same pixels here. Of a Pillow image, torchvision's result differs by one grey level in some pixels.
+    Raises ``ImageRefusedError`` if the resized image would need too much memory.
     """
     pixels = np.array(image)
-    if resize == "warp":
-        square = pixels if image.size == (side, side) else _resize(pixels, side, side, antialias=False)
+    if resize != "short-side":
+        square = pixels if image.size == (side, side) else _resize(pixels, side, side, antialias=resize == "stretch")
     else:
         square = _centre_square(pixels, side)
     square, mode = (_rounded(square), "L") if image.mode == "F" else (square, image.mode)

@@ -2,7 +2,8 @@
 
 As in 2012, photographs become 256 × 256 (short side resized, centre square); a set whose images all have one size up to
 128 keeps it. The folder holds ``images.npy`` ``(N, S, S, C)`` ``uint8``, ``labels.npy``, ``splits.npy``, ``hashes.npy``
-(of the content of each image), ``mean.npy`` and ``names.txt``, for segmentation also ``masks.npy`` ``(N, S, S)``;
+(of the content of each image), ``mean.npy`` and ``names.txt``, for segmentation also ``masks.npy`` ``(N, S, S)``, for
+detection ``boxes.npy`` ``(B, 6)`` of all images and ``box-starts.npy`` ``(N + 1,)``;
 ``store.json`` describes them. It is written under another name (``writer.py``) and then renamed, so it is complete or
 absent. When a dataset is opened, the hashes of all files but images and masks are verified.
 
@@ -31,6 +32,7 @@ from alexnet.core.errors import UserError, cannot_read
 from alexnet.core.files import FILE_LIMIT, open_regular, publish_folder, read_json, sha256_file, sha256_json
 from alexnet.core.platform import check_platform, cpu_count
 from alexnet.data.augment import Colours
+from alexnet.data.boxes import COLUMNS, padded
 from alexnet.data.decode import ImageRefusedError, accepted, image_size, preprocessing, readable_now
 from alexnet.data.home import data_home
 from alexnet.data.loader import Pixels
@@ -40,6 +42,8 @@ from alexnet.data.sources import Annotations, Record, Source
 from alexnet.data.splits import SPLITS
 from alexnet.data.uses import IMAGES, SHARDS, has_all_notes, hold, remove_unused, start_notes
 from alexnet.data.writer import (
+    BOX_STARTS,
+    BOXES,
     GROUPS,
     HEADER_BYTES,
     MASKS,
@@ -114,6 +118,7 @@ class PreparedDataset:
     splits: NDArray[np.int8]  # (N,) indices into SPLITS
     mean_image: NDArray[np.float32]  # (S, S, C), the mean of each pixel over train, 0 … 255
     masks: LocalArray | None  # (N, S, S): the class of each pixel; None without masks
+    boxes: tuple[NDArray[np.float32], NDArray[np.int64]] | None  # (B, 6) and (N + 1,), see writer.py; None without
     descriptor: int  # of images.npy or shards.json, open and locked as long as ``pixels``, so that nobody removes it
 
     @property
@@ -205,6 +210,16 @@ class PreparedDataset:
         if self.masks is None:
             raise ValueError(f"the prepared dataset {self.path} has no masks")
         return self.masks.read(index)
+
+    def read_boxes(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The boxes ``(len(index), M, 6)`` of the images ``index``, in pixels of the stored images; see ``boxes.py``.
+
+        Raises ``ValueError`` for a dataset without boxes.
+        """
+        if self.boxes is None:
+            raise ValueError(f"the prepared dataset {self.path} has no boxes")
+        rows, starts = self.boxes
+        return padded([rows[starts[number] : starts[number + 1]] for number in index.tolist()])
 
     @property
     def prefetch(self) -> Callable[[NDArray[np.int64]], None] | None:
@@ -479,7 +494,8 @@ def open_prepared(path: Path, address: str | None = None) -> PreparedDataset:
         raise
     weakref.finalize(pixels, os.close, descriptor)  # when no dataset has these pixels any longer
     masks = _open_masks(path, (count, *shape[:2])) if MASKS in meta["files"] else None
-    return PreparedDataset(path, meta, pixels, targets, hashes, groups, splits, mean_image, masks, descriptor)
+    boxes = _open_boxes(path, count, len(meta["classes"])) if BOXES in meta["files"] else None
+    return PreparedDataset(path, meta, pixels, targets, hashes, groups, splits, mean_image, masks, boxes, descriptor)
 
 
 def _unusable(path: Path, error: OSError | ValueError) -> UserError:
@@ -500,6 +516,20 @@ def _open_masks(path: Path, shape: tuple[int, ...]) -> LocalArray:
     masks = LocalArray(path / MASKS, mapped, descriptor)
     weakref.finalize(masks, os.close, descriptor)
     return masks
+
+
+def _open_boxes(path: Path, images: int, classes: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The boxes of a dataset of so many images. Raises ``UserError`` if they are damaged."""
+    try:
+        starts = read_array(path / BOX_STARTS, np.int64, (images + 1,))
+        if starts[0] != 0 or (np.diff(starts) < 0).any():
+            raise ValueError(f"{BOX_STARTS} does not hold ascending numbers")
+        rows = read_array(path / BOXES, np.float32, (int(starts[-1]), COLUMNS))
+        if not np.isfinite(rows).all() or ((rows[:, 0] < 0) | (rows[:, 0] >= classes)).any():
+            raise ValueError(f"{BOXES} holds a class outside 0 … {classes - 1}")
+    except (OSError, ValueError) as error:
+        raise _unusable(path, error) from error
+    return rows, starts
 
 
 def _check_hashes(path: Path, meta: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -161,7 +161,7 @@ def _checked(content: dict[str, Any]) -> Manifest:
     count, height, width, channels = manifest.shape
     if not 1 <= height == width <= MAX_SIDE or channels not in (1, 3) or not count:
         raise ValueError(f"images of {manifest.shape}")
-    if manifest.records not in ("uint8", "encoded") or manifest.resize not in ("short-side", "warp"):
+    if manifest.records not in ("uint8", "encoded") or manifest.resize not in get_args(Resize):
         raise ValueError(f"records of {manifest.records!r}, {manifest.resize!r}")
     if sum(shard.records for shard in manifest.shards) != count:
         raise ValueError("its shards do not hold all images")

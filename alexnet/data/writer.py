@@ -30,6 +30,7 @@ from alexnet.core.errors import UserError
 from alexnet.core.files import open_regular, read_bytes, sha256_file, sha256_json, size_in_words, write_json
 from alexnet.core.names import printable
 from alexnet.data import dicom
+from alexnet.data.boxes import COLUMNS, check_boxes, fit_boxes
 from alexnet.data.containers import SUFFIXES, kind_of
 from alexnet.data.decode import ImageRefusedError, accepted, fit, image_size, preprocessing, read_pixels
 from alexnet.data.masks import fit_mask, read_mask
@@ -44,6 +45,7 @@ HEADER_BYTES = 128  # of an .npy file, for any number of images
 PAIRS_SHOWN = 3  # of duplicates in a warning
 GROUPS = "groups.npy"  # only if the source has groups
 MASKS = "masks.npy"  # only if the source has masks
+BOXES, BOX_STARTS = "boxes.npy", "box-starts.npy"  # only if the source has boxes: those of image i begin at start i
 IN_TEST_AND_TRAIN, IN_TWO_CLASSES = "test image in train", "image in two classes"
 STATISTICS_VALUES = 1 << 24  # pixel values summed at a time; the sums of their squares are far below float64's 2⁵³
 
@@ -55,7 +57,7 @@ Progress = Callable[[int, int | None], None]
 class Decoded:
     """A decoded record: its pixels, the hash of its content and notes for the user; or the reason for a refusal.
 
-    ``mask``: ``(S, S)`` uint8, if the record has one.
+    ``mask``: ``(S, S)`` uint8, if the record has one; ``boxes``: ``(n, 6)``, see ``boxes.py``.
     """
 
     record: Record
@@ -64,6 +66,7 @@ class Decoded:
     notes: tuple[str, ...] = ()
     reason: str = ""
     mask: NDArray[np.uint8] | None = None
+    boxes: NDArray[np.float32] | None = None
 
 
 def write_dataset(
@@ -83,7 +86,7 @@ def write_dataset(
     image. Raises ``OSError`` if the disk cannot be written.
     """
     _check_disk_space(source, side, channels, folder)
-    labelled, hashes, codes, groups = [], [], [], []
+    labelled, hashes, codes, groups, boxes = [], [], [], [], []
     refused: list[dict[str, str]] = []
     notes: collections.Counter[str] = collections.Counter()
     decoded = decode_all(source.records(), side, channels, workers, resize, view, len(source.classes))
@@ -104,6 +107,8 @@ def write_dataset(
                 file.write(np.ascontiguousarray(item.pixels).data)
                 if masks and item.mask is not None:
                     masks.write(item.mask.data)
+                if item.boxes is not None:
+                    boxes.append(item.boxes)
                 names.write(printable(item.record.name) + "\n")
                 labelled.append(item.record.label)
                 hashes.append(item.digest)
@@ -127,6 +132,9 @@ def write_dataset(
         splits = split_by_hash(targets, together, large_groups=any(groups))
     if any(groups):
         write_array(folder / GROUPS, together)
+    if source.annotations == "boxes":
+        write_array(folder / BOXES, np.concatenate([np.zeros((0, COLUMNS), np.float32), *boxes]))
+        write_array(folder / BOX_STARTS, np.cumsum([0, *map(len, boxes)], dtype=np.int64))
     for name, array in (("labels", targets), ("hashes", digests), ("splits", splits)):
         write_array(folder / f"{name}.npy", array)
     pairs = duplicates(targets, splits, digests, folder / NAMES)
@@ -192,7 +200,7 @@ def decode_all(
 ) -> collections.abc.Generator[Decoded, None, None]:
     """The records decoded by ``workers`` threads, in order (Pillow releases the interpreter lock while it decodes).
 
-    ``classes``: the number of classes that masks may hold.
+    ``classes``: the number of classes that masks and boxes may have.
     """
     remaining = iter(records)
     pending: collections.deque[Future[list[Decoded]]] = collections.deque()
@@ -235,7 +243,7 @@ def decode_record(
     """Decode one record to ``(side, side, channels)`` pixels; a refused image is a result, not an exception.
 
     The record of a DICOM file without a group gets that of its patient. ``classes``: the number of classes that a mask
-    may hold.
+    or a box may have.
     """
     try:
         if isinstance(record.payload, np.ndarray):
@@ -253,7 +261,12 @@ def decode_record(
             notes += [note] if note and not record.group else []
         pixels = read_pixels(data, side, channels, notes, resize, view)
         mask = None if record.mask is None else _mask_of(record.mask, data, side, classes)
-        return Decoded(record, pixels, content_hash(data), tuple(notes), mask=mask)
+        boxes = None
+        if record.boxes is not None:
+            height, width = image_size(data)
+            found = check_boxes(record.boxes(width, height), width, height, classes, notes)
+            boxes = fit_boxes(found, (width, height), side, resize, notes)
+        return Decoded(record, pixels, content_hash(data), tuple(notes), mask=mask, boxes=boxes)
     except ImageRefusedError as error:
         return Decoded(record, None, reason=str(error))
     except OSError as error:  # removed since it was listed, no permission, or the disk fails

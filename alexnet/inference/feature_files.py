@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import importlib
 import io
 import json
 import math
@@ -29,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.core.errors import UserError, unknown
+from alexnet.core.extras import require
 from alexnet.core.files import json_text, open_regular, read_json, size_in_words, sync
 
 DESCRIPTION, TABLE = "features.json", "images.csv"
@@ -373,7 +373,4 @@ def _written_beside(out: Path) -> Iterator[Path]:
 
 
 def _import(module: str, out: Path, extra: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise UserError(f"{out}: this format needs {module}: run pip install 'alexnet[{extra}]'") from error
+    return require(module, extra, f"{out}: this format")

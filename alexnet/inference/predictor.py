@@ -6,6 +6,8 @@ An image takes the same path as in training: it is decoded by ``data/decode.py``
 
 from __future__ import annotations
 
+import copy
+import functools
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -78,7 +80,8 @@ class Predictor:
         An image is a path, the bytes of a file, a PIL image, or an array ``(H, W, 3)``, ``(H, W, 1)`` or ``(H, W)`` of
         uint8. An array ``(N, H, W, C)`` is a sequence. Images may differ in size. Raises ``UserError``, one line that
         names the image, for one that cannot be read, and for ``top_k`` below 1. A model for segmentation predicts a
-        mask: see :func:`~alexnet.inference.segmentation.segment`.
+        mask: see :func:`~alexnet.inference.segmentation.segment`; one for detection boxes: see
+        :func:`~alexnet.inference.detection.detect`.
         """
         check_classifies(self.model)
         _check_top_k(top_k)
@@ -113,6 +116,17 @@ class Predictor:
         with torch.inference_mode(), self.device_config.autocast():
             probabilities: Tensor = self._network(self.view(pixels)).float().softmax(dim=1)
             return probabilities
+
+    @functools.cached_property
+    def heads(self) -> Classifier:
+        """The network in fp32 on the device, for the parts of a prediction that are always computed so."""
+        return self.device_config.to_device(copy.deepcopy(self.model)).eval()
+
+    def feature_maps(self, pixels: NDArray[np.uint8]) -> Tensor:
+        """The last feature maps ``(N, C, h, w)`` fp32 on the device, for N images from :meth:`read`."""
+        with torch.inference_mode(), self.device_config.autocast():
+            maps: Tensor = self._network.forward_features(self.view(pixels)).float()
+            return maps
 
     def features(self, pixels: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], layer: str) -> NDArray[np.float32]:
         """The output ``(N, units)`` of a layer, maps flattened, for N images from :meth:`read`.

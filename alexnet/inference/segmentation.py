@@ -6,7 +6,6 @@ cover the long side; where they overlap, their probabilities are averaged. The m
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,15 +17,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from alexnet.core.errors import UserError, cannot_write
-from alexnet.core.files import write_bytes
-from alexnet.core.names import printable
+from alexnet.core.errors import UserError
 from alexnet.data.decode import fit
 from alexnet.data.image_file import ImageLike, read_whole_photograph
 from alexnet.data.masks import encode_mask, nearest, voc_palette
-from alexnet.inference.predictor import Predictor, expand_folders
+from alexnet.inference.annotated_files import annotate_files
+from alexnet.inference.predictor import Predictor
 from alexnet.models.classifier import Classifier
-from alexnet.runtime.log import NullReporter, Reporter, stage
+from alexnet.runtime.log import Reporter
 
 OPACITY = 0.5  # of the colours of a mask over its image
 SHOWN = 0.0005  # a class with a smaller share of the pixels is not listed
@@ -137,54 +135,15 @@ def segment_files(
     written.
     """
     check_segmentation(predictor.model)
-    names, reporter = list(expand_folders(images)), reporter or NullReporter()
-    taken: set[str] = set()
-    with stage(reporter, "predicting", len(names)):
-        for done, name in enumerate(names, 1):
-            try:
-                source: ImageLike = stdin if name == "-" and stdin is not None else name
-                shown = "standard input" if name == "-" else None
-                pixels = read_whole_photograph(source, 3, shown)
-                channels = predictor.model.preprocessing.channels
-                own = pixels if channels == 3 else read_whole_photograph(source, channels, shown)
-                found = _segment_pixels(predictor, own, shown)
-            except UserError as error:
-                yield {"image": name, "error": error.line}
-                continue
-            labels = dict(zip(found.classes, found.labels, strict=True))
-            shares = [
-                {"name": each, "label": labels[each], "share": share}
-                for each, share in found.shares.items()
-                if share >= SHOWN
-            ]
-            answer = {"image": name, "shares": shares}
-            if out is not None:
-                answer |= _written(found, pixels, out, _stem(name, taken))
-            reporter.advance(done)
-            yield answer
 
+    def predict(own: NDArray[np.uint8], colour: NDArray[np.uint8], name: str | None) -> tuple[dict[str, Any], Any]:
+        found = _segment_pixels(predictor, own, name)
+        labels = dict(zip(found.classes, found.labels, strict=True))
+        shares = [
+            {"name": each, "label": labels[each], "share": share}
+            for each, share in found.shares.items()
+            if share >= SHOWN
+        ]
+        return {"shares": shares}, lambda: {"mask": ("", found.png()), "overlay": ("-overlay", found.overlay(colour))}
 
-def _stem(name: str, taken: set[str]) -> str:
-    """A name for the files of an image that no other image has yet."""
-    stem = "standard-input" if name == "-" else Path(name).stem
-    free = stem
-    number = 1
-    while free in taken:
-        number += 1
-        free = f"{stem}-{number}"
-    taken.add(free)
-    return free
-
-
-def _written(found: SegmentationPrediction, pixels: NDArray[np.uint8], out: Path, stem: str) -> dict[str, str]:
-    """Write the mask and the overlay of an image; their paths."""
-    picture = io.BytesIO()
-    Image.fromarray(found.overlay(pixels)).save(picture, "PNG")
-    files = {"mask": (out / f"{stem}.png", found.png()), "overlay": (out / f"{stem}-overlay.png", picture.getvalue())}
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for path, data in files.values():
-            write_bytes(path, data)
-    except OSError as error:
-        raise cannot_write(out, error, "give another folder with --out") from error
-    return {kind: printable(str(path)) for kind, (path, _) in files.items()}
+    return annotate_files(predictor, images, predict, "shares", stdin, out, reporter)

@@ -95,6 +95,11 @@ class Metrics:
         return self.loss_sum / counted if counted or not self.images else math.nan
 
     @property
+    def figures(self) -> dict[str, float]:
+        """The measures that are written after each epoch."""
+        return {"loss": self.loss, "top1": self.top1}
+
+    @property
     def calibration_error(self) -> float:
         """The expected calibration error, 0 … 1, of Guo, Pleiss, Sun and Weinberger (2017), equation 3.
 

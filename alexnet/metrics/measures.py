@@ -13,7 +13,8 @@ class Measure:
     """The main measure of a task, 0 … 1; the higher the better.
 
     ``name``: in ``result.json``, and after ``val_`` in ``metrics.jsonl``. ``words``: for people. ``training``: after
-    ``train_``, the share of the training images (for segmentation, of their pixels) that are right.
+    ``train_``, the share of the training images that are right; for segmentation of their pixels, for
+    detection of the boxes that the loss samples.
     """
 
     name: str
@@ -24,5 +25,6 @@ class Measure:
 MEASURES: Mapping[Task, Measure] = {
     "classification": Measure("top1", "accuracy", "top1"),
     "segmentation": Measure("mean_iou", "mean IoU", "pixel_accuracy"),
+    "detection": Measure("map50", "mAP50", "box_accuracy"),
 }
 """Task → its main measure."""

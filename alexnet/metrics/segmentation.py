@@ -73,6 +73,11 @@ class SegmentationMetrics:
         total = int(self.matrix.sum())
         return int(np.trace(self.matrix)) / total if total else 0.0
 
+    @property
+    def figures(self) -> dict[str, float]:
+        """The measures that are written after each epoch."""
+        return {"loss": self.loss, "mean_iou": self.mean_iou, "pixel_accuracy": self.pixel_accuracy}
+
     def summary(self, class_names: Sequence[str] | None = None) -> dict[str, Any]:
         """The measures as values for JSON: ``mean_iou``, ``pixel_accuracy``, ``loss``, ``images``, ``per_class``.
 

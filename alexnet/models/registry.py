@@ -16,11 +16,12 @@ from typing import Any
 
 import torch
 
-from alexnet.config import Head
+from alexnet.config import TASKS, Head
 from alexnet.core.errors import UserError, unknown
 from alexnet.core.plugins import EntryPoints, entry_points_of
 from alexnet.models.alexnet import AlexNet, Architecture, ConvLayer, LayerOp, architecture_of
 from alexnet.models.classifier import Classifier
+from alexnet.models.detection import DetectionNet
 from alexnet.models.segmentation import SegmentationNet
 from alexnet.models.variants import VARIANTS, Variant
 
@@ -171,6 +172,8 @@ def new_network(
     if head != "classifier":
         if architecture is None:
             raise UserError(f"variant {variant!r} cannot have model.head={head}: choose an AlexNet")
+        if TASKS[head] == "detection":
+            return DetectionNet(architecture, num_classes, in_channels, image_size)
         return SegmentationNet(architecture, head, num_classes, in_channels, image_size)
     if architecture is not None:
         return AlexNet(architecture, num_classes, in_channels, image_size)

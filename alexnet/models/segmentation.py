@@ -19,7 +19,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -29,50 +29,13 @@ from alexnet.config import Head
 from alexnet.core.errors import UserError
 from alexnet.models.alexnet import ACTIVATIONS, AlexNet, Architecture
 from alexnet.models.classifier import Classifier, mask_at
-from alexnet.models.layers import Conv2d, Dropout, Masks, init_layer, padding_amounts, window_count
+from alexnet.models.grid import Grid, bilinear_size, grids_after, resample
+from alexnet.models.layers import Conv2d, Dropout, Masks, init_layer
 
 FCN_PADDING = 100  # of conv1: Long et al.'s prototxt files
 FINAL_STEP = {"fcn-32s": 32, "fcn-16s": 16}
 WIDTH_PER_STEP, MOST_WIDTH = 16, 128  # of the decoder: 16 channels for each pixel of its step, at most 128
 SKIP = 16  # pixels: the step of the maps that fcn-16s adds
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Where the pixels of a map lie in the image: pixel i at ``start + i · step`` pixels, ``size`` of them."""
-
-    start: float
-    step: float
-    size: int
-
-    def after(self, layer: nn.Module) -> Grid:
-        """The grid of a layer's output: the centres of its windows."""
-        match layer:
-            case Conv2d():
-                kernel, stride = layer.kernel_size[0], layer.stride[0]
-                rule = layer.pad_rule
-                before, behind = padding_amounts(self.size, kernel, stride, rule)
-                size = window_count(self.size + before + behind, kernel, stride)
-            case nn.MaxPool2d():
-                assert isinstance(layer.kernel_size, int) and isinstance(layer.stride, int)
-                kernel, stride, before = layer.kernel_size, layer.stride, 0
-                size = window_count(self.size, kernel, stride, ceil=bool(layer.ceil_mode))
-            case _:
-                return self
-        return Grid(self.start + self.step * ((kernel - 1) / 2 - before), self.step * stride, size)
-
-    def upsampled(self, factor: int) -> Grid:
-        """The grid after a transposed convolution with a kernel of ``2 · factor`` and a stride of ``factor``."""
-        kernel = bilinear_size(factor)
-        size = (self.size - 1) * factor + kernel
-        return Grid(self.start - self.step * (kernel - 1) / (2 * factor), self.step / factor, size)
-
-    def offset(self, other: Grid) -> int:
-        """The first pixel of this grid that belongs to pixel 0 of ``other``, which has the same step; rounded down.
-
-        Caffe's FCN-AlexNet crops 18 pixels: the exact offset is 18.5, because fc6 has an even kernel.
-        """
-        return math.floor((other.start - self.start) / self.step)
 
 
 class SegmentationNet(AlexNet):
@@ -153,10 +116,7 @@ class SegmentationNet(AlexNet):
 
     def _grids(self) -> dict[str, Grid]:
         """Layer before the head → the grid of its maps."""
-        grid, found = Grid(0.0, 1.0, self.image_size), {}
-        for name in self._features:
-            grid = found[name] = grid.after(self.get_submodule(name))
-        return found
+        return grids_after(((name, self.get_submodule(name)) for name in self._features), self.image_size)
 
     def forward(self, x: Tensor, masks: Masks | None = None) -> Tensor:
         """Scores ``(N, num_classes, H, W)``; ``masks``: dropout masks by site, see ``dropout_sites``."""
@@ -246,11 +206,6 @@ class SegmentationNet(AlexNet):
             init_layer(layer, name, "he", 0.01, 0.0, seed)
 
 
-def bilinear_size(factor: int) -> int:
-    """The side of the kernel of bilinear upsampling by ``factor`` (Long et al., section 3.3; Caffe's filler)."""
-    return 2 * factor - factor % 2
-
-
 def bilinear_kernel(factor: int, like: Tensor) -> Tensor:
     """The kernel ``(k, k)`` of bilinear upsampling as a transposed convolution, with the dtype and device of ``like``.
 
@@ -270,21 +225,3 @@ def upsample_bilinear(x: Tensor, factor: int) -> Tensor:
     kernel = bilinear_kernel(factor, x)[None, None]
     y = F.conv_transpose2d(x.reshape(images * channels, 1, height, width), kernel, stride=factor)
     return y.view(images, channels, y.shape[2], y.shape[3])
-
-
-def resample(x: Tensor, grid: Grid, other: Grid) -> Tensor:
-    """The maps ``(N, C, H, W)`` of ``grid`` at the pixels of ``other``, by linear interpolation along both axes.
-
-    Outside the outermost pixels, their values continue. Two products with small matrices, so that the gradient is
-    deterministic on a GPU too.
-    """
-    weights = _interpolation(grid, other, x)
-    return weights @ x @ weights.T
-
-
-def _interpolation(grid: Grid, other: Grid, like: Tensor) -> Tensor:
-    """``(other.size, grid.size)``: the weight of each pixel of ``grid`` in each of ``other``."""
-    places = other.start + other.step * torch.arange(other.size, device=like.device, dtype=torch.float32)
-    places = ((places - grid.start) / grid.step).clamp(0, grid.size - 1)
-    pixels = torch.arange(grid.size, device=like.device, dtype=torch.float32)
-    return (1 - (places[:, None] - pixels).abs()).clamp_min(0).to(like.dtype)

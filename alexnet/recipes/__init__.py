@@ -16,10 +16,10 @@ from alexnet.core.errors import UserError, unknown
 from alexnet.core.files import read_json
 from alexnet.core.plugins import EntryPoints, entry_points_of
 from alexnet.core.schema import from_json
-from alexnet.recipes import cifar10, digits, fashion_mnist, imagenet, photos, segmentation, tiny_imagenet
+from alexnet.recipes import cifar10, detection, digits, fashion_mnist, imagenet, photos, segmentation, tiny_imagenet
 from alexnet.recipes.photos import fitted
 
-_MODULES = (digits, fashion_mnist, cifar10, tiny_imagenet, imagenet, photos, segmentation)
+_MODULES = (digits, fashion_mnist, cifar10, tiny_imagenet, imagenet, photos, segmentation, detection)
 RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for module in _MODULES for recipe in module.RECIPES}
 
 DEFAULT = "small-digits"

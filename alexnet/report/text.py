@@ -23,13 +23,18 @@ def describe_measure(result: Mapping[str, Any]) -> str:
 
     Of a classification: "83.6% top-1 (95 % interval 82.9% – 84.3%), 99.1% top-5, loss 0.49 on 10,000 images".
     Of a segmentation: "71.2% mean IoU, 93.0% of the pixels right, loss 0.25 on 200 images".
+    Of a detection: "61.3% mAP50, 38.0% mAP (IoU 0.5 to 0.95), loss 0.41 on 200 images with 480 objects".
 
     The balanced accuracy is among them if the classes have different numbers of images. The interval is the 95 %
     confidence interval of the accuracy for that number of images.
     ``result``: ``top1`` and ``top5`` (shares), ``loss``, ``images``, ``split``, ``views``, ``per_class``.
     """
+    loss = "no loss" if result["loss"] is None else f"loss {result['loss']:.4f}"
+    if result.get("task") == "detection":
+        shares = f"{result['map50']:.2%} mAP50, {result['map']:.2%} mAP (IoU 0.5 to 0.95)"
+        on = f"{describe_images(result)} with {result['objects']:,} objects"
+        return "; ".join([f"{shares}, {loss} on {on}", *_not_finite(result)])
     if result.get("task") == "segmentation":
-        loss = "no loss" if result["loss"] is None else f"loss {result['loss']:.4f}"
         shares = f"{result['mean_iou']:.2%} mean IoU, {result['pixel_accuracy']:.2%} of the pixels right"
         return "; ".join([f"{shares}, {loss} on {describe_images(result)}", *_not_finite(result)])
     top5 = f"{result['top5']:.2%} top-5, " if _has_top5(result) else ""
@@ -37,7 +42,6 @@ def describe_measure(result: Mapping[str, Any]) -> str:
     interval = f"(95 % interval {lowest:.1%} – {highest:.1%})"
     classes = result["per_class"]
     balanced = f"{balanced_accuracy(classes):.2%} balanced accuracy, " if _has_uneven_classes(classes) else ""
-    loss = "no loss" if result["loss"] is None else f"loss {result['loss']:.4f}"
     measure = f"{result['top1']:.2%} top-1 {interval}, {top5}{balanced}{loss} on {describe_images(result)}"
     return "; ".join([measure, *_not_finite(result)])
 
@@ -56,12 +60,15 @@ class ClassRows:
 
 
 def class_rows(result: Mapping[str, Any]) -> ClassRows:
-    """The classes of a result: the accuracy of each, or for a segmentation its intersection over union."""
+    """The classes of a result: the accuracy of each, its intersection over union, or its average precision."""
     name, count, heads = "top1", "images", ("class", "top-1", "images")
     title, measure = "Accuracy by class", "accuracy"
     if result.get("task") == "segmentation":
         name, count, heads = "iou", "pixels", ("class", "IoU", "pixels")
         title, measure = "Intersection over union by class", "IoU"
+    if result.get("task") == "detection":
+        name, count, heads = "ap", "objects", ("class", "AP", "objects")
+        title, measure = "Average precision by class (IoU 0.5 to 0.95)", "average precision"
     counted = [(each, value[name], value[count]) for each, value in result.get("per_class", {}).items()]
     known = sorted([row for row in counted if row[1] is not None], key=lambda row: row[1])
     return ClassRows(title, measure, heads, [(each, f"{value:.1%}", f"{number:,}") for each, value, number in known])
@@ -96,6 +103,33 @@ def describe_segmentations(rows: Sequence[Mapping[str, Any]]) -> str:
         *(f"{row['run']}: {remark}" for row in rows for remark in _not_finite(row)),
         table(("run", "mean IoU", "right pixels", "loss"), whole), "", table(("class", *runs, "pixels"), classes),
     ])  # fmt: skip
+
+
+def describe_detections(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Tables of the metrics of one or several detections of the same images: all objects, and each class."""
+    whole = [
+        (row["run"], f"{row['map50']:.2%}", f"{row['map']:.2%}", "–" if row["loss"] is None else f"{row['loss']:.4f}")
+        for row in rows
+    ]
+    runs = [row["run"] for row in rows] if len(rows) > 1 else ["AP (IoU 0.5 to 0.95)"]
+    classes = [
+        (name, *(_share(row["per_class"][name]["ap"]) for row in rows), f"{value['objects']:,}")
+        for name, value in rows[0]["per_class"].items()
+    ]
+    return "\n".join([
+        f"on {describe_images(rows[-1])} with {rows[-1]['objects']:,} objects",
+        *(f"{row['run']}: {remark}" for row in rows for remark in _not_finite(row)),
+        table(("run", "mAP50", "mAP", "loss"), whole), "", table(("class", *runs, "objects"), classes),
+    ])  # fmt: skip
+
+
+def describe_evaluation(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The tables of an evaluation, whatever the task of its models is."""
+    task = rows[0].get("task")
+    describe = {"segmentation": describe_segmentations, "detection": describe_detections}.get(
+        str(task), describe_counts
+    )
+    return describe(rows)
 
 
 def describe_counts(rows: Sequence[Mapping[str, Any]]) -> str:

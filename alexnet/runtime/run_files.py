@@ -92,6 +92,7 @@ class Epoch(_Fields):
     val_loss: float = 0.0
     val_top1: Share = 0.0
     val_mean_iou: Share = 0.0
+    val_map50: Share = 0.0
     test_loss: float = 0.0
     test_top1: Share = 0.0
 
@@ -172,7 +173,30 @@ class SegmentationResult(Result):
     not_finite: Count = 0
 
 
-EVALUATED: dict[str, Kind] = {"classification": EvaluatedResult, "segmentation": SegmentationResult}
+class ClassOfObjects(_Fields):
+    """The objects of one class; ``ap`` is None for a class without objects."""
+
+    objects: Count
+    ap: Share | None
+
+
+class DetectionResult(Result):
+    """``result.json`` of a detection that was evaluated."""
+
+    map50: Share
+    map: Share
+    loss: Number | None
+    images: Annotated[int, Field(ge=1, lt=2**63)]
+    objects: Count
+    per_class: Annotated[dict[str, ClassOfObjects], Field(min_length=1)]
+    not_finite: Count = 0
+
+
+EVALUATED: dict[str, Kind] = {
+    "classification": EvaluatedResult,
+    "segmentation": SegmentationResult,
+    "detection": DetectionResult,
+}
 """Task → the fields of its ``result.json``; without a task, it is a classification."""
 
 

@@ -14,13 +14,17 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from alexnet.config import NO_INIT, Preprocessing, Recipe
+from alexnet.config import NO_INIT, Preprocessing, Recipe, Resize
 from alexnet.core.errors import UserError, unknown
+from alexnet.data.boxes import COLUMNS
 from alexnet.data.prepared import PreparedDataset
 from alexnet.data.splits import hold_out
+from alexnet.metrics.detection import check_installed
 from alexnet.models.alexnet import architecture_of
 from alexnet.models.classifier import Classifier, ModelInfo
+from alexnet.models.detection import DetectionNet
 from alexnet.models.registry import build, change_architecture, create_model
+from alexnet.training.detection import check_boxed
 from alexnet.training.linear_probe import MOST_IMAGES
 from alexnet.training.segmentation import check_masks
 from alexnet.training.transfer import check_frozen, transfer_weights, transferred_preprocessing
@@ -88,6 +92,8 @@ def build_model(recipe: Recipe, dataset: PreparedDataset, seed: int, init: Class
     network = build_network(recipe, dataset, seed, init)
     if recipe.train.positive_class and recipe.train.positive_class not in dataset.classes:
         raise unknown("class", recipe.train.positive_class, dataset.classes)
+    if isinstance(network, DetectionNet):
+        network.set_anchors(_boxes_to_find(recipe, dataset, network.image_size))
     trained_on = np.sort(dataset.hashes[np.concatenate(split_indices(recipe, dataset))])
     subtracts_image = recipe.data.pixel_normalization.startswith("mean-image")
     if recipe.train.accumulate_steps > 1 and any(isinstance(each, nn.BatchNorm2d) for each in network.modules()):
@@ -108,6 +114,16 @@ def build_model(recipe: Recipe, dataset: PreparedDataset, seed: int, init: Class
         network.info = replace(network.info, preprocessing=preprocessing, mean_image=None)
         check_frozen(recipe.train.freeze, network, transfer_weights(network, init))
     return network
+
+
+def _boxes_to_find(recipe: Recipe, dataset: PreparedDataset, image_size: int) -> NDArray[np.floating]:
+    """The boxes ``(B, 4)`` of the training images that count, in pixels of the network's input."""
+    train, _ = split_indices(recipe, dataset)
+    boxes = dataset.read_boxes(train).reshape(-1, COLUMNS)
+    counted = boxes[(boxes[:, 0] >= 0) & (boxes[:, 5] == 0)]
+    scale = image_size / (recipe.augment.crop or dataset.side)
+    corners: NDArray[np.floating] = counted[:, 1:5].astype(np.float64) * scale
+    return corners
 
 
 def build_network(recipe: Recipe, dataset: PreparedDataset, seed: int, init: Classifier | None = None) -> Classifier:
@@ -149,14 +165,29 @@ def check_task(recipe: Recipe, dataset: PreparedDataset) -> None:
         return
     if task == "segmentation":
         check_masks(dataset)
+    if task == "detection":
+        check_boxed(dataset)
+        check_installed()
     unused = {
         "train.views=1": recipe.train.views == 1,
         "train.head=random": recipe.train.head == "random",
         "augment.rotation=0": recipe.augment.rotation == 0,
     }
+    if task == "detection":
+        unused |= {
+            "train.class_weights=none": recipe.train.class_weights == "none",
+            "train.label_smoothing=0": recipe.train.label_smoothing == 0,
+            "train.accumulate_steps=1": recipe.train.accumulate_steps == 1,
+            "augment.pad=0": recipe.augment.pad == 0,  # mirrored margins would show objects without boxes
+        }
     for setting, right in unused.items():
         if not right:
             raise UserError(f"recipe {recipe.name!r} is for {task}, which needs {setting}: add --set {setting}")
+
+
+def resize_of(recipe: Recipe) -> Resize:
+    """How the images of a recipe are resized: for detection both sides, so that no object is cut off."""
+    return "stretch" if recipe.model.task == "detection" else "short-side"
 
 
 def class_weights(
@@ -213,5 +244,5 @@ def build_preprocessing(recipe: Recipe, dataset: PreparedDataset, image_size: in
     crop = recipe.augment.crop or dataset.side
     return Preprocessing(
         channels, dataset.side, crop, image_size, pixel_normalization, tuple(mean), tuple(std),
-        window=recipe.data.window, frame=recipe.data.frame,
+        resize=resize_of(recipe), window=recipe.data.window, frame=recipe.data.frame,
     )  # fmt: skip

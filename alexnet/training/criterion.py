@@ -1,4 +1,4 @@
-"""The loss of a batch and the number of its right predictions, for each task.
+"""The loss of a batch and the number of its right predictions, for each task but detection (``detection.py``).
 
 The loss of a batch is a mean over its images, also of a part of it, so that parts can be added up: those of several
 processes, and those of ``train.accumulate_steps``.
@@ -25,12 +25,11 @@ CHUNK = 256  # masks that are counted at a time
 class Criterion(Protocol):
     """The loss of a task. ``outputs``: those of the network for N images; ``targets``: of the same images."""
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The mean loss of the images, 0-d."""
-        ...
+    def measure(self, outputs: Tensor, targets: Tensor, step: int = 0) -> tuple[Tensor, Tensor]:
+        """The mean loss of the images, and the number of images that are right, both 0-d.
 
-    def right(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The number of images that are right, 0-d; a fraction of an image counts as such."""
+        A fraction of an image counts as such. ``step``: of the training, for losses that draw random numbers.
+        """
         ...
 
     def share(self, some: Tensor, targets: Tensor) -> float:
@@ -48,13 +47,10 @@ class ClassificationLoss:
     class_weights: Tensor | None = None
     label_smoothing: float = 0.0
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def measure(self, outputs: Tensor, targets: Tensor, step: int = 0) -> tuple[Tensor, Tensor]:
         """See :class:`Criterion`; images are weighted by their class."""
-        return F.cross_entropy(outputs, targets, self.class_weights, label_smoothing=self.label_smoothing)
-
-    def right(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """See :class:`Criterion`."""
-        return (outputs.argmax(dim=1) == targets).sum()
+        loss = F.cross_entropy(outputs, targets, self.class_weights, label_smoothing=self.label_smoothing)
+        return loss, (outputs.argmax(dim=1) == targets).sum()
 
     def share(self, some: Tensor, targets: Tensor) -> float:
         """See :class:`Criterion`: the share of the weight."""
@@ -77,21 +73,20 @@ class SegmentationLoss:
     class_weights: Tensor | None = None
     label_smoothing: float = 0.0
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """See :class:`Criterion`. (Pixels are flattened: the loss of maps has no deterministic form on a GPU.)"""
+    def measure(self, outputs: Tensor, targets: Tensor, step: int = 0) -> tuple[Tensor, Tensor]:
+        """See :class:`Criterion`. The right pixels of an image are a share of it; 1 without a labelled pixel.
+
+        Pixels are flattened: the loss of maps has no deterministic form on a GPU.
+        """
         scores = outputs.permute(0, 2, 3, 1).flatten(0, 2)
         total = F.cross_entropy(
             scores, targets.flatten(), self.class_weights, ignore_index=IGNORED, reduction="sum",
             label_smoothing=self.label_smoothing,
         )  # fmt: skip
-        return total / targets.numel()
-
-    def right(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """See :class:`Criterion`: the sum of the pixel accuracies of the images; 1 for one without a labelled pixel."""
         labelled = targets != IGNORED
         right = ((outputs.argmax(dim=1) == targets) & labelled).flatten(1).sum(1)
         pixels = labelled.flatten(1).sum(1)
-        return torch.where(pixels > 0, right / pixels.clamp_min(1), 1.0).sum()
+        return total / targets.numel(), torch.where(pixels > 0, right / pixels.clamp_min(1), 1.0).sum()
 
     def share(self, some: Tensor, targets: Tensor) -> float:
         """See :class:`Criterion`."""

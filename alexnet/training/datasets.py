@@ -28,7 +28,7 @@ from alexnet.runtime.run import Run
 from alexnet.training.evaluate import check_classes, match_classes, not_trained_on
 
 REFUSED_SHOWN = 20
-ANNOTATIONS: Mapping[Task, Annotations] = {"classification": "labels", "segmentation": "masks"}
+ANNOTATIONS: Mapping[Task, Annotations] = {"classification": "labels", "segmentation": "masks", "detection": "boxes"}
 """Task → what must be known of each image."""
 
 
@@ -218,7 +218,7 @@ def open_dataset_for(
     )
     if list(model.classes) == dataset.classes:
         return dataset
-    if model.task == "segmentation":  # masks hold the numbers of classes
+    if model.task != "classification":  # masks and boxes hold the numbers of classes
         check_classes(model, dataset.classes, source.name)
     numbers, notes = match_classes(model, dataset.classes, source.name)
     for note in notes:

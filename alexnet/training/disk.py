@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alexnet.config import Recipe
-from alexnet.core.dicom_view import DicomView
 from alexnet.data.prepared import prepared_path, stored_shape
 from alexnet.data.sources import Source
 from alexnet.models.registry import build, get_architecture
 from alexnet.runtime.checkpoint import KEPT
+from alexnet.training.build import resize_of
 from alexnet.training.optimizer import build_optimizer, optimizer_tensors
 
 LARGE = 1e9  # bytes: a training that needs more states its sizes before it begins
@@ -65,12 +65,13 @@ def disk_need(recipe: Recipe, source: Source) -> DiskNeed:
     return DiskNeed(
         checkpoint=copies * weights + sum(value.nbytes for value in states.values()),
         model=weights,
-        images=_images(source, side, channels, recipe.data.view),
+        images=_images(source, side, channels, recipe),
     )
 
 
-def _images(source: Source, side: int, channels: int, view: DicomView) -> int | None:
-    if source.shards or prepared_path(source, side, channels, view=view).exists():
+def _images(source: Source, side: int, channels: int, recipe: Recipe) -> int | None:
+    prepared = prepared_path(source, side, channels, resize=resize_of(recipe), view=recipe.data.view)
+    if source.shards or prepared.exists():
         return 0
     return None if source.count is None else source.count * side * side * channels
 

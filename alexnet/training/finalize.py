@@ -15,6 +15,7 @@ from alexnet.models.bundle import load_model, save_model
 from alexnet.models.classifier import Classifier
 from alexnet.runtime.checkpoint import list_checkpoints
 from alexnet.runtime.device import describe_hardware
+from alexnet.runtime.group import ONE
 from alexnet.runtime.lock import MovedError
 from alexnet.runtime.log import Reporter
 from alexnet.runtime.run import Run
@@ -24,8 +25,8 @@ from alexnet.training.evaluate import evaluate_models, most_probable, prediction
 from alexnet.training.linear_probe import CrossValidation
 from alexnet.training.loop import Training
 from alexnet.training.operating_point import measure_classes
-from alexnet.training.segmentation import evaluate_segmentation
 from alexnet.training.statistics import model_statistics
+from alexnet.training.tasks import EVALUATIONS
 
 
 def finalize(training: Training, model: Classifier, matrix_gflops: float) -> dict[str, Any]:
@@ -40,9 +41,9 @@ def finalize(training: Training, model: Classifier, matrix_gflops: float) -> dic
     save_model(model, training.run.model_folder)
     folds, split, counted = training.cross_validation, final_split(dataset), dict[str, Any]()
     in_folds = metrics_in_folds(dataset, folds) if folds else None
-    if split and recipe.model.task == "segmentation":
-        index = dataset.subset(split)
-        counted = evaluate_segmentation(model, dataset, index, device_config, training.reporter).summary()
+    if split and recipe.model.task != "classification":
+        evaluate = EVALUATIONS[recipe.model.task]
+        counted = evaluate(model, dataset, dataset.subset(split), device_config, training.reporter, ONE).summary()
     elif in_folds and not has_own_test_images(dataset):
         split, counted = CROSS_VALIDATED, in_folds.summary(dataset.classes)
     elif split:

@@ -10,24 +10,20 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from alexnet.config import AugmentSpec, Recipe
 from alexnet.core.errors import DivergedError, StoppedError, UserError
-from alexnet.data.augment import augment_masks, augment_packed, draw, pack, packed_rows
+from alexnet.data.augment import augment_packed, draw, pack, packed_rows
 from alexnet.data.loader import DEPTH, Batch, Loader, pixels_of, to_device
 from alexnet.data.prepared import PreparedDataset
 from alexnet.data.sampler import Sampler
 from alexnet.kernels.accelerate import accelerate, shared_copy
 from alexnet.kernels.batch import part_of_batch
-from alexnet.metrics.counts import Metrics
 from alexnet.metrics.measures import MEASURES, Measure
-from alexnet.metrics.segmentation import SegmentationMetrics
 from alexnet.models.classifier import Classifier
 from alexnet.models.layers import dropout_keys, masks_of_keys
 from alexnet.runtime.checkpoint import DamagedError, load_newest, set_aside
@@ -36,16 +32,15 @@ from alexnet.runtime.group import ONE, Group
 from alexnet.runtime.log import Clock, NullLog, Reporter, RunLog, describe_waiting, stage
 from alexnet.runtime.run import Run, source_commit
 from alexnet.runtime.signals import StopSignals
-from alexnet.training.build import build_model, check_size, class_weights, fits_probe_only, split_indices
-from alexnet.training.criterion import ClassificationLoss, Criterion, segmentation_loss
-from alexnet.training.evaluate import log_probabilities
+from alexnet.training.build import build_model, check_size, fits_probe_only, split_indices
+from alexnet.training.criterion import ClassificationLoss
 from alexnet.training.graph import GraphStep, StepInputs, graphs_pay
 from alexnet.training.linear_probe import CrossValidation, LinearProbes
 from alexnet.training.optimizer import build_optimizer, set_lrs
 from alexnet.training.schedule import bias_learning_rate, learning_rate
-from alexnet.training.segmentation import counted
 from alexnet.training.state import AverageMeter, Identity, State
 from alexnet.training.step import Outcome, compute_gradients, running_averages, update, use_averages
+from alexnet.training.tasks import TRAINING_TASKS
 from alexnet.training.transfer import (
     freeze,
     frozen_layers,
@@ -108,7 +103,9 @@ class Training:
             group.prepare(self.network, [self.fast_network, self.small_network])
         mean_image = self.network.mean_image
         self.mean_image = None if mean_image is None else mean_image.to(device_config.device)
-        self.criterion, self._weights = self._build_criterion()
+        self.task = TRAINING_TASKS[recipe.model.task]
+        self.criterion = self.task.criterion(recipe, dataset, self.train_index, self.network, seed)
+        self._weights = self._image_weights()
         self.optimizer = build_optimizer(self.network, recipe.optim, fused=not device_config.reference)
         self.interval, self.epoch = AverageMeter(device_config.device), AverageMeter(device_config.device)
         identity = Identity(recipe, seed, dataset.digest, "" if init is None else weights_digest(init))
@@ -120,17 +117,11 @@ class Training:
         self._moving_step = 0  # last step at which the loss was not that of guessing
         self._warned_of_stall = False
 
-    def _build_criterion(self) -> tuple[Criterion, NDArray[np.float64] | None]:
-        """The loss, and the weight of each class ``(classes,)`` by which images are weighted in it, None if none."""
-        recipe, dataset, device = self.recipe, self.dataset, self.device_config.device
-        if recipe.model.task == "segmentation":
-            loss = segmentation_loss(recipe, dataset, self.train_index)
-            weights = None if loss.class_weights is None else loss.class_weights.to(device)
-            return replace(loss, class_weights=weights), None
-        weights = class_weights(recipe.train.class_weights, dataset.targets[self.train_index], len(dataset.classes))
-        on_device = None if weights is None else weights.to(device)
-        criterion = ClassificationLoss(on_device, recipe.train.label_smoothing)
-        return criterion, None if weights is None else weights.double().numpy()
+    def _image_weights(self) -> NDArray[np.float64] | None:
+        """The weight of each class ``(classes,)`` by which the loss weights images, None if it does not."""
+        if not isinstance(self.criterion, ClassificationLoss) or self.criterion.class_weights is None:
+            return None
+        return self.criterion.class_weights.double().cpu().numpy()
 
     @property
     def main_measure(self) -> Measure:
@@ -264,8 +255,8 @@ class Training:
         numbers = np.concatenate([np.array(keys, np.int64), pack(draws).ravel()])
         device = self.device_config.device
         targets = batch.targets
-        if recipe.model.task == "segmentation":
-            targets = to_device(dataset.read_masks(batch.index), device)
+        if self.task.read_targets is not None:
+            targets = to_device(self.task.read_targets(dataset, batch.index), device)
         inputs = StepInputs(batch.pixels, targets, to_device(numbers, device))
         count = len(batch.all_index)
         network = self.fast_network if len(batch.index) else self.small_network
@@ -300,20 +291,15 @@ class Training:
             return compute_gradients(
                 network,
                 images,
-                self.targets(inputs, draws, spec),
+                self.task.augment_targets(inputs.targets, draws, spec, self.network.preprocessing),
                 self.group.masks(masks, batch.part),
                 self.criterion,
                 self.device_config,
                 self.share(batch),
                 self.group,
                 self.recipe.train.accumulate_steps,
+                batch.step,
             )
-
-    def targets(self, inputs: StepInputs, draws: Tensor, spec: AugmentSpec) -> Tensor:
-        """What the network should predict for the images of this process: their classes, or their changed masks."""
-        if self.recipe.model.task == "classification":
-            return inputs.targets
-        return augment_masks(inputs.targets, draws, spec, self.network.preprocessing)
 
     def share(self, batch: Batch) -> float:
         """The factor of the loss of this process, 0 … 1.
@@ -445,28 +431,16 @@ class Training:
         return batches.waited
 
     def measure(self, name: str, index: NDArray[np.int64], group: Group) -> dict[str, float]:
-        """Loss and main measure, with one view, on the images ``index`` of the prepared dataset.
+        """Loss, main measure and others, with one view, on the images ``index`` of the prepared dataset.
 
         ``group``: the processes that call this method, and share the work.
         """
-        if self.recipe.model.task == "segmentation":
-            return self._measure_masks(name, index, group)
-        counts = Metrics(self.network.num_classes)
-        batches = log_probabilities(self.network, self.dataset, index, self.device_config, group=group)
-        for output, targets in batches:
-            counts.add(output, targets)
-            self.reporter.advance(self.state.step, measured=counts.images)
-        self.check_finite(not counts.not_finite, f"the {name} loss is nan")
-        return {f"{name}_loss": counts.loss, f"{name}_top1": counts.top1}
-
-    def _measure_masks(self, name: str, index: NDArray[np.int64], group: Group) -> dict[str, float]:
-        metrics = SegmentationMetrics(self.network.num_classes)
-        for rows in counted(self.network, self.dataset, index, self.device_config, group):
-            metrics.add(rows)
+        metrics = self.task.metrics(self.network)
+        for outputs in self.task.outputs(self.network, self.dataset, index, self.device_config, group):
+            metrics.add(*outputs)
             self.reporter.advance(self.state.step, measured=metrics.images)
         self.check_finite(not metrics.not_finite, f"the {name} loss is nan")
-        figures = {"loss": metrics.loss, "mean_iou": metrics.mean_iou, "pixel_accuracy": metrics.pixel_accuracy}
-        return {f"{name}_{figure}": value for figure, value in figures.items()}
+        return {f"{name}_{figure}": value for figure, value in metrics.figures.items()}
 
     def warn(self, log: RunLog, kind: str, text: str) -> None:
         """Write a warning to ``events.jsonl`` and to the reporter."""

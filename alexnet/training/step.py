@@ -62,13 +62,14 @@ def compute_gradients(
     share: float = 1.0,
     group: Group = ONE,
     parts: int = 1,
+    step: int = 0,
 ) -> Outcome:
     """Set the gradients of all parameters: everything of a step before the update.
 
     ``images``: ``(N, C, S, S)`` float32; ``targets``: ``(N,)`` int64, or what ``criterion`` takes, with N rows;
     ``masks``: dropout masks, layer → ``(N, units)`` bool. ``criterion``: the loss. ``group``: the processes that have
     the other images of the batch; ``share``: the factor of the loss, see ``Training.share``. N may be 0 in a group.
-    ``parts``: the images are computed in so many parts, to need less memory.
+    ``parts``: the images are computed in so many parts, to need less memory. ``step``: of the training.
     """
     averages = running_averages(model)
     before = [average.clone() for average in averages]
@@ -79,11 +80,11 @@ def compute_gradients(
         with device_config.autocast():
             logits = at_least_fp32(model(device_config.to_memory_format(images[part]), own))
         # The sum over no image is 0, but connected to all parameters: their gradients are 0.
-        loss = criterion.loss(logits, some) if len(some) else logits.sum()
+        loss, right = criterion.measure(logits, some, step) if len(some) else (logits.sum(), logits.new_zeros(()))
         loss = loss * (share * criterion.share(some, targets) if len(some) else 1.0)
         loss.backward()  # type: ignore[no-untyped-call]
         losses.append(loss.detach())
-        rights.append(criterion.right(logits, some))
+        rights.append(right)
     group.add_gradients([*model.parameters()])
     loss, right = group.totals(*(each[0] if parts == 1 else torch.stack(each).sum() for each in (losses, rights)))
     finite = group.everywhere(all_finite(loss, [p.grad for p in model.parameters() if p.grad is not None]))

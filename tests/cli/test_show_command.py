@@ -88,7 +88,8 @@ def test_help_lists_every_plot(capsys):
 
 
 def test_every_plot_has_an_entry_and_a_test():
-    assert {*(words[0] for words in RUNS), "masks"} == set(PLOTS)  # masks: tests/training/test_segmentation.py
+    # The last two: tests/training/test_segmentation.py and test_detection.py.
+    assert {*(words[0] for words in RUNS), "masks", "boxes"} == set(PLOTS)
     assert all(callable(get_plot(name).compose) for name in PLOTS)
 
 

@@ -166,11 +166,11 @@ def test_the_loss_of_a_batch_is_the_mean_of_those_of_its_parts():
     criterion = SegmentationLoss(torch.tensor([0.3, 1.0, 2.0], dtype=torch.float64), 0.1)
     scores, masks = torch.randn(5, 3, 6, 6, dtype=torch.float64), torch.randint(0, 3, (5, 6, 6))
     masks[2] = IGNORED
-    whole = criterion.loss(scores, masks)
+    whole, _ = criterion.measure(scores, masks)
     parts = [slice(0, 2), slice(2, 5)]
-    summed = sum(criterion.loss(scores[p], masks[p]) * criterion.share(masks[p], masks) for p in parts)
+    summed = sum(criterion.measure(scores[p], masks[p])[0] * criterion.share(masks[p], masks) for p in parts)
     torch.testing.assert_close(summed, whole, rtol=1e-12, atol=0)
-    assert criterion.right(scores[2:3], masks[2:3]) == 1
+    assert criterion.measure(scores[2:3], masks[2:3])[1] == 1
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,11 @@ from alexnet.core.errors import UserError
 from alexnet.core.names import printable
 from alexnet.data.shards import Shards
 
-Annotations = Literal["labels", "masks"]
-"""What is known of each image: its class, or the class of each pixel."""
+Annotations = Literal["labels", "masks", "boxes"]
+"""What is known of each image: its class, the class of each pixel, or the boxes around its objects."""
+
+BoxReader = Callable[[int, int], Sequence[Sequence[float]]]
+"""Width and height of an image → its boxes, see ``boxes.py``. Raises ``ImageRefusedError`` for damaged annotations."""
 
 NAME_FILES = ("LOC_synset_mapping.txt", "words.txt")
 """Files beside the class folders with a readable name for each folder name: Kaggle's ImageNet, Tiny ImageNet."""
@@ -41,7 +44,7 @@ _UNFINISHED = (".tmp", ".bak", ".part", ".partial", ".crdownload")
 
 @dataclass(frozen=True)
 class Record:
-    """One labelled image, not decoded. With a mask, ``label`` is 0."""
+    """One labelled image, not decoded. With a mask or boxes, ``label`` is 0."""
 
     split: str | None  # "train", "val" or "test"; None: the source has no splits
     label: int  # index into Source.classes
@@ -50,6 +53,7 @@ class Record:
     fault: str = ""  # why the file of an archive cannot be used: the predicate of a sentence; its payload is empty
     group: str = ""  # images of one group are alike, such as those of one patient, and stay together
     mask: Path | None = None  # the file with the class of each pixel, see masks.py
+    boxes: BoxReader | None = field(default=None, compare=False)
     file: str = ""  # the path inside the source if the name is a number, see ``identity.py``; it is never shown
 
 

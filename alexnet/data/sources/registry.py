@@ -21,6 +21,7 @@ from alexnet.core.names import is_url, nearest
 from alexnet.data.home import data_home
 from alexnet.data.remote import shown
 from alexnet.data.sources.cifar import CIFAR10, CIFAR100, open_cifar10, open_cifar100
+from alexnet.data.sources.detection import open_detection
 from alexnet.data.sources.digits import open_digits
 from alexnet.data.sources.imagenet import open_imagenet
 from alexnet.data.sources.label_files import open_labelled
@@ -78,7 +79,7 @@ FILE_SETS = (MNIST, FASHION_MNIST, CIFAR10, CIFAR100)
 """The built-in sources that can be downloaded."""
 
 
-ANNOTATED: Mapping[Annotations, Callable[[Path], Source]] = {"masks": open_segmentation}
+ANNOTATED: Mapping[Annotations, Callable[[Path], Source]] = {"masks": open_segmentation, "boxes": open_detection}
 """What is known of the images → the function that opens a folder of them."""
 
 

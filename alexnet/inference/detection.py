@@ -1,0 +1,153 @@
+"""The objects in an image: the prediction of a network for detection.
+
+The whole image is stretched to the square that the network sees, and the boxes are brought back to the image, so they
+are in pixels of the image itself: pixel i is the interval from i to i + 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from alexnet.core.errors import UserError
+from alexnet.data.image_file import ImageLike, read_whole_photograph
+from alexnet.data.masks import voc_palette
+from alexnet.inference.annotated_files import annotate_files
+from alexnet.inference.predictor import Predictor
+from alexnet.models.classifier import Classifier
+from alexnet.models.detection import DetectionNet
+from alexnet.runtime.log import Reporter
+
+LEAST_SCORE = 0.5  # of the boxes that are shown; scores are 0 … 1
+
+
+@dataclass(frozen=True)
+class DetectedObject:
+    """One object. ``label``: its class for people; ``name``: in the data. ``score``: 0 … 1.
+
+    ``box``: left, top, right, bottom in pixels of the image.
+    """
+
+    label: str
+    name: str
+    score: float
+    box: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class DetectionPrediction:
+    """The prediction for one image: its ``objects``, the best scores first, and its ``size``, width and height."""
+
+    objects: tuple[DetectedObject, ...]
+    size: tuple[int, int]
+
+    def draw(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The boxes with their labels over the image ``(H, W, C)``, as ``(H, W, 3)`` uint8."""
+        names = list(dict.fromkeys(each.name for each in self.objects))
+        boxes = [(each.box, names.index(each.name), f"{each.label} {each.score:.0%}") for each in self.objects]
+        return draw_boxes(pixels, boxes)
+
+
+def draw_boxes(
+    pixels: NDArray[np.uint8], boxes: Sequence[tuple[tuple[float, float, float, float], int, str]]
+) -> NDArray[np.uint8]:
+    """Boxes over an image ``(H, W, C)``, as ``(H, W, 3)`` uint8. Each is a box, a number for its colour, and a text."""
+    height, width = pixels.shape[:2]
+    image = Image.fromarray(np.ascontiguousarray(np.broadcast_to(pixels, (height, width, 3))))
+    line = max(1, round(min(height, width) / 160))
+    font = ImageFont.load_default(max(8.0, min(height, width) / 24))
+    pen = ImageDraw.Draw(image)
+    colours = voc_palette()[1:]
+    for box, number, text in reversed(boxes):  # the best last, above the others
+        red, green, blue = colours[number % len(colours)].tolist()
+        left, top, right, bottom = box
+        corners = (left, top, max(left, right - 1), max(top, bottom - 1))
+        pen.rectangle(corners, outline=(red, green, blue), width=line)
+        if not text:
+            continue
+        x0, y0, x1, y1 = pen.textbbox((left, top), text, font=font)
+        above = y1 - y0 + 2 if top >= y1 - y0 + 2 else 0
+        pen.rectangle((x0, y0 - above, x1 + 1, y1 - above + 1), fill=(red, green, blue))
+        bright = 299 * red + 587 * green + 114 * blue > 128_000
+        pen.text((left, top - above), text, fill=(0, 0, 0) if bright else (255, 255, 255), font=font)
+    return np.asarray(image)
+
+
+def detect(
+    predictor: Predictor, image: ImageLike, name: str | None = None, threshold: float = LEAST_SCORE
+) -> DetectionPrediction:
+    """The objects in an image with a score of at least ``threshold``, 0 … 1.
+
+    ``name``: of the image, in errors. Raises ``UserError``.
+    """
+    check_detection(predictor.model)
+    channels = predictor.model.preprocessing.channels
+    pixels = read_whole_photograph(image, channels, name)
+    return detect_pixels(predictor, pixels, name, threshold)
+
+
+def detect_pixels(
+    predictor: Predictor, pixels: NDArray[np.uint8], name: str | None = None, threshold: float = LEAST_SCORE
+) -> DetectionPrediction:
+    """:func:`detect` for the pixels ``(H, W, C)`` of an image with the channels of the model."""
+    model = predictor.model
+    heads = predictor.heads
+    assert isinstance(heads, DetectionNet)
+    height, width = pixels.shape[:2]
+    array = pixels[..., 0] if pixels.shape[2] == 1 else pixels
+    maps = predictor.feature_maps(predictor.read(array, name)[None])
+    if not bool(maps.isfinite().all()):
+        raise UserError(f"{name or 'the image'}: the output of the model is not finite, so there is no prediction")
+    with torch.inference_mode():
+        (found,) = heads.detect(maps)
+    scale = np.array([width, height, width, height]) / model.image_size
+    objects = []
+    for box, score, number in zip(found["boxes"].cpu().numpy(), found["scores"].tolist(), found["labels"].tolist(),
+                                  strict=True):  # fmt: skip
+        if score >= threshold:
+            left, top, right, bottom = (box * scale).tolist()
+            corners = (left, top, right, bottom)
+            objects.append(DetectedObject(model.labels[number], model.classes[number], score, corners))
+    return DetectionPrediction(tuple(objects), (width, height))
+
+
+def check_detection(model: Classifier) -> None:
+    """Raise ``UserError`` for a network of another task."""
+    if model.task != "detection":
+        raise UserError(f"this model is for {model.task}: it does not find objects")
+
+
+def detect_files(
+    predictor: Predictor,
+    images: Iterable[str],
+    stdin: bytes | None = None,
+    out: Path | None = None,
+    reporter: Reporter | None = None,
+    threshold: float | None = None,
+) -> Iterator[dict[str, Any]]:
+    """A dict for each image, in order: ``image``, ``width``, ``height`` and ``objects``; or ``error`` and no objects.
+
+    An object is a dict of ``name``, ``label``, ``score`` and ``box``. ``threshold``: the least score, 0 … 1, None for
+    ``LEAST_SCORE``. ``out``: a folder that receives ``NAME-boxes.png``, the image with the boxes; the dict has its
+    path, ``drawn``. Raises ``UserError`` if a file cannot be written.
+    """
+    check_detection(predictor.model)
+    least = LEAST_SCORE if threshold is None else threshold
+
+    def predict(own: NDArray[np.uint8], colour: NDArray[np.uint8], name: str | None) -> tuple[dict[str, Any], Any]:
+        found = detect_pixels(predictor, own, name, least)
+        objects = [
+            {"name": each.name, "label": each.label, "score": each.score, "box": list(each.box)}
+            for each in found.objects
+        ]
+        answer = {"width": found.size[0], "height": found.size[1], "objects": objects}
+        return answer, lambda: {"drawn": ("-boxes", found.draw(colour))}
+
+    return annotate_files(predictor, images, predict, "objects", stdin, out, reporter)

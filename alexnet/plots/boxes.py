@@ -1,0 +1,161 @@
+"""Images with the true boxes around their objects, and those that a network for detection finds.
+
+The images are an evenly spaced sample, and those in which most objects were missed or found where there are none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torchvision.ops import box_iou
+
+from alexnet.core.errors import UserError
+from alexnet.core.names import printable
+from alexnet.data.image_file import read_whole_photograph
+from alexnet.data.prepared import PreparedDataset
+from alexnet.data.splits import evenly_spaced
+from alexnet.inference.detection import detect_pixels, draw_boxes
+from alexnet.inference.predictor import Predictor
+from alexnet.plots.canvas import NARROW_WIDTH, Picture, new_figure, plot_image, shorten
+from alexnet.plots.inputs import FinishedRun, PlotInputs
+from alexnet.plots.options import Plot, ReportFigure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+IMAGES = 200  # of a dataset, evenly spaced, that the examples are chosen from
+SAMPLE, WORST = 4, 2
+TITLE_LENGTH = 24
+OVERLAP = 0.5  # intersection over union from which on a box is found
+ENLARGED = 3  # times, so that thin lines and labels can be read on small images
+
+Box = tuple[tuple[float, float, float, float], int, str]
+"""Left, top, right, bottom in pixels; the number of its class; its text."""
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """An image: ``pixels`` ``(H, W, C)``, its true boxes (None if unknown) and the boxes that were found."""
+
+    name: str
+    pixels: NDArray[np.uint8]
+    true: tuple[Box, ...] | None
+    found: tuple[Box, ...]
+
+    @property
+    def mistakes(self) -> int:
+        """The objects that were missed, and the boxes that are none; 0 if the objects are unknown."""
+        if self.true is None:
+            return 0
+        left, right = list(self.true), 0
+        for box in self.found:
+            overlaps = [_overlap(box, other) if box[1] == other[1] else 0.0 for other in left]
+            if overlaps and max(overlaps) >= OVERLAP:
+                left.pop(overlaps.index(max(overlaps)))
+                right += 1
+        return len(self.true) - right + len(self.found) - right
+
+
+def _overlap(one: Box, other: Box) -> float:
+    return float(box_iou(torch.tensor([one[0]]), torch.tensor([other[0]])))
+
+
+def _find(predictor: Predictor, pixels: NDArray[np.uint8]) -> tuple[Box, ...]:
+    numbers = {name: number for number, name in enumerate(predictor.model.classes)}
+    found = detect_pixels(predictor, pixels).objects
+    return tuple((each.box, numbers[each.name], f"{each.label} {each.score:.0%}") for each in found)
+
+
+def compose_boxes(predictor: Predictor, dataset: PreparedDataset, index: NDArray[np.int64], title: str) -> Picture:
+    """A sample of the images ``index`` of a dataset with boxes, and those with most mistakes."""
+    some = evenly_spaced(index, IMAGES)
+    labels = predictor.model.labels
+    examples = []
+    for name, pixels, rows in zip(dataset.names(some), dataset.read(some), dataset.read_boxes(some), strict=True):
+        true = tuple(
+            ((left, top, right, bottom), int(number), labels[int(number)])
+            for number, left, top, right, bottom, aside in rows.tolist()
+            if number >= 0 and not aside
+        )
+        examples.append(Example(name, pixels, true, _find(predictor, pixels)))
+    sample = [examples[place] for place in evenly_spaced(np.arange(len(examples)), SAMPLE).tolist()]
+    others = [example for example in examples if example not in sample]
+    worst = sorted(others, key=lambda example: -example.mistakes)[:WORST]
+    return plot_boxes([*sample, *worst], f"{title}: a sample, and the worst of {len(some):,}")
+
+
+def plot_boxes(examples: Sequence[Example], title: str) -> Picture:
+    """A column for each image: the image with its true boxes if they are known, and with the boxes that were found."""
+    lines = [
+        f"{example.name}: {len(example.found)} found"
+        + ("" if example.true is None else f" of {len(example.true)}, {example.mistakes} mistakes")
+        for example in examples
+    ]
+    values = {
+        example.name: {
+            "objects": None if example.true is None else len(example.true),
+            "found": [text for _, _, text in example.found],
+            "mistakes": None if example.true is None else example.mistakes,
+        }
+        for example in examples
+    }
+    return Picture(
+        _columns(examples, title, 1.9 * max(len(examples), 2)),
+        f"{title}. {'. '.join(lines)}",
+        values,
+        lambda: _columns(examples[:3], title, NARROW_WIDTH),
+    )
+
+
+def _drawn(example: Example, boxes: Sequence[Box]) -> NDArray[np.uint8]:
+    times = ENLARGED if max(example.pixels.shape) < 400 else 1
+    pixels = example.pixels.repeat(times, axis=0).repeat(times, axis=1)
+    larger: list[Box] = []
+    for (left, top, right, bottom), number, text in boxes:
+        larger.append(((left * times, top * times, right * times, bottom * times), number, text))
+    return draw_boxes(pixels, larger)
+
+
+def _columns(examples: Sequence[Example], title: str, width: float) -> Figure:
+    known = any(example.true is not None for example in examples)
+    rows = 2 if known else 1
+    figure = new_figure(width, 0.8 + width / len(examples) * rows * 1.12, title)
+    axes = figure.subplots(rows, len(examples), squeeze=False)
+    for column, example in enumerate(examples):
+        name = shorten(example.name.rpartition("/")[2], TITLE_LENGTH)
+        if known:
+            plot_image(axes[0, column], _drawn(example, example.true or ()), name)
+        text = "found" if column == 0 and known else "" if known else name
+        count = example.mistakes
+        mistakes = "" if example.true is None else f"{count} mistake{'' if count == 1 else 's'}"
+        plot_image(axes[-1, column], _drawn(example, example.found), f"{text} {mistakes}".strip())
+    return figure
+
+
+def _compose(inputs: PlotInputs) -> Picture:
+    predictor = inputs.predictor
+    if inputs.images:
+        examples = []
+        for path in inputs.images:
+            pixels = read_whole_photograph(path, predictor.model.preprocessing.channels)
+            examples.append(Example(printable(path), pixels, None, _find(predictor, pixels)))
+        return plot_boxes(examples, inputs.run_name)
+    if inputs.dataset.boxes is None:
+        raise UserError(f"{inputs.dataset.name} has no boxes: give --image FILE, or images with boxes")
+    return compose_boxes(predictor, inputs.dataset, inputs.test_images.index, inputs.test_images.title)
+
+
+def _compose_for_report(finished: FinishedRun) -> Picture:
+    test = finished.test_images
+    return compose_boxes(finished.predictor, finished.dataset, test.index, test.title)
+
+
+PLOT = Plot(
+    compose=_compose, max_images=6, options=("data",), tasks=("detection",),
+    report=ReportFigure("Boxes", _compose_for_report),
+)  # fmt: skip
