@@ -167,6 +167,12 @@ def _checked_folder(path: Path) -> Path | None:
 
 def _make_parent(path: Path) -> None:
     """Create the folder that ``path`` is in, but never one that :func:`check_before_writing` protects."""
+    try:
+        encoded = os.fsencode(path)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        encoded = b"\0"
+    if b"\0" in encoded:
+        raise OSError(errno.EILSEQ, "no file can have this name", str(path))
     folder = _checked_folder(path)
     if folder is None or folder == path:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -50,7 +50,7 @@ LEFT_OUT = {"bench"}  # it takes minutes, and starts programs of its own
 FORBIDDEN = {"--run"}  # the trainings of alexnet reproduce take hours
 LAST = {"train": ["train.steps=2"]}  # a valid line may ask for a training of days
 SMALL = ("model.width=0.1", "train.batch_size=8")
-OUTPUTS = ("--out", "--csv", "--predictions", "--sort-into")  # options that name what is written
+OUTPUTS = ("--out", "--csv", "--predictions", "--sort-into", "--names", "--shards")  # options that name what is written
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 RARELY = {"reproduce"}  # it reads all results, which takes seconds
@@ -484,6 +484,9 @@ def _may_write(line: Line, path: str, after: Snapshot) -> bool:
         targets = [os.path.normpath(f"work/{word}") for word in line.words if word]
         if folder in ("work", *targets, *(target.removesuffix("/model") for target in targets)):
             allowed.append(path)
+    if "neighbours" in line.words:  # the features of the training images are kept in the run
+        runs = (os.path.normpath(f"work/{word}").removesuffix("/model") for word in line.words if word)
+        allowed += [f"{run}/features" for run in runs]
     is_parent = any(name.startswith(f"{path}/") for name in allowed)  # a folder made on the way
     return is_parent or any(path == name or path.startswith(f"{name}/") for name in allowed)
 

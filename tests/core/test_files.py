@@ -347,3 +347,12 @@ def test_json_text_is_utf8_and_gives_the_names_back():
 )  # fmt: skip
 def test_sizes_have_three_figures(count, words):
     assert size_in_words(count) == words
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a\0b", "folder\0/a"])
+def test_a_name_that_no_file_can_have_is_an_os_error(name, tmp_path):
+    with pytest.raises(OSError, match="no file can have this name"):
+        write_bytes(tmp_path / name, b"")
+    with pytest.raises(OSError, match="no file can have this name"), publish_folder(tmp_path / name):
+        pass
+    assert list(tmp_path.iterdir()) == []
