@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ TEST_SHARE = 5  # one photograph in so many belongs to test
 LEAST, LARGEST = 0.10, 0.40  # side of a shape, as a share of the image's
 MOST_SHAPES = 4
 VISIBLE = 0.25  # of its area: a shape of which less is visible has no box
+PARTS = 4  # of a shipped photograph along each side
 EDGE = 60.0  # of the gradient's length, 0 … 1443: the baseline's threshold
 
 
@@ -127,15 +128,35 @@ def photographs_in(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def write(folder: Path, out: Path, seed: int = 0, counts: dict[str, int] | None = None) -> None:
-    """Write the made images with masks, ``classes.txt`` and COCO's ``annotations.json`` for each split.
+def shipped_photographs(place: Path) -> dict[str, list[Path]]:
+    """Split → parts of one of the two photographs that scikit-learn ships, written as files into ``place``."""
+    from sklearn.datasets import load_sample_images
 
-    ``folder``: photographs; ``counts``: split → number of images. Raises ``UserError``.
+    found: dict[str, list[Path]] = {}
+    for split, pixels in zip(COUNTS, load_sample_images().images, strict=True):
+        image = Image.fromarray(pixels)
+        width, height = (size // PARTS for size in image.size)
+        for number in range(PARTS**2):
+            left, top = number % PARTS * width, number // PARTS * height
+            path = place / f"{split}-{number}.png"
+            image.crop((left, top, left + width, top + height)).save(path)
+            found.setdefault(split, []).append(path)
+    return found
+
+
+def write(folder: Path, out: Path, seed: int = 0, counts: dict[str, int] | None = None) -> None:
+    """:func:`write_scenes` with the photographs in a folder. Raises ``UserError`` if there are too few."""
+    write_scenes(photographs_in(folder), out, seed, counts or COUNTS)
+
+
+def write_scenes(photographs: Mapping[str, Sequence[Path]], out: Path, seed: int, counts: Mapping[str, int]) -> None:
+    """Write made images with masks, ``classes.txt`` and COCO's ``annotations.json`` for each split.
+
+    ``photographs``: split → its photographs, more than ``MOST_SHAPES``; ``counts``: split → number of images.
     """
-    photographs = photographs_in(folder)
     with publish_folder(out) as place:
         write_text(place / "classes.txt", "".join(f"{name}\n" for name in CLASSES))
-        for split, count in (counts or COUNTS).items():
+        for split, count in counts.items():
             coco: dict[str, list[dict[str, Any]]] = {
                 "images": [], "annotations": [],
                 "categories": [{"id": number, "name": name} for number, name in enumerate(SHAPES, 1)],

@@ -1,4 +1,4 @@
-"""The adapters in examples/, against stubs of the interfaces that Brain-Score and thingsvision document."""
+"""The examples in examples/: adapters against stubs of Brain-Score and thingsvision, and demonstrations."""
 
 import importlib.util
 import sys
@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from alexnet import create_model, extract_features, save_model
+from alexnet import create_model, extract_features, save_model, train
+from alexnet.api import predict
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -177,3 +178,18 @@ def test_the_medical_demonstration_makes_files_of_five_patients_that_are_read(tm
     assert len(np.unique(dataset.groups)) == 5
     means = dataset.images.reshape(30, -1).astype(float)
     assert (means.max(axis=1) > means.min(axis=1) + 50).all()
+
+
+@pytest.mark.parametrize("task", ["segmentation", "detection"])
+def test_the_demonstration_of_shapes_is_trained_on_and_predicted(task, tmp_path):
+    module = example("shapes")
+    module.COUNTS = {"train": 24, "test": 8}
+    module.main(tmp_path / "shapes")
+    settings = {
+        "data.resize_size": 64, "data.image_size": 64, "augment.crop": 64, "train.epochs": 2, "train.precision": "fp32",
+    }  # fmt: skip
+    run = train(task, data=tmp_path / "shapes", out=tmp_path / "run", overrides=settings, progress=False)
+    assert run.result["images"] == 8 and run.result["init"]["copied"][0] == "conv1"
+    images = sorted(map(str, (tmp_path / "shapes" / "test" / "images").iterdir()))
+    for answer in predict(run.folder, images[:2], out=tmp_path / "out"):
+        assert "error" not in answer and Path(answer["mask" if task == "segmentation" else "drawn"]).is_file()

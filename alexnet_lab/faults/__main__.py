@@ -37,7 +37,13 @@ from alexnet_lab.faults.images import damage_images
 from alexnet_lab.faults.parsers import fuzz_parsers
 from alexnet_lab.faults.power import cut_power
 from alexnet_lab.faults.processes import kill_ranks
-from alexnet_lab.faults.resuming import kill_command, kill_while_training, resume_after_each_step, stop_by_signals
+from alexnet_lab.faults.resuming import (
+    kill_command,
+    kill_each_task,
+    kill_while_training,
+    resume_after_each_step,
+    stop_by_signals,
+)
 from alexnet_lab.faults.saving import kill_while_saving
 from alexnet_lab.faults.trial import FaultResult
 from alexnet_lab.faults.weights import FORMATS, damage_weights
@@ -64,6 +70,7 @@ class Scale:
     inputs: int  # of each parser
     lines: int  # command lines
     weights: int  # changed weights files of each format
+    task_kills: int  # of trainings for each task but classification
     ranks: int  # kills of processes of a training in several
 
 
@@ -84,13 +91,14 @@ class Part:
 
 QUICK = Scale(
     saves=40, cuts=10, kills=8, commands=0, seeds=1, signals=4, every=7, damages=120, images=1000, calls=47, inputs=50,
-    lines=120, weights=25, ranks=2,
+    lines=120, weights=25, task_kills=3, ranks=2,
 )  # fmt: skip
 FULL = Scale(
     saves=1000, cuts=300, kills=60, commands=20, seeds=3, signals=20, every=1, damages=1200, images=10_000, calls=1,
-    inputs=5000, lines=10_000, weights=10_000, ranks=2000,
+    inputs=5000, lines=10_000, weights=10_000, task_kills=30, ranks=2000,
 )  # fmt: skip
 PROCESSES = "processes"  # in no other trials: each kill takes half a minute
+TASKS = "tasks"
 ALONE = ("calls", "commands", "parsers", "weights")
 
 
@@ -107,6 +115,7 @@ def trials(folder: Path, scale: Scale, seed: int) -> Iterator[FaultResult]:
     yield cut_power(subfolder("power"), scale.cuts, draws)
     for number in range(scale.seeds):
         yield kill_while_training(subfolder(f"killed-{number}"), dataset, scale.kills, number, draws)
+    yield from kill_each_task(subfolder("tasks"), scale.task_kills, draws)
     if scale.commands:
         yield kill_command(subfolder("command"), scale.commands, draws)
     yield stop_by_signals(subfolder("signals"), dataset, scale.signals, draws)
@@ -125,6 +134,8 @@ def trials_alone(name: str, folder: Path, scale: Scale, seed: int, part: Part | 
     part = part or Part()
     if name == PROCESSES:
         return kill_ranks(folder, len(part.numbers(scale.ranks)), seed, part.out)
+    if name == TASKS:
+        return kill_each_task(folder, scale.task_kills if part.count is None else part.count, random.Random(seed))
     if name == "calls":
         return trials_with_library(folder, scale.calls) if library_is_loaded() else fail_every_call(folder, scale.calls)
     if name == "parsers":
@@ -167,7 +178,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """The command: run the trials, print and optionally keep them; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m alexnet_lab.faults", description=__doc__.splitlines()[0])
     parser.add_argument(
-        "name", nargs="?", choices=(*SMALL_DISK, *ALONE, PROCESSES),
+        "name", nargs="?", choices=(*SMALL_DISK, *ALONE, PROCESSES, TASKS),
         help="only this kind; fill and read-only need a small disk as --folder",
     )  # fmt: skip
     parser.add_argument("--folder", type=Path, help="where the trials write (default: a temporary folder)")

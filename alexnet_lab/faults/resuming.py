@@ -10,8 +10,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -20,20 +21,35 @@ from alexnet.api import finish
 from alexnet.config import Recipe, override
 from alexnet.core.errors import StoppedError
 from alexnet.data.loader import DEPTH, Batch
-from alexnet.data.prepared import PreparedDataset
+from alexnet.data.prepared import PreparedDataset, open_or_prepare
+from alexnet.data.sources import open_source
 from alexnet.plots.curves import CurvesFile
 from alexnet.recipes import get_recipe
 from alexnet.runtime.checkpoint import list_checkpoints, load_newest
 from alexnet.runtime.device import DeviceConfig
 from alexnet.runtime.log import NullReporter
 from alexnet.runtime.run import Run, lock_run_folder, start_or_continue
+from alexnet.training.build import resize_of
+from alexnet.training.datasets import ANNOTATIONS
 from alexnet.training.loop import Training
 from alexnet_lab.faults.trial import Child, FaultResult
+from alexnet_lab.made_scenes import shipped_photographs, write_scenes
 
 CPU = DeviceConfig(torch.device("cpu"), bf16=False)
 SMALL = ["train.precision=fp32", "data.image_size=16", "model.width=0.25", "train.epochs=40"]
 LONG = override(get_recipe("small-digits"), SMALL)
 SHORT = override(LONG, ["train.batch_size=256", "train.epochs=5"])  # 30 steps
+TASK_SIDE = 48  # pixels of the images of the other tasks
+OTHER_TASKS = {
+    name: override(
+        get_recipe(name),
+        {
+            "model.width": 0.125, "data.resize_size": TASK_SIDE, "data.image_size": TASK_SIDE,
+            "augment.crop": TASK_SIDE, "train.init": "none", "train.precision": "fp32", "train.epochs": 6,
+        },
+    )
+    for name in ("segmentation", "detection")
+}  # fmt: skip
 DEPTHS = (0, 3, 8)  # prefetched batches: none, the usual number, many
 CLOCK = {"seconds", "images_per_second", "matrix_gflops"}  # fields that differ between equal trainings
 GRACE = 30.0  # seconds between SIGTERM and SIGKILL on a cluster
@@ -73,24 +89,36 @@ def uninterrupted(folder: Path, recipe: Recipe, dataset: PreparedDataset, seed: 
 
 
 def kill_while_training(
-    folder: Path, dataset: PreparedDataset, kills: int, seed: int, draws: random.Random
+    folder: Path, dataset: PreparedDataset, kills: int, seed: int, draws: random.Random, recipe: Recipe = LONG
 ) -> FaultResult:
     """Trainings killed ``kills`` times in all, at random times from their first write to their last."""
-    result = FaultResult(f"SIGKILL at random times during a training, seed {seed}: same bits")
+    task = "a training" if recipe is LONG else f"a training for {recipe.model.task}"
+    result = FaultResult(f"SIGKILL at random times during {task}, seed {seed}: same bits")
     start = time.perf_counter()
-    _train(folder / "alone", LONG, dataset, seed)
+    _train(folder / "alone", recipe, dataset, seed)
     seconds, wanted, killed = time.perf_counter() - start, digest(folder / "alone"), 0
     mean = seconds / kills  # each kill costs a restart and the steps since the last checkpoint
     while killed < kills and not result.failures:
         run = folder / f"killed-{result.trials}"
         while not Run(run).finished:
-            child = Child(lambda send, run=run: _train(run, LONG, dataset, seed))  # type: ignore[misc]
+            child = Child(lambda send, run=run: _train(run, recipe, dataset, seed))  # type: ignore[misc]
             status, _ = child.signal_after(draws.expovariate(1 / mean), signal.SIGKILL)
             killed += status != 0
         result.count(passed=digest(run) == wanted, failure=f"other bits after {killed} kills")
     result.remark = f"{killed} kills; {seconds:.1f} s without kills"
     result.figures = {"kills": killed}
     return result
+
+
+def kill_each_task(folder: Path, kills: int, draws: random.Random) -> Iterator[FaultResult]:
+    """:func:`kill_while_training` for each task but classification, on made images."""
+    with tempfile.TemporaryDirectory() as place:
+        write_scenes(shipped_photographs(Path(place)), folder / "scenes", 0, {"train": 40, "test": 8})
+    for name, recipe in OTHER_TASKS.items():
+        source = open_source(str(folder / "scenes"), annotations=ANNOTATIONS[recipe.model.task])
+        dataset = open_or_prepare(source, TASK_SIDE, resize=resize_of(recipe), home=folder)
+        (folder / name).mkdir()
+        yield kill_while_training(folder / name, dataset, kills, 0, draws, recipe)
 
 
 def kill_command(folder: Path, kills: int, draws: random.Random) -> FaultResult:

@@ -11,7 +11,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # all kinds, one aft
 TRIALS = {  # at least so many in the quick set
     "SIGKILL while saving": 40,
     "power cut while saving": 10,
-    "SIGKILL at random times": 1,
+    "SIGKILL at random times during a training,": 1,
+    "SIGKILL at random times during a training for segmentation": 1,
+    "SIGKILL at random times during a training for detection": 1,
     "SIGTERM, SIGUSR1, SIGINT": 4,
     "stopped after each step": 15,
     "damaged checkpoint": 120,
