@@ -19,7 +19,7 @@ EXCEPT = {  # models, data and runtime never meet
     "data": {"models"},
     "runtime": {"models", "data"},
 }
-LAB_ORDER = ("experiments", "results", "faults", "bench", "claims")
+LAB_ORDER = ("commands", "made_scenes", "experiments", "results", "faults", "bench", "claims")
 
 
 def package(path: Path) -> str:

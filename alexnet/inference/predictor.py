@@ -12,7 +12,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 import torch
@@ -32,6 +32,10 @@ from alexnet.models.classifier import Classifier
 from alexnet.runtime.device import DeviceConfig, resolve_device
 from alexnet.runtime.log import NullReporter, Reporter, stage
 from alexnet.weights.load import load_model
+
+if TYPE_CHECKING:
+    from alexnet.inference.detection import DetectionPrediction
+    from alexnet.inference.segmentation import SegmentationPrediction
 
 BATCH = 64
 
@@ -79,9 +83,8 @@ class Predictor:
 
         An image is a path, the bytes of a file, a PIL image, or an array ``(H, W, 3)``, ``(H, W, 1)`` or ``(H, W)`` of
         uint8. An array ``(N, H, W, C)`` is a sequence. Images may differ in size. Raises ``UserError``, one line that
-        names the image, for one that cannot be read, and for ``top_k`` below 1. A model for segmentation predicts a
-        mask: see :func:`~alexnet.inference.segmentation.segment`; one for detection boxes: see
-        :func:`~alexnet.inference.detection.detect`.
+        names the image, for one that cannot be read, and for ``top_k`` below 1. Models for other tasks have
+        :meth:`segment` and :meth:`detect`.
         """
         check_classifies(self.model)
         _check_top_k(top_k)
@@ -94,6 +97,25 @@ class Predictor:
             pixels = [self.read(image, _name(image, number)) for number, image in batch]
             found += [self.ranked(row, top_k) for row in self.probabilities(pixels)]
         return found
+
+    def segment(self, image: ImageLike, name: str | None = None) -> SegmentationPrediction:
+        """The class of each pixel of an image, of a model for segmentation. ``name``: of the image, in errors.
+
+        Raises ``UserError`` for an image that cannot be read, and for a model for another task.
+        """
+        from alexnet.inference.segmentation import segment
+
+        return segment(self, image, name)
+
+    def detect(self, image: ImageLike, name: str | None = None, threshold: float = 0.5) -> DetectionPrediction:
+        """The objects in an image with a score of at least ``threshold``, 0 … 1, of a model for detection.
+
+        ``name``: of the image, in errors. Raises ``UserError`` for an image that cannot be read, and for a model for
+        another task.
+        """
+        from alexnet.inference.detection import detect
+
+        return detect(self, image, name, threshold)
 
     def read(self, image: ImageLike, name: str | None = None) -> NDArray[np.uint8]:
         """The pixels ``(S, S, C)`` uint8 of an image, as a prepared dataset would hold them.
@@ -189,7 +211,10 @@ class Predictor:
 def check_classifies(model: Classifier) -> None:
     """Raise ``UserError`` for a network that does not give each image a class."""
     if model.task != "classification":
-        raise UserError(f"this model is for {model.task}: it does not give an image a class")
+        method = {"segmentation": "segment", "detection": "detect"}[model.task]
+        raise UserError(
+            f"this model is for {model.task}: it does not give an image a class; in Python, use Predictor.{method}"
+        )
 
 
 def is_one_image(images: Any) -> bool:

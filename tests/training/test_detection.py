@@ -159,7 +159,7 @@ def test_predictions_are_boxes_in_pixels_of_the_image(run, tmp_path, capsys, mon
     with Image.open(good["drawn"]) as drawn:
         assert drawn.size == (200, 90) and drawn.mode == "RGB"
     assert "error" in bad
-    found = detect(Predictor(run.folder), tmp_path / "wide.png", threshold=0.0)
+    found = Predictor(run.folder).detect(tmp_path / "wide.png", threshold=0.0)
     assert [each.score for each in found.objects] == scores
     assert main(["predict", str(run.folder), *images, "--csv", "--threshold", "0"]) == 2
     rows = list(csv.reader(io.StringIO(capsys.readouterr().out)))

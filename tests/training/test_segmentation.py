@@ -107,7 +107,7 @@ def test_predictions_are_masks_of_the_size_of_the_image(run, tmp_path):
     with Image.open(good["overlay"]) as overlay:
         assert overlay.size == (216, 72)
     assert "error" in bad
-    found = segment(Predictor(run.folder), tmp_path / "wide.png")
+    found = Predictor(run.folder).segment(tmp_path / "wide.png")
     np.testing.assert_array_equal(found.mask, mask)
 
 
