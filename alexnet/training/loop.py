@@ -111,7 +111,7 @@ class Training:
         identity = Identity(recipe, seed, dataset.digest, "" if init is None else weights_digest(init))
         self.state = State(identity, self.network, self.optimizer, self.interval, self.epoch)
         self.graph: GraphStep | None = None
-        if graphs_pay(device_config, group, recipe.train.accumulate_steps):
+        if self.task.fixed_shapes and graphs_pay(device_config, group, recipe.train.accumulate_steps):
             self.graph = GraphStep(self.fast_network, running_averages(self.fast_network), reporter.log)
         self._safe_step = 0  # step of the newest checkpoint
         self._moving_step = 0  # last step at which the loss was not that of guessing

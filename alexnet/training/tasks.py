@@ -58,7 +58,8 @@ class TrainingTask:
     ``read_targets``: the targets of images with one row each, or None for their classes. ``augment_targets``: as the
     augmentation changes the images, from the packed draws. ``criterion``: the loss of a recipe, for a dataset, its
     training images, the network and a random seed. ``metrics``: without images yet, for a network. ``outputs``: the
-    arguments of ``metrics.add`` for images, batch by batch.
+    arguments of ``metrics.add`` for images, batch by batch. ``fixed_shapes``: whether all steps have tensors of equal
+    shapes, so that they can be a CUDA graph.
     """
 
     read_targets: Callable[[PreparedDataset, NDArray[np.int64]], NDArray[Any]] | None
@@ -66,6 +67,7 @@ class TrainingTask:
     criterion: Callable[[Recipe, PreparedDataset, NDArray[np.int64], Classifier, int], Criterion]
     metrics: Callable[[Classifier], Measured]
     outputs: Callable[[Classifier, PreparedDataset, NDArray[np.int64], DeviceConfig, Group], Iterator[tuple[Any, ...]]]
+    fixed_shapes: bool = True
 
 
 def _device(network: Classifier) -> Any:
@@ -120,6 +122,7 @@ TRAINING_TASKS: Mapping[Task, TrainingTask] = {
         criterion=_detection_loss,
         metrics=lambda network: DetectionMetrics(network.num_classes),
         outputs=detected,
+        fixed_shapes=False,
     ),
 }
 """Task → what its trainings do."""

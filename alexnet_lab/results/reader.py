@@ -99,6 +99,10 @@ class Results:
         """The finished runs of a training, on ``device`` ("cpu", "cuda") if given; empty if there are none."""
         return [run for run in self._newest(training, device) if "top1" in run]
 
+    def measured(self, training: str) -> Runs:
+        """The finished runs of a training for any task, see :attr:`~alexnet.metrics.measures.MEASURES`."""
+        return [run for run in self._newest(training) if "images" in run]
+
     def diverged(self, training: str) -> Runs:
         """The runs of a training that ended with a loss or a weight that is not finite."""
         return [run for run in self._newest(training) if "finding" in run]

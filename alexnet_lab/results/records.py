@@ -34,6 +34,7 @@ ENSEMBLE = ("split", "views", "images", "top1", "top5", "loss")
 PER_RUN = (
     "seed", "split", "views", "top1", "top5", "loss", "images", "splits", "steps", "seconds", "images_per_second",
     "matrix_gflops", "hardware", "per_class", "calibration_error", "kept_epoch", "active_units", "kernels", "one_view",
+    "task", "mean_iou", "pixel_accuracy", "map50", "map", "objects",
 )  # fmt: skip
 
 
