@@ -211,7 +211,9 @@ class TrainingPlan:
     def check_parallel(self, parallel: Parallel, processes: int = 1) -> None:
         """Raise ``UserError`` if several processes cannot divide the work of this training in this way."""
         if processes > 1 and self.recipe.model.task == "detection":
-            raise UserError("a detection is trained in one process: its loss is no sum over the images of a batch")
+            raise UserError(
+                "detection trains in one process: leave out --nproc (its loss cannot be summed over processes)"
+            )
         if parallel != "data":
             check_settings(self.recipe, parallel)
             check_divisible(build_model(self.recipe, self.dataset, 0, self.init.network), parallel)
@@ -440,6 +442,8 @@ def plan(
         raise UserError(f"--reached {reached}: give a number above 0, at most 1")
     if link is not None and not 0 < link < math.inf:
         raise UserError(f"--link {link}: give a number above 0")
+    if found.model.task == "detection" and count > 1:
+        raise UserError("detection trains in one process, on one device: give --devices 1xNAME")
     row, changes = get_variant(found.model.variant), found.model.overrides()
     known = SETS.get(found.data.source)
     if images is None and known is None:

@@ -5,8 +5,8 @@ overlapping, with 10 to 40 % of its side. So neither colour nor texture gives a 
 follows from a random seed and from the photographs, of which train and test have different ones. The images are made:
 an accuracy on them says that a network has learned, and nothing about photographs of real objects.
 
-``write`` makes a folder that ``alexnet train segmentation --data FOLDER`` takes. ``baseline`` measures what thresholds
-on edges reach without any training.
+``write`` makes a folder for ``alexnet train segmentation --data FOLDER`` and ``alexnet train detection``. ``baseline``
+measures what thresholds on edges reach without any training.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from alexnet.core.errors import UserError
-from alexnet.core.files import publish_folder, write_bytes, write_json, write_text
+from alexnet.core.files import publish_folder, read_json, write_bytes, write_json, write_text
 from alexnet.core.randomness import derive_key
 from alexnet.data.decode import ImageRefusedError, decode
 from alexnet.data.masks import encode_mask
 from alexnet.data.sources import list_images
+from alexnet.metrics.detection import DetectionMetrics
 from alexnet.metrics.segmentation import SegmentationMetrics
 from alexnet_lab.commands import exit_status
 
@@ -204,6 +205,35 @@ def baseline(folder: Path) -> SegmentationMetrics:
     return metrics
 
 
+def box_baseline(folder: Path) -> DetectionMetrics:
+    """The average precision of the boxes around the parts of :func:`edge_mask` on the test images.
+
+    They have the commonest class of the training boxes; larger ones have higher scores.
+    """
+    import torch
+
+    train, test = (read_json(folder / split / "annotations.json") for split in COUNTS)
+    kinds = [each["category_id"] - 1 for each in train["annotations"]]
+    label = int(np.bincount(kinds, minlength=len(SHAPES)).argmax())
+    metrics = DetectionMetrics(len(SHAPES), "edges", "test", SHAPES)
+    for image in test["images"]:
+        pixels = np.array(Image.open(folder / "test" / "images" / image["file_name"]))
+        parts = ndimage.find_objects(ndimage.label(edge_mask(pixels, 1))[0])
+        boxes = torch.tensor([(x.start, y.start, x.stop, y.stop) for y, x in parts], dtype=torch.float32).view(-1, 4)
+        areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        labels = torch.full((len(boxes),), label)
+        found = {"boxes": boxes, "scores": areas / SIDE**2, "labels": labels}
+        own = [each for each in test["annotations"] if each["image_id"] == image["id"]]
+        rows = [(each["category_id"] - 1, *_corners(each["bbox"]), 0) for each in own]
+        metrics.add([found], np.array(rows, np.float32).reshape(1, -1, 6), [0.0])
+    return metrics
+
+
+def _corners(box: Sequence[float]) -> tuple[float, float, float, float]:
+    left, top, width, height = box
+    return left, top, left + width, top + height
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m alexnet_lab.made_scenes", description=__doc__.splitlines()[0])
@@ -223,6 +253,7 @@ def main(words: Sequence[str] | None = None) -> int:
             return
         found = baseline(given.folder)
         print(f"thresholds on edges: mean IoU {found.mean_iou:.1%}, pixel accuracy {found.pixel_accuracy:.1%}")
+        print(f"boxes around them: mAP50 {box_baseline(given.folder).map50:.1%}")
 
     return exit_status(work)
 

@@ -102,14 +102,15 @@ def _predict(add: Add) -> None:
     add("model", metavar="MODEL", help=MODEL)
     add("images", nargs="+", metavar="IMAGE", help="image files, folders of images, or - for one image on stdin")
     add("--top-k", type=int, metavar="K", help="classes to print for each image (default: 5; with --csv 1)")
-    add("--threshold", type=share, metavar="P", help='below this probability, 0 to 1, the image is "none of these"')
+    least = 'below it, 0 to 1, an image is "none of these", and a box is left out (default for boxes: 0.5)'
+    add("--threshold", type=share, metavar="P", help=least)
     add("--sort-into", metavar="FOLDER", help="copy each image into FOLDER/CLASS/; nothing is moved or overwritten")
     add(
         "--out",
         metavar="FOLDER",
         help="of a model for masks or boxes: write a picture of them for each image",
     )
-    add("--csv", action="store_true", help="print CSV: file, predicted, probability")
+    add("--csv", action="store_true", help="print CSV: file, predicted, probability; or a row for each box")
     add_names(add)
     add_device_and_precision(add)
     add_reference(add)

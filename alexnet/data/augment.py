@@ -202,7 +202,7 @@ def augment_boxes(boxes: Tensor, draws: Tensor, spec: AugmentSpec, preprocessing
     """Boxes ``(N, M, 6)`` as :func:`augment_packed` changes their images, without a rotation; see ``boxes.py``.
 
     They are in pixels of the stored images, and in pixels of the network's input afterwards. They are cut at the edges
-    of the crop. A box of which less than ``LEAST_VISIBLE`` remains is set aside: it is neither an object nor none.
+    of the crop. If less than ``LEAST_VISIBLE`` of a box remains, the box is not counted.
     """
     top, left, flip = draws[0].float(), draws[1].float(), draws[2] != 0
     side = float(preprocessing.crop)

@@ -1,9 +1,9 @@
 """Boxes around the objects of images.
 
-A box is a row of six numbers: the class, left, top, right, bottom in pixels, and whether it is set aside (1) or counts
-(0). Pixel i is the interval from i to i + 1, so a box around one pixel is 1 wide. Boxes that are set aside are COCO's
-crowds and VOC's difficult objects: they are not trained on, and finding or missing one is neither right nor wrong.
-Where images have different numbers of boxes, the rows of an array are filled up with the class −1.
+A box is a row of six numbers: the class, left, top, right, bottom in pixels, and a flag: 1 for a box that is not
+counted, else 0. Pixel i is the interval from i to i + 1, so a box around one pixel is 1 wide. COCO's crowds and VOC's
+difficult objects are not counted: to find or to miss one changes no measure, and a network is trained as if there were
+no object. Where images have different numbers of boxes, the rows of an array are filled up with the class −1.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ COLUMNS = 6
 PADDING = -1  # the class of a row that is no box
 LEAST_SIDE = 1.0  # pixels of a prepared image: a box that becomes narrower is left out
 MOST_BOXES = 10_000  # of one image
+ROUNDING = 0.5  # pixels: a box that extends beyond the image by less is cut without a note
 
 
 def check_boxes(
@@ -28,7 +29,7 @@ def check_boxes(
     """The boxes ``(n, 6)`` of an image of ``width`` × ``height`` pixels, cut at its edges.
 
     Boxes without area are left out. ``notes`` receives what was changed. Raises ``ImageRefusedError`` for a box outside
-    of the image, for one whose sides are the wrong way round, for numbers that are not finite, and for a class that
+    the image, for one with right < left or bottom < top, for numbers that are not finite, and for a class that
     does not exist.
     """
     if len(rows) > MOST_BOXES:
@@ -41,13 +42,13 @@ def check_boxes(
         if not 0 <= number < classes or number != int(number):
             raise ImageRefusedError(f"has a box of class {number:g}, and there are {classes} classes")
         if right < left or bottom < top:
-            raise ImageRefusedError(f"{text}: its right or bottom edge comes first")
+            raise ImageRefusedError(f"{text}: its right edge is left of its left edge, or its bottom above its top")
         if left >= width or top >= height or right < 0 or bottom < 0:
-            raise ImageRefusedError(f"{text}, outside of its {width} × {height} pixels")
+            raise ImageRefusedError(f"{text}, outside its {width} × {height} pixels")
     cut = boxes.copy()
     cut[:, 1:5] = np.clip(boxes[:, 1:5], 0, [width, height, width, height])
-    if (cut != boxes).any():
-        notes.append("box that reaches over the edge, cut there")
+    if (np.abs(cut - boxes) > ROUNDING).any():
+        notes.append("box that extends beyond the image, cut at the edge")
     area = (cut[:, 3] > cut[:, 1]) & (cut[:, 4] > cut[:, 2])
     if not area.all():
         notes.append("box without area, left out")
@@ -74,7 +75,7 @@ def fit_boxes(
     fitted[:, 1:5] = np.clip(boxes[:, 1:5] * np.array(scale * 2) - np.array(offset * 2), 0, side)
     large = ((fitted[:, 3:5] - fitted[:, 1:3]) >= LEAST_SIDE).all(axis=1)
     if not large.all():
-        notes.append(f"box that is narrower than {LEAST_SIDE:g} pixel or outside of the prepared image, left out")
+        notes.append(f"box that is narrower than {LEAST_SIDE:g} pixel or outside the prepared image, left out")
     return fitted[large]
 
 

@@ -25,18 +25,19 @@ from alexnet.models.classifier import Classifier
 from alexnet.models.detection import DetectionNet
 from alexnet.runtime.log import Reporter
 
-LEAST_SCORE = 0.5  # of the boxes that are shown; scores are 0 … 1
+SHOWN_SCORE = 0.5  # of the boxes that are shown; scores are 0 … 1, and lower ones than 0.05 are never found
 
 
 @dataclass(frozen=True)
 class DetectedObject:
-    """One object. ``label``: its class for people; ``name``: in the data. ``score``: 0 … 1.
+    """One object. ``label``: its class for people; ``name``: in the data; ``number``: its number. ``score``: 0 … 1.
 
     ``box``: left, top, right, bottom in pixels of the image.
     """
 
     label: str
     name: str
+    number: int
     score: float
     box: tuple[float, float, float, float]
 
@@ -50,8 +51,7 @@ class DetectionPrediction:
 
     def draw(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The boxes with their labels over the image ``(H, W, C)``, as ``(H, W, 3)`` uint8."""
-        names = list(dict.fromkeys(each.name for each in self.objects))
-        boxes = [(each.box, names.index(each.name), f"{each.label} {each.score:.0%}") for each in self.objects]
+        boxes = [(each.box, each.number, f"{each.label} {each.score:.0%}") for each in self.objects]
         return draw_boxes(pixels, boxes)
 
 
@@ -72,16 +72,17 @@ def draw_boxes(
         pen.rectangle(corners, outline=(red, green, blue), width=line)
         if not text:
             continue
-        x0, y0, x1, y1 = pen.textbbox((left, top), text, font=font)
-        above = y1 - y0 + 2 if top >= y1 - y0 + 2 else 0
-        pen.rectangle((x0, y0 - above, x1 + 1, y1 - above + 1), fill=(red, green, blue))
+        x0, y0, x1, y1 = pen.textbbox((0, 0), text, font=font)
+        x = max(0.0, min(left, width - x1 - 2))  # the whole text is inside the image
+        y = top - y1 - 2 if top >= y1 + 2 else top
+        pen.rectangle((x + x0, y + y0, x + x1 + 1, y + y1 + 1), fill=(red, green, blue))
         bright = 299 * red + 587 * green + 114 * blue > 128_000
-        pen.text((left, top - above), text, fill=(0, 0, 0) if bright else (255, 255, 255), font=font)
+        pen.text((x, y), text, fill=(0, 0, 0) if bright else (255, 255, 255), font=font)
     return np.asarray(image)
 
 
 def detect(
-    predictor: Predictor, image: ImageLike, name: str | None = None, threshold: float = LEAST_SCORE
+    predictor: Predictor, image: ImageLike, name: str | None = None, threshold: float = SHOWN_SCORE
 ) -> DetectionPrediction:
     """The objects in an image with a score of at least ``threshold``, 0 … 1.
 
@@ -94,7 +95,7 @@ def detect(
 
 
 def detect_pixels(
-    predictor: Predictor, pixels: NDArray[np.uint8], name: str | None = None, threshold: float = LEAST_SCORE
+    predictor: Predictor, pixels: NDArray[np.uint8], name: str | None = None, threshold: float = SHOWN_SCORE
 ) -> DetectionPrediction:
     """:func:`detect` for the pixels ``(H, W, C)`` of an image with the channels of the model."""
     model = predictor.model
@@ -114,7 +115,7 @@ def detect_pixels(
         if score >= threshold:
             left, top, right, bottom = (box * scale).tolist()
             corners = (left, top, right, bottom)
-            objects.append(DetectedObject(model.labels[number], model.classes[number], score, corners))
+            objects.append(DetectedObject(model.labels[number], model.classes[number], number, score, corners))
     return DetectionPrediction(tuple(objects), (width, height))
 
 
@@ -135,11 +136,11 @@ def detect_files(
     """A dict for each image, in order: ``image``, ``width``, ``height`` and ``objects``; or ``error`` and no objects.
 
     An object is a dict of ``name``, ``label``, ``score`` and ``box``. ``threshold``: the least score, 0 … 1, None for
-    ``LEAST_SCORE``. ``out``: a folder that receives ``NAME-boxes.png``, the image with the boxes; the dict has its
+    ``SHOWN_SCORE``. ``out``: a folder that receives ``NAME-boxes.png``, the image with the boxes; the dict has its
     path, ``drawn``. Raises ``UserError`` if a file cannot be written.
     """
     check_detection(predictor.model)
-    least = LEAST_SCORE if threshold is None else threshold
+    least = SHOWN_SCORE if threshold is None else threshold
 
     def predict(own: NDArray[np.uint8], colour: NDArray[np.uint8], name: str | None) -> tuple[dict[str, Any], Any]:
         found = detect_pixels(predictor, own, name, least)

@@ -1,9 +1,9 @@
-"""Average precision of detections: the measure of COCO (Lin et al. 2014), by torchmetrics and faster-coco-eval.
+"""Average precision of detected objects: the measure of COCO (Lin et al. 2014), by torchmetrics and faster-coco-eval.
 
-A detection is right if it has the class of an object and overlaps it by a given intersection over union (IoU); each
-object can be found once. The average precision of a class is the area below its curve of precision over recall. mAP50
-is its mean over the classes for an IoU of 0.5, mAP the mean over IoUs of 0.5 to 0.95. Boxes that are set aside (crowds,
-difficult objects) are neither right nor wrong.
+A detected object is right if it has the class of a true object and overlaps it by a given intersection over union
+(IoU); each true object can be found once. The average precision of a class is the area below its curve of precision
+over recall. mAP50 is its mean over the classes for an IoU of 0.5, mAP the mean over IoUs of 0.5 to 0.95. Boxes that are
+not counted (crowds, difficult objects) change no measure.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ EXTRA = "detection"
 
 @dataclass
 class DetectionMetrics:
-    """The detections and the objects of the images so far.
+    """The detected and the true objects of the images so far.
 
     ``name``, ``split``: of the model and of the images; ``class_names``: in the order of the classes.
     """
@@ -86,6 +86,7 @@ class DetectionMetrics:
     def summary(self) -> dict[str, Any]:
         """The measures as values for JSON: ``map50``, ``map``, ``loss``, ``images``, ``objects``, ``per_class``.
 
+        ``map50`` and ``map`` are None without objects.
         ``per_class``: class → ``ap`` (over IoUs of 0.5 to 0.95; None for a class without objects), and ``objects``.
         """
         counts = np.zeros(self.num_classes, np.int64)
@@ -99,8 +100,8 @@ class DetectionMetrics:
             )
         )
         return {
-            "map50": self.map50,
-            "map": self.map,
+            "map50": self.map50 if counts.any() else None,
+            "map": self.map if counts.any() else None,
             "loss": self.loss if math.isfinite(self.loss) else None,
             "images": self.images,
             "objects": int(counts.sum()),

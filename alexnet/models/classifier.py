@@ -116,6 +116,11 @@ class Classifier(nn.Module):
         return next(reversed(self._modules))
 
     @property
+    def class_layers(self) -> tuple[str, ...]:
+        """The layers whose outputs belong to the classes."""
+        return (self.last_layer,)
+
+    @property
     def classifier(self) -> nn.Linear:
         """The linear layer that gives the logits."""
         layer = self.get_submodule(self.last_layer)
@@ -126,8 +131,10 @@ class Classifier(nn.Module):
         """Replace the last linear layer by a new one for ``num_classes`` classes, on the same device and dtype.
 
         Its weights are drawn with the random seed ``seed``, as in :meth:`init_weights`. The class names become "0",
-        "1", … Raises ``UserError`` if ``num_classes`` is below 1.
+        "1", … Raises ``UserError`` if ``num_classes`` is below 1, and for a network for another task.
         """
+        if self.head != "classifier":
+            raise UserError(f"this network is for {self.task}: create a new one with the number of classes")
         if num_classes < 1:
             raise UserError(f"num_classes = {num_classes}: a classifier needs at least 1 class")
         old, name = self.classifier, self.last_layer

@@ -1,29 +1,27 @@
 """Faster R-CNN on the convolutions of an AlexNet: boxes around the objects of an image, each with a class.
 
 Ren, He, Girshick and Sun, "Faster R-CNN" (NIPS 2015, arXiv 1506.01497). The last pool is left out. A small network on
-the maps of conv5 proposes boxes (RPN): for each place it scores and moves a few anchors, boxes of fixed sizes. The maps
-inside each proposal are pooled to one size (RoIAlign, He et al. 2017) and go through fc6 and fc7, which give the class
-and move the box once more. In the networks for 224 pixels, fc6 has as many inputs as in the
-classifier, so its weights can be copied.
+the maps of conv5 (RPN) proposes boxes: at each place it gives a few anchors, boxes of fixed sizes, a score and a
+correction of their edges. The maps inside each proposal are pooled to one size (RoIAlign, He et al. 2017) and go
+through fc6 and fc7, which give the class and correct the edges again. In the networks for 224 pixels, fc6 has as many
+inputs as in the classifier, so its weights can be copied.
 
-Proposals, matching, sampling, losses and non-maximum suppression are torchvision's. The anchors and RoIAlign are ours,
-because torchvision's assume that the first pixel of the maps lies at the corner of the image.
+Proposals, matching, sampling, losses and non-maximum suppression are computed by torchvision, which is imported when a
+network is used, because that takes more than a second. The anchors and RoIAlign are our own code: torchvision assumes
+that the first pixel of the maps lies at the corner of the image, and its RoIAlign has no deterministic form on a GPU.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
-from torchvision.models.detection.rpn import RegionProposalNetwork
-from torchvision.ops import roi_align
 
 from alexnet.config import Head
 from alexnet.models.alexnet import ACTIVATIONS, AlexNet, Architecture
@@ -31,12 +29,17 @@ from alexnet.models.classifier import Classifier
 from alexnet.models.grid import Grid, grids_after
 from alexnet.models.layers import Conv2d, Masks, init_layer
 
+if TYPE_CHECKING:
+    from torchvision.models.detection.image_list import ImageList
+    from torchvision.models.detection.roi_heads import RoIHeads
+
 ASPECTS = (0.5, 1.0, 2.0)  # of the anchors: height over width
 SIZES = (0.15, 0.35, 0.7)  # of the anchors of a new network, as shares of the image's side
 BOXES_PER_IMAGE = 64  # that the second stage learns from
 PROPOSALS = {"training": 300, "testing": 100}
 MOST_DETECTIONS = 100
-LEAST_SCORE = 0.05
+LEAST_SCORE = 0.05  # of a detected object
+SAMPLES = 2  # points along each side of a cell of RoIAlign
 LEAST_POOLED = 6  # pixels: the side of the maps of a proposal; that of the paper's network before fc6
 
 Detections = dict[str, Tensor]
@@ -106,6 +109,8 @@ class DetectionNet(AlexNet):
             {"boxes": rows[:, 1:5].contiguous(), "labels": rows[:, 0].long() + 1}
             for rows in (image[(image[:, 0] >= 0) & (image[:, 5] == 0)] for image in targets.float())
         ]
+        from torchvision.models.detection.roi_heads import fastrcnn_loss
+
         proposals, losses = self._propose(maps, wanted)
         heads = self._second_stage(training=True)
         proposals, _, labels, shifts_wanted = heads.select_training_samples(proposals, wanted)
@@ -117,6 +122,9 @@ class DetectionNet(AlexNet):
 
     def _propose(self, maps: Tensor, targets: list[dict[str, Tensor]] | None) -> tuple[list[Tensor], dict[str, Tensor]]:
         """Proposals ``(n, 4)`` for each image; with ``targets``, also the losses of the first stage."""
+        from torchvision.models.detection.image_list import ImageList
+        from torchvision.models.detection.rpn import RegionProposalNetwork
+
         rpn = RegionProposalNetwork(
             _Anchors(self.anchors, self.grid), _FirstStage(self), fg_iou_thresh=0.7, bg_iou_thresh=0.3,
             batch_size_per_image=256, positive_fraction=0.5, pre_nms_top_n={"training": 1000, "testing": 500},
@@ -127,6 +135,8 @@ class DetectionNet(AlexNet):
         return rpn(images, {"0": maps}, targets)  # type: ignore[no-any-return]
 
     def _second_stage(self, training: bool) -> RoIHeads:
+        from torchvision.models.detection.roi_heads import RoIHeads
+
         heads = RoIHeads(
             nn.Identity(), nn.Identity(), nn.Identity(), fg_iou_thresh=0.5, bg_iou_thresh=0.5,
             batch_size_per_image=BOXES_PER_IMAGE, positive_fraction=0.25, bbox_reg_weights=None,
@@ -189,8 +199,13 @@ class DetectionNet(AlexNet):
         """There is no dropout."""
         return {}
 
+    @property
+    def class_layers(self) -> tuple[str, ...]:
+        """The layers whose outputs belong to the classes."""
+        return "box_class", "box_shift"
+
     def layer_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The layers before the first stage, in forward order: only these run one after another."""
+        """The layers of the convolutional part, in forward order; those of the two stages are no sequence."""
         return {name: shape for name, shape in super().layer_shapes().items() if name in self._features}
 
 
@@ -229,8 +244,29 @@ def pool_boxes(maps: Tensor, boxes: list[Tensor], grid: Grid, side: int) -> Tens
     """The feature maps ``(N, C, h, w)`` inside boxes, ``(R, C, side, side)`` (RoIAlign, He et al. 2017).
 
     ``boxes``: for each image ``(n, 4)``, left, top, right, bottom in pixels of the input. Pixel i of the image is the
-    interval from i to i + 1, so its centre, where :class:`Grid` counts it, lies at i + 0.5.
+    interval from i to i + 1, so its centre, where :class:`Grid` counts it, lies at i + 0.5. A cell is the mean of
+    ``SAMPLES`` × ``SAMPLES`` points, each interpolated bilinearly, as in torchvision's ``roi_align`` with
+    ``aligned=True``. Both axes are independent, so it is two products with small matrices, whose gradient is
+    deterministic on a GPU too.
     """
-    places = [(each - 0.5 - grid.start) / grid.step + 0.5 for each in boxes]
-    pooled: Tensor = roi_align(maps, places, side, spatial_scale=1.0, sampling_ratio=2, aligned=True)
-    return pooled
+    pooled = []
+    for image, each in zip(maps, boxes, strict=True):
+        places = (each - 0.5 - grid.start) / grid.step
+        columns = _cells(places[:, 0], places[:, 2], image.shape[2], side)
+        rows = _cells(places[:, 1], places[:, 3], image.shape[1], side)
+        pooled.append(rows[:, None] @ image @ columns[:, None].mT)
+    return torch.cat(pooled)
+
+
+def _cells(start: Tensor, end: Tensor, size: int, side: int) -> Tensor:
+    """``(n, side, size)``: the weight of each of ``size`` pixels in each of ``side`` cells between start and end.
+
+    ``start``, ``end`` ``(n,)``: in pixels of the maps, 0 at the centre of the first one. Points further than a pixel
+    outside of the maps have the value 0; those nearer have that of the outermost pixel.
+    """
+    steps = (torch.arange(side * SAMPLES, device=start.device, dtype=start.dtype) + 0.5) / (side * SAMPLES)
+    points = start[:, None] + (end - start)[:, None] * steps
+    inside = (points >= -1) & (points <= size)
+    pixels = torch.arange(size, device=start.device, dtype=start.dtype)
+    weights = (1 - (points.clamp(0, size - 1)[..., None] - pixels).abs()).clamp_min(0) * inside[..., None]
+    return weights.view(len(start), side, SAMPLES, size).mean(dim=2)

@@ -1,6 +1,6 @@
 """Images with the true boxes around their objects, and those that a network for detection finds.
 
-The images are an evenly spaced sample, and those in which most objects were missed or found where there are none.
+The images are an evenly spaced sample, and those with the most missed objects and wrong boxes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchvision.ops import box_iou
 
 from alexnet.core.errors import UserError
 from alexnet.core.names import printable
@@ -49,7 +48,7 @@ class Example:
 
     @property
     def mistakes(self) -> int:
-        """The objects that were missed, and the boxes that are none; 0 if the objects are unknown."""
+        """The number of missed objects and of wrong boxes; 0 if the true boxes are unknown."""
         if self.true is None:
             return 0
         left, right = list(self.true), 0
@@ -62,13 +61,14 @@ class Example:
 
 
 def _overlap(one: Box, other: Box) -> float:
+    from torchvision.ops import box_iou  # importing torchvision takes more than a second
+
     return float(box_iou(torch.tensor([one[0]]), torch.tensor([other[0]])))
 
 
 def _find(predictor: Predictor, pixels: NDArray[np.uint8]) -> tuple[Box, ...]:
-    numbers = {name: number for number, name in enumerate(predictor.model.classes)}
     found = detect_pixels(predictor, pixels).objects
-    return tuple((each.box, numbers[each.name], f"{each.label} {each.score:.0%}") for each in found)
+    return tuple((each.box, each.number, f"{each.label} {each.score:.0%}") for each in found)
 
 
 def compose_boxes(predictor: Predictor, dataset: PreparedDataset, index: NDArray[np.int64], title: str) -> Picture:
@@ -93,7 +93,7 @@ def plot_boxes(examples: Sequence[Example], title: str) -> Picture:
     """A column for each image: the image with its true boxes if they are known, and with the boxes that were found."""
     lines = [
         f"{example.name}: {len(example.found)} found"
-        + ("" if example.true is None else f" of {len(example.true)}, {example.mistakes} mistakes")
+        + ("" if example.true is None else f" of {len(example.true)}, {_mistakes(example)}")
         for example in examples
     ]
     values = {
@@ -110,6 +110,10 @@ def plot_boxes(examples: Sequence[Example], title: str) -> Picture:
         values,
         lambda: _columns(examples[:3], title, NARROW_WIDTH),
     )
+
+
+def _mistakes(example: Example) -> str:
+    return f"{example.mistakes} mistake{'' if example.mistakes == 1 else 's'}"
 
 
 def _drawn(example: Example, boxes: Sequence[Box]) -> NDArray[np.uint8]:
@@ -130,10 +134,7 @@ def _columns(examples: Sequence[Example], title: str, width: float) -> Figure:
         name = shorten(example.name.rpartition("/")[2], TITLE_LENGTH)
         if known:
             plot_image(axes[0, column], _drawn(example, example.true or ()), name)
-        text = "found" if column == 0 and known else "" if known else name
-        count = example.mistakes
-        mistakes = "" if example.true is None else f"{count} mistake{'' if count == 1 else 's'}"
-        plot_image(axes[-1, column], _drawn(example, example.found), f"{text} {mistakes}".strip())
+        plot_image(axes[-1, column], _drawn(example, example.found), f"found: {_mistakes(example)}" if known else name)
     return figure
 
 

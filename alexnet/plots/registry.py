@@ -22,7 +22,7 @@ PLOTS = {
     "augmentations": "an image as training augments it, and the views of a test",
     "filters": "first-layer filters by column, with colour and orientation indices",
     "masks": "images with their true and their predicted masks, of a segmentation",
-    "boxes": "images with their true boxes and those that a detection finds",
+    "boxes": "images with their true boxes and the detected ones",
     "predictions": "images with their five most probable classes; mistakes",
     "confusion": "confusion matrix and accuracy of each class",
     "roc": "ROC curve with its AUC, the operating point, and the calibration",

@@ -1,8 +1,8 @@
 """Recipes for detection: a folder of images with boxes around their objects.
 
 ``detection`` starts from the trained weights that come with the package, and is for small images.
-``detection-caffenet`` is Faster R-CNN (Ren et al. 2015) on the convolutions of CaffeNet, as in the first tables of Fast
-R-CNN (Girshick 2015, model S): it needs published weights to be of use (``--from``).
+``detection-caffenet`` is Faster R-CNN (Ren et al. 2015) on the convolutions of CaffeNet, model S of Fast R-CNN
+(Girshick 2015, table 6). Give it published weights with ``--from``: without them its accuracy is low.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ def describe_measure(result: Mapping[str, Any]) -> str:
 
     Of a classification: "83.6% top-1 (95 % interval 82.9% – 84.3%), 99.1% top-5, loss 0.49 on 10,000 images".
     Of a segmentation: "71.2% mean IoU, 93.0% of the pixels right, loss 0.25 on 200 images".
-    Of a detection: "61.3% mAP50, 38.0% mAP (IoU 0.5 to 0.95), loss 0.41 on 200 images with 480 objects".
+    Of a model for detection: "61.3% mAP50, 38.0% mAP (IoU 0.5 to 0.95), loss 0.41 on 200 images with 480 objects".
 
     The balanced accuracy is among them if the classes have different numbers of images. The interval is the 95 %
     confidence interval of the accuracy for that number of images.
@@ -31,7 +31,9 @@ def describe_measure(result: Mapping[str, Any]) -> str:
     """
     loss = "no loss" if result["loss"] is None else f"loss {result['loss']:.4f}"
     if result.get("task") == "detection":
-        shares = f"{result['map50']:.2%} mAP50, {result['map']:.2%} mAP (IoU 0.5 to 0.95)"
+        shares = "no objects to find"
+        if result["map50"] is not None:
+            shares = f"{result['map50']:.2%} mAP50, {result['map']:.2%} mAP (IoU 0.5 to 0.95)"
         on = f"{describe_images(result)} with {result['objects']:,} objects"
         return "; ".join([f"{shares}, {loss} on {on}", *_not_finite(result)])
     if result.get("task") == "segmentation":
@@ -106,9 +108,9 @@ def describe_segmentations(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def describe_detections(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Tables of the metrics of one or several detections of the same images: all objects, and each class."""
+    """Tables of the metrics of one or several models for detection on the same images: all objects, and each class."""
     whole = [
-        (row["run"], f"{row['map50']:.2%}", f"{row['map']:.2%}", "–" if row["loss"] is None else f"{row['loss']:.4f}")
+        (row["run"], _share(row["map50"]), _share(row["map"]), "–" if row["loss"] is None else f"{row['loss']:.4f}")
         for row in rows
     ]
     runs = [row["run"] for row in rows] if len(rows) > 1 else ["AP (IoU 0.5 to 0.95)"]

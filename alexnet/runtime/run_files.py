@@ -181,10 +181,10 @@ class ClassOfObjects(_Fields):
 
 
 class DetectionResult(Result):
-    """``result.json`` of a detection that was evaluated."""
+    """``result.json`` of a model for detection that was evaluated; no measures if there are no objects."""
 
-    map50: Share
-    map: Share
+    map50: Share | None
+    map: Share | None
     loss: Number | None
     images: Annotated[int, Field(ge=1, lt=2**63)]
     objects: Count

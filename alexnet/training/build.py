@@ -118,9 +118,16 @@ def build_model(recipe: Recipe, dataset: PreparedDataset, seed: int, init: Class
 
 def _boxes_to_find(recipe: Recipe, dataset: PreparedDataset, image_size: int) -> NDArray[np.floating]:
     """The boxes ``(B, 4)`` of the training images that count, in pixels of the network's input."""
-    train, _ = split_indices(recipe, dataset)
+    train, val = split_indices(recipe, dataset)
     boxes = dataset.read_boxes(train).reshape(-1, COLUMNS)
     counted = boxes[(boxes[:, 0] >= 0) & (boxes[:, 5] == 0)]
+    if not len(counted):
+        raise UserError(f"no training image of {dataset.name} has a box: check that the annotations belong to them")
+    decided = dataset.read_boxes(val)
+    if recipe.train.keep == "best-on-val" and not ((decided[..., 0] >= 0) & (decided[..., 5] == 0)).any():
+        raise UserError(
+            f"no validation image of {dataset.name} has a box, so no weights are the best: add --set train.keep=last"
+        )
     scale = image_size / (recipe.augment.crop or dataset.side)
     corners: NDArray[np.floating] = counted[:, 1:5].astype(np.float64) * scale
     return corners
@@ -178,6 +185,7 @@ def check_task(recipe: Recipe, dataset: PreparedDataset) -> None:
             "train.class_weights=none": recipe.train.class_weights == "none",
             "train.label_smoothing=0": recipe.train.label_smoothing == 0,
             "train.accumulate_steps=1": recipe.train.accumulate_steps == 1,
+            f"augment.crop={dataset.side}": recipe.augment.crop in (None, dataset.side),  # no object is cut off
             "augment.pad=0": recipe.augment.pad == 0,  # mirrored margins would show objects without boxes
         }
     for setting, right in unused.items():

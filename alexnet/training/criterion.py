@@ -1,4 +1,4 @@
-"""The loss of a batch and the number of its right predictions, for each task but detection (``detection.py``).
+"""The loss of a batch and the number of its right predictions, for classification and segmentation.
 
 The loss of a batch is a mean over its images, also of a part of it, so that parts can be added up: those of several
 processes, and those of ``train.accumulate_steps``.

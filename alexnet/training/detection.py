@@ -1,4 +1,4 @@
-"""Training and evaluation of a detection: its loss, and the detections of images on the centre view."""
+"""Training and evaluation of models for detection: the loss, and the detected objects of images."""
 
 from __future__ import annotations
 

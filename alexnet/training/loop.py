@@ -281,7 +281,8 @@ class Training:
     def compute(self, network: Classifier, spec: AugmentSpec, batch: Batch, inputs: StepInputs) -> Outcome:
         """Augment the images of a batch, draw dropout masks, and compute the gradients.
 
-        Of ``batch``, only the number of images and their classes are used, so this can be captured in a CUDA graph.
+        Of ``batch``, only the number of images, their classes and the step are used, and the step only by losses that
+        draw random numbers. So the others can be captured in a CUDA graph.
         """
         sites, count = self.network.dropout_sites, len(batch.all_index)
         draws = inputs.numbers[len(sites) :].view(packed_rows(spec), len(batch.index))

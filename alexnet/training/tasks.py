@@ -38,7 +38,7 @@ class Measured(Protocol):
 
     @property
     def not_finite(self) -> Sized | int:
-        """The images whose output is not finite, or their number; false if there are none."""
+        """The number of images whose output is not finite, or these images."""
         ...
 
     @property
@@ -55,11 +55,11 @@ class Measured(Protocol):
 class TrainingTask:
     """One task.
 
-    ``read_targets``: the targets of images with one row each, or None for their classes. ``augment_targets``: as the
-    augmentation changes the images, from the packed draws. ``criterion``: the loss of a recipe, for a dataset, its
-    training images, the network and a random seed. ``metrics``: without images yet, for a network. ``outputs``: the
-    arguments of ``metrics.add`` for images, batch by batch. ``fixed_shapes``: whether all steps have tensors of equal
-    shapes, so that they can be a CUDA graph.
+    ``read_targets``: reads the targets of images, a row for each; None: their classes. ``augment_targets``: changes the
+    targets as augmentation changes the images, from the packed draws. ``criterion``: makes the loss from a recipe, a
+    dataset, its training images, the network and a random seed. ``metrics``: makes measures without images.
+    ``outputs``: yields the arguments of ``metrics.add``, batch by batch. ``fixed_shapes``: whether all steps have
+    tensors of equal shapes, so that they can be a CUDA graph.
     """
 
     read_targets: Callable[[PreparedDataset, NDArray[np.int64]], NDArray[Any]] | None

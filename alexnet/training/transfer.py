@@ -150,16 +150,16 @@ def _transferred(network: Classifier, fitting: Mapping[str, object]) -> Transfer
 def fitting_tensors(network: Classifier, init: Classifier) -> dict[str, dict[str, Tensor]]:
     """Layer → its tensors in ``init``, up to the first layer that has another shape in ``network``.
 
-    The last layer fits if both have the same classes in the same order. If the numbers of input channels differ, the
-    weights of the first layer are converted, see :func:`convert_channels`. Raises ``UserError`` if the first layer does
-    not fit.
+    A layer whose outputs belong to the classes fits if both networks have the same classes in the same order. If the
+    numbers of input channels differ, the weights of the first layer are converted, see :func:`convert_channels`. Raises
+    ``UserError`` if the first layer does not fit.
     """
     ours, theirs = network.state_dict(), init.state_dict()
     layers, of_init = layers_of(network), layers_of(init)
     first = next(iter(layers))
     fitting: dict[str, dict[str, Tensor]] = {}
     for layer, names in layers.items():
-        if layer == network.last_layer and network.classes != init.classes:
+        if layer in network.class_layers and network.classes != init.classes:
             break
         if names != of_init.get(layer):
             break

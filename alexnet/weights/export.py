@@ -187,7 +187,7 @@ def check_exportable(model: Classifier, file_format: str, options: ExportOptions
     """The exporter of a format. Raises ``UserError`` if the format cannot hold this network or these options."""
     exporter = get_exporter(file_format)
     if model.task == "detection":
-        raise UserError("a model for detection cannot be exported: its boxes are chosen by rules, not by layers")
+        raise UserError("a model for detection cannot be exported: non-maximum suppression is no layer of the network")
     if model.task != "classification":
         if file_format not in OF_OTHER_TASKS:
             raise UserError(

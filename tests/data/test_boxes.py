@@ -29,15 +29,15 @@ def test_a_box_over_the_edge_is_cut_and_one_without_area_left_out_with_a_note():
     notes = []
     found = check_boxes([(0, -3, 2, 4, 99, 0), (1, 5, 5, 5, 7, 0)], 10, 8, 2, notes)
     np.testing.assert_array_equal(found, boxes((0, 0, 2, 4, 8, 0)))
-    assert notes == ["box that reaches over the edge, cut there", "box without area, left out"]
+    assert notes == ["box that extends beyond the image, cut at the edge", "box without area, left out"]
 
 
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ((0, 11, 2, 14, 4, 0), "outside of its 10 × 8 pixels"),
-        ((0, 1, -9, 3, -1, 0), "outside of its 10 × 8 pixels"),
-        ((0, 5, 2, 3, 4, 0), "its right or bottom edge comes first"),
+        ((0, 11, 2, 14, 4, 0), "outside its 10 × 8 pixels"),
+        ((0, 1, -9, 3, -1, 0), "outside its 10 × 8 pixels"),
+        ((0, 5, 2, 3, 4, 0), "its right edge is left of its left edge"),
         ((0, 1, 2, math.nan, 4, 0), "not finite"),
         ((0, 1, 2, math.inf, 4, 0), "not finite"),
         ((2, 1, 2, 3, 4, 0), "has a box of class 2, and there are 2 classes"),
@@ -82,7 +82,7 @@ def test_a_box_outside_of_the_centre_square_is_left_out_with_a_note():
     notes = []
     found = fit_boxes(boxes((0, 0, 0, 10, 50, 0), (1, 40, 0, 60, 50, 0)), (100, 50), 50, "short-side", notes)
     np.testing.assert_array_equal(found, boxes((1, 15, 0, 35, 50, 0)))
-    assert len(notes) == 1 and "outside of the prepared image" in notes[0]
+    assert len(notes) == 1 and "outside the prepared image" in notes[0]
 
 
 def test_rows_are_filled_up_with_no_class():

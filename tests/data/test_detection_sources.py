@@ -109,13 +109,19 @@ def changed(path, change):
             "unknown image",
         ),
         (lambda c: c["annotations"][0].update(image_id=99), "no annotations of COCO", "unknown image"),
-        (lambda c: c["annotations"][0].update(bbox=[1, 2, 3]), "is damaged", "not enough values"),
-        (lambda c: c["annotations"][0].update(bbox="wide"), "is damaged", "could not convert"),
-        (lambda c: c.pop("images"), "is damaged", "'images' is missing"),
+        (lambda c: c["annotations"][0].update(bbox=[1, 2, 3]), "is damaged", "bbox is not four numbers"),
+        (lambda c: c["annotations"][0].update(bbox="wide"), "is damaged", "bbox is not four numbers"),
+        (lambda c: c.pop("images"), "is damaged", "'images' is missing, or no list"),
         (lambda c: c["images"][0].update(file_name="../../etc/passwd"), "is damaged", "not inside the folder"),
         (lambda c: c["images"][0].update(id=True), "is damaged", "the id True is no integer"),
-        (lambda c: c["images"][1].update(file_name="000.png"), "lists a file twice", ""),
-        (lambda c: c["categories"][0].update(name="square"), "is 'bar', and 'square' in another split", ""),
+        (
+            lambda c: c["images"].append({"id": 0, "file_name": "z.png"}),
+            "has two images with the same id or the same name",
+            "",
+        ),
+        (lambda c: c.update(annotations={}), "is damaged", "'annotations' is missing, or no list"),
+        (lambda c: c["images"][1].update(file_name="000.png"), "has two images with the same id or the same name", ""),
+        (lambda c: c["categories"][0].update(name="other"), "is 'bar', and 'other' in another split", ""),
     ],
 )
 def test_damaged_annotations_of_coco_cost_one_line(change, line, detail, tmp_path):
@@ -136,7 +142,7 @@ def test_a_json_bomb_costs_one_line(tmp_path):
 
 @pytest.mark.parametrize(
     ("box", "reason"),
-    [([60, 2, 9, 9], "outside of its 48 × 48 pixels"), ([5, 2, -3, 9], "its right or bottom edge comes first")],
+    [([60, 2, 9, 9], "outside its 48 × 48 pixels"), ([5, 2, -3, 9], "its right edge is left of its left edge")],
 )
 def test_an_image_with_a_wrong_box_is_refused_and_the_others_are_used(box, reason, tmp_path):
     folder = write_coco(tmp_path / "made", FEW)
@@ -144,6 +150,23 @@ def test_an_image_with_a_wrong_box_is_refused_and_the_others_are_used(box, reaso
     dataset = prepared(folder)
     (refused,) = dataset.meta["refused"]
     assert reason in refused["reason"] and len(dataset.subset("train")) == 4
+
+
+def test_a_stated_size_is_that_of_the_image(tmp_path):
+    folder = write_coco(tmp_path / "made", FEW)
+    changed(folder / "train" / "annotations.json", lambda c: c["images"][0].update(width=48, height=48))
+    changed(folder / "train" / "annotations.json", lambda c: c["images"][1].update(width=96, height=96))
+    assert refusals(folder) == ["is 48 × 48 pixels, and annotations.json was made for 96 × 96"]
+
+
+def test_the_trainval_of_pascal_voc_is_train_and_what_is_in_no_list_is_counted(tmp_path):
+    folder = write_voc(tmp_path / "VOC2007", (("train", 4), ("test", 3)))
+    lists = folder / "ImageSets" / "Main"
+    (lists / "train.txt").rename(lists / "trainval.txt")
+    (lists / "test.txt").write_text("test_000\n")
+    dataset = prepared(folder)
+    assert (len(dataset.subset("train")), len(dataset.subset("test"))) == (4, 1)
+    assert "ignored, image or annotations in no list: test_001 and 1 more" in dataset.meta["warnings"]
 
 
 def test_annotations_and_images_that_do_not_belong_together_are_counted(tmp_path):
@@ -173,6 +196,7 @@ EXTERNAL = (
         (EXTERNAL, "has the damaged annotations"),
         ("<annotation><object>", "has the damaged annotations"),
         ("", "has the damaged annotations"),
+        ('<?xml version="1.0" encoding="foo"?><annotation/>', "has the damaged annotations"),
         ("<annotation><object><name>cat</name></object></annotation>", "unknown class 'cat'"),
         ("<annotation><object><name>bar</name></object></annotation>", "has an object without a box"),
         (
@@ -203,7 +227,7 @@ def test_damaged_annotations_of_voc_are_a_reason_to_refuse_the_image(text, reaso
         ("square 0.5 0.5 0.2 0.2\n", "has damaged labels"),
         ("0 nan 0.5 0.2 0.2\n", "has damaged labels"),
         ("5 0.5 0.5 0.2 0.2\n", "has a box of class 5"),
-        ("0 3.5 0.5 0.2 0.2\n", "outside of its 48 × 48 pixels"),
+        ("0 3.5 0.5 0.2 0.2\n", "outside its 48 × 48 pixels"),
         ("\xff\xfe", "has damaged labels"),
     ],
 )
@@ -220,6 +244,7 @@ def test_damaged_labels_of_yolo_are_a_reason_to_refuse_the_image(text, reason, t
         (lambda f: (f / "classes.txt").unlink(), "has no classes.txt"),
         (lambda f: (f / "labels").rename(f / "texts"), "has no boxes: expected COCO"),
         (lambda f: [path.unlink() for path in f.glob("images/*/*")], "has no image with boxes"),
+        (lambda f: [path.unlink() for path in f.glob("labels/*/*")], "no image has a file of labels"),
         (lambda f: (f / "images/train/000.jpg").write_bytes(b""), "has two images called 000"),
     ],
 )

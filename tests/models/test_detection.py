@@ -2,6 +2,7 @@
 
 import copy
 from collections import OrderedDict
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -205,6 +206,15 @@ def test_convolutions_and_hidden_layers_of_a_classifier_are_copied():
     found = transfer_weights(network, classifier)
     assert found.copied == ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7")
     assert torch.equal(network.fc6.weight, classifier.fc6.weight)
+
+
+def test_layers_of_other_classes_are_not_copied():
+    before, network = narrow(), narrow()
+    before.info = replace(before.info, classes=("a", "b", "c"), labels=("a", "b", "c"))
+    found = transfer_weights(network, before)
+    assert found.new == ("box_class", "box_shift") and found.copied[-1] == "rpn_box"
+    with pytest.raises(UserError, match="this network is for detection"):
+        network.reset_classifier(5)
 
 
 def test_weights_depend_on_the_seed_and_a_copy_has_its_own():

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from alexnet import Predictor, evaluate, export, extract_features, plot, train, verify
+from alexnet.api import plan as plan_devices
 from alexnet.api import plan_training, predict
 from alexnet.cli.main import main
 from alexnet.core.errors import StoppedError, UserError
@@ -19,6 +20,7 @@ from alexnet.inference.detection import detect
 from alexnet.metrics.detection import DetectionMetrics
 from alexnet.models.bundle import load_model
 from alexnet.report.build import rebuild
+from alexnet.report.text import describe_measure
 from alexnet.runtime.device import resolve_device
 from alexnet.runtime.log import NullReporter
 from alexnet.training.detection import pack_detections, random_numbers, unpack_detections
@@ -130,7 +132,8 @@ def test_without_objects_or_detections_the_measures_are_zero():
     metrics = DetectionMetrics(2, class_names=CLASSES)
     metrics.add([objects()], np.zeros((1, 0, 6), np.float32), [0.1])
     found = metrics.summary()
-    assert (found["map50"], found["map"], found["objects"]) == (0, 0, 0)
+    assert (found["map50"], found["map"], found["objects"]) == (None, None, 0)
+    assert "no objects to find" in describe_measure({**found, "task": "detection", "split": "test"})
     assert all(each == {"ap": None, "objects": 0} for each in found["per_class"].values())
     metrics.add([objects()], np.array([[[1, 0, 0, 9, 9, 0]]], np.float32), [0.1])
     assert metrics.summary()["per_class"] == {"square": {"ap": None, "objects": 0}, "bar": {"ap": 0.0, "objects": 1}}
@@ -191,7 +194,7 @@ def test_an_image_of_the_prepared_size_is_predicted_as_it_is_measured(run, folde
 def test_settings_that_a_detection_does_not_have_are_refused_by_name(folder, tmp_path):
     for setting, value in {
         "augment.rotation": 5.0, "augment.pad": 4, "train.class_weights": "balanced", "train.label_smoothing": 0.1,
-        "train.accumulate_steps": 2,
+        "train.accumulate_steps": 2, "augment.crop": 40,
     }.items():  # fmt: skip
         with pytest.raises(UserError, match=setting.replace(".", r"\.")):
             train(
@@ -204,8 +207,17 @@ def test_settings_that_a_detection_does_not_have_are_refused_by_name(folder, tmp
         "detection", data=folder, labels=(), out=tmp_path / "c", init=None, overrides=QUICK, device=None,
         reference=False, data_root=None, weights_root=None, keep_checkpoints=False, reporter=NullReporter(),
     )  # fmt: skip
-    with pytest.raises(UserError, match="a detection is trained in one process"):
+    with pytest.raises(UserError, match="detection trains in one process: leave out --nproc"):
         plan.check_parallel("data", 2)
+
+
+def test_images_without_any_box_cost_one_line(tmp_path):
+    folder = write_coco(tmp_path / "made")
+    for split, line in (("val", "add --set train.keep=last"), ("train", "no training image of made has a box")):
+        path = folder / split / "annotations.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"annotations": []}))
+        with pytest.raises(UserError, match=line):
+            train("detection", data=folder, out=tmp_path / split, overrides=QUICK, progress=False)
 
 
 def test_a_missing_package_costs_one_line_before_anything_is_computed(folder, tmp_path, monkeypatch):
@@ -220,7 +232,7 @@ def test_a_missing_package_costs_one_line_before_anything_is_computed(folder, tm
         train("detection", data=write_voc(tmp_path / "voc"), out=tmp_path / "run", overrides=QUICK, progress=False)
 
 
-def test_other_commands_know_what_the_model_is_for(run, folder, tmp_path):
+def test_other_commands_know_what_the_model_is_for(run, folder, tmp_path, capsys):
     features = extract_features(run.folder, folder / "test" / "images", "conv1,relu5", tmp_path / "f", progress=False)
     assert features["relu5"].shape[0] == 6
     with pytest.raises(UserError, match="unknown layer"):
@@ -234,6 +246,11 @@ def test_other_commands_know_what_the_model_is_for(run, folder, tmp_path):
     with pytest.raises(UserError, match="masks is a plot of models for segmentation"):
         plot("masks", run)
     assert plot("boxes", run).axes
+    assert plot("boxes", run, image=str(folder / "test" / "images" / "000.png")).axes
+    assert main(["summary", str(run.folder)]) == 0
+    assert "not in the table, because they run for each box: fc6, fc7, rpn_conv" in capsys.readouterr().out
+    with pytest.raises(UserError, match="detection trains in one process"):
+        plan_devices("detection", "8xH100", images=1000)
     with pytest.raises(UserError, match="--sort-into is for models that give each image a class"):
         predict(run.folder, [str(folder / "test" / "images")], sort_into=tmp_path / "sorted")
 

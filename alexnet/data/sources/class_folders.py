@@ -252,7 +252,8 @@ def _check_class_names(filled: Mapping[str, Tree], where: str) -> None:
     if all(is_pictures(name) or is_annotations(name) for name in names) and any(map(is_annotations, names)):
         raise UserError(
             f"{where}: {_list(names)} look like images and their annotations, not like classes: expected one folder of "
-            f"images per class, or {LABELS_HINT}"
+            f"images per class, or {LABELS_HINT}; masks are for "
+            "alexnet train segmentation, boxes for alexnet train detection"
         )
     if any(folder.images for folder in filled.values()):
         return

@@ -7,7 +7,7 @@
 ``labels/`` with a text file for each image, a line "class x y width height" for each box, as shares of the image, and
 ``classes.txt``; an image without a text file has no objects.
 
-Images without objects are valid: they show what is no object.
+Images without objects are valid: they are examples of background.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def _coco_files(root: Path, ignored: Ignored) -> dict[str | None, tuple[str, str
         if split not in (None, UNLABELLED) and folder is not None:
             _add_split(root, found, split, (f"{COCO_FOLDER}/{path.name}", folder))
     if "val" in found and "test" not in found and "train" in found and (root / COCO_FOLDER).is_dir():
-        ignored.note("the test images have no annotations, so the images of val are the test images")
+        ignored.note("there are no test images with annotations, so the images of val are the test images")
         found["test"] = found.pop("val")
     return found
 
@@ -152,14 +152,18 @@ def _coco(
     if len(set(classes)) < len(classes):
         raise UserError(f"{root}: two categories have the same name")
     for split, images, content in several:
+        if not (root / images).is_dir():
+            raise UserError(f"{root / files[split][0]} has no folder {images}/ beside it: expected {EXPECTED}")
         there = {each[0]: _below(images, each) for each in list_files(root / images, ignored)}
         annotations = content.file(root)
         for number, name in content.images.items():
+            name = name if name in there else name.removeprefix(f"{IMAGES}/")
             if name not in there:
                 ignored.add("annotations of an image that is not there", name)
                 continue
             rows = content.boxes.get(number, [])
-            boxes = _reader([(places[category], *rest) for category, *rest in rows])
+            file = PurePosixPath(annotations[0]).name
+            boxes = _reader([(places[category], *rest) for category, *rest in rows], content.sizes[number], file)
             image = there.pop(name)
             found.append(_Boxed(split, image[0], boxes, (image, annotations)))
         for name, image in sorted(there.items()):
@@ -170,11 +174,12 @@ def _coco(
 
 @dataclass(frozen=True)
 class _CocoFile:
-    """The checked content of a file: id → name of categories and images; image → its boxes."""
+    """The checked content of a file: id → name of categories and images; image → stated size, and its boxes."""
 
     path: Path
     categories: dict[int, str]
     images: dict[int, str]
+    sizes: dict[int, tuple[Any, Any]]
     boxes: dict[int, list[tuple[int, float, float, float, float, float]]]
 
     @classmethod
@@ -182,23 +187,28 @@ class _CocoFile:
         """Raises ``UserError`` for a file that is damaged or of another format."""
         try:
             content = read_json(path, COCO_LIMIT)
-            categories = {_id(each["id"]): printable(str(each["name"])) for each in content["categories"]}
-            images = {_id(each["id"]): _relative(str(each["file_name"])) for each in content["images"]}
+            categories = {_id(each): printable(str(each["name"])) for each in _entries(content, "categories")}
+            images = {_id(each): _relative(each.get("file_name")) for each in _entries(content, "images")}
+            sizes = {each["id"]: (each.get("width"), each.get("height")) for each in content["images"]}
             boxes: dict[int, list[tuple[int, float, float, float, float, float]]] = {}
-            for each in content["annotations"]:
-                image, category = _id(each["image_id"]), _id(each["category_id"])
+            for each in _entries(content, "annotations"):
+                image, category, box = each.get("image_id"), each.get("category_id"), each.get("bbox")
                 if image not in images or category not in categories:
                     raise ValueError(f"annotation {each.get('id')} is of an unknown image or category")
-                left, top, width, height = (float(number) for number in each["bbox"])
+                if not isinstance(box, list) or len(box) != 4 or not all(type(value) in (int, float) for value in box):
+                    raise ValueError(f"annotation {each.get('id')}: bbox is not four numbers")
+                left, top, width, height = map(float, box)
                 crowd = float(bool(each.get("iscrowd", 0)))
                 boxes.setdefault(image, []).append((category, left, top, left + width, top + height, crowd))
         except OSError as error:
             raise unreadable(path, error) from error
-        except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError) as error:
-            raise UserError(f"{path} is damaged, or no annotations of COCO", [_reason(error)]) from error
-        if len(set(images.values())) < len(images):
-            raise UserError(f"{path} lists a file twice")
-        return cls(path, categories, images, boxes)
+        except (ValueError, TypeError, LookupError, OverflowError) as error:
+            reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
+            raise UserError(f"{path} is damaged, or no annotations of COCO", [reason]) from error
+        for what, entries in (("images", images), ("categories", categories)):
+            if len(entries) < len(content[what]) or len(set(entries.values())) < len(entries):
+                raise UserError(f"{path} has two {what} with the same id or the same name")
+        return cls(path, categories, images, sizes, boxes)
 
     def file(self, root: Path) -> File:
         """Path below ``root``, size and time, for a fingerprint."""
@@ -206,28 +216,45 @@ class _CocoFile:
         return self.path.relative_to(root).as_posix(), found.st_size, found.st_mtime_ns
 
 
-def _id(value: Any) -> int:
+def _entries(content: Any, name: str) -> list[dict[str, Any]]:
+    """The list ``name`` of a JSON document. Raises ``ValueError`` for anything else than a list of objects."""
+    entries = content.get(name) if isinstance(content, dict) else None
+    if not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):
+        raise ValueError(f"{name!r} is missing, or no list of objects")
+    return entries
+
+
+def _id(entry: Mapping[str, Any]) -> int:
+    value = entry.get("id")
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"the id {value!r} is no integer")
+        raise ValueError(f"the id {value!r} is no integer")  # noqa: TRY004 – the value of a file
     return value
 
 
-def _relative(name: str) -> str:
+def _relative(name: Any) -> str:
     """A file name of annotations. Raises ``ValueError`` for one that leaves the folder."""
-    path = PurePosixPath(name)
+    path = PurePosixPath(name) if isinstance(name, str) else PurePosixPath()
     if path.is_absolute() or ".." in path.parts or not path.parts:
-        raise ValueError(f"the file name {printable(name)!r} is not inside the folder")
+        raise ValueError(f"the file name {printable(str(name))!r} is not inside the folder")
     return path.as_posix()
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, KeyError):
-        return f"{error.args[0]!r} is missing"
-    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+def _reader(rows: Sequence[Sequence[float]], stated: tuple[Any, Any] = (None, None), file: str = "") -> BoxReader:
+    """A reader that returns ``rows``. ``stated``: the size of the image in the annotations ``file``, if known."""
+
+    def read(width: int, height: int) -> Sequence[Sequence[float]]:
+        _check_size((width, height), stated, file)
+        return rows
+
+    return read
 
 
-def _reader(rows: Sequence[Sequence[float]]) -> BoxReader:
-    return lambda width, height: rows
+def _check_size(size: tuple[int, int], stated: tuple[Any, Any], file: str) -> None:
+    """Raise ``ImageRefusedError`` if the annotations in ``file`` were made for an image of another size."""
+    texts = tuple(str(value).strip() for value in stated)
+    if texts not in (tuple(map(str, size)), ("None", "None"), ("0", "0")):
+        shown = " × ".join(map(printable, texts))
+        raise ImageRefusedError(f"is {size[0]} × {size[1]} pixels, and {file} was made for {shown}")
 
 
 # PASCAL VOC
@@ -237,23 +264,32 @@ def _voc(root: Path, ignored: Ignored) -> tuple[list[_Boxed], tuple[str, ...]]:
     require("defusedxml", "detection", "reading the XML files of PASCAL VOC")
     classes = read_classes(root, [root]) if (root / CLASSES_FILE).is_file() else VOC_CLASSES
     numbers = {name: number for number, name in enumerate(classes)}
-    images = {_stem(each[0]): each for each in list_files(root / VOC_IMAGES, ignored) if may_be_image(each[0])}
+    images: dict[str, File] = {}
+    for each in list_files(root / VOC_IMAGES, ignored):
+        if may_be_image(each[0]) and images.setdefault(_stem(each[0]), each) is not each:
+            raise UserError(f"{root / VOC_IMAGES} has two images called {printable(_stem(each[0]))}: keep one")
     files = {_stem(each[0]): each for each in list_files(root / VOC_BOXES, ignored) if each[0].lower().endswith(".xml")}
     lists: dict[str | None, list[str]] = {}
-    for name in ("train", "val", "test"):
+    for name in ("train", "val", "test", "trainval"):
         if (path := root / VOC_LISTS / f"{name}.txt").is_file():
             try:
                 lists[name] = [line.split()[0] for line in read_text(path).splitlines() if line.strip()]
             except OSError as error:
                 raise unreadable(path, error) from error
+    together = lists.pop("trainval", [])
+    if together and "train" not in lists:
+        lists["train"] = [name for name in together if name not in lists.get("val", ())]
     if lists and not any(name in files for name in lists.get("test", ())) and "val" in lists:
-        ignored.note("the test images have no annotations, so the images of val.txt are the test images")
+        ignored.note("there are no test images with annotations, so the images of val.txt are the test images")
         lists["test"] = lists.pop("val")
+    listed = {name for names in lists.values() for name in names} if lists else set(images)
+    for name in sorted((images.keys() | files.keys()) - listed):
+        ignored.add("image or annotations in no list" if lists else "annotations without an image", name)
     found = []
     for split, names in (lists or {None: sorted(images)}).items():
         for name in names:
             if name not in images or name not in files:
-                ignored.add("image or annotation that is not there", name)
+                ignored.add("image or annotations that are not there", name)
                 continue
             image, file = _below(VOC_IMAGES, images[name]), _below(VOC_BOXES, files[name])
             found.append(_Boxed(split, image[0], _voc_reader(root / file[0], numbers), (image, file)))
@@ -268,13 +304,10 @@ def _voc_reader(path: Path, numbers: Mapping[str, int]) -> BoxReader:
         data = _small(path)
         try:
             tree = fromstring(data)
-        except (ParseError, DefusedXmlException, ValueError) as error:
+        except (ParseError, DefusedXmlException, ValueError, LookupError) as error:  # LookupError: unknown encoding
             raise ImageRefusedError(f"has the damaged annotations {path.name}") from error
         if (size := tree.find("size")) is not None:
-            stated = tuple(size.findtext(name, "") for name in ("width", "height"))
-            if stated not in ((str(width), str(height)), ("0", "0")):
-                shown = " × ".join(map(printable, stated))
-                raise ImageRefusedError(f"is {width} × {height} pixels, and {path.name} was made for {shown}")
+            _check_size((width, height), (size.findtext("width"), size.findtext("height")), path.name)
         rows: Rows = []
         for item in tree.iter("object"):
             name = (item.findtext("name") or "").strip()
@@ -311,7 +344,8 @@ def _yolo(root: Path, ignored: Ignored) -> tuple[list[_Boxed], tuple[str, ...]]:
     folders = _yolo_folders(root, ignored)
     if not folders:
         raise UserError(f"{root} has no boxes: expected {EXPECTED}")
-    classes = read_classes(root, [root, *(root / labels.rpartition("/")[0] for _, labels in folders.values())])
+    places = [root / place for _, labels in folders.values() for place in (labels.rpartition("/")[0], labels)]
+    classes = read_classes(root, [root, *places])
     found = []
     for split, (images, labels) in folders.items():
         files = {_stem(each[0]): each for each in list_files(root / labels, ignored) if each[0].endswith(".txt")}
@@ -331,6 +365,8 @@ def _yolo(root: Path, ignored: Ignored) -> tuple[list[_Boxed], tuple[str, ...]]:
             found.append(_Boxed(split, image[0], _yolo_reader(root / file[0]), (image, file)))
         for stem in sorted(files.keys() - seen - {Path(CLASSES_FILE).stem}):
             ignored.add("labels without an image", f"{labels}/{files[stem][0]}")
+    if found and all(len(each.files) == 1 for each in found):
+        raise UserError(f"{root}: no image has a file of labels of the same name: expected {EXPECTED}")
     return found, classes
 
 

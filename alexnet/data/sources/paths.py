@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from alexnet.core.errors import UserError
 from alexnet.core.files import open_regular
 from alexnet.core.names import printable
 from alexnet.data.sources.archives import ArchiveFormat, open_archive
-from alexnet.data.sources.folders import open_folder
+from alexnet.data.sources.folders import open_folder, subfolders
 from alexnet.data.sources.imagenet import is_ilsvrc
-from alexnet.data.sources.records import Source, unreadable
+from alexnet.data.sources.records import Ignored, Source, unreadable
 from alexnet.data.sources.shards import holds_shards, open_shard_source
+from alexnet.data.sources.split_names import split_of
 from alexnet.data.sources.tars import TAR, is_tar
 from alexnet.data.sources.webdataset import EXPECTED, find_tars, holds_samples, open_webdataset
 from alexnet.data.sources.zips import ZIP, is_zip
@@ -62,7 +64,11 @@ def _or_samples(path: Path, open_class_folders: Callable[[], Source]) -> Source:
     except UserError as error:
         tars = find_tars(path)
         if any(holds_samples(tar.path) for tar in tars):
-            return open_webdataset(path, tars)
+            source = open_webdataset(path, tars)
+            if not path.is_dir() or all(split_of(name) for name in subfolders(path, Ignored())):
+                return source
+            note = f"only the tars are read, not the folders: {error.line}"
+            return replace(source, warnings=(*source.warnings, note))
         if not path.is_dir() or not tars:
             raise
         hint = f"its tars are not read as WebDataset: none begins with {EXPECTED}"
