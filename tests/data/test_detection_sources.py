@@ -256,6 +256,32 @@ def test_a_folder_that_is_not_right_costs_one_line(change, line, tmp_path):
     assert line in str(error.value)
 
 
+@pytest.mark.parametrize("text", ["names: [square, bar]\nnc: 2\n", "names:\n  0: square\n  1: bar\n"])
+def test_the_names_in_data_yaml_are_read(text, tmp_path):
+    folder = write_yolo(tmp_path / "made", FEW)
+    (folder / "classes.txt").unlink()
+    (folder / "data.yaml").write_text(text)
+    assert prepared(folder).classes == list(CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("names: {1: square, 2: bar}\n", "has no list of class names"),
+        ("names: 3\n", "has no list of class names"),
+        ("!!python/object/apply:os.system [ls]\n", "is damaged: write classes.txt"),
+        ("names: [a\n", "is damaged: write classes.txt"),
+        ("names: [a, a]\n", "without repeats"),
+    ],
+)
+def test_a_damaged_data_yaml_costs_one_line(text, line, tmp_path):
+    folder = write_yolo(tmp_path / "made", FEW)
+    (folder / "classes.txt").unlink()
+    (folder / "data.yaml").write_text(text)
+    with pytest.raises(UserError, match=line):
+        open_source(str(folder), annotations="boxes")
+
+
 def test_a_changed_annotation_is_another_source(tmp_path):
     folder = write_voc(tmp_path / "made", FEW)
     before = open_source(str(folder), annotations="boxes").fingerprint

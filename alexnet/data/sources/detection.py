@@ -5,7 +5,7 @@
 **PASCAL VOC** (Everingham et al. 2010): ``JPEGImages/``, ``Annotations/`` with an XML file for each image, and lists in
 ``ImageSets/Main/``; VOC's ``val`` is the test set if the test images have no annotations. **YOLO**: ``images/`` and
 ``labels/`` with a text file for each image, a line "class x y width height" for each box, as shares of the image, and
-``classes.txt``; an image without a text file has no objects.
+``classes.txt`` or ``data.yaml`` with the names of the classes; an image without a text file has no objects.
 
 Images without objects are valid: they are examples of background.
 """
@@ -24,7 +24,7 @@ from alexnet.core.files import read_bytes, read_json, read_text
 from alexnet.core.names import printable
 from alexnet.data.decode import ImageRefusedError
 from alexnet.data.sources.folders import File, list_files, may_be_image, subfolders
-from alexnet.data.sources.paired_folders import CLASSES_FILE, read_classes, splits
+from alexnet.data.sources.paired_folders import CLASSES_FILE, check_names, read_classes, splits, stem_of
 from alexnet.data.sources.records import (
     BoxReader,
     Ignored,
@@ -35,15 +35,15 @@ from alexnet.data.sources.records import (
     stat,
     unreadable,
 )
+from alexnet.data.sources.segmentation import VOC_CLASSES as CLASSES_OF_PIXELS
+from alexnet.data.sources.segmentation import VOC_IMAGES
 from alexnet.data.sources.split_names import UNLABELLED, split_of
 
 IMAGES, LABELS, COCO_FILE, COCO_FOLDER = "images", "labels", "annotations.json", "annotations"
+YAML_FILES = ("data.yaml", "dataset.yaml", "data.yml")
 ROBOFLOW_FILE = "_annotations.coco.json"
-VOC_IMAGES, VOC_BOXES, VOC_LISTS = "JPEGImages", "Annotations", "ImageSets/Main"
-VOC_CLASSES = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
-    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
-)  # fmt: skip
+VOC_BOXES, VOC_LISTS = "Annotations", "ImageSets/Main"
+VOC_CLASSES = CLASSES_OF_PIXELS[1:]  # without the background
 MOST_CLASSES = 10_000
 ANNOTATION_LIMIT = 1 << 20  # bytes of the annotations of one image
 COCO_LIMIT = 1 << 30  # bytes of a JSON file: that of COCO 2017 has 449 million
@@ -266,9 +266,11 @@ def _voc(root: Path, ignored: Ignored) -> tuple[list[_Boxed], tuple[str, ...]]:
     numbers = {name: number for number, name in enumerate(classes)}
     images: dict[str, File] = {}
     for each in list_files(root / VOC_IMAGES, ignored):
-        if may_be_image(each[0]) and images.setdefault(_stem(each[0]), each) is not each:
-            raise UserError(f"{root / VOC_IMAGES} has two images called {printable(_stem(each[0]))}: keep one")
-    files = {_stem(each[0]): each for each in list_files(root / VOC_BOXES, ignored) if each[0].lower().endswith(".xml")}
+        if may_be_image(each[0]) and images.setdefault(stem_of(each[0]), each) is not each:
+            raise UserError(f"{root / VOC_IMAGES} has two images called {printable(stem_of(each[0]))}: keep one")
+    files = {
+        stem_of(each[0]): each for each in list_files(root / VOC_BOXES, ignored) if each[0].lower().endswith(".xml")
+    }
     lists: dict[str | None, list[str]] = {}
     for name in ("train", "val", "test", "trainval"):
         if (path := root / VOC_LISTS / f"{name}.txt").is_file():
@@ -345,15 +347,15 @@ def _yolo(root: Path, ignored: Ignored) -> tuple[list[_Boxed], tuple[str, ...]]:
     if not folders:
         raise UserError(f"{root} has no boxes: expected {EXPECTED}")
     places = [root / place for _, labels in folders.values() for place in (labels.rpartition("/")[0], labels)]
-    classes = read_classes(root, [root, *places])
+    classes = _yolo_classes(root, [root, *places])
     found = []
     for split, (images, labels) in folders.items():
-        files = {_stem(each[0]): each for each in list_files(root / labels, ignored) if each[0].endswith(".txt")}
+        files = {stem_of(each[0]): each for each in list_files(root / labels, ignored) if each[0].endswith(".txt")}
         seen = set[str]()
         for each in list_files(root / images, ignored):
             if not may_be_image(each[0]):
                 continue
-            image, stem = _below(images, each), _stem(each[0])
+            image, stem = _below(images, each), stem_of(each[0])
             if stem in seen:
                 raise UserError(f"{root / images} has two images called {printable(stem)}: both have the same labels")
             seen.add(stem)
@@ -368,6 +370,29 @@ def _yolo(root: Path, ignored: Ignored) -> tuple[list[_Boxed], tuple[str, ...]]:
     if found and all(len(each.files) == 1 for each in found):
         raise UserError(f"{root}: no image has a file of labels of the same name: expected {EXPECTED}")
     return found, classes
+
+
+def _yolo_classes(root: Path, places: Sequence[Path]) -> tuple[str, ...]:
+    """The names in ``classes.txt`` in one of ``places``, else those under ``names`` in a YAML file of ``root``.
+
+    Raises ``UserError``.
+    """
+    files = [root / name for name in YAML_FILES if (root / name).is_file()]
+    if any((place / CLASSES_FILE).is_file() for place in places) or not files:
+        return read_classes(root, places)
+    yaml = require("yaml", "detection", f"reading {files[0].name}")
+    try:
+        content = yaml.safe_load(read_text(files[0], ANNOTATION_LIMIT))
+    except OSError as error:
+        raise unreadable(files[0], error) from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{files[0]} is damaged: write {CLASSES_FILE} with a class name in each line") from error
+    names = content.get("names") if isinstance(content, dict) else None
+    if isinstance(names, dict) and sorted(map(repr, names)) == sorted(map(repr, range(len(names)))):
+        names = [names[number] for number in range(len(names))]
+    if not isinstance(names, list) or not all(isinstance(name, str | int) for name in names):
+        raise UserError(f"{files[0]} has no list of class names under names: write {CLASSES_FILE}")
+    return check_names(files[0], [printable(str(name).strip()) for name in names])
 
 
 def _yolo_folders(root: Path, ignored: Ignored) -> dict[str | None, tuple[str, str]]:
@@ -408,10 +433,6 @@ def _yolo_reader(path: Path) -> BoxReader:
         return rows
 
     return read
-
-
-def _stem(path: str) -> str:
-    return str(PurePosixPath(path).with_suffix(""))
 
 
 def _below(folder: str, file: File) -> File:

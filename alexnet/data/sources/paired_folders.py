@@ -6,7 +6,7 @@ annotation files by their paths without the suffix.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -67,11 +67,11 @@ def pair(
     if not (here / annotations).is_dir():
         raise UserError(f"{here} has {images}/ and no {annotations}/: expected a file there for each image")
     files = [each for each in list_files(here / annotations, ignored) if each[0].lower().endswith(suffix)]
-    known = {_stem(each[0]): each for each in files}
+    known = {stem_of(each[0]): each for each in files}
     chosen = None if wanted is None else set(wanted)
     pairs, seen = [], set[str]()
     for each in list_files(here / images, ignored):
-        name, stem = each[0], _stem(each[0])
+        name, stem = each[0], stem_of(each[0])
         if not may_be_image(name) or (chosen is not None and stem not in chosen):
             continue
         if stem in seen:
@@ -89,7 +89,8 @@ def pair(
     return pairs
 
 
-def _stem(path: str) -> str:
+def stem_of(path: str) -> str:
+    """A path without its suffix."""
     return str(PurePosixPath(path).with_suffix(""))
 
 
@@ -107,16 +108,18 @@ def read_classes(root: Path, places: Iterable[Path]) -> tuple[str, ...]:
 
 
 def class_names(path: Path) -> tuple[str, ...]:
-    """The class names in a file, one a line, in the order of their numbers.
-
-    Raises ``UserError`` if it has fewer than one name, an empty or a repeated one.
-    """
+    """The class names in a file, one a line, in the order of their numbers, see :func:`check_names`."""
     try:
         names = [printable(line.strip()) for line in read_text(path).splitlines()]
     except OSError as error:
         raise unreadable(path, error) from error
     while names and not names[-1]:
         names.pop()
+    return check_names(path, names)
+
+
+def check_names(path: Path, names: Sequence[str]) -> tuple[str, ...]:
+    """Class names from a file. Raises ``UserError`` for less than one name, an empty or a repeated one."""
     if not names or not all(names) or len(set(names)) < len(names):
         raise UserError(f"{path}: expected one class name a line, without repeats")
     return tuple(names)
