@@ -88,50 +88,49 @@ def commonest_class(result: Mapping[str, Any]) -> tuple[str, float]:
     return name, counted["images"] / result["images"]
 
 
-def describe_segmentations(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Tables of the metrics of one or several segmentations of the same images: all pixels, and each class."""
-    whole = [
-        (row["run"], f"{row['mean_iou']:.2%}", f"{row['pixel_accuracy']:.2%}",
-         "–" if row["loss"] is None else f"{row['loss']:.4f}")
-        for row in rows
-    ]  # fmt: skip
-    runs = [row["run"] for row in rows] if len(rows) > 1 else ["IoU"]
-    classes = [
-        (name, *(_share(row["per_class"][name]["iou"]) for row in rows), f"{value['pixels']:,}")
-        for name, value in rows[0]["per_class"].items()
-    ]
-    return "\n".join([
-        f"on {describe_images(rows[-1])}",
-        *(f"{row['run']}: {remark}" for row in rows for remark in _not_finite(row)),
-        table(("run", "mean IoU", "right pixels", "loss"), whole), "", table(("class", *runs, "pixels"), classes),
-    ])  # fmt: skip
+@dataclass(frozen=True)
+class _Tables:
+    """What the tables of a task show: title and key of measures of all images, and of the one of each class.
+
+    ``count``: the key of what is counted in each class.
+    """
+
+    whole: tuple[tuple[str, str], ...]
+    by_class: tuple[str, str]
+    count: str
 
 
-def describe_detections(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Tables of the metrics of one or several models for detection on the same images: all objects, and each class."""
-    whole = [
-        (row["run"], _share(row["map50"]), _share(row["map"]), "–" if row["loss"] is None else f"{row['loss']:.4f}")
-        for row in rows
-    ]
-    runs = [row["run"] for row in rows] if len(rows) > 1 else ["AP (IoU 0.5 to 0.95)"]
-    classes = [
-        (name, *(_share(row["per_class"][name]["ap"]) for row in rows), f"{value['objects']:,}")
-        for name, value in rows[0]["per_class"].items()
-    ]
-    return "\n".join([
-        f"on {describe_images(rows[-1])} with {rows[-1]['objects']:,} objects",
-        *(f"{row['run']}: {remark}" for row in rows for remark in _not_finite(row)),
-        table(("run", "mAP50", "mAP", "loss"), whole), "", table(("class", *runs, "objects"), classes),
-    ])  # fmt: skip
+_TABLES = {
+    "segmentation": _Tables((("mean IoU", "mean_iou"), ("right pixels", "pixel_accuracy")), ("IoU", "iou"), "pixels"),
+    "detection": _Tables((("mAP50", "map50"), ("mAP", "map")), ("AP (IoU 0.5 to 0.95)", "ap"), "objects"),
+}
 
 
 def describe_evaluation(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The tables of an evaluation, whatever the task of its models is."""
-    task = rows[0].get("task")
-    describe = {"segmentation": describe_segmentations, "detection": describe_detections}.get(
-        str(task), describe_counts
+    """The tables of an evaluation of one or several models on the same images, whatever their task is."""
+    tables = _TABLES.get(str(rows[0].get("task")))
+    if tables is None:
+        return describe_counts(rows)
+    whole = [
+        (row["run"], *(_share(row[key]) for _, key in tables.whole),
+         "–" if row["loss"] is None else f"{row['loss']:.4f}")
+        for row in rows
+    ]  # fmt: skip
+    title, measure = tables.by_class
+    classes = [
+        (name, *(_share(row["per_class"][name][measure]) for row in rows), f"{value[tables.count]:,}")
+        for name, value in rows[0]["per_class"].items()
+    ]
+    objects = f" with {rows[-1]['objects']:,} objects" if "objects" in rows[-1] else ""
+    return "\n".join(
+        [
+            f"on {describe_images(rows[-1])}{objects}",
+            *(f"{row['run']}: {remark}" for row in rows for remark in _not_finite(row)),
+            table(("run", *(head for head, _ in tables.whole), "loss"), whole),
+            "",
+            table(("class", *([row["run"] for row in rows] if len(rows) > 1 else [title]), tables.count), classes),
+        ]
     )
-    return describe(rows)
 
 
 def describe_counts(rows: Sequence[Mapping[str, Any]]) -> str:
