@@ -57,7 +57,7 @@ from alexnet.inference.sort_into import SortedFolder
 from alexnet.inference.transform import ImageTransform
 from alexnet.kernels import accelerate as kernels
 from alexnet.metrics.counts import CROSS_VALIDATED, Metrics
-from alexnet.metrics.detection import DetectionMetrics
+from alexnet.metrics.detection import DetectionMetrics, check_installed
 from alexnet.metrics.segmentation import SegmentationMetrics
 from alexnet.models.bundle import load_model as load_bundle
 from alexnet.models.bundle import model_folder, save_model, task_of
@@ -254,6 +254,8 @@ def plan_training(
             return plan
         raise
     get_variant(recipe.model.variant)  # an unknown variant is reported before images are decoded, which takes long
+    if recipe.model.task == "detection":
+        check_installed()  # before images are decoded too
     device_config = resolve_device(device, recipe.train.precision, reference=reference)
     if out is not None and not str(out).strip():
         raise UserError("--out is empty: give a folder, or leave it out for runs/RECIPE")

@@ -2,12 +2,12 @@
 
     pip install 'alexnet[detection]'
     python examples/shapes.py shapes
-    alexnet train segmentation --data shapes --set train.epochs=3 --set train.min_steps=0
-    alexnet train detection --data shapes --set train.epochs=3 --set train.min_steps=0
+    alexnet train segmentation --data shapes --set train.epochs=3
+    alexnet train detection --data shapes --set train.epochs=3
 
 The shapes and what is behind them are parts of two photographs that scikit-learn ships: one for training, the other for
-the test. It shows that everything works together. **Such short trainings on so few images say nothing about accuracy**;
-docs/segmentation.md and docs/detection.md have measured ones.
+the test. It shows that everything works together. **Such short trainings on so few images find
+nothing yet**; docs/segmentation.md and docs/detection.md have measured ones.
 """
 
 from __future__ import annotations

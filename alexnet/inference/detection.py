@@ -18,13 +18,17 @@ from PIL import Image, ImageDraw, ImageFont
 
 from alexnet.core.errors import UserError
 from alexnet.data.image_file import ImageLike, read_whole_photograph
-from alexnet.data.masks import voc_palette
 from alexnet.inference.annotated_files import annotate_files
 from alexnet.inference.predictor import Predictor
 from alexnet.models.classifier import Classifier
 from alexnet.models.detection import DetectionNet
 from alexnet.runtime.log import Reporter
 
+LEAST_DRAWN = 480  # pixels: about the short side of small images with boxes
+COLOURS = (
+    (230, 159, 0), (86, 180, 233), (240, 228, 66), (204, 121, 167), (0, 158, 115), (213, 94, 0), (0, 114, 178),
+)  # fmt: skip
+"""The colours of Okabe and Ito (2008), which people with a colour vision deficiency can tell apart."""
 SHOWN_SCORE = 0.5  # of the boxes that are shown; scores are 0 … 1, and lower ones than 0.05 are never found
 
 
@@ -50,7 +54,7 @@ class DetectionPrediction:
     size: tuple[int, int]
 
     def draw(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The boxes with their labels over the image ``(H, W, C)``, as ``(H, W, 3)`` uint8."""
+        """The boxes with their labels over the image ``(H, W, C)``, see :func:`draw_boxes`."""
         boxes = [(each.box, each.number, f"{each.label} {each.score:.0%}") for each in self.objects]
         return draw_boxes(pixels, boxes)
 
@@ -58,24 +62,30 @@ class DetectionPrediction:
 def draw_boxes(
     pixels: NDArray[np.uint8], boxes: Sequence[tuple[tuple[float, float, float, float], int, str]]
 ) -> NDArray[np.uint8]:
-    """Boxes over an image ``(H, W, C)``, as ``(H, W, 3)`` uint8. Each is a box, a number for its colour, and a text."""
+    """Boxes over an image ``(H, W, C)``, as ``(k·H, k·W, 3)`` uint8; small images are enlarged by a whole number k.
+
+    Each box has corners in pixels of the image, a number for its colour, and a text.
+    """
+    times = max(1, round(LEAST_DRAWN / min(pixels.shape[:2])))
+    pixels = pixels.repeat(times, axis=0).repeat(times, axis=1)
     height, width = pixels.shape[:2]
     image = Image.fromarray(np.ascontiguousarray(np.broadcast_to(pixels, (height, width, 3))))
-    line = max(1, round(min(height, width) / 160))
-    font = ImageFont.load_default(max(8.0, min(height, width) / 24))
+    line = max(2, round(min(height, width) / 200))
+    font = ImageFont.load_default(max(10.0, min(height, width) / 28))
     pen = ImageDraw.Draw(image)
-    colours = voc_palette()[1:]
-    for box, number, text in reversed(boxes):  # the best last, above the others
-        red, green, blue = colours[number % len(colours)].tolist()
-        left, top, right, bottom = box
+    last_first = [(tuple(times * value for value in box), number, text) for box, number, text in reversed(boxes)]
+    for (left, top, right, bottom), number, _ in last_first:
         corners = (left, top, max(left, right - 1), max(top, bottom - 1))
-        pen.rectangle(corners, outline=(red, green, blue), width=line)
+        pen.rectangle(corners, outline=COLOURS[number % len(COLOURS)], width=line)
+    for (left, top, _, _), number, text in last_first:  # above all lines, the best of them last
         if not text:
             continue
+        colour = COLOURS[number % len(COLOURS)]
         x0, y0, x1, y1 = pen.textbbox((0, 0), text, font=font)
         x = max(0.0, min(left, width - x1 - 2))  # the whole text is inside the image
         y = top - y1 - 2 if top >= y1 + 2 else top
-        pen.rectangle((x + x0, y + y0, x + x1 + 1, y + y1 + 1), fill=(red, green, blue))
+        pen.rectangle((x + x0 - 1, y + y0 - 1, x + x1 + 1, y + y1 + 1), fill=colour)
+        red, green, blue = colour
         bright = 299 * red + 587 * green + 114 * blue > 128_000
         pen.text((x, y), text, fill=(0, 0, 0) if bright else (255, 255, 255), font=font)
     return np.asarray(image)
@@ -136,8 +146,8 @@ def detect_files(
     """A dict for each image, in order: ``image``, ``width``, ``height`` and ``objects``; or ``error`` and no objects.
 
     An object is a dict of ``name``, ``label``, ``score`` and ``box``. ``threshold``: the least score, 0 … 1, None for
-    ``SHOWN_SCORE``. ``out``: a folder that receives ``NAME-boxes.png``, the image with the boxes; the dict has its
-    path, ``drawn``. Raises ``UserError`` if a file cannot be written.
+    ``SHOWN_SCORE``. ``out``: a folder that receives ``NAME-boxes.png``, the image with the boxes, see
+    :func:`draw_boxes`; the dict has its path, ``drawn``. Raises ``UserError`` if a file cannot be written.
     """
     check_detection(predictor.model)
     least = SHOWN_SCORE if threshold is None else threshold

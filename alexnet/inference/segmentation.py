@@ -46,7 +46,7 @@ class SegmentationPrediction:
         """Class → its share of the pixels, 0 … 1, the largest first; classes without a pixel are left out."""
         counts = np.bincount(self.mask.ravel(), minlength=len(self.classes))
         order = np.argsort(-counts, kind="stable")
-        return {self.classes[number]: counts[number] / self.mask.size for number in order if counts[number]}
+        return {self.classes[number]: float(counts[number] / self.mask.size) for number in order if counts[number]}
 
     def png(self) -> bytes:
         """The mask as a PNG file with the palette of PASCAL VOC."""

@@ -21,6 +21,11 @@ class Measure:
     words: str
     training: str
 
+    @property
+    def training_words(self) -> str:
+        """The name of the measure of training images for people, if it is another one than the main measure; or ""."""
+        return "" if self.training == self.name else self.training.replace("_", " ")
+
 
 MEASURES: Mapping[Task, Measure] = {
     "classification": Measure("top1", "accuracy", "top1"),

@@ -18,7 +18,7 @@ from alexnet.core.names import printable
 from alexnet.data.image_file import read_whole_photograph
 from alexnet.data.prepared import PreparedDataset
 from alexnet.data.splits import evenly_spaced
-from alexnet.inference.detection import detect_pixels, draw_boxes
+from alexnet.inference.detection import SHOWN_SCORE, detect_pixels, draw_boxes
 from alexnet.inference.predictor import Predictor
 from alexnet.plots.canvas import NARROW_WIDTH, Picture, new_figure, plot_image, shorten
 from alexnet.plots.inputs import FinishedRun, PlotInputs
@@ -31,7 +31,6 @@ IMAGES = 200  # of a dataset, evenly spaced, that the examples are chosen from
 SAMPLE, WORST = 4, 2
 TITLE_LENGTH = 24
 OVERLAP = 0.5  # intersection over union from which on a box is found
-ENLARGED = 3  # times, so that thin lines and labels can be read on small images
 
 Box = tuple[tuple[float, float, float, float], int, str]
 """Left, top, right, bottom in pixels; the number of its class; its text."""
@@ -47,17 +46,27 @@ class Example:
     found: tuple[Box, ...]
 
     @property
-    def mistakes(self) -> int:
-        """The number of missed objects and of wrong boxes; 0 if the true boxes are unknown."""
-        if self.true is None:
-            return 0
-        left, right = list(self.true), 0
+    def right(self) -> int:
+        """The number of true boxes that were found; 0 if they are unknown."""
+        left, right = list(self.true or ()), 0
         for box in self.found:
             overlaps = [_overlap(box, other) if box[1] == other[1] else 0.0 for other in left]
             if overlaps and max(overlaps) >= OVERLAP:
                 left.pop(overlaps.index(max(overlaps)))
                 right += 1
-        return len(self.true) - right + len(self.found) - right
+        return right
+
+    @property
+    def mistakes(self) -> int:
+        """The number of missed objects and of wrong boxes; 0 if the true boxes are unknown."""
+        return 0 if self.true is None else len(self.true) + len(self.found) - 2 * self.right
+
+    @property
+    def words(self) -> str:
+        """ "1 of 2 found, 5 wrong", or "3 boxes" if the true boxes are unknown."""
+        if self.true is None:
+            return f"{len(self.found)} boxes"
+        return f"{self.right} of {len(self.true)} found, {len(self.found) - self.right} wrong"
 
 
 def _overlap(one: Box, other: Box) -> float:
@@ -91,11 +100,7 @@ def compose_boxes(predictor: Predictor, dataset: PreparedDataset, index: NDArray
 
 def plot_boxes(examples: Sequence[Example], title: str) -> Picture:
     """A column for each image: the image with its true boxes if they are known, and with the boxes that were found."""
-    lines = [
-        f"{example.name}: {len(example.found)} found"
-        + ("" if example.true is None else f" of {len(example.true)}, {_mistakes(example)}")
-        for example in examples
-    ]
+    lines = [f"{example.name}: {example.words}" for example in examples]
     values = {
         example.name: {
             "objects": None if example.true is None else len(example.true),
@@ -106,23 +111,10 @@ def plot_boxes(examples: Sequence[Example], title: str) -> Picture:
     }
     return Picture(
         _columns(examples, title, 1.9 * max(len(examples), 2)),
-        f"{title}. {'. '.join(lines)}",
+        f"{title}. Boxes with a score of at least {SHOWN_SCORE:.0%}. {'. '.join(lines)}",
         values,
         lambda: _columns(examples[:3], title, NARROW_WIDTH),
     )
-
-
-def _mistakes(example: Example) -> str:
-    return f"{example.mistakes} mistake{'' if example.mistakes == 1 else 's'}"
-
-
-def _drawn(example: Example, boxes: Sequence[Box]) -> NDArray[np.uint8]:
-    times = ENLARGED if max(example.pixels.shape) < 400 else 1
-    pixels = example.pixels.repeat(times, axis=0).repeat(times, axis=1)
-    larger: list[Box] = []
-    for (left, top, right, bottom), number, text in boxes:
-        larger.append(((left * times, top * times, right * times, bottom * times), number, text))
-    return draw_boxes(pixels, larger)
 
 
 def _columns(examples: Sequence[Example], title: str, width: float) -> Figure:
@@ -133,8 +125,8 @@ def _columns(examples: Sequence[Example], title: str, width: float) -> Figure:
     for column, example in enumerate(examples):
         name = shorten(example.name.rpartition("/")[2], TITLE_LENGTH)
         if known:
-            plot_image(axes[0, column], _drawn(example, example.true or ()), name)
-        plot_image(axes[-1, column], _drawn(example, example.found), f"found: {_mistakes(example)}" if known else name)
+            plot_image(axes[0, column], draw_boxes(example.pixels, example.true or ()), name)
+        plot_image(axes[-1, column], draw_boxes(example.pixels, example.found), example.words if known else name)
     return figure
 
 

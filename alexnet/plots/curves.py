@@ -226,7 +226,8 @@ def _plot_splits(axes: Axes, run: History, suffix: str, colour: str) -> None:
         if some:
             single = {"marker": "o"} if len(some) == 1 else {}  # one point makes no line
             style = {"color": colour or SPLIT_COLOURS[split], **SPLIT_STYLES[split], **single}
-            axes.plot(*zip(*some, strict=True), label=split, **style)
+            other = run.measure.training_words if split == "train" and suffix != "loss" else ""
+            axes.plot(*zip(*some, strict=True), label=f"{split}, {other}" if other else split, **style)
     if suffix != "loss" and run.final and run.epochs:
         _plot_final(axes, run, colour)
 

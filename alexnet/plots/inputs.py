@@ -99,7 +99,7 @@ class PlotInputs:
             raise UserError(
                 f"{self.dataset.name} has no images that {self.target} was not trained on: give other --data"
             )
-        return TestImages(index, f"{self.run_name} on {self.dataset.name}, {split}")
+        return TestImages(index, f"{self.run_name} on {self.dataset.name}, {_in_words(split)}")
 
     def named_images(self) -> list[NamedImage]:
         """The given image files, or the first test image."""
@@ -127,6 +127,10 @@ class PlotInputs:
         if self.layers[0] not in (known := self.predictor.model.layer_shapes()):
             raise unknown("layer", self.layers[0], known)
         return self.layers[0]
+
+
+def _in_words(split: str) -> str:
+    return "training images, so accuracies are too high" if split == "training" else split
 
 
 def _tasks(tasks: Sequence[Task]) -> str:
@@ -162,7 +166,7 @@ class FinishedRun:
         split, index = choose_test_images([self.predictor.model], self.dataset)
         if not len(index):
             raise UserError(f"{self.dataset.name} has no images that the network was not trained on")
-        return TestImages(index, f"{self.name} on {self.dataset.name}, {split}")
+        return TestImages(index, f"{self.name} on {self.dataset.name}, {_in_words(split)}")
 
     def test_image(self) -> NamedImage:
         """The first test image."""

@@ -59,6 +59,11 @@ def _outcome(recipe: Recipe, result: Mapping[str, Any], side: int | None) -> lis
     return [*lines, *(["![loss, accuracy and learning rate](curves.png)", ""] if result["steps"] else [])]
 
 
+def _predicts_one_class(result: Mapping[str, Any]) -> bool:
+    """Whether no pixel of another class than the first one, the background, is right."""
+    return not any(counted["iou"] for counted in list(result["per_class"].values())[1:])
+
+
 def readings(recipe: Recipe, result: Mapping[str, Any], names: Mapping[str, str] = MappingProxyType({})) -> list[str]:
     """Sentences on the result: which weights were evaluated, and whether it is better than predicting one class always.
 
@@ -84,6 +89,11 @@ def readings(recipe: Recipe, result: Mapping[str, Any], names: Mapping[str, str]
             f"The weights are those of epoch {epoch} of {of}, the best on the validation images."
             if epoch
             else f"The weights are those before the first of {of} epochs: no epoch was better on the validation images."
+        )
+    if result.get("task") == "segmentation" and _predicts_one_class(result):
+        only = next(iter(result["per_class"]))
+        sentences.append(
+            f"The model predicts only {names.get(only, only)}: the training was too short, or there are too few images."
         )
     if result.get("task", "classification") != "classification":
         return sentences
@@ -114,7 +124,7 @@ def advice(result: Mapping[str, Any]) -> list[str]:
     found = f"It reaches {train:.0%} on its training images and {other:.0%} on other images"
     if train >= other + GAP:
         return [f"{found}: more photographs would help most (it has {per_class:,.0f} of each class to train on)."]
-    if train < ALMOST_ALL:
+    if train < ALMOST_ALL and result.get("kept_epoch", 1):
         steps = 2 * result["steps"]
         return [f"{found}: a longer training would help, e.g. --set train.min_steps={steps} and another --out."]
     return [f"{found}."]

@@ -160,7 +160,7 @@ def test_predictions_are_boxes_in_pixels_of_the_image(run, tmp_path, capsys, mon
     scores = [each["score"] for each in good["objects"]]
     assert scores == sorted(scores, reverse=True)
     with Image.open(good["drawn"]) as drawn:
-        assert drawn.size == (200, 90) and drawn.mode == "RGB"
+        assert drawn.size == (1000, 450) and drawn.mode == "RGB"  # five times as large
     assert "error" in bad
     found = Predictor(run.folder).detect(tmp_path / "wide.png", threshold=0.0)
     assert [each.score for each in found.objects] == scores
