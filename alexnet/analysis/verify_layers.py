@@ -55,12 +55,18 @@ def judge_layers(subject: Subject) -> tuple[list[Finding], dict[str, LayerStatis
     parts = _parts(subject, good)
     statistics = {part.name: layer_statistics(part.weight, part.groups) for part in parts}
     links = _links(parts)
+    if passing := [part.name for part in parts if passes_on(part)]:
+        names = f"{', '.join(passing)} only {'passes' if len(passing) == 1 else 'pass'}"
+        line = f"{names} on the features of an earlier layer: the model is a linear probe on it"
+        findings.append(Finding("right", line, None, tuple(passing)))
+        parts = [part for part in parts if part.name not in passing]
+        links = {joint: found for joint, found in links.items() if not set(passing) & set(joint)}
     training, trained = _training(parts, statistics, links)
     findings += _dead_units(parts)
     findings += training
     state = _overall(trained)
     if state != "untrained":
-        order = _fc6_order(parts, links)
+        order = [] if "fc6" in passing else _fc6_order(parts, links)
         findings += order
         fresh = {name for finding in training if finding.fault == "initial-layer" for name in finding.layers}
         skip = {joint for joint in links if fresh & set(joint)}  # already explained
@@ -144,6 +150,23 @@ def _norm_comes_first(subject: Subject, name: str) -> bool:
         ops = a.convs[numbers[name]].ops
         return "batch-norm" not in ops or ops.index("batch-norm") < ops.index("activation")
     return subject.variant != "keras"
+
+
+def passes_on(part: Part) -> bool:
+    """Whether a linear layer only passes features on, as those of a probe on an earlier layer do.
+
+    Each of its units is the mean of inputs that no other unit uses, or has only zeros; all biases are 0. See
+    :func:`~alexnet.training.linear_probe.put_probe`.
+    """
+    weight, bias = part.weight.float(), part.bias
+    if weight.ndim != 2 or bias is None or bool(bias.any()):
+        return False
+    used = weight != 0
+    counts = used.sum(dim=1)
+    if not counts.any() or bool((used.sum(dim=0) > 1).any()):
+        return False
+    means = used / counts.clamp_min(1)[:, None]
+    return torch.allclose(weight, means, rtol=0.02, atol=0.0)  # rounded to int8, a mean is a little different
 
 
 def _links(parts: Sequence[Part]) -> dict[Joint, Link]:

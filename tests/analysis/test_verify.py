@@ -25,6 +25,7 @@ from alexnet.models.bundle import save_model
 from alexnet.models.classifier import ModelInfo
 from alexnet.models.layers import LocalResponseNorm, init_layer
 from alexnet.models.registry import create_model
+from alexnet.training.linear_probe import put_probe
 from alexnet.weights import zoo
 from alexnet.weights.caffe_blobs import DESCRIPTION
 from alexnet.weights.preprocessing import TORCHVISION_IMAGENET
@@ -87,6 +88,19 @@ def test_what_weights_cannot_tell_is_said(report):
 
 
 FROM_WEIGHTS = [fault for fault in FAULTS if not fault.images and fault.what != EXCHANGED]
+
+
+@pytest.mark.parametrize(("layer", "passing"), [("avgpool5", "fc6, fc7 only pass"), ("relu6", "fc7 only passes")])
+def test_a_linear_probe_that_became_the_network_is_no_fault(layer, passing, tmp_path):
+    """The hidden layers after the probed one have only zeros and means, and biases of 0."""
+    model = load_model("trunk")
+    draws = np.random.default_rng(0)
+    units = model.layer_shapes()[layer][0]
+    put_probe(model, layer, draws.normal(size=(model.num_classes, units)), draws.normal(size=model.num_classes))
+    save_model(model, tmp_path / "model")
+    found = verify(tmp_path / "model", progress=False)
+    assert not [finding.sentence for finding in found.findings if finding.fault]
+    assert any(finding.sentence.startswith(f"{passing} on the features") for finding in found.findings)
 
 
 @pytest.mark.parametrize("fault", FROM_WEIGHTS, ids=lambda fault: fault.title)
