@@ -324,7 +324,8 @@ COMMANDS: dict[str, Command] = {
         _evaluate, "alexnet.cli.evaluate:main", computes=True,
     ),
     "predict": Command(
-        "predict classes, masks or boxes of image files with a trained model", _predict, "alexnet.cli.predict:main", computes=True
+        "predict classes, masks or boxes of image files with a trained model",
+        _predict, "alexnet.cli.predict:main", computes=True,
     ),
     "distance": Command(
         "measure the perceptual distance between images (LPIPS's formula)",

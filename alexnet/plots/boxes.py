@@ -63,7 +63,7 @@ class Example:
 
     @property
     def words(self) -> str:
-        """ "1 of 2 found, 5 wrong", or "3 boxes" if the true boxes are unknown."""
+        """In words: "1 of 2 found, 5 wrong", or "3 boxes" if the true boxes are unknown."""
         if self.true is None:
             return f"{len(self.found)} boxes"
         return f"{self.right} of {len(self.true)} found, {len(self.found) - self.right} wrong"

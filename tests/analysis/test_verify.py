@@ -96,7 +96,8 @@ def test_a_linear_probe_that_became_the_network_is_no_fault(layer, passing, tmp_
     model = load_model("trunk")
     draws = np.random.default_rng(0)
     units = model.layer_shapes()[layer][0]
-    put_probe(model, layer, draws.normal(size=(model.num_classes, units)), draws.normal(size=model.num_classes))
+    weight = draws.normal(size=(model.num_classes, 5)) @ draws.normal(size=(5, units))  # not independent, as if trained
+    put_probe(model, layer, weight, draws.normal(size=model.num_classes))
     save_model(model, tmp_path / "model")
     found = verify(tmp_path / "model", progress=False)
     assert not [finding.sentence for finding in found.findings if finding.fault]
