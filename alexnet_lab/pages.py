@@ -35,7 +35,15 @@ from alexnet_lab.claims.training_claims import shares
 from alexnet_lab.experiments.ablations import ABLATIONS, BASE
 from alexnet_lab.experiments.registry import EXPERIMENTS, LONGER, TIMES_LONGER
 from alexnet_lab.measured import measured_recipes
-from alexnet_lab.results.reader import FAULTS, FAULTS_OF_PROCESSES, Results, Runs, divergence, file_name
+from alexnet_lab.results.reader import (
+    FAULTS,
+    FAULTS_OF_PROCESSES,
+    Results,
+    Runs,
+    divergence,
+    file_name,
+    main_measures,
+)
 from alexnet_lab.verification import kept
 
 README, SPEED, RELIABILITY = Path("README.md"), Path("docs/speed.md"), Path("docs/reliability.md")
@@ -86,13 +94,13 @@ def results_table(results: Results, names: Sequence[str] = ()) -> str:
 def _result_row(value: Mapping[str, Any]) -> tuple[str, ...]:
     recipe, runs = from_json(Recipe, value["recipe"]), value["runs"]
     expected = RECIPES[recipe.name].claim.top1  # of the current recipe, because the text of a claim may have changed
-    top1 = [run["top1"] for run in runs]
-    spread = f" ({min(top1):.2%} – {max(top1):.2%})" if len(runs) > 1 else ""
+    shares, words = main_measures(runs)
+    spread = f" ({min(shares):.2%} – {max(shares):.2%})" if len(runs) > 1 else ""
     rate = statistics.median(run["matrix_gflops"] for run in runs)
     return (
         f"`{recipe.name}`",
         value["source"] + (f"; {value['note']}" if value["note"] else ""),
-        f"{statistics.mean(top1):.2%}{spread}",
+        f"{statistics.mean(shares):.2%}{words}{spread}",
         str(len(runs)),
         "–" if expected is None else " – ".join(f"{100 * share:g}%" for share in expected),
         f"{statistics.median(run['seconds'] for run in runs):,.0f}",

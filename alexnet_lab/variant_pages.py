@@ -11,7 +11,7 @@ import re
 import statistics
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from alexnet.runtime.device import hardware_name
 from alexnet_lab.experiments.ablations import ABLATIONS, BASE
 from alexnet_lab.experiments.registry import EXPERIMENTS
 from alexnet_lab.pages import write_in_checkout
-from alexnet_lab.results.reader import Results, results_folder
+from alexnet_lab.results.reader import Results, Runs, main_measures, results_folder
 
 FOLDER = Path("docs/variants")  # in the checkout
 PAPER = "paper"
@@ -409,7 +409,7 @@ def measured_table(name: str, results: Results) -> str:
             trainings.setdefault(key, experiment.build())
     rows = []
     for key, recipe in trainings.items():
-        runs = results.runs(key)
+        runs = results.measured(key)
         if not runs:
             rows.append((f"`{key}`", recipe.data.source or "a folder", "–", "not run to its end", "–", "–"))
             continue
@@ -418,7 +418,7 @@ def measured_table(name: str, results: Results) -> str:
                 f"`{key}`",
                 results.images(key).removeprefix("on "),
                 f"{statistics.median(run['steps'] for run in runs):,.0f}",
-                _accuracy([run["top1"] for run in runs]),
+                _accuracy(runs),
                 f"{statistics.median(run['seconds'] for run in runs):,.0f}",
                 hardware_name(runs[0]["hardware"]),
             )
@@ -426,10 +426,11 @@ def measured_table(name: str, results: Results) -> str:
     return markdown_table(("training", "images", "steps", "test top-1", "seconds", "machine"), rows) if rows else ""
 
 
-def _accuracy(top1: Sequence[float]) -> str:
+def _accuracy(runs: Runs) -> str:
     """The mean of several seeds with their range."""
-    spread = f"{min(top1):.2%} – {max(top1):.2%}, {len(top1)} seeds" if len(top1) > 1 else "1 seed"
-    return f"{statistics.mean(top1):.2%} ({spread})"
+    shares, words = main_measures(runs)
+    spread = f"{min(shares):.2%} – {max(shares):.2%}, {len(shares)} seeds" if len(shares) > 1 else "1 seed"
+    return f"{statistics.mean(shares):.2%}{words} ({spread})"
 
 
 def variant_page(name: str, variant: Variant, results: Results) -> str:

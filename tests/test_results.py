@@ -342,3 +342,10 @@ def test_two_trainings_that_differ_have_different_figures():
             losses = tuple(line["train_loss"] for line in run["epochs"])
             assert seen.setdefault((run["seed"], losses), value["recipe"]["name"]) == value["recipe"]["name"], path.name
     assert len(seen) >= len(TRAININGS)
+
+
+def test_the_page_on_detection_states_the_kept_result():
+    (run,) = Results(results_folder()).measured("detection")
+    page = " ".join((ROOT / "docs" / "detection.md").read_text().split())
+    assert f"**{run['map50']:.1%} mAP50** and {run['map']:.1%} mAP".replace("%", " %") in page
+    assert f"{run['objects']} objects" in page

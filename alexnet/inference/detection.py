@@ -70,8 +70,8 @@ def draw_boxes(
     pixels = pixels.repeat(times, axis=0).repeat(times, axis=1)
     height, width = pixels.shape[:2]
     image = Image.fromarray(np.ascontiguousarray(np.broadcast_to(pixels, (height, width, 3))))
-    line = max(2, round(min(height, width) / 200))
-    font = ImageFont.load_default(max(10.0, min(height, width) / 28))
+    line = max(2, round(min(height, width) / 110))
+    font = ImageFont.load_default(max(10.0, min(height, width) / 20))
     pen = ImageDraw.Draw(image)
     last_first = [(tuple(times * value for value in box), number, text) for box, number, text in reversed(boxes)]
     for (left, top, right, bottom), number, _ in last_first:

@@ -15,6 +15,7 @@ from alexnet.config import Recipe, differences
 from alexnet.core.errors import UserError
 from alexnet.core.files import read_json
 from alexnet.core.schema import from_json
+from alexnet.metrics.measures import MEASURES
 from alexnet.runtime.device import hardware_name
 from alexnet_lab.experiments.registry import recipe_named
 
@@ -156,6 +157,13 @@ class Results:
     def evidence(self, *trainings: str) -> str:
         """The files that hold these trainings."""
         return ", ".join(file_name(self._files[name][-1][0]) for name in trainings if name in self._files)
+
+
+def main_measures(runs: Runs) -> tuple[list[float], str]:
+    """The main measure of each of some runs for one task, and its name for people; "" for the accuracy of classes."""
+    task = runs[0].get("task", "classification")
+    measure = MEASURES[task]
+    return [run[measure.name] for run in runs], "" if task == "classification" else f" {measure.words}"
 
 
 def file_name(path: Path) -> str:
