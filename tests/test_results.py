@@ -345,8 +345,12 @@ def test_two_trainings_that_differ_have_different_figures():
     assert len(seen) >= len(TRAININGS)
 
 
-def test_the_page_on_detection_states_the_kept_result():
-    (run,) = Results(results_folder()).measured("detection")
-    page = " ".join((ROOT / "docs" / "detection.md").read_text().split())
-    assert f"**{run['map50']:.1%} mAP50** and {run['map']:.1%} mAP".replace("%", " %") in page
-    assert f"{run['objects']} objects" in page
+def test_the_pages_on_detection_and_segmentation_state_the_kept_results():
+    found = Results(results_folder())
+    (boxes,), (masks,) = found.measured("detection"), found.measured("segmentation")
+    pages_of = {
+        name: " ".join((ROOT / "docs" / f"{name}.md").read_text().split()) for name in ("detection", "segmentation")
+    }
+    assert f"**{100 * boxes['map50']:.1f} % mAP50** and {100 * boxes['map']:.1f} % mAP" in pages_of["detection"]
+    assert f"{boxes['objects']} objects" in pages_of["detection"]
+    assert f"**{100 * masks['mean_iou']:.1f} % mean IoU**" in pages_of["segmentation"]

@@ -18,6 +18,11 @@ from alexnet.data.image_file import ImageLike, read_whole_photograph
 from alexnet.inference.predictor import Predictor, expand_folders
 from alexnet.runtime.log import NullReporter, Reporter, stage
 
+COLOURS = (
+    (230, 159, 0), (86, 180, 233), (240, 228, 66), (204, 121, 167), (0, 158, 115), (213, 94, 0), (0, 114, 178),
+)  # fmt: skip
+"""The colours of Okabe and Ito (2008), which people with a colour vision deficiency can tell apart."""
+
 Pixels = NDArray[np.uint8]
 Drawings = Mapping[str, tuple[str, Pixels | bytes]]
 """Kind → what is added to the file name, and a picture ``(H, W, 3)`` or the content of a PNG file."""

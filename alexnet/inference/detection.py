@@ -18,17 +18,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from alexnet.core.errors import UserError
 from alexnet.data.image_file import ImageLike, read_whole_photograph
-from alexnet.inference.annotated_files import annotate_files
+from alexnet.inference.annotated_files import COLOURS, annotate_files
 from alexnet.inference.predictor import Predictor
 from alexnet.models.classifier import Classifier
 from alexnet.models.detection import DetectionNet
 from alexnet.runtime.log import Reporter
 
 LEAST_DRAWN = 480  # pixels: about the short side of small images with boxes
-COLOURS = (
-    (230, 159, 0), (86, 180, 233), (240, 228, 66), (204, 121, 167), (0, 158, 115), (213, 94, 0), (0, 114, 178),
-)  # fmt: skip
-"""The colours of Okabe and Ito (2008), which people with a colour vision deficiency can tell apart."""
 SHOWN_SCORE = 0.5  # of the boxes that are shown; scores are 0 … 1, and lower ones than 0.05 are never found
 
 

@@ -20,13 +20,13 @@ from PIL import Image
 from alexnet.core.errors import UserError
 from alexnet.data.decode import fit
 from alexnet.data.image_file import ImageLike, read_whole_photograph
-from alexnet.data.masks import encode_mask, nearest, voc_palette
-from alexnet.inference.annotated_files import annotate_files
+from alexnet.data.masks import encode_mask, nearest
+from alexnet.inference.annotated_files import COLOURS, annotate_files
 from alexnet.inference.predictor import Predictor
 from alexnet.models.classifier import Classifier
 from alexnet.runtime.log import Reporter
 
-OPACITY = 0.5  # of the colours of a mask over its image
+OPACITY = 0.6  # of the colours of a mask over its image
 SHOWN = 0.0005  # a class with a smaller share of the pixels is not listed
 
 
@@ -60,8 +60,13 @@ class SegmentationPrediction:
 def overlay(pixels: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """``pixels`` ``(H, W, C)`` with the colours of a mask ``(H, W)`` above it, ``(H, W, 3)``; class 0 is clear."""
     base = np.broadcast_to(pixels, (*mask.shape, 3)).astype(np.float32)
-    mixed = (1 - OPACITY) * base + OPACITY * voc_palette()[mask]
+    mixed = (1 - OPACITY) * base + OPACITY * mask_colours()[mask]
     return np.where((mask > 0)[..., None], mixed, base).round().astype(np.uint8)
+
+
+def mask_colours() -> NDArray[np.uint8]:
+    """The colours ``(256, 3)`` of masks over images, as of boxes; they are brighter than those of VOC."""
+    return np.array([COLOURS[(number - 1) % len(COLOURS)] for number in range(256)], np.uint8)
 
 
 def segment(predictor: Predictor, image: ImageLike, name: str | None = None) -> SegmentationPrediction:

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from alexnet.core.errors import UserError
 from alexnet.core.names import printable
 from alexnet.data.image_file import read_whole_photograph
-from alexnet.data.masks import IGNORED, voc_palette
+from alexnet.data.masks import IGNORED
 from alexnet.data.prepared import PreparedDataset
 from alexnet.data.splits import evenly_spaced
 from alexnet.inference.predictor import Predictor
-from alexnet.inference.segmentation import overlay, segment
+from alexnet.inference.segmentation import mask_colours, overlay, segment
 from alexnet.plots.canvas import NARROW_WIDTH, Picture, new_figure, plot_image, shorten
 from alexnet.plots.inputs import FinishedRun, PlotInputs
 from alexnet.plots.options import Plot, ReportFigure
@@ -100,11 +100,11 @@ def _columns(examples: Sequence[Example], labels: Sequence[str], title: str, wid
             true = example.true if example.true is not None else np.zeros(example.predicted.shape, np.uint8)
             shown = np.where(true == IGNORED, 0, true).astype(np.uint8)
             plot_image(axes[1, column], overlay(example.pixels, shown), "true mask" if column == 0 else "")
-        text = "predicted" if column == 0 else ""
-        plot_image(axes[-1, column], overlay(example.pixels, example.predicted), f"{text} {share}".strip())
+        text = "predicted: " if column == 0 else ""
+        plot_image(axes[-1, column], overlay(example.pixels, example.predicted), f"{text}{share}".strip(": "))
     masks = [mask for example in examples for mask in (example.true, example.predicted) if mask is not None]
     present = sorted({number for mask in masks for number in np.unique(mask).tolist() if 0 < number < len(labels)})
-    colours = voc_palette() / 255.0
+    colours = mask_colours() / 255.0
     patches = [Patch(color=tuple(colours[number]), label=labels[number]) for number in present]
     if patches:
         figure.legend(handles=patches, loc="outside lower center", ncols=6, frameon=False, fontsize="small")
