@@ -16,7 +16,7 @@ from alexnet_lab.faults.processes import ranks
 
 WORKER = Path(__file__).with_name("worker.py")
 LIMITS = {"float64": 1e-12, "fp32": 2e-5, "fp32 fast": 2e-5, "bf16": 2e-2}
-WORDS = ["train", "small-digits", "--device", "cpu", "--set", "model.width=0.125", "--set", "train.epochs=40"]
+WORDS = ["train", "small-digits", "--device", "cpu", "--set", "model.width=0.125", "--set", "train.epochs=20"]
 WORDS += ["--set", "train.precision=fp32", "--set", "train.batch_size=128"]
 PATIENCE = 400  # seconds: three processes share two cores with another test, whose threads may be many
 
