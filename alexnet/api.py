@@ -93,7 +93,7 @@ from alexnet.training.finalize import check_not_lost, finalize, predictions_in_f
 from alexnet.training.loop import Training
 from alexnet.training.resolve import requested_init, resolve
 from alexnet.training.sample_images import sample_images
-from alexnet.training.tasks import EVALUATIONS
+from alexnet.training.tasks import evaluate_task
 from alexnet.training.transfer import Init, keep_init, open_init
 from alexnet.weights.convert import ConversionReport, convert_file
 from alexnet.weights.export import (
@@ -651,10 +651,10 @@ def _evaluate_each(
         )
     measured = []
     for name, network, dataset in zip(named, networks, datasets, strict=True):
-        if network.task != networks[0].task or network.task not in EVALUATIONS:
+        if network.task != networks[0].task or network.task == "classification":
             raise UserError(f"{name} is a model for {network.task}: evaluate models of one task at a time")
         with device_config.enough_memory("--device cpu"):
-            metrics = EVALUATIONS[network.task](network, dataset, index, device_config, reporter, group)
+            metrics = evaluate_task(network, dataset, index, device_config, reporter, group)
         metrics.name, metrics.split = name, split
         measured.append(metrics)
     return measured

@@ -91,15 +91,12 @@ def _layer_text(name: str, network: Classifier, layers: Summary) -> str:
     total = ("total", "", "", f"{layers.parameters:,}", f"{layers.multiply_adds:,}", "", "",
              _kibibytes(layers.activation_bytes))  # fmt: skip
     lines = [f"{title}\n\n{table(header, [*rows, total])}"]
-    if others := [name for name, _ in network.named_parameters() if name.rpartition(".")[0] not in _names(layers)]:
-        weights = sum(weight.numel() for name, weight in network.named_parameters() if name in others)
-        which = ", ".join(dict.fromkeys(name.rpartition(".")[0] for name in others))
-        lines.append(f"not in the table, because they run for each box: {which}, {weights:,} parameters")
+    if network.task == "detection":
+        listed = {layer.name for layer in layers.layers}
+        others = [name for name, child in network.named_children() if name not in listed and [*child.parameters()]]
+        weights = sum(weight.numel() for weight in network.parameters()) - layers.parameters
+        lines.append(f"not in the table, because they run for each box: {', '.join(others)}, {weights:,} parameters")
     return "\n".join(lines)
-
-
-def _names(layers: Summary) -> set[str]:
-    return {layer.name for layer in layers.layers}
 
 
 def _cells(layer: Layer) -> tuple[str, ...]:

@@ -105,12 +105,12 @@ class DetectionNet(AlexNet):
 
         ``targets``: ``(N, M, 6)``, see ``data/boxes.py``. Boxes are sampled by torch's global random generator.
         """
+        from torchvision.models.detection.roi_heads import fastrcnn_loss
+
         wanted = [
             {"boxes": rows[:, 1:5].contiguous(), "labels": rows[:, 0].long() + 1}
             for rows in (image[(image[:, 0] >= 0) & (image[:, 5] == 0)] for image in targets.float())
         ]
-        from torchvision.models.detection.roi_heads import fastrcnn_loss
-
         proposals, losses = self._propose(maps, wanted)
         heads = self._second_stage(training=True)
         proposals, _, labels, shifts_wanted = heads.select_training_samples(proposals, wanted)

@@ -5,6 +5,7 @@ The images are an evenly spaced sample, and those with the most missed objects a
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -45,7 +46,7 @@ class Example:
     true: tuple[Box, ...] | None
     found: tuple[Box, ...]
 
-    @property
+    @functools.cached_property
     def right(self) -> int:
         """The number of true boxes that were found; 0 if they are unknown."""
         left, right = list(self.true or ()), 0

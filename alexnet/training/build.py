@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from alexnet.config import NO_INIT, Preprocessing, Recipe, Resize
+from alexnet.config import NO_INIT, Preprocessing, Recipe, Resize, Task
 from alexnet.core.errors import UserError, unknown
 from alexnet.data.boxes import COLUMNS
 from alexnet.data.prepared import PreparedDataset
@@ -170,11 +170,7 @@ def check_task(recipe: Recipe, dataset: PreparedDataset) -> None:
     task = recipe.model.task
     if task == "classification":
         return
-    if task == "segmentation":
-        check_masks(dataset)
-    if task == "detection":
-        check_boxed(dataset)
-        check_installed()
+    check_targets(task, dataset)
     unused = {
         "train.views=1": recipe.train.views == 1,
         "train.head=random": recipe.train.head == "random",
@@ -196,6 +192,15 @@ def check_task(recipe: Recipe, dataset: PreparedDataset) -> None:
 def resize_of(recipe: Recipe) -> Resize:
     """How the images of a recipe are resized: for detection both sides, so that no object is cut off."""
     return "stretch" if recipe.model.task == "detection" else "short-side"
+
+
+def check_targets(task: Task, dataset: PreparedDataset) -> None:
+    """Raise ``UserError`` for a dataset without the targets of a task, and if a package of its extra is missing."""
+    if task == "segmentation":
+        check_masks(dataset)
+    if task == "detection":
+        check_boxed(dataset)
+        check_installed()
 
 
 def class_weights(

@@ -19,13 +19,11 @@ from alexnet.data.augment import view_boxes
 from alexnet.data.loader import to_device
 from alexnet.data.prepared import PreparedDataset
 from alexnet.kernels.accelerate import accelerate
-from alexnet.metrics.detection import DetectionMetrics, check_installed
 from alexnet.models.classifier import Classifier
 from alexnet.models.detection import MOST_DETECTIONS, DetectionNet, Detections
 from alexnet.runtime.device import DeviceConfig
 from alexnet.runtime.group import ONE, Group
-from alexnet.runtime.log import NullReporter, Reporter, stage
-from alexnet.training.evaluate import check_classes, inputs, shared_batches
+from alexnet.training.evaluate import inputs, shared_batches
 
 BATCH = 32
 ROW = 6  # of a detection: class (−1 for none), left, top, right, bottom, score
@@ -59,32 +57,6 @@ def random_numbers(key: int, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng([device] if device.type == "cuda" else [], device_type="cuda"):
         torch.manual_seed(key)
         yield
-
-
-def evaluate_detection(
-    model: Classifier,
-    dataset: PreparedDataset,
-    index: NDArray[np.int64],
-    device_config: DeviceConfig,
-    reporter: Reporter | None = None,
-    group: Group = ONE,
-) -> DetectionMetrics:
-    """The average precision on the images ``index`` of a dataset with boxes. Each image counts once, for any ``group``.
-
-    Raises ``UserError`` for a dataset without boxes, with other classes, without images, and without the extra.
-    """
-    reporter = reporter or NullReporter()
-    check_boxed(dataset)
-    check_classes(model, dataset.classes, dataset.name)
-    check_installed()
-    if not len(index):
-        raise UserError(f"{dataset.name} has no images to evaluate on")
-    metrics = DetectionMetrics(len(model.classes), class_names=model.classes)
-    with stage(reporter, "evaluating", len(index)):
-        for found in detected(model, dataset, index, device_config, group):
-            metrics.add(*found)
-            reporter.advance(metrics.images)
-    return metrics
 
 
 def detected(

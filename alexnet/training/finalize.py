@@ -15,7 +15,6 @@ from alexnet.models.bundle import load_model, save_model
 from alexnet.models.classifier import Classifier
 from alexnet.runtime.checkpoint import list_checkpoints
 from alexnet.runtime.device import describe_hardware
-from alexnet.runtime.group import ONE
 from alexnet.runtime.lock import MovedError
 from alexnet.runtime.log import Reporter
 from alexnet.runtime.run import Run
@@ -26,7 +25,7 @@ from alexnet.training.linear_probe import CrossValidation
 from alexnet.training.loop import Training
 from alexnet.training.operating_point import measure_classes
 from alexnet.training.statistics import model_statistics
-from alexnet.training.tasks import EVALUATIONS
+from alexnet.training.tasks import evaluate_task
 
 
 def finalize(training: Training, model: Classifier, matrix_gflops: float) -> dict[str, Any]:
@@ -42,8 +41,7 @@ def finalize(training: Training, model: Classifier, matrix_gflops: float) -> dic
     folds, split, counted = training.cross_validation, final_split(dataset), dict[str, Any]()
     in_folds = metrics_in_folds(dataset, folds) if folds else None
     if split and recipe.model.task != "classification":
-        evaluate = EVALUATIONS[recipe.model.task]
-        counted = evaluate(model, dataset, dataset.subset(split), device_config, training.reporter, ONE).summary()
+        counted = evaluate_task(model, dataset, dataset.subset(split), device_config, training.reporter).summary()
     elif in_folds and not has_own_test_images(dataset):
         split, counted = CROSS_VALIDATED, in_folds.summary(dataset.classes)
     elif split:

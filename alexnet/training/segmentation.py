@@ -14,39 +14,13 @@ from alexnet.data.augment import view_masks
 from alexnet.data.loader import to_device
 from alexnet.data.prepared import PreparedDataset
 from alexnet.kernels.accelerate import accelerate
-from alexnet.metrics.segmentation import SegmentationMetrics, count_pixels
+from alexnet.metrics.segmentation import count_pixels
 from alexnet.models.classifier import Classifier
 from alexnet.runtime.device import DeviceConfig
 from alexnet.runtime.group import ONE, Group
-from alexnet.runtime.log import NullReporter, Reporter, stage
-from alexnet.training.evaluate import check_classes, inputs, shared_batches
+from alexnet.training.evaluate import inputs, shared_batches
 
 BATCH = 32
-
-
-def evaluate_segmentation(
-    model: Classifier,
-    dataset: PreparedDataset,
-    index: NDArray[np.int64],
-    device_config: DeviceConfig,
-    reporter: Reporter | None = None,
-    group: Group = ONE,
-) -> SegmentationMetrics:
-    """The counts of the images ``index`` of a dataset with masks. Each image counts once, for any ``group``.
-
-    Raises ``UserError`` for a dataset without masks, with other classes, and without images.
-    """
-    reporter = reporter or NullReporter()
-    check_masks(dataset)
-    check_classes(model, dataset.classes, dataset.name)
-    if not len(index):
-        raise UserError(f"{dataset.name} has no images to evaluate on")
-    metrics = SegmentationMetrics(len(model.classes), class_names=model.classes)
-    with stage(reporter, "evaluating", len(index)):
-        for rows in counted(model, dataset, index, device_config, group):
-            metrics.add(rows)
-            reporter.advance(metrics.images)
-    return metrics
 
 
 def counted(

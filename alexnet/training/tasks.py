@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet.config import AugmentSpec, Preprocessing, Recipe, Task
+from alexnet.core.errors import UserError
 from alexnet.data.augment import augment_boxes, augment_masks
 from alexnet.data.prepared import PreparedDataset
 from alexnet.metrics.counts import Metrics
@@ -19,13 +20,13 @@ from alexnet.metrics.segmentation import SegmentationMetrics
 from alexnet.models.classifier import Classifier
 from alexnet.models.detection import DetectionNet
 from alexnet.runtime.device import DeviceConfig
-from alexnet.runtime.group import Group
-from alexnet.runtime.log import Reporter
-from alexnet.training.build import class_weights
+from alexnet.runtime.group import ONE, Group
+from alexnet.runtime.log import NullReporter, Reporter, stage
+from alexnet.training.build import check_targets, class_weights
 from alexnet.training.criterion import ClassificationLoss, Criterion, segmentation_loss
-from alexnet.training.detection import DetectionLoss, detected, evaluate_detection
-from alexnet.training.evaluate import log_probabilities
-from alexnet.training.segmentation import counted, evaluate_segmentation
+from alexnet.training.detection import DetectionLoss, detected
+from alexnet.training.evaluate import check_classes, log_probabilities
+from alexnet.training.segmentation import counted
 
 
 class Measured(Protocol):
@@ -111,7 +112,7 @@ TRAINING_TASKS: Mapping[Task, TrainingTask] = {
         read_targets=PreparedDataset.read_masks,
         augment_targets=augment_masks,
         criterion=_segmentation_loss,
-        metrics=lambda network: SegmentationMetrics(network.num_classes),
+        metrics=lambda network: SegmentationMetrics(network.num_classes, class_names=network.classes),
         outputs=lambda network, dataset, index, config, group: (
             (rows,) for rows in counted(network, dataset, index, config, group)
         ),
@@ -120,16 +121,36 @@ TRAINING_TASKS: Mapping[Task, TrainingTask] = {
         read_targets=PreparedDataset.read_boxes,
         augment_targets=augment_boxes,
         criterion=_detection_loss,
-        metrics=lambda network: DetectionMetrics(network.num_classes),
+        metrics=lambda network: DetectionMetrics(network.num_classes, class_names=network.classes),
         outputs=detected,
         fixed_shapes=False,
     ),
 }
 """Task → what its trainings do."""
 
-Evaluate = Callable[
-    [Classifier, PreparedDataset, NDArray[np.int64], DeviceConfig, Reporter | None, Group],
-    SegmentationMetrics | DetectionMetrics,
-]
-EVALUATIONS: Mapping[Task, Evaluate] = {"segmentation": evaluate_segmentation, "detection": evaluate_detection}
-"""Task → the function that measures a model; classifications have ensembles and views, see ``evaluate_models``."""
+
+def evaluate_task(
+    model: Classifier,
+    dataset: PreparedDataset,
+    index: NDArray[np.int64],
+    device_config: DeviceConfig,
+    reporter: Reporter | None = None,
+    group: Group = ONE,
+) -> Any:
+    """The measures of a model for masks or boxes on the images ``index``, each counted once for any ``group``.
+
+    Returns :class:`SegmentationMetrics` or :class:`DetectionMetrics`; classifications have ensembles and views, see
+    ``evaluate_models``. Raises ``UserError`` for a dataset without these targets, with other classes, or without
+    images, and if a package of an extra is missing.
+    """
+    reporter, task = reporter or NullReporter(), TRAINING_TASKS[model.task]
+    check_targets(model.task, dataset)
+    check_classes(model, dataset.classes, dataset.name)
+    if not len(index):
+        raise UserError(f"{dataset.name} has no images to evaluate on")
+    metrics = task.metrics(model)
+    with stage(reporter, "evaluating", len(index)):
+        for outputs in task.outputs(model, dataset, index, device_config, group):
+            metrics.add(*outputs)
+            reporter.advance(metrics.images)
+    return metrics
